@@ -1,0 +1,29 @@
+"""What an X-Ray is. NumPy only: no bpy, no torch, no side effects on import."""
+
+from .camera import Camera
+from .casting import cast
+from .errors import XRayError
+from .generated import Generated
+from .metrics import chamfer_distance, f_score
+from .published import decode_published
+from .reconstruction import reconstruct
+from .settings import CaptureSettings, GenerateSettings
+from .surface import Material, Surface
+from .xray import Points, XRay
+
+__all__ = [
+    "Camera",
+    "CaptureSettings",
+    "GenerateSettings",
+    "Generated",
+    "Material",
+    "Points",
+    "Surface",
+    "XRay",
+    "XRayError",
+    "cast",
+    "chamfer_distance",
+    "decode_published",
+    "f_score",
+    "reconstruct",
+]

@@ -1,0 +1,43 @@
+"""How long work reports where it is, and how it is told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import XRayError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report: in `stage`, `step` of `of` are done (`of` = 0: unknown); `message` is for people."""
+
+    stage: str
+    step: int = 0
+    of: int = 0
+    message: str = ""
+
+    @property
+    def fraction(self) -> float:
+        """Done share of the stage, 0..1; 0 where it is unknown."""
+        return min(self.step / self.of, 1.0) if self.of else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+# Called often by long work, on its own thread. It raises `Cancelled` to stop the work.
+ProgressCallback = Callable[[Progress], None]
+
+
+class Cancelled(XRayError):
+    """Raised out of long work that was asked to stop; nothing half-done is left behind."""
+
+    def __init__(self, message: str = "Cancelled.") -> None:
+        super().__init__("cancelled", message)
+
+
+def ignore_progress(_: Progress) -> None:
+    """A `ProgressCallback` for callers that do not care."""

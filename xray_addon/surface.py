@@ -1,0 +1,176 @@
+"""`Surface`: the one triangle mesh type, into `cast` and out of every generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What colours a face.
+
+    base_color : RGB factor, sRGB-encoded 0..1.
+    texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; it repeats beyond 0..1.
+    """
+
+    base_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    texture: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        texture = self.texture
+        if texture is not None and (
+            texture.dtype != np.uint8 or texture.ndim != 3 or texture.shape[2] not in (3, 4)
+        ):
+            raise ValueError(f"texture must be (h, w, 3 or 4) uint8, got {texture.shape}")
+
+
+@dataclass(eq=False)
+class Surface:
+    """An indexed triangle mesh with optional per-corner attributes.
+
+    vertices : (N, 3) float, scene units.
+    faces : (M, 3) int, counter-clockwise seen from outside.
+    corner_normals : (M, 3, 3) unit, where the surface is smooth; faceted without.
+    corner_uvs : (M, 3, 2), origin at the texture's bottom left.
+    corner_colors : (M, 3, 3) sRGB-encoded 0..1.
+    face_material : (M,) index into `materials`; all 0 without.
+    materials : colours multiply: corner colour x base colour x texture, in linear light.
+
+    Raises ValueError for shapes that do not fit and for face or material indices out of range.
+    """
+
+    vertices: NDArray[np.floating]
+    faces: NDArray[np.integer]
+    corner_normals: NDArray[np.floating] | None = None
+    corner_uvs: NDArray[np.floating] | None = None
+    corner_colors: NDArray[np.floating] | None = None
+    face_material: NDArray[np.integer] | None = None
+    materials: Sequence[Material] = ()
+
+    def __post_init__(self) -> None:
+        self.vertices = _array("vertices", self.vertices, np.floating, (-1, 3))
+        self.faces = _array("faces", self.faces, np.integer, (-1, 3))
+        count = len(self.faces)
+        if count and (self.faces.min() < 0 or self.faces.max() >= len(self.vertices)):
+            raise ValueError(
+                f"faces index vertices 0..{len(self.vertices) - 1}, "
+                f"got {self.faces.min()}..{self.faces.max()}"
+            )
+        for name, width in (("corner_normals", 3), ("corner_uvs", 2), ("corner_colors", 3)):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, _array(name, value, np.floating, (count, 3, width)))
+        if self.face_material is not None:
+            index = _array("face_material", self.face_material, np.integer, (count,))
+            if count and (index.min() < 0 or index.max() >= max(len(self.materials), 1)):
+                raise ValueError(
+                    f"face_material indexes {len(self.materials)} materials, "
+                    f"got {index.min()}..{index.max()}"
+                )
+            self.face_material = index
+
+    @property
+    def bounds(self) -> NDArray[np.float64]:
+        """(2, 3) lowest and highest corner over the vertices that faces use and that are finite.
+
+        Raises ValueError where there is none.
+        """
+        used = self.vertices[np.unique(self.faces)]
+        used = used[np.isfinite(used).all(axis=1)]
+        if not len(used):
+            raise ValueError("the surface has no faces with finite vertices")
+        return np.stack([used.min(axis=0), used.max(axis=0)]).astype(np.float64)
+
+    def transformed(self, matrix: NDArray[np.floating]) -> Surface:
+        """The surface moved by a (4, 4) affine matrix; normals by its inverse transpose.
+
+        A mirroring matrix turns the faces' winding, so that outside stays outside.
+        """
+        linear = np.asarray(matrix, dtype=np.float64)[:3, :3]
+        vertices = self.vertices @ linear.T + np.asarray(matrix)[:3, 3]
+        normals = self.corner_normals
+        if normals is not None:
+            normals = normals @ np.linalg.inv(linear)
+            length = np.linalg.norm(normals, axis=-1, keepdims=True)
+            normals = normals / np.where(length > 0, length, 1)
+        moved = replace(self, vertices=vertices, corner_normals=normals)
+        return moved.flipped() if np.linalg.det(linear) < 0 else moved
+
+    def flipped(self) -> Surface:
+        """The same faces wound the other way (normals are left as they are)."""
+
+        def turn(corners: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if corners is None else corners[:, ::-1]
+
+        return replace(
+            self,
+            faces=self.faces[:, ::-1],
+            corner_normals=turn(self.corner_normals),
+            corner_uvs=turn(self.corner_uvs),
+            corner_colors=turn(self.corner_colors),
+        )
+
+    def normalized(self) -> Surface:
+        """Centred on its bounding box's centre and scaled to a longest side of 1.
+
+        This is the published data's rule. Raises ValueError for a surface without extent.
+        """
+        low, high = self.bounds
+        size = float((high - low).max())
+        if not size > 0:
+            raise ValueError("the surface is a single point and has no size to normalise")
+        return replace(self, vertices=(self.vertices - (low + high) / 2) / size)
+
+    @property
+    def edge_face_counts(self) -> NDArray[np.intp]:
+        """(E,) how many faces share each undirected edge."""
+        edges = np.sort(self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).astype(np.int64)
+        key = edges[:, 0] * max(len(self.vertices), 1) + edges[:, 1]
+        return np.unique(key, return_counts=True)[1]
+
+    @property
+    def is_watertight(self) -> bool:
+        """Whether there are faces and every edge belongs to exactly two of them."""
+        return len(self.faces) > 0 and bool((self.edge_face_counts == 2).all())
+
+    def sample(self, count: int, seed: int = 0) -> NDArray[np.float64]:
+        """`count` points (count, 3) spread evenly over the area; reproducible with the seed."""
+        if not len(self.faces):
+            raise ValueError("the surface has no faces to sample")
+        random = np.random.default_rng(seed)
+        corners = self.vertices[self.faces].astype(np.float64)
+        edges = corners[:, 1:] - corners[:, :1]
+        area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1)
+        area = np.where(np.isfinite(area), area, 0.0)
+        if not area.sum() > 0:
+            raise ValueError("the surface has no area to sample")
+        face = random.choice(len(area), size=count, p=area / area.sum())
+        u, v = random.random((2, count, 1))
+        outside = u + v > 1
+        u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
+        return corners[face, 0] + u * edges[face, 0] + v * edges[face, 1]
+
+
+def _array(name: str, value: Any, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """`value` as an array of the kind and shape (-1: any length), or a ValueError with the name."""
+    array = np.asarray(value)
+    if array.size == 0 and array.ndim <= 1 and len(shape) > 1:
+        array = array.reshape(0, *shape[1:])
+    if not np.issubdtype(array.dtype, kind):
+        converted = array.astype(np.int64 if kind is np.integer else np.float64)
+        if array.dtype.kind not in "iufb" or (
+            kind is np.integer and array.size and not np.array_equal(converted, array)
+        ):
+            raise ValueError(f"{name} must be {kind.__name__}, got {array.dtype}")
+        array = converted
+    fits = array.ndim == len(shape) and all(
+        want in (-1, got) for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} must have shape {shape} (-1: any), got {array.shape}")
+    return array
