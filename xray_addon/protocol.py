@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from .errors import XRayError
 from .progress import Progress
 from .settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROTOCOL_VERSION = 1
 
@@ -130,6 +133,30 @@ def decode(line: bytes) -> Message:
     return Response(number, data["result"])
 
 
+def read_messages(stream: BinaryIO) -> Iterator[Message | ProtocolError]:
+    """Every message until the stream ends; a line that is none comes as its error.
+
+    Blocks between messages, and holds at most MAX_LINE bytes of a line.
+    """
+    while line := _read_line(stream):
+        rest = line
+        while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
+            rest = _read_line(stream)  # the remainder of a line that is too long is dropped
+        if not line.isspace():
+            try:
+                yield decode(line)
+            except ProtocolError as error:
+                yield error
+
+
+def _read_line(stream: BinaryIO) -> bytes:
+    """At most MAX_LINE + 1 bytes; empty at the end, also where the pipe broke or was closed."""
+    try:
+        return stream.readline(MAX_LINE + 1)
+    except (OSError, ValueError):
+        return b""
+
+
 def _request(data: dict[str, Any], id: Id) -> Request:
     method, params = data["method"], data.get("params", {})
     if not isinstance(method, str):
@@ -233,7 +260,13 @@ class RuntimeStatus:
 
 def progress_to_params(id: Id, progress: Progress) -> dict[str, Any]:
     """The parameters of the notification `progress` for the request `id`."""
-    return {"id": id, **progress.to_dict()}
+    return {
+        "id": id,
+        "stage": progress.stage,
+        "step": int(progress.step),  # array libraries count in integers of their own
+        "of": int(progress.of),
+        "message": progress.message,
+    }
 
 
 def progress_from_params(params: dict[str, Any]) -> tuple[Id, Progress]:

@@ -1,0 +1,421 @@
+"""The runtime's end of the pipe: hears requests on stdin, generates, answers on stdout.
+
+Three threads: the main one generates (some libraries fault on any other), one reads requests,
+so that a cancel or the end of the input is heard while a model blocks, and one watches the
+parent process. Nothing here imports torch; the generators do.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import gc
+import importlib
+import importlib.metadata
+import logging
+import os
+import platform
+import queue
+import signal
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from xray_addon import protocol
+from xray_addon.errors import XRayError
+from xray_addon.progress import Cancelled, Progress
+from xray_addon.protocol import (
+    GenerateParams,
+    Id,
+    Message,
+    ProtocolError,
+    Request,
+    Response,
+    RuntimeStatus,
+)
+
+from .registry import Generator, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
+EXIT_GRACE = 1.0  # s that running work has to end by itself before the process exits over it
+PARENT_INTERVAL = 1.0  # s between two looks at the parent process
+
+REPORTED_PACKAGES = ("torch", "diffusers", "transformers", "rembg", "onnxruntime", "numpy")
+
+logger = logging.getLogger("xray.runtime")
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The real stdin and stdout, for the protocol alone.
+
+    From here on file descriptor 1 is stderr and 0 is empty, for this process's libraries and
+    for the processes they start: a print cannot corrupt the replies.
+    """
+    sys.stdout.flush()
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdout = sys.stderr
+    return requests, replies
+
+
+def serve(idle_timeout: float = IDLE_TIMEOUT) -> int:
+    """Answer requests until the input ends; the exit code.
+
+    idle_timeout : s without a request, after which the weights leave the memory.
+    """
+    requests, replies = take_pipes()
+    faulthandler.enable()
+    # Ctrl-C in a terminal reaches the whole group; what it means is the parent's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.captureWarnings(True)
+    logger.info("runtime %s starts, Python %s", os.getpid(), platform.python_version())
+    Server(requests, replies, idle_timeout).run()
+    logger.info("runtime %s ends", os.getpid())
+    return 0
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A generator in memory. key : generator, checkpoint and device as they were asked for."""
+
+    key: tuple[str, str, str]
+    generator: Generator
+    device: str
+    device_name: str
+
+
+class Server:
+    """Serves one client over a pair of pipes. `run` returns when the client asks or is gone."""
+
+    def __init__(
+        self, requests: BinaryIO, replies: BinaryIO, idle_timeout: float = IDLE_TIMEOUT
+    ) -> None:
+        self._requests = requests
+        self._replies = replies
+        self._write_lock = threading.Lock()
+        self._idle_timeout = idle_timeout
+        self._idle_since = time.monotonic()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._cancels: dict[Id, threading.Event] = {}  # one for each generate that is not done
+        self._ending = threading.Event()
+        self._initialized = False
+        self._busy = False
+        self._loaded: _Loaded | None = None
+        self._versions = _versions()
+
+    def run(self) -> None:
+        """Generate on this thread until the end."""
+        threading.Thread(target=self._read, name="requests", daemon=True).start()
+        threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
+        while not self._ending.is_set():
+            try:
+                work = self._work.get(timeout=self._idle_left())
+            except queue.Empty:
+                logger.info("idle for %g s", self._idle_timeout)
+                self._release()
+                continue
+            if work is None:
+                break
+            work()
+            self._idle_since = time.monotonic()
+
+    def _idle_left(self) -> float | None:
+        if self._loaded is None:
+            return None
+        return max(0.0, self._idle_since + self._idle_timeout - time.monotonic())
+
+    # The reader's thread
+
+    def _read(self) -> None:
+        for message in protocol.read_messages(self._requests):
+            if isinstance(message, ProtocolError):
+                logger.warning("%s", message)
+                self._send(Response(message.id, error=message))
+            elif isinstance(message, Response):
+                logger.warning("nothing was asked, but %r was answered", message.id)
+            else:
+                self._answer(message)
+        self._end("the input ended")
+
+    def _watch_parent(self) -> None:
+        # The end of the input tells the same, unless another child of the parent holds the pipe
+        # open. (On Windows getppid never changes, and no other child does.)
+        parent = os.getppid()
+        while os.getppid() == parent:
+            time.sleep(PARENT_INTERVAL)
+        self._end("the parent process is gone")
+
+    def _end(self, why: str) -> None:
+        logger.info("%s", why)
+        self._ending.set()
+        for cancel in tuple(self._cancels.values()):
+            cancel.set()
+        self._work.put(None)
+        time.sleep(EXIT_GRACE)
+        # Only reached if the main thread is stuck in a model: nobody waits for its result.
+        os._exit(0)
+
+    def _answer(self, request: Request) -> None:
+        try:
+            result = self._dispatch(request)
+        except XRayError as error:
+            logger.warning("%s: %s", request.method, error)
+            self._reply(request.id, error=error)
+            return
+        if result is not None:
+            self._reply(request.id, result)
+        if request.method == protocol.SHUTDOWN:
+            self._end("asked to shut down")
+
+    def _dispatch(self, request: Request) -> dict[str, Any] | None:
+        """The answer, or None where it comes later. Raises XRayError."""
+        method = request.method
+        if method == protocol.INITIALIZE:
+            return self._initialize(request.params)
+        if method == protocol.SHUTDOWN:
+            return {}
+        if not self._initialized:
+            raise ProtocolError(protocol.INVALID_REQUEST, f"{method} came before initialize.")
+        if method == protocol.GENERATE:
+            self._queue_generate(request)
+            return None
+        if method == protocol.RELEASE:
+            self._work.put(lambda: self._reply(request.id, {"released": self._release()}))
+            return None
+        if method == protocol.CANCEL:
+            cancel = self._cancels.get(request.params.get("id"))
+            if cancel is not None:
+                cancel.set()
+            return {"cancelled": cancel is not None}
+        if method == protocol.STATUS:
+            return self.status().to_dict()
+        raise ProtocolError(protocol.METHOD_NOT_FOUND, f"There is no method {method!r}.")
+
+    def _initialize(self, params: dict[str, Any]) -> dict[str, Any]:
+        theirs = params.get("protocol")
+        if type(theirs) is not int:
+            raise ProtocolError(protocol.INVALID_PARAMS, "initialize needs the integer protocol.")
+        if theirs != protocol.PROTOCOL_VERSION:
+            raise XRayError(
+                "version_mismatch",
+                f"Blender's side speaks protocol {theirs}, the runtime "
+                f"{protocol.PROTOCOL_VERSION}.",
+                "Restart Blender, so that both come from the same version of X-Ray.",
+            )
+        self._initialized = True
+        return {
+            "protocol": protocol.PROTOCOL_VERSION,
+            "pid": os.getpid(),
+            "versions": self._versions,
+        }
+
+    def _queue_generate(self, request: Request) -> None:
+        if request.id is None or request.id in self._cancels:
+            raise ProtocolError(protocol.INVALID_REQUEST, "generate needs an id of its own.")
+        params = GenerateParams.from_dict(request.params)
+        cancel = self._cancels[request.id] = threading.Event()
+        self._work.put(lambda: self._generate(request.id, params, cancel))
+
+    def status(self) -> RuntimeStatus:
+        """What is loaded and where; may be called while a model runs."""
+        loaded = self._loaded
+        device = loaded.device if loaded else ""
+        memory, memory_total = _memory(device)
+        return RuntimeStatus(
+            pid=os.getpid(),
+            busy=self._busy,
+            generator=loaded.key[0] if loaded else "",
+            checkpoint=loaded.key[1] if loaded else "",
+            device=device,
+            device_name=loaded.device_name if loaded else "",
+            memory=memory,
+            memory_total=memory_total,
+            idle_seconds=0.0 if self._busy else time.monotonic() - self._idle_since,
+            versions=self._versions,
+        )
+
+    # The main thread
+
+    def _generate(self, id: Id, params: GenerateParams, cancel: threading.Event) -> None:
+        self._busy = True
+        failure: XRayError | None = None
+        result: dict[str, Any] = {}
+        try:
+            result = self._run(id, params, cancel)
+        except Exception as error:  # the process border: all leave as messages
+            failure = typed_error(error)
+            if failure.code == "cancelled":
+                logger.info("request %s is cancelled", id)
+            else:
+                logger.exception("request %s failed", id)
+        finally:
+            self._busy = False
+            del self._cancels[id]
+        if failure is not None:
+            # The traceback, gone by now, kept the tensors of every frame alive.
+            _empty_caches()
+        self._reply(id, result, failure)
+
+    def _run(self, id: Id, params: GenerateParams, cancel: threading.Event) -> dict[str, Any]:
+        def report(progress: Progress) -> None:
+            if cancel.is_set():
+                raise Cancelled
+            self._send(Request(protocol.PROGRESS, protocol.progress_to_params(id, progress)))
+
+        start = time.monotonic()
+        report(Progress("load", message="Loading the model"))
+        if not Path(params.image).is_file():
+            raise XRayError(
+                "unreadable_image",
+                f"There is no image file {params.image}.",
+                "Choose an image that exists.",
+            )
+        loaded = self._load(params)
+        logger.info("request %s: %s on %s", id, loaded.key[0], loaded.device_name)
+        report(Progress("generate", message=f"Generating on {loaded.device_name}"))
+        generated = loaded.generator.generate(params.image, params.settings, report)
+        report(Progress("save", message="Handing the mesh over"))
+        file = Path(params.folder) / f"{uuid.uuid4().hex}.npz"
+        generated.save(file)
+        seconds = time.monotonic() - start
+        logger.info("request %s is done in %.2f s", id, seconds)
+        return {"file": str(file), "seconds": seconds, "device": loaded.device}
+
+    def _load(self, params: GenerateParams) -> _Loaded:
+        settings = params.settings
+        key = (settings.generator, settings.checkpoint, settings.device)
+        if self._loaded is not None and self._loaded.key == key:
+            return self._loaded
+        self._release()
+        generator = load(settings.generator, settings.checkpoint or None, settings.device)
+        device = str(generator.device)
+        self._loaded = _Loaded(key, generator, device, _device_name(device))
+        return self._loaded
+
+    def _release(self) -> bool:
+        """Let the weights go; whether there were any."""
+        held, self._loaded = self._loaded is not None, None
+        _empty_caches()
+        if held:
+            logger.info("the weights are released")
+        return held
+
+    # Any thread
+
+    def _reply(
+        self, id: Id, result: dict[str, Any] | None = None, error: XRayError | None = None
+    ) -> None:
+        if id is not None:  # a notification is not answered
+            self._send(Response(id, result, error))
+
+    def _send(self, message: Message) -> None:
+        line = protocol.encode(message)
+        try:
+            with self._write_lock:
+                self._replies.write(line)
+                self._replies.flush()
+        except OSError:
+            # Nobody reads any more; the reader's thread hears the same and ends the process.
+            logger.info("nobody reads the replies")
+
+
+def typed_error(error: BaseException) -> XRayError:
+    """What `error` means to the person who reads it; code `internal` where that is unknown."""
+    text = str(error)
+    lower = text.lower()
+    torch: Any = sys.modules.get("torch")
+    out_of_memory = getattr(torch, "OutOfMemoryError", MemoryError)
+    if isinstance(error, XRayError):
+        return error
+    if (
+        isinstance(error, MemoryError | out_of_memory)
+        or (isinstance(error, RuntimeError) and "out of memory" in lower)
+        or "can't allocate memory" in lower
+    ):
+        return XRayError(
+            "out_of_memory",
+            "The device has not enough free memory.",
+            "Close other programs that use it, release the runtime's memory and try again, "
+            "or set the device to the CPU.",
+        )
+    if isinstance(error, RuntimeError) and "driver" in lower and "nvidia" in lower:
+        return XRayError(
+            "driver_too_old",
+            "The NVIDIA driver does not fit the runtime's CUDA version.",
+            "Update the driver and restart, or set the device to the CPU.",
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return XRayError("no_space", "The disk is full.", "Free some space and try again.")
+    if type(error).__name__ == "UnidentifiedImageError":
+        return XRayError(
+            "unreadable_image", text, "Choose an image file such as PNG, JPEG or WebP."
+        )
+    return XRayError(
+        "internal",
+        f"The generator failed ({type(error).__name__}: {text.strip().partition(chr(10))[0]}).",
+        "Try again; if it happens again, report it together with the log.",
+    )
+
+
+def _empty_caches() -> None:
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def _memory(device: str) -> tuple[int, int]:
+    """Bytes in use and in all; only asks torch where a generator, so all of torch, is loaded."""
+    torch: Any = sys.modules.get("torch")
+    if device.startswith("cuda"):
+        total = torch.cuda.get_device_properties(device).total_memory
+        return int(torch.cuda.memory_reserved(device)), int(total)
+    if device.startswith("mps"):
+        total = torch.mps.recommended_max_memory()
+        return int(torch.mps.current_allocated_memory()), int(total)
+    try:
+        psutil = importlib.import_module("psutil")
+    except ImportError:
+        return 0, 0
+    return int(psutil.Process().memory_info().rss), int(psutil.virtual_memory().total)
+
+
+def _device_name(device: str) -> str:
+    torch: Any = sys.modules.get("torch")
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    if device.startswith("mps"):
+        return f"Apple GPU ({platform.machine()})"
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"CPU ({line.partition(':')[2].strip()})"
+    return f"CPU ({platform.processor() or platform.machine()})"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
