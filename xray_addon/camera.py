@@ -112,9 +112,7 @@ class Camera:
             self.pixel_offset,
         )
 
-    def ray_directions(
-        self, rows: NDArray[np.intp], cols: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def ray_directions(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[np.float64]:
         """Unit ray directions (N, 3) in camera space through the given pixels."""
         assert self.cx is not None and self.cy is not None
         direction = np.empty((*np.shape(rows), 3))

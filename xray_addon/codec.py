@@ -58,9 +58,7 @@ def read_xray(path: str | PathLike[str]) -> XRay:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
-        raise XRayError(
-            "missing_file", f"There is no file {path}.", "Check the path."
-        ) from error
+        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise _bad_file(path, f"it cannot be read ({error})") from error
     missing = {"data", "indices", "indptr", "shape"} - arrays.keys()

@@ -37,7 +37,11 @@ class Generated:
         arrays: dict[str, NDArray[Any]] = {
             f"surface.{name}": value
             for name in (
-                "vertices", "faces", "corner_normals", "corner_uvs", "corner_colors",
+                "vertices",
+                "faces",
+                "corner_normals",
+                "corner_uvs",
+                "corner_colors",
                 "face_material",
             )
             if (value := getattr(self.surface, name)) is not None
@@ -79,9 +83,7 @@ class Generated:
                 ],
             )
             width, height, fov_x, cx, cy, offset = arrays["camera.lens"].tolist()
-            camera = Camera(
-                int(width), int(height), fov_x, arrays["camera.matrix"], cx, cy, offset
-            )
+            camera = Camera(int(width), int(height), fov_x, arrays["camera.matrix"], cx, cy, offset)
             xray = None
             if "xray.index" in arrays:
                 shape = arrays["xray.shape"].tolist()

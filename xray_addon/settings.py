@@ -66,9 +66,7 @@ class CaptureSettings(Settings):
         "Where the object is seen from",
         choices=("sampled", "scene"),
     )
-    combine: bool = _setting(
-        False, "Capture the selected objects as one instead of each by itself"
-    )
+    combine: bool = _setting(False, "Capture the selected objects as one instead of each by itself")
 
 
 @dataclass
@@ -78,11 +76,10 @@ class GenerateSettings(Settings):
     generator: str = _setting("xray", "Name of the generator")
     checkpoint: str = _setting("", "Path of other weights; empty for the built-in ones")
     steps: int = _setting(1, "1 predicts in one pass, more refine by sampling", min=1, max=1000)
-    seed: int = _setting(0, "Seed of the sampling; the same seed gives the same mesh",
-                         min=0, max=2**31 - 1)
-    device: str = _setting(
-        "auto", "Where the model runs", choices=("auto", "cpu", "cuda", "mps")
+    seed: int = _setting(
+        0, "Seed of the sampling; the same seed gives the same mesh", min=0, max=2**31 - 1
     )
+    device: str = _setting("auto", "Where the model runs", choices=("auto", "cpu", "cuda", "mps"))
     remove_background: str = _setting(
         "auto",
         "How the object is cut out: 'auto' uses the alpha channel, else rembg, else a plain "

@@ -1,0 +1,231 @@
+"""Training samples, cast on the fly: no dataset is stored.
+
+Sample number i is a function of the seed and i alone, so a run that resumes sees the samples it
+would have seen.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from xray_addon.canonical import FAR, NEAR, canonical_camera, place
+from xray_addon.casting import cast
+from xray_addon.errors import XRayError
+from xray_addon.shading import Lights, shade
+from xray_addon.surface import Surface
+from xray_addon.xray import XRay
+
+from ..meshes import read_mesh
+
+MIN_ELEVATION = math.radians(-20)
+MAX_ELEVATION = math.radians(60)
+TEXTURE_SIZE = 256  # a texel is below a pixel's size anyway
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """A mesh of the collection, and the group of recoloured copies that it belongs to."""
+
+    path: Path
+    group: str
+
+
+def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -> list[MeshFile]:
+    """The mesh files under `data`, sorted.
+
+    A `manifest.csv` in `data` or beside it (columns path, pack, geom_group, split) gives the
+    split and the groups; without one all files are taken. exclude : packs (folder names).
+
+    Raises XRayError `no_data` where nothing is left.
+    """
+    data = data.resolve()
+    manifest = next(
+        (p for p in (data / "manifest.csv", data.parent / "manifest.csv") if p.is_file()), None
+    )
+    files = []
+    if manifest is None:
+        files = [MeshFile(path, str(path)) for path in sorted(data.rglob("*.glb"))]
+    else:
+        with manifest.open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                path = manifest.parent / row["path"]
+                if path.is_relative_to(data) and (not split or row["split"] == split):
+                    files.append(MeshFile(path, row["geom_group"]))
+    files = [file for file in files if file.path.parent.name not in exclude]
+    if not files:
+        raise XRayError(
+            "no_data",
+            f"There are no meshes under {data}" + (f" in the split {split!r}." if split else "."),
+            "Point --data at a folder of .glb files, or at one with a manifest.csv.",
+        )
+    return sorted(files, key=lambda file: file.path)
+
+
+class MeshCache:
+    """Meshes read once and kept; groups of copies count as one object when one is drawn."""
+
+    def __init__(self, files: list[MeshFile]) -> None:
+        self.files = files
+        sizes = Counter(file.group for file in files)
+        weights = np.array([1.0 / sizes[file.group] for file in files])
+        self._cumulative = np.cumsum(weights / weights.sum())
+        self._surfaces: dict[int, Surface] = {}
+
+    def draw(self, random: np.random.Generator) -> Surface:
+        """A random mesh."""
+        number = min(int(np.searchsorted(self._cumulative, random.random())), len(self.files) - 1)
+        return self.surface(number)
+
+    def surface(self, number: int) -> Surface:
+        """Mesh `number`."""
+        if number not in self._surfaces:
+            self._surfaces[number] = read_mesh(self.files[number].path, texture_size=TEXTURE_SIZE)
+        return self._surfaces[number]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """An object placed in the canonical frame and seen.
+
+    xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
+    the object's longest side in the frame. elevation : radians. surface : as placed.
+    """
+
+    xray: XRay
+    fine: XRay
+    scale: float
+    elevation: float
+    surface: Surface
+
+
+def view_object(
+    surface: Surface,
+    random: np.random.Generator,
+    *,
+    layers: int,
+    resolution: int,
+    image_resolution: int,
+) -> View | None:
+    """`surface` from a random side, or None where that side has no place in the frame."""
+    azimuth = random.uniform(0, 2 * math.pi)
+    elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
+    placed = place(surface, azimuth, elevation)
+    if placed is None:
+        return None
+    matrix, scale = placed
+    moved = surface.transformed(matrix)
+    xray = cast(moved, canonical_camera(resolution, elevation), layers)
+    fine = cast(moved, canonical_camera(image_resolution, elevation), 1)
+    return View(xray, fine, scale, elevation, moved) if len(fine.index) else None
+
+
+def to_frames(xray: XRay) -> NDArray[np.float32]:
+    """Training target (L, 8, H, W): depth -1 near to 1 far, normal, colour -1..1, hit -1 or 1.
+
+    Where there is no hit all but the hit channel is 0.
+    """
+    layers, height, width = xray.shape
+    frames = np.zeros((layers, height * width, 8), dtype=np.float32)
+    frames[..., 7] = -1
+    layer, pixel = np.divmod(xray.index, height * width)
+    hits = frames[layer, pixel]
+    hits[:, 0] = np.clip((xray.hit_depth - NEAR) / (FAR - NEAR) * 2 - 1, -1, 1)
+    hits[:, 1:4] = xray.hit_normal
+    hits[:, 4:7] = xray.hit_color * 2 - 1
+    hits[:, 7] = 1
+    frames[layer, pixel] = hits
+    return np.moveaxis(frames.reshape(layers, height, width, 8), -1, 1)
+
+
+class CastDataset(IterableDataset):  # type: ignore[type-arg]
+    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
+
+    Samples come in mirrored pairs (2 i, 2 i + 1) of one cast under different lights.
+    """
+
+    def __init__(
+        self,
+        files: list[MeshFile],
+        *,
+        seed: int,
+        layers: int,
+        resolution: int,
+        image_resolution: int,
+        first_sample: int = 0,
+    ) -> None:
+        self.meshes = MeshCache(files)
+        self.seed = seed
+        self.layers = layers
+        self.resolution = resolution
+        self.image_resolution = image_resolution
+        self.first_pair = first_sample // 2
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        pair = self.first_pair + number
+        while True:
+            yield from self.pair(pair)
+            pair += step
+
+    def pair(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The two samples of pair `number`."""
+        random = np.random.default_rng([self.seed, number])
+        view = None
+        while view is None:
+            view = view_object(
+                self.meshes.draw(random),
+                random,
+                layers=self.layers,
+                resolution=self.resolution,
+                image_resolution=self.image_resolution,
+            )
+        _recolor(view, random)
+        camera = canonical_camera(self.image_resolution, view.elevation)
+        frames = to_frames(view.xray)
+        for mirrored in (False, True):
+            image = shade(view.fine, Lights.random(camera, random))
+            image = np.moveaxis(_photograph(image, random), -1, 0)
+            target = frames
+            if mirrored:
+                image, target = image[..., ::-1], frames[..., ::-1].copy()
+                target[:, 1] *= -1
+            yield {
+                "image": torch.from_numpy(image.copy()),
+                "frames": torch.from_numpy(target.copy()),
+                "elevation": torch.tensor(view.elevation, dtype=torch.float32),
+            }
+
+
+def _recolor(view: View, random: np.random.Generator) -> None:
+    """Half of the objects get other colours: channels swapped, each with its own gamma."""
+    if random.random() < 0.5:
+        return
+    order, gamma = random.permutation(3), np.exp(random.normal(0, 0.3, size=3))
+    for xray in (view.xray, view.fine):
+        xray.hit_color = (xray.hit_color[:, order] ** gamma).astype(np.float32)
+
+
+def _photograph(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+    """What a camera and a matting do to a clean picture: softness, exposure, noise."""
+    if random.random() < 0.7:
+        # A 3x3 binomial blur of the premultiplied picture, as antialiasing would do.
+        premultiplied = np.concatenate([image[..., :3] * image[..., 3:], image[..., 3:]], axis=-1)
+        padded = np.pad(premultiplied, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+        soft = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16
+        color = soft[..., :3] / np.maximum(soft[..., 3:], 1e-4)
+        image = np.concatenate([color, soft[..., 3:]], axis=-1)
+    color = image[..., :3] ** np.exp(random.normal(0, 0.15)) * random.uniform(0.85, 1.15)
+    color = color + random.normal(0, random.uniform(0, 0.03), size=color.shape)
+    return np.concatenate([np.clip(color, 0, 1), image[..., 3:]], axis=-1, dtype=np.float32)

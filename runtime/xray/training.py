@@ -1,0 +1,303 @@
+"""Training of `XRayPredictor` on meshes that are cast on the fly.
+
+python -m runtime train --config FILE --data DIR --out DIR [--minutes N] [--resume]
+
+DIR holds the meshes; --out gets `checkpoint.pt` (everything a resumed run needs),
+`model.safetensors` (the averaged weights in half precision, what the generator loads) and
+`metrics.jsonl`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from xray_addon.errors import XRayError
+from xray_addon.files import replacing
+from xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
+
+from .data import CastDataset, list_meshes
+from .model import Prediction, XRayPredictor, image_to_input
+from .weights import save_weights
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 120
+LOG_STEPS = 50
+
+
+@dataclass
+class TrainingConfig:
+    """One file a model: how it is built and trained.
+
+    samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
+    denoise_share : part of each batch that learns to denoise, for sampling; the rest learns to
+        predict in one pass.
+    """
+
+    seed: int = 0
+    layers: int = 8
+    resolution: int = 64
+    image_resolution: int = 128
+    block_out_channels: tuple[int, ...] = (96, 128, 160, 192)
+    attention_blocks: tuple[int, ...] = (2, 3)
+    layers_per_block: int = 1
+    batch: int = 32
+    samples: int = 150_000
+    warmup_samples: int = 8_000
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.01
+    gradient_norm: float = 1.0
+    ema: float = 0.999
+    denoise_share: float = 0.2
+    depth_weight: float = 4.0
+    hit_weight: float = 1.0
+    normal_weight: float = 0.5
+    color_weight: float = 1.0
+    elevation_weight: float = 0.1
+    workers: int = 1
+    split: str = "train"
+    exclude: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingConfig:
+        """From a JSON file; raises XRayError `bad_config`."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            unknown = set(values) - {field.name for field in fields(cls)}
+            if unknown:
+                raise ValueError(f"unknown names {sorted(unknown)}")
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**values)
+        except (OSError, ValueError, TypeError) as error:
+            raise XRayError(
+                "bad_config",
+                f"{path} is not a training configuration ({error}).",
+                "See runtime/xray/config.json for an example.",
+            ) from error
+
+    def model(self) -> XRayPredictor:
+        """A new model with random weights."""
+        return XRayPredictor(
+            layers=self.layers,
+            resolution=self.resolution,
+            image_resolution=self.image_resolution,
+            block_out_channels=self.block_out_channels,
+            attention_blocks=self.attention_blocks,
+            layers_per_block=self.layers_per_block,
+        )
+
+
+def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[str, Tensor]:
+    """Each term's mean: depth, normal and colour (L1 over the hits), hit and elevation.
+
+    frames (B, L, 8, S, S) as in `data.to_frames`, elevation (B,).
+    """
+    got = prediction.frames
+    hit = frames[:, :, 7] > 0
+    count = hit.sum().clamp(min=1)
+
+    def over_hits(first: int, last: int) -> Tensor:
+        error = (got[:, :, first:last] - frames[:, :, first:last]).abs().mean(dim=2)
+        return (error * hit).sum() / count
+
+    return {
+        "depth": over_hits(0, 1),
+        "normal": over_hits(1, 4),
+        "color": over_hits(4, 7),
+        "hit": functional.binary_cross_entropy_with_logits(got[:, :, 7], hit.float()),
+        "elevation": (prediction.elevation - elevation).abs().mean(),
+    }
+
+
+class Trainer:
+    """A model, its average, its optimiser and where they are; `save` and `resume` keep all."""
+
+    def __init__(self, config: TrainingConfig, device: str) -> None:
+        torch.manual_seed(config.seed)
+        # Small activations turn into denormals, which CPUs compute ten times slower.
+        torch.set_flush_denormal(True)
+        self.config = config
+        self.device = torch.device(device)
+        self.model = config.model().to(self.device).train()
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.samples = 0
+        self.seconds = 0.0
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then a cosine to a hundredth."""
+        config = self.config
+        warm = min(1.0, (self.samples + config.batch) / config.warmup_samples)
+        done = min(1.0, self.samples / config.samples)
+        return config.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+    def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """One update; returns the terms of the loss."""
+        config = self.config
+        image = image_to_input(batch["image"].to(self.device))
+        frames = batch["frames"].to(self.device)
+        elevation = batch["elevation"].to(self.device)
+        # Time 0 with empty frames is the one-pass predictor.
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.samples)
+        denoised = torch.rand(len(image), generator=generator) < config.denoise_share
+        time_ = torch.rand(len(image), generator=generator) * denoised
+        noise = torch.randn(frames.shape, generator=generator).to(self.device)
+        time_, denoised = time_.to(self.device), denoised.to(self.device)
+        share = time_[:, None, None, None, None]
+        noised = (share * frames + (1 - share) * noise) * denoised[:, None, None, None, None]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            prediction = self.model(image, noised, time_)
+        terms = losses(prediction, frames, elevation)
+        total = sum(getattr(config, f"{name}_weight") * term for name, term in terms.items())
+        assert isinstance(total, Tensor)
+        self.optimizer.zero_grad()
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_norm)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.samples += len(image)
+        # A short memory at first, so that the average does not remember the random start.
+        keep = min(config.ema, self.samples / (self.samples + 10 * len(image)))
+        with torch.no_grad():
+            for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                kept.lerp_(new, 1 - keep)
+        return {name: float(term.detach()) for name, term in terms.items()} | {
+            "loss": float(total.detach())
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write checkpoint and weights, each whole or not at all."""
+        state = {
+            "config": asdict(self.config),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "samples": self.samples,
+            "seconds": self.seconds,
+        }
+        with replacing(folder / "checkpoint.pt") as temporary:
+            torch.save(state, temporary)
+        record = {"samples": self.samples, "seconds": round(self.seconds)}
+        save_weights(folder / "model.safetensors", self.average, record | asdict(self.config))
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint in `folder`; raises XRayError `bad_checkpoint`."""
+        path = folder / "checkpoint.pt"
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise XRayError(
+                "bad_checkpoint",
+                f"{path} cannot be resumed ({error}).",
+                "Train without --resume, or give the configuration it was trained with.",
+            ) from error
+        self.samples, self.seconds = state["samples"], state["seconds"]
+
+
+def train(
+    config: TrainingConfig,
+    data: Path,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: ProgressCallback = ignore_progress,
+) -> Trainer:
+    """Train until `config.samples`, for `minutes` at most, or until `progress` cancels.
+
+    However it ends, a checkpoint is left in `out`. Raises XRayError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, device)
+    if resume:
+        trainer.resume(out)
+    dataset = CastDataset(
+        list_meshes(data, split=config.split, exclude=config.exclude),
+        seed=config.seed,
+        layers=config.layers,
+        resolution=config.resolution,
+        image_resolution=config.image_resolution,
+        first_sample=trainer.samples,
+    )
+    loader = DataLoader(
+        dataset,
+        batch_size=config.batch,
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+    )
+    began = last_save = time.monotonic()
+    before = trainer.seconds
+    first = trainer.samples
+    recent: list[dict[str, float]] = []
+    try:
+        for batch in loader:
+            recent.append(trainer.step(batch))
+            now = time.monotonic()
+            trainer.seconds = before + now - began
+            if len(recent) == LOG_STEPS:
+                _report(trainer, recent, (trainer.samples - first) / (now - began), out, progress)
+                recent = []
+            if trainer.samples >= config.samples:
+                break
+            if minutes is not None and now - began >= minutes * 60:
+                break
+            if now - last_save >= CHECKPOINT_SECONDS:
+                trainer.save(out)
+                last_save = now
+    except (Cancelled, KeyboardInterrupt):
+        log.info("cancelled after %d samples", trainer.samples)
+        raise
+    finally:
+        trainer.save(out)
+    return trainer
+
+
+def _report(
+    trainer: Trainer,
+    recent: list[dict[str, float]],
+    rate: float,
+    out: Path,
+    progress: ProgressCallback,
+) -> None:
+    """Append the recent mean to metrics.jsonl and tell how it goes."""
+    line: dict[str, Any] = {
+        name: round(sum(terms[name] for terms in recent) / len(recent), 5) for name in recent[0]
+    }
+    line |= {
+        "samples": trainer.samples,
+        "seconds": round(trainer.seconds),
+        "rate": round(rate, 1),
+        "learning_rate": trainer.learning_rate(),
+    }
+    with (out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+    left = (trainer.config.samples - trainer.samples) / rate / 60
+    progress(
+        Progress(
+            "train",
+            trainer.samples,
+            trainer.config.samples,
+            f"loss {line['loss']:.3f} depth {line['depth']:.4f} hit {line['hit']:.4f}, "
+            f"{rate:.0f} samples/s, {left:.0f} min left",
+        )
+    )

@@ -1,0 +1,65 @@
+"""Weights on disk: safetensors in half precision, configuration and training record inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from xray_addon.errors import XRayError
+from xray_addon.files import replacing
+
+from .model import XRayPredictor
+
+DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "xray.safetensors"
+FORMAT = "xray-predictor"
+
+
+def save_weights(path: Path, model: XRayPredictor, record: dict[str, Any]) -> None:
+    """Write `model` in half precision, atomically; `record` (plain data) says how it was made."""
+    tensors = {
+        name: tensor.detach().half().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    config = {k: v for k, v in model.config.items() if not k.startswith("_")}
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(config),
+        "training": json.dumps(record),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_weights(path: Path, device: str) -> XRayPredictor:
+    """The model in `path`, in single precision and ready to predict.
+
+    Raises XRayError: `missing_weights`, `bad_weights`.
+    """
+    if not path.is_file():
+        raise XRayError(
+            "missing_weights",
+            f"The weights {path} are not there.",
+            "Install X-Ray again, or choose a checkpoint that exists.",
+        )
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError("it was not written by X-Ray's training")
+            state = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
+        config = json.loads(metadata["config"])
+        config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        model = XRayPredictor(**config)
+        model.load_state_dict(state, strict=True)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise XRayError(
+            "bad_weights",
+            f"{path} does not hold weights of this generator ({error}).",
+            "Choose a model.safetensors that `python -m runtime train` wrote.",
+        ) from error
+    return model.to(torch.device(device)).eval()  # type: ignore[no-any-return]
