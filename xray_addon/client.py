@@ -1,27 +1,52 @@
 """Blender's end of the model runtime: starts the process, submits jobs, never blocks.
 
 Everything here is called from one thread (Blender's main one), which calls `RuntimeClient.poll`
-from a timer; two threads a child only move bytes between its pipes and two queues.
+from a timer; two threads a process only move bytes between its pipes and two queues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import atexit
+import io
+import itertools
+import logging
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
+from typing import Any, BinaryIO
 
+from . import protocol
+from .environment import NO_WINDOW, child_environment, default_folder
 from .errors import XRayError
 from .generated import Generated
-from .progress import Progress, ProgressCallback, ignore_progress
-from .protocol import RuntimeStatus
+from .progress import Cancelled, Progress, ProgressCallback, ignore_progress
+from .protocol import GenerateParams, Message, ProtocolError, Request, Response, RuntimeStatus
 from .settings import GenerateSettings
 
 START_TIMEOUT = 120.0  # s for the first answer: a cold disk and a virus scanner are slow
 CANCEL_GRACE = 5.0  # s a cancelled job has to end by itself before the process is terminated
 TERMINATE_GRACE = 2.0  # s a terminated process has to end before it is killed
 STOP_GRACE = 2.0  # s the process has to end by itself when the client stops
+DEATH_GRACE = 2.0  # s between the first sign of the process's end and giving up on the others
+
+POLL_INTERVAL = 0.02  # s between two polls of the waiting methods
+LOG_LIMIT = 2_000_000  # bytes, after which the log starts anew
+MESSAGES_HELD = 10_000  # unread ones, after which the process has to wait
+MESSAGES_A_POLL = 1_000  # taken at most, so that a flood cannot hold `poll`
+
+EXTENSION_FOLDER = Path(__file__).resolve().parents[1]
+
+logger = logging.getLogger(__name__)
 
 
 class JobState(StrEnum):
@@ -65,16 +90,19 @@ class RuntimeClient:
     Parameters
     ----------
     python : the interpreter of the runtime's environment (`RuntimeEnvironment.python`).
-    log : file that hears everything the process writes to stderr; it is kept under 2 MB by
-        moving it to `<log>.1` when the process starts.
+    log : file that hears everything the process writes to stderr (`runtime.log` in the default
+        environment's folder); above 2 MB it moves to `<log>.1` when the process starts.
     arguments : what `python` runs.
+    variables : environment variables on top of this process's own.
     start_timeout : s the process has for its first answer.
 
     Attributes
     ----------
+    log : as above.
     jobs : those that are not finished, in the order they will run.
     error : why the process last failed to start or died; None after the next good start.
-    latest_status : the last answer to `request_status`; None before it and after a stop.
+    latest_status : asked for after the start and after every job, and by `request_status`;
+        None while there is no process.
     """
 
     def __init__(
@@ -83,31 +111,69 @@ class RuntimeClient:
         log: str | PathLike[str] | None = None,
         *,
         arguments: Sequence[str] = ("-m", "runtime", "serve"),
+        variables: Mapping[str, str] | None = None,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
+        self.log = default_folder() / "runtime.log" if log is None else Path(log)
         self.jobs: list[Job] = []
         self.error: XRayError | None = None
         self.latest_status: RuntimeStatus | None = None
-        raise NotImplementedError
+        self._command = [os.fspath(python), *arguments]
+        self._variables = {
+            "PYTHONPATH": str(EXTENSION_FOLDER),
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUTF8": "1",
+            **(variables or {}),
+        }
+        self._start_timeout = start_timeout
+        self._folder: Path | None = None  # private; the process's cwd and where results travel
+        self._process: _Process | None = None
+        self._numbers = itertools.count(1)
+        self._questions: dict[protocol.Id, str] = {}  # methods that wait for their answer
 
     @property
     def is_running(self) -> bool:
         """Whether the process lives (it may still be starting)."""
-        raise NotImplementedError
+        return self._process is not None
 
     @property
     def is_ready(self) -> bool:
         """Whether the process lives and has answered the handshake."""
-        raise NotImplementedError
+        return self._process is not None and self._process.ready
 
     @property
     def pid(self) -> int | None:
         """Of the process; None while there is none."""
-        raise NotImplementedError
+        return self._process.pid if self._process else None
 
     def start(self) -> None:
         """Start the process if there is none. Does not wait; errors come through `error`."""
-        raise NotImplementedError
+        if self._process is not None:
+            return
+        if shutil.which(self._command[0]) is None:
+            self._fail_start(
+                "runtime_missing",
+                f"The model runtime is not installed (there is no {self._command[0]}).",
+                'Press "Install Runtime" in the preferences of X-Ray.',
+            )
+            return
+        try:
+            if self._folder is None or not self._folder.is_dir():
+                self._folder = Path(tempfile.mkdtemp(prefix="xray-"))
+                atexit.register(self.stop)
+            environment = child_environment() | self._variables
+            with _open_log(self.log, self._command) as log:
+                self._process = _Process(
+                    self._command, environment, self._folder, log, self._start_timeout
+                )
+        except (OSError, RuntimeError) as error:
+            self._fail_start(
+                "runtime_not_started",
+                f"The model runtime cannot be started ({error}).",
+                "Install the runtime again, and look whether its folder can be written to.",
+            )
+        else:
+            self._ask(protocol.INITIALIZE, {"protocol": protocol.PROTOCOL_VERSION})
 
     def submit(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
         """Queue `image`; start the process if there is none. Does not wait and does not raise.
@@ -115,11 +181,23 @@ class RuntimeClient:
         Jobs run one after the other. When the process dies, the running job fails and the
         queued ones go to the next process.
         """
-        raise NotImplementedError
+        job = Job(next(self._numbers), Path(image).absolute(), replace(settings))
+        if settings.checkpoint:  # the process has another working folder
+            job.settings.checkpoint = str(Path(settings.checkpoint).absolute())
+        self.jobs.append(job)
+        self._advance()
+        return job
 
     def poll(self) -> None:
         """Take what the process has said, and do what is due. Does not wait and does not raise."""
-        raise NotImplementedError
+        process = self._process
+        if process is not None:
+            for message in process.received():
+                self._hear(process, message)
+            process.enforce_deadlines()
+            if process.ended:
+                self._bury(process)
+        self._advance()
 
     def wait(
         self,
@@ -129,32 +207,465 @@ class RuntimeClient:
     ) -> Generated:
         """The result of `job`, for scripts without a timer.
 
-        on_progress : hears every new report, and may raise `Cancelled` to cancel the job.
+        on_progress : hears the latest report many times a second, and may raise to cancel the
+            job: what it raises comes out when the job has ended.
         timeout : s; after it the job is cancelled.
 
         Raises the job's XRayError, `Cancelled`, or XRayError `timed_out`.
         """
-        raise NotImplementedError
+        if not job.finished and job not in self.jobs:
+            raise ValueError("the job belongs to another client")
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        try:
+            while not job.finished:
+                self._turn()
+                on_progress(job.progress)
+                if time.monotonic() > end and not job.finished:
+                    raise XRayError(
+                        "timed_out",
+                        f"No mesh after {timeout:g} s.",
+                        "Allow more time, or use fewer steps or a faster device.",
+                        str(self.log),
+                    )
+        except BaseException:
+            self.cancel(job)
+            while not job.finished:  # bounded: the process is killed in the end
+                self._turn()
+            raise
+        if job.error is not None:
+            raise job.error
+        if job.result is None:
+            raise Cancelled
+        return job.result
 
     def cancel(self, job: Job) -> None:
         """Ask `job` to end. Does not wait: `poll` terminates and at last kills the process."""
-        raise NotImplementedError
+        if job.state is JobState.QUEUED:
+            self._finish(job, JobState.CANCELLED)
+        elif job.state is JobState.RUNNING and not job.cancelling:
+            job.cancelling = True
+            if self._process is not None:
+                self._ask(protocol.CANCEL, {"id": job.id})
+                self._process.terminate_after(CANCEL_GRACE)
 
     def request_status(self) -> None:
         """Ask for `latest_status`; does not wait, and does nothing without a ready process."""
-        raise NotImplementedError
+        if self.is_ready and protocol.STATUS not in self._questions.values():
+            self._ask(protocol.STATUS)
 
     def status(self, timeout: float = 2.0) -> RuntimeStatus | None:
         """A fresh status, waiting at most `timeout` s; None without an answer or a process."""
-        raise NotImplementedError
+        end = time.monotonic() + timeout
+        known, asked = self.latest_status, False
+        while self.is_running and time.monotonic() < end:
+            if self.is_ready and not asked:
+                self.request_status()
+                known, asked = self.latest_status, True
+            self._turn()
+            if asked and self.latest_status is not known:
+                return self.latest_status
+        return None
 
     def release(self) -> None:
         """Give the weights' memory back, once the running job is through. Does not wait."""
-        raise NotImplementedError
+        if self.is_ready:
+            self._ask(protocol.RELEASE)
 
     def stop(self) -> None:
         """End the process and every job; bounded by the graces above. May be called twice.
 
         `submit` works again afterwards. Also called when the interpreter exits.
         """
-        raise NotImplementedError
+        atexit.unregister(self.stop)
+        for job in tuple(self.jobs):
+            self._finish(job, JobState.CANCELLED)
+        if self._process is not None:
+            self._ask(protocol.SHUTDOWN)
+            self._process.stop()
+            self._forget_process()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _turn(self) -> None:
+        """One turn of a waiting method."""
+        self.poll()
+        time.sleep(POLL_INTERVAL)
+
+    def _ask(self, method: str, params: dict[str, Any] | None = None) -> None:
+        if self._process is not None:
+            number = next(self._numbers)
+            self._questions[number] = method
+            self._process.send(Request(method, params or {}, number))
+
+    def _advance(self) -> None:
+        """Start the next job, or the process for it."""
+        if not self.jobs or self.jobs[0].state is not JobState.QUEUED:
+            return
+        if self._process is None:
+            self.start()
+        elif self._process.ready and not self._process.doomed:
+            job = self.jobs[0]
+            job.state, job.progress = JobState.RUNNING, Progress("start")
+            params = GenerateParams(str(job.image), str(self._folder), job.settings)
+            try:
+                self._process.send(Request(protocol.GENERATE, params.to_dict(), job.id))
+            except ValueError as error:
+                self._finish(
+                    job,
+                    JobState.FAILED,
+                    XRayError(
+                        "bad_settings",
+                        f"The settings cannot be sent ({error}).",
+                        "Correct the settings and try again.",
+                    ),
+                )
+
+    def _hear(self, process: _Process, message: Message | ProtocolError) -> None:
+        if isinstance(message, ProtocolError):
+            logger.warning("the runtime sent no message: %s", message.message)
+            if self._running is not None:
+                # The lost line may have been the job's reply, which would never come again.
+                process.condemn(
+                    XRayError(
+                        "bad_reply",
+                        f"The runtime's reply cannot be read: {message.message}",
+                        "Try again; the runtime is started anew.",
+                        str(self.log),
+                    )
+                )
+        elif isinstance(message, Request):
+            self._hear_progress(message)
+        elif self._running is not None and message.id == self._running.id:
+            self._take_result(self._running, message)
+        else:
+            self._hear_answer(process, message)
+
+    @property
+    def _running(self) -> Job | None:
+        return self.jobs[0] if self.jobs and self.jobs[0].state is JobState.RUNNING else None
+
+    def _hear_progress(self, message: Request) -> None:
+        if message.method != protocol.PROGRESS:
+            logger.warning("the runtime asked for %r", message.method)
+            return
+        try:
+            number, progress = protocol.progress_from_params(message.params)
+        except ProtocolError as error:
+            logger.warning("%s", error.message)
+            return
+        if self._running is not None and self._running.id == number:
+            self._running.progress = progress
+
+    def _hear_answer(self, process: _Process, message: Response) -> None:
+        method = self._questions.pop(message.id, None)
+        if method is None:
+            logger.warning("the runtime answered what nobody asked: %r", message.id)
+            if message.error is not None and message.id is None and self._running is not None:
+                process.condemn(self._with_log(message.error))
+        elif method == protocol.INITIALIZE:
+            self._hear_handshake(process, message)
+        elif message.error is not None:
+            logger.warning("%s failed: %s", method, message.error.message)
+        elif method == protocol.RELEASE:
+            self.request_status()
+        elif method == protocol.STATUS:
+            try:
+                self.latest_status = RuntimeStatus.from_dict(message.result or {})
+            except ProtocolError as error:
+                logger.warning("%s", error.message)
+
+    def _hear_handshake(self, process: _Process, message: Response) -> None:
+        theirs = (message.result or {}).get("protocol")
+        if message.error is not None:
+            process.condemn(self._with_log(message.error))
+        elif theirs != protocol.PROTOCOL_VERSION:
+            process.condemn(
+                XRayError(
+                    "version_mismatch",
+                    f"The runtime speaks protocol {theirs}, Blender's side "
+                    f"{protocol.PROTOCOL_VERSION}.",
+                    "Restart Blender, so that both come from the same version of X-Ray.",
+                    str(self.log),
+                )
+            )
+        else:
+            process.greet()
+            self.error = None
+            self.request_status()
+
+    def _take_result(self, job: Job, message: Response) -> None:
+        if self._process is not None:
+            self._process.spare()
+        error = message.error
+        file = Path(str((message.result or {}).get("file", "")))
+        ours = self._folder is not None and file.parent == self._folder
+        try:
+            if job.cancelling or (error is not None and error.code == "cancelled"):
+                self._finish(job, JobState.CANCELLED)
+            elif error is not None:
+                self._finish(job, JobState.FAILED, error)
+            elif not ours:
+                raise XRayError(
+                    "bad_result", f"The runtime names no result file ({file}).", "Try again."
+                )
+            else:
+                job.result = Generated.load(file)
+                self._finish(job, JobState.DONE)
+        except XRayError as unreadable:
+            self._finish(job, JobState.FAILED, unreadable)
+        except Exception as broken:  # what another process wrote may break in any way
+            logger.exception("the result %s cannot be read", file)
+            message = f"The result cannot be read ({broken})."
+            self._finish(job, JobState.FAILED, XRayError("bad_result", message, "Generate again."))
+        finally:
+            if ours:
+                file.unlink(missing_ok=True)
+        self.request_status()
+
+    def _finish(self, job: Job, state: JobState, error: XRayError | None = None) -> None:
+        job.state, job.cancelling = state, False
+        job.error = None if error is None else self._with_log(error)
+        self.jobs.remove(job)
+
+    def _with_log(self, error: XRayError) -> XRayError:
+        return XRayError(error.code, error.message, error.remedy, error.log or str(self.log))
+
+    def _fail_start(self, code: str, message: str, remedy: str) -> None:
+        self.error = XRayError(code, message, remedy, str(self.log))
+        for job in tuple(self.jobs):
+            self._finish(job, JobState.FAILED, self.error)
+
+    def _bury(self, process: _Process) -> None:
+        """The process is dead: its job ends, and so do all if it never came to life."""
+        job = self._running
+        error = process.failure or _death(process.returncode, process.ready)
+        error = self._with_log(error)
+        process.abandon()
+        self._forget_process()
+        if job is not None and job.cancelling:
+            self._finish(job, JobState.CANCELLED)
+            return
+        if process.terminated:
+            return  # for a job that ended at the last moment, so that is no error
+        self.error = error
+        logger.warning("%s", error)
+        doomed = tuple(self.jobs) if not process.ready else (job,) if job is not None else ()
+        for each in doomed:
+            self._finish(each, JobState.FAILED, error)
+
+    def _forget_process(self) -> None:
+        self._process = None
+        self.latest_status = None
+        self._questions.clear()
+
+
+class _Process:
+    """One child process with its pipes, threads and deadlines."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        log: BinaryIO,
+        start_timeout: float,
+    ) -> None:
+        self._popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=folder,
+            env=environment,
+            bufsize=0,
+            creationflags=NO_WINDOW,
+        )
+        self.ready = False
+        self.failure: XRayError | None = None  # why it is being killed
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._incoming: queue.Queue[Message | ProtocolError] = queue.Queue(MESSAGES_HELD)
+        self._abandoned = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=f"xray-{name}", daemon=True)
+            for name, target in (("reader", self._read), ("writer", self._write))
+        ]
+        self._answer_by: float | None = time.monotonic() + start_timeout
+        self._start_timeout = start_timeout
+        self._terminate_at: float | None = None
+        self._kill_at: float | None = None
+        self._give_up_at: float | None = None
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is dead and all it said was taken, or there is no use in waiting for that."""
+        exited = self._popen.poll() is not None
+        reader_done = not self._threads[0].is_alive()
+        if exited and reader_done:
+            return self._incoming.empty()
+        if (exited or reader_done) and self._give_up_at is None:
+            self._give_up_at = time.monotonic() + DEATH_GRACE
+        if self._give_up_at is None or time.monotonic() < self._give_up_at:
+            return False
+        if not exited:
+            self._popen.kill()
+        return True
+
+    @property
+    def terminated(self) -> bool:
+        """Whether it was made to end because a job did not."""
+        return self._kill_at is not None
+
+    @property
+    def doomed(self) -> bool:
+        """Whether it was made to end, for whatever reason."""
+        return self.terminated or self.failure is not None
+
+    def send(self, message: Message) -> None:
+        """Hand `message` to the writer. Raises ValueError for what cannot be encoded."""
+        self._outgoing.put(protocol.encode(message))
+
+    def received(self) -> list[Message | ProtocolError]:
+        """What has come since the last call, up to a limit."""
+        messages: list[Message | ProtocolError] = []
+        while len(messages) < MESSAGES_A_POLL:
+            try:
+                messages.append(self._incoming.get_nowait())
+            except queue.Empty:
+                break
+        return messages
+
+    def greet(self) -> None:
+        """The handshake is done."""
+        self.ready = True
+        self._answer_by = None
+
+    def terminate_after(self, grace: float) -> None:
+        """Terminate it in `grace` s, and kill it later, unless it is spared."""
+        self._terminate_at = time.monotonic() + grace
+
+    def spare(self) -> None:
+        """The cancelled job has ended in time."""
+        if self._kill_at is None:
+            self._terminate_at = None
+
+    def condemn(self, failure: XRayError) -> None:
+        """Kill it now, because of `failure`."""
+        if self.failure is None:
+            self.failure = failure
+        self._popen.kill()
+        self._give_up_at = self._give_up_at or time.monotonic() + DEATH_GRACE
+
+    def enforce_deadlines(self) -> None:
+        """Terminate or kill it if that is due."""
+        now = time.monotonic()
+        if self._answer_by is not None and now > self._answer_by:
+            self._answer_by = None
+            self.condemn(
+                XRayError(
+                    "runtime_not_answering",
+                    f"The runtime did not answer in {self._start_timeout:g} s after its start.",
+                    "Try again; if it happens again, install the runtime again.",
+                )
+            )
+        elif self._kill_at is not None and now > self._kill_at:
+            self._popen.kill()
+            self._give_up_at = self._give_up_at or now + DEATH_GRACE
+        elif self._terminate_at is not None and now > self._terminate_at:
+            self._terminate_at = None
+            self._kill_at = now + TERMINATE_GRACE
+            self._popen.terminate()
+
+    def abandon(self) -> None:
+        """Let the threads end: what is still said is not kept, and nothing more is sent."""
+        self._abandoned.set()
+        self._outgoing.put(None)
+
+    def stop(self) -> None:
+        """End it, waiting for each grace in turn."""
+        self.abandon()
+        for grace, harder in (
+            (STOP_GRACE, self._popen.terminate),
+            (TERMINATE_GRACE, self._popen.kill),
+            (DEATH_GRACE, None),
+        ):
+            try:
+                self._popen.wait(grace)
+                break
+            except subprocess.TimeoutExpired:
+                if harder is not None:
+                    harder()
+        for thread in self._threads:
+            thread.join(DEATH_GRACE)
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        with io.BufferedReader(self._popen.stdout) as stream:  # type: ignore[type-var]
+            for message in protocol.read_messages(stream):
+                self._keep(message)
+
+    def _keep(self, message: Message | ProtocolError) -> None:
+        while not self._abandoned.is_set():
+            try:
+                self._incoming.put(message, timeout=DEATH_GRACE)
+                return
+            except queue.Full:
+                continue
+
+    def _write(self) -> None:
+        assert self._popen.stdin is not None
+        with self._popen.stdin as stream:
+            while (line := self._outgoing.get()) is not None:
+                rest = memoryview(line)
+                try:
+                    while rest:
+                        rest = rest[stream.write(rest) :]
+                except OSError:
+                    return  # the process is dead, as its reader finds too
+
+
+def _death(returncode: int | None, was_ready: bool) -> XRayError:
+    """What to tell about a process that ended by itself with `returncode`."""
+    when = "" if was_ready else " while it started"
+    if returncode is None:
+        how = "it does not react"
+    elif returncode < 0:
+        try:
+            how = signal.Signals(-returncode).name
+        except ValueError:
+            how = f"signal {-returncode}"
+    elif returncode > 0xFFFF:
+        how = f"exit code 0x{returncode:08X}"  # Windows writes its exceptions like this
+    else:
+        how = f"exit code {returncode}"
+    if how == "SIGKILL":
+        remedy = "The system may have run out of memory: close other programs and try again."
+    elif was_ready:
+        remedy = "Try again; the runtime is started anew."
+    else:
+        remedy = "The log says why. If it does not help, install the runtime again."
+    return XRayError("runtime_died", f"The model runtime stopped{when} ({how}).", remedy)
+
+
+def _open_log(path: Path, command: Sequence[str]) -> BinaryIO:
+    """`path`, to append to; what is there moves aside when it has grown large."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if path.stat().st_size > LOG_LIMIT:
+            path.replace(path.with_name(path.name + ".1"))
+    except OSError:
+        logger.debug("%s stays: it is new, or in use by another Blender", path)
+    log = path.open("ab")
+    log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
+    log.flush()
+    return log
