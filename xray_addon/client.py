@@ -44,6 +44,8 @@ LOG_LIMIT = 2_000_000  # bytes, after which the log starts anew
 MESSAGES_HELD = 10_000  # unread ones, after which the process has to wait
 MESSAGES_A_POLL = 1_000  # taken at most, so that a flood cannot hold `poll`
 
+SENT = Progress("start", message="Waiting for the runtime")
+
 EXTENSION_FOLDER = Path(__file__).resolve().parents[1]
 
 logger = logging.getLogger(__name__)
@@ -128,6 +130,7 @@ class RuntimeClient:
         self._start_timeout = start_timeout
         self._folder: Path | None = None  # private; the process's cwd and where results travel
         self._process: _Process | None = None
+        self._retried: Job | None = None  # was sent to a process that died, and gets one more
         self._numbers = itertools.count(1)
         self._questions: dict[protocol.Id, str] = {}  # methods that wait for their answer
 
@@ -178,8 +181,8 @@ class RuntimeClient:
     def submit(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
         """Queue `image`; start the process if there is none. Does not wait and does not raise.
 
-        Jobs run one after the other. When the process dies, the running job fails and the
-        queued ones go to the next process.
+        Jobs run one after the other. When the process dies, the running job fails, and those
+        it has not begun go to the next process.
         """
         job = Job(next(self._numbers), Path(image).absolute(), replace(settings))
         if settings.checkpoint:  # the process has another working folder
@@ -256,13 +259,12 @@ class RuntimeClient:
     def status(self, timeout: float = 2.0) -> RuntimeStatus | None:
         """A fresh status, waiting at most `timeout` s; None without an answer or a process."""
         end = time.monotonic() + timeout
-        known, asked = self.latest_status, False
+        question: int | None = None
         while self.is_running and time.monotonic() < end:
-            if self.is_ready and not asked:
-                self.request_status()
-                known, asked = self.latest_status, True
+            if self.is_ready and question is None:
+                question = self._ask(protocol.STATUS)
             self._turn()
-            if asked and self.latest_status is not known:
+            if question is not None and question not in self._questions:
                 return self.latest_status
         return None
 
@@ -292,11 +294,13 @@ class RuntimeClient:
         self.poll()
         time.sleep(POLL_INTERVAL)
 
-    def _ask(self, method: str, params: dict[str, Any] | None = None) -> None:
+    def _ask(self, method: str, params: dict[str, Any] | None = None) -> int:
+        """Send a request; its number, which is among the questions until it is answered."""
+        number = next(self._numbers)
         if self._process is not None:
-            number = next(self._numbers)
             self._questions[number] = method
             self._process.send(Request(method, params or {}, number))
+        return number
 
     def _advance(self) -> None:
         """Start the next job, or the process for it."""
@@ -306,7 +310,7 @@ class RuntimeClient:
             self.start()
         elif self._process.ready and not self._process.doomed:
             job = self.jobs[0]
-            job.state, job.progress = JobState.RUNNING, Progress("start")
+            job.state, job.progress = JobState.RUNNING, SENT
             params = GenerateParams(str(job.image), str(self._folder), job.settings)
             try:
                 self._process.send(Request(protocol.GENERATE, params.to_dict(), job.id))
@@ -416,8 +420,8 @@ class RuntimeClient:
             self._finish(job, JobState.FAILED, unreadable)
         except Exception as broken:  # what another process wrote may break in any way
             logger.exception("the result %s cannot be read", file)
-            message = f"The result cannot be read ({broken})."
-            self._finish(job, JobState.FAILED, XRayError("bad_result", message, "Generate again."))
+            reason = f"The result cannot be read ({broken})."
+            self._finish(job, JobState.FAILED, XRayError("bad_result", reason, "Generate again."))
         finally:
             if ours:
                 file.unlink(missing_ok=True)
@@ -445,6 +449,17 @@ class RuntimeClient:
         self._forget_process()
         if job is not None and job.cancelling:
             self._finish(job, JobState.CANCELLED)
+            return
+        if (
+            job is not None
+            and process.failure is None
+            and job.progress == SENT
+            and job is not self._retried
+        ):
+            # It died before it took the job up, most likely while it was idle.
+            self._retried = job
+            job.state = JobState.QUEUED
+            logger.warning("%s", error)
             return
         if process.terminated:
             return  # for a job that ended at the last moment, so that is no error

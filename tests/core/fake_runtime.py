@@ -1,0 +1,101 @@
+"""A runtime for the tests: the real server with fake generators, or a child that misbehaves.
+
+``fake_runtime.py serve [IDLE]`` serves; any other mode breaks the protocol in its own way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+MODES = ("serve", "mute", "deaf", "wrong_version", "exit", "garbage", "flood", "half_line")
+
+
+class FakeGenerator:
+    """Takes `settings.steps` steps of 20 ms; `name` says how it goes wrong."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.device = "cpu"
+
+    def generate(self, _image: Any, settings: Any, progress: Any = None) -> Any:
+        from xray_addon.camera import Camera
+        from xray_addon.generated import Generated
+        from xray_addon.progress import Progress
+        from xray_addon.surface import Surface
+
+        if self.name == "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(60)
+        if self.name == "printing":
+            sys.stdout.write('{"jsonrpc":"2.0","id":1,"result":{}}\n')
+            sys.__stdout__.flush()
+            os.write(1, b"not a message\n")
+            os.system("echo neither is this")
+        if self.name == "crashing":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.name == "memory":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        if self.name == "broken":
+            raise ValueError("the weights are upside down")
+        if self.name == "reading":
+            sys.stdin.read()
+        for step in range(settings.steps):
+            progress(Progress("sample", step, settings.steps))
+            time.sleep(0.02)
+        vertices = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, settings.seed, 1.0]]
+        surface = Surface(vertices, [[0, 1, 2]])
+        return Generated(surface, None, Camera.look_at((0.0, -2.0, 0.0)))
+
+
+def register_fakes() -> None:
+    from runtime import registry
+
+    for name in ("fake", "stubborn", "printing", "crashing", "memory", "broken", "reading"):
+        registry.GENERATORS[name] = lambda _checkpoint, _device, name=name: FakeGenerator(name)
+
+
+def misbehave(mode: str) -> None:
+    if mode == "exit":
+        sys.stderr.write("ModuleNotFoundError: No module named 'runtime'\n")
+        sys.exit(3)
+    if mode == "deaf":
+        time.sleep(60)
+    for line in sys.stdin:
+        message = json.loads(line)
+        if mode == "mute":
+            continue
+        if message["method"] == "initialize":
+            version = 999 if mode == "wrong_version" else 1
+            answer(message, {"protocol": version, "pid": os.getpid(), "versions": {}})
+        elif message["method"] == "status":
+            answer(message, {"pid": os.getpid()})
+        elif message["method"] == "generate":
+            raw = sys.stdout.buffer
+            if mode == "garbage":
+                raw.write(b"\xff\xfe not utf-8 \x80\n")
+            elif mode == "flood":
+                raw.write(b"x" * (3 << 20) + b"\n")
+            elif mode == "half_line":
+                raw.write(b'{"jsonrpc": "2.0", "id": 1, "resu')
+                raw.flush()
+                os._exit(0)
+            raw.flush()
+
+
+def answer(message: dict[str, Any], result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        register_fakes()
+        from runtime.server import serve
+
+        sys.exit(serve(float(sys.argv[2]) if len(sys.argv) > 2 else 300.0))
+    misbehave(sys.argv[1])

@@ -1,0 +1,485 @@
+"""Blender's side never hangs, never shows a traceback, and can always generate again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xray_addon import client as client_module
+from xray_addon.client import EXTENSION_FOLDER, Job, RuntimeClient
+from xray_addon.errors import XRayError
+from xray_addon.progress import Cancelled, Progress
+from xray_addon.settings import GenerateSettings
+
+FAKE = Path(__file__).with_name("fake_runtime.py")
+MakeClient = Callable[..., RuntimeClient]
+
+
+@pytest.fixture(autouse=True)
+def _short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CANCEL_GRACE", "TERMINATE_GRACE", "STOP_GRACE"):
+        monkeypatch.setattr(client_module, name, 0.4)
+
+
+@pytest.fixture
+def make_client(tmp_path: Path) -> Iterator[MakeClient]:
+    clients: list[RuntimeClient] = []
+
+    def make(*arguments: str, python: str = sys.executable, timeout: float = 20) -> RuntimeClient:
+        client = RuntimeClient(
+            python,
+            tmp_path / "runtime.log",
+            arguments=[str(FAKE), *(arguments or ("serve",))],
+            start_timeout=timeout,
+        )
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.stop()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
+    path.write_bytes(b"the fake generators do not look")
+    return path
+
+
+def settings(generator: str = "fake", steps: int = 2, seed: int = 0) -> GenerateSettings:
+    return GenerateSettings(generator=generator, steps=steps, seed=seed)
+
+
+def poll_until(client: RuntimeClient, condition: Callable[[], object], timeout: float = 15) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "nothing happened in time"
+        start = time.monotonic()
+        client.poll()
+        assert time.monotonic() - start < 1.0, "poll has waited"
+        time.sleep(0.005)
+
+
+def finish(client: RuntimeClient, job: Job, timeout: float = 15) -> Job:
+    poll_until(client, lambda: job.finished, timeout)
+    return job
+
+
+def assert_generates(client: RuntimeClient, image: Path, seed: int = 5) -> None:
+    job = finish(client, client.submit(image, settings(seed=seed)))
+    assert job.error is None
+    assert job.state == "done"
+    assert job.result is not None
+    assert job.result.surface.vertices[2, 1] == seed
+
+
+def assert_for_people(error: XRayError | None, code: str) -> None:
+    assert error is not None
+    assert error.code == code
+    assert error.remedy
+    assert Path(error.log).name == "runtime.log"
+    assert "Traceback" not in str(error)
+    assert "\n" not in str(error)
+
+
+def is_gone(pid: int) -> bool:
+    """A process nobody has waited for yet (a zombie) is gone as well."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path("/proc/self").exists()
+
+
+def test_submit_returns_at_once_and_poll_brings_the_mesh(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    start = time.monotonic()
+    job = client.submit(image, settings(steps=5, seed=3))
+    assert time.monotonic() - start < 0.5
+    assert job.state == "queued"
+    stages: list[str] = []
+    poll_until(client, lambda: stages.append(job.progress.stage) or job.finished)
+    assert {"queued", "load", "sample"} <= set(stages)
+    assert job.result is not None
+    np.testing.assert_array_equal(job.result.surface.vertices[2], [0, 3, 1])
+    assert client.jobs == []
+
+
+def test_result_files_and_the_private_folder_do_not_stay(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    client.wait(client.submit(image, settings()), timeout=20)
+    folder = client._folder
+    assert folder is not None
+    assert list(folder.iterdir()) == []
+    client.stop()
+    assert not folder.exists()
+
+
+def test_wait_hears_progress_and_returns_the_mesh(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    heard: list[Progress] = []
+    generated = client.wait(client.submit(image, settings(steps=5)), heard.append, timeout=20)
+    assert generated.surface.faces.shape == (1, 3)
+    assert any(progress.stage == "sample" and progress.of == 5 for progress in heard)
+
+
+def test_jobs_run_one_after_the_other_in_one_process(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    jobs = [client.submit(image, settings(seed=seed)) for seed in range(4)]
+    client.wait(jobs[0], timeout=20)
+    pid = client.pid
+    for job in jobs:
+        client.wait(job, timeout=20)
+    assert [job.result.surface.vertices[2, 1] for job in jobs if job.result] == [0, 1, 2, 3]
+    assert client.pid == pid
+
+
+def test_the_job_keeps_the_settings_it_was_submitted_with(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    mine = settings(seed=1)
+    job = client.submit(image, mine)
+    mine.seed = 2
+    assert client.wait(job, timeout=20).surface.vertices[2, 1] == 1
+
+
+def test_a_library_that_prints_does_not_corrupt_the_stream(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    job = finish(client, client.submit(image, settings("printing")))
+    assert job.state == "done"
+    log = client.log.read_text()
+    assert "not a message" in log
+    assert "neither is this" in log
+
+
+def test_a_library_that_reads_stdin_does_not_eat_requests(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    jobs = [client.submit(image, settings("reading")) for _ in range(2)]
+    assert [finish(client, job).state for job in jobs] == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("generator", "code"),
+    [("memory", "out_of_memory"), ("broken", "internal"), ("nobody", "unknown_generator")],
+)
+def test_errors_are_typed_and_the_traceback_is_only_in_the_log(
+    make_client: MakeClient, image: Path, generator: str, code: str
+) -> None:
+    client = make_client()
+    job = finish(client, client.submit(image, settings(generator)))
+    assert job.state == "failed"
+    assert_for_people(job.error, code)
+    assert "Traceback" in client.log.read_text()
+    with pytest.raises(XRayError):
+        client.wait(job)
+    assert_generates(client, image)
+
+
+def test_a_missing_image_is_named(make_client: MakeClient, tmp_path: Path) -> None:
+    client = make_client()
+    job = finish(client, client.submit(tmp_path / "none.png", settings()))
+    assert_for_people(job.error, "unreadable_image")
+    assert "none.png" in str(job.error)
+
+
+@pytest.mark.parametrize("stage", ["queued", "start", "load", "generate", "sample", "save"])
+def test_cancel_at_every_stage(make_client: MakeClient, image: Path, stage: str) -> None:
+    client = make_client()
+    if stage != "queued":
+        assert_generates(client, image)
+    job = client.submit(image, settings(steps=30))
+    end = time.monotonic() + 10
+    while job.progress.stage != stage and not job.finished and time.monotonic() < end:
+        client.poll()  # a stage of no length may be seen too late: then the job is done
+    client.cancel(job)
+    client.cancel(job)
+    finish(client, job)
+    assert job.state == "cancelled" or (stage in ("load", "generate", "save") and job.result)
+    assert job.error is None
+    assert_generates(client, image)
+
+
+def test_cancel_is_heard_in_the_middle_and_the_process_stays(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    job = client.submit(image, settings(steps=1000))
+    poll_until(client, lambda: job.progress.step > 2)
+    pid = client.pid
+    client.cancel(job)
+    assert job.cancelling
+    assert finish(client, job).state == "cancelled"
+    with pytest.raises(Cancelled):
+        client.wait(job)
+    assert_generates(client, image)
+    assert client.pid == pid
+
+
+def test_a_job_that_ignores_cancel_and_terminate_is_killed_in_time(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    job = client.submit(image, settings("stubborn"))
+    waiting = client.submit(image, settings(seed=9))
+    poll_until(client, lambda: job.progress.stage == "generate")
+    pid = client.pid
+    start = time.monotonic()
+    client.cancel(job)
+    assert finish(client, job).state == "cancelled"
+    assert time.monotonic() - start < 0.4 + 0.4 + 2.0
+    assert finish(client, waiting).state == "done"
+    assert client.pid != pid
+    assert client.error is None
+
+
+def test_wait_cancels_after_its_timeout(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    job = client.submit(image, settings("stubborn"))
+    with pytest.raises(XRayError, match="No mesh after") as caught:
+        client.wait(job, timeout=0.5)
+    assert_for_people(caught.value, "timed_out")
+    assert job.state == "cancelled"
+    assert_generates(client, image)
+
+
+def test_wait_cancels_when_its_callback_raises(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+
+    def stop(progress: Progress) -> None:
+        if progress.step > 1:
+            raise Cancelled
+
+    job = client.submit(image, settings(steps=1000))
+    with pytest.raises(Cancelled):
+        client.wait(job, stop, timeout=20)
+    assert job.state == "cancelled"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_runtime_is_killed_at_a_random_moment(
+    make_client: MakeClient, image: Path, seed: int
+) -> None:
+    draw = random.Random(seed)
+    client = make_client()
+    job = client.submit(image, settings(steps=20))
+    end = time.monotonic() + draw.uniform(0.0, 1.0)
+    while time.monotonic() < end:
+        client.poll()
+        time.sleep(0.005)
+    if client.pid is not None:
+        os.kill(client.pid, draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGABRT]))
+    finish(client, job)
+    if job.state != "done":
+        assert job.state == "failed"
+        assert_for_people(job.error, "runtime_died")
+    assert_generates(client, image)
+
+
+def test_a_crash_fails_its_job_and_the_next_one_gets_a_new_process(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    crashing = client.submit(image, settings("crashing"))
+    waiting = client.submit(image, settings(seed=4))
+    assert finish(client, crashing).state == "failed"
+    assert_for_people(crashing.error, "runtime_died")
+    assert "SIGSEGV" in str(crashing.error)
+    assert finish(client, waiting).state == "done"
+
+
+def test_an_idle_process_that_died_is_replaced(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    assert_generates(client, image)
+    assert client.pid is not None
+    os.kill(client.pid, signal.SIGKILL)
+    assert_generates(client, image)
+    os.kill(client.pid, signal.SIGKILL)
+    poll_until(client, lambda: not client.is_running)
+    assert_for_people(client.error, "runtime_died")
+
+
+def test_a_runtime_that_never_answers_is_given_up(make_client: MakeClient, image: Path) -> None:
+    client = make_client("mute", timeout=0.5)
+    job = finish(client, client.submit(image, settings()), timeout=5)
+    assert_for_people(job.error, "runtime_not_answering")
+    assert not client.is_running
+
+
+def test_a_runtime_that_reads_nothing_blocks_nothing(make_client: MakeClient) -> None:
+    client = make_client("deaf", timeout=1.0)
+    client.start()
+    start = time.monotonic()
+    for _ in range(200):  # far more than a pipe holds
+        client._ask("status", {"padding": "x" * 10_000})
+        client.poll()
+    assert time.monotonic() - start < 1.0
+    client.stop()
+    assert time.monotonic() - start < 3.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [
+        ("garbage", "bad_reply"),
+        ("flood", "bad_reply"),
+        ("wrong_version", "version_mismatch"),
+        ("exit", "runtime_died"),
+    ],
+)
+def test_a_runtime_that_speaks_nonsense_fails_the_job(
+    make_client: MakeClient, image: Path, mode: str, code: str
+) -> None:
+    client = make_client(mode)
+    job = finish(client, client.submit(image, settings()))
+    assert job.state == "failed"
+    assert_for_people(job.error, code)
+
+
+def test_a_runtime_that_dies_in_the_middle_of_a_line_fails_the_job(
+    make_client: MakeClient, image: Path
+) -> None:
+    job = finish(client := make_client("half_line"), client.submit(image, settings()))
+    assert job.error is not None
+    assert job.error.code in ("bad_reply", "runtime_died")
+
+
+def test_the_log_tells_why_a_runtime_did_not_start(make_client: MakeClient, image: Path) -> None:
+    client = make_client("exit")
+    jobs = [client.submit(image, settings()) for _ in range(2)]
+    assert [finish(client, job).state for job in jobs] == ["failed", "failed"]
+    assert "exit code 3" in str(jobs[0].error)
+    assert "No module named" in client.log.read_text()
+
+
+def test_a_missing_interpreter_says_to_install(
+    make_client: MakeClient, image: Path, tmp_path: Path
+) -> None:
+    client = make_client(python=str(tmp_path / "python"))
+    job = client.submit(image, settings())
+    assert job.state == "failed"
+    assert_for_people(job.error, "runtime_missing")
+    assert "Install Runtime" in str(job.error)
+
+
+def test_status_and_release(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    assert client.status() is None
+    client.start()
+    status = client.status(timeout=15)
+    assert status is not None
+    assert status.pid == client.pid
+    assert status.generator == ""
+    assert "python" in status.versions
+    client.wait(client.submit(image, settings()), timeout=20)
+    status = client.status()
+    assert status is not None
+    assert (status.generator, status.device) == ("fake", "cpu")
+    assert status.device_name
+    client.release()
+    poll_until(client, lambda: client.latest_status and not client.latest_status.generator)
+
+
+def test_status_answers_while_a_model_blocks(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    job = client.submit(image, settings("stubborn"))
+    poll_until(client, lambda: job.progress.stage == "generate")
+    status = client.status(timeout=5)
+    assert status is not None
+    assert status.busy
+
+
+def test_the_weights_are_released_when_idle(make_client: MakeClient, image: Path) -> None:
+    client = make_client("serve", "0.2")
+    client.wait(client.submit(image, settings()), timeout=20)
+    time.sleep(0.5)
+    status = client.status()
+    assert status is not None
+    assert status.generator == ""
+    assert_generates(client, image)
+
+
+def test_stop_ends_everything_and_submit_works_again(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    running = client.submit(image, settings("stubborn"))
+    queued = client.submit(image, settings())
+    poll_until(client, lambda: running.progress.stage == "generate")
+    pid = client.pid
+    assert pid is not None
+    start = time.monotonic()
+    client.stop()
+    client.stop()
+    assert time.monotonic() - start < 5.0
+    assert (running.state, queued.state) == ("cancelled", "cancelled")
+    assert is_gone(pid)
+    assert threading.active_count() == 1
+    assert_generates(client, image)
+
+
+def test_the_log_does_not_grow_without_end(
+    make_client: MakeClient, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "LOG_LIMIT", 10)
+    client = make_client()
+    for _ in range(3):
+        assert_generates(client, image)
+        client.stop()
+    assert client.log.read_text().count("starts") == 1
+    assert client.log.with_name("runtime.log.1").read_text().count("starts") == 1
+
+
+PARENT = """
+import sys, time
+from xray_addon.client import RuntimeClient
+from xray_addon.settings import GenerateSettings
+client = RuntimeClient(sys.executable, sys.argv[2], arguments=[sys.argv[1], "serve"])
+job = client.submit(sys.argv[3], GenerateSettings(generator=sys.argv[4]))
+while job.progress.stage != "generate":
+    client.poll()
+    time.sleep(0.01)
+print(client.pid, flush=True)
+if sys.argv[5] == "wait":
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "exits"])
+def test_the_runtime_ends_with_its_parent(tmp_path: Path, image: Path, end: str) -> None:
+    command = [sys.executable, "-c", PARENT, str(FAKE), str(tmp_path / "runtime.log"), str(image)]
+    with subprocess.Popen(
+        [*command, "stubborn", "wait" if end == "killed" else "end"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(EXTENSION_FOLDER)},
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        if end == "killed":
+            parent.kill()
+        parent.wait(15)
+    deadline = time.monotonic() + 5
+    while not is_gone(pid):
+        assert time.monotonic() < deadline, "the runtime outlives its parent"
+        time.sleep(0.05)
