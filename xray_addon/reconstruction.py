@@ -18,13 +18,16 @@ alignment of Needleman and Wunsch (1970) where those have a depth threshold.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import Camera
 from .surface import Surface
-from .xray import XRay
+
+if TYPE_CHECKING:
+    from .camera import Camera
+    from .xray import XRay
 
 # Tolerances, in pixels (the width of a pixel at the hit's depth) unless said otherwise.
 
@@ -32,15 +35,16 @@ from .xray import XRay
 # and a border costs this on either side of a step, so 2.5 keeps silhouettes together and
 # steps in open surfaces of more than 5 pixels apart.
 OPEN_COST = 2.5
-# A connection costs the distance of each hit from the other's tangent plane, and a little of
-# the plain distance, which decides where planes cannot (both seen edge on).
+# A connection's cost is how far it leaves or turns the tangent planes, and this share of its
+# plain length, which decides where the planes cannot (both seen edge on).
 DISTANCE_WEIGHT = 0.1
-# Where a fold's tangent planes do not meet before the next ray, the rim stands half way.
-RIM_DEFAULT = 0.5
-# A rim lies between its own ray and the next, off both: coincident vertices make empty faces.
-RIM_RANGE = (0.02, 0.98)
-# Share of rays that must enter and leave in turn, by their normals, before a ray with an even
-# number of hits that does not is taken for a solid with wrong normals rather than for sheets.
+# Where between its ray (0) and the next (1) a rim may lie. Off its own hits, since coincident
+# vertices make empty faces; at most 0.7, where flat walls seen edge on, whose planes meet
+# nowhere near, come out best on the bench scans (0.6 to 0.8 measure alike).
+RIM_RANGE = (0.02, 0.7)
+# Share of rays with an even number of hits above which an object counts as solid: noise makes
+# few odd rays, sheets and leaves many. In a solid, where besides most even rays enter and leave
+# in turn by their normals, an even ray that cannot be has wrong normals; elsewhere it has sheets.
 SOLID_SHARE = 0.75
 # Cosine between a hit's normal and its face's below which the edge is sharp and shaded flat.
 SHARP_COSINE = 0.5
@@ -122,12 +126,8 @@ class _Hits:
         wrong = (facing < 0) != entering
         normals[wrong] -= 2 * facing[wrong, None] * rays[wrong]
 
-        step = np.where(entering, 1, -1)
-        after = np.cumsum(step)
-        before_ray = np.concatenate([[0], after])[start[:-1]]
-        level = after - before_ray[pixel] + ~entering
-        balance = np.concatenate([[0], after])[start[1:]] - before_ray
-        solid = balance == 0
+        winding, rest = _winding(entering, pixel, start)
+        solid = rest == 0
         if xray.dropped:
             solid &= count < layers
         return cls(
@@ -141,9 +141,16 @@ class _Hits:
             normals,
             xray.hit_color[order].astype(np.float64),
             entering,
-            level,
+            winding + ~entering,
             solid,
         )
+
+
+def _winding(entering: Bools, pixel: Ints, start: Ints) -> tuple[Ints, Ints]:
+    """How many solids each hit's ray is in behind the hit (N,), and each ray in the end (H*W,)."""
+    total = np.concatenate([[0], np.cumsum(np.where(entering, 1, -1))])
+    before_ray = total[start[:-1]]
+    return total[1:] - before_ray[pixel], total[start[1:]] - before_ray
 
 
 def _consistent(entering: Bools, pixel: Ints, start: Ints) -> Bools:
@@ -154,13 +161,13 @@ def _consistent(entering: Bools, pixel: Ints, start: Ints) -> Bools:
     """
     count = np.diff(start)
     first = (np.arange(len(pixel)) - start[pixel]) % 2 == 0
-    balance = np.bincount(pixel, np.where(entering, 1, -1), minlength=len(count))
-    broken = np.bincount(pixel, entering != first, minlength=len(count)) > 0
-    occupied = count > 0
-    if (occupied & ~broken & (count % 2 == 0)).sum() < SOLID_SHARE * occupied.sum():
+    even = (count > 0) & (count % 2 == 0)
+    alternating = even & (np.bincount(pixel, entering != first, minlength=len(count)) == 0)
+    if even.sum() < SOLID_SHARE * (count > 0).sum() or 2 * alternating.sum() < even.sum():
         return entering
-    repair = (count % 2 == 0) & (balance != 0)
-    return np.where(repair[pixel], first, entering)
+    winding, rest = _winding(entering, pixel, start)
+    impossible = (rest != 0) | (np.bincount(pixel, winding < 0, minlength=len(count)) > 0)
+    return np.where((even & impossible)[pixel], first, entering)
 
 
 @dataclass(frozen=True)
@@ -281,8 +288,8 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
     n = b.shape[1]
     link = _connection_cost(hits, a[:, :, None], b[:, None, :])
     link[hits.entering[a][:, :, None] != hits.entering[b][:, None, :]] = np.inf
-    fold_a, open_a = _single_costs(hits, a, must_close)
-    fold_b, open_b = _single_costs(hits, b, must_close)
+    fold_a, open_a = _single_costs(hits, a)
+    fold_b, open_b = _single_costs(hits, b)
 
     cost = np.full((m + 1, n + 1, batch), np.inf)
     move = np.zeros((m + 1, n + 1, batch), dtype=np.uint8)
@@ -324,7 +331,7 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
     return linked_a, linked_b, folds_a, folds_b
 
 
-def _single_costs(hits: _Hits, lists: Ints, must_close: bool) -> tuple[Floats, Floats]:
+def _single_costs(hits: _Hits, lists: Ints) -> tuple[Floats, Floats]:
     """Costs of folding each two successive hits (B, m - 1) and of leaving one open (B, m)."""
     fold = _connection_cost(hits, lists[:, :-1], lists[:, 1:])
     fold[hits.entering[lists[:, :-1]] == hits.entering[lists[:, 1:]]] = np.inf
@@ -332,12 +339,20 @@ def _single_costs(hits: _Hits, lists: Ints, must_close: bool) -> tuple[Floats, F
 
 
 def _connection_cost(hits: _Hits, a: Ints, b: Ints) -> Floats:
-    """How badly a surface through the hits a and b would fit their tangent planes."""
+    """How much a surface through the hits a and b would leave or turn their tangent planes.
+
+    Both are lengths, and equal on a circle: the distance of each hit from the other's plane,
+    and the distance between them times half the turn. The turn keeps the two sides of a thin
+    wall seen at a grazing angle apart, which lie in each other's planes nearly as well.
+    """
     between = hits.points[b] - hits.points[a]
     off_a = np.abs(np.einsum("...i,...i->...", between, hits.normals[a]))
     off_b = np.abs(np.einsum("...i,...i->...", between, hits.normals[b]))
-    length = np.sqrt(np.einsum("...i,...i->...", between, between))
-    return 0.5 * (off_a + off_b) + DISTANCE_WEIGHT * length
+    turn = hits.normals[b] - hits.normals[a]
+    squared = np.einsum("...i,...i->...", between, between)
+    bend = 0.5 * np.sqrt(squared * np.einsum("...i,...i->...", turn, turn))
+    cost: Floats = np.maximum(0.5 * (off_a + off_b), bend) + DISTANCE_WEIGHT * np.sqrt(squared)
+    return cost
 
 
 @dataclass(frozen=True)
@@ -368,7 +383,7 @@ def _rim_vertices(hits: _Hits, links: _Links) -> _Rims:
     closing = slope[1] - slope[0]
     gap = inverse[0] - inverse[1]
     meet = np.divide(gap, closing, out=np.full(len(gap), np.inf), where=closing > 1e-12)
-    place = np.where(meet < 2, meet / 2, RIM_DEFAULT).clip(*RIM_RANGE)
+    place = (meet / 2).clip(*RIM_RANGE)
     middle = 0.5 * (inverse[0] + inverse[1])
     ray[:, :2] += step * place[:, None]
     normal = hits.normals[front] + hits.normals[back]
