@@ -58,47 +58,45 @@ def cast(surface: Surface, camera: Camera, layers: int = 16, *, backend: str = "
             f"got {camera.width}x{camera.height}"
         )
     rotation = camera.camera_to_world[:3, :3]
-    vertices = (surface.vertices.astype(np.float64) - camera.position) @ rotation
+    finite = np.isfinite(surface.vertices).all(axis=1)
+    vertices = np.where(finite[:, None], surface.vertices, camera.position)
+    vertices = (vertices - camera.position) @ rotation
     faces = np.asarray(surface.faces, dtype=np.int64)
-    face, pixel = _cover(vertices, faces, camera)
-    ray = _ray(pixel, camera)
-    distance = _distance(vertices, faces, face, ray)
+    valid = np.arange(len(faces)) if finite.all() else np.flatnonzero(finite[faces].all(axis=1))
 
-    order, rank = _order(pixel, distance, camera.width * camera.height)
+    pixels = camera.width * camera.height
+    seen, hit, pixel = _cover(vertices, faces, valid, camera)
+    ray = _ray(pixel, camera)
+    face_normal, distance = _distance(vertices, faces[seen], hit, ray)
+    order, rank = _order(pixel, distance, pixels)
     kept = rank < layers
     dropped = len(order) - int(np.count_nonzero(kept))
     order, rank = order[kept], rank[kept]
     # By layer first; ranks are few, so this is a counting sort.
     by_layer = np.argsort(rank.astype(np.uint16), kind="stable")
     order, rank = order[by_layer], rank[by_layer]
-
-    face, pixel = face[order], pixel[order]
-    normal, color = _attributes(surface, vertices, faces, face, ray[:, order], rotation)
-    pixels = camera.width * camera.height
+    hit = hit[order]
+    face = seen[hit]
+    weights = _weights(surface, vertices, faces[face], ray[:, order])
     return XRay.from_hits(
         (layers, camera.height, camera.width),
-        rank * pixels + pixel,
+        rank * pixels + pixel[order],
         distance[order],
-        normal,
-        color,
+        _normals(surface, face_normal, hit, face, weights, rotation),
+        _colors(surface, face, weights),
         dropped,
     )
 
 
-def _cover(vertices: Floats, faces: Ints, camera: Camera) -> tuple[Ints, Ints]:
+def _cover(vertices: Floats, faces: Ints, valid: Ints, camera: Camera) -> tuple[Ints, Ints, Ints]:
     """Every pair of a face and a pixel whose ray passes through it.
 
-    vertices (N, 3) in camera space; returns face (K,) and flat pixel (K,) indices.
+    vertices (N, 3) in camera space; valid : the faces to look at. Returns the faces that may be
+    seen (F,) and for each pair the index into these (K,) and the flat pixel (K,).
     """
-    assert camera.cx is not None and camera.cy is not None
+    assert camera.cx is not None
+    assert camera.cy is not None
     ahead = -vertices[:, 2]
-    finite = np.isfinite(vertices).all(axis=1)
-    if not finite.all():
-        faces_kept = np.flatnonzero(finite[faces].all(axis=1))
-        vertices = np.where(finite[:, None], vertices, 0.0)
-        ahead = np.where(finite, ahead, 0.0)
-    else:
-        faces_kept = np.arange(len(faces))
     near = NEAR * float(np.abs(vertices).max(initial=0.0))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # (col, row) of each vertex; rays pass at whole numbers.
@@ -108,18 +106,20 @@ def _cover(vertices: Floats, faces: Ints, camera: Camera) -> tuple[Ints, Ints]:
     x = np.rint(np.where(regular, x, 0.0) * SNAP).astype(np.int64)
     y = np.rint(np.where(regular, y, 0.0) * SNAP).astype(np.int64)
 
-    whole = regular[faces]
-    plain = faces_kept[whole[faces_kept].all(axis=1)]
-    corners = faces[plain]
-    face, x, y = plain, x[corners], y[corners]
-    odd = faces_kept[~whole[faces_kept].all(axis=1)]
-    odd = odd[(ahead[faces[odd]] > near).any(axis=1)]
-    if len(odd):
-        odd_face, odd_x, odd_y = _clip(vertices, faces, odd, near, camera)
-        face = np.concatenate([face, odd_face])
-        x, y = np.concatenate([x, odd_x]), np.concatenate([y, odd_y])
-    triangle, pixel = _scan(x, y, camera.width, camera.height)
-    return face[triangle], pixel
+    corners = faces[valid].T  # (3, F): short axes are slow to reduce over
+    if regular.all():
+        face = valid
+    else:
+        whole = regular[corners].all(axis=0)
+        odd = valid[~whole & (ahead[corners] > near).any(axis=0)]
+        face, corners = valid[whole], corners[:, whole]
+    x, y = x[corners], y[corners]
+    if not regular.all() and len(odd):
+        odd, odd_x, odd_y = _clip(vertices, faces, odd, near, camera)
+        face = np.concatenate([face, odd])
+        x, y = np.concatenate([x, odd_x], axis=1), np.concatenate([y, odd_y], axis=1)
+    seen, triangle, pixel = _scan(x, y, camera.width, camera.height)
+    return face[seen], triangle, pixel
 
 
 def _clip(
@@ -127,11 +127,12 @@ def _clip(
 ) -> tuple[Ints, Ints, Ints]:
     """Cut faces to what lies before the camera and inside the guard band.
 
-    Returns the face (T,) and the snapped corners x, y (T, 3) of the triangles that are left.
+    Returns the face (T,) and the snapped corners x, y (3, T) of the triangles that are left.
     The cut point of an edge is the same from both of its faces, bit for bit, so cuts leave no
     gaps.
     """
-    assert camera.cx is not None and camera.cy is not None
+    assert camera.cx is not None
+    assert camera.cy is not None
     margin = GUARD_PIXELS - 2
     shift_x, shift_y = camera.cx - camera.pixel_offset, camera.cy - camera.pixel_offset
     # A point is kept where plane . (x, y, z) >= offset.
@@ -175,55 +176,72 @@ def _clip(
     y = np.clip(-focal * points[..., 1] / ahead + shift_y, -GUARD_PIXELS, GUARD_PIXELS)
     return (
         face[owner],
-        np.rint(x * SNAP).astype(np.int64),
-        np.rint(y * SNAP).astype(np.int64),
+        np.rint(x.T * SNAP).astype(np.int64),
+        np.rint(y.T * SNAP).astype(np.int64),
     )
 
 
-def _scan(x: Ints, y: Ints, width: int, height: int) -> tuple[Ints, Ints]:
-    """The pixels inside each snapped triangle: triangle (K,) and flat pixel (K,) indices.
+def _scan(x: Ints, y: Ints, width: int, height: int) -> tuple[Ints, Ints, Ints]:
+    """The pixels inside each snapped triangle.
 
-    x, y (T, 3). Rows and the span of columns in each row are half open, which is what the
-    infinitesimal move of the rays comes to.
+    x, y (3, T). Returns the triangles that reach a row of rays (F,) and, for each pixel inside
+    one, the index into these (K,) and the flat pixel (K,). Rows and the span of columns in each
+    row are half open, which is what the infinitesimal move of the rays comes to.
     """
-    first = np.maximum(-(-y.min(axis=1) >> SNAP_BITS), 0)
-    rows = np.minimum(-(-y.max(axis=1) >> SNAP_BITS), height) - first
-    seen = np.flatnonzero((rows > 0) & (x.max(axis=1) >= 0) & (x.min(axis=1) <= (width - 1) * SNAP))
+    low, high = _extent(y)
+    left, right = _extent(x)
+    first = np.maximum(-(-low >> SNAP_BITS), 0)
+    rows = np.minimum(-(-high >> SNAP_BITS), height) - first
+    seen = np.flatnonzero((rows > 0) & (right >= 0) & (left <= (width - 1) * SNAP) & (right > left))
     first, rows = first[seen], rows[seen]
-    x, y = x[seen], y[seen]
-    by_height = np.argsort(y, axis=1)
-    x, y = np.take_along_axis(x, by_height, 1), np.take_along_axis(y, by_height, 1)
+    x, y = x[:, seen], y[:, seen]
+    for a, b in ((0, 1), (1, 2), (0, 1)):  # corners by height
+        swap = y[a] > y[b]
+        x[a], x[b] = np.where(swap, x[b], x[a]), np.where(swap, x[a], x[b])
+        y[a], y[b] = np.where(swap, y[b], y[a]), np.where(swap, y[a], y[b])
 
     owner = np.repeat(np.arange(len(seen)), rows)
     row = np.arange(len(owner)) - np.repeat(np.cumsum(rows) - rows - first, rows)
     level = row << SNAP_BITS
+    (xa, xb, xc), (ya, yb, yc) = x[:, owner], y[:, owner]
+    long_edge = _first_column(xa, ya, xc, yc, level)
     # Of the two short edges, the one that the row meets.
-    lower = level < y[owner, 1]
-    start = np.where(lower, 0, 1)
-    long_edge = _first_column(x, y, owner, 0, 2, level)
-    short_edge = _first_column(x, y, owner, start, start + 1, level)
+    lower = level < yb
+    short_edge = _first_column(
+        np.where(lower, xa, xb),
+        np.where(lower, ya, yb),
+        np.where(lower, xb, xc),
+        np.where(lower, yb, yc),
+        level,
+    )
     left = np.maximum(np.minimum(long_edge, short_edge), 0)
     length = np.minimum(np.maximum(long_edge, short_edge), width) - left
 
     full = np.flatnonzero(length > 0)
     left, length = left[full], length[full]
-    triangle = np.repeat(seen[owner[full]], length)
+    triangle = np.repeat(owner[full], length)
     begin = row[full] * width + left
     pixel = np.arange(len(triangle)) - np.repeat(np.cumsum(length) - length - begin, length)
-    return triangle, pixel
+    return seen, triangle, pixel
 
 
-def _first_column(x: Ints, y: Ints, owner: Ints, a: Ints | int, b: Ints | int, level: Ints) -> Ints:
-    """The first whole column at or right of the edge a-b on each row; y[a] < y[b]."""
-    xa, ya = x[owner, a], y[owner, a]
-    rise = y[owner, b] - ya
-    across = (x[owner, b] - xa) * (level - ya) + xa * rise
+def _extent(values: Ints) -> tuple[Ints, Ints]:
+    """Least and greatest of (3, T) over the first axis."""
+    a, b, c = values
+    return np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
+
+
+def _first_column(xa: Ints, ya: Ints, xb: Ints, yb: Ints, level: Ints) -> Ints:
+    """The first whole column at or right of the edge a-b on each row; ya < yb."""
+    rise = yb - ya
+    across = (xb - xa) * (level - ya) + xa * rise
     return -(-across // (rise << SNAP_BITS))
 
 
 def _ray(pixel: Ints, camera: Camera) -> Floats:
     """Rays (2, K) as x and y where z is -1, in camera space."""
-    assert camera.cx is not None and camera.cy is not None
+    assert camera.cx is not None
+    assert camera.cy is not None
     row, column = np.divmod(pixel, camera.width)
     return np.stack(
         [
@@ -233,28 +251,30 @@ def _ray(pixel: Ints, camera: Camera) -> Floats:
     )
 
 
-def _distance(vertices: Floats, faces: Ints, face: Ints, ray: Floats) -> Floats:
-    """Distance (K,) from the camera to the plane of each hit's face along the unit ray."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+def _distance(vertices: Floats, corners: Ints, hit: Ints, ray: Floats) -> tuple[Floats, Floats]:
+    """Normal (F, 3) of each face, not of unit length, and distance (K,) of each hit.
+
+    corners (F, 3) : the faces' vertices; hit (K,) : which face; ray (2, K).
+    """
+    a, b, c = vertices[corners.T]
     normal = np.cross(b - a, c - a)
     offset = np.einsum("ij,ij->i", normal, a)
-    ahead = -np.stack([a[:, 2], b[:, 2], c[:, 2]])
+    ahead = -vertices[:, 2][corners.T]
+    x, y, z = normal.T
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        along = offset[face] / (
-            normal[face, 0] * ray[0] + normal[face, 1] * ray[1] - normal[face, 2]
-        )
+        along = offset[hit] / (x[hit] * ray[0] + y[hit] * ray[1] - z[hit])
     # A face seen edge-on has no sharp distance; it lies between its corners in any case.
     low, high = np.maximum(ahead.min(axis=0), 0.0), ahead.max(axis=0)
-    along = np.where(np.isfinite(along), along, high[face])
-    along = np.clip(along, low[face], high[face])
-    return along * np.sqrt(ray[0] ** 2 + ray[1] ** 2 + 1.0)
+    along = np.where(np.isfinite(along), along, high[hit])
+    along = np.clip(along, low[hit], high[hit])
+    return normal, along * np.sqrt(ray[0] ** 2 + ray[1] ** 2 + 1.0)
 
 
 def _order(pixel: Ints, distance: Floats, pixels: int) -> tuple[Ints, Ints]:
     """Hits by pixel and front to back: their order (K,) and each one's place in its pixel (K,)."""
     bits = 62 - int(pixels).bit_length()
-    scale = float(1 << bits) / max(float(distance.max(initial=0.0)), np.finfo(float).tiny)
-    steps = np.minimum(distance * scale, float((1 << bits) - 1)).astype(np.int64)
+    farthest = float(distance.max(initial=0.0)) or 1.0
+    steps = (distance * ((1 << bits) - 1) / farthest).astype(np.int64)
     order = np.argsort((pixel << bits) | steps, kind="stable")
     pixel = pixel[order]
     place = np.arange(len(pixel))
@@ -264,35 +284,48 @@ def _order(pixel: Ints, distance: Floats, pixels: int) -> tuple[Ints, Ints]:
     return order, place - np.maximum.accumulate(np.where(starts, place, 0))
 
 
-def _attributes(
-    surface: Surface, vertices: Floats, faces: Ints, face: Ints, ray: Floats, rotation: Floats
-) -> tuple[Floats, Floats]:
-    """Normal (K, 3) in camera space and colour (K, 3) of each hit."""
-    corners = faces[face]
-    a, b, c = (vertices[corners[:, corner]] for corner in range(3))
-    face_normal = np.cross(b - a, c - a)
-    normal = face_normal
-    smooth = surface.corner_normals is not None or surface.corner_colors is not None
-    weights = None
-    if smooth or surface.corner_uvs is not None:
-        direction = np.stack([ray[0], ray[1], np.full(len(face), -1.0)], axis=1)
-        weights = np.stack(
-            [np.einsum("ij,ij->i", np.cross(p, q), direction) for p, q in ((b, c), (c, a), (a, b))],
-            axis=1,
-        )
-        # All three have the sign of the face's side; snapping can leave one a hair outside.
-        weights *= np.sign(weights.sum(axis=1, keepdims=True))
-        weights = np.maximum(weights, 0.0)
-        total = weights.sum(axis=1, keepdims=True)
-        weights = np.where(total > 0, weights / np.where(total > 0, total, 1.0), 1 / 3)
-    if surface.corner_normals is not None and weights is not None:
-        normal = np.einsum("kc,kcd->kd", weights, surface.corner_normals[face]) @ rotation
-        length = np.linalg.norm(normal, axis=1, keepdims=True)
-        usable = np.isfinite(length) & (length > 1e-12)
-        normal = np.where(usable, normal, face_normal)
-    length = np.linalg.norm(normal, axis=1, keepdims=True)
-    normal = normal / np.where(length > 0, length, 1.0)
-    return normal, _colors(surface, face, weights)
+def _weights(surface: Surface, vertices: Floats, corners: Ints, ray: Floats) -> Floats | None:
+    """Barycentric weights (K, 3) of each hit, or None where the surface has no use for them.
+
+    corners (K, 3) : the hit face's vertices; ray (2, K).
+    """
+    attributes = (surface.corner_normals, surface.corner_colors, surface.corner_uvs)
+    if all(values is None for values in attributes):
+        return None
+    a, b, c = vertices[corners.T]
+    weights = np.empty((3, len(corners)))
+    for row, (p, q) in zip(weights, ((b, c), (c, a), (a, b)), strict=True):
+        x, y, z = np.cross(p, q).T
+        row[:] = x * ray[0] + y * ray[1] - z
+    # All three have the sign of the face's side; snapping can leave one a hair outside.
+    weights *= np.sign(weights.sum(axis=0))
+    weights = np.maximum(weights, 0.0)
+    total = weights.sum(axis=0)
+    return np.where(total > 0, weights / np.where(total > 0, total, 1.0), 1 / 3).T
+
+
+def _normals(
+    surface: Surface,
+    face_normal: Floats,
+    hit: Ints,
+    face: Ints,
+    weights: Floats | None,
+    rotation: Floats,
+) -> Floats:
+    """Unit normal (K, 3) of each hit in camera space; face_normal (F, 3) is indexed by `hit`."""
+    normal = _unit(face_normal)[hit]
+    if surface.corner_normals is None or weights is None:
+        return normal
+    smooth = np.einsum("kc,kcd->kd", weights, surface.corner_normals[face]) @ rotation
+    length = np.linalg.norm(smooth, axis=1)
+    usable = np.isfinite(length) & (length > 1e-12)
+    return np.where(usable[:, None], _unit(smooth), normal)
+
+
+def _unit(vectors: Floats) -> Floats:
+    """Vectors (N, 3) at length 1; null vectors stay."""
+    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return vectors / np.where(length > 0, length, 1.0)[:, None]
 
 
 def _colors(surface: Surface, face: Ints, weights: Floats | None) -> Floats:

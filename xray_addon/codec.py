@@ -9,13 +9,12 @@ ignores.
 from __future__ import annotations
 
 import math
-import zipfile
 from os import PathLike
 
 import numpy as np
 
 from .errors import XRayError
-from .files import replacing
+from .files import read_arrays, replacing
 from .xray import XRay
 
 CHANNELS = 7
@@ -55,11 +54,10 @@ def read_xray(path: str | PathLike[str]) -> XRay:
     Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(path)
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise _bad_file(path, f"it cannot be read ({error})") from error
     missing = {"data", "indices", "indptr", "shape"} - arrays.keys()
     if missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from .camera import Camera
 from .errors import XRayError
-from .files import replacing
+from .files import read_arrays, replacing
 from .surface import Material, Surface
 from .xray import XRay
 
@@ -70,8 +69,7 @@ class Generated:
     def load(cls, path: str | PathLike[str]) -> Generated:
         """Read what `save` wrote; raises XRayError `bad_result` for anything else."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_arrays(path)
             surface = Surface(
                 **{
                     name.removeprefix("surface."): value
@@ -95,7 +93,7 @@ class Generated:
                     arrays["xray.color"],
                     int(arrays["xray.dropped"]),
                 )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise XRayError(
                 "bad_result", f"The result file {path} cannot be read ({error}).", "Generate again."
             ) from error

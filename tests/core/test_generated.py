@@ -1,0 +1,55 @@
+"""A generated mesh survives the trip between processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trimesh
+
+from xray_addon import Camera, Generated, Material, Surface, XRayError, cast
+
+
+def generated(with_xray: bool) -> Generated:
+    mesh = trimesh.creation.icosphere(1)
+    surface = Surface(
+        mesh.vertices,
+        mesh.faces,
+        corner_normals=mesh.vertex_normals[mesh.faces],
+        corner_colors=np.random.default_rng(0).random((len(mesh.faces), 3, 3)),
+        face_material=np.zeros(len(mesh.faces), dtype=int),
+        materials=[Material((0.5, 1.0, 0.25))],
+    )
+    camera = Camera.look_at((0, -3, 1), width=24, height=16)
+    return Generated(surface, cast(surface, camera, 4) if with_xray else None, camera)
+
+
+@pytest.mark.parametrize("with_xray", [True, False])
+def test_everything_comes_back(tmp_path, with_xray):
+    sent = generated(with_xray)
+    sent.save(tmp_path / "result.npz")
+    got = Generated.load(tmp_path / "result.npz")
+    for name in ("vertices", "faces", "corner_normals", "corner_colors", "face_material"):
+        np.testing.assert_array_equal(getattr(got.surface, name), getattr(sent.surface, name))
+    assert got.surface.materials[0].base_color == (0.5, 1.0, 0.25)
+    np.testing.assert_array_equal(got.camera.camera_to_world, sent.camera.camera_to_world)
+    assert (got.camera.width, got.camera.height, got.camera.fov_x) == (24, 16, sent.camera.fov_x)
+    assert (got.xray is None) == (not with_xray)
+    if got.xray is not None:
+        np.testing.assert_array_equal(got.xray.depth, sent.xray.depth)
+
+
+def test_broken_results_are_refused(tmp_path):
+    generated(True).save(tmp_path / "result.npz")
+    content = (tmp_path / "result.npz").read_bytes()
+    (tmp_path / "result.npz").write_bytes(content[:-200])
+    with pytest.raises(XRayError) as caught:
+        Generated.load(tmp_path / "result.npz")
+    assert caught.value.code == "bad_result"
+
+
+def test_textures_are_not_silently_lost(tmp_path):
+    texture = np.zeros((2, 2, 3), np.uint8)
+    surface = Surface(np.eye(3), np.array([[0, 1, 2]]), materials=[Material(texture=texture)])
+    with pytest.raises(ValueError, match="textures"):
+        Generated(surface, None, generated(False).camera).save(tmp_path / "r.npz")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,67 @@
+"""The built-in shader gives pictures that agree with the X-Ray."""
+
+from __future__ import annotations
+
+import numpy as np
+import trimesh
+
+from xray_addon import Camera, Material, Surface, cast
+from xray_addon.shading import Lights, reduce_image, shade, shade_surface, to_bytes
+
+
+def scene(size: int = 64) -> tuple[Surface, Camera]:
+    mesh = trimesh.creation.icosphere(3)
+    surface = Surface(mesh.vertices, mesh.faces, materials=[Material((0.8, 0.2, 0.1))])
+    return surface, Camera.look_at((0, -3, 0), width=size, height=size)
+
+
+def test_alpha_is_the_first_layer():
+    surface, camera = scene()
+    xray = cast(surface, camera, 4)
+    image = shade(xray, Lights.studio(camera))
+    np.testing.assert_array_equal(image[..., 3] > 0, xray.hit[0])
+    assert (image[~xray.hit[0]] == 0).all()
+
+
+def test_light_comes_from_where_it_is_said_to_and_keeps_the_hue():
+    surface, camera = scene()
+    up = camera.camera_to_world[2, :3]
+    left = Lights(0.1, 0.1, up, np.array([[-1.0, 0, 0]]), np.array([0.8]))
+    image = shade(cast(surface, camera, 1), left)
+    assert image[32, 18, 0] > 1.5 * image[32, 46, 0]
+    assert (image[..., 0] >= image[..., 2]).all()
+
+
+def test_a_sheet_seen_from_behind_is_lit_like_from_the_front():
+    sheet = Surface(np.array([[-1.0, 0, -1], [1, 0, -1], [0, 0, 1]]), np.array([[0, 1, 2]]))
+    camera = Camera.look_at((0, -3, 0), width=16, height=16)
+    lights = Lights.studio(camera)
+    front = shade(cast(sheet, camera, 1), lights)
+    back = shade(cast(sheet.flipped(), camera, 1), lights)
+    np.testing.assert_allclose(front, back, atol=1e-6)
+
+
+def test_antialiased_edges_do_not_darken():
+    surface, camera = scene(32)
+    image = shade_surface(surface, camera, samples=4).astype(float)
+    edge = (image[..., 3] > 20) & (image[..., 3] < 235)
+    assert edge.sum() > 20
+    inside = image[..., 3] == 255
+    assert image[edge][:, 0].mean() > 0.6 * image[inside][:, 0].mean()
+
+
+def test_reducing_weights_colours_by_alpha():
+    image = np.zeros((2, 2, 4), dtype=np.float32)
+    image[0, 0] = (1, 0.5, 0, 1)
+    np.testing.assert_allclose(reduce_image(image, 2)[0, 0], (1, 0.5, 0, 0.25))
+    assert to_bytes(np.array([[[0.5, 1.2, -1, 1]]])).tolist() == [[[128, 255, 0, 255]]]
+
+
+def test_random_lights_are_reproducible():
+    surface, camera = scene(16)
+    xray = cast(surface, camera, 1)
+    a, b, c = (
+        shade(xray, Lights.random(camera, np.random.default_rng(seed))) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)

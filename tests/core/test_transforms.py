@@ -1,0 +1,70 @@
+"""`transforms.json` round-trips cameras and reads the published layout."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from xray_addon import Camera, XRayError
+from xray_addon.transforms import read_transforms, write_transforms
+from xray_addon.views import sampled_cameras
+
+
+def test_cameras_come_back(tmp_path):
+    cameras = [*sampled_cameras(3, 0, 64)]
+    write_transforms(tmp_path / "transforms.json", cameras, ["000", "001", "002"])
+    again = read_transforms(tmp_path / "transforms.json", 64, 64)
+    assert list(again) == ["000", "001", "002"]
+    for camera, other in zip(cameras, again.values(), strict=True):
+        np.testing.assert_allclose(other.camera_to_world, camera.camera_to_world)
+        assert (other.fov_x, other.cx, other.pixel_offset) == (camera.fov_x, 32, 0.5)
+    larger = read_transforms(tmp_path / "transforms.json", 128, 128)["000"]
+    assert (larger.width, larger.cx) == (128, 64)
+
+
+def test_the_published_layout_means_corner_rays(tmp_path):
+    matrix = Camera.look_at((0, -1.2, 0)).camera_to_world.tolist()
+    frame = {"file_path": "./000.png", "transform_matrix": matrix, "c2w": matrix}
+    path = tmp_path / "transforms.json"
+    path.write_text(json.dumps({"camera_angle_x": 0.857, "frames": [frame]}))
+    camera = read_transforms(path, 256, 256)["000"]
+    assert (camera.fov_x, camera.pixel_offset, camera.cx) == (0.857, 0.0, 128)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"camera_angle_x": 1, "frames": [{"file_path": "a"}]}']
+)
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "transforms.json"
+    path.write_text(content)
+    with pytest.raises(XRayError) as caught:
+        read_transforms(path, 8, 8)
+    assert caught.value.code == "bad_transforms"
+    with pytest.raises(XRayError, match="no file"):
+        read_transforms(tmp_path / "none.json", 8, 8)
+
+
+def test_one_file_holds_one_field_of_view(tmp_path):
+    cameras = [Camera(8, 8, fov, np.eye(4)) for fov in (0.5, 0.6)]
+    with pytest.raises(ValueError, match="field of view"):
+        write_transforms(tmp_path / "t.json", cameras, ["a", "b"])
+
+
+def test_sampled_views_follow_the_published_rule():
+    cameras = sampled_cameras(500, 3, 32)
+    positions = np.array([camera.position for camera in cameras])
+    np.testing.assert_allclose(np.linalg.norm(positions, axis=1), 1.2)
+    elevation = np.degrees(np.arcsin(positions[:, 2] / 1.2))
+    assert elevation.min() >= 0
+    assert elevation.max() <= 45
+    assert elevation.mean() == pytest.approx(22.5, abs=2)
+    assert abs(positions[:, :2].mean()) < 0.1
+    for camera in cameras[:5]:
+        towards = -camera.position / 1.2
+        np.testing.assert_allclose(-camera.camera_to_world[:3, 2], towards, atol=1e-12)
+        assert math.isclose(camera.fov_x, 0.8575560450553894)
+    again = sampled_cameras(500, 3, 32)
+    np.testing.assert_array_equal(positions, [camera.position for camera in again])
