@@ -1,0 +1,240 @@
+"""The command line: ``blender -c xray capture|generate|import ...``.
+
+Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled. With
+``--json`` one JSON object goes to standard output; progress and errors go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ..xray_addon.errors import XRayError
+from ..xray_addon.progress import Cancelled, Progress
+from ..xray_addon.settings import CaptureSettings, GenerateSettings, Settings
+from . import jobs
+from .capture import CaptureReport, Item, capture_steps, unique_uids
+from .convert import camera_from_object, surface_from_objects
+from .files import check_output, empty_file, mesh_files, open_alone, save_objects
+from .generate import generate_mesh
+from .layers import FORMS, import_xray
+from .properties import GENERATORS
+
+if TYPE_CHECKING:
+    from ..xray_addon.surface import Surface
+
+DONE, SOME_FAILED, USAGE, RUNTIME_FAILED, CANCELLED = 0, 1, 2, 3, 130
+
+# Errors of what was typed, as opposed to what went wrong later.
+USAGE_CODES = frozenset(
+    {"bad_settings", "missing_file", "no_folder", "no_meshes", "unknown_format"}
+)
+
+_registered: list[Any] = []
+
+
+def register() -> None:
+    """Make ``blender -c xray`` known."""
+    _registered.append(bpy.utils.register_cli_command("xray", main))
+
+
+def unregister() -> None:
+    """The inverse of `register`."""
+    for handle in _registered:
+        bpy.utils.unregister_cli_command(handle)
+    _registered.clear()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command `argv` (without "xray") and return its exit code; it never exits."""
+    try:
+        arguments = _parser().parse_args(list(argv))
+    except SystemExit as end:  # argparse has said why
+        return USAGE if end.code else DONE
+    try:
+        with _own_stdout(), _interruptible():
+            code, answer = arguments.run(arguments)
+    except (Cancelled, KeyboardInterrupt):
+        code, answer = CANCELLED, {"error": Cancelled().to_dict()}
+    except XRayError as error:
+        code = USAGE if error.code in USAGE_CODES else arguments.failure
+        answer = {"error": error.to_dict()}
+    if arguments.json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    if "error" in answer:
+        sys.stderr.write(f"xray: {XRayError.from_dict(answer['error'])}\n")
+    return int(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="blender -c xray", description="See 3D objects as layers of images."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    capture = commands.add_parser("capture", help="write meshes as X-Rays")
+    capture.set_defaults(run=_capture, failure=SOME_FAILED)
+    capture.add_argument(
+        "source", metavar="SOURCE", type=Path, help="a mesh file, a .blend file, or a folder"
+    )
+    capture.add_argument("out", metavar="OUT", type=Path, help="folder for xrays/ and images/")
+    _add_settings(capture, CaptureSettings, skip=("combine",))
+    _add_json(capture)
+
+    generate = commands.add_parser("generate", help="make a mesh from one image")
+    generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
+    generate.add_argument("image", metavar="IMAGE", type=Path, help="the image file")
+    generate.add_argument(
+        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
+    )
+    _add_settings(generate, GenerateSettings)
+    _add_json(generate)
+
+    imported = commands.add_parser("import", help="make a mesh file from an X-Ray file")
+    imported.set_defaults(run=_import, failure=SOME_FAILED)
+    imported.add_argument("file", metavar="FILE", type=Path, help="an X-Ray .npz")
+    imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to make")
+    imported.add_argument(
+        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
+    )
+    _add_json(imported)
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="answer with JSON")
+
+
+def _add_settings(
+    parser: argparse.ArgumentParser, cls: type[Settings], skip: Sequence[str] = ()
+) -> None:
+    """An option for each field of a settings dataclass."""
+    for item in fields(cls):  # type: ignore[arg-type]
+        if item.name in skip:
+            continue
+        choices = GENERATORS if item.name == "generator" else item.metadata.get("choices")
+        parser.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            type=type(item.default),
+            default=item.default,
+            choices=choices,
+            metavar=None if choices else item.name[0].upper(),
+            help=f"{item.metadata['help']} (default: {item.default or 'none'})".replace("%", "%%"),
+        )
+
+
+def _settings(cls: type[Any], arguments: argparse.Namespace) -> Any:
+    values = {
+        item.name: getattr(arguments, item.name)
+        for item in fields(cls)
+        if hasattr(arguments, item.name)
+    }
+    return cls(**values)
+
+
+Answer = tuple[int, dict[str, Any]]
+
+
+def _capture(arguments: argparse.Namespace) -> Answer:
+    settings = _settings(CaptureSettings, arguments)
+    files = mesh_files(arguments.source)
+    report = CaptureReport(arguments.out)
+    for uid, path in zip(unique_uids(p.stem for p in files), files, strict=True):
+        # A file of its own run each, as a scene camera comes with its file.
+        try:
+            steps = _file_steps(uid, path, arguments.out, settings)
+            part: CaptureReport = jobs.run(steps, _say)
+        except Cancelled:
+            raise
+        except XRayError as error:
+            report.failed.append((uid, error))
+            continue
+        report.captured += part.captured
+        report.failed += part.failed
+    for name, reason in report.failed:
+        sys.stderr.write(f"xray: {name}: {reason}\n")
+    answer = {
+        "folder": str(arguments.out),
+        "captured": [asdict(item) for item in report.captured],
+        "failed": [{"uid": name, **reason.to_dict()} for name, reason in report.failed],
+    }
+    return (SOME_FAILED if report.failed else DONE), answer
+
+
+def _file_steps(uid: str, path: Path, out: Path, settings: CaptureSettings) -> jobs.Steps:
+    objects = open_alone(path)
+    scene = bpy.context.scene
+    camera = None
+    if settings.camera == "scene":
+        camera = camera_from_object(scene.camera, scene.render, settings.size)
+
+    def load() -> Surface:
+        return surface_from_objects(objects, bpy.context.evaluated_depsgraph_get())
+
+    return capture_steps([Item(uid, load)], out, settings, camera)
+
+
+def _generate(arguments: argparse.Namespace) -> Answer:
+    out = arguments.out or Path(f"{arguments.image.stem}.glb")
+    check_output(out)
+    settings = _settings(GenerateSettings, arguments)
+    empty_file()
+    obj = generate_mesh(arguments.image.absolute(), settings, on_progress=_say)
+    save_objects([obj], out)
+    return DONE, {"out": str(out), "faces": len(obj.data.polygons)}  # type: ignore[union-attr]
+
+
+def _import(arguments: argparse.Namespace) -> Answer:
+    out = arguments.out or arguments.file.with_suffix(".glb")
+    check_output(out)
+    empty_file()
+    objects = import_xray(arguments.file.absolute(), arguments.form)
+    save_objects(objects, out)
+    return DONE, {"out": str(out), "objects": len(objects)}
+
+
+def _say(progress: Progress) -> None:
+    """Progress for people, on one line of a terminal."""
+    if sys.stderr.isatty():
+        count = f" {progress.step}/{progress.of}" if progress.of else ""
+        sys.stderr.write(f"\r{progress.stage}{count} {progress.message}\x1b[K")
+        if progress.of and progress.step == progress.of:
+            sys.stderr.write("\n")
+
+
+@contextlib.contextmanager
+def _own_stdout() -> Iterator[None]:
+    """Send what Blender and its importers print to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, which Blender keeps Python from."""
+    before: Callable[..., Any] | int | None = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )
+    try:
+        yield
+    finally:
+        # None: set by Blender itself, and not Python's to put back.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)

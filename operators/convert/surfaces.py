@@ -1,0 +1,205 @@
+"""Blender objects to one `Surface` in world space, as the viewport shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import bpy
+import numpy as np
+from numpy.typing import NDArray
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.surface import Surface
+from .materials import Look, MaterialReader
+
+# What has faces, or may have them once evaluated; an empty may stand for a collection.
+SOLID_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META", "CURVES", "EMPTY"})
+
+
+def surface_from_objects(
+    objects: Iterable[bpy.types.Object],
+    depsgraph: bpy.types.Depsgraph,
+    reader: MaterialReader | None = None,
+) -> Surface:
+    """The evaluated faces of `objects` in world space.
+
+    Modifiers, parents, mirroring scales, instances (of collections, of Geometry Nodes, of
+    vertices and faces) and object-level materials count; what is hidden does not. `reader`
+    carries materials and images over from one call to the next.
+
+    Raises XRayError `no_faces` where nothing is left.
+    """
+    reader = reader or MaterialReader()
+    wanted = {obj.name_full: obj for obj in objects}
+    for obj in wanted.values():
+        if obj.mode == "EDIT":
+            obj.update_from_editmode()
+    parts: list[Surface] = []
+    local: dict[tuple[Any, ...], Surface | None] = {}
+    for instance in depsgraph.object_instances:
+        owner = instance.parent if instance.is_instance else instance.object
+        if owner is None or owner.original.name_full not in wanted or not instance.show_self:
+            continue
+        obj = instance.object
+        if obj.type not in SOLID_TYPES or obj.type == "EMPTY":
+            continue
+        materials = tuple(
+            slot.material.name_full if slot.material else "" for slot in obj.material_slots
+        )
+        key = (obj.type, obj.data.as_pointer(), materials)
+        if not instance.is_instance or key not in local:
+            local[key] = _local_surface(obj, depsgraph, reader)
+        surface = local[key]
+        if surface is not None:
+            parts.append(surface.transformed(np.array(instance.matrix_world)))
+    if not parts:
+        names = ", ".join(sorted(wanted)) or "The selection"
+        raise XRayError(
+            "no_faces",
+            f"{names} has no faces to capture.",
+            "Select a visible object with faces.",
+        )
+    return _joined(parts, reader)
+
+
+def _local_surface(
+    obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, reader: MaterialReader
+) -> Surface | None:
+    """The faces of one evaluated object in its own space; None without any.
+
+    `face_material` indexes `reader.looks`; `materials` is filled in by `_joined`.
+    """
+    mesh = obj.to_mesh(depsgraph=depsgraph)
+    try:
+        return _read_mesh(mesh, obj, reader) if mesh is not None else None
+    finally:
+        obj.to_mesh_clear()
+
+
+def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> Surface | None:
+    mesh.calc_loop_triangles()
+    count = len(mesh.loop_triangles)
+    if not count:
+        return None
+    faces = _read(mesh.loop_triangles, "vertices", np.int32, (count, 3))
+    corners = _read(mesh.loop_triangles, "loops", np.int32, (count, 3))
+    polygon = _read(mesh.loop_triangles, "polygon_index", np.int32, (count,))
+    vertices = _read(mesh.vertices, "co", np.float32, (len(mesh.vertices), 3))
+    normals = _read(mesh.corner_normals, "vector", np.float32, (len(mesh.loops), 3))
+
+    slots = _slot_materials(mesh, obj)
+    slot = np.minimum(
+        _read(mesh.polygons, "material_index", np.int32, (len(mesh.polygons),)), len(slots) - 1
+    )[polygon]
+    colored = mesh.color_attributes.active_color_index >= 0 or len(mesh.color_attributes) > 0
+    indices = np.array([reader.index(material, colored) for material in slots])
+    looks = [reader.looks[i] for i in indices]
+    return Surface(
+        vertices,
+        faces,
+        corner_normals=normals[corners],
+        corner_uvs=_uvs(mesh, corners, slot, looks),
+        corner_colors=_colors(mesh, faces, corners, polygon, slot, looks),
+        face_material=indices[slot],
+        materials=[look.material for look in reader.looks],
+    )
+
+
+def _slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material | None]:
+    """The material of each slot, at least one; what the object sets goes before the mesh's."""
+    materials = list(mesh.materials)
+    for i, slot in enumerate(obj.material_slots):
+        if i >= len(materials):
+            materials.append(slot.material)
+        elif slot.link == "OBJECT":
+            materials[i] = slot.material
+    return materials or [None]
+
+
+def _uvs(
+    mesh: Any, corners: NDArray[np.int32], slot: NDArray[np.int32], looks: list[Look]
+) -> NDArray[np.float32] | None:
+    """(M, 3, 2) from the UV map that each face's material reads; None where no texture is."""
+    layers = list(mesh.uv_layers)
+    if not layers or not any(look.material.texture is not None for look in looks):
+        return None
+    active = next((layer for layer in layers if layer.active_render), layers[0])
+    uvs = np.zeros((len(corners), 3, 2), dtype=np.float32)
+    cache: dict[str, NDArray[np.float32]] = {}
+    for i, look in enumerate(looks):
+        layer = mesh.uv_layers.get(look.uv_map) or active
+        if layer.name not in cache:
+            cache[layer.name] = _read(layer.uv, "vector", np.float32, (len(mesh.loops), 2))
+        chosen = slot == i
+        uv = cache[layer.name][corners[chosen]]
+        if look.uv_transform is not None:
+            uv = uv @ look.uv_transform[:, :2].T + look.uv_transform[:, 2]
+        uvs[chosen] = uv
+    return uvs
+
+
+def _colors(
+    mesh: Any,
+    faces: NDArray[np.int32],
+    corners: NDArray[np.int32],
+    polygon: NDArray[np.int32],
+    slot: NDArray[np.int32],
+    looks: list[Look],
+) -> NDArray[np.float32] | None:
+    """(M, 3, 3) from the colour attribute that each face's material reads, white elsewhere."""
+    attributes = mesh.color_attributes
+    colors = None
+    for i, look in enumerate(looks):
+        if look.color_attribute is None or not (slot == i).any():
+            continue
+        if look.color_attribute:
+            attribute = mesh.attributes.get(look.color_attribute)
+        else:
+            index = max(attributes.render_color_index, 0)
+            attribute = attributes[index] if index < len(attributes) else None
+        if attribute is None or attribute.data_type not in ("FLOAT_COLOR", "BYTE_COLOR"):
+            continue
+        # `color_srgb` encodes float colours, which are linear, and gives byte colours as stored.
+        values = _read(attribute.data, "color_srgb", np.float32, (len(attribute.data), 4))[:, :3]
+        index_of = {
+            "POINT": faces,
+            "CORNER": corners,
+            "FACE": np.repeat(polygon[:, None], 3, axis=1),
+        }[attribute.domain]
+        if colors is None:
+            colors = np.ones((len(faces), 3, 3), dtype=np.float32)
+        colors[slot == i] = values[index_of[slot == i]]
+    return colors
+
+
+def _joined(parts: list[Surface], reader: MaterialReader) -> Surface:
+    """One surface of many; what only some of them have is filled in for the others."""
+    starts = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
+
+    def together(name: str, fill: float, width: int) -> NDArray[Any] | None:
+        values = [getattr(part, name) for part in parts]
+        if all(value is None for value in values):
+            return None
+        return np.concatenate(
+            [
+                np.full((len(part.faces), 3, width), fill, np.float32) if value is None else value
+                for part, value in zip(parts, values, strict=True)
+            ]
+        )
+
+    return Surface(
+        np.concatenate([part.vertices for part in parts]),
+        np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)]),
+        corner_normals=together("corner_normals", 0.0, 3),
+        corner_uvs=together("corner_uvs", 0.0, 2),
+        corner_colors=together("corner_colors", 1.0, 3),
+        face_material=np.concatenate([np.asarray(part.face_material) for part in parts]),
+        materials=[look.material for look in reader.looks],
+    )
+
+
+def _read(collection: Any, name: str, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    values = np.empty(int(np.prod(shape)), dtype=kind)
+    collection.foreach_get(name, values)
+    return values.reshape(shape)

@@ -1,0 +1,148 @@
+"""The operators that install, start and stop the model runtime, and that cancel work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from . import jobs
+from . import runtime_service as service
+from .watching import Result, TaskOperator
+
+if TYPE_CHECKING:
+    from ..xray_addon.environment import Check
+
+
+class XRAY_OT_runtime_install(TaskOperator):
+    """Install the model runtime (PyTorch and friends) into its own folder, outside Blender"""
+
+    bl_idname = "xray.runtime_install"
+    bl_label = "Install Runtime"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Without online access only a wheelhouse helps."""
+        arguments = service.install_arguments(bpy.app.online_access)
+        if not arguments["online"] and not arguments["wheelhouse"]:
+            cls.poll_message_set(
+                "Allow Online Access in Preferences > System, or name a wheelhouse folder in "
+                "the extension's preferences"
+            )
+            return False
+        if jobs.queue:
+            cls.poll_message_set("Wait for the work that runs")
+            return False
+        return True
+
+    def steps(self, _context: bpy.types.Context) -> jobs.Steps:
+        """Install into the preferences' folder."""
+        return service.install_steps(**service.install_arguments(bpy.app.online_access))
+
+    def summary(self, result: Check) -> tuple[str, str]:
+        """The device that works."""
+        return "INFO", f"The runtime is installed and runs on {result.device_name}"
+
+
+class XRAY_OT_runtime_start(TaskOperator):
+    """Start the model runtime now, so that the first image does not wait for it"""
+
+    bl_idname = "xray.runtime_start"
+    bl_label = "Start Runtime"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """It must be installed and not running."""
+        if not service.is_available():
+            cls.poll_message_set("Install the runtime first")
+            return False
+        if service.is_running():
+            cls.poll_message_set("The runtime is running")
+            return False
+        return True
+
+    def steps(self, _context: bpy.types.Context) -> jobs.Steps:
+        """Start it and wait for its answer."""
+        return service.start_steps()
+
+    def summary(self, _result: Any) -> tuple[str, str]:
+        """That it runs."""
+        return "INFO", "The runtime is running"
+
+
+class XRAY_OT_runtime_stop(bpy.types.Operator):
+    """End the model runtime's process and what it is working on"""
+
+    bl_idname = "xray.runtime_stop"
+    bl_label = "Stop Runtime"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """It must be running."""
+        return _running(cls)
+
+    def execute(self, _context: bpy.types.Context) -> Result:
+        """Stop it."""
+        service.stop()
+        return {"FINISHED"}
+
+
+class XRAY_OT_release_memory(bpy.types.Operator):
+    """Take the model out of the GPU's memory; the next image loads it again"""
+
+    bl_idname = "xray.release_memory"
+    bl_label = "Release GPU Memory"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """It must be running."""
+        return _running(cls)
+
+    def execute(self, _context: bpy.types.Context) -> Result:
+        """Ask for it; it happens once the running image is done."""
+        client = service.client()
+        client.release()
+        client.request_status()
+        client.poll()
+        return {"FINISHED"}
+
+
+class XRAY_OT_cancel(bpy.types.Operator):
+    """Cancel the work that runs; what waits behind it goes on"""
+
+    bl_idname = "xray.cancel"
+    bl_label = "Cancel X-Ray Task"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """There must be work."""
+        if not jobs.queue:
+            cls.poll_message_set("Nothing is running")
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> Result:
+        """Cancel the first task."""
+        jobs.cancel(jobs.queue[0])
+        return {"FINISHED"}
+
+
+def _running(cls: Any) -> bool:
+    if not service.is_running():
+        cls.poll_message_set("The runtime is not running")
+        return False
+    return True
+
+
+CLASSES: tuple[type[Any], ...] = (
+    XRAY_OT_runtime_install,
+    XRAY_OT_runtime_start,
+    XRAY_OT_runtime_stop,
+    XRAY_OT_release_memory,
+    XRAY_OT_cancel,
+)

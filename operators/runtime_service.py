@@ -1,0 +1,182 @@
+"""The one runtime of this Blender: its environment, its process, and the work they do.
+
+Blender's process never imports torch or the runtime; it installs it, starts it and talks to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..xray_addon.client import RuntimeClient
+from ..xray_addon.environment import RuntimeEnvironment
+from ..xray_addon.errors import XRayError
+from ..xray_addon.progress import Cancelled, Progress
+from . import jobs
+from .properties import absolute_path, preferences
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
+    from ..xray_addon.environment import Check
+    from ..xray_addon.settings import GenerateSettings
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program that speaks the runtime's protocol, in the installed one's stead."""
+
+    python: str
+    arguments: tuple[str, ...]
+
+
+# Set by tests and by developers who run the runtime from elsewhere.
+command: Command | None = None
+
+_client: RuntimeClient | None = None
+
+
+def environment() -> RuntimeEnvironment:
+    """The environment in the folder that the preferences name, or the default one."""
+    chosen = preferences()
+    folder = chosen.runtime_folder if chosen else ""
+    return RuntimeEnvironment(absolute_path(folder) if folder else None)
+
+
+def is_available() -> bool:
+    """Whether there is a runtime to start."""
+    return command is not None or environment().is_installed
+
+
+def is_running() -> bool:
+    """Whether the process lives."""
+    return _client is not None and _client.is_running
+
+
+def client() -> RuntimeClient:
+    """The client, made when it is first asked for. Raises XRayError `not_installed`."""
+    global _client
+    if _client is None:
+        if command is not None:
+            _client = RuntimeClient(command.python, arguments=command.arguments)
+        else:
+            found = environment()
+            if not found.is_installed:
+                raise XRayError(
+                    "not_installed",
+                    "The model runtime is not installed.",
+                    "Press Install Runtime in the sidebar's X-Ray tab.",
+                )
+            _client = RuntimeClient(found.python, found.runtime_log)
+    return _client
+
+
+def current_client() -> RuntimeClient | None:
+    """The client if there is one."""
+    return _client
+
+
+def stop() -> None:
+    """End the process and forget the client, so that the next one sees new preferences."""
+    global _client
+    if _client is not None:
+        _client.stop()
+        _client = None
+
+
+def shut_down() -> None:
+    """End everything that this module started."""
+    stop()
+
+
+def start_steps() -> jobs.Steps:
+    """Start the process and wait until it answers. Raises XRayError."""
+    running = client()
+    running.start()
+    while not running.is_ready:
+        running.poll()
+        if running.error is not None:
+            raise running.error
+        try:
+            yield Progress("starting", message="starting the runtime")
+        except Cancelled:
+            stop()
+            raise
+
+
+def generate_steps(image: str | PathLike[str], settings: GenerateSettings) -> jobs.Steps:
+    """The `Generated` of the file `image`. Raises XRayError, and `Cancelled` once it has ended."""
+    running = client()
+    job = running.submit(image, settings)
+    while not job.finished:
+        running.poll()
+        try:
+            yield job.progress
+        except Cancelled:
+            running.cancel(job)
+    if job.error is not None:
+        raise job.error
+    if job.result is None:
+        raise Cancelled
+    running.request_status()
+    return job.result
+
+
+def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -> jobs.Steps:
+    """Install the runtime; the result is a `Check`. Raises XRayError and `Cancelled`.
+
+    The work runs in a thread of its own, which never touches bpy.
+    """
+    if current_client() is not None:
+        stop()  # its files are about to be replaced
+    target = environment()
+    latest = Progress("install", message="preparing")
+    stopping = threading.Event()
+    outcome: Future[Check] = Future()
+
+    def hear(progress: Progress) -> None:
+        nonlocal latest
+        latest = progress
+        if stopping.is_set():
+            raise Cancelled
+
+    def work() -> None:
+        try:
+            outcome.set_result(
+                target.install(online=online, wheelhouse=wheelhouse, device=device, progress=hear)
+            )
+        except XRayError as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, name="xray-install", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            try:
+                yield latest
+            except Cancelled:
+                stopping.set()
+    finally:
+        stopping.set()
+    if not outcome.done():
+        raise XRayError(
+            "internal",
+            "The install stopped because of a bug.",
+            "Please report it with the text in Blender's console.",
+            str(target.log),
+        )
+    return outcome.result()
+
+
+def install_arguments(online: bool) -> dict[str, Any]:
+    """What `install_steps` needs, from the preferences."""
+    chosen = preferences()
+    wheelhouse = chosen.wheelhouse if chosen else ""
+    return {
+        "online": online,
+        "wheelhouse": absolute_path(wheelhouse) if wheelhouse else None,
+        "device": chosen.install_device if chosen else "auto",
+    }

@@ -1,0 +1,63 @@
+"""Menu entries. F3 finds an operator only where a menu holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..operators.ops_capture import XRAY_OT_capture
+from ..operators.ops_generate import XRAY_OT_generate
+from ..operators.ops_import import XRAY_OT_import_xray
+from ..operators.ops_runtime import CLASSES as RUNTIME_OPERATORS
+
+
+class XRAY_MT_object(bpy.types.Menu):
+    """All of X-Ray, in the 3D view's Object menu."""
+
+    bl_label = "X-Ray"
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """List the operators."""
+        layout = self.layout
+        layout.operator(XRAY_OT_capture.bl_idname, icon="RENDERLAYERS")
+        layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
+        layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
+        layout.separator()
+        for operator in RUNTIME_OPERATORS:
+            layout.operator(operator.bl_idname)
+
+
+def _object_menu(self: Any, _context: bpy.types.Context) -> None:
+    self.layout.separator()
+    self.layout.menu("XRAY_MT_object", icon="RENDERLAYERS")
+
+
+def _add_menu(self: Any, _context: bpy.types.Context) -> None:
+    self.layout.separator()
+    self.layout.operator(XRAY_OT_generate.bl_idname, text="Mesh from Image...", icon="IMAGE_DATA")
+
+
+def _import_menu(self: Any, _context: bpy.types.Context) -> None:
+    self.layout.operator(XRAY_OT_import_xray.bl_idname, text="X-Ray (.npz)")
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_MT_object,)
+
+ENTRIES = (
+    ("VIEW3D_MT_object", _object_menu),
+    ("VIEW3D_MT_add", _add_menu),
+    ("TOPBAR_MT_file_import", _import_menu),
+)
+
+
+def register() -> None:
+    """Append the entries to Blender's menus."""
+    for menu, entry in ENTRIES:
+        getattr(bpy.types, menu).append(entry)
+
+
+def unregister() -> None:
+    """The inverse of `register`."""
+    for menu, entry in ENTRIES:
+        getattr(bpy.types, menu).remove(entry)

@@ -1,0 +1,67 @@
+"""The extension's preferences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..operators.properties import setting_properties
+from ..operators.registration import extension_package
+from ..xray_addon.environment import DEVICES
+from ..xray_addon.settings import GenerateSettings
+from .widgets import draw_runtime
+
+_DEVICE_NAMES = {"auto": "Automatic", "cpu": "CPU", "cuda": "CUDA", "rocm": "ROCm"}
+_INSTALL_DEVICES = [(device, _DEVICE_NAMES.get(device, device), "") for device in DEVICES]
+
+
+class XRAY_AP_preferences(bpy.types.AddonPreferences):
+    """Folders and defaults that hold for every file."""
+
+    bl_idname = extension_package()
+
+    dataset_folder: bpy.props.StringProperty(
+        name="Dataset Folder",
+        description="Where captures go that name no folder; empty asks each time",
+        subtype="DIR_PATH",
+    )
+    runtime_folder: bpy.props.StringProperty(
+        name="Runtime Folder",
+        description="Where the model runtime is installed; empty for the usual place",
+        subtype="DIR_PATH",
+    )
+    wheelhouse: bpy.props.StringProperty(
+        name="Wheelhouse",
+        description="Folder of Python wheels to install from, for machines without network",
+        subtype="DIR_PATH",
+    )
+    install_device: bpy.props.EnumProperty(
+        name="Install For",
+        description="Which build of PyTorch is installed",
+        items=_INSTALL_DEVICES,
+    )
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Folders, defaults, and the runtime's state."""
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(self, "dataset_folder")
+        column = layout.column(heading="Generation")
+        column.prop(self, "generator")
+        column.prop(self, "device")
+        column = layout.column()
+        column.prop(self, "runtime_folder")
+        column.prop(self, "wheelhouse")
+        column.prop(self, "install_device")
+        draw_runtime(layout, context)
+
+
+_DEFAULTS = setting_properties(GenerateSettings)
+XRAY_AP_preferences.__annotations__ |= {
+    "generator": _DEFAULTS["generator"],
+    "device": _DEFAULTS["device"],
+}
+
+CLASSES: tuple[type[Any], ...] = (XRAY_AP_preferences,)

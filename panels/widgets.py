@@ -1,0 +1,91 @@
+"""What more than one panel draws."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import bpy
+
+from ..operators import jobs
+from ..operators import runtime_service as service
+from ..operators.ops_runtime import (
+    XRAY_OT_cancel,
+    XRAY_OT_release_memory,
+    XRAY_OT_runtime_install,
+    XRAY_OT_runtime_start,
+    XRAY_OT_runtime_stop,
+)
+
+# Pixels a character takes at the usual size, for wrapping.
+CHARACTER_WIDTH = 6.5
+
+
+def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
+    """`text` over as many lines as the region's width asks for."""
+    scale = context.preferences.system.ui_scale
+    width = context.region.width if context.region else 300
+    columns = max(20, int((width - 60 * scale) / (CHARACTER_WIDTH * scale)))
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    for i, line in enumerate(textwrap.wrap(text, columns)):
+        column.label(text=line, icon=icon if i == 0 else "BLANK1" if icon != "NONE" else "NONE")
+
+
+def draw_progress(layout: Any, context: bpy.types.Context) -> None:
+    """The running task's bar with Cancel, what waits, or why the last one failed."""
+    if jobs.queue:
+        task = jobs.queue[0]
+        row = layout.row(align=True)
+        progress = task.progress
+        row.progress(
+            factor=progress.fraction,
+            type="BAR" if progress.of else "RING",
+            text="Cancelling" if task.cancelling else jobs.describe(task),
+        )
+        row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL")
+        if len(jobs.queue) > 1:
+            layout.label(text=f"{len(jobs.queue) - 1} more waiting")
+    else:
+        error = jobs.last_error()
+        if error is not None:
+            box = layout.box()
+            box.alert = True
+            draw_text(box, context, error.message, "ERROR")
+            if error.remedy:
+                draw_text(box, context, error.remedy)
+            if error.log:
+                box.operator("wm.path_open", text="Open Log", icon="TEXT").filepath = error.log
+
+
+def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
+    """The runtime's state and its buttons."""
+    client = service.current_client()
+    if not service.is_available():
+        layout.label(text="Not installed", icon="X")
+        if not bpy.app.online_access:
+            draw_text(
+                layout, context, "Blender's online access is off: only a wheelhouse can be used."
+            )
+        layout.operator(XRAY_OT_runtime_install.bl_idname, icon="IMPORT")
+        return
+    running = service.is_running()
+    if not running:
+        layout.label(text="Installed", icon="CHECKMARK")
+    elif client is not None and client.is_ready:
+        layout.label(text="Running", icon="PLAY")
+    else:
+        layout.label(text="Starting", icon="TIME")
+    status = client.latest_status if client and running else None
+    if status is not None and status.device:
+        gigabytes = status.memory / 1e9
+        layout.label(text=f"{status.device_name or status.device}: {gigabytes:.1f} GB in use")
+    if client is not None and client.error is not None:
+        draw_text(layout, context, str(client.error), "ERROR")
+    row = layout.row(align=True)
+    if running:
+        row.operator(XRAY_OT_runtime_stop.bl_idname, text="Stop", icon="QUIT")
+        row.operator(XRAY_OT_release_memory.bl_idname, text="Release Memory", icon="TRASH")
+    else:
+        row.operator(XRAY_OT_runtime_start.bl_idname, text="Start", icon="PLAY")
+        row.operator(XRAY_OT_runtime_install.bl_idname, text="Reinstall", icon="FILE_REFRESH")

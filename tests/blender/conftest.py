@@ -1,0 +1,108 @@
+"""The tests here run the extension as a user has it: built, validated and installed from its zip.
+
+They need Blender as a Python module (`pip install bpy`) and are skipped without. The tests of
+one session share one Blender; each starts with an empty file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULE = "bl_ext.user_default.xray"
+
+# Blender reads this once, when it is imported.
+os.environ["BLENDER_USER_RESOURCES"] = tempfile.mkdtemp(prefix="xray-blender-")
+bpy = pytest.importorskip("bpy", reason="Blender's module bpy is not installed")
+
+
+def _blender_ext(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Blender's own extension builder; it needs no Blender."""
+    scripts = Path(bpy.utils.system_resource("SCRIPTS"))
+    tool = scripts / "addons_core" / "bl_pkg" / "cli" / "blender_ext.py"
+    return subprocess.run(
+        [sys.executable, str(tool), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def extension_zip(tmp_path_factory) -> Path:
+    """The extension's zip, built from this checkout."""
+    path = tmp_path_factory.mktemp("build") / "xray.zip"
+    built = _blender_ext("build", "--source-dir", str(ROOT), "--output-filepath", str(path))
+    assert built.returncode == 0, built.stdout + built.stderr
+    validated = _blender_ext("validate", str(path))
+    assert validated.returncode == 0, validated.stdout + validated.stderr
+    return path
+
+
+@pytest.fixture(scope="session")
+def _installed(extension_zip) -> None:
+    result = bpy.ops.extensions.package_install_files(
+        filepath=str(extension_zip), repo="user_default", enable_on_install=False
+    )
+    assert result == {"FINISHED"}
+
+
+@pytest.fixture
+def xray(_installed):
+    """The installed and enabled extension over an empty file; its root module."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    assert bpy.ops.preferences.addon_enable(module=MODULE) == {"FINISHED"}
+    yield sys.modules[MODULE]
+    if MODULE in bpy.context.preferences.addons:
+        assert bpy.ops.preferences.addon_disable(module=MODULE) == {"FINISHED"}
+
+
+@pytest.fixture
+def part(xray):
+    """Import a module of the installed extension: `part("operators.jobs")`."""
+    return lambda name: importlib.import_module(f"{MODULE}.{name}")
+
+
+@pytest.fixture
+def convert(part):
+    return part("operators.convert")
+
+
+@pytest.fixture
+def surface_of(convert):
+    """The `Surface` of objects as they are evaluated now."""
+
+    def read(*objects):
+        bpy.context.view_layer.update()
+        return convert.surface_from_objects(objects, bpy.context.evaluated_depsgraph_get())
+
+    return read
+
+
+@pytest.fixture
+def cube(xray):
+    """A cube with side 2 at the origin, selected and active."""
+    bpy.ops.mesh.primitive_cube_add()
+    return bpy.context.object
+
+
+_exit_status = 0
+
+
+def pytest_sessionfinish(session, exitstatus):
+    global _exit_status
+    _exit_status = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    # Blender's destructors can hang or crash when Python ends; by now all is reported.
+    shutil.rmtree(os.environ["BLENDER_USER_RESOURCES"], ignore_errors=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_exit_status)

@@ -1,0 +1,122 @@
+"""The zip, and what enabling and disabling the extension leaves behind."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+
+import bpy
+import pytest
+
+OPERATORS = (
+    "XRAY_OT_capture",
+    "XRAY_OT_generate",
+    "XRAY_OT_import_xray",
+    "XRAY_OT_runtime_install",
+    "XRAY_OT_runtime_start",
+    "XRAY_OT_runtime_stop",
+    "XRAY_OT_release_memory",
+    "XRAY_OT_cancel",
+)
+
+
+def registered() -> set[str]:
+    """Every name X-Ray has put into Blender."""
+    return {name for name in dir(bpy.types) if name.upper().startswith("XRAY_")}
+
+
+def menu_entries() -> int:
+    menus = ("VIEW3D_MT_object", "VIEW3D_MT_add", "TOPBAR_MT_file_import")
+    return sum(len(getattr(bpy.types, menu)._dyn_ui_initialize()) for menu in menus)
+
+
+def test_the_zip_holds_the_extension_and_nothing_else(extension_zip):
+    with zipfile.ZipFile(extension_zip) as archive:
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names}
+    assert {"blender_manifest.toml", "__init__.py", "xray_addon", "operators", "panels"} <= tops
+    assert {"runtime/__init__.py", "runtime/registry.py", "xray_addon/casting.py"} <= names
+    assert not tops & {"tests", "out", "build", "Makefile", "pyproject.toml", "farm"}
+    assert not [name for name in names if "__pycache__" in name or name.startswith(".")]
+
+
+def test_enabling_registers_the_public_operators(xray):
+    assert set(OPERATORS) <= registered()
+    assert hasattr(bpy.types.Scene, "xray")
+
+
+def test_enabling_and_disabling_twice_leaves_nothing_behind(xray):
+    module = xray.__name__
+    entries = menu_entries()
+    for _ in range(2):
+        assert bpy.ops.preferences.addon_disable(module=module) == {"FINISHED"}
+        assert not registered()
+        assert not hasattr(bpy.types.Scene, "xray")
+        assert menu_entries() == entries - 3
+        assert bpy.ops.preferences.addon_enable(module=module) == {"FINISHED"}
+        assert set(OPERATORS) <= registered()
+        assert menu_entries() == entries
+
+
+def test_no_timer_runs_without_work(part):
+    jobs = part("operators.jobs")
+    assert not bpy.app.timers.is_registered(jobs._tick)
+
+
+def test_every_operator_is_in_a_menu(part):
+    # F3 finds an operator only there.
+    drawn = []
+
+    class Layout:
+        def operator(self, name, **_):
+            drawn.append(name)
+
+        def menu(self, name, **_):
+            drawn.append(name)
+
+        def separator(self):
+            pass
+
+    menus = part("panels.menus")
+    owner = type("Owner", (), {"layout": Layout()})()
+    for _, entry in menus.ENTRIES:
+        entry(owner, bpy.context)
+    assert "XRAY_MT_object" in drawn
+    menus.XRAY_MT_object.draw(owner, bpy.context)
+    assert {name.replace("xray.", "XRAY_OT_") for name in drawn if "." in name} == set(OPERATORS)
+
+
+@pytest.mark.parametrize(("name", "undo"), [
+    ("XRAY_OT_generate", True),
+    ("XRAY_OT_import_xray", True),
+    ("XRAY_OT_capture", False),
+])
+def test_only_what_changes_the_file_makes_an_undo_step(part, name, undo):
+    modules = ("operators.ops_capture", "operators.ops_generate", "operators.ops_import")
+    cls = next(
+        getattr(part(module), name) for module in modules if hasattr(part(module), name)
+    )
+    assert ("UNDO" in cls.bl_options) == undo
+
+
+def test_the_settings_are_the_dataclasses(part):
+    from dataclasses import fields
+
+    settings = part("xray_addon.settings")
+    for cls, operator, group in (
+        (settings.CaptureSettings, "xray.capture", bpy.context.scene.xray.capture),
+        (settings.GenerateSettings, "xray.generate", bpy.context.scene.xray.generate),
+    ):
+        module, _, name = operator.partition(".")
+        properties = getattr(getattr(bpy.ops, module), name).get_rna_type().properties
+        for item in fields(cls):
+            assert properties[item.name].description == item.metadata["help"]
+            assert getattr(group, item.name) == item.default
+            if "min" in item.metadata:
+                assert properties[item.name].hard_min == item.metadata["min"]
+                assert properties[item.name].hard_max == item.metadata["max"]
+
+
+def test_blender_never_imports_torch(xray):
+    assert not {"torch", "scipy", "diffusers"} & set(sys.modules)
+    assert f"{xray.__name__}.runtime" not in sys.modules
