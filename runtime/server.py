@@ -309,6 +309,9 @@ class Server:
     def _release(self) -> bool:
         """Let the weights go; whether there were any."""
         held, self._loaded = self._loaded is not None, None
+        intake: Any = sys.modules.get("runtime.intake")
+        if intake is not None:
+            intake.release_rembg()
         _empty_caches()
         if held:
             logger.info("the weights are released")

@@ -94,13 +94,14 @@ class RuntimeClient:
     python : the interpreter of the runtime's environment (`RuntimeEnvironment.python`).
     log : file that hears everything the process writes to stderr (`runtime.log` in the default
         environment's folder); above 2 MB it moves to `<log>.1` when the process starts.
+    online : Blender's online-access setting; without it the process fetches no weights.
     arguments : what `python` runs.
-    variables : environment variables on top of this process's own.
     start_timeout : s the process has for its first answer.
 
     Attributes
     ----------
     log : as above.
+    online : as above; a change counts from the next start of the process.
     jobs : those that are not finished, in the order they will run.
     error : why the process last failed to start or died; None after the next good start.
     latest_status : asked for after the start and after every job, and by `request_status`;
@@ -112,21 +113,16 @@ class RuntimeClient:
         python: str | PathLike[str],
         log: str | PathLike[str] | None = None,
         *,
+        online: bool = False,
         arguments: Sequence[str] = ("-m", "runtime", "serve"),
-        variables: Mapping[str, str] | None = None,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         self.log = default_folder() / "runtime.log" if log is None else Path(log)
+        self.online = online
         self.jobs: list[Job] = []
         self.error: XRayError | None = None
         self.latest_status: RuntimeStatus | None = None
         self._command = [os.fspath(python), *arguments]
-        self._variables = {
-            "PYTHONPATH": str(EXTENSION_FOLDER),
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONUTF8": "1",
-            **(variables or {}),
-        }
         self._start_timeout = start_timeout
         self._folder: Path | None = None  # private; the process's cwd and where results travel
         self._process: _Process | None = None
@@ -164,10 +160,9 @@ class RuntimeClient:
             if self._folder is None or not self._folder.is_dir():
                 self._folder = Path(tempfile.mkdtemp(prefix="xray-"))
                 atexit.register(self.stop)
-            environment = child_environment() | self._variables
             with _open_log(self.log, self._command) as log:
                 self._process = _Process(
-                    self._command, environment, self._folder, log, self._start_timeout
+                    self._command, _environment(self.online), self._folder, log, self._start_timeout
                 )
         except (OSError, RuntimeError) as error:
             self._fail_start(
@@ -670,6 +665,18 @@ def _death(returncode: int | None, was_ready: bool) -> XRayError:
     else:
         remedy = "The log says why. If it does not help, install the runtime again."
     return XRayError("runtime_died", f"The model runtime stopped{when} ({how}).", remedy)
+
+
+def _environment(online: bool) -> dict[str, str]:
+    """The variables that the process starts with."""
+    return child_environment() | {
+        "PYTHONPATH": str(EXTENSION_FOLDER),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUTF8": "1",
+        "XRAY_ONLINE": "1" if online else "0",
+        "HF_HUB_OFFLINE": "0" if online else "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
 
 
 def _open_log(path: Path, command: Sequence[str]) -> BinaryIO:

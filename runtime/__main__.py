@@ -1,0 +1,182 @@
+"""The command line: ``python -m runtime serve | generate | train | evaluate``.
+
+Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+import time
+from contextlib import redirect_stdout
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from xray_addon.errors import XRayError
+from xray_addon.progress import Progress
+from xray_addon.settings import GenerateSettings
+
+from . import server
+from .registry import DEFAULT_GENERATOR, GENERATORS, load
+
+DONE, ITEMS_FAILED, USAGE, FAILED, CANCELLED = 0, 1, 2, 3, 130
+
+# Errors that are the input's fault, and those that are the command's; all others are ours.
+ITEM_ERRORS = ("unreadable_image", "no_cutout", "no_object")
+USAGE_ERRORS = ("bad_settings", "unknown_generator")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code. Errors go to stderr as a line, never as a traceback."""
+    arguments = make_parser().parse_args(argv)
+    if arguments.command == "serve":
+        return server.serve(arguments.idle)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _fail(arguments, XRayError("cancelled", "Cancelled."))
+    except Exception as error:  # the process border
+        failure = server.typed_error(error)
+        if failure.code == "internal":
+            logging.getLogger("xray.runtime").debug("details", exc_info=True)
+        return _fail(arguments, failure)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The arguments of every command; those of generate come from `GenerateSettings`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime", description="The model runtime of X-Ray."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    serve = commands.add_parser("serve", help="answer JSON-RPC requests on stdin (Blender's side)")
+    serve.add_argument(
+        "--idle",
+        type=float,
+        default=server.IDLE_TIMEOUT,
+        metavar="SECONDS",
+        help="without a request, after which the weights leave the memory (default: %(default)g)",
+    )
+
+    generate = commands.add_parser("generate", help="make a mesh from one image")
+    generate.add_argument("image", metavar="IMAGE", help="PNG, JPEG or WebP of one object")
+    generate.add_argument("-o", "--out", required=True, metavar="OUT.glb", help="the mesh")
+    generate.add_argument("--xray", metavar="FILE.npz", help="also write the predicted layers")
+    generate.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    _add_settings(generate)
+
+    train = commands.add_parser("train", help="train a generator")
+    train.add_argument("--config", required=True, metavar="FILE", help="the training's settings")
+    train.add_argument("--data", required=True, metavar="DIR", help="the training data")
+    train.add_argument("--out", required=True, metavar="DIR", help="checkpoints and the record")
+    train.add_argument("--minutes", type=float, metavar="N", help="stop after so long")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+    evaluate = commands.add_parser("evaluate", help="measure a generator on known meshes")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="the meshes and images")
+    evaluate.add_argument("--generator", default=DEFAULT_GENERATOR, choices=sorted(GENERATORS))
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="the results")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    for item in fields(GenerateSettings):
+        choices = item.metadata.get("choices")
+        if item.name == "generator":
+            choices = sorted(GENERATORS)
+        metavar = {"checkpoint": "PATH"}.get(
+            item.name, "N" if isinstance(item.default, int) else None
+        )
+        parser.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            type=type(item.default),
+            default=item.default,
+            choices=choices,
+            metavar=metavar,
+            help=f"{item.metadata['help']} (default: {item.default!r})".replace("%", "%%"),
+        )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "generate":
+        return _generate(arguments)
+    # Imported when they are asked for: training's imports take seconds.
+    module = {"train": "training", "evaluate": "evaluation"}[arguments.command]
+    return int(importlib.import_module(f"runtime.{module}").main(arguments))
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    settings = GenerateSettings(
+        **{item.name: getattr(arguments, item.name) for item in fields(GenerateSettings)}
+    )
+    if not Path(arguments.image).is_file():
+        raise XRayError(
+            "unreadable_image",
+            f"There is no image file {arguments.image}.",
+            "Name an image that exists.",
+        )
+    start = time.monotonic()
+    with redirect_stdout(sys.stderr):  # libraries print; stdout is for the one JSON object
+        from .meshes import write_glb
+
+        generator = load(settings.generator, settings.checkpoint or None, settings.device)
+        generated = generator.generate(arguments.image, settings, _Reporter())
+        write_glb(arguments.out, generated.surface)
+        if arguments.xray:
+            if generated.xray is None:
+                raise XRayError(
+                    "no_xray",
+                    f"The generator {settings.generator} predicts no X-Ray.",
+                    "Leave --xray out, or take another generator.",
+                )
+            generated.xray.save(arguments.xray)
+    if arguments.json:
+        _print_json(
+            {
+                "out": str(arguments.out),
+                "xray": arguments.xray,
+                "vertices": len(generated.surface.vertices),
+                "faces": len(generated.surface.faces),
+                "settings": settings.to_dict(),
+                "device": str(generator.device),
+                "seconds": round(time.monotonic() - start, 3),
+            }
+        )
+    return DONE
+
+
+class _Reporter:
+    """Writes each new message of the progress to stderr."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, progress: Progress) -> None:
+        line = progress.message or progress.stage
+        if line != self._last:
+            self._last = line
+            sys.stderr.write(f"{line}\n")
+
+
+def _fail(arguments: argparse.Namespace, error: XRayError) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    if getattr(arguments, "json", False):
+        _print_json({"error": error.to_dict()})
+    if error.code == "cancelled":
+        return CANCELLED
+    if error.code in USAGE_ERRORS:
+        return USAGE
+    return ITEMS_FAILED if error.code in ITEM_ERRORS else FAILED
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(data) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,404 @@
+"""The installer: whole or not at all, honest about the network, and it can be stopped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import io
+import json
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xray_addon import environment as module
+from xray_addon.environment import RuntimeEnvironment, child_environment, cuda_tag, main
+from xray_addon.errors import XRayError
+from xray_addon.progress import Cancelled, Progress, ignore_progress
+
+ensurepip = pytest.importorskip("ensurepip")
+PIP_WHEEL = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+
+
+def write_wheel(folder: Path, name: str, code: str = "") -> None:
+    """A wheel of one empty module, version 1.0."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},sha256={encoded(data)},{len(data)}\n" for path, data in files.items())
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        for path, data in files.items():
+            wheel.writestr(path, data)
+        wheel.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+
+
+def encoded(data: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data.encode()).digest()).decode().rstrip("=")
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheelhouse")
+    write_wheel(folder, "tiny")
+    write_wheel(folder, "broken", "raise ImportError('libcudart.so is missing')")
+    (folder / PIP_WHEEL.name).write_bytes(PIP_WHEEL.read_bytes())
+    return folder
+
+
+def make(folder: Path, requirements: str = "tiny==1.0\n", **more: Any) -> RuntimeEnvironment:
+    file = folder / "requirements.txt"
+    file.write_text(requirements)
+    return RuntimeEnvironment(folder / "runtime", requirements=file, imports=["tiny"], **more)
+
+
+class Installed:
+    def __init__(self, folder: Path, wheelhouse: Path) -> None:
+        self.environment = make(folder)
+        self.heard: list[Progress] = []
+        self.check = self.environment.install(
+            online=False, wheelhouse=wheelhouse, device="cpu", progress=self.heard.append
+        )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, wheelhouse: Path) -> Installed:
+    return Installed(tmp_path_factory.mktemp("installed"), wheelhouse)
+
+
+def assert_nothing_is_left(environment: RuntimeEnvironment) -> None:
+    assert not environment.is_installed
+    assert not environment.python.exists()
+    assert not (environment.folder / "venv").exists()
+
+
+def test_a_wheelhouse_serves_a_machine_without_network(installed: Installed) -> None:
+    environment = installed.environment
+    assert environment.is_installed
+    assert environment.versions["tiny"] == "1.0"
+    assert installed.check.device == "cpu"
+    assert environment.check() == installed.check
+    assert environment.sizes("cpu").installed > 100_000
+
+
+def test_it_tells_what_it_is_doing(installed: Installed) -> None:
+    stages = list(dict.fromkeys(progress.stage for progress in installed.heard))
+    assert stages == ["venv", "pip", "packages", "check", "done"]
+    assert all(progress.message for progress in installed.heard)
+    log = installed.environment.log.read_text()
+    assert "Successfully installed tiny-1.0" in log
+
+
+def test_other_requirements_are_not_installed(installed: Installed, tmp_path: Path) -> None:
+    newer = tmp_path / "newer.txt"
+    newer.write_text("tiny==2.0\n")
+    environment = RuntimeEnvironment(installed.environment.folder, requirements=newer)
+    assert not environment.is_installed
+    with pytest.raises(XRayError) as caught:
+        environment.check()
+    assert caught.value.code == "not_installed"
+    assert "Install Runtime" in caught.value.remedy
+
+
+@pytest.mark.parametrize("missing", ["installed.json", "venv/pyvenv.cfg", "python"])
+def test_half_an_environment_is_not_installed(installed: Installed, missing: str) -> None:
+    environment = installed.environment
+    path = environment.python if missing == "python" else environment.folder / missing
+    aside = path.with_name("aside")
+    path.rename(aside)
+    assert not environment.is_installed
+    aside.rename(path)
+    assert environment.is_installed
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"requirements": "another"}'])
+def test_a_damaged_record_is_not_an_install(tmp_path: Path, text: str) -> None:
+    environment = make(tmp_path)
+    environment.folder.mkdir()
+    (environment.folder / "installed.json").write_text(text)
+    assert not environment.is_installed
+    assert environment.versions == {}
+
+
+def test_an_environment_dies_with_the_blender_that_made_it(installed: Installed) -> None:
+    config = installed.environment.folder / "venv" / "pyvenv.cfg"
+    text = config.read_text()
+    config.write_text(text.replace("home = ", "home = /no/such"))
+    assert not installed.environment.is_installed
+    config.write_text(text)
+    assert installed.environment.is_installed
+
+
+@pytest.mark.parametrize("stage", ["venv", "pip", "packages"])
+def test_cancel_removes_what_was_begun(tmp_path: Path, wheelhouse: Path, stage: str) -> None:
+    environment = make(tmp_path)
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == stage:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        environment.install(online=False, wheelhouse=wheelhouse, device="cpu", progress=stop)
+    assert_nothing_is_left(environment)
+
+
+def test_a_silent_command_is_stopped_at_once(tmp_path: Path) -> None:
+    end = time.monotonic() + 0.3
+
+    def stop(_: Progress) -> None:
+        if time.monotonic() > end:
+            raise Cancelled
+
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (tmp_path / "log").open("wb") as log, pytest.raises(Cancelled):
+        module._Steps(log, "log", stop).run("packages", "Sleeping", command)
+    assert time.monotonic() < end + 2.0
+
+
+def test_what_pip_could_not_do_is_said_with_the_log(tmp_path: Path, wheelhouse: Path) -> None:
+    environment = make(tmp_path, "nosuchthing==1.0\n")
+    with pytest.raises(XRayError) as caught:
+        environment.install(online=False, wheelhouse=wheelhouse, device="cpu")
+    error = caught.value
+    assert error.code == "install_failed"
+    assert "No matching distribution found for nosuchthing==1.0" in error.message
+    assert error.log == str(environment.log)
+    assert "ERROR: No matching distribution" in environment.log.read_text()
+    assert_nothing_is_left(environment)
+
+
+def test_an_environment_that_does_not_work_is_not_installed(
+    tmp_path: Path, wheelhouse: Path
+) -> None:
+    file = tmp_path / "requirements.txt"
+    file.write_text("broken==1.0\n")
+    environment = RuntimeEnvironment(tmp_path / "r", requirements=file, imports=["broken"])
+    with pytest.raises(XRayError, match=r"libcudart\.so is missing"):
+        environment.install(online=False, wheelhouse=wheelhouse, device="cpu")
+    assert_nothing_is_left(environment)
+
+
+def test_offline_without_a_wheelhouse_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(XRayError) as caught:
+        make(tmp_path).install(online=False)
+    assert caught.value.code == "offline"
+    assert "wheelhouse" in caught.value.remedy
+    assert "online access" in caught.value.remedy
+
+
+def test_a_python_without_ensurepip_takes_the_wheelhouses_pip(
+    tmp_path: Path, wheelhouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ENSUREPIP", ("-m", "no_such_module"))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    write_wheel(bare, "tiny")
+    with pytest.raises(XRayError, match="no pip") as caught:
+        make(tmp_path).install(online=False, wheelhouse=bare, device="cpu")
+    assert "pip" in caught.value.remedy
+    make(tmp_path).install(online=False, wheelhouse=wheelhouse, device="cpu")
+    assert make(tmp_path).is_installed
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package index on this machine with Python's own pip under the pinned name."""
+    name = f"pip-{module.PIP_VERSION}-py3-none-any.whl"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = f'<a href="/files/{name}#sha256=0">pip</a>'.encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(page if self.path == "/simple/pip/" else PIP_WHEEL.read_bytes())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("index")
+def test_the_downloaded_pip_is_the_pinned_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = module._Steps(io.BytesIO(), "log", ignore_progress)
+    with pytest.raises(XRayError, match="checksum"):
+        steps.download_pip(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(module, "PIP_SHA256", hashlib.sha256(PIP_WHEEL.read_bytes()).hexdigest())
+    assert zipfile.is_zipfile(steps.download_pip(tmp_path))
+
+
+def test_an_index_that_does_not_answer_is_a_network_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(XRayError) as caught:
+        module._Steps(io.BytesIO(), "log", ignore_progress).download_pip(tmp_path)
+    assert "network" in caught.value.remedy
+
+
+class RecordingSteps(module._Steps):
+    """Runs nothing; a command with one of `failing` in it fails."""
+
+    failing: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), "log", ignore_progress)
+        self.commands: list[list[str]] = []
+
+    def run(self, _stage: str, _message: str, command: Any, _timeout: float = 0) -> list[str]:
+        self.commands.append(list(command))
+        if any(word in self.failing for word in command):
+            raise self._failed("No matching distribution")
+        return [json.dumps({"versions": {}, "device": "cpu", "device_name": ""})]
+
+
+def torch_commands(
+    folder: Path, *, online: bool, local: bool, index: str | None
+) -> list[list[str]]:
+    environment = make(folder, "torch==2.13.0\ntiny==1.0\n")
+    environment.folder.mkdir(exist_ok=True)
+    steps = RecordingSteps()
+    steps.failing = () if local else ("--no-index",)
+    (folder / "wheels").mkdir(exist_ok=True)
+    (folder / "wheels" / PIP_WHEEL.name).touch()
+    steps.run_pip = steps.run  # type: ignore[attr-defined]
+    environment._bring_pip = lambda *_: None  # type: ignore[method-assign]
+    environment._install(steps, online, None, index, sys.executable)
+    return [command for command in steps.commands if "pip" in command]
+
+
+def test_a_torch_wheel_on_disk_is_used_as_it_is(tmp_path: Path) -> None:
+    commands = torch_commands(tmp_path, online=True, local=True, index="https://whl/cpu")
+    assert "--no-index" in commands[0]
+    assert not any("--index-url" in command for command in commands)
+
+
+def test_torch_comes_from_the_index_of_the_device_before_its_dependencies(tmp_path: Path) -> None:
+    local, torch, rest = torch_commands(tmp_path, online=True, local=False, index="https://w/cpu")
+    assert "torch==2.13.0" in local
+    assert torch[torch.index("--index-url") + 1] == "https://w/cpu"
+    assert "--no-deps" in torch
+    assert "--index-url" not in rest
+    assert "-r" in rest
+
+
+def test_rocm_finds_its_triton_on_pytorchs_index(tmp_path: Path) -> None:
+    rest = torch_commands(tmp_path, online=True, local=False, index="https://w/rocm7.2")[-1]
+    assert rest[rest.index("--extra-index-url") + 1] == "https://w/rocm7.2"
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "tag"),
+    [
+        (550, 8.6, "cu126"),
+        (580, 8.6, "cu130"),
+        (580, 6.1, "cu126"),
+        (575, 12.0, "cu129"),
+        (590, 12.0, "cu130"),
+    ],
+)
+def test_the_cuda_build_fits_driver_and_gpu(driver: int, capability: float, tag: str) -> None:
+    assert cuda_tag(driver, capability) == tag
+
+
+def test_an_old_driver_is_named() -> None:
+    with pytest.raises(XRayError) as caught:
+        cuda_tag(470, 8.6)
+    assert caught.value.code == "driver_too_old"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one build")
+def test_a_machine_without_a_gpu_never_takes_the_cuda_build(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_nvidia", lambda: None)
+    assert module._torch_index("auto") == "https://download.pytorch.org/whl/cpu"
+    monkeypatch.setattr(module, "_nvidia", lambda: (580, 8.9))
+    assert module._torch_index("auto") == "https://download.pytorch.org/whl/cu130"
+    assert module._torch_index("cpu") == "https://download.pytorch.org/whl/cpu"
+
+
+def test_a_full_disk_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = module.Sizes(installed=0, needed=3_000_000_000, free=1_000_000_000)
+    environment = make(tmp_path)
+    monkeypatch.setattr(environment, "sizes", lambda _: sizes)
+    with pytest.raises(XRayError, match=r"needs 3 GB, and .* has 1\.0 GB left") as caught:
+        environment.install(online=True, device="cpu")
+    assert caught.value.code == "no_space"
+    assert not environment.folder.exists()
+
+
+def test_two_blenders_do_not_install_at_once(tmp_path: Path, wheelhouse: Path) -> None:
+    environment = make(tmp_path)
+    environment.folder.mkdir()
+    with (
+        module._locked(environment.folder / "install.lock"),
+        pytest.raises(XRayError) as caught,
+    ):
+        environment.install(online=False, wheelhouse=wheelhouse, device="cpu")
+    assert caught.value.code == "busy"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, wheelhouse: Path) -> None:
+    (tmp_path / "runtime").write_text("a file is in the way")
+    with pytest.raises(XRayError) as caught:
+        make(tmp_path).install(online=False, wheelhouse=wheelhouse, device="cpu")
+    assert caught.value.code == "not_writable"
+    assert "XRAY_RUNTIME_DIR" in caught.value.remedy
+
+
+def test_uninstall_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    environment = make(tmp_path)
+    environment.uninstall()
+    (environment.folder / "venv" / "bin").mkdir(parents=True)
+    (environment.folder / "precious.blend").touch()
+    environment.uninstall()
+    assert (environment.folder / "precious.blend").exists()
+    assert not (environment.folder / "venv").exists()
+
+
+def test_the_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XRAY_RUNTIME_DIR", str(tmp_path / "mine"))
+    assert RuntimeEnvironment().folder == tmp_path / "mine"
+    monkeypatch.delenv("XRAY_RUNTIME_DIR")
+    assert RuntimeEnvironment().folder.parts[-2:] == ("xray", "runtime")
+
+
+def test_blenders_python_settings_do_not_reach_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/blender/python")
+    monkeypatch.setenv("PYTHONPATH", "/blender/scripts")
+    monkeypatch.setenv("XRAY_TEST", "stays")
+    environment = child_environment()
+    assert not any(name.startswith("PYTHON") for name in environment)
+    assert environment["XRAY_TEST"] == "stays"
+
+
+def test_the_command_line_tells_errors_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ["--folder", str(tmp_path / "runtime")]
+    assert main(["install", "--offline", *folder]) == 3
+    assert main(["check", *folder]) == 3
+    assert main(["uninstall", *folder]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all(line.startswith("error: ") for line in errors)

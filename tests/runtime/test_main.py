@@ -1,0 +1,150 @@
+"""The command line: arguments from the settings, exit codes, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import __main__ as command_line
+from runtime import registry
+from runtime.__main__ import main, make_parser
+from xray_addon.camera import Camera
+from xray_addon.errors import XRayError
+from xray_addon.generated import Generated
+from xray_addon.progress import Progress
+from xray_addon.settings import GenerateSettings
+from xray_addon.surface import Surface
+
+
+class Triangle:
+    name = "triangle"
+    device = "cpu"
+    error: BaseException | None = None
+
+    def generate(self, _image: Any, _settings: Any, progress: Any = None) -> Generated:
+        print("a library says hello")
+        progress(Progress("sample", 1, 1, "Sampling"))
+        if Triangle.error is not None:
+            raise Triangle.error
+        surface = Surface([[0.0, 0, 0], [1, 0, 0], [0, 1, 1]], [[0, 1, 2]])
+        return Generated(surface, None, Camera.look_at((0.0, -2.0, 0.0)))
+
+
+@pytest.fixture(autouse=True)
+def _triangle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(registry.GENERATORS, "triangle", lambda _checkpoint, _device: Triangle())
+    yield
+    Triangle.error = None
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
+    path.touch()
+    return path
+
+
+def generate(image: Path, *more: str) -> int:
+    out = str(image.with_name("out.glb"))
+    return main(["generate", str(image), "-o", out, "--generator", "triangle", *more])
+
+
+def test_generate_writes_a_glb(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(image) == 0
+    assert image.with_name("out.glb").read_bytes()[:4] == b"glTF"
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Sampling" in output.err
+
+
+def test_json_is_the_only_thing_on_stdout(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(image, "--json", "--seed", "3") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["vertices"], data["faces"]) == (3, 1)
+    assert data["settings"]["seed"] == 3
+    assert data["device"] == "cpu"
+
+
+def test_every_setting_is_an_argument_with_its_default() -> None:
+    arguments = make_parser().parse_args(["generate", "a.png", "-o", "a.glb"])
+    for item in fields(GenerateSettings):
+        assert getattr(arguments, item.name) == item.default
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (XRayError("no_object", "There is no object in the image.", "Take another."), 1),
+        (XRayError("missing_weights", "There are no weights.", "Fetch them."), 3),
+        (MemoryError(), 3),
+        (ValueError("upside down"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes_and_errors_in_one_line(
+    image: Path, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+) -> None:
+    Triangle.error = error
+    assert generate(image, "--json") == code
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    assert output.err.splitlines()[-1].startswith("error: ")
+    assert json.loads(output.out)["error"]["message"]
+    assert not image.with_name("out.glb").exists()
+
+
+def test_a_missing_image_is_an_item_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path / "none.png") == 1
+    assert "none.png" in capsys.readouterr().err
+
+
+def test_wrong_settings_are_usage_errors(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(image, "--steps", "0") == 2
+    assert "steps must lie between" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", str(image)])
+    assert caught.value.code == 2
+
+
+def test_a_generator_without_layers_cannot_write_them(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(image, "--xray", str(image.with_name("layers.npz"))) == 3
+    assert "predicts no X-Ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "module"),
+    [
+        (["train", "--config", "c", "--data", "d", "--out", "o", "--minutes", "5"], "training"),
+        (["evaluate", "--data", "d", "--out", "o", "--seed", "4"], "evaluation"),
+    ],
+)
+def test_train_and_evaluate_are_handed_on(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], module: str
+) -> None:
+    seen: list[Any] = []
+
+    def delegate(arguments: Any) -> int:
+        seen.append(arguments)
+        return 1
+
+    fake = types.SimpleNamespace(main=delegate)
+    monkeypatch.setattr(
+        command_line.importlib, "import_module", lambda name: {f"runtime.{module}": fake}[name]
+    )
+    assert main(argv) == 1
+    assert seen[0].data == "d"
+
+
+def test_serve_takes_its_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line.server, "serve", lambda idle: int(idle))
+    assert main(["serve", "--idle", "7"]) == 7

@@ -1,0 +1,242 @@
+"""The server alone, over raw pipes: what it answers, and that it always ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.server import typed_error
+from xray_addon.generated import Generated
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = ROOT / "tests" / "core" / "fake_runtime.py"
+
+
+class Peer:
+    """A client of a few lines: sends what it is told, collects what comes."""
+
+    def __init__(self, folder: Path, idle: str = "300") -> None:
+        self.folder = folder
+        self.log = (folder / "log.txt").open("w+b")
+        self.process = subprocess.Popen(
+            [sys.executable, str(FAKE), "serve", idle],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self.lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+        self.notes: list[dict[str, Any]] = []
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(json.loads(line))
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def send(self, method: str, params: Any = None, id: Any = 1) -> None:
+        message = {"jsonrpc": "2.0", "method": method, "params": params or {}, "id": id}
+        self.write(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any]:
+        """The next answer; notifications are put aside."""
+        while "id" not in (message := self.lines.get(timeout=15)):
+            self.notes.append(message["params"])
+        return message
+
+    def ask(self, method: str, params: Any = None, id: Any = 1) -> dict[str, Any]:
+        self.send(method, params, id)
+        return self.receive()
+
+    def generate(self, generator: str, id: int, steps: int = 1) -> None:
+        settings = {"generator": generator, "steps": steps}
+        image = self.folder / "image.png"
+        image.touch()
+        params = {"image": str(image), "folder": str(self.folder), "settings": settings}
+        self.send("generate", params, id)
+
+    def wait_for_stage(self, stage: str) -> None:
+        while self.lines.get(timeout=15).get("params", {}).get("stage") != stage:
+            pass
+
+    def close_stdin(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def end(self) -> None:
+        self.process.kill()
+        with self.process:
+            pass
+        self.reader.join()
+        self.log.close()
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    peer = Peer(tmp_path)
+    yield peer
+    peer.end()
+
+
+@pytest.fixture
+def ready(peer: Peer) -> Peer:
+    peer.ask("initialize", {"protocol": 1})
+    return peer
+
+
+def test_importing_the_server_imports_no_torch() -> None:
+    code = "import sys, runtime.server; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_initialize_tells_who_answers(peer: Peer) -> None:
+    result = peer.ask("initialize", {"protocol": 1})["result"]
+    assert result["protocol"] == 1
+    assert result["pid"] == peer.process.pid
+    assert result["versions"]["python"]
+
+
+def test_another_version_is_refused(peer: Peer) -> None:
+    error = peer.ask("initialize", {"protocol": 2})["error"]
+    assert error["data"]["code"] == "version_mismatch"
+    assert error["data"]["remedy"]
+
+
+def test_nothing_is_done_before_initialize(peer: Peer) -> None:
+    assert peer.ask("status")["error"]["code"] == -32600
+
+
+def test_a_mesh_comes_as_a_file_after_its_progress(ready: Peer) -> None:
+    ready.generate("fake", id=7, steps=3)
+    answer = ready.receive()
+    assert answer["id"] == 7
+    assert len(Generated.load(answer["result"]["file"]).surface.faces) == 1
+    assert [note["stage"] for note in ready.notes] == [
+        "load",
+        "generate",
+        "sample",
+        "sample",
+        "sample",
+        "save",
+    ]
+    assert all(note["id"] == 7 for note in ready.notes)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "id"),
+    [
+        (b"\xff\xfe\n", -32700, None),
+        (b"{\n", -32700, None),
+        (b"x" * (5 << 20) + b"\n", -32700, None),
+        (b"[]\n", -32600, None),
+        (b'{"jsonrpc": "2.0", "method": 1, "id": 4}\n', -32600, 4),
+        (b'{"jsonrpc": "2.0", "method": "fly", "id": 4}\n', -32601, 4),
+        (b'{"jsonrpc": "2.0", "method": "status", "params": [], "id": 4}\n', -32602, 4),
+        (b'{"jsonrpc": "2.0", "method": "generate", "id": 4}\n', -32602, 4),
+    ],
+)
+def test_malformed_messages_are_answered_and_the_server_goes_on(
+    ready: Peer, line: bytes, code: int, id: int | None
+) -> None:
+    ready.write(line)
+    answer = ready.receive()
+    assert answer["error"]["code"] == code
+    assert answer["id"] == id
+    assert "result" in ready.ask("status", id=9)
+
+
+def test_noise_between_messages_never_stops_it(ready: Peer) -> None:
+    ready.write(b"\n\n" + bytes(range(128, 256)) + b"\n" + b'{"jsonrpc": "2.0", "result": {}}\n')
+    ready.generate("fake", id=5)
+    while (answer := ready.receive())["id"] != 5:
+        assert "error" in answer
+    assert "result" in answer
+
+
+def test_wrong_settings_are_named(ready: Peer) -> None:
+    ready.generate("fake", id=3, steps=0)
+    error = ready.receive()["error"]
+    assert error["data"]["code"] == "bad_settings"
+    assert "steps" in error["message"]
+
+
+def test_cancel_reaches_a_queued_and_a_running_request(ready: Peer) -> None:
+    ready.generate("fake", id=1, steps=1000)
+    ready.generate("fake", id=2, steps=1000)
+    ready.wait_for_stage("sample")
+    assert ready.ask("cancel", {"id": 2}, id=10)["result"] == {"cancelled": True}
+    assert ready.ask("cancel", {"id": 1}, id=11)["result"] == {"cancelled": True}
+    answers = [ready.receive(), ready.receive()]
+    assert [answer["id"] for answer in answers] == [1, 2]
+    assert all(answer["error"]["data"]["code"] == "cancelled" for answer in answers)
+    assert ready.ask("cancel", {"id": 1}, id=12)["result"] == {"cancelled": False}
+
+
+def test_release_lets_the_weights_go(ready: Peer) -> None:
+    ready.generate("fake", id=1)
+    ready.receive()
+    assert ready.ask("status", id=2)["result"]["generator"] == "fake"
+    assert ready.ask("release", id=3)["result"] == {"released": True}
+    assert ready.ask("status", id=4)["result"]["generator"] == ""
+    assert ready.ask("release", id=5)["result"] == {"released": False}
+
+
+@pytest.mark.parametrize("generator", ["idle", "fake", "stubborn"])
+@pytest.mark.parametrize("how", ["stdin", "shutdown"])
+def test_it_ends_when_stdin_closes_or_when_asked(ready: Peer, generator: str, how: str) -> None:
+    if generator != "idle":
+        ready.generate(generator, id=1, steps=1000)
+        ready.wait_for_stage("generate")
+    if how == "stdin":
+        ready.close_stdin()
+    else:
+        ready.send("shutdown", id=2)
+    assert ready.process.wait(timeout=5) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGINT for a child")
+def test_ctrl_c_in_the_terminal_is_the_parents_business(ready: Peer) -> None:
+    ready.process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert "result" in ready.ask("status", id=2)
+
+
+def test_out_of_memory_is_recognized() -> None:
+    torch = pytest.importorskip("torch")
+    for error in (
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ):
+        found = typed_error(error)
+        assert found.code == "out_of_memory"
+        assert "release" in found.remedy
+
+
+def test_other_errors_are_recognized() -> None:
+    assert typed_error(OSError(28, "No space left on device")).code == "no_space"
+    driver = RuntimeError("The NVIDIA driver on your system is too old (found version 11040)")
+    assert typed_error(driver).code == "driver_too_old"
+    odd = typed_error(KeyError("layer.0\nweight"))
+    assert odd.code == "internal"
+    assert "\n" not in str(odd)
