@@ -1,0 +1,205 @@
+"""`XRayGenerator`: one image to a mesh, with the weights that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from xray_addon.canonical import FAR, FILL, NEAR, canonical_camera
+from xray_addon.errors import XRayError
+from xray_addon.generated import Generated
+from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from xray_addon.reconstruction import reconstruct
+from xray_addon.settings import GenerateSettings
+from xray_addon.xray import XRay
+
+from ..intake import cut_out, frame, online_allowed, read_image
+from .model import Prediction, XRayPredictor, image_to_input, sample
+from .weights import DEFAULT_WEIGHTS, load_weights
+
+OUTPUT_SIZE = 256
+# Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
+DEPTH_GAP = 0.12
+# An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
+CLOSED_SHARE = 0.7
+
+
+class XRayGenerator:
+    """The embedded single-image generator; load it with `runtime.load("xray")`."""
+
+    name = "xray"
+
+    def __init__(self, model: XRayPredictor, device: str) -> None:
+        self.model = model
+        self.device = device
+
+    @classmethod
+    def load(cls, checkpoint: str | None = None, device: str = "auto") -> XRayGenerator:
+        """With the weights at `checkpoint` (a safetensors file), or those that ship.
+
+        Raises XRayError: `missing_weights`, `bad_weights`, `no_device`.
+        """
+        # Denormals in small activations slow a CPU down tenfold.
+        torch.set_flush_denormal(True)
+        device = choose_device(device)
+        path = Path(checkpoint) if checkpoint else DEFAULT_WEIGHTS
+        return cls(load_weights(path, device), device)
+
+    def generate(
+        self,
+        image: Any,
+        settings: GenerateSettings,
+        progress: ProgressCallback | None = None,
+    ) -> Generated:
+        """A closed or open mesh with corner colours from `image`; see `runtime.Generator`.
+
+        Raises XRayError (the intake's: unreadable image, no object found, ...) and `Cancelled`.
+        """
+        tell = progress or ignore_progress
+        tell(Progress("image", 0, 1, "Reading the image"))
+        picture = read_image(image)
+        tell(Progress("image", 0, 1, "Cutting out the object"))
+        cut = cut_out(picture, settings.remove_background, online=online_allowed(), progress=tell)
+        framed = frame(cut.rgba, OUTPUT_SIZE, fill=FILL)
+        return self.generate_framed(framed, settings, tell)
+
+    def generate_framed(
+        self,
+        framed: NDArray[np.uint8],
+        settings: GenerateSettings,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Generated:
+        """As `generate`, from an image (256, 256, 4) that is already in the canonical frame."""
+        size = self.model.config.image_resolution
+        fine = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
+        premultiplied = torch.cat([fine[:, :3] * fine[:, 3:], fine[:, 3:]], dim=1)
+        small = functional.interpolate(premultiplied, size=(size, size), mode="area")
+        small[:, :3] /= small[:, 3:].clamp(min=1e-4)
+        progress(Progress("predict", 0, settings.steps, "Predicting the layers"))
+        prediction = sample(
+            self.model,
+            image_to_input(small),
+            settings.steps,
+            torch.Generator().manual_seed(settings.seed),
+            on_step=lambda step: progress(
+                Progress("predict", step, settings.steps, "Predicting the layers")
+            ),
+        )
+        progress(Progress("mesh", 0, 2, "Reading the layers"))
+        xray = decode(prediction, fine)
+        if not len(xray.index):
+            raise XRayError(
+                "nothing_predicted",
+                "The model sees no surface in this image.",
+                "Try an image that shows the whole object on a plain or transparent background.",
+            )
+        camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
+        progress(Progress("mesh", 1, 2, "Linking the layers"))
+        surface = reconstruct(xray, camera)
+        progress(Progress("mesh", 2, 2, "Done"))
+        return Generated(surface, xray, camera)
+
+
+def choose_device(device: str) -> str:
+    """The torch device for a setting; "auto" takes CUDA (or ROCm), Apple MPS, then the CPU.
+
+    Raises XRayError `no_device` where the one that is asked for is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available.get(device.partition(":")[0], False):
+        raise XRayError(
+            "no_device",
+            f"Torch finds no device {device!r} here.",
+            "Choose 'auto' or 'cpu', or update the graphics driver.",
+        )
+    return device
+
+
+def decode(prediction: Prediction, fine: Tensor) -> XRay:
+    """The X-Ray (L, 256, 256) that a prediction stands for; the first of its batch.
+
+    fine : (1, 4, 256, 256) the framed image, straight alpha. Its detail, which the frames are
+    too coarse to hold, is added to the first layer's colours.
+    """
+    frames = prediction.frames[0].float()  # (L, 8, S, S)
+    depth = (frames[:, :1].clamp(-1, 1) * 0.5 + 0.5) * (FAR - NEAR) + NEAR
+    color = frames[:, 4:7].clamp(-1, 1) * 0.5 + 0.5
+    logit = _pair(frames[:, 7:])
+    hit = logit > 0
+    size = fine.shape[-2:]
+    values = torch.cat([depth, frames[:, 1:4], color], dim=1)
+    values = _enlarge(values, hit.float(), size)
+    inside = functional.interpolate(logit, size=size, mode="bilinear", align_corners=False) > 0
+    # A layer is there only behind the one before it.
+    inside = inside.float().cumprod(dim=0) > 0
+    depth = values[:, :1].cummax(dim=0).values * inside
+    color = values[:, 4:7]
+    coarse = functional.interpolate(
+        functional.interpolate(fine, size=frames.shape[-2:], mode="area"),
+        size=size,
+        mode="bilinear",
+        align_corners=False,
+    )
+    # Close to the outline the coarse picture mixes with the background.
+    detail = (fine[0, :3] - coarse[0, :3]) * (coarse[0, 3:] > 0.98)
+    color[0] = (color[0] + detail).clamp(0, 1)
+    normal = functional.normalize(values[:, 1:4], dim=1)
+    return XRay(
+        depth[:, 0].cpu().numpy(),
+        normal.movedim(1, -1).cpu().numpy(),
+        color.movedim(1, -1).cpu().numpy(),
+    )
+
+
+def _pair(logit: Tensor) -> Tensor:
+    """Make entering and leaving a closed object agree: each pair of layers shares its logit.
+
+    logit (L, 1, S, S). Objects that are mostly open (a leaf, a sheet) are left as they are.
+    """
+    hit = logit > 0
+    if hit[1].sum() < CLOSED_SHARE * hit[0].sum() or len(logit) % 2:
+        return logit
+    pairs = logit.unflatten(0, (-1, 2)).mean(dim=1)
+    return pairs.repeat_interleave(2, dim=0)
+
+
+def _enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Values (L, C, S, S) at a larger size, from cells with a hit only.
+
+    The first channel is depth: across a gap in it the nearest cell decides, so that no value
+    lies between two surfaces.
+    """
+    # Cells around the outline take their neighbours' values, so that the finer outline has some.
+    spread = values * hit
+    weight = hit.clone()
+    for _ in range(2):
+        total = functional.avg_pool2d(spread, 3, 1, 1)
+        share = functional.avg_pool2d(weight, 3, 1, 1)
+        fill = (weight == 0) & (share > 0)
+        spread = torch.where(fill, total / share.clamp(min=1e-6), spread)
+        weight = torch.where(fill, torch.ones_like(weight), weight)
+    smooth = functional.interpolate(spread * weight, size=size, mode="bilinear")
+    support = functional.interpolate(weight, size=size, mode="bilinear")
+    smooth = smooth / support.clamp(min=1e-6)
+    nearest = functional.interpolate(spread, size=size, mode="nearest")
+    depth = spread[:, :1]
+    low = -functional.max_pool2d(
+        torch.where(weight > 0, -depth, torch.full_like(depth, -9)), 3, 1, 1
+    )
+    high = functional.max_pool2d(
+        torch.where(weight > 0, depth, torch.full_like(depth, -9)), 3, 1, 1
+    )
+    gap = functional.interpolate(((high - low) > DEPTH_GAP).float(), size=size, mode="nearest") > 0
+    return torch.where(gap, nearest, smooth)
