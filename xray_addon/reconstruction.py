@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 OPEN_COST = 2.5
 # A connection's cost is how far it leaves or turns the tangent planes, and this share of its
 # plain length, which decides where the planes cannot (both seen edge on).
-DISTANCE_WEIGHT = 0.1
+DISTANCE_WEIGHT = 0.02
 # Where between its ray (0) and the next (1) a rim may lie. Off its own hits, since coincident
 # vertices make empty faces; at most 0.7, where flat walls seen edge on, whose planes meet
 # nowhere near, come out best on the bench scans (0.6 to 0.8 measure alike).
@@ -371,18 +371,14 @@ def _rim_vertices(hits: _Hits, links: _Links) -> _Rims:
     front, back = links.folds.T
     step = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])[links.fold_way] / hits.focal
     ray = hits.rays[front] / -hits.rays[front][:, 2:]
-    inverse, slope = [], []
+    inverse = [-1 / hits.points[hit][:, 2] for hit in (front, back)]
+    slope = []
     for hit in (front, back):
-        normal = hits.normals[hit]
-        distance = np.einsum("ij,ij->i", normal, hits.points[hit])
-        inverse.append(-1 / hits.points[hit][:, 2])
-        edge_on = np.abs(distance) < 1e-12
-        slope.append(
-            np.einsum("ij,ij->i", normal[:, :2], step) / np.where(edge_on, np.inf, distance)
-        )
-    closing = slope[1] - slope[0]
-    gap = inverse[0] - inverse[1]
-    meet = np.divide(gap, closing, out=np.full(len(gap), np.inf), where=closing > 1e-12)
+        across = np.einsum("ij,ij->i", hits.normals[hit][:, :2], step)
+        distance = np.einsum("ij,ij->i", hits.normals[hit], hits.points[hit])
+        slope.append(np.divide(across, distance, out=np.zeros(len(hit)), where=distance != 0))
+    gap, closing = inverse[0] - inverse[1], slope[1] - slope[0]
+    meet = np.divide(gap, closing, out=np.full(len(gap), 2.0), where=2 * closing > gap)
     place = (meet / 2).clip(*RIM_RANGE)
     middle = 0.5 * (inverse[0] + inverse[1])
     ray[:, :2] += step * place[:, None]
@@ -446,9 +442,9 @@ def _polygons(hits: _Hits, links: _Links, points: Floats, normals: Floats) -> tu
             following = np.where(over[rest] >= 0, over[rest], np.roll(corner[rest], -1, axis=1))
             after_hit = np.stack([corner[rest], following], axis=2)
             after_rim = np.stack([over[rest], np.roll(corner[rest], -1, axis=1)], axis=2)
-            for edge, there in ((after_hit, over[rest] > -2), (after_rim, over[rest] >= 0)):
-                hub = owner[:, ::2][there]
-                faces.append(np.column_stack([edge[there], hub]))
+            hub = owner[:, ::2]
+            for edge, there in ((after_hit, hub >= 0), (after_rim, over[rest] >= 0)):
+                faces.append(np.column_stack([edge[there], hub[there]]))
             members.append(np.column_stack([vertex[present], owner[present]]))
             centre += len(rest)
 
