@@ -94,6 +94,7 @@ def add_generated(
 def make_active(obj: bpy.types.Object) -> None:
     """Select `obj` alone where the view layer holds it."""
     layer = bpy.context.view_layer
+    layer.update()  # a script that removed objects has left it out of date
     for other in list(layer.objects.selected):
         other.select_set(False)
     if obj.name in layer.objects:

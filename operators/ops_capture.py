@@ -49,7 +49,7 @@ class XRAY_OT_capture(TaskOperator):
             return {"RUNNING_MODAL"}
         return self.execute(context)
 
-    def steps(self, context: bpy.types.Context) -> jobs.Steps:
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the selection."""
         directory = self.directory or _default_directory()
         if not directory:

@@ -66,7 +66,7 @@ class XRAY_OT_generate(TaskOperator):
             return {"RUNNING_MODAL"}
         return self.execute(context)
 
-    def steps(self, _context: bpy.types.Context) -> jobs.Steps:
+    def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Generate from the image that is given."""
         return generate_steps(
             self._source(),

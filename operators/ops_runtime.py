@@ -36,7 +36,7 @@ class XRAY_OT_runtime_install(TaskOperator):
             return False
         return True
 
-    def steps(self, _context: bpy.types.Context) -> jobs.Steps:
+    def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Install into the preferences' folder."""
         return service.install_steps(**service.install_arguments(bpy.app.online_access))
 
@@ -63,7 +63,7 @@ class XRAY_OT_runtime_start(TaskOperator):
             return False
         return True
 
-    def steps(self, _context: bpy.types.Context) -> jobs.Steps:
+    def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Start it and wait for its answer."""
         return service.start_steps()
 

@@ -16,16 +16,16 @@ WATCH_INTERVAL = 0.1  # s
 
 
 class TaskOperator(bpy.types.Operator):
-    """Runs `steps(context)` as a task and reports how it ended.
+    """Runs `work(context)` as a task and reports how it ended.
 
-    Sub-classes give `bl_label`, `steps` and `summary`. Esc cancels.
+    Sub-classes give `bl_label`, `work` and `summary`. Esc cancels.
     """
 
     bl_idname = "xray.task"
     bl_label = "X-Ray Task"
     interval = jobs.POLL_INTERVAL
 
-    def steps(self, context: bpy.types.Context) -> jobs.Steps:
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
         """The work. Raises XRayError where it cannot start."""
         raise NotImplementedError
 
@@ -36,7 +36,7 @@ class TaskOperator(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> Result:
         """Do it here without a window, else start the task and watch it."""
         try:
-            steps = self.steps(context)
+            steps = self.work(context)
             if bpy.app.background:
                 return self._succeeded(jobs.run(steps, interval=self.interval))
         except Cancelled:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,31 @@ def cube(xray):
     """A cube with side 2 at the origin, selected and active."""
     bpy.ops.mesh.primitive_cube_add()
     return bpy.context.object
+
+
+@pytest.fixture
+def fake_runtime(part):
+    """A runtime whose generator makes a ball; it ends with the test."""
+    service = part("operators.runtime_service")
+    fake = Path(__file__).with_name("fake_server.py")
+    service.command = service.Command(sys.executable, (str(fake),))
+    yield service
+    service.stop()
+    service.command = None
+
+
+@pytest.fixture
+def run_tasks(part):
+    """Do what Blender's timer does, which never fires without a window."""
+    jobs = part("operators.jobs")
+
+    def run(seconds: float = 20.0, until=lambda: False) -> None:
+        end = time.monotonic() + seconds
+        while jobs.queue and not until():
+            assert time.monotonic() < end, f"still at {jobs.queue[0].progress}"
+            time.sleep(jobs._tick() or 0.0)
+
+    return run
 
 
 _exit_status = 0

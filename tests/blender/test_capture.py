@@ -1,0 +1,208 @@
+"""Capture: operator, Python and the published layout on disk."""
+
+from __future__ import annotations
+
+import json
+
+import bpy
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def capture(part):
+    return part("operators.capture")
+
+
+@pytest.fixture
+def settings(part):
+    return lambda **values: part("xray_addon.settings").CaptureSettings(
+        **{"views": 2, "layers": 4, "size": 32, **values}
+    )
+
+
+@pytest.fixture
+def load(part):
+    return part("xray_addon.xray").XRay.load
+
+
+def files(folder) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def same(a, b) -> bool:
+    return a.shape == b.shape and all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("index", "hit_depth", "hit_normal", "hit_color")
+    )
+
+
+def test_the_published_layout(cube, capture, settings, load, tmp_path):
+    report = capture.capture_objects([cube], tmp_path, settings())
+    assert files(tmp_path) == [
+        "images/Cube/000.png",
+        "images/Cube/001.png",
+        "images/Cube/transforms.json",
+        "xrays/Cube/000.npz",
+        "xrays/Cube/001.npz",
+    ]
+    assert load(tmp_path / "xrays/Cube/000.npz").shape == (4, 32, 32)
+    frames = json.loads((tmp_path / "images/Cube/transforms.json").read_text())["frames"]
+    assert [frame["file_path"] for frame in frames] == ["./000", "./001"]
+    (done,) = report.captured
+    assert (done.uid, done.views, done.dropped, report.failed) == ("Cube", 2, 0, [])
+    assert done.hits == sum(
+        len(load(tmp_path / f"xrays/Cube/00{i}.npz").index) for i in range(2)
+    )
+
+
+def test_pictures_are_rgba_and_show_what_is_hit(cube, capture, settings, load, tmp_path):
+    capture.capture_objects([cube], tmp_path, settings(views=1))
+    image = bpy.data.images.load(str(tmp_path / "images/Cube/000.png"))
+    assert (image.channels, tuple(image.size)) == (4, (64, 64))
+    pixels = np.empty(64 * 64 * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    alpha = pixels.reshape(64, 64, 4)[::-1, :, 3]
+    hit = load(tmp_path / "xrays/Cube/000.npz").hit[0]
+    seen = alpha.reshape(32, 2, 32, 2).mean(axis=(1, 3)) > 0.5
+    assert (seen & hit).sum() / (seen | hit).sum() > 0.95
+
+
+def test_sampled_views_normalise_the_object(cube, capture, settings, load, tmp_path):
+    capture.capture_objects([cube], tmp_path / "a", settings())
+    cube.location, cube.scale = (100, -50, 3), (40, 40, 40)
+    bpy.context.view_layer.update()
+    capture.capture_objects([cube], tmp_path / "b", settings())
+    a, b = (load(tmp_path / x / "xrays/Cube/001.npz") for x in "ab")
+    assert np.array_equal(a.index, b.index)
+    assert np.allclose(a.hit_depth, b.hit_depth, atol=1e-4)
+
+
+def test_the_operator_does_what_the_function_does(cube, capture, settings, load, tmp_path):
+    cube.modifiers.new("Bevel", "BEVEL")
+    report = capture.capture_objects([cube], tmp_path / "function", settings(seed=7))
+    result = bpy.ops.xray.capture(
+        directory=str(tmp_path / "operator"), views=2, layers=4, size=32, seed=7
+    )
+    assert result == {"FINISHED"}
+    assert files(tmp_path / "function") == files(tmp_path / "operator")
+    for view in range(report.captured[0].views):
+        name = f"xrays/Cube/{view:03d}.npz"
+        assert same(load(tmp_path / "function" / name), load(tmp_path / "operator" / name))
+
+
+def test_several_objects_each_or_as_one(cube, capture, settings, part, tmp_path):
+    bpy.ops.mesh.primitive_cube_add(location=(4, 0, 0))
+    both = [cube, bpy.context.object]
+    capture.capture_objects(both, tmp_path / "each", settings())
+    assert sorted(p.name for p in (tmp_path / "each/xrays").iterdir()) == ["Cube", "Cube.001"]
+    capture.capture_objects(both, tmp_path / "one", settings(combine=True, layers=16))
+    assert [p.name for p in (tmp_path / "one/xrays").iterdir()] == ["Cube"]
+    placed = part("operators.layers").load_placed(tmp_path / "one/xrays/Cube/000.npz")
+    points = placed.xray.points(placed.camera).positions
+    assert np.allclose(np.ptp(points, axis=0), (1, 1 / 3, 1 / 3), atol=0.05)
+
+
+def test_the_scene_camera_sees_the_object_where_it_is(
+    cube, capture, settings, load, part, tmp_path
+):
+    data = bpy.data.cameras.new("Camera")
+    camera = bpy.data.objects.new("Camera", data)
+    bpy.context.collection.objects.link(camera)
+    camera.location, camera.rotation_euler = (0, 0, 10), (0, 0, 0)
+    bpy.context.scene.camera = camera
+    render = bpy.context.scene.render
+    render.resolution_x, render.resolution_y = 200, 100
+    bpy.context.view_layer.update()
+    capture.capture_objects([cube], tmp_path, settings(camera="scene"))
+    xray = load(tmp_path / "xrays/Cube/000.npz")
+    assert xray.shape == (4, 16, 32)
+    assert xray.depth[0].max() == pytest.approx(9, abs=0.1)
+    assert files(tmp_path / "xrays") == ["Cube/000.npz"]
+    placed = part("operators.layers").load_placed(tmp_path / "xrays/Cube/000.npz")
+    points = placed.xray.points(placed.camera).positions
+    assert placed.known
+    assert np.abs(points).max() == pytest.approx(1, abs=1e-4)
+
+
+def test_capturing_again_replaces_what_was_there(cube, capture, settings, tmp_path):
+    capture.capture_objects([cube], tmp_path, settings(views=3))
+    capture.capture_objects([cube], tmp_path, settings(views=1))
+    assert files(tmp_path / "xrays") == ["Cube/000.npz"]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_cancelled_item_is_absent(cube, capture, settings, part, tmp_path):
+    progress = part("xray_addon.progress")
+    steps = capture.object_steps([cube], tmp_path, settings(views=5))
+    for _ in range(3):
+        next(steps)
+    with pytest.raises(progress.Cancelled):
+        steps.throw(progress.Cancelled())
+    assert files(tmp_path) == []
+
+
+def test_one_bad_object_does_not_stop_the_others(cube, capture, settings, tmp_path):
+    bpy.ops.object.empty_add()
+    report = capture.capture_objects([bpy.context.object, cube], tmp_path, settings())
+    assert [item.uid for item in report.captured] == ["Cube"]
+    (uid, error), = report.failed
+    assert (uid, error.code) == ("Empty", "no_faces")
+
+
+def test_an_object_that_vanished_says_so(cube, capture, settings, tmp_path, part):
+    steps = capture.object_steps([cube], tmp_path, settings())
+    next(steps)
+    bpy.data.objects.remove(cube)
+    report = part("operators.jobs").run(steps)
+    assert report.failed[0][1].code == "object_gone"
+
+
+def test_a_point_has_no_size(xray, capture, settings, tmp_path):
+    mesh = bpy.data.meshes.new("Point")
+    mesh.from_pydata([(1, 1, 1)] * 3, [], [(0, 1, 2)])
+    obj = bpy.data.objects.new("Point", mesh)
+    bpy.context.collection.objects.link(obj)
+    bpy.context.view_layer.update()
+    report = capture.capture_objects([obj], tmp_path, settings())
+    assert report.failed[0][1].code == "bad_mesh"
+
+
+def test_a_folder_that_cannot_be_made_says_so(cube, capture, settings, part, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(part("xray_addon.errors").XRayError, match="cannot be written"):
+        capture.capture_objects([cube], tmp_path / "file", settings())
+
+
+def test_the_operator_needs_a_selection(cube):
+    cube.select_set(False)
+    assert not bpy.ops.xray.capture.poll()
+    with pytest.raises(RuntimeError, match="Select one or more objects"):
+        bpy.ops.xray.capture()
+
+
+def test_the_operator_needs_a_folder(cube):
+    with pytest.raises(RuntimeError, match="no folder to write to"):
+        bpy.ops.xray.capture()
+    with pytest.raises(RuntimeError, match="not saved yet"):
+        bpy.ops.xray.capture(directory="//captures")
+
+
+def test_the_preferences_folder_is_the_default(xray, cube, tmp_path):
+    addon = bpy.context.preferences.addons[xray.__name__]
+    addon.preferences.dataset_folder = str(tmp_path)
+    assert bpy.ops.xray.capture(views=1, size=16) == {"FINISHED"}
+    assert (tmp_path / "xrays/Cube/000.npz").exists()
+
+
+def test_an_error_of_the_operator_is_its_text(cube, tmp_path):
+    with pytest.raises(RuntimeError, match="Error: The scene has no camera.") as caught:
+        bpy.ops.xray.capture(directory=str(tmp_path), camera="scene")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_names_become_file_names(capture):
+    names = ["Cube", "a/b:c", "cube", "..", "", "con", "Würfel 1"]
+    assert capture.unique_uids(names) == [
+        "Cube", "a_b_c", "cube-2", "object", "object-2", "_con", "Würfel_1",
+    ]

@@ -1,0 +1,169 @@
+"""From an image to a mesh: operator, Python and the runtime's ways to fail."""
+
+from __future__ import annotations
+
+import sys
+
+import bpy
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def image(tmp_path, part):
+    path = tmp_path / "apple.png"
+    part("operators.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
+    return path
+
+
+@pytest.fixture
+def settings(part):
+    return part("xray_addon.settings").GenerateSettings
+
+
+def geometry(obj) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (N, 3) and corner colours (K, 4)."""
+    vertices = np.empty(len(obj.data.vertices) * 3, np.float32)
+    obj.data.vertices.foreach_get("co", vertices)
+    colors = np.empty(len(obj.data.loops) * 4, np.float32)
+    obj.data.color_attributes["Color"].data.foreach_get("color_srgb", colors)
+    return vertices.reshape(-1, 3), colors.reshape(-1, 4)
+
+
+def test_a_mesh_at_the_cursor_named_after_the_image(fake_runtime, part, image, settings):
+    bpy.context.scene.cursor.location = (1, 2, 3)
+    obj = part("operators.generate").generate_mesh(image, settings(seed=2))
+    assert obj.name == "apple"
+    assert tuple(obj.location) == (1, 2, 3)
+    assert tuple(obj.rotation_euler) == (0, 0, 0)
+    assert bpy.context.view_layer.objects.active == obj
+    vertices, colors = geometry(obj)
+    assert vertices[:, 2].max() == pytest.approx(0.5)
+    assert colors[:, :3].max() == pytest.approx(1.0, abs=0.01)
+
+
+def test_how_it_was_made_stays_with_it(fake_runtime, part, image, settings):
+    obj = part("operators.generate").generate_mesh(image, settings(seed=2))
+    assert obj["xray_settings"].to_dict() == settings(seed=2).to_dict()
+    assert obj["xray_image"] == str(image)
+    assert list(obj["xray_hits"])[0] > 0
+
+
+def test_the_operator_does_what_the_function_does(fake_runtime, part, image, settings):
+    made = part("operators.generate").generate_mesh(image, settings(seed=1))
+    assert bpy.ops.xray.generate(filepath=str(image), seed=1) == {"FINISHED"}
+    again = bpy.context.object
+    assert again != made
+    for a, b in zip(geometry(made), geometry(again), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_an_image_of_the_file_works_as_well(fake_runtime, part, settings):
+    image = bpy.data.images.new("pear", 4, 4)
+    obj = part("operators.generate").generate_mesh(image, settings())
+    assert (obj.name, obj["xray_image"]) == ("pear", "pear")
+    assert bpy.ops.xray.generate(image="pear") == {"FINISHED"}
+
+
+def test_the_view_can_be_kept(fake_runtime, part, image, settings):
+    bpy.context.scene.cursor.location = (5, 0, 0)
+    part("operators.generate").generate_mesh(image, settings(), keep_camera=True)
+    (camera,) = (obj for obj in bpy.data.objects if obj.type == "CAMERA")
+    assert tuple(camera.matrix_world.translation) == pytest.approx((5, -1.5, 0))
+
+
+def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
+    bpy.context.scene.cursor.location = (5, 0, 0)
+    obj = part("operators.generate").generate_mesh(image, settings(), keep_layers=True)
+    layers = part("operators.layers").layer_objects(obj)
+    assert [layer["xray_layer"] for layer in layers] == [0, 1]
+    assert all(layer.hide_viewport for layer in layers)
+    points = np.array([v.co for v in layers[0].data.vertices])
+    assert np.allclose(np.linalg.norm(points - (5, 0, 0), axis=1), 0.3, atol=0.01)
+    assert points[:, 1].max() < 0.1  # the side that the viewer sees
+
+
+def test_the_material_shows_the_colours(fake_runtime, part, image, settings):
+    obj = part("operators.generate").generate_mesh(image, settings())
+    (material,) = obj.data.materials
+    (node,) = (n for n in material.node_tree.nodes if n.bl_idname == "ShaderNodeVertexColor")
+    assert node.layer_name in obj.data.color_attributes
+    assert node.outputs["Color"].links[0].to_socket.name == "Base Color"
+
+
+def test_a_generation_can_be_undone(fake_runtime, image):
+    bpy.ops.ed.undo_push(message="Before")
+    bpy.ops.xray.generate("EXEC_DEFAULT", True, filepath=str(image))
+    assert len(bpy.data.meshes) == 1
+    bpy.ops.ed.undo()
+    assert len(bpy.data.meshes) == 0
+
+
+def test_an_error_of_the_runtime_is_its_text(fake_runtime, image):
+    bad = image.with_name("bad.png")
+    image.rename(bad)
+    with pytest.raises(RuntimeError, match=r"The image is bad\. Choose a good one\."):
+        bpy.ops.xray.generate(filepath=str(bad))
+
+
+def test_a_missing_image_says_so_before_anything_starts(fake_runtime, tmp_path):
+    with pytest.raises(RuntimeError, match="There is no image"):
+        bpy.ops.xray.generate(filepath=str(tmp_path / "gone.png"))
+    with pytest.raises(RuntimeError, match="There is no image gone"):
+        bpy.ops.xray.generate(image="gone")
+    with pytest.raises(RuntimeError, match="No image is chosen"):
+        bpy.ops.xray.generate()
+    assert not fake_runtime.is_running()
+
+
+def test_a_task_is_cancelled_in_the_runtime(fake_runtime, part, image, settings, run_tasks):
+    slow = image.with_name("slow.png")
+    image.rename(slow)
+    jobs, generate = part("operators.jobs"), part("operators.generate")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(slow, settings())))
+    run_tasks(until=lambda: task.progress.stage == "sample")
+    jobs.cancel(task)
+    run_tasks()
+    assert task.state == "cancelled"
+    assert len(bpy.data.objects) == 0
+    # The process lives on and works for the next image.
+    assert fake_runtime.is_running()
+    slow.rename(image)
+    assert generate.generate_mesh(image, settings()).name == "apple"
+
+
+def test_a_result_reaches_the_file_that_is_open_by_then(
+    fake_runtime, part, image, settings, run_tasks
+):
+    jobs, generate = part("operators.jobs"), part("operators.generate")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(image, settings())))
+    jobs._tick()
+    bpy.ops.wm.read_homefile(use_empty=True)
+    run_tasks()
+    assert [obj.name for obj in bpy.data.objects] == ["apple"]
+    assert task.result.name == "apple"
+
+
+def test_a_runtime_that_dies_says_so_and_the_next_one_works(
+    fake_runtime, part, image, settings
+):
+    service = fake_runtime
+    service.command = service.Command(sys.executable, ("-c", "raise SystemExit(3)"))
+    with pytest.raises(part("xray_addon.errors").XRayError) as caught:
+        part("operators.generate").generate_mesh(image, settings())
+    assert caught.value.message
+    assert "Traceback" not in str(caught.value)
+
+
+def test_without_a_runtime_the_button_is_grey(xray, tmp_path):
+    addon = bpy.context.preferences.addons[xray.__name__]
+    addon.preferences.runtime_folder = str(tmp_path / "nothing here")
+    assert not bpy.ops.xray.generate.poll()
+    with pytest.raises(RuntimeError, match="Install the runtime first"):
+        bpy.ops.xray.generate(filepath="x.png")
+
+
+def test_the_runtimes_modules_stay_out_of_blender(fake_runtime, xray, image):
+    bpy.ops.xray.generate(filepath=str(image))
+    assert "torch" not in sys.modules
+    assert f"{xray.__name__}.runtime" not in sys.modules

@@ -1,0 +1,169 @@
+"""The queue: work goes on step by step, ends as it should, and can be cancelled."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import bpy
+import pytest
+
+
+@pytest.fixture
+def jobs(part):
+    return part("operators.jobs")
+
+
+@pytest.fixture
+def progress(part):
+    return part("xray_addon.progress")
+
+
+@pytest.fixture
+def count_to(progress):
+    def steps(stop, heard=None):
+        for i in range(stop):
+            yield progress.Progress("count", i, stop)
+            if heard is not None:
+                heard.append(i)
+        return stop
+
+    return steps
+
+
+def test_tasks_run_one_after_the_other(jobs, count_to, run_tasks):
+    heard = []
+    first = jobs.submit(jobs.Task("First", count_to(3, heard)))
+    second = jobs.submit(jobs.Task("Second", count_to(2, heard)))
+    assert bpy.app.timers.is_registered(jobs._tick)
+    assert (first.state, second.state) == ("queued", "queued")
+    run_tasks()
+    assert heard == [0, 1, 2, 0, 1]
+    assert (first.result, second.result) == (3, 2)
+    assert jobs.last_error() is None
+
+
+def test_the_timer_ends_with_the_work(jobs, count_to):
+    jobs.submit(jobs.Task("Only", count_to(1)))
+    assert jobs._tick() is not None
+    assert jobs._tick() is None  # what makes Blender drop the timer
+
+
+def test_an_error_is_kept_for_the_panel_until_the_next_task(jobs, part, count_to, run_tasks):
+    error = part("xray_addon.errors").XRayError("full", "The disk is full.")
+
+    def fail():
+        yield part("xray_addon.progress").Progress("write")
+        raise error
+
+    task = jobs.submit(jobs.Task("Fail", fail()))
+    run_tasks()
+    assert (task.state, jobs.last_error()) == ("failed", error)
+    jobs.submit(jobs.Task("Next", count_to(1)))
+    assert jobs.last_error() is None
+    run_tasks()
+
+
+def test_a_bug_fails_its_task_and_not_the_queue(jobs, progress, count_to, run_tasks):
+    def broken():
+        yield progress.Progress("divide")
+        raise ZeroDivisionError
+
+    bad = jobs.submit(jobs.Task("Bad", broken()))
+    good = jobs.submit(jobs.Task("Good", count_to(1)))
+    jobs._tick()
+    with pytest.raises(ZeroDivisionError):
+        jobs._tick()
+    assert (bad.state, bad.error.code) == ("failed", "internal")
+    run_tasks()
+    assert good.state == "done"
+
+
+def test_a_running_task_is_cancelled_inside(jobs, progress, run_tasks):
+    ended = []
+
+    def steps():
+        try:
+            while True:
+                yield progress.Progress("wait")
+        finally:
+            ended.append(True)
+
+    task = jobs.submit(jobs.Task("Long", steps()))
+    jobs._tick()
+    jobs.cancel(task)
+    run_tasks()
+    assert (task.state, ended) == ("cancelled", [True])
+    assert jobs.last_error() is None
+
+
+def test_a_task_may_take_its_time_to_wind_down(jobs, progress, run_tasks):
+    heard = []
+
+    def steps():
+        left = 3
+        cancelled = False
+        while left or not cancelled:
+            try:
+                yield progress.Progress("wait")
+            except progress.Cancelled:
+                heard.append("cancel")
+                cancelled = True
+            left -= cancelled
+        raise progress.Cancelled
+
+    task = jobs.submit(jobs.Task("Slow", steps()))
+    jobs._tick()
+    jobs.cancel(task)
+    run_tasks()
+    assert (task.state, heard) == ("cancelled", ["cancel"])
+
+
+def test_a_waiting_task_is_cancelled_without_starting(jobs, count_to, run_tasks):
+    heard = []
+    jobs.submit(jobs.Task("First", count_to(2)))
+    second = jobs.submit(jobs.Task("Second", count_to(2, heard)))
+    jobs.cancel(second)
+    run_tasks()
+    assert (second.state, heard) == ("cancelled", [])
+
+
+def test_work_outlives_a_new_file(jobs, count_to, run_tasks):
+    task = jobs.submit(jobs.Task("Through", count_to(3)))
+    jobs._tick()
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert bpy.app.timers.is_registered(jobs._tick)
+    run_tasks()
+    assert task.result == 3
+
+
+def test_disabling_the_extension_cancels_its_work(xray, jobs, count_to):
+    task = jobs.submit(jobs.Task("Cut", count_to(3)))
+    jobs._tick()
+    bpy.ops.preferences.addon_disable(module=xray.__name__)
+    assert task.state == "cancelled"
+    assert not bpy.app.timers.is_registered(jobs._tick)
+
+
+def test_a_script_waits_for_the_result(jobs, count_to):
+    heard = []
+    assert jobs.run(count_to(3), heard.append) == 3
+    assert [report.step for report in heard] == [0, 1, 2]
+
+
+def test_ctrl_c_cancels_a_script(jobs, progress):
+    def steps():
+        while True:
+            yield progress.Progress("wait")
+
+    timer = threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,))
+    timer.start()
+    with pytest.raises(progress.Cancelled):
+        jobs.run(steps(), interval=0.01)
+    timer.join()
+
+
+def test_a_line_for_the_status_bar(jobs, progress, count_to):
+    task = jobs.Task("Generate", count_to(1))
+    task.progress = progress.Progress("sample", 3, 25, "sampling")
+    assert jobs.describe(task) == "Generate: sampling 3/25"

@@ -1,0 +1,110 @@
+"""Install, start and stop the runtime from Blender."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import bpy
+import pytest
+
+
+@pytest.fixture
+def service(part):
+    return part("operators.runtime_service")
+
+
+def test_start_stop_release(fake_runtime):
+    assert not bpy.ops.xray.runtime_stop.poll()
+    assert not bpy.ops.xray.release_memory.poll()
+    assert bpy.ops.xray.runtime_start() == {"FINISHED"}
+    assert fake_runtime.is_running()
+    assert not bpy.ops.xray.runtime_start.poll()
+    assert bpy.ops.xray.release_memory() == {"FINISHED"}
+    assert bpy.ops.xray.runtime_stop() == {"FINISHED"}
+    assert not fake_runtime.is_running()
+
+
+def test_disabling_the_extension_ends_the_process(xray, fake_runtime):
+    bpy.ops.xray.runtime_start()
+    client = fake_runtime.current_client()
+    bpy.ops.preferences.addon_disable(module=xray.__name__)
+    assert not client.is_running
+
+
+def test_a_grey_button_says_why(xray, tmp_path):
+    addon = bpy.context.preferences.addons[xray.__name__]
+    addon.preferences.runtime_folder = str(tmp_path / "nothing here")
+    for operator, reason in (
+        (bpy.ops.xray.runtime_start, "Install the runtime first"),
+        (bpy.ops.xray.runtime_stop, "not running"),
+        (bpy.ops.xray.release_memory, "not running"),
+        (bpy.ops.xray.cancel, "Nothing is running"),
+    ):
+        assert not operator.poll()
+        with pytest.raises(RuntimeError, match=reason):
+            operator()
+
+
+def test_installing_needs_online_access_or_a_wheelhouse(xray, tmp_path):
+    bpy.context.preferences.system.use_online_access = False
+    assert not bpy.ops.xray.runtime_install.poll()
+    with pytest.raises(RuntimeError, match="Online Access"):
+        bpy.ops.xray.runtime_install()
+    addon = bpy.context.preferences.addons[xray.__name__]
+    addon.preferences.wheelhouse = str(tmp_path)
+    assert bpy.ops.xray.runtime_install.poll()
+
+
+class FakeEnvironment:
+    """Installs in five steps, on whatever thread it is called."""
+
+    log = "install.log"
+
+    def __init__(self, error=None):
+        self.error = error
+        self.asked = {}
+        self.thread = None
+
+    def install(self, *, progress, **asked):
+        from bl_ext.user_default.xray.xray_addon.environment import Check
+        from bl_ext.user_default.xray.xray_addon.progress import Progress
+
+        self.asked, self.thread = asked, threading.current_thread()
+        for step in range(5):
+            progress(Progress("install", step, 5, "unpacking"))
+            time.sleep(0.02)
+        if self.error:
+            raise self.error
+        return Check({}, "cpu", "a fake CPU")
+
+
+def test_an_install_shows_its_progress_and_its_device(service, part, monkeypatch, tmp_path):
+    environment = FakeEnvironment()
+    monkeypatch.setattr(service, "environment", lambda: environment)
+    heard = []
+    steps = service.install_steps(online=False, wheelhouse=tmp_path, device="cpu")
+    check = part("operators.jobs").run(steps, heard.append, 0.01)
+    assert check.device_name == "a fake CPU"
+    assert environment.asked == {"online": False, "wheelhouse": tmp_path, "device": "cpu"}
+    assert environment.thread is not threading.main_thread()
+    assert "unpacking" in {report.message for report in heard}
+
+
+def test_an_install_that_fails_says_why(service, part, monkeypatch):
+    error = part("xray_addon.errors").XRayError("no_space", "The disk is full.", "Free 6 GB.")
+    monkeypatch.setattr(service, "environment", lambda: FakeEnvironment(error))
+    steps = service.install_steps(online=True, wheelhouse=None, device="auto")
+    with pytest.raises(type(error), match="The disk is full"):
+        part("operators.jobs").run(steps, interval=0.01)
+
+
+def test_an_install_can_be_cancelled(service, part, monkeypatch, run_tasks):
+    jobs = part("operators.jobs")
+    monkeypatch.setattr(service, "environment", FakeEnvironment)
+    steps = service.install_steps(online=True, wheelhouse=None, device="auto")
+    task = jobs.submit(jobs.Task("Install", steps))
+    run_tasks(until=lambda: task.progress.step == 1)
+    jobs.cancel(task)
+    run_tasks()
+    assert task.state == "cancelled"
