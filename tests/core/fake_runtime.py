@@ -18,9 +18,11 @@ MODES = ("serve", "mute", "deaf", "wrong_version", "exit", "garbage", "flood", "
 class FakeGenerator:
     """Takes `settings.steps` steps of 20 ms; `name` says how it goes wrong."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, checkpoint: str | None) -> None:
         self.name = name
         self.device = "cpu"
+        if checkpoint:
+            time.sleep(0.1)
 
     def generate(self, _image: Any, settings: Any, progress: Any = None) -> Any:
         from xray_addon.camera import Camera
@@ -44,6 +46,7 @@ class FakeGenerator:
             raise ValueError("the weights are upside down")
         if self.name == "reading":
             sys.stdin.read()
+        time.sleep(0.02)
         for step in range(settings.steps):
             progress(Progress("sample", step, settings.steps))
             time.sleep(0.02)
@@ -56,7 +59,7 @@ def register_fakes() -> None:
     from runtime import registry
 
     for name in ("fake", "stubborn", "printing", "crashing", "memory", "broken", "reading"):
-        registry.GENERATORS[name] = lambda _checkpoint, _device, name=name: FakeGenerator(name)
+        registry.GENERATORS[name] = lambda path, _device, name=name: FakeGenerator(name, path)
 
 
 def misbehave(mode: str) -> None:

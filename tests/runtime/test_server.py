@@ -210,7 +210,7 @@ def test_it_ends_when_stdin_closes_or_when_asked(ready: Peer, generator: str, ho
         ready.close_stdin()
     else:
         ready.send("shutdown", id=2)
-    assert ready.process.wait(timeout=5) == 0
+    assert ready.process.wait(timeout=10) == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGINT for a child")
