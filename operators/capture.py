@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 
@@ -90,8 +90,8 @@ def object_steps(
     def loader(group: list[str]) -> Callable[[], Surface]:
         # By name: what an artist does between two steps can invalidate every reference.
         def load() -> Surface:
-            found = [bpy.data.objects.get(name) for name in group]
-            present = [obj for obj in found if obj is not None]
+            objects: Any = bpy.data.objects
+            present = [objects[name] for name in group if name in objects]
             if len(present) < len(group):
                 raise XRayError(
                     "object_gone",

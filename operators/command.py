@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -45,7 +46,8 @@ _registered: list[Any] = []
 
 def register() -> None:
     """Make ``blender -c xray`` known."""
-    _registered.append(bpy.utils.register_cli_command("xray", main))
+    register: Any = bpy.utils.register_cli_command
+    _registered.append(register("xray", main))
 
 
 def unregister() -> None:
@@ -223,6 +225,8 @@ def _own_stdout() -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        # Blender's own prints wait in C's buffer, which Python does not know.
+        ctypes.CDLL("ucrtbase" if os.name == "nt" else None).fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
 

@@ -109,8 +109,8 @@ def check_output(path: Path) -> None:
 def _operator(name: str) -> Any:
     """The operator called `name`; None where it is not registered."""
     module, _, function = name.partition(".")
-    operator = getattr(getattr(bpy.ops, module), function)
-    return operator if hasattr(bpy.types, operator.idname()) else None
+    operators = getattr(bpy.ops, module)
+    return getattr(operators, function) if function in dir(operators) else None
 
 
 def _known() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
+import numpy as np
 from mathutils import Matrix
 
 from ..xray_addon.errors import XRayError
@@ -84,7 +85,7 @@ def add_generated(
         obj["xray_hits"] = generated.xray.hits_per_layer.tolist()
         if keep_layers:
             shift = generated.camera.camera_to_world.copy()
-            shift[:3, 3] += scene.cursor.location
+            shift[:3, 3] += np.array(scene.cursor.location)
             moved = replace(generated.camera, camera_to_world=shift)
             add_layers(generated.xray, moved, obj.name, hidden=True)
     make_active(obj)

@@ -112,7 +112,7 @@ def add_layers(
     return objects
 
 
-def layer_objects(obj: bpy.types.Object | None) -> list[bpy.types.Object]:
+def layer_objects(obj: Any) -> list[Any]:
     """The layer objects that belong with `obj`, front to back: its own collection's, or those
     of the collection that was made for it."""
     if obj is None:

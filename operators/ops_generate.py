@@ -77,7 +77,7 @@ class XRAY_OT_generate(TaskOperator):
 
     def _source(self) -> Any:
         if self.image:
-            image = bpy.data.images.get(self.image)
+            image: Any = bpy.data.images.get(self.image)
             if image is None:
                 raise XRayError(
                     "missing_image", f"There is no image {self.image}.", "Choose another one."

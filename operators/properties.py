@@ -112,12 +112,15 @@ CLASSES: tuple[type[Any], ...] = (XRAY_PG_capture, XRAY_PG_generate, XRAY_PG_sce
 def register() -> None:
     """Register the groups and `Scene.xray`."""
     register_classes(CLASSES)
-    bpy.types.Scene.xray = bpy.props.PointerProperty(type=XRAY_PG_scene)  # type: ignore[attr-defined]
+    scene: Any = bpy.types.Scene
+    pointer: Any = bpy.props.PointerProperty
+    scene.xray = pointer(type=XRAY_PG_scene)
 
 
 def unregister() -> None:
     """The inverse of `register`."""
-    del bpy.types.Scene.xray  # type: ignore[attr-defined]
+    scene: Any = bpy.types.Scene
+    del scene.xray
     unregister_classes(CLASSES)
 
 

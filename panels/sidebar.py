@@ -10,7 +10,7 @@ from ..operators.layers import layer_objects
 from ..operators.ops_capture import XRAY_OT_capture
 from ..operators.ops_generate import XRAY_OT_generate
 from ..operators.ops_import import XRAY_OT_import_xray
-from ..operators.properties import copy_settings
+from ..operators.properties import copy_settings, preferences
 from ..xray_addon.settings import CaptureSettings, GenerateSettings
 from .widgets import draw_progress, draw_runtime, draw_text
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class _SidebarPanel:
+class SidebarPanel(bpy.types.Panel):
     """Where all of X-Ray's panels are."""
 
     bl_space_type = "VIEW_3D"
@@ -27,7 +27,7 @@ class _SidebarPanel:
     layout: Any
 
 
-class XRAY_PT_generate(_SidebarPanel, bpy.types.Panel):
+class XRAY_PT_generate(SidebarPanel):
     """From one image to a mesh."""
 
     bl_label = "Generate"
@@ -46,12 +46,15 @@ class XRAY_PT_generate(_SidebarPanel, bpy.types.Panel):
         row.enabled = scene.image is not None
         button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")
         copy_settings(GenerateSettings, scene, button)
+        machine = preferences()
+        if machine is not None:
+            button.generator, button.device = machine.generator, machine.device
         button.image = scene.image.name if scene.image else ""
         button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         draw_progress(layout, context)
 
 
-class XRAY_PT_generate_settings(_SidebarPanel, bpy.types.Panel):
+class XRAY_PT_generate_settings(SidebarPanel):
     """How the model runs."""
 
     bl_label = "Settings"
@@ -59,22 +62,23 @@ class XRAY_PT_generate_settings(_SidebarPanel, bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Every setting of a generation."""
+        """Every setting of a generation; what depends on the machine is a preference."""
+        machine = preferences()
+        if machine is not None:
+            _draw_properties(self.layout, machine, ("generator", "device"))
         _draw_properties(
             self.layout,
             context.scene.xray.generate,
             (
-                "generator",
                 "steps",
                 "seed",
-                "device",
                 "remove_background",
                 "checkpoint",
             ),
         )
 
 
-class XRAY_PT_capture(_SidebarPanel, bpy.types.Panel):
+class XRAY_PT_capture(SidebarPanel):
     """From meshes to X-Rays."""
 
     bl_label = "Capture"
@@ -100,7 +104,7 @@ class XRAY_PT_capture(_SidebarPanel, bpy.types.Panel):
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
 
 
-class XRAY_PT_layers(_SidebarPanel, bpy.types.Panel):
+class XRAY_PT_layers(SidebarPanel):
     """The layers of the active object."""
 
     bl_label = "Layers"
@@ -109,7 +113,7 @@ class XRAY_PT_layers(_SidebarPanel, bpy.types.Panel):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Only objects that came from an X-Ray have layers."""
-        obj = context.object
+        obj: Any = context.object
         return obj is not None and ("xray_hits" in obj or "xray_layer" in obj)
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -131,7 +135,7 @@ class XRAY_PT_layers(_SidebarPanel, bpy.types.Panel):
         draw_text(self.layout, context, "Import as layers to show and hide them.")
 
 
-class XRAY_PT_runtime(_SidebarPanel, bpy.types.Panel):
+class XRAY_PT_runtime(SidebarPanel):
     """The process that the model runs in."""
 
     bl_label = "Runtime"

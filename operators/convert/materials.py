@@ -126,7 +126,7 @@ def node_tree(material: bpy.types.Material) -> Any:
     return material.node_tree
 
 
-def texture_from_image(image: bpy.types.Image) -> NDArray[np.uint8] | None:
+def texture_from_image(image: Any) -> NDArray[np.uint8] | None:
     """(h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; None where the file is missing."""
     width, height = image.size
     channels = image.channels
@@ -140,7 +140,8 @@ def texture_from_image(image: bpy.types.Image) -> NDArray[np.uint8] | None:
     # Byte images keep their file's encoding, float images are linear light.
     if image.is_float or image.colorspace_settings.name != "sRGB":
         pixels = np.concatenate([linear_to_srgb(pixels[..., :3]), pixels[..., 3:]], axis=2)
-    return np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    texture: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return texture
 
 
 # A stack of the group nodes that the walk has entered, innermost last.
@@ -215,7 +216,8 @@ def _socket_color(socket: Any, groups: _Groups) -> _Color:
                 node, inputs["Factor_Float"], inputs["A_Color"], inputs["B_Color"], groups
             )
         case "ShaderNodeMixRGB":
-            return _mixed(node, *list(node.inputs)[:3], groups)
+            factor, a, b = list(node.inputs)[:3]
+            return _mixed(node, factor, a, b, groups)
     for upstream in node.inputs:
         if upstream.type == "RGBA":
             return _socket_color(upstream, groups)

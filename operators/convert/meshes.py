@@ -34,7 +34,7 @@ def mesh_from_surface(surface: Surface, name: str) -> bpy.types.Mesh:
     if surface.face_material is not None:
         mesh.polygons.foreach_set("material_index", surface.face_material.astype(np.int32))
     if surface.corner_uvs is not None:
-        layer = mesh.uv_layers.new(name="UVMap")
+        layer: Any = mesh.uv_layers.new(name="UVMap")
         layer.uv.foreach_set("vector", surface.corner_uvs.astype(np.float32).reshape(-1))
     if surface.corner_colors is not None:
         _write_colors(mesh, surface.corner_colors.reshape(-1, 3), "CORNER")
@@ -53,7 +53,7 @@ def mesh_from_points(points: Points, name: str) -> bpy.types.Mesh:
     mesh.vertices.add(len(points))
     mesh.vertices.foreach_set("co", points.positions.reshape(-1))
     _write_colors(mesh, points.colors, "POINT")
-    normals = mesh.attributes.new("normal", "FLOAT_VECTOR", "POINT")
+    normals: Any = mesh.attributes.new("normal", "FLOAT_VECTOR", "POINT")
     normals.data.foreach_set("vector", points.normals.reshape(-1))
     mesh.update()
     mesh.materials.append(_new_material(name, Material(), colored=True))
@@ -89,9 +89,9 @@ def _without_repeated_corners(surface: Surface) -> Surface:
     )
 
 
-def _write_colors(mesh: bpy.types.Mesh, colors: NDArray[np.floating], domain: Any) -> None:
+def _write_colors(mesh: Any, colors: NDArray[np.floating[Any]], domain: str) -> None:
     """colors (N, 3) sRGB-encoded. Bytes: what X-Rays and images hold, a quarter of the memory."""
-    attribute: Any = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", domain)
+    attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", domain)
     rgba = np.ones((len(colors), 4), dtype=np.float32)
     rgba[:, :3] = np.clip(colors, 0.0, 1.0)
     attribute.data.foreach_set("color_srgb", rgba.reshape(-1))
@@ -99,7 +99,7 @@ def _write_colors(mesh: bpy.types.Mesh, colors: NDArray[np.floating], domain: An
     mesh.color_attributes.render_color_index = 0
 
 
-def _write_normals(mesh: Any, normals: NDArray[np.floating] | None) -> None:
+def _write_normals(mesh: Any, normals: NDArray[np.floating[Any]] | None) -> None:
     """Shade flat or smooth where that gives `normals` (M, 3, 3), else store them."""
     if normals is None:
         mesh.shade_flat()
@@ -167,11 +167,11 @@ def _new_material(name: str, material: Material, colored: bool) -> bpy.types.Mat
     return created
 
 
-def _new_image(name: str, texture: NDArray[np.uint8]) -> bpy.types.Image:
+def _new_image(name: str, texture: NDArray[np.uint8]) -> Any:
     height, width = texture.shape[:2]
     rgba = np.ones((height, width, 4), dtype=np.float32)
     rgba[..., : texture.shape[2]] = texture[::-1].astype(np.float32) / 255.0
-    image = bpy.data.images.new(name, width, height, alpha=texture.shape[2] == 4)
+    image: Any = bpy.data.images.new(name, width, height, alpha=texture.shape[2] == 4)
     image.pixels.foreach_set(rgba.reshape(-1))
     image.update()
     image.pack()

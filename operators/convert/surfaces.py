@@ -32,16 +32,16 @@ def surface_from_objects(
     """
     reader = reader or MaterialReader()
     wanted = {obj.name_full: obj for obj in objects}
-    for obj in wanted.values():
-        if obj.mode == "EDIT":
-            obj.update_from_editmode()
+    for item in wanted.values():
+        if item.mode == "EDIT":
+            item.update_from_editmode()
     parts: list[Surface] = []
     local: dict[tuple[Any, ...], Surface | None] = {}
     for instance in depsgraph.object_instances:
         owner = instance.parent if instance.is_instance else instance.object
         if owner is None or owner.original.name_full not in wanted or not instance.show_self:
             continue
-        obj = instance.object
+        obj: Any = instance.object
         if obj.type not in SOLID_TYPES or obj.type == "EMPTY":
             continue
         materials = tuple(
@@ -149,7 +149,7 @@ def _colors(
 ) -> NDArray[np.float32] | None:
     """(M, 3, 3) from the colour attribute that each face's material reads, white elsewhere."""
     attributes = mesh.color_attributes
-    colors = None
+    colors: NDArray[np.float32] | None = None
     for i, look in enumerate(looks):
         if look.color_attribute is None or not (slot == i).any():
             continue
@@ -181,12 +181,13 @@ def _joined(parts: list[Surface], reader: MaterialReader) -> Surface:
         values = [getattr(part, name) for part in parts]
         if all(value is None for value in values):
             return None
-        return np.concatenate(
+        joined: NDArray[Any] = np.concatenate(
             [
                 np.full((len(part.faces), 3, width), fill, np.float32) if value is None else value
                 for part, value in zip(parts, values, strict=True)
             ]
         )
+        return joined
 
     return Surface(
         np.concatenate([part.vertices for part in parts]),
@@ -200,6 +201,6 @@ def _joined(parts: list[Surface], reader: MaterialReader) -> Surface:
 
 
 def _read(collection: Any, name: str, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    values = np.empty(int(np.prod(shape)), dtype=kind)
+    values: NDArray[Any] = np.empty(int(np.prod(shape)), dtype=kind)
     collection.foreach_get(name, values)
     return values.reshape(shape)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from runtime import registry
 from runtime.server import serve
-
 from xray_addon.camera import Camera
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError

@@ -147,23 +147,26 @@ def test_edit_mode_changes_count(cube, surface_of):
     bpy.ops.object.mode_set(mode="OBJECT")
 
 
-@pytest.mark.parametrize("add", [
-    lambda: bpy.ops.object.text_add(),
-    lambda: bpy.ops.surface.primitive_nurbs_surface_sphere_add(),
-    lambda: bpy.ops.object.metaball_add(),
-])
-def test_what_becomes_a_mesh_counts(xray, surface_of, add):
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda: bpy.ops.object.text_add(),
+        lambda: bpy.ops.surface.primitive_nurbs_surface_sphere_add(),
+        lambda: bpy.ops.object.metaball_add(),
+    ],
+)
+def test_what_becomes_a_mesh_counts(surface_of, add):
     add()
     assert len(surface_of(bpy.context.object).faces) > 10
 
 
-def test_a_curve_with_depth_counts(xray, surface_of):
+def test_a_curve_with_depth_counts(surface_of):
     bpy.ops.curve.primitive_bezier_circle_add()
     bpy.context.object.data.bevel_depth = 0.1
     assert len(surface_of(bpy.context.object).faces) > 100
 
 
-def test_nothing_to_see_says_so(xray, surface_of, part):
+def test_nothing_to_see_says_so(surface_of, part):
     bpy.ops.object.empty_add()
     with pytest.raises(part("xray_addon.errors").XRayError, match="no faces") as caught:
         surface_of(bpy.context.object)
@@ -178,7 +181,7 @@ def test_flat_faces_have_their_own_normals(cube, surface_of):
     assert np.allclose(surface.corner_normals, face_normals(surface)[:, None], atol=1e-6)
 
 
-def test_smooth_faces_share_normals_at_their_vertices(xray, surface_of):
+def test_smooth_faces_share_normals_at_their_vertices(surface_of):
     bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=3)
     bpy.ops.object.shade_smooth()
     surface = surface_of(bpy.context.object)
@@ -186,7 +189,7 @@ def test_smooth_faces_share_normals_at_their_vertices(xray, surface_of):
     assert np.allclose(surface.corner_normals, direction, atol=0.02)
 
 
-def test_normals_stay_upright_under_uneven_scale(xray, surface_of):
+def test_normals_stay_upright_under_uneven_scale(surface_of):
     bpy.ops.mesh.primitive_plane_add()
     bpy.context.object.rotation_euler = (0, math.radians(45), 0)
     holder = bpy.data.objects.new("Holder", None)
@@ -231,7 +234,7 @@ def test_the_objects_own_materials_go_before_the_meshs(cube, surface_of):
     assert (colors[~right] == (1, 0, 0)).all()
 
 
-def test_a_texture_keeps_its_bytes(xray, surface_of, part):
+def test_a_texture_keeps_its_bytes(surface_of, part):
     random = np.random.default_rng(3)
     pixels = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     square = add_grid()
@@ -251,12 +254,12 @@ def test_a_texture_keeps_its_bytes(xray, surface_of, part):
     assert np.allclose(seen.color[0] * 255, pixels, atol=0.51)
 
 
-def test_a_float_image_is_linear_light(xray, convert):
+def test_a_float_image_is_linear_light(convert):
     image = new_image(np.full((2, 2, 3), 0.5), float_buffer=True)
     assert (convert.texture_from_image(image)[..., :3] == 188).all()  # round(255 * 0.7354)
 
 
-def test_a_missing_image_is_left_out(xray, surface_of):
+def test_a_missing_image_is_left_out(surface_of):
     square = add_grid()
     material, shader = new_material()
     node = material.node_tree.nodes.new("ShaderNodeTexImage")
@@ -268,7 +271,7 @@ def test_a_missing_image_is_left_out(xray, surface_of):
     assert surface_of(square).materials[0].texture is None
 
 
-def test_the_uv_map_that_the_texture_reads(xray, surface_of):
+def test_the_uv_map_that_the_texture_reads(surface_of):
     square = add_grid()
     other = square.data.uv_layers.new(name="Other")
     other.uv.foreach_set("vector", [0.5] * 8)
@@ -284,7 +287,7 @@ def test_the_uv_map_that_the_texture_reads(xray, surface_of):
     assert (surface_of(square).corner_uvs == 0.5).all()
 
 
-def test_a_mapping_node_moves_the_uvs(xray, surface_of):
+def test_a_mapping_node_moves_the_uvs(surface_of):
     square = add_grid()
     material, shader = new_material()
     nodes, links = material.node_tree.nodes, material.node_tree.links
@@ -299,7 +302,7 @@ def test_a_mapping_node_moves_the_uvs(xray, surface_of):
     assert np.allclose([uvs.min(axis=0), uvs.max(axis=0)], [[0.5, 0.25], [2.5, 3.25]])
 
 
-def test_a_texture_times_a_factor(xray, surface_of):
+def test_a_texture_times_a_factor(surface_of):
     square = add_grid()
     material, shader = new_material()
     nodes, links = material.node_tree.nodes, material.node_tree.links
@@ -320,7 +323,7 @@ def test_a_texture_times_a_factor(xray, surface_of):
 
 @pytest.mark.parametrize("domain", ["POINT", "CORNER"])
 @pytest.mark.parametrize("kind", ["FLOAT_COLOR", "BYTE_COLOR"])
-def test_colour_attributes_are_encoded(xray, surface_of, domain, kind):
+def test_colour_attributes_are_encoded(surface_of, domain, kind):
     square = add_grid()
     attribute = square.data.color_attributes.new("Paint", kind, domain)
     attribute.data.foreach_set("color_srgb", [0.2, 0.4, 0.6, 1.0] * 4)
@@ -329,7 +332,7 @@ def test_colour_attributes_are_encoded(xray, surface_of, domain, kind):
     assert surface.materials[0].base_color == (1.0, 1.0, 1.0)
 
 
-def test_a_colour_attribute_counts_where_the_material_reads_it(xray, surface_of):
+def test_a_colour_attribute_counts_where_the_material_reads_it(surface_of):
     square = add_grid()
     attribute = square.data.color_attributes.new("Paint", "FLOAT_COLOR", "CORNER")
     attribute.data.foreach_set("color_srgb", [0.2, 0.4, 0.6, 1.0] * 4)
@@ -353,7 +356,7 @@ def triangle_surface(part, **options):
     )
 
 
-def test_a_surface_comes_back_as_it_was(xray, convert, part, surface_of):
+def test_a_surface_comes_back_as_it_was(convert, part, surface_of):
     random = np.random.default_rng(1)
     colors = random.integers(0, 256, (2, 3, 3)) / 255
     normals = random.normal(size=(2, 3, 3)) * 0.2 + (0, 0, 1)
@@ -381,13 +384,13 @@ def test_a_surface_comes_back_as_it_was(xray, convert, part, surface_of):
     assert np.allclose(second.base_color, (0.5, 0.6, 0.7), atol=1e-5)
 
 
-def test_a_surface_without_normals_is_flat(xray, convert, part, surface_of):
+def test_a_surface_without_normals_is_flat(convert, part):
     mesh = convert.mesh_from_surface(triangle_surface(part), "Flat")
     assert not any(polygon.use_smooth for polygon in mesh.polygons)
     assert mesh.materials[0].name.startswith("Flat")
 
 
-def test_smooth_normals_need_no_stored_ones(xray, convert, part, surface_of):
+def test_smooth_normals_need_no_stored_ones(convert, surface_of):
     bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=3)
     bpy.ops.object.shade_smooth()
     surface = surface_of(bpy.context.object)
@@ -396,7 +399,7 @@ def test_smooth_normals_need_no_stored_ones(xray, convert, part, surface_of):
     assert all(polygon.use_smooth for polygon in mesh.polygons)
 
 
-def test_points_carry_colours_and_normals(xray, convert, part):
+def test_points_carry_colours_and_normals(convert, part):
     points = part("xray_addon.xray").Points(
         np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
     )
@@ -428,7 +431,7 @@ def project(camera, points: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("fit", ["AUTO", "HORIZONTAL", "VERTICAL"])
 @pytest.mark.parametrize("resolution", [(640, 480), (300, 500), (256, 256)])
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.2, -0.13)])
-def test_a_camera_sees_what_blender_sees(xray, convert, fit, resolution, shift):
+def test_a_camera_sees_what_blender_sees(convert, fit, resolution, shift):
     obj, data = scene_camera()
     render = bpy.context.scene.render
     render.resolution_x, render.resolution_y = resolution
@@ -446,7 +449,7 @@ def test_a_camera_sees_what_blender_sees(xray, convert, fit, resolution, shift):
     assert np.allclose(seen, expected, atol=1e-5)
 
 
-def test_a_size_scales_the_longer_side(xray, convert):
+def test_a_size_scales_the_longer_side(convert):
     obj, _ = scene_camera()
     render = bpy.context.scene.render
     render.resolution_x, render.resolution_y, render.resolution_percentage = 1920, 1080, 100
@@ -458,25 +461,28 @@ def test_a_size_scales_the_longer_side(xray, convert):
     assert np.allclose(project(camera, points), project(whole, points) * 256 / 1920, atol=1e-3)
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (lambda obj, data, render: setattr(data, "type", "ORTHO"), "orthographic"),
-    (lambda obj, data, render: setattr(data, "type", "PANO"), "panoramic"),
-    (lambda obj, data, render: setattr(render, "pixel_aspect_x", 2.0), "not square"),
-])
-def test_other_cameras_are_refused(xray, convert, part, change, reason):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data, render: setattr(data, "type", "ORTHO"), "orthographic"),
+        (lambda data, render: setattr(data, "type", "PANO"), "panoramic"),
+        (lambda data, render: setattr(render, "pixel_aspect_x", 2.0), "not square"),
+    ],
+)
+def test_other_cameras_are_refused(convert, part, change, reason):
     obj, data = scene_camera()
-    change(obj, data, bpy.context.scene.render)
+    change(data, bpy.context.scene.render)
     with pytest.raises(part("xray_addon.errors").XRayError, match=reason):
         convert.camera_from_object(obj, bpy.context.scene.render)
 
 
-def test_no_camera_says_so(xray, convert, part):
+def test_no_camera_says_so(convert, part):
     with pytest.raises(part("xray_addon.errors").XRayError, match="no camera"):
         convert.camera_from_object(None, bpy.context.scene.render)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (320, 200), (100, 300)])
-def test_a_camera_comes_back_as_it_was(xray, convert, part, size):
+def test_a_camera_comes_back_as_it_was(convert, part, size):
     camera_type = part("xray_addon.camera").Camera
     pose = camera_type.look_at((1, -2, 0.5), (0, 0, 0.1)).camera_to_world
     camera = camera_type(*size, 0.9, pose, cx=size[0] * 0.45, cy=size[1] * 0.6)

@@ -86,16 +86,17 @@ def test_every_operator_is_in_a_menu(part):
     assert {name.replace("xray.", "XRAY_OT_") for name in drawn if "." in name} == set(OPERATORS)
 
 
-@pytest.mark.parametrize(("name", "undo"), [
-    ("XRAY_OT_generate", True),
-    ("XRAY_OT_import_xray", True),
-    ("XRAY_OT_capture", False),
-])
+@pytest.mark.parametrize(
+    ("name", "undo"),
+    [
+        ("XRAY_OT_generate", True),
+        ("XRAY_OT_import_xray", True),
+        ("XRAY_OT_capture", False),
+    ],
+)
 def test_only_what_changes_the_file_makes_an_undo_step(part, name, undo):
     modules = ("operators.ops_capture", "operators.ops_generate", "operators.ops_import")
-    cls = next(
-        getattr(part(module), name) for module in modules if hasattr(part(module), name)
-    )
+    cls = next(getattr(part(module), name) for module in modules if hasattr(part(module), name))
     assert ("UNDO" in cls.bl_options) == undo
 
 

@@ -46,7 +46,7 @@ def test_how_it_was_made_stays_with_it(fake_runtime, part, image, settings):
     obj = part("operators.generate").generate_mesh(image, settings(seed=2))
     assert obj["xray_settings"].to_dict() == settings(seed=2).to_dict()
     assert obj["xray_image"] == str(image)
-    assert list(obj["xray_hits"])[0] > 0
+    assert obj["xray_hits"][0] > 0
 
 
 def test_the_operator_does_what_the_function_does(fake_runtime, part, image, settings):
@@ -144,9 +144,7 @@ def test_a_result_reaches_the_file_that_is_open_by_then(
     assert task.result.name == "apple"
 
 
-def test_a_runtime_that_dies_says_so_and_the_next_one_works(
-    fake_runtime, part, image, settings
-):
+def test_a_runtime_that_dies_says_so_and_the_next_one_works(fake_runtime, part, image, settings):
     service = fake_runtime
     service.command = service.Command(sys.executable, ("-c", "raise SystemExit(3)"))
     with pytest.raises(part("xray_addon.errors").XRayError) as caught:

@@ -14,9 +14,7 @@ def captured(part, tmp_path):
     outer = bpy.context.object
     bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=3, radius=0.5)
     inner = bpy.context.object
-    settings = part("xray_addon.settings").CaptureSettings(
-        views=1, layers=8, size=64, combine=True
-    )
+    settings = part("xray_addon.settings").CaptureSettings(views=1, layers=8, size=64, combine=True)
     part("operators.capture").capture_objects([outer, inner], tmp_path, settings)
     bpy.data.objects.remove(outer)
     bpy.data.objects.remove(inner)
@@ -70,7 +68,7 @@ def test_without_transforms_the_viewer_is_in_front(captured, part):
     assert placed.camera.position[1] < 0
 
 
-def test_transforms_beside_the_file_count(captured, part, tmp_path):
+def test_transforms_beside_the_file_count(captured, part):
     published = captured.parents[2] / "images/Icosphere/transforms.json"
     published.rename(captured.parent / "transforms.json")
     assert part("operators.layers").load_placed(captured).known
@@ -88,11 +86,14 @@ def test_what_comes_back_can_be_captured_again(captured, part, surface_of):
     assert np.median(error) < 0.002
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (None, "no file"),
-    (b"PK", "not an X-Ray"),
-    (b"", "not an X-Ray"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no file"),
+        (b"PK", "not an X-Ray"),
+        (b"", "not an X-Ray"),
+    ],
+)
 def test_a_bad_file_says_so(xray, tmp_path, content, reason):
     path = tmp_path / "bad.npz"
     if content is not None:
@@ -102,7 +103,7 @@ def test_a_bad_file_says_so(xray, tmp_path, content, reason):
     assert "Traceback" not in str(caught.value)
 
 
-def test_an_empty_xray_says_so(xray, part, tmp_path):
+def test_an_empty_xray_says_so(part, tmp_path):
     empty = np.zeros((2, 8, 8))
     part("xray_addon.xray").XRay(empty, np.zeros((2, 8, 8, 3)), np.zeros((2, 8, 8, 3))).save(
         tmp_path / "empty.npz"
