@@ -6,11 +6,11 @@ Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 canc
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
@@ -21,13 +21,13 @@ from xray_addon.progress import Progress
 from xray_addon.settings import GenerateSettings
 
 from . import server
-from .registry import DEFAULT_GENERATOR, GENERATORS, load
+from .registry import GENERATORS, load
 
 DONE, ITEMS_FAILED, USAGE, FAILED, CANCELLED = 0, 1, 2, 3, 130
 
 # Errors that are the input's fault, and those that are the command's; all others are ours.
 ITEM_ERRORS = ("unreadable_image", "no_cutout", "no_object")
-USAGE_ERRORS = ("bad_settings", "unknown_generator")
+USAGE_ERRORS = ("bad_settings", "bad_config", "no_data", "unknown_generator")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,17 +75,30 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--out", required=True, metavar="DIR", help="checkpoints and the record")
     train.add_argument("--minutes", type=float, metavar="N", help="stop after so long")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    _add_settings(train, ("device",))
+
+    train.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
 
     evaluate = commands.add_parser("evaluate", help="measure a generator on known meshes")
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="the meshes and images")
-    evaluate.add_argument("--generator", default=DEFAULT_GENERATOR, choices=sorted(GENERATORS))
-    evaluate.add_argument("--out", required=True, metavar="DIR", help="the results")
-    evaluate.add_argument("--seed", type=int, default=0, metavar="N")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="the meshes")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="table, figures, pictures")
+    evaluate.add_argument("--split", default="", help="of the data's manifest.csv, such as val")
+    evaluate.add_argument("--views", type=int, default=1, metavar="N", help="of each mesh")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="take a random N of the meshes")
+    evaluate.add_argument(
+        "--gallery",
+        metavar="DIR",
+        help="training meshes, for the baseline that retrieves the nearest of them",
+    )
+    _add_settings(evaluate, skip=("remove_background",))
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) -> None:
+    """Arguments for the settings called `names`; for all of them without."""
     for item in fields(GenerateSettings):
+        if names and item.name not in names:
+            continue
         choices = item.metadata.get("choices")
         if item.name == "generator":
             choices = sorted(GENERATORS)
@@ -105,9 +118,31 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "generate":
         return _generate(arguments)
-    # Imported when they are asked for: training's imports take seconds.
-    module = {"train": "training", "evaluate": "evaluation"}[arguments.command]
-    return int(importlib.import_module(f"runtime.{module}").main(arguments))
+    if arguments.command == "train":
+        return _train(arguments)
+    with redirect_stdout(sys.stderr):
+        from . import evaluation
+
+        tables: list[str] = []
+        code = evaluation.main(arguments, tables.append, _Reporter())
+    sys.stdout.writelines(f"{table}\n" for table in tables)
+    return code
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from .xray.generator import choose_device
+    from .xray.training import TrainingConfig, train
+
+    train(
+        TrainingConfig.read(Path(arguments.config)),
+        Path(arguments.data),
+        Path(arguments.out),
+        minutes=arguments.minutes,
+        resume=arguments.resume,
+        device=choose_device(arguments.device),
+        progress=_Reporter(),
+    )
+    return DONE
 
 
 def _generate(arguments: argparse.Namespace) -> int:

@@ -103,7 +103,7 @@ class RuntimeClient:
     log : as above.
     online : as above; a change counts from the next start of the process.
     jobs : those that are not finished, in the order they will run.
-    error : why the process last failed to start or died; None after the next good start.
+    error : why the process last failed to start or died; None from the next start on.
     latest_status : asked for after the start and after every job, and by `request_status`;
         None while there is no process.
     """
@@ -149,6 +149,7 @@ class RuntimeClient:
         """Start the process if there is none. Does not wait; errors come through `error`."""
         if self._process is not None:
             return
+        self.error = None
         if shutil.which(self._command[0]) is None:
             self._fail_start(
                 "runtime_missing",
@@ -390,7 +391,6 @@ class RuntimeClient:
             )
         else:
             process.greet()
-            self.error = None
             self.request_status()
 
     def _take_result(self, job: Job, message: Response) -> None:
@@ -505,8 +505,12 @@ class _Process:
         self._terminate_at: float | None = None
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # the interpreter is about to exit
+            self._popen.kill()
+            raise
 
     @property
     def pid(self) -> int:

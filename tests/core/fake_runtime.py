@@ -32,7 +32,7 @@ class FakeGenerator:
 
         if self.name == "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            time.sleep(60)
+            time.sleep(300)
         if self.name == "printing":
             sys.stdout.write('{"jsonrpc":"2.0","id":1,"result":{}}\n')
             sys.__stdout__.flush()
@@ -67,7 +67,7 @@ def misbehave(mode: str) -> None:
         sys.stderr.write("ModuleNotFoundError: No module named 'runtime'\n")
         sys.exit(3)
     if mode == "deaf":
-        time.sleep(60)
+        time.sleep(300)
     for line in sys.stdin:
         message = json.loads(line)
         if mode == "mute":

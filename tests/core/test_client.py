@@ -36,7 +36,7 @@ def _short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_client(tmp_path: Path) -> Iterator[MakeClient]:
     clients: list[RuntimeClient] = []
 
-    def make(*arguments: str, python: str = sys.executable, timeout: float = 20) -> RuntimeClient:
+    def make(*arguments: str, python: str = sys.executable, timeout: float = 40) -> RuntimeClient:
         client = RuntimeClient(
             python,
             tmp_path / "runtime.log",
@@ -71,7 +71,7 @@ def settings(generator: str = "fake", steps: int = 2, seed: int = 0) -> Generate
     return GenerateSettings(generator=generator, steps=steps, seed=seed)
 
 
-def poll_until(client: RuntimeClient, condition: Callable[[], object], timeout: float = 15) -> None:
+def poll_until(client: RuntimeClient, condition: Callable[[], object], timeout: float = 40) -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, "nothing happened in time"
@@ -81,7 +81,7 @@ def poll_until(client: RuntimeClient, condition: Callable[[], object], timeout: 
         time.sleep(0.005)
 
 
-def finish(client: RuntimeClient, job: Job, timeout: float = 15) -> Job:
+def finish(client: RuntimeClient, job: Job, timeout: float = 40) -> Job:
     poll_until(client, lambda: job.finished, timeout)
     return job
 
@@ -106,14 +106,11 @@ def assert_for_people(error: XRayError | None, code: str) -> None:
 def is_gone(pid: int) -> bool:
     """A process nobody has waited for yet (a zombie) is gone as well."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        pass
-    try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        status = Path(f"/proc/{pid}/stat")
+        return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
         return True
-    return Path("/proc/self").exists()
 
 
 def test_submit_returns_at_once_and_poll_brings_the_mesh(
@@ -136,7 +133,7 @@ def test_result_files_and_the_private_folder_do_not_stay(
     make_client: MakeClient, image: Path
 ) -> None:
     client = make_client()
-    client.wait(client.submit(image, settings()), timeout=20)
+    client.wait(client.submit(image, settings()), timeout=40)
     folder = client._folder
     assert folder is not None
     assert list(folder.iterdir()) == []
@@ -147,7 +144,7 @@ def test_result_files_and_the_private_folder_do_not_stay(
 def test_wait_hears_progress_and_returns_the_mesh(shared: RuntimeClient, image: Path) -> None:
     client = shared
     heard: list[Progress] = []
-    generated = client.wait(client.submit(image, settings(steps=5)), heard.append, timeout=20)
+    generated = client.wait(client.submit(image, settings(steps=5)), heard.append, timeout=40)
     assert generated.surface.faces.shape == (1, 3)
     assert any(progress.stage == "sample" and progress.of == 5 for progress in heard)
 
@@ -155,10 +152,10 @@ def test_wait_hears_progress_and_returns_the_mesh(shared: RuntimeClient, image: 
 def test_jobs_run_one_after_the_other_in_one_process(shared: RuntimeClient, image: Path) -> None:
     client = shared
     jobs = [client.submit(image, settings(seed=seed)) for seed in range(4)]
-    client.wait(jobs[0], timeout=20)
+    client.wait(jobs[0], timeout=40)
     pid = client.pid
     for job in jobs:
-        client.wait(job, timeout=20)
+        client.wait(job, timeout=40)
     assert [job.result.surface.vertices[2, 1] for job in jobs if job.result] == [0, 1, 2, 3]
     assert client.pid == pid
 
@@ -170,7 +167,7 @@ def test_the_job_keeps_the_settings_it_was_submitted_with(
     mine = settings(seed=1)
     job = client.submit(image, mine)
     mine.seed = 2
-    assert client.wait(job, timeout=20).surface.vertices[2, 1] == 1
+    assert client.wait(job, timeout=40).surface.vertices[2, 1] == 1
 
 
 def test_a_library_that_prints_does_not_corrupt_the_stream(
@@ -288,7 +285,7 @@ def test_wait_cancels_when_its_callback_raises(shared: RuntimeClient, image: Pat
 
     job = client.submit(image, settings(steps=1000))
     with pytest.raises(Cancelled):
-        client.wait(job, stop, timeout=20)
+        client.wait(job, stop, timeout=40)
     assert job.state == "cancelled"
 
 
@@ -401,13 +398,13 @@ def test_status_and_release(make_client: MakeClient, image: Path) -> None:
     client = make_client()
     assert client.status() is None
     client.start()
-    status = client.status(timeout=15)
+    status = client.status(timeout=40)
     assert status is not None
     assert status.pid == client.pid
     assert status.generator == ""
     assert "python" in status.versions
-    client.wait(client.submit(image, settings()), timeout=20)
-    status = client.status(timeout=15)
+    client.wait(client.submit(image, settings()), timeout=40)
+    status = client.status(timeout=40)
     assert status is not None
     assert (status.generator, status.device) == ("fake", "cpu")
     assert status.device_name
@@ -419,16 +416,16 @@ def test_status_answers_while_a_model_blocks(make_client: MakeClient, image: Pat
     client = make_client()
     job = client.submit(image, settings("stubborn"))
     poll_until(client, lambda: job.progress.stage == "generate")
-    status = client.status(timeout=15)
+    status = client.status(timeout=40)
     assert status is not None
     assert status.busy
 
 
 def test_the_weights_are_released_when_idle(make_client: MakeClient, image: Path) -> None:
     client = make_client("serve", "0.2")
-    client.wait(client.submit(image, settings()), timeout=20)
+    client.wait(client.submit(image, settings()), timeout=40)
     time.sleep(0.5)
-    status = client.status(timeout=15)
+    status = client.status(timeout=40)
     assert status is not None
     assert status.generator == ""
     assert_generates(client, image)
@@ -475,7 +472,7 @@ while job.progress.stage != "generate":
     time.sleep(0.01)
 print(client.pid, flush=True)
 if sys.argv[5] == "wait":
-    time.sleep(60)
+    time.sleep(300)
 """
 
 
@@ -491,8 +488,8 @@ def test_the_runtime_ends_with_its_parent(tmp_path: Path, image: Path, end: str)
         pid = int(parent.stdout.readline())
         if end == "killed":
             parent.kill()
-        parent.wait(15)
-    deadline = time.monotonic() + 10
+        parent.wait(40)
+    deadline = time.monotonic() + 30
     while not is_gone(pid):
         assert time.monotonic() < deadline, "the runtime outlives its parent"
         time.sleep(0.05)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import types
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from runtime import __main__ as command_line
-from runtime import registry
+from runtime import registry, server
 from runtime.__main__ import main, make_parser
 from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
@@ -121,30 +119,40 @@ def test_a_generator_without_layers_cannot_write_them(
     assert "predicts no X-Ray" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("argv", "module"),
-    [
-        (["train", "--config", "c", "--data", "d", "--out", "o", "--minutes", "5"], "training"),
-        (["evaluate", "--data", "d", "--out", "o", "--seed", "4"], "evaluation"),
-    ],
-)
-def test_train_and_evaluate_are_handed_on(
-    monkeypatch: pytest.MonkeyPatch, argv: list[str], module: str
+def test_train_hands_its_arguments_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    training = pytest.importorskip("runtime.xray.training")
     seen: list[Any] = []
+    monkeypatch.setattr(training, "train", lambda *args, **options: seen.append((args, options)))
+    config = tmp_path / "config.json"
+    argv = ["train", "--config", str(config), "--data", "d", "--out", "o", "--device", "cpu"]
+    assert main([*argv, "--minutes", "5"]) == 2
+    assert "not a training configuration" in capsys.readouterr().err
+    config.write_text("{}")
+    assert main([*argv, "--minutes", "5", "--resume"]) == 0
+    (_, data, out), options = seen[0]
+    assert (data, out) == (Path("d"), Path("o"))
+    assert (options["minutes"], options["resume"], options["device"]) == (5, True, "cpu")
 
-    def delegate(arguments: Any) -> int:
-        seen.append(arguments)
+
+def test_evaluate_prints_the_table_alone_and_hands_the_code_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation = pytest.importorskip("runtime.evaluation")
+
+    def evaluate(arguments: Any, tell: Any, progress: Any) -> int:
+        print("a library says hello")
+        progress(Progress("evaluate", 1, 2, "a mesh"))
+        tell(f"| {arguments.generator} | {arguments.data} | {arguments.seed} |")
         return 1
 
-    fake = types.SimpleNamespace(main=delegate)
-    monkeypatch.setattr(
-        command_line.importlib, "import_module", lambda name: {f"runtime.{module}": fake}[name]
-    )
+    monkeypatch.setattr(evaluation, "main", evaluate)
+    argv = ["evaluate", "--data", "d", "--generator", "xray", "--out", "o", "--seed", "4"]
     assert main(argv) == 1
-    assert seen[0].data == "d"
+    assert capsys.readouterr().out == "| xray | d | 4 |\n"
 
 
 def test_serve_takes_its_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line.server, "serve", lambda idle: int(idle))
+    monkeypatch.setattr(server, "serve", lambda idle: int(idle))
     assert main(["serve", "--idle", "7"]) == 7

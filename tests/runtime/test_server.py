@@ -58,7 +58,7 @@ class Peer:
 
     def receive(self) -> dict[str, Any]:
         """The next answer; notifications are put aside."""
-        while "id" not in (message := self.lines.get(timeout=15)):
+        while "id" not in (message := self.lines.get(timeout=40)):
             self.notes.append(message["params"])
         return message
 
@@ -74,7 +74,7 @@ class Peer:
         self.send("generate", params, id)
 
     def wait_for_stage(self, stage: str) -> None:
-        while self.lines.get(timeout=15).get("params", {}).get("stage") != stage:
+        while self.lines.get(timeout=40).get("params", {}).get("stage") != stage:
             pass
 
     def close_stdin(self) -> None:
@@ -210,7 +210,50 @@ def test_it_ends_when_stdin_closes_or_when_asked(ready: Peer, generator: str, ho
         ready.close_stdin()
     else:
         ready.send("shutdown", id=2)
-    assert ready.process.wait(timeout=10) == 0
+    assert ready.process.wait(timeout=30) == 0
+
+
+PARENT = """
+import json, subprocess, sys, time
+pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+server = subprocess.Popen([sys.executable, sys.argv[1], "serve"], **pipe)
+hold = [server.stdin.fileno(), server.stdout.fileno()]
+sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], pass_fds=hold)
+hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocol": 1}}
+server.stdin.write(json.dumps(hello).encode() + b"\\n")
+server.stdin.flush()
+server.stdout.readline()
+print(server.pid, sleeper.pid, flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows nobody else holds the pipe")
+def test_it_ends_with_its_parent_though_another_child_holds_the_pipe() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(FAKE)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as parent:
+        assert parent.stdout is not None
+        server, sleeper = map(int, parent.stdout.readline().split())
+        parent.kill()
+    end = time.monotonic() + 30
+    while not is_gone(server):
+        assert time.monotonic() < end, "the server outlives its parent"
+        time.sleep(0.05)
+    os.kill(sleeper, signal.SIGKILL)
+
+
+def is_gone(pid: int) -> bool:
+    """A process nobody has waited for yet (a zombie) is gone as well."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGINT for a child")
