@@ -96,13 +96,13 @@ class Task:
 
 
 queue: list[Task] = []  # what is not finished; the first one runs
-_last_error: XRayError | None = None
+_last_failed: Task | None = None
 
 
 def submit(task: Task) -> Task:
     """Queue `task`; it runs when those before it are through."""
-    global _last_error
-    _last_error = None
+    global _last_failed
+    _last_failed = None
     queue.append(task)
     _start_timer()
     return task
@@ -113,9 +113,9 @@ def cancel(task: Task) -> None:
     task.cancelling = True
 
 
-def last_error() -> XRayError | None:
-    """Why the last task failed; None after a good one and while one runs."""
-    return _last_error
+def last_failed() -> Task | None:
+    """The last task if it failed; None after a good one and while one runs."""
+    return _last_failed
 
 
 def run(
@@ -155,7 +155,7 @@ def _start_timer() -> None:
 
 def _tick() -> float | None:
     """One step of the first task. Blender calls it again after the returned seconds."""
-    global _last_error
+    global _last_failed
     task = queue[0]
     before = task.progress
     try:
@@ -163,7 +163,7 @@ def _tick() -> float | None:
     finally:
         if task.finished:
             queue.remove(task)
-            _last_error = task.error
+            _last_failed = task if task.error else None
             if task.state is State.DONE and task.undo and not _is_watched(task):
                 _push_undo(task.undo)
         if task.finished or task.progress != before:

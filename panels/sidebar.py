@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
+from ..operators import runtime_service as service
 from ..operators.layers import layer_objects
 from ..operators.ops_capture import XRAY_OT_capture
 from ..operators.ops_generate import XRAY_OT_generate
@@ -35,6 +36,10 @@ class XRAY_PT_generate(SidebarPanel):
     def draw(self, context: bpy.types.Context) -> None:
         """The image, the button, and how it goes."""
         layout, scene = self.layout, context.scene.xray.generate
+        if not service.is_available():
+            draw_text(layout, context, "The model runtime makes meshes from images.")
+            draw_runtime(layout, context)
+            return
         layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
         column = layout.column(heading="Keep")
         column.use_property_split = True
@@ -43,7 +48,6 @@ class XRAY_PT_generate(SidebarPanel):
         column.prop(scene, "keep_layers", text="Layers")
         row = layout.row()
         row.scale_y = 1.4
-        row.enabled = scene.image is not None
         button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")
         copy_settings(GenerateSettings, scene, button)
         machine = preferences()
@@ -51,7 +55,7 @@ class XRAY_PT_generate(SidebarPanel):
             button.generator, button.device = machine.generator, machine.device
         button.image = scene.image.name if scene.image else ""
         button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
-        draw_progress(layout, context)
+        draw_progress(layout, context, XRAY_OT_generate)
 
 
 class XRAY_PT_generate_settings(SidebarPanel):
@@ -60,6 +64,11 @@ class XRAY_PT_generate_settings(SidebarPanel):
     bl_label = "Settings"
     bl_parent_id = "XRAY_PT_generate"
     bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Without a runtime there is nothing to set."""
+        return service.is_available()
 
     def draw(self, context: bpy.types.Context) -> None:
         """Every setting of a generation; what depends on the machine is a preference."""
@@ -101,6 +110,7 @@ class XRAY_PT_capture(SidebarPanel):
         )
         copy_settings(CaptureSettings, scene, button)
         button.directory = scene.directory
+        draw_progress(layout, context, XRAY_OT_capture)
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
 
 
@@ -139,6 +149,11 @@ class XRAY_PT_runtime(SidebarPanel):
     """The process that the model runs in."""
 
     bl_label = "Runtime"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Until it is installed, the Generate panel has its button."""
+        return service.is_available()
 
     def draw(self, context: bpy.types.Context) -> None:
         """Its state and its buttons."""

@@ -32,10 +32,16 @@ def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "N
         column.label(text=line, icon=icon if i == 0 else "BLANK1" if icon != "NONE" else "NONE")
 
 
-def draw_progress(layout: Any, context: bpy.types.Context) -> None:
-    """The running task's bar with Cancel, what waits, or why the last one failed."""
+def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]) -> None:
+    """The bar and Cancel of the running task, or why the last one failed, if it is of `operators`.
+
+    The panel with the button that started the work is where its fate is looked for.
+    """
+    names = [operator.__name__ for operator in operators]
     if jobs.queue:
         task = jobs.queue[0]
+        if task.operator not in names:
+            return
         row = layout.row(align=True)
         progress = task.progress
         row.progress(
@@ -47,8 +53,9 @@ def draw_progress(layout: Any, context: bpy.types.Context) -> None:
         if len(jobs.queue) > 1:
             layout.label(text=f"{len(jobs.queue) - 1} more waiting")
     else:
-        error = jobs.last_error()
-        if error is not None:
+        failed = jobs.last_failed()
+        if failed is not None and failed.error is not None and failed.operator in names:
+            error = failed.error
             box = layout.box()
             box.alert = True
             draw_text(box, context, error.message, "ERROR")
@@ -68,6 +75,7 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
                 layout, context, "Blender's online access is off: only a wheelhouse can be used."
             )
         layout.operator(XRAY_OT_runtime_install.bl_idname, icon="IMPORT")
+        draw_progress(layout, context, XRAY_OT_runtime_install)
         return
     running = service.is_running()
     if not running:
@@ -82,6 +90,7 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
         layout.label(text=f"{status.device_name or status.device}: {gigabytes:.1f} GB in use")
     if client is not None and client.error is not None:
         draw_text(layout, context, str(client.error), "ERROR")
+    draw_progress(layout, context, XRAY_OT_runtime_install, XRAY_OT_runtime_start)
     row = layout.row(align=True)
     if running:
         row.operator(XRAY_OT_runtime_stop.bl_idname, text="Stop", icon="QUIT")
