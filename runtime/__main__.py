@@ -10,7 +10,6 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +26,7 @@ DONE, ITEMS_FAILED, USAGE, FAILED, CANCELLED = 0, 1, 2, 3, 130
 
 # Errors that are the input's fault, and those that are the command's; all others are ours.
 ITEM_ERRORS = ("unreadable_image", "no_cutout", "no_object")
-USAGE_ERRORS = ("bad_settings", "bad_config", "no_data", "unknown_generator")
+USAGE_ERRORS = ("bad_settings", "bad_config", "unknown_generator")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,8 +76,6 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     _add_settings(train, ("device",))
 
-    train.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-
     evaluate = commands.add_parser("evaluate", help="measure a generator on known meshes")
     evaluate.add_argument("--data", required=True, metavar="DIR", help="the meshes")
     evaluate.add_argument("--out", required=True, metavar="DIR", help="table, figures, pictures")
@@ -90,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="training meshes, for the baseline that retrieves the nearest of them",
     )
-    _add_settings(evaluate, skip=("remove_background",))
+    _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "device"))
     return parser
 
 
@@ -118,31 +115,19 @@ def _add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "generate":
         return _generate(arguments)
-    if arguments.command == "train":
-        return _train(arguments)
+    told: list[str] = []
     with redirect_stdout(sys.stderr):
-        from . import evaluation
+        # Imported when they are asked for: torch takes seconds.
+        if arguments.command == "train":
+            from . import training
 
-        tables: list[str] = []
-        code = evaluation.main(arguments, tables.append, _Reporter())
-    sys.stdout.writelines(f"{table}\n" for table in tables)
+            code = training.main(arguments, told.append, _Reporter())
+        else:
+            from . import evaluation
+
+            code = evaluation.main(arguments, told.append, _Reporter())
+    sys.stdout.writelines(f"{line}\n" for line in told)
     return code
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    from .xray.generator import choose_device
-    from .xray.training import TrainingConfig, train
-
-    train(
-        TrainingConfig.read(Path(arguments.config)),
-        Path(arguments.data),
-        Path(arguments.out),
-        minutes=arguments.minutes,
-        resume=arguments.resume,
-        device=choose_device(arguments.device),
-        progress=_Reporter(),
-    )
-    return DONE
 
 
 def _generate(arguments: argparse.Namespace) -> int:
