@@ -1,6 +1,6 @@
 """How near a generator's meshes come to the truth, beside three baselines, in one table.
 
-python -m runtime evaluate --data DIR --generator NAME --out DIR [--seed N]
+python -m runtime evaluate --data DIR --generator NAME --out DIR [--gallery DIR] [--seed N]
 
 Every mesh of DIR is placed in the canonical frame (`xray_addon.canonical`) seen from fixed random
 sides, lit by the built-in shader at 512 px, and given to the generator as an image that passes the

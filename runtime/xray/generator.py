@@ -35,9 +35,10 @@ class XRayGenerator:
 
     name = "xray"
 
-    def __init__(self, model: XRayPredictor, device: str) -> None:
+    def __init__(self, model: XRayPredictor, device: str, *, can_sample: bool) -> None:
         self.model = model
         self.device = device
+        self.can_sample = can_sample
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> XRayGenerator:
@@ -49,7 +50,8 @@ class XRayGenerator:
         torch.set_flush_denormal(True)
         device = choose_device(device)
         path = Path(checkpoint) if checkpoint else DEFAULT_WEIGHTS
-        return cls(load_weights(path, device), device)
+        model, record = load_weights(path, device)
+        return cls(model, device, can_sample=record.get("denoise_share", 0) > 0)
 
     def generate(
         self,
@@ -76,6 +78,12 @@ class XRayGenerator:
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
         """As `generate`, from an image (256, 256, 4) that is already in the canonical frame."""
+        if settings.steps > 1 and not self.can_sample:
+            raise XRayError(
+                "bad_settings",
+                "These weights predict in one pass; they have not learned to sample.",
+                "Set steps to 1, or choose weights trained with a denoise_share above 0.",
+            )
         size = self.model.config.image_resolution
         fine = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
         premultiplied = torch.cat([fine[:, :3] * fine[:, 3:], fine[:, 3:]], dim=1)

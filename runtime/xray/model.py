@@ -56,7 +56,7 @@ class XRayPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         image_resolution: int = 128,
         fold: int = 2,
         frame_features: int = 32,
-        block_out_channels: tuple[int, ...] = (96, 128, 160, 192),
+        block_out_channels: tuple[int, ...] = (64, 128, 192, 192),
         attention_blocks: tuple[int, ...] = (2, 3),
         layers_per_block: int = 1,
     ) -> None:
@@ -67,9 +67,13 @@ class XRayPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         folded = layers * CHANNELS * fold**2
         blocks = range(len(block_out_channels))
         self.frame_in = nn.Conv2d(folded, frame_features, 1)
+        # Depth depends on where in the image a pixel is, which convolutions cannot tell.
+        axis = torch.linspace(-1, 1, resolution // fold)
+        place = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
+        self.register_buffer("place", place, persistent=False)
         self.unet = UNet2DModel(
             sample_size=resolution // fold,
-            in_channels=4 * self.image_fold**2 + frame_features,
+            in_channels=4 * self.image_fold**2 + frame_features + 2,
             out_channels=folded + 1,
             block_out_channels=tuple(block_out_channels),
             layers_per_block=layers_per_block,
@@ -97,7 +101,8 @@ class XRayPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
             time = image.new_zeros(batch)
         folded_image = functional.pixel_unshuffle(image, self.image_fold)
         folded_frames = functional.pixel_unshuffle(frames.flatten(1, 2), self.fold)
-        x = torch.cat([folded_image, self.frame_in(folded_frames)], dim=1)
+        place = self.place.expand(batch, -1, -1, -1)
+        x = torch.cat([folded_image, self.frame_in(folded_frames), place], dim=1)
         y = self.unet(x, time * 1000).sample.float()  # (B, 4 * L * 8 + 1, S / 2, S / 2)
         out = functional.pixel_shuffle(y[:, :-1], self.fold)
         return Prediction(out.unflatten(1, self.frame_shape[:2]), y[:, -1].mean(dim=(1, 2)))

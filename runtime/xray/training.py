@@ -34,7 +34,8 @@ from .weights import save_weights
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 120
-LOG_STEPS = 50
+LOG_STEPS = 100
+AVERAGE_STEPS = 4  # between two updates of the averaged weights
 
 
 @dataclass
@@ -42,25 +43,25 @@ class TrainingConfig:
     """One file a model: how it is built and trained.
 
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
-    denoise_share : part of each batch that learns to denoise, for sampling; the rest learns to
-        predict in one pass.
+    denoise_share : part of each batch that learns to denoise, which sampling needs; the rest
+        learns to predict in one pass.
     """
 
     seed: int = 0
     layers: int = 8
     resolution: int = 64
     image_resolution: int = 128
-    block_out_channels: tuple[int, ...] = (96, 128, 160, 192)
+    block_out_channels: tuple[int, ...] = (64, 128, 192, 192)
     attention_blocks: tuple[int, ...] = (2, 3)
     layers_per_block: int = 1
-    batch: int = 32
-    samples: int = 150_000
-    warmup_samples: int = 8_000
-    learning_rate: float = 6e-4
+    batch: int = 16
+    samples: int = 90_000
+    warmup_samples: int = 4_000
+    learning_rate: float = 5e-4
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
     ema: float = 0.999
-    denoise_share: float = 0.2
+    denoise_share: float = 0.0
     depth_weight: float = 4.0
     hit_weight: float = 1.0
     normal_weight: float = 0.5
@@ -133,8 +134,12 @@ class Trainer:
         self.model = config.model().to(self.device).train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            self.model.parameters(),
+            config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
+        self.steps = 0
         self.samples = 0
         self.seconds = 0.0
 
@@ -172,14 +177,20 @@ class Trainer:
         if torch.isfinite(norm):
             self.optimizer.step()
         self.samples += len(image)
-        # A short memory at first, so that the average does not remember the random start.
-        keep = min(config.ema, self.samples / (self.samples + 10 * len(image)))
-        with torch.no_grad():
-            for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                kept.lerp_(new, 1 - keep)
+        self.steps += 1
+        if self.steps % AVERAGE_STEPS == 0:
+            self._update_average()
         return {name: float(term.detach()) for name, term in terms.items()} | {
             "loss": float(total.detach())
         }
+
+    def _update_average(self) -> None:
+        # A short memory at first, so that the average does not remember the random start.
+        keep = min(self.config.ema, self.steps / (self.steps + 10)) ** AVERAGE_STEPS
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.parameters()), list(self.model.parameters()), 1 - keep
+            )
 
     def save(self, folder: Path) -> None:
         """Write checkpoint and weights, each whole or not at all."""
@@ -188,6 +199,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
             "samples": self.samples,
             "seconds": self.seconds,
         }
@@ -210,7 +222,8 @@ class Trainer:
                 f"{path} cannot be resumed ({error}).",
                 "Train without --resume, or give the configuration it was trained with.",
             ) from error
-        self.samples, self.seconds = state["samples"], state["seconds"]
+        self.steps, self.samples = state["steps"], state["samples"]
+        self.seconds = state["seconds"]
 
 
 def train(

@@ -35,8 +35,8 @@ def save_weights(path: Path, model: XRayPredictor, record: dict[str, Any]) -> No
         save_file(tensors, temporary, metadata=metadata)
 
 
-def load_weights(path: Path, device: str) -> XRayPredictor:
-    """The model in `path`, in single precision and ready to predict.
+def load_weights(path: Path, device: str) -> tuple[XRayPredictor, dict[str, Any]]:
+    """The model in `path`, in single precision and ready to predict, and its training record.
 
     Raises XRayError: `missing_weights`, `bad_weights`.
     """
@@ -53,6 +53,7 @@ def load_weights(path: Path, device: str) -> XRayPredictor:
                 raise ValueError("it was not written by X-Ray's training")
             state = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
         config = json.loads(metadata["config"])
+        record: dict[str, Any] = json.loads(metadata["training"])
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
         model = XRayPredictor(**config)
         model.load_state_dict(state, strict=True)
@@ -62,4 +63,4 @@ def load_weights(path: Path, device: str) -> XRayPredictor:
             f"{path} does not hold weights of this generator ({error}).",
             "Choose a model.safetensors that `python -m runtime train` wrote.",
         ) from error
-    return model.to(torch.device(device)).eval()  # type: ignore[no-any-return]
+    return model.to(torch.device(device)).eval(), record

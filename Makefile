@@ -1,0 +1,46 @@
+# The two commands: `make demo` runs the main job, `make test` passes the tests.
+# Each makes what it needs in .venv/ and reuses it the next time.
+
+PYTHON ?= python3.11
+BLENDER := .venv/blender
+RUNTIME := .venv/runtime
+RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
+
+.PHONY: demo test setup clean benchmark
+
+demo: setup
+	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
+
+test: setup
+	$(BLENDER)/bin/ruff check .
+	$(BLENDER)/bin/ruff format --check .
+	$(BLENDER)/bin/mypy
+	@mkdir -p build
+	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --junitxml build/blender.xml
+	$(RUNTIME_PYTHON) -m pytest tests/runtime --junitxml build/runtime.xml
+
+# cast and reconstruct against other libraries, as ratios in one run.
+benchmark: setup
+	$(BLENDER)/bin/pip install --quiet open3d
+	OMP_NUM_THREADS=1 $(BLENDER)/bin/python tests/benchmarks/cast.py
+	OMP_NUM_THREADS=1 $(BLENDER)/bin/python tests/benchmarks/reconstruct.py
+
+setup: $(BLENDER)/ready $(RUNTIME)/installed.json $(RUNTIME)/tests-ready
+
+$(BLENDER)/ready: tests/requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; say where it is with PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) tests/system.py
+	$(PYTHON) -m venv $(BLENDER)
+	$(BLENDER)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+# The same installer as the extension's "Install Runtime". Tests and demo run on the CPU.
+$(RUNTIME)/installed.json: runtime/requirements.txt | $(BLENDER)/ready
+	$(BLENDER)/bin/python -m xray_addon.environment install --folder $(RUNTIME) --device cpu
+
+$(RUNTIME)/tests-ready: $(RUNTIME)/installed.json tests/requirements.txt
+	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check $$(grep -E '^(pytest|hypothesis)==' tests/requirements.txt)
+	touch $@
+
+clean:
+	rm -rf .venv build out

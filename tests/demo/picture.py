@@ -1,0 +1,54 @@
+"""The demo's picture: reference image, predicted layers, and the mesh from its sides."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from runtime.pictures import column, depth_tile, label, layer_tile, on_background, row
+from xray_addon import XRay
+
+SIZE = 240
+
+
+def main() -> None:
+    """Compose it from files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("xray", type=Path)
+    parser.add_argument("sides", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    xray = XRay.load(arguments.xray)
+
+    def picture(path: Path) -> Image.Image:
+        return on_background(np.asarray(Image.open(path).convert("RGBA")), SIZE)
+
+    def titled(title: str, tile: Image.Image) -> Image.Image:
+        return column([label(title, SIZE, 24), tile])
+
+    layers = range(min(4, xray.shape[0]))
+    first = [titled("reference image", picture(arguments.reference))]
+    first += [
+        titled(f"mesh, side {number}", picture(path))
+        for number, path in enumerate(arguments.sides, 1)
+    ]
+    depths = [titled(f"predicted depth, layer {n + 1}", depth_tile(xray, n, SIZE)) for n in layers]
+    normals = [
+        titled(
+            f"predicted normal, layer {n + 1}", layer_tile(xray, xray.normal * 0.5 + 0.5, n, SIZE)
+        )
+        for n in layers
+    ]
+    colors = [
+        titled(f"predicted colour, layer {n + 1}", layer_tile(xray, xray.color, n, SIZE))
+        for n in layers
+    ]
+    column([row(first), row(depths), row(normals), row(colors)]).save(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

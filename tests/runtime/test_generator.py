@@ -1,0 +1,167 @@
+"""The embedded generator, with a tiny model and with the weights that ship."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import runtime
+from runtime.xray.generator import XRayGenerator, decode
+from runtime.xray.model import Prediction
+from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
+from xray_addon import GenerateSettings, XRayError
+from xray_addon.canonical import DISTANCE, FAR, NEAR
+from xray_addon.progress import Cancelled
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "tests/demo/toadstool.png"
+
+
+def ball(size: int = 64, layers: int = 4) -> tuple[Prediction, torch.Tensor]:
+    """What a perfect network says of a red ball, and its picture."""
+    frames = torch.zeros(1, layers, 8, size, size)
+    frames[:, :, 7] = -8
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(-axis, axis, indexing="ij")
+    inside = 0.64 - x**2 - y**2
+    half = 0.45 * inside.clamp(min=0).sqrt()
+    for layer, sign in ((0, -1), (1, 1)):
+        depth = DISTANCE + sign * half
+        frames[:, layer, 0] = (depth - NEAR) / (FAR - NEAR) * 2 - 1
+        normal = torch.stack([x, y, -sign * inside.clamp(min=0).sqrt()])
+        frames[:, layer, 1:4] = normal / normal.norm(dim=0).clamp(min=1e-6)
+        frames[:, layer, 4] = 1.0
+        frames[:, layer, 5:7] = -1.0
+        frames[:, layer, 7] = inside * 10
+    picture = torch.zeros(1, 4, 256, 256)
+    picture[:, :, 24:232, 24:232] = 1
+    return Prediction(frames, torch.tensor([0.3])), picture
+
+
+def test_layers_decode_to_the_object_they_describe():
+    prediction, picture = ball()
+    xray = decode(prediction, picture)
+    assert xray.shape == (4, 256, 256)
+    near, far = xray.depth[:2, 128, 128]
+    assert near == pytest.approx(DISTANCE - 0.36, abs=0.01)
+    assert far == pytest.approx(DISTANCE + 0.36, abs=0.01)
+    assert xray.hits_per_layer[2:].tolist() == [0, 0]
+    assert (np.diff(xray.depth, axis=0)[xray.hit[1:]] >= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(xray.hit_normal, axis=1), 1, atol=1e-5)
+
+
+def test_front_and_back_of_a_closed_object_share_their_outline():
+    prediction, picture = ball()
+    # A back that is seen a little less well, as networks do.
+    prediction.frames[:, 1, 7] -= 1.0
+    xray = decode(prediction, picture)
+    assert xray.hits_per_layer[0] == xray.hits_per_layer[1] > 0
+
+
+def test_a_sheet_stays_a_sheet():
+    prediction, picture = ball()
+    prediction.frames[:, 1, 7] = -8
+    hits = decode(prediction, picture).hits_per_layer
+    assert hits[0] > 0
+    assert hits[1] == 0
+
+
+def test_a_jump_in_depth_is_not_smeared():
+    prediction, picture = ball()
+    prediction.frames[:, :2, 0, :, 32:] += 0.5
+    depth = decode(prediction, picture).depth[0, 128]
+    jump = np.abs(np.diff(depth[60:196]))
+    assert (jump > 0.2).sum() == 1
+    assert jump[jump <= 0.2].max() < 0.06
+
+
+def tiny(config, tmp_path: Path, **record) -> Path:
+    torch.manual_seed(1)
+    model = config.model()
+    with torch.no_grad():  # make it sure that there is a surface
+        model.unet.conv_out.bias[:-1].view(-1, 8, 4)[:, 7] = 2.0
+    save_weights(tmp_path / "tiny.safetensors", model, asdict(config) | record)
+    return tmp_path / "tiny.safetensors"
+
+
+def test_the_whole_way_from_image_to_mesh(config, tmp_path: Path):
+    generator = runtime.load("xray", str(tiny(config, tmp_path)), "cpu")
+    seen = []
+    result = generator.generate(REFERENCE, GenerateSettings(), seen.append)
+    assert len(result.surface.faces) > 0
+    assert result.xray.shape == (4, 256, 256)
+    assert seen[0].stage == "image"
+    assert {p.stage for p in seen} == {"image", "predict", "mesh"}
+    again = generator.generate(Image.open(REFERENCE), GenerateSettings())
+    np.testing.assert_array_equal(again.surface.vertices, result.surface.vertices)
+
+
+@pytest.mark.parametrize("stage", ["image", "predict", "mesh"])
+def test_it_can_be_cancelled_at_every_stage(config, tmp_path: Path, stage: str):
+    generator = runtime.load("xray", str(tiny(config, tmp_path)), "cpu")
+
+    def stop(progress):
+        if progress.stage == stage:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        generator.generate(REFERENCE, GenerateSettings(), stop)
+
+
+def test_one_pass_weights_say_that_they_cannot_sample(config, tmp_path: Path):
+    generator = runtime.load("xray", str(tiny(config, tmp_path)), "cpu")
+    with pytest.raises(XRayError, match="one pass"):
+        generator.generate(REFERENCE, GenerateSettings(steps=4))
+    sampler = runtime.load("xray", str(tiny(config, tmp_path, denoise_share=0.5)), "cpu")
+    assert len(sampler.generate(REFERENCE, GenerateSettings(steps=3)).surface.faces)
+
+
+def test_no_surface_is_an_error_not_an_empty_mesh(config):
+    model = config.model()
+    with torch.no_grad():
+        model.unet.conv_out.weight.zero_()
+        model.unet.conv_out.bias.fill_(-5.0)
+    generator = XRayGenerator(model.eval(), "cpu", can_sample=False)
+    with pytest.raises(XRayError) as caught:
+        generator.generate(REFERENCE, GenerateSettings())
+    assert caught.value.code == "nothing_predicted"
+
+
+def test_unknown_names_and_devices_are_refused():
+    with pytest.raises(XRayError, match="Choose one of") as caught:
+        runtime.load("magic")
+    assert caught.value.code == "unknown_generator"
+    if not torch.cuda.is_available():
+        with pytest.raises(XRayError) as caught:
+            runtime.load("xray", device="cuda")
+        assert caught.value.code == "no_device"
+
+
+def test_the_weights_that_ship_make_a_closed_mesh_the_size_of_the_image():
+    assert DEFAULT_WEIGHTS.stat().st_size < 24e6
+    result = runtime.load(device="cpu").generate(REFERENCE, GenerateSettings())
+    assert result.surface.is_watertight
+    colors = result.surface.corner_colors
+    assert colors.min() >= 0
+    assert colors.max() <= 1
+    # The cap is red: seen from the front, above the middle.
+    points = result.xray.points(result.camera)
+    top = points.positions[:, 2] > 0.2
+    front = top & (points.positions[:, 1] < np.median(points.positions[:, 1]))
+    red, green, _ = np.median(points.colors[front], axis=0)
+    assert red > 2 * green
+    # The canonical camera, from somewhere between below and above.
+    assert np.linalg.norm(result.camera.position) == pytest.approx(DISTANCE)
+    assert abs(math.asin(result.camera.position[2] / DISTANCE)) < math.radians(70)
+    # The silhouette is the image's.
+    alpha = np.asarray(Image.open(REFERENCE))[..., 3] > 127
+    covered = result.xray.hit[0].mean()
+    row, column = np.nonzero(alpha)
+    box = max(np.ptp(row), np.ptp(column)) + 1
+    assert covered == pytest.approx(alpha.sum() / box**2 * 0.85**2, rel=0.1)

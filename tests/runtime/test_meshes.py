@@ -1,0 +1,75 @@
+"""Mesh files keep shape, colours and the way up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from runtime.meshes import read_mesh, write_glb
+from xray_addon import Camera, Surface, XRayError, cast
+from xray_addon.color import srgb_to_linear
+
+
+def test_a_glb_round_trips_with_smooth_colours(tmp_path: Path):
+    mesh = trimesh.creation.icosphere(2)
+    colors = (mesh.vertices * 0.5 + 0.5)[mesh.faces]
+    surface = Surface(mesh.vertices * (1, 2, 3), mesh.faces, corner_colors=colors)
+    write_glb(tmp_path / "a.glb", surface)
+    again = read_mesh(tmp_path / "a.glb")
+    assert len(again.vertices) == len(mesh.vertices)
+    np.testing.assert_allclose(again.bounds, surface.bounds, atol=1e-6)
+    order = np.lexsort(surface.vertices[surface.faces[:, 0]].round(4).T)
+    other = np.lexsort(again.vertices[again.faces[:, 0]].round(4).T)
+    np.testing.assert_allclose(
+        srgb_to_linear(again.corner_colors[other, 0]),
+        srgb_to_linear(colors[order, 0]),
+        atol=0.51 / 255,
+    )
+    assert again.is_watertight == surface.is_watertight
+
+
+def test_files_are_y_up(tmp_path: Path):
+    trimesh.creation.box((1, 5, 2)).export(tmp_path / "tall.glb")
+    low, high = read_mesh(tmp_path / "tall.glb").bounds
+    np.testing.assert_allclose(high - low, (1, 2, 5), atol=1e-6)
+
+
+def test_textures_and_base_colours_keep_their_srgb_values(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(pixels))
+    quad = trimesh.Trimesh(
+        [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False
+    )
+    quad.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [1, 1], [0, 1]], material=material)
+    quad.export(tmp_path / "textured.glb")
+    surface = read_mesh(tmp_path / "textured.glb")
+    camera = Camera.look_at((0, -1, 0), fov_x=np.pi / 2, width=4, height=4)
+    np.testing.assert_allclose(cast(surface, camera, 1).color[0], pixels / 255, atol=1e-6)
+    plain = trimesh.visual.material.PBRMaterial(baseColorFactor=[1.0, 0.2140, 0.0, 1.0])
+    quad.visual = trimesh.visual.TextureVisuals(uv=None, material=plain)
+    quad.export(tmp_path / "plain.glb")
+    color = cast(read_mesh(tmp_path / "plain.glb"), camera, 1).hit_color[0]
+    # trimesh keeps factors as bytes.
+    np.testing.assert_allclose(color, (1.0, 0.5, 0.0), atol=4e-3)
+
+
+def test_files_without_a_mesh_are_refused(tmp_path: Path):
+    (tmp_path / "bad.glb").write_bytes(b"not a mesh")
+    for path in (tmp_path / "bad.glb", tmp_path / "none.glb"):
+        with pytest.raises(XRayError) as caught:
+            read_mesh(path)
+        assert caught.value.code == "unreadable_mesh"
+
+
+@pytest.mark.parametrize("name", ["nested.glb", "cubevc.glb", "boolean.glb"])
+def test_odd_files_give_a_mesh(assets: Path, name: str):
+    assert len(read_mesh(assets / "torture/trimesh" / name).faces)
+
+
+def test_a_file_of_empty_nodes_is_refused(assets: Path):
+    with pytest.raises(XRayError, match="no triangles"):
+        read_mesh(assets / "torture/trimesh/empty_nodes.glb")

@@ -1,0 +1,240 @@
+"""Training data, the model, its training and its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.xray.data import CastDataset, MeshCache, list_meshes, to_frames
+from runtime.xray.model import Prediction, image_to_input, sample
+from runtime.xray.training import Trainer, TrainingConfig, losses, train
+from runtime.xray.weights import load_weights, save_weights
+from xray_addon import XRayError
+from xray_addon.progress import Cancelled
+from xray_addon.published import frames_to_xray
+
+
+def dataset(meshes: Path, seed: int = 0, first_sample: int = 0) -> CastDataset:
+    return CastDataset(
+        list_meshes(meshes),
+        seed=seed,
+        layers=4,
+        resolution=16,
+        image_resolution=32,
+        first_sample=first_sample,
+    )
+
+
+def take(source, count: int) -> list[dict[str, torch.Tensor]]:
+    samples = iter(source)
+    return [next(samples) for _ in range(count)]
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_samples_depend_on_seed_and_number_alone(meshes: Path):
+    first, again = take(dataset(meshes), 6), take(dataset(meshes), 6)
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    resumed = take(dataset(meshes, first_sample=4), 2)
+    assert all(same(a, b) for a, b in zip(first[4:], resumed, strict=True))
+    assert not same(first[0], take(dataset(meshes, seed=1), 1)[0])
+
+
+def test_image_and_frames_show_the_same_object(meshes: Path):
+    for item in take(dataset(meshes), 8):
+        alpha = torch.nn.functional.avg_pool2d(item["image"][3:], 2)[0]
+        hit = item["frames"][0, 7] > 0
+        assert ((alpha > 0.5) == hit).float().mean() > 0.9
+        assert item["image"].min() >= 0
+        assert item["image"].max() <= 1
+
+
+def test_the_second_of_a_pair_is_the_mirror_of_the_first(meshes: Path):
+    left, right = take(dataset(meshes), 2)
+    mirrored = right["frames"].flip(-1)
+    assert torch.equal(mirrored[:, 0], left["frames"][:, 0])
+    assert torch.equal(mirrored[:, 1], -left["frames"][:, 1])
+    assert torch.equal(mirrored[:, 4:], left["frames"][:, 4:])
+    alpha = left["image"][3], right["image"][3].flip(-1)
+    assert (alpha[0] - alpha[1]).abs().max() < 1
+
+
+def test_frames_decode_to_the_xray_they_were_made_from(meshes: Path):
+    from xray_addon.canonical import FAR, NEAR, canonical_camera, place
+    from xray_addon.casting import cast
+
+    surface = MeshCache(list_meshes(meshes)).surface(0)
+    matrix, _ = place(surface, 0.3, 0.2)
+    xray = cast(surface.transformed(matrix), canonical_camera(16, 0.2), 4)
+    again = frames_to_xray(to_frames(xray), near=NEAR, far=FAR, use_hit=True)
+    np.testing.assert_array_equal(again.index, xray.index)
+    np.testing.assert_allclose(again.hit_depth, xray.hit_depth, atol=1e-6)
+    np.testing.assert_allclose(again.hit_normal, xray.hit_normal, atol=1e-6)
+    np.testing.assert_allclose(again.hit_color, xray.hit_color, atol=1e-6)
+
+
+def test_copies_of_one_object_count_as_one(tmp_path: Path, meshes: Path):
+    rows = ["path,pack,geom_group,split"]
+    for number in range(9):
+        target = tmp_path / "pack" / f"copy{number}.glb"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((meshes / "ball.glb").read_bytes())
+        rows.append(f"pack/copy{number}.glb,pack,same,train")
+    (tmp_path / "pack/ring.glb").write_bytes((meshes / "ring.glb").read_bytes())
+    rows.append("pack/ring.glb,pack,other,train")
+    rows.append("pack/missing.glb,pack,third,val")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    files = list_meshes(tmp_path / "pack", split="train")
+    assert len(files) == 10
+    cache = MeshCache(files)
+    random = np.random.default_rng(0)
+    rings = sum(len(cache.draw(random).faces) == 16 * 8 * 2 for _ in range(400))
+    assert 160 < rings < 240
+    with pytest.raises(XRayError) as caught:
+        list_meshes(tmp_path, split="train", exclude=("pack",))
+    assert caught.value.code == "no_data"
+
+
+def test_losses_are_zero_for_the_truth_and_grow_with_each_error(meshes: Path):
+    item = take(dataset(meshes), 1)[0]
+    frames, elevation = item["frames"][None], item["elevation"][None]
+    truth = frames.clone()
+    truth[:, :, 7] *= 50  # logits
+    exact = losses(Prediction(truth, elevation), frames, elevation)
+    assert all(float(term) < 1e-6 for term in exact.values())
+    for channel, name in ((0, "depth"), (2, "normal"), (5, "color"), (7, "hit")):
+        wrong = truth.clone()
+        wrong[:, :, channel] = -wrong[:, :, channel] + 0.1
+        terms = losses(Prediction(wrong, elevation), frames, elevation)
+        assert [key for key, term in terms.items() if float(term) > 1e-3] == [name]
+    # Where there is no hit, nothing but the hit channel counts.
+    free = torch.where(
+        frames[:, :, 7:] > 0, truth, truth + torch.tensor([9.0] * 7 + [0])[:, None, None]
+    )
+    assert all(
+        float(t) < 1e-6 for t in losses(Prediction(free, elevation), frames, elevation).values()
+    )
+
+
+def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
+    trainer = Trainer(config, "cpu")
+    samples = take(dataset(meshes), 4)
+    batch = {name: torch.stack([item[name] for item in samples]) for name in samples[0]}
+    first = trainer.step(batch)
+    for _ in range(40):
+        last = trainer.step(batch)
+    assert last["loss"] < 0.6 * first["loss"]
+
+
+def test_a_killed_run_resumes_where_it_was(config: TrainingConfig, meshes: Path, tmp_path: Path):
+    whole = train(config, meshes, tmp_path / "whole")
+    steps = 0
+    real = Trainer.step
+
+    def step(self, batch):
+        nonlocal steps
+        steps += 1
+        if steps > 5:
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, meshes, tmp_path / "cut")
+    resumed = train(config, meshes, tmp_path / "cut", resume=True)
+    assert resumed.samples == whole.samples == 40
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_path, monkeypatch):
+    monkeypatch.setattr("runtime.xray.training.LOG_STEPS", 1)
+
+    def stop(_progress):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train(config, meshes, tmp_path, progress=stop)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint.pt",
+        "metrics.jsonl",
+        "model.safetensors",
+    ]
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["samples"] == 4
+    assert {"loss", "depth", "hit", "rate"} <= line.keys()
+
+
+def test_minutes_end_a_run_early(config, meshes, tmp_path):
+    assert train(config, meshes, tmp_path, minutes=0.0).samples == config.batch
+
+
+def test_resuming_nothing_or_another_model_is_an_error(config, meshes, tmp_path):
+    with pytest.raises(XRayError) as caught:
+        train(config, meshes, tmp_path / "none", resume=True)
+    assert caught.value.code == "bad_checkpoint"
+    train(replace(config, samples=4), meshes, tmp_path / "small")
+    other = replace(config, block_out_channels=(32, 64))
+    with pytest.raises(XRayError) as caught:
+        train(other, meshes, tmp_path / "small", resume=True)
+    assert caught.value.code == "bad_checkpoint"
+
+
+def test_configurations_are_checked(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(asdict(TrainingConfig(batch=3))))
+    assert TrainingConfig.read(path).batch == 3
+    for content in ("", "[1]", '{"bach": 4}'):
+        path.write_text(content)
+        with pytest.raises(XRayError) as caught:
+            TrainingConfig.read(path)
+        assert caught.value.code == "bad_config"
+
+
+def test_weights_come_back_in_half_precision_with_their_record(config, tmp_path):
+    model = config.model().eval()
+    save_weights(tmp_path / "w.safetensors", model, {"samples": 7, "denoise_share": 0.0})
+    again, record = load_weights(tmp_path / "w.safetensors", "cpu")
+    assert record["samples"] == 7
+    image = torch.rand(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        a, b = model(image_to_input(image)), again(image_to_input(image))
+    torch.testing.assert_close(a.frames, b.frames, rtol=0, atol=0.02)
+
+
+def test_files_that_are_no_weights_are_refused(config, tmp_path):
+    from safetensors.torch import save_file
+
+    save_weights(tmp_path / "w.safetensors", config.model(), {})
+    content = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[:-100])
+    (tmp_path / "text.safetensors").write_text("hello")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for name in ("cut", "text", "other"):
+        with pytest.raises(XRayError) as caught:
+            load_weights(tmp_path / f"{name}.safetensors", "cpu")
+        assert caught.value.code == "bad_weights"
+    with pytest.raises(XRayError) as caught:
+        load_weights(tmp_path / "none.safetensors", "cpu")
+    assert caught.value.code == "missing_weights"
+
+
+def test_sampling_is_reproducible_and_seeds_differ(config):
+    torch.manual_seed(0)
+    model = config.model().eval()
+    image = image_to_input(torch.rand(1, 4, 32, 32))
+
+    def run(seed: int, steps: int) -> torch.Tensor:
+        return sample(model, image, steps, torch.Generator().manual_seed(seed)).frames
+
+    assert torch.equal(run(0, 4), run(0, 4))
+    assert not torch.equal(run(0, 4), run(1, 4))
+    assert torch.equal(run(0, 1), run(1, 1))
