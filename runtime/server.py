@@ -116,6 +116,7 @@ class Server:
         self._busy = False
         self._loaded: _Loaded | None = None
         self._versions = _versions()
+        self._parent = os.getppid()  # before anything is answered: it may die right after
 
     def run(self) -> None:
         """Generate on this thread until the end."""
@@ -154,8 +155,7 @@ class Server:
     def _watch_parent(self) -> None:
         # The end of the input tells the same, unless another child of the parent holds the pipe
         # open. (On Windows getppid never changes, and no other child does.)
-        parent = os.getppid()
-        while os.getppid() == parent:
+        while os.getppid() == self._parent:
             time.sleep(PARENT_INTERVAL)
         self._end("the parent process is gone")
 

@@ -239,11 +239,13 @@ def test_it_ends_with_its_parent_though_another_child_holds_the_pipe() -> None:
         assert parent.stdout is not None
         server, sleeper = map(int, parent.stdout.readline().split())
         parent.kill()
-    end = time.monotonic() + 30
-    while not is_gone(server):
-        assert time.monotonic() < end, "the server outlives its parent"
-        time.sleep(0.05)
-    os.kill(sleeper, signal.SIGKILL)
+    try:
+        end = time.monotonic() + 30
+        while not is_gone(server):
+            assert time.monotonic() < end, "the server outlives its parent"
+            time.sleep(0.05)
+    finally:
+        os.kill(sleeper, signal.SIGKILL)
 
 
 def is_gone(pid: int) -> bool:
