@@ -201,7 +201,9 @@ def _show(task: Task | None) -> None:
     text = f"X-Ray  {describe(task)}    Esc: Cancel" if task else None
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
-        window.workspace.status_text_set(text)
+        # It acts on the context's window, and a timer's context has none after File > New.
+        with bpy.context.temp_override(window=window):
+            window.workspace.status_text_set(text)
         for area in window.screen.areas:
             if area.type in ("VIEW_3D", "PREFERENCES"):
                 area.tag_redraw()

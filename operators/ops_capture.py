@@ -88,9 +88,9 @@ def summarize(report: CaptureReport) -> tuple[str, str]:
     views = sum(item.views for item in report.captured)
     hits = sum(item.hits for item in report.captured)
     dropped = sum(item.dropped for item in report.captured)
-    text = (
-        f"Captured {len(report.captured)} objects, {views} views, {hits:,} hits to {report.folder}"
-    )
+    count = len(report.captured)
+    objects = "1 object" if count == 1 else f"{count} objects"
+    text = f"Captured {objects} ({views} views, {hits:,} hits) to {report.folder}"
     if report.failed:
         uid, error = report.failed[0]
         return "WARNING", f"{text}. {len(report.failed)} failed; {uid}: {error}"

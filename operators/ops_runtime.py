@@ -24,8 +24,7 @@ class XRAY_OT_runtime_install(TaskOperator):
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         """Without online access only a wheelhouse helps."""
-        arguments = service.install_arguments(bpy.app.online_access)
-        if not arguments["online"] and not arguments["wheelhouse"]:
+        if not cls.possible():
             cls.poll_message_set(
                 "Allow Online Access in Preferences > System, or name a wheelhouse folder in "
                 "the extension's preferences"
@@ -35,6 +34,12 @@ class XRAY_OT_runtime_install(TaskOperator):
             cls.poll_message_set("Wait for the work that runs")
             return False
         return True
+
+    @classmethod
+    def possible(cls) -> bool:
+        """Whether there is anything to install from."""
+        arguments = service.install_arguments(bpy.app.online_access)
+        return bool(arguments["online"] or arguments["wheelhouse"])
 
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Install into the preferences' folder."""

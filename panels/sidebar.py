@@ -118,7 +118,6 @@ class XRAY_PT_layers(SidebarPanel):
     """The layers of the active object."""
 
     bl_label = "Layers"
-    bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

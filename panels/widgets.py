@@ -20,6 +20,11 @@ from ..operators.ops_runtime import (
 # Pixels a character takes at the usual size, for wrapping.
 CHARACTER_WIDTH = 6.5
 
+ONLINE_ACCESS_OFF = (
+    "Blender's online access is off. Allow it in Preferences > System, or name a wheelhouse "
+    "folder in the extension's preferences."
+)
+
 
 def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
     """`text` over as many lines as the region's width asks for."""
@@ -57,8 +62,9 @@ def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]
         if failed is not None and failed.error is not None and failed.operator in names:
             error = failed.error
             box = layout.box()
-            box.alert = True
-            draw_text(box, context, error.message, "ERROR")
+            message = box.column()
+            message.alert = True
+            draw_text(message, context, error.message, "ERROR")
             if error.remedy:
                 draw_text(box, context, error.remedy)
             if error.log:
@@ -70,10 +76,8 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
     client = service.current_client()
     if not service.is_available():
         layout.label(text="Not installed", icon="X")
-        if not bpy.app.online_access:
-            draw_text(
-                layout, context, "Blender's online access is off: only a wheelhouse can be used."
-            )
+        if not XRAY_OT_runtime_install.possible():
+            draw_text(layout, context, ONLINE_ACCESS_OFF)
         layout.operator(XRAY_OT_runtime_install.bl_idname, icon="IMPORT")
         draw_progress(layout, context, XRAY_OT_runtime_install)
         return
