@@ -46,8 +46,9 @@ RIM_RANGE = (0.02, 0.7)
 # few odd rays, sheets and leaves many. In a solid, where besides most even rays enter and leave
 # in turn by their normals, an even ray that cannot be has wrong normals; elsewhere it has sheets.
 SOLID_SHARE = 0.75
-# Cosine between a hit's normal and its face's below which the edge is sharp and shaded flat.
-SHARP_COSINE = 0.5
+# Cosine between a hit's normal and its face's below which the corner is shaded flat. Low: along
+# silhouettes faces are long, thin and turned, and the hits' normals shade them better.
+SHARP_COSINE = 0.2
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -116,16 +117,12 @@ class _Hits:
         pixel = pixel[order]
         depth = xray.hit_depth[order].astype(np.float64)
         rays = camera.ray_directions(pixel // width, pixel % width)
-        normals = _unit(np.nan_to_num(xray.hit_normal[order].astype(np.float64)))
+        normals = _unit(_finite(xray.hit_normal[order]))
         count = np.bincount(pixel, minlength=height * width)
         start = np.concatenate([[0], np.cumsum(count)])
 
         facing = np.einsum("ij,ij->i", normals, rays)
         entering = _consistent(facing < 0, pixel, start)
-        # A normal on the wrong side is mirrored at the image plane: least change that fits.
-        wrong = (facing < 0) != entering
-        normals[wrong] -= 2 * facing[wrong, None] * rays[wrong]
-
         winding, rest = _winding(entering, pixel, start)
         solid = rest == 0
         if xray.dropped:
@@ -139,7 +136,7 @@ class _Hits:
             depth,
             rays * depth[:, None],
             normals,
-            xray.hit_color[order].astype(np.float64),
+            _finite(xray.hit_color[order]),
             entering,
             winding + ~entering,
             solid,
@@ -315,7 +312,7 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
     found: list[list[Ints]] = [[], [], [], []]
     row = np.arange(batch)
     i, j = (a >= 0).sum(axis=1), (b >= 0).sum(axis=1)
-    while len(row):
+    for _ in range(m + n):
         todo = (i > 0) | (j > 0)
         row, i, j = row[todo], i[todo], j[todo]
         step = move[i, j, row]
@@ -396,11 +393,12 @@ def _polygons(hits: _Hits, links: _Links, points: Floats, normals: Floats) -> tu
     """Triangles (M, 3), and the (vertex, centre) pairs of the polygons that need a centre.
 
     Rims are vertices behind the hits, centres behind the rims. An edge inside a polygon must
-    not exist in another cell too: it may join two rims on different sides of the cell, or hits
-    and rims that no side of the cell holds both; any other polygon gets a centre.
+    not exist in the next cell too: it may join opposite hits, or a rim with what does not lie
+    on its side of the cell. Two rims with at most three hits between them lie on different
+    sides. Any other polygon gets a centre.
     """
     count = len(hits.pixel)
-    successor, rim, side = _successors(hits, links)
+    successor, rim = _successors(hits, links)
     faces: list[Ints] = []
     members: list[Ints] = []
     centre = len(points)
@@ -420,10 +418,9 @@ def _polygons(hits: _Hits, links: _Links, points: Floats, normals: Floats) -> tu
         turn = (last[:, None] + 1 + np.arange(length)) % length
         corner_two = np.take_along_axis(corner[two], turn, axis=1)
         over_two = np.take_along_axis(over[two], turn, axis=1)
-        side_two = np.take_along_axis(side[ring[two]], turn, axis=1)
         cut = np.argmax(over_two >= 0, axis=1)
         for at in range(length - 1):
-            pick = (cut == at) & (side_two[:, at] != side_two[:, -1])
+            pick = cut == at
             if max(at + 1, length - 1 - at) > 3 or not pick.any():
                 continue
             first, second = over_two[pick, at, None], over_two[pick, -1, None]
@@ -453,17 +450,15 @@ def _polygons(hits: _Hits, links: _Links, points: Floats, normals: Floats) -> tu
     return np.concatenate(faces), np.concatenate([empty, *members])
 
 
-def _successors(hits: _Hits, links: _Links) -> tuple[Ints, Ints, Ints]:
+def _successors(hits: _Hits, links: _Links) -> tuple[Ints, Ints]:
     """The way around each cell, for each of the 4N corners (`corner * N + hit`).
 
-    Returns the next corner or -1, the vertex of the rim in between or -1, and the cell's side
-    that is followed (0..3: left, bottom, right, top).
+    Returns the next corner or -1, and the vertex of the rim in between or -1.
     """
     count = len(hits.pixel)
     number = np.arange(count)
     successor = np.empty((4, count), dtype=np.int64)
     rim = np.empty((4, count), dtype=np.int64)
-    side = np.empty((4, count), dtype=np.int64)
     for corner in range(4):
         way = np.where(hits.entering, _WAY_ENTERING[corner], _WAY_LEAVING[corner])
         partner = links.partner[way, number]
@@ -472,8 +467,7 @@ def _successors(hits: _Hits, links: _Links) -> tuple[Ints, Ints, Ints]:
         onto = np.where(fold >= 0, corner, (corner + turn) % 4)
         successor[corner] = np.where(partner >= 0, onto * count + partner, -1)
         rim[corner] = np.where(fold >= 0, fold + count, -1)
-        side[corner] = np.where(hits.entering, corner, (corner - 1) % 4)
-    return successor.ravel(), rim.ravel(), side.ravel()
+    return successor.ravel(), rim.ravel()
 
 
 def _cycles(successor: Ints) -> list[Ints]:
@@ -532,8 +526,9 @@ def _quads(quad: Ints, points: Floats, normals: Floats) -> Ints:
 
     def misfit(a: Ints, b: Ints) -> Floats:
         between = points[b] - points[a]
-        off = np.abs(np.einsum("ij,ij->i", between, normals[a]))
-        return off + np.abs(np.einsum("ij,ij->i", between, normals[b]))
+        off: Floats = np.abs(np.einsum("ij,ij->i", between, normals[a]))
+        off += np.abs(np.einsum("ij,ij->i", between, normals[b]))
+        return off
 
     first = misfit(quad[:, 0], quad[:, 2]) <= misfit(quad[:, 1], quad[:, 3])
     split = np.where(first[:, None], [0, 1, 2, 0, 2, 3], [0, 1, 3, 1, 2, 3])
@@ -564,9 +559,14 @@ def _surface(
     )
 
 
+def _finite(values: NDArray[np.float32]) -> Floats:
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+
+
 def _unit(vectors: Floats) -> Floats:
     length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
-    return vectors / np.where(length > 0, length, 1)
+    unit: Floats = vectors / np.where(length > 0, length, 1)
+    return unit
 
 
 def _mean_by(values: Floats, owner: Ints) -> Floats:

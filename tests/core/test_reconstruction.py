@@ -214,12 +214,24 @@ def test_an_object_cut_by_the_image_border_stays_open_there():
     assert middle.max() < 0.53
 
 
-def test_hits_beyond_the_last_layer_leave_the_mesh_open():
-    shells = together(sphere(0.5), sphere(0.4).flipped(), sphere(0.3), sphere(0.2).flipped())
+def test_hits_beyond_the_last_layer_leave_the_mesh_open_without_a_skin():
+    radii = np.array([0.5, 0.4, 0.3, 0.2])
+    shells = together(
+        *(sphere(r) if k % 2 == 0 else sphere(r).flipped() for k, r in enumerate(radii))
+    )
     assert seen(shells).is_watertight
-    cut = seen(shells, layers=5)
+    cut = seen(shells, layers=6)
     assert not cut.is_watertight
-    assert (cut.edge_face_counts <= 2).all()
+    radius = np.linalg.norm(cut.vertices[cut.faces].mean(axis=1), axis=1)
+    assert np.abs(radius[:, None] - radii).min(axis=1).max() < 0.03
+
+
+def test_a_wall_thinner_than_a_pixel_gets_no_holes():
+    radius, height = np.array([0.4, 0.4, 0.39, 0.39]), np.array([-0.4, 0.4, 0.4, -0.4])
+    tube = revolve(radius, height, sides=128, closed=True)
+    mesh = seen(tube, (0.3, 0, 1.6))
+    assert mesh.is_watertight
+    assert euler(mesh) == 0
 
 
 def test_a_structure_one_pixel_wide_is_a_closed_manifold():
@@ -270,11 +282,30 @@ def test_sheets_that_face_the_same_way_are_not_taken_for_a_solid():
     assert np.ptp(mesh.vertices[mesh.faces][..., 2], axis=1).max() < 1e-6
 
 
+def test_sheets_beside_a_larger_solid_are_not_taken_for_solids():
+    leaves = together(moved(sheet(0.7), (-0.45, 0, 0)), moved(sheet(0.4), (-0.45, 0, 0.02)))
+    mesh = seen(together(moved(box(0.6, 0.8, 0.3), (0.4, 0, 0)), leaves), (0, 0.1, 1.8))
+    corners = mesh.vertices[mesh.faces]
+    on_leaves = corners[corners[..., 0].max(axis=1) < 0]
+    assert len(on_leaves) > 1000
+    assert np.ptp(on_leaves[..., 2], axis=1).max() < 1e-6
+
+
+def test_the_order_of_the_layers_does_not_matter():
+    camera = Camera.look_at(OBLIQUE, width=64, height=64)
+    true = cast(torus(), camera, 8)
+    back_to_front = XRay(true.depth[::-1], true.normal[::-1], true.color[::-1])
+    mesh = reconstruct(back_to_front, camera)
+    assert mesh.is_watertight
+    np.testing.assert_array_equal(mesh.faces, reconstruct(true, camera).faces)
+
+
 def test_missing_and_zero_normals_do_no_harm():
     camera = Camera.look_at(OBLIQUE, width=32, height=32)
     true = cast(sphere(), camera, 4)
     for value in (0.0, math.nan):
         mesh = reconstruct(XRay(true.depth, np.full_like(true.normal, value), true.color), camera)
+        assert len(mesh.faces) > 100
         assert np.isfinite(mesh.vertices).all()
         assert np.isfinite(mesh.corner_normals).all()
 
