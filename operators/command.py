@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="answer with JSON")
+    parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 
 
 def _add_settings(
@@ -132,7 +132,9 @@ def _add_settings(
             default=item.default,
             choices=choices,
             metavar=None if choices else item.name[0].upper(),
-            help=f"{item.metadata['help']} (default: {item.default or 'none'})".replace("%", "%%"),
+            help=f"{item.metadata['help']} (default: {'none' if item.default == '' else item.default})".replace(
+                "%", "%%"
+            ),
         )
 
 

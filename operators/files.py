@@ -85,10 +85,14 @@ def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
             if path.suffix.lower() == ".blend":
                 bpy.ops.wm.save_as_mainfile(filepath=str(temporary), copy=True, compress=True)
             else:
+                bpy.context.view_layer.update()  # else it may lack what was just linked
                 for obj in bpy.context.view_layer.objects:
                     obj.select_set(obj in objects)
                 bpy.ops.export_scene.gltf(
-                    filepath=str(temporary), export_format="GLB", use_selection=True
+                    filepath=str(temporary),
+                    export_format="GLB",
+                    use_selection=True,
+                    use_mesh_vertices=True,  # points
                 )
     except (OSError, RuntimeError) as error:
         raise XRayError(

@@ -187,18 +187,16 @@ def _push_undo(message: str) -> None:
             bpy.ops.ed.undo_push(message=message)
 
 
-def describe(task: Task) -> str:
-    """One line for people, e.g. "Generate: sampling 3/25"."""
-    progress = task.progress
+def describe(progress: Progress) -> str:
+    """One line for people, e.g. "Sampling 3/25"."""
     text = progress.message or progress.stage
-    if progress.of:
-        text = f"{text} {progress.step}/{progress.of}"
-    return f"{task.label}: {text}"
+    text = text[:1].upper() + text[1:]
+    return f"{text} {progress.step}/{progress.of}" if progress.of else text
 
 
 def _show(task: Task | None) -> None:
     """Put the progress into the status bar and redraw the sidebars."""
-    text = f"X-Ray  {describe(task)}    Esc: Cancel" if task else None
+    text = f"{task.label}: {describe(task.progress)}    Esc: Cancel" if task else None
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         # It acts on the context's window, and a timer's context has none after File > New.

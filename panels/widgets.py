@@ -52,7 +52,7 @@ def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]
         row.progress(
             factor=progress.fraction,
             type="BAR" if progress.of else "RING",
-            text="Cancelling" if task.cancelling else jobs.describe(task),
+            text="Cancelling" if task.cancelling else jobs.describe(task.progress),
         )
         row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL")
         if len(jobs.queue) > 1:

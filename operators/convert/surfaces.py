@@ -54,10 +54,10 @@ def surface_from_objects(
         if surface is not None:
             parts.append(surface.transformed(np.array(instance.matrix_world)))
     if not parts:
-        names = ", ".join(sorted(wanted)) or "The selection"
+        names = ", ".join(sorted(wanted)[:3]) + (", ..." if len(wanted) > 3 else "")
         raise XRayError(
             "no_faces",
-            f"{names} has no faces to capture.",
+            f"There are no faces to capture in {names or 'the file'}.",
             "Select a visible object with faces.",
         )
     return _joined(parts, reader)

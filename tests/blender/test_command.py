@@ -190,14 +190,23 @@ def test_ctrl_c(answer, fake_runtime, tmp_path):
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize("suffix", [".blend", ".glb"])
 @pytest.mark.parametrize("form", ["mesh", "points", "layers"])
-def test_import(answer, meshes, main, tmp_path, form):
+def test_import(answer, meshes, main, tmp_path, form, suffix):
     assert main(["capture", str(meshes / "obj.obj"), str(tmp_path / "out"), *SIZES]) == 0
     file = tmp_path / "out/xrays/obj/000.npz"
-    out = tmp_path / f"{form}.blend"
+    out = tmp_path / f"{form}{suffix}"
     code, result = answer("import", file, "--as", form, "--out", out)
     assert (code, result["objects"]) == (0, 2 if form == "layers" else 1)
-    assert out.exists()
+    if suffix == ".blend":
+        bpy.ops.wm.open_mainfile(filepath=str(out))
+    else:
+        bpy.ops.wm.read_homefile(use_empty=True)
+        bpy.ops.import_scene.gltf(filepath=str(out))
+    found = [obj for obj in bpy.data.objects if obj.type == "MESH"]
+    assert len(found) == result["objects"]
+    assert all(len(obj.data.vertices) > 100 for obj in found)
+    assert bool(found[0].data.polygons) == (form == "mesh")
 
 
 def test_importing_a_file_that_is_none(answer, xray, tmp_path):

@@ -163,7 +163,6 @@ def test_ctrl_c_cancels_a_script(jobs, progress):
     timer.join()
 
 
-def test_a_line_for_the_status_bar(jobs, progress, count_to):
-    task = jobs.Task("Generate", count_to(1))
-    task.progress = progress.Progress("sample", 3, 25, "sampling")
-    assert jobs.describe(task) == "Generate: sampling 3/25"
+def test_a_line_for_people(jobs, progress):
+    assert jobs.describe(progress.Progress("sample", 3, 25, "sampling")) == "Sampling 3/25"
+    assert jobs.describe(progress.Progress("load")) == "Load"
