@@ -213,17 +213,19 @@ def test_a_missing_image_is_named(shared: RuntimeClient, tmp_path: Path) -> None
     assert "none.png" in str(job.error)
 
 
-@pytest.mark.parametrize("stage", ["queued", "start", "load", "generate", "sample", "save"])
+STAGES = ["queued", "start", "load", "generate", "sample", "save"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_cancel_at_every_stage(shared: RuntimeClient, image: Path, stage: str) -> None:
     client = shared
     assert_generates(client, image)
     if stage == "queued":
         client.submit(image, settings(steps=10))
-    slow_to_load = replace(settings(steps=30), checkpoint=stage)
+    slow_to_load = replace(settings(steps=5 if stage == "save" else 200), checkpoint=stage)
     job = client.submit(image, slow_to_load)
-    end = time.monotonic() + 10
-    while job.progress.stage != stage and not job.finished and time.monotonic() < end:
-        client.poll()
+    reached = STAGES[STAGES.index(stage) :]  # a busy machine may show a short stage too late
+    poll_until(client, lambda: job.progress.stage in reached or job.finished)
     client.cancel(job)
     client.cancel(job)
     finish(client, job)
