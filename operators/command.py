@@ -125,6 +125,7 @@ def _add_settings(
     for item in fields(cls):  # type: ignore[arg-type]
         if item.name in skip:
             continue
+        default = "none" if item.default == "" else item.default
         choices = GENERATORS if item.name == "generator" else item.metadata.get("choices")
         parser.add_argument(
             f"--{item.name.replace('_', '-')}",
@@ -132,8 +133,7 @@ def _add_settings(
             default=item.default,
             choices=choices,
             metavar=None if choices else item.name[0].upper(),
-            help=f"{item.metadata['help']} (default: {'none' if item.default == '' else item.default})".replace(
-                "%", "%%"
+            help=f"{item.metadata['help']} (default: {default})".replace("%", "%%"),
             ),
         )
 

@@ -464,9 +464,9 @@ def test_a_size_scales_the_longer_side(convert):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda data, render: setattr(data, "type", "ORTHO"), "orthographic"),
-        (lambda data, render: setattr(data, "type", "PANO"), "panoramic"),
-        (lambda data, render: setattr(render, "pixel_aspect_x", 2.0), "not square"),
+        (lambda data, _: setattr(data, "type", "ORTHO"), "orthographic"),
+        (lambda data, _: setattr(data, "type", "PANO"), "panoramic"),
+        (lambda _, render: setattr(render, "pixel_aspect_x", 2.0), "not square"),
     ],
 )
 def test_other_cameras_are_refused(convert, part, change, reason):
