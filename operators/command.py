@@ -134,7 +134,6 @@ def _add_settings(
             choices=choices,
             metavar=None if choices else item.name[0].upper(),
             help=f"{item.metadata['help']} (default: {default})".replace("%", "%%"),
-            ),
         )
 
 
