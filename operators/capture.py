@@ -182,7 +182,7 @@ def unique_uids(names: Iterable[str]) -> list[str]:
     return uids
 
 
-class _publishing:  # noqa: N801 - used like a function
+class _publishing:
     """A temporary folder with xrays/ and images/ that takes its place as `uid` at the end.
 
     `xrays/<uid>` is there only while `images/<uid>` is there and belongs to it.

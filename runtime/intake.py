@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
-from scipy import ndimage  # type: ignore[import-untyped]
+from scipy import ndimage
 
 from xray_addon.color import srgb_to_linear
 from xray_addon.errors import XRayError

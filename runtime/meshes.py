@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
     Raises XRayError `unreadable_mesh` for files that cannot be read or hold no triangles.
     """
     try:
-        scene = trimesh.load_scene(path)
+        scene = trimesh.load_scene(Path(path))
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh)]
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise XRayError(
@@ -79,7 +80,7 @@ def write_glb(path: str | PathLike[str], surface: Surface) -> None:
         vertex_colors=vertices[:, -4:].astype(np.uint8),
         process=False,
     )
-    payload = mesh.export(file_type="glb", include_normals=normals is not None)
+    payload: Any = mesh.export(file_type="glb", include_normals=normals is not None)
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
 

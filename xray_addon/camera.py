@@ -64,19 +64,19 @@ class Camera:
 
         Where the view runs along `up`, +y (or +x) of the world takes its place.
         """
-        eye = np.asarray(eye, dtype=np.float64)
-        backward = eye - np.asarray(target, dtype=np.float64)
+        position = np.asarray(eye, dtype=np.float64)
+        backward: NDArray[np.float64] = position - np.asarray(target, dtype=np.float64)
         length = np.linalg.norm(backward)
         if not length > 0:
             raise ValueError("eye and target are the same point")
         backward = backward / length
         for candidate in (up, (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)):
-            right = np.cross(np.asarray(candidate, dtype=np.float64), backward)
+            right: NDArray[np.float64] = np.cross(np.asarray(candidate, dtype=np.float64), backward)
             if np.linalg.norm(right) > 1e-9:
                 break
         right = right / np.linalg.norm(right)
         matrix = np.eye(4)
-        matrix[:3] = np.stack([right, np.cross(backward, right), backward, eye], axis=1)
+        matrix[:3] = np.stack([right, np.cross(backward, right), backward, position], axis=1)
         return cls(width, height, fov_x, matrix)
 
     @property
@@ -100,7 +100,8 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """The same view with other pixels; width and height must keep the aspect ratio."""
-        assert self.cx is not None and self.cy is not None
+        assert self.cx is not None
+        assert self.cy is not None
         scale = width / self.width
         return Camera(
             width,
@@ -114,7 +115,8 @@ class Camera:
 
     def ray_directions(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[np.float64]:
         """Unit ray directions (N, 3) in camera space through the given pixels."""
-        assert self.cx is not None and self.cy is not None
+        assert self.cx is not None
+        assert self.cy is not None
         direction = np.empty((*np.shape(rows), 3))
         direction[..., 0] = (cols + (self.pixel_offset - self.cx)) / self.focal
         direction[..., 1] = (rows + (self.pixel_offset - self.cy)) / -self.focal

@@ -103,8 +103,8 @@ def _cover(vertices: Floats, faces: Ints, valid: Ints, camera: Camera) -> tuple[
         x = camera.focal * vertices[:, 0] / ahead + (camera.cx - camera.pixel_offset)
         y = -camera.focal * vertices[:, 1] / ahead + (camera.cy - camera.pixel_offset)
         regular = (ahead > near) & (np.abs(x) < GUARD_PIXELS) & (np.abs(y) < GUARD_PIXELS)
-    x = np.rint(np.where(regular, x, 0.0) * SNAP).astype(np.int64)
-    y = np.rint(np.where(regular, y, 0.0) * SNAP).astype(np.int64)
+    snapped_x = np.rint(np.where(regular, x, 0.0) * SNAP).astype(np.int64)
+    snapped_y = np.rint(np.where(regular, y, 0.0) * SNAP).astype(np.int64)
 
     corners = faces[valid].T  # (3, F): short axes are slow to reduce over
     if regular.all():
@@ -113,12 +113,13 @@ def _cover(vertices: Floats, faces: Ints, valid: Ints, camera: Camera) -> tuple[
         whole = regular[corners].all(axis=0)
         odd = valid[~whole & (ahead[corners] > near).any(axis=0)]
         face, corners = valid[whole], corners[:, whole]
-    x, y = x[corners], y[corners]
+    corner_x, corner_y = snapped_x[corners], snapped_y[corners]
     if not regular.all() and len(odd):
         odd, odd_x, odd_y = _clip(vertices, faces, odd, near, camera)
         face = np.concatenate([face, odd])
-        x, y = np.concatenate([x, odd_x], axis=1), np.concatenate([y, odd_y], axis=1)
-    seen, triangle, pixel = _scan(x, y, camera.width, camera.height)
+        corner_x = np.concatenate([corner_x, odd_x], axis=1)
+        corner_y = np.concatenate([corner_y, odd_y], axis=1)
+    seen, triangle, pixel = _scan(corner_x, corner_y, camera.width, camera.height)
     return face[seen], triangle, pixel
 
 

@@ -63,7 +63,7 @@ class Generated:
                 "xray.dropped": np.array(self.xray.dropped),
             }
         with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, **arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Generated:

@@ -13,17 +13,17 @@ def nearest_distances(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
     Exact, by blocks of all pairs. Raises ValueError for empty or non-finite points.
     """
-    a, b = _points("a", a), _points("b", b)
-    centre = b.mean(axis=0)
-    a, b = a - centre, b - centre
-    b_squared = np.einsum("ij,ij->i", b, b)
-    nearest = np.empty(len(a), dtype=np.intp)
-    step = max(1, _BLOCK // len(b))
-    for start in range(0, len(a), step):
-        block = b_squared - 2 * (a[start : start + step] @ b.T)
+    points, others = _points("a", a), _points("b", b)
+    centre = others.mean(axis=0)
+    points, others = points - centre, others - centre
+    squared = np.einsum("ij,ij->i", others, others)
+    nearest = np.empty(len(points), dtype=np.intp)
+    step = max(1, _BLOCK // len(others))
+    for start in range(0, len(points), step):
+        block = squared - 2 * (points[start : start + step] @ others.T)
         nearest[start : start + step] = block.argmin(axis=1)
     # The expansion above loses digits for near pairs, so the distance itself is taken directly.
-    return np.linalg.norm(a - b[nearest], axis=1)
+    return np.linalg.norm(points - others[nearest], axis=1)
 
 
 def chamfer_distance(a: ArrayLike, b: ArrayLike) -> float:

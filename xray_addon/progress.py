@@ -11,7 +11,7 @@ from .errors import XRayError
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: in `stage`, `step` of `of` are done (`of` = 0: unknown); `message` is for people."""
+    """One report: `step` of `of` (0: unknown) are done in `stage`; `message` is for people."""
 
     stage: str
     step: int = 0

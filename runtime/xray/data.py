@@ -27,8 +27,8 @@ from xray_addon.xray import XRay
 
 from ..meshes import read_mesh
 
-MIN_ELEVATION = math.radians(-20)
-MAX_ELEVATION = math.radians(60)
+MIN_ELEVATION = math.radians(0)
+MAX_ELEVATION = math.radians(45)
 TEXTURE_SIZE = 256  # a texel is below a pixel's size anyway
 
 
@@ -147,7 +147,7 @@ def to_frames(xray: XRay) -> NDArray[np.float32]:
     return np.moveaxis(frames.reshape(layers, height, width, 8), -1, 1)
 
 
-class CastDataset(IterableDataset):  # type: ignore[type-arg]
+class CastDataset(IterableDataset):
     """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
 
     Samples come in mirrored pairs (2 i, 2 i + 1) of one cast under different lights.

@@ -42,7 +42,7 @@ class Prediction:
         return torch.cat([head * (hit > 0), hit], dim=2)
 
 
-class XRayPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class XRayPredictor(ModelMixin, ConfigMixin):
     """A U-Net over folded pixels; see the module's docstring.
 
     layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
