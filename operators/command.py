@@ -22,14 +22,13 @@ import bpy
 
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings import CaptureSettings, GenerateSettings, Settings
+from ..xray_addon.settings import GENERATORS, CaptureSettings, GenerateSettings, Settings
 from . import jobs
 from .capture import CaptureReport, Item, capture_steps, unique_uids
 from .convert import camera_from_object, surface_from_objects
 from .files import check_output, empty_file, mesh_files, open_alone, save_objects
 from .generate import generate_mesh
 from .layers import FORMS, import_xray
-from .properties import GENERATORS
 
 if TYPE_CHECKING:
     from ..xray_addon.surface import Surface

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import bpy
 
-from ..xray_addon.settings import CaptureSettings, GenerateSettings, Settings
+from ..xray_addon.settings import GENERATORS, CaptureSettings, GenerateSettings, Settings
 from .registration import extension_package, register_classes, unregister_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# What the runtime's registry holds; Blender's process never imports the runtime to ask it.
-GENERATORS = ("xray",)
 
 _T = TypeVar("_T")
 

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import bpy
+
 from ..xray_addon.client import RuntimeClient
 from ..xray_addon.environment import RuntimeEnvironment
 from ..xray_addon.errors import XRayError
@@ -60,8 +62,10 @@ def client() -> RuntimeClient:
     """The client, made when it is first asked for. Raises XRayError `not_installed`."""
     global _client
     if _client is None:
+        # Whether rembg may fetch its weights; a change counts from the next start of the process.
+        online = bool(bpy.app.online_access)
         if command is not None:
-            _client = RuntimeClient(command.python, arguments=command.arguments)
+            _client = RuntimeClient(command.python, arguments=command.arguments, online=online)
         else:
             found = environment()
             if not found.is_installed:
@@ -70,7 +74,7 @@ def client() -> RuntimeClient:
                     "The model runtime is not installed.",
                     "Press Install Runtime in the sidebar's X-Ray tab.",
                 )
-            _client = RuntimeClient(found.python, found.runtime_log)
+            _client = RuntimeClient(found.python, found.runtime_log, online=online)
     return _client
 
 

@@ -12,6 +12,10 @@ from typing import Any, Self
 from .errors import XRayError
 
 
+# What the runtime's registry holds; Blender's process never imports the runtime to ask it.
+GENERATORS = ("xray",)
+
+
 def _setting(default: Any, help: str, **limits: Any) -> Any:
     return field(default=default, metadata={"help": help, **limits})
 

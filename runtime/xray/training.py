@@ -34,7 +34,7 @@ from .weights import save_weights
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 120
-LOG_STEPS = 100
+LOG_STEPS = 200
 AVERAGE_STEPS = 4  # between two updates of the averaged weights
 
 
@@ -54,10 +54,10 @@ class TrainingConfig:
     block_out_channels: tuple[int, ...] = (64, 128, 192, 192)
     attention_blocks: tuple[int, ...] = (2, 3)
     layers_per_block: int = 1
-    batch: int = 16
-    samples: int = 90_000
+    batch: int = 8
+    samples: int = 130_000
     warmup_samples: int = 4_000
-    learning_rate: float = 5e-4
+    learning_rate: float = 4e-4
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
     ema: float = 0.999

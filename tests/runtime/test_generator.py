@@ -18,6 +18,7 @@ from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError
 from xray_addon.canonical import DISTANCE, FAR, NEAR
 from xray_addon.progress import Cancelled
+from xray_addon.settings import GENERATORS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -131,6 +132,10 @@ def test_no_surface_is_an_error_not_an_empty_mesh(config):
     with pytest.raises(XRayError) as caught:
         generator.generate(REFERENCE, GenerateSettings())
     assert caught.value.code == "nothing_predicted"
+
+
+def test_blender_offers_the_generators_of_the_registry():
+    assert tuple(runtime.GENERATORS) == GENERATORS
 
 
 def test_unknown_names_and_devices_are_refused():
