@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from .errors import XRayError
 
-
 # What the runtime's registry holds; Blender's process never imports the runtime to ask it.
 GENERATORS = ("xray",)
 
