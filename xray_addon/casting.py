@@ -273,7 +273,8 @@ def _distance(vertices: Floats, corners: Ints, hit: Ints, ray: Floats) -> tuple[
 
 def _order(pixel: Ints, distance: Floats, pixels: int) -> tuple[Ints, Ints]:
     """Hits by pixel and front to back: their order (K,) and each one's place in its pixel (K,)."""
-    bits = 62 - int(pixels).bit_length()
+    # At most 50: the steps are counted in doubles, which hold no larger whole numbers exactly.
+    bits = min(62 - int(pixels).bit_length(), 50)
     farthest = float(distance.max(initial=0.0)) or 1.0
     steps = (distance * ((1 << bits) - 1) / farthest).astype(np.int64)
     order = np.argsort((pixel << bits) | steps, kind="stable")

@@ -214,6 +214,14 @@ def test_the_nearest_layers_are_kept_in_order_and_the_rest_is_counted():
     np.testing.assert_array_equal(two.depth, everything.depth[:2])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 15, 16])
+def test_hits_are_in_order_in_images_of_any_size(size):
+    surface = surface_of(trimesh.creation.box())
+    for azimuth in np.linspace(0, 6, 20):
+        xray = cast(surface, look(azimuth, 0.5, 1.4, size), 4)
+        assert (np.diff(xray.depth, axis=0)[xray.hit[1:]] >= 0).all()
+
+
 def test_smooth_surfaces_have_interpolated_normals_and_flat_ones_have_facets():
     mesh = trimesh.creation.icosphere(1)
     flat = surface_of(mesh)
