@@ -83,6 +83,7 @@ def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
     try:
         with replacing(path) as temporary:
             if path.suffix.lower() == ".blend":
+                temporary.unlink()  # else Blender keeps the empty file as a backup, .blend1
                 bpy.ops.wm.save_as_mainfile(filepath=str(temporary), copy=True, compress=True)
             else:
                 bpy.context.view_layer.update()  # else it may lack what was just linked

@@ -147,6 +147,7 @@ def test_generate_equals_the_function(answer, fake_runtime, part, tmp_path):
     faces = len(made.data.polygons)
     code, result = answer("generate", image, "--seed", 2, "--out", tmp_path / "apple.blend")
     assert (code, result) == (0, {"out": str(tmp_path / "apple.blend"), "faces": faces})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["apple.blend", "apple.png"]
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "apple.blend"))
     (obj,) = bpy.data.objects
     assert (obj.name, len(obj.data.polygons)) == ("apple", faces)
