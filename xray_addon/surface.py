@@ -93,13 +93,17 @@ class Surface:
         """
         linear = np.asarray(matrix, dtype=np.float64)[:3, :3]
         vertices = self.vertices @ linear.T + np.asarray(matrix)[:3, 3]
+        determinant = np.linalg.det(linear)
         normals = self.corner_normals
         if normals is not None:
-            normals = normals @ np.linalg.inv(linear)
+            # The inverse transpose but for a factor; it exists for flattening matrices too.
+            x, y, z = linear
+            cofactors = np.stack([np.cross(y, z), np.cross(z, x), np.cross(x, y)])
+            normals = normals @ (cofactors.T if determinant >= 0 else -cofactors.T)
             length = np.linalg.norm(normals, axis=-1, keepdims=True)
             normals = normals / np.where(length > 0, length, 1)
         moved = replace(self, vertices=vertices, corner_normals=normals)
-        return moved.flipped() if np.linalg.det(linear) < 0 else moved
+        return moved.flipped() if determinant < 0 else moved
 
     def flipped(self) -> Surface:
         """The same faces wound the other way (normals are left as they are)."""

@@ -83,6 +83,14 @@ def test_normals_follow_an_uneven_scale():
     assert (truth * flat.corner_normals).sum(axis=-1).min() > 0.99
 
 
+def test_an_object_scaled_to_a_plane_or_a_point_stays_a_surface():
+    plane = box().transformed(np.diag([1.0, 1, 0, 1]))
+    up = np.abs(box().corner_normals[..., 2]) > 0.5
+    np.testing.assert_allclose(np.abs(plane.corner_normals[up]), [[0, 0, 1]] * up.sum())
+    point = box().transformed(np.diag([0.0, 0, 0, 1]))
+    assert np.isfinite(point.corner_normals).all()
+
+
 def test_watertight_means_every_edge_has_two_faces():
     assert box().is_watertight
     assert not replace(box(), faces=box().faces[1:], corner_normals=None).is_watertight
