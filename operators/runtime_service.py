@@ -104,6 +104,8 @@ def start_steps() -> jobs.Steps:
         running.poll()
         if running.error is not None:
             raise running.error
+        if not running.is_running:  # somebody stopped it meanwhile
+            raise Cancelled
         try:
             yield Progress("starting", message="starting the runtime")
         except Cancelled:
