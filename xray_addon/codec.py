@@ -63,13 +63,18 @@ def read_xray(path: str | PathLike[str]) -> XRay:
     if missing:
         raise _bad_file(path, f"it lacks {', '.join(sorted(missing))}")
     data, indices, indptr = arrays["data"], arrays["indices"], arrays["indptr"]
-    if arrays["shape"].shape != (2,) or data.ndim != 1 or data.dtype.kind not in "fiu":
+    dimensions = {"data": 1, "indices": 1, "indptr": 1, "shape": 1, "height": 0, "width": 0}
+    if arrays["shape"].shape != (2,) or any(
+        arrays[name].ndim != dimensions[name]
+        or arrays[name].dtype.kind not in ("fiu" if name == "data" else "iu")
+        for name in dimensions.keys() & arrays.keys()
+    ):
         raise _bad_file(path, "it does not hold a two-dimensional matrix of numbers")
     layers, columns = (int(n) for n in arrays["shape"])
     pixels = columns // CHANNELS
     height = int(arrays.get("height", math.isqrt(pixels)))
     width = int(arrays.get("width", math.isqrt(pixels)))
-    if layers < 1 or columns < 1 or height * width * CHANNELS != columns:
+    if min(layers, height, width) < 1 or height * width * CHANNELS != columns:
         raise _bad_file(path, f"its shape {layers} x {columns} is not layers x (7 * H * W)")
     if (
         len(indptr) != layers + 1
@@ -80,17 +85,20 @@ def read_xray(path: str | PathLike[str]) -> XRay:
         or (len(indices) and not 0 <= indices.min() <= indices.max() < columns)
     ):
         raise _bad_file(path, "its row pointers and column indices do not fit its shape")
-    dense = np.zeros((layers, CHANNELS, height * width), dtype=np.float32)
+    # Never dense: that would be 30 GB for the largest X-Ray.
     row = np.repeat(np.arange(layers, dtype=np.int64), np.diff(indptr))
-    dense.reshape(-1)[row * columns + indices] = data
-    depth = dense[:, 0]
-    if not np.isfinite(dense).all() or (depth < 0).any():
+    channel, pixel = np.divmod(indices.astype(np.int64), pixels)
+    cell, values = row * pixels + pixel, data.astype(np.float32)
+    if not np.isfinite(values).all() or (values[channel == 0] < 0).any():
         raise _bad_file(path, "it holds depths that are negative or values that are not finite")
-    layer, pixel = np.nonzero(depth)
-    hits = dense[layer, :, pixel]  # (N, 7)
+    index = np.unique(cell[(channel == 0) & (values > 0)])
+    hits = np.zeros((len(index), CHANNELS), dtype=np.float32)
+    place = np.searchsorted(index, cell)
+    known = np.append(index, -1)[place] == cell  # what has no depth is no hit
+    hits[place[known], channel[known]] = values[known]
     return XRay.from_hits(
         (layers, height, width),
-        layer * (height * width) + pixel,
+        index,
         hits[:, 0],
         hits[:, 1:4],
         hits[:, 4:7],
