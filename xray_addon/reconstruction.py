@@ -46,6 +46,8 @@ RIM_RANGE = (0.02, 0.7)
 # few odd rays, sheets and leaves many. In a solid, where besides most even rays enter and leave
 # in turn by their normals, an even ray that cannot be has wrong normals; elsewhere it has sheets.
 SOLID_SHARE = 0.75
+# Cells of the alignment tables held at once: some 300 MB, whatever the number of layers.
+TABLE_CELLS = 1 << 22
 # Cosine between a hit's normal and its face's below which the corner is shaded flat. Low: along
 # silhouettes faces are long, thin and turned, and the hits' normals shade them better.
 SHARP_COSINE = 0.2
@@ -217,20 +219,21 @@ def _connect(hits: _Hits) -> _Links:
                 low = high
                 if not len(pick):
                     continue
-                a, b, fold_a, fold_b = _align(
-                    hits,
-                    _lists(order, near_start[pick], near_count[pick]),
-                    _lists(order, far_start[pick], far_count[pick]),
-                    must_close,
-                )
-                partner[way, a], partner[back, b] = b, a
-                for fold, side in ((fold_a, way), (fold_b, back)):
-                    first, second = fold.T
-                    partner[side, first], partner[side, second] = second, first
-                    rim[side, first] = rim[side, second] = made + np.arange(len(fold))
-                    made += len(fold)
-                    folds.append(fold)
-                    ways.append(np.full(len(fold), side))
+                for part in np.array_split(pick, -(-len(pick) * (high + 1) ** 2 // TABLE_CELLS)):
+                    a, b, fold_a, fold_b = _align(
+                        hits,
+                        _lists(order, near_start[part], near_count[part]),
+                        _lists(order, far_start[part], far_count[part]),
+                        must_close,
+                    )
+                    partner[way, a], partner[back, b] = b, a
+                    for fold, side in ((fold_a, way), (fold_b, back)):
+                        first, second = fold.T
+                        partner[side, first], partner[side, second] = second, first
+                        rim[side, first] = rim[side, second] = made + np.arange(len(fold))
+                        made += len(fold)
+                        folds.append(fold)
+                        ways.append(np.full(len(fold), side))
     return _Links(
         partner,
         rim,
