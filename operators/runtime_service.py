@@ -62,10 +62,8 @@ def client() -> RuntimeClient:
     """The client, made when it is first asked for. Raises XRayError `not_installed`."""
     global _client
     if _client is None:
-        # Whether rembg may fetch its weights; a change counts from the next start of the process.
-        online = bool(bpy.app.online_access)
         if command is not None:
-            _client = RuntimeClient(command.python, arguments=command.arguments, online=online)
+            _client = RuntimeClient(command.python, arguments=command.arguments)
         else:
             found = environment()
             if not found.is_installed:
@@ -74,7 +72,9 @@ def client() -> RuntimeClient:
                     "The model runtime is not installed.",
                     "Press Install Runtime in the sidebar's X-Ray tab.",
                 )
-            _client = RuntimeClient(found.python, found.runtime_log, online=online)
+            _client = RuntimeClient(found.python, found.runtime_log)
+    # Whether rembg may fetch its weights; a change counts from the next start of the process.
+    _client.online = bool(bpy.app.online_access)
     return _client
 
 
