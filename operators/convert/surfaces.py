@@ -160,6 +160,8 @@ def _colors(
             attribute = attributes[index] if index < len(attributes) else None
         if attribute is None or attribute.data_type not in ("FLOAT_COLOR", "BYTE_COLOR"):
             continue
+        if attribute.domain == "EDGE":  # which faces do not show
+            continue
         # `color_srgb` encodes float colours, which are linear, and gives byte colours as stored.
         values = _read(attribute.data, "color_srgb", np.float32, (len(attribute.data), 4))[:, :3]
         index_of = {
