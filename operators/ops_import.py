@@ -35,6 +35,14 @@ class XRAY_OT_import_xray(bpy.types.Operator):
     )
     filter_glob: bpy.props.StringProperty(default="*.npz", options={"HIDDEN"})
 
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Objects are added in Object Mode."""
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Go to Object Mode first")
+            return False
+        return True
+
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
         """Ask for the file."""
         if self.filepath:
