@@ -25,7 +25,7 @@ from .registry import GENERATORS, load
 DONE, ITEMS_FAILED, USAGE, FAILED, CANCELLED = 0, 1, 2, 3, 130
 
 # Errors that are the input's fault, and those that are the command's; all others are ours.
-ITEM_ERRORS = ("unreadable_image", "no_cutout", "no_object")
+ITEM_ERRORS = ("unreadable_image", "no_cutout", "no_object", "nothing_predicted")
 USAGE_ERRORS = ("bad_settings", "bad_config", "unknown_generator")
 
 
