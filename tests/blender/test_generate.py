@@ -146,11 +146,15 @@ def test_a_result_reaches_the_file_that_is_open_by_then(
 
 def test_a_runtime_that_dies_says_so_and_the_next_one_works(fake_runtime, part, image, settings):
     service = fake_runtime
+    whole = service.command
     service.command = service.Command(sys.executable, ("-c", "raise SystemExit(3)"))
     with pytest.raises(part("xray_addon.errors").XRayError) as caught:
         part("operators.generate").generate_mesh(image, settings())
-    assert caught.value.message
+    assert caught.value.code == "runtime_died"
     assert "Traceback" not in str(caught.value)
+    service.stop()
+    service.command = whole
+    assert part("operators.generate").generate_mesh(image, settings()).name == "apple"
 
 
 def test_without_a_runtime_the_button_is_grey(xray, tmp_path):
