@@ -21,11 +21,16 @@ test: setup
 	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --junitxml build/blender.xml
 	$(RUNTIME_PYTHON) -m pytest tests/runtime --junitxml build/runtime.xml
 
-# cast and reconstruct against other libraries, as ratios in one run.
-benchmark: setup
-	$(BLENDER)/bin/pip install --quiet open3d
-	OMP_NUM_THREADS=1 $(BLENDER)/bin/python tests/benchmarks/cast.py
-	OMP_NUM_THREADS=1 $(BLENDER)/bin/python tests/benchmarks/reconstruct.py
+# cast and reconstruct beside other libraries, as ratios from one run; needs the meshes in
+# XRAY_ASSETS. Open3D is no dependency of the project, so it has an environment of its own.
+benchmark: .venv/benchmark/ready
+	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/cast.py
+	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/reconstruct.py
+
+.venv/benchmark/ready: tests/requirements.txt
+	$(PYTHON) -m venv .venv/benchmark
+	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 $$(grep -E '^(trimesh|embreex|scipy|numpy)==' tests/requirements.txt)
+	touch $@
 
 setup: $(BLENDER)/ready $(RUNTIME)/installed.json $(RUNTIME)/tests-ready
 

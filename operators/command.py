@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..xray_addon.errors import XRayError
+from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.progress import Cancelled, Progress
 from ..xray_addon.settings import GENERATORS, CaptureSettings, GenerateSettings, Settings
 from . import jobs
@@ -32,13 +32,6 @@ from .layers import FORMS, import_xray
 
 if TYPE_CHECKING:
     from ..xray_addon.surface import Surface
-
-DONE, SOME_FAILED, USAGE, RUNTIME_FAILED, CANCELLED = 0, 1, 2, 3, 130
-
-# Errors of what was typed, as opposed to what went wrong later.
-USAGE_CODES = frozenset(
-    {"bad_settings", "missing_file", "no_folder", "no_meshes", "unknown_format"}
-)
 
 _registered: list[Any] = []
 
@@ -65,10 +58,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         with _own_stdout(), _interruptible():
             code, answer = arguments.run(arguments)
-    except (Cancelled, KeyboardInterrupt):
-        code, answer = CANCELLED, {"error": Cancelled().to_dict()}
+    except KeyboardInterrupt:
+        code, answer = exit_code(Cancelled()), {"error": Cancelled().to_dict()}
     except XRayError as error:
-        code = USAGE if error.code in USAGE_CODES else arguments.failure
+        code = exit_code(error, arguments.failure)
         answer = {"error": error.to_dict()}
     if arguments.json:
         sys.stdout.write(json.dumps(answer) + "\n")

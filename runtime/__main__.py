@@ -15,18 +15,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import DONE, XRayError, exit_code
 from xray_addon.progress import Progress
 from xray_addon.settings import GenerateSettings
 
 from . import server
 from .registry import GENERATORS, load
-
-DONE, ITEMS_FAILED, USAGE, FAILED, CANCELLED = 0, 1, 2, 3, 130
-
-# Errors that are the input's fault, and those that are the command's; all others are ours.
-ITEM_ERRORS = ("unreadable_image", "no_cutout", "no_object", "nothing_predicted")
-USAGE_ERRORS = ("bad_settings", "bad_config", "unknown_generator")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--gallery",
         metavar="DIR",
-        help="training meshes, for the baseline that retrieves the nearest of them",
+        help="training meshes to retrieve from (default: the train split of DIR's manifest.csv)",
     )
     _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "device"))
     return parser
@@ -136,9 +130,11 @@ def _generate(arguments: argparse.Namespace) -> int:
     )
     if not Path(arguments.image).is_file():
         raise XRayError(
-            "unreadable_image",
-            f"There is no image file {arguments.image}.",
-            "Name an image that exists.",
+            "missing_file", f"There is no image file {arguments.image}.", "Check the path."
+        )
+    if Path(arguments.out).suffix.lower() != ".glb":
+        raise XRayError(
+            "unknown_format", f"{arguments.out} does not end in .glb.", "Name a .glb file."
         )
     start = time.monotonic()
     with redirect_stdout(sys.stderr):  # libraries print; stdout is for the one JSON object
@@ -146,14 +142,14 @@ def _generate(arguments: argparse.Namespace) -> int:
 
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         generated = generator.generate(arguments.image, settings, _Reporter())
+        if arguments.xray and generated.xray is None:
+            raise XRayError(
+                "no_xray",
+                f"The generator {settings.generator} predicts no X-Ray.",
+                "Leave --xray out, or take another generator.",
+            )
         write_glb(arguments.out, generated.surface)
-        if arguments.xray:
-            if generated.xray is None:
-                raise XRayError(
-                    "no_xray",
-                    f"The generator {settings.generator} predicts no X-Ray.",
-                    "Leave --xray out, or take another generator.",
-                )
+        if arguments.xray and generated.xray is not None:
             generated.xray.save(arguments.xray)
     if arguments.json:
         _print_json(
@@ -187,11 +183,7 @@ def _fail(arguments: argparse.Namespace, error: XRayError) -> int:
     sys.stderr.write(f"error: {error}\n")
     if getattr(arguments, "json", False):
         _print_json({"error": error.to_dict()})
-    if error.code == "cancelled":
-        return CANCELLED
-    if error.code in USAGE_ERRORS:
-        return USAGE
-    return ITEMS_FAILED if error.code in ITEM_ERRORS else FAILED
+    return exit_code(error)
 
 
 def _print_json(data: dict[str, Any]) -> None:

@@ -37,13 +37,14 @@ from xray_addon.surface import Surface
 
 from .pictures import result_sheet
 from .registry import Generator, load
-from .xray.data import MeshCache, MeshFile, View, list_meshes, view_object
+from .xray.data import MeshCache, MeshFile, View, find_manifest, list_meshes, view_object
 
 POINTS = 10_000
 THRESHOLDS = (0.1, 0.05, 0.02)
 IMAGE_SIZE = 512
 GALLERY_SIZE = 32  # px of the pictures that nearest neighbours are sought by
 SHEET_ROWS = 10
+RETRIEVAL = "nearest training object"
 # The X-Ray's rays hit steep sides seldom; enough of them make a fair sample of points.
 TRUTH_SIZE = 256
 TRUTH_LAYERS = 16
@@ -105,7 +106,8 @@ def make_cases(
                 continue
             camera = canonical_camera(IMAGE_SIZE, view.elevation)
             lights = Lights.random(camera, random)
-            image = reduce_image(shade(view.fine, lights), 2)
+            fine = camera.resized(2 * IMAGE_SIZE, 2 * IMAGE_SIZE)
+            image = reduce_image(shade(view.fine, fine, lights), 2)
             truth = in_camera(view.surface.sample(POINTS, int(random.integers(2**31))), camera)
             yield Case(file.path.stem, to_bytes(image), view, camera, truth)
 
@@ -129,8 +131,12 @@ class Gallery:
         for number in range(len(files)):
             progress(Progress("gallery", number, len(files), "Picturing the training objects"))
             random = np.random.default_rng([seed, 1, number])
+            try:
+                surface = cache.surface(number)
+            except XRayError:  # an unreadable mesh is no training object either
+                continue
             view = view_object(
-                cache.surface(number),
+                surface,
                 random,
                 layers=1,
                 resolution=GALLERY_SIZE,
@@ -138,8 +144,8 @@ class Gallery:
             )
             if view is None:
                 continue
-            camera = canonical_camera(GALLERY_SIZE, view.elevation)
-            image = shade(view.fine, Lights.random(camera, random))
+            camera = canonical_camera(4 * GALLERY_SIZE, view.elevation)
+            image = shade(view.fine, camera, Lights.random(camera, random))
             pictures.append(_thumbnail(image, 4))
             self.surfaces.append(view.surface)
             self.cameras.append(camera)
@@ -215,7 +221,7 @@ def evaluate(
             chosen = np.random.default_rng(seed).permutation(len(points))[:POINTS]
             systems[f"{generator.name}, points"] = points[chosen]
         if gallery is not None:
-            systems["nearest training object"] = gallery.nearest(case.image, seed)
+            systems[RETRIEVAL] = gallery.nearest(case.image, seed)
         systems["visible layer of the truth"] = visible_layer(case)
         systems["sphere of the silhouette"] = silhouette_sphere(case, seed)
         metrics = {name: compare(points, case.truth, scale) for name, points in systems.items()}
@@ -278,7 +284,23 @@ def markdown_table(result: dict[str, Any]) -> str:
         f"camera elevation off by {result['elevation_error_degrees']:.1f} degrees on average.",
         "",
     ]
+    if RETRIEVAL not in result["systems"]:
+        lines[-1:] = ["No training meshes were named (--gallery), so none were retrieved.", ""]
     return "\n".join(lines)
+
+
+def _training_files(arguments: argparse.Namespace, files: Sequence[MeshFile]) -> list[MeshFile]:
+    """What the retrieval baseline retrieves from: --gallery, else the train split of the manifest
+    of --data; none where there is neither. Objects under evaluation are left out."""
+    if arguments.gallery:
+        training = list_meshes(Path(arguments.gallery), split="train")
+    else:
+        manifest = find_manifest(Path(arguments.data).resolve())
+        if manifest is None:
+            return []
+        training = list_meshes(manifest.parent, split="train")
+    groups = {file.group for file in files}
+    return [file for file in training if file.group not in groups]
 
 
 def main(
@@ -291,10 +313,7 @@ def main(
         chosen = np.random.default_rng(arguments.seed).permutation(len(files))
         files = [files[i] for i in sorted(chosen[: arguments.limit])]
     gallery = None
-    if arguments.gallery:
-        training = list_meshes(Path(arguments.gallery), split="train")
-        names = {file.group for file in files}
-        training = [file for file in training if file.group not in names]
+    if training := _training_files(arguments, files):
         gallery = Gallery(training, arguments.seed, progress)
     settings = GenerateSettings(
         generator=arguments.generator,

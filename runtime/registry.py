@@ -55,8 +55,6 @@ def load(
 
     Raises XRayError: `unknown_generator`, `missing_weights`, `bad_weights`, `no_device`.
     """
-    if name == "default":
-        name = DEFAULT_GENERATOR
     if name not in GENERATORS:
         raise XRayError(
             "unknown_generator",

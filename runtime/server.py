@@ -47,7 +47,7 @@ IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the m
 EXIT_GRACE = 1.0  # s that running work has to end by itself before the process exits over it
 PARENT_INTERVAL = 1.0  # s between two looks at the parent process
 
-REPORTED_PACKAGES = ("torch", "diffusers", "transformers", "rembg", "onnxruntime", "numpy")
+REPORTED_PACKAGES = ("torch", "diffusers", "rembg", "onnxruntime", "numpy")
 
 logger = logging.getLogger("xray.runtime")
 
@@ -280,7 +280,7 @@ class Server:
         report(Progress("load", message="Loading the model"))
         if not Path(params.image).is_file():
             raise XRayError(
-                "unreadable_image",
+                "missing_file",
                 f"There is no image file {params.image}.",
                 "Choose an image that exists.",
             )
@@ -363,6 +363,10 @@ def typed_error(error: BaseException) -> XRayError:
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return XRayError("no_space", "The disk is full.", "Free some space and try again.")
+    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
+        return XRayError(
+            "cannot_write", f"No access to {error.filename}.", "Choose another file or folder."
+        )
     if type(error).__name__ == "UnidentifiedImageError":
         return XRayError(
             "unreadable_image", text, "Choose an image file such as PNG, JPEG or WebP."

@@ -1,8 +1,27 @@
-"""The one exception that crosses module and process borders."""
+"""The one exception that crosses module and process borders, and what it ends a command with."""
 
 from __future__ import annotations
 
 from typing import Any
+
+# Exit codes of every command line.
+DONE, SOME_FAILED, USAGE, RUNTIME_FAILED, CANCELLED = 0, 1, 2, 3, 130
+
+# What was typed is wrong.
+_USAGE_CODES = frozenset(
+    {
+        "bad_config",
+        "bad_settings",
+        "missing_file",
+        "no_data",
+        "no_folder",
+        "no_meshes",
+        "unknown_format",
+        "unknown_generator",
+    }
+)
+# This input cannot be done; another could.
+_ITEM_CODES = frozenset({"no_cutout", "no_object", "nothing_predicted", "unreadable_image"})
 
 
 class XRayError(Exception):
@@ -45,3 +64,12 @@ class XRayError(Exception):
             str(data.get("remedy", "")),
             str(data.get("log", "")),
         )
+
+
+def exit_code(error: XRayError, otherwise: int = RUNTIME_FAILED) -> int:
+    """What a command that ends with `error` exits with; `otherwise` where the code says nothing."""
+    if error.code == "cancelled":
+        return CANCELLED
+    if error.code in _USAGE_CODES:
+        return USAGE
+    return SOME_FAILED if error.code in _ITEM_CODES else otherwise

@@ -39,23 +39,25 @@ class Lights:
 
     @classmethod
     def random(cls, camera: Camera, random: np.random.Generator) -> Lights:
-        """Sky, ground and one to three suns anywhere on the viewer's side or above."""
-        count = int(random.integers(1, 4))
-        directions = random.normal(size=(count, 3))
-        directions[:, 2] = np.abs(directions[:, 2])
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        strengths = random.uniform(0.2, 0.9, size=count) / math.sqrt(count)
-        sky = random.uniform(0.25, 0.7)
+        """Light as in most photos: a bright sky, a darker ground, and a sun above and in front.
+
+        The sun is up to 70 degrees off the direction between the viewer and straight up.
+        """
+        sky = random.uniform(0.45, 0.7)
+        towards = np.array([0.0, 1.0, 1.0]) / math.sqrt(2)
+        sun = towards + random.normal(0, 0.5, size=3)
+        while (sun @ towards) < math.cos(math.radians(70)) * np.linalg.norm(sun):
+            sun = towards + random.normal(0, 0.5, size=3)
         return cls(
             sky,
-            sky * random.uniform(0.3, 1.0),
+            sky * random.uniform(0.3, 0.7),
             camera.camera_to_world[2, :3],
-            directions,
-            strengths,
+            sun[None] / np.linalg.norm(sun),
+            random.uniform(0.2, 0.5, size=1),
         )
 
 
-def shade(xray: XRay, lights: Lights) -> NDArray[np.float32]:
+def shade(xray: XRay, camera: Camera, lights: Lights) -> NDArray[np.float32]:
     """The first layer lit by `lights`: (H, W, 4) RGBA, sRGB-encoded 0..1, straight alpha.
 
     Surfaces are matt and lit from the side that is seen. Where there is no hit all is 0.
@@ -65,9 +67,8 @@ def shade(xray: XRay, lights: Lights) -> NDArray[np.float32]:
     pixel = xray.index[first]
     normal = xray.hit_normal[first].astype(np.float64)
     # Seen from behind, a face shows its other side.
-    row, column = np.divmod(pixel, width)
-    towards = np.stack([-(column - width / 2), row - height / 2, np.full(len(pixel), width)], 1)
-    normal = np.where(np.einsum("ij,ij->i", normal, towards)[:, None] < 0, -normal, normal)
+    ray = camera.ray_directions(pixel // width, pixel % width)
+    normal = np.where(np.einsum("ij,ij->i", normal, ray)[:, None] > 0, -normal, normal)
     share = 0.5 + 0.5 * (normal @ lights.up)
     light = lights.ground + (lights.sky - lights.ground) * share
     for direction, strength in zip(lights.directions, lights.strengths, strict=True):
@@ -90,7 +91,7 @@ def shade_surface(
         camera.resized(camera.width * samples, camera.height * samples),
         pixel_offset=0.5,
     )
-    image = shade(cast(surface, fine, 1), lights or Lights.studio(camera))
+    image = shade(cast(surface, fine, 1), fine, lights or Lights.studio(camera))
     return to_bytes(reduce_image(image, samples))
 
 

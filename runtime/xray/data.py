@@ -40,27 +40,31 @@ class MeshFile:
     group: str
 
 
+def find_manifest(data: Path) -> Path | None:
+    """The `manifest.csv` in `data` or up to two folders above it."""
+    folders = (data, *data.parents[:2])
+    return next((p for f in folders if (p := f / "manifest.csv").is_file()), None)
+
+
 def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -> list[MeshFile]:
     """The mesh files under `data`, sorted.
 
-    A `manifest.csv` in `data` or beside it (columns path, pack, geom_group, split) gives the
+    A `manifest.csv` in `data` or above it (columns path, pack, geom_group, split) gives the
     split and the groups; without one all files are taken. exclude : packs (folder names).
 
     Raises XRayError `no_data` where nothing is left.
     """
     data = data.resolve()
-    manifest = next(
-        (p for p in (data / "manifest.csv", data.parent / "manifest.csv") if p.is_file()), None
-    )
+    manifest = find_manifest(data)
     files = []
-    if manifest is None:
-        files = [MeshFile(path, str(path)) for path in sorted(data.rglob("*.glb"))]
-    else:
+    if manifest is not None:
         with manifest.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 path = manifest.parent / row["path"]
                 if path.is_relative_to(data) and (not split or row["split"] == split):
                     files.append(MeshFile(path, row["geom_group"]))
+    if manifest is None or not (files or split):
+        files = [MeshFile(path, str(path)) for path in data.rglob("*.glb")]
     files = [file for file in files if file.path.parent.name not in exclude]
     if not files:
         raise XRayError(
@@ -194,7 +198,7 @@ class CastDataset(IterableDataset):
         camera = canonical_camera(self.image_resolution, view.elevation)
         frames = to_frames(view.xray)
         for mirrored in (False, True):
-            image = shade(view.fine, Lights.random(camera, random))
+            image = shade(view.fine, camera, Lights.random(camera, random))
             image = np.moveaxis(_photograph(image, random), -1, 0)
             target = frames
             if mirrored:
@@ -227,5 +231,5 @@ def _photograph(image: NDArray[np.float32], random: np.random.Generator) -> NDAr
         color = soft[..., :3] / np.maximum(soft[..., 3:], 1e-4)
         image = np.concatenate([color, soft[..., 3:]], axis=-1)
     color = image[..., :3] ** np.exp(random.normal(0, 0.15)) * random.uniform(0.85, 1.15)
-    color = color + random.normal(0, random.uniform(0, 0.03), size=color.shape)
+    color = color + random.normal(0, random.uniform(0, 0.02), size=color.shape)
     return np.concatenate([np.clip(color, 0, 1), image[..., 3:]], axis=-1, dtype=np.float32)

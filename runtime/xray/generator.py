@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .weights import DEFAULT_WEIGHTS, load_weights
 OUTPUT_SIZE = 256
 # Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
 DEPTH_GAP = 0.12
+# Cells beyond a layer's outline that get values too; thin parts can lie outside of it.
+SPREAD = 8
 # An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
 CLOSED_SHARE = 0.7
 
@@ -89,6 +92,8 @@ class XRayGenerator:
         premultiplied = torch.cat([fine[:, :3] * fine[:, 3:], fine[:, 3:]], dim=1)
         small = functional.interpolate(premultiplied, size=(size, size), mode="area")
         small[:, :3] /= small[:, 3:].clamp(min=1e-4)
+        if settings.steps == 1:
+            small = torch.cat([small, small.flip(-1)])
         progress(Progress("predict", 0, settings.steps, "Predicting the layers"))
         prediction = sample(
             self.model,
@@ -99,17 +104,19 @@ class XRayGenerator:
                 Progress("predict", step, settings.steps, "Predicting the layers")
             ),
         )
+        if settings.steps == 1:
+            prediction = average_mirrored(prediction)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         xray = decode(prediction, fine)
-        if not len(xray.index):
+        camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
+        progress(Progress("mesh", 1, 2, "Linking the layers"))
+        surface = reconstruct(xray, camera)
+        if not len(surface.faces):
             raise XRayError(
                 "nothing_predicted",
                 "The model sees no surface in this image.",
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
-        camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
-        progress(Progress("mesh", 1, 2, "Linking the layers"))
-        surface = reconstruct(xray, camera)
         progress(Progress("mesh", 2, 2, "Done"))
         return Generated(surface, xray, camera)
 
@@ -135,6 +142,18 @@ def choose_device(device: str) -> str:
     return device
 
 
+def average_mirrored(prediction: Prediction) -> Prediction:
+    """One prediction from two: of an image and of its mirror image.
+
+    What the two agree on stays and their errors partly cancel.
+    """
+    straight, mirrored = prediction.frames[:1], prediction.frames[1:].flip(-1)
+    flip = torch.ones(mirrored.shape[2], device=mirrored.device)
+    flip[1] = -1  # the normal's x
+    frames = (straight + mirrored * flip[:, None, None]) / 2
+    return Prediction(frames, prediction.elevation.mean(dim=0, keepdim=True))
+
+
 def decode(prediction: Prediction, fine: Tensor) -> XRay:
     """The X-Ray (L, 256, 256) that a prediction stands for; the first of its batch.
 
@@ -144,12 +163,13 @@ def decode(prediction: Prediction, fine: Tensor) -> XRay:
     frames = prediction.frames[0].float()  # (L, 8, S, S)
     depth = (frames[:, :1].clamp(-1, 1) * 0.5 + 0.5) * (FAR - NEAR) + NEAR
     color = frames[:, 4:7].clamp(-1, 1) * 0.5 + 0.5
-    logit = _pair(frames[:, 7:])
-    hit = logit > 0
+    logit, closed = _pair(frames[:, 7:])
     size = fine.shape[-2:]
     values = torch.cat([depth, frames[:, 1:4], color], dim=1)
-    values = _enlarge(values, hit.float(), size)
+    values = _enlarge(values, (logit > 0).float(), size)
     inside = functional.interpolate(logit, size=size, mode="bilinear", align_corners=False) > 0
+    # The outline is the image's own; a closed object's back has the same one.
+    inside[: 2 if closed else 1] = fine[0, 3] > 0.5
     # A layer is there only behind the one before it.
     inside = inside.float().cumprod(dim=0) > 0
     depth = values[:, :1].cummax(dim=0).values * inside
@@ -171,16 +191,17 @@ def decode(prediction: Prediction, fine: Tensor) -> XRay:
     )
 
 
-def _pair(logit: Tensor) -> Tensor:
+def _pair(logit: Tensor) -> tuple[Tensor, bool]:
     """Make entering and leaving a closed object agree: each pair of layers shares its logit.
 
-    logit (L, 1, S, S). Objects that are mostly open (a leaf, a sheet) are left as they are.
+    logit (L, 1, S, S). Returns the logits and whether the object is closed; those of an object
+    that is mostly open (a leaf, a sheet) are left as they are.
     """
     hit = logit > 0
     if hit[1].sum() < CLOSED_SHARE * hit[0].sum() or len(logit) % 2:
-        return logit
+        return logit, False
     pairs = logit.unflatten(0, (-1, 2)).mean(dim=1)
-    return pairs.repeat_interleave(2, dim=0)
+    return pairs.repeat_interleave(2, dim=0), True
 
 
 def _enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
@@ -190,24 +211,35 @@ def _enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) ->
     lies between two surfaces.
     """
     # Cells around the outline take their neighbours' values, so that the finer outline has some.
-    spread = values * hit
-    weight = hit.clone()
-    for _ in range(2):
-        total = functional.avg_pool2d(spread, 3, 1, 1)
+    spread, weight = values * hit, hit
+    for _ in range(SPREAD):
         share = functional.avg_pool2d(weight, 3, 1, 1)
         fill = (weight == 0) & (share > 0)
+        total = functional.avg_pool2d(spread, 3, 1, 1)
         spread = torch.where(fill, total / share.clamp(min=1e-6), spread)
         weight = torch.where(fill, torch.ones_like(weight), weight)
+    gap = _depth_range(spread[:, :1], weight) > DEPTH_GAP
+    # The network folds 2x2 pixels into channels, which leaves a faint pattern of that size.
+    soft = _binomial(spread * weight) / _binomial(weight).clamp(min=1e-6)
+    spread = torch.where(gap, spread, soft * weight)
     smooth = functional.interpolate(spread * weight, size=size, mode="bilinear")
     support = functional.interpolate(weight, size=size, mode="bilinear")
     smooth = smooth / support.clamp(min=1e-6)
     nearest = functional.interpolate(spread, size=size, mode="nearest")
-    depth = spread[:, :1]
-    low = -functional.max_pool2d(
-        torch.where(weight > 0, -depth, torch.full_like(depth, -9)), 3, 1, 1
-    )
-    high = functional.max_pool2d(
-        torch.where(weight > 0, depth, torch.full_like(depth, -9)), 3, 1, 1
-    )
-    gap = functional.interpolate(((high - low) > DEPTH_GAP).float(), size=size, mode="nearest") > 0
+    gap = functional.interpolate(gap.float(), size=size, mode="nearest") > 0
     return torch.where(gap, nearest, smooth)
+
+
+def _depth_range(depth: Tensor, weight: Tensor) -> Tensor:
+    """Greatest less least depth (L, 1, S, S) of the 3x3 cells around each, where weight is."""
+    none = torch.full_like(depth, -math.inf)
+    high = functional.max_pool2d(torch.where(weight > 0, depth, none), 3, 1, 1)
+    low = -functional.max_pool2d(torch.where(weight > 0, -depth, none), 3, 1, 1)
+    return (high - low).nan_to_num(0.0)
+
+
+def _binomial(values: Tensor) -> Tensor:
+    """Values (L, C, S, S) blurred by the 3x3 binomial kernel; beyond the border they are 0."""
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=values.device) / 4
+    kernel = (kernel[:, None] * kernel).expand(values.shape[1], 1, 3, 3)
+    return functional.conv2d(values, kernel, padding=1, groups=values.shape[1])

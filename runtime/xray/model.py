@@ -11,6 +11,7 @@ matching (Lipman et al. 2023) in its clean-data form.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -95,14 +96,15 @@ class XRayPredictor(ModelMixin, ConfigMixin):
         without. time : (B,) share of signal in `frames`, 0..1, zeros without.
         """
         batch = len(image)
-        if frames is None:
-            frames = image.new_zeros(batch, *self.frame_shape)
         if time is None:
             time = image.new_zeros(batch)
         folded_image = functional.pixel_unshuffle(image, self.image_fold)
-        folded_frames = functional.pixel_unshuffle(frames.flatten(1, 2), self.fold)
         place = self.place.expand(batch, -1, -1, -1)
-        x = torch.cat([folded_image, self.frame_in(folded_frames), place], dim=1)
+        if frames is None:  # what `frame_in` makes of zeros
+            features = self.frame_in.bias[:, None, None].expand(batch, -1, *place.shape[-2:])
+        else:
+            features = self.frame_in(functional.pixel_unshuffle(frames.flatten(1, 2), self.fold))
+        x = torch.cat([folded_image, features.to(folded_image), place], dim=1)
         y = self.unet(x, time * 1000).sample.float()  # (B, 4 * L * 8 + 1, S / 2, S / 2)
         out = functional.pixel_shuffle(y[:, :-1], self.fold)
         return Prediction(out.unflatten(1, self.frame_shape[:2]), y[:, -1].mean(dim=(1, 2)))
@@ -122,7 +124,7 @@ def sample(
     generator: torch.Generator,
     *,
     start: float = 0.3,
-    on_step: object = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Prediction:
     """One pass, then `steps` - 1 denoising steps that start from it at time `start`.
 
@@ -130,7 +132,7 @@ def sample(
     Song et al. 2021).
     """
     prediction = model(image)
-    if callable(on_step):
+    if on_step is not None:
         on_step(1)
     if steps == 1:
         return prediction
@@ -143,6 +145,6 @@ def sample(
         noised = time * clean + (1 - time) * noise
         prediction = model(image, noised, image.new_full((len(image),), time))
         noise = (noised - time * prediction.clean()) / (1 - time)
-        if callable(on_step):
+        if on_step is not None:
             on_step(step + 1)
     return prediction

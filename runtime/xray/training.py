@@ -16,6 +16,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -55,16 +56,16 @@ class TrainingConfig:
     attention_blocks: tuple[int, ...] = (2, 3)
     layers_per_block: int = 1
     batch: int = 8
-    samples: int = 130_000
+    samples: int = 85_000
     warmup_samples: int = 4_000
-    learning_rate: float = 4e-4
+    learning_rate: float = 7e-4
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
     ema: float = 0.999
     denoise_share: float = 0.0
     depth_weight: float = 4.0
     hit_weight: float = 1.0
-    normal_weight: float = 0.5
+    normal_weight: float = 1.0
     color_weight: float = 1.0
     elevation_weight: float = 0.1
     workers: int = 1
@@ -156,18 +157,11 @@ class Trainer:
         image = image_to_input(batch["image"].to(self.device))
         frames = batch["frames"].to(self.device)
         elevation = batch["elevation"].to(self.device)
-        # Time 0 with empty frames is the one-pass predictor.
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.samples)
-        denoised = torch.rand(len(image), generator=generator) < config.denoise_share
-        time_ = torch.rand(len(image), generator=generator) * denoised
-        noise = torch.randn(frames.shape, generator=generator).to(self.device)
-        time_, denoised = time_.to(self.device), denoised.to(self.device)
-        share = time_[:, None, None, None, None]
-        noised = (share * frames + (1 - share) * noise) * denoised[:, None, None, None, None]
+        noised, share = self._noised(frames)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         with torch.autocast(self.device.type, torch.bfloat16):
-            prediction = self.model(image, noised, time_)
+            prediction = self.model(image, noised, share)
         terms = losses(prediction, frames, elevation)
         total = sum(getattr(config, f"{name}_weight") * term for name, term in terms.items())
         assert isinstance(total, Tensor)
@@ -183,6 +177,22 @@ class Trainer:
         return {name: float(term.detach()) for name, term in terms.items()} | {
             "loss": float(total.detach())
         }
+
+    def _noised(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Frames to denoise and their share of signal (B,).
+
+        Time 0 with empty frames is the one-pass predictor; None where all are.
+        """
+        config = self.config
+        if not config.denoise_share:
+            return None, None
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.samples)
+        denoised = torch.rand(len(frames), generator=generator) < config.denoise_share
+        share = (torch.rand(len(frames), generator=generator) * denoised).to(self.device)
+        noise = torch.randn(frames.shape, generator=generator).to(self.device)
+        spread = share[:, None, None, None, None]
+        kept = denoised.to(self.device)[:, None, None, None, None]
+        return (spread * frames + (1 - spread) * noise) * kept, share
 
     def _update_average(self) -> None:
         # A short memory at first, so that the average does not remember the random start.
@@ -216,7 +226,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
             raise XRayError(
                 "bad_checkpoint",
                 f"{path} cannot be resumed ({error}).",
@@ -240,6 +250,12 @@ def train(
 
     However it ends, a checkpoint is left in `out`. Raises XRayError.
     """
+    if not resume and (out / "checkpoint.pt").exists():
+        raise XRayError(
+            "bad_settings",
+            f"{out} holds a training run already.",
+            "Go on with it by --resume, or choose another folder.",
+        )
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, device)
     if resume:

@@ -168,7 +168,7 @@ def test_generate_writes_a_glb_with_its_colours(main, fake_runtime, part, monkey
 def test_a_runtime_that_fails(answer, fake_runtime, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
     code, result = answer("generate", tmp_path / "bad.png", "--out", tmp_path / "a.glb")
-    assert (code, result["error"]["code"]) == (3, "unreadable_image")
+    assert (code, result["error"]["code"]) == (1, "unreadable_image")
     assert not (tmp_path / "a.glb").exists()
 
 

@@ -209,7 +209,7 @@ def test_errors_are_typed_and_the_traceback_is_only_in_the_log(
 def test_a_missing_image_is_named(shared: RuntimeClient, tmp_path: Path) -> None:
     client = shared
     job = finish(client, client.submit(tmp_path / "none.png", settings()))
-    assert_for_people(job.error, "unreadable_image")
+    assert_for_people(job.error, "missing_file")
     assert "none.png" in str(job.error)
 
 

@@ -18,7 +18,7 @@ def scene(size: int = 64) -> tuple[Surface, Camera]:
 def test_alpha_is_the_first_layer():
     surface, camera = scene()
     xray = cast(surface, camera, 4)
-    image = shade(xray, Lights.studio(camera))
+    image = shade(xray, camera, Lights.studio(camera))
     np.testing.assert_array_equal(image[..., 3] > 0, xray.hit[0])
     assert (image[~xray.hit[0]] == 0).all()
 
@@ -27,7 +27,7 @@ def test_light_comes_from_where_it_is_said_to_and_keeps_the_hue():
     surface, camera = scene()
     up = camera.camera_to_world[2, :3]
     left = Lights(0.1, 0.1, up, np.array([[-1.0, 0, 0]]), np.array([0.8]))
-    image = shade(cast(surface, camera, 1), left)
+    image = shade(cast(surface, camera, 1), camera, left)
     assert image[32, 18, 0] > 1.5 * image[32, 46, 0]
     assert (image[..., 0] >= image[..., 2]).all()
 
@@ -36,8 +36,8 @@ def test_a_sheet_seen_from_behind_is_lit_like_from_the_front():
     sheet = Surface(np.array([[-1.0, 0, -1], [1, 0, -1], [0, 0, 1]]), np.array([[0, 1, 2]]))
     camera = Camera.look_at((0, -3, 0), width=16, height=16)
     lights = Lights.studio(camera)
-    front = shade(cast(sheet, camera, 1), lights)
-    back = shade(cast(sheet.flipped(), camera, 1), lights)
+    front = shade(cast(sheet, camera, 1), camera, lights)
+    back = shade(cast(sheet.flipped(), camera, 1), camera, lights)
     np.testing.assert_allclose(front, back, atol=1e-6)
 
 
@@ -61,7 +61,8 @@ def test_random_lights_are_reproducible():
     surface, camera = scene(16)
     xray = cast(surface, camera, 1)
     a, b, c = (
-        shade(xray, Lights.random(camera, np.random.default_rng(seed))) for seed in (1, 1, 2)
+        shade(xray, camera, Lights.random(camera, np.random.default_rng(seed)))
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, c)

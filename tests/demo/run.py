@@ -151,6 +151,7 @@ def main() -> int:
         part("operators.files").save_objects([obj], out / "demo.glb")
     with step(f"rendered the mesh from {len(SIDES)} sides with Cycles"):
         sides = render(bpy.context.scene, obj, parts)
+    bpy.context.preferences.filepaths.save_version = 0  # no demo.blend1 beside it
     with step("scene", out / "demo.blend"):
         bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"), check_existing=False)
     with step("picture", out / "demo.png"):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import runtime
-from runtime.xray.generator import XRayGenerator, decode
+from runtime.xray.generator import XRayGenerator, average_mirrored, decode
 from runtime.xray.model import Prediction
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError
@@ -40,9 +40,10 @@ def ball(size: int = 64, layers: int = 4) -> tuple[Prediction, torch.Tensor]:
         frames[:, layer, 4] = 1.0
         frames[:, layer, 5:7] = -1.0
         frames[:, layer, 7] = inside * 10
-    picture = torch.zeros(1, 4, 256, 256)
-    picture[:, :, 24:232, 24:232] = 1
-    return Prediction(frames, torch.tensor([0.3])), picture
+    fine = (torch.arange(256) + 0.5) / 128 - 1
+    alpha = (fine[:, None] ** 2 + fine**2 < 0.64).float()
+    picture = alpha * torch.tensor([0.9, 0.1, 0.1, 1.0])[:, None, None]
+    return Prediction(frames, torch.tensor([0.3])), picture[None]
 
 
 def test_layers_decode_to_the_object_they_describe():
@@ -57,12 +58,32 @@ def test_layers_decode_to_the_object_they_describe():
     np.testing.assert_allclose(np.linalg.norm(xray.hit_normal, axis=1), 1, atol=1e-5)
 
 
+def test_a_picture_and_its_mirror_agree_on_a_symmetric_object():
+    prediction, _ = ball()
+    mirrored = prediction.frames.flip(-1).clone()
+    mirrored[:, :, 1] *= -1
+    both = Prediction(torch.cat([prediction.frames, mirrored]), torch.tensor([0.2, 0.4]))
+    average = average_mirrored(both)
+    torch.testing.assert_close(average.frames, prediction.frames)
+    assert average.elevation.item() == pytest.approx(0.3)
+
+
 def test_front_and_back_of_a_closed_object_share_their_outline():
     prediction, picture = ball()
     # A back that is seen a little less well, as networks do.
     prediction.frames[:, 1, 7] -= 1.0
     xray = decode(prediction, picture)
     assert xray.hits_per_layer[0] == xray.hits_per_layer[1] > 0
+
+
+def test_the_outline_is_the_images_own():
+    prediction, picture = ball()
+    picture[..., :20] = 0
+    picture[..., 120:124, 4:24] = 1  # a thin part that the frames are too coarse to show
+    xray = decode(prediction, picture)
+    np.testing.assert_array_equal(xray.hit[0], picture[0, 3].numpy() > 0.5)
+    assert np.isfinite(xray.hit_depth).all()
+    assert xray.hit_depth.min() > NEAR + 0.3
 
 
 def test_a_sheet_stays_a_sheet():

@@ -97,10 +97,10 @@ def test_exit_codes_and_errors_in_one_line(
     assert not image.with_name("out.glb").exists()
 
 
-def test_a_missing_image_is_an_item_error(
+def test_a_missing_image_is_a_usage_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert generate(tmp_path / "none.png") == 1
+    assert generate(tmp_path / "none.png") == 2
     assert "none.png" in capsys.readouterr().err
 
 

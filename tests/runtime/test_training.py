@@ -173,6 +173,14 @@ def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_pa
     assert {"loss", "depth", "hit", "rate"} <= line.keys()
 
 
+def test_a_run_is_not_overwritten(config, meshes, tmp_path):
+    train(replace(config, samples=4), meshes, tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(XRayError, match="--resume"):
+        train(config, meshes, tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
 def test_minutes_end_a_run_early(config, meshes, tmp_path):
     assert train(config, meshes, tmp_path, minutes=0.0).samples == config.batch
 
