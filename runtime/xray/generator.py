@@ -27,6 +27,8 @@ from .weights import DEFAULT_WEIGHTS, load_weights
 OUTPUT_SIZE = 256
 # Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
 DEPTH_GAP = 0.12
+# Least distance between a layer and the next (frame units): no object is thinner than paper.
+MIN_THICKNESS = 0.005
 # Cells beyond a layer's outline that get values too; thin parts can lie outside of it.
 SPREAD = 8
 # An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
@@ -172,7 +174,8 @@ def decode(prediction: Prediction, fine: Tensor) -> XRay:
     inside[: 2 if closed else 1] = fine[0, 3] > 0.5
     # A layer is there only behind the one before it.
     inside = inside.float().cumprod(dim=0) > 0
-    depth = values[:, :1].cummax(dim=0).values * inside
+    least = MIN_THICKNESS * torch.arange(len(values), device=values.device).view(-1, 1, 1, 1)
+    depth = ((values[:, :1] - least).cummax(dim=0).values + least) * inside
     color = values[:, 4:7]
     coarse = functional.interpolate(
         functional.interpolate(fine, size=frames.shape[-2:], mode="area"),
