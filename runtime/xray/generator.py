@@ -172,8 +172,8 @@ def decode(prediction: Prediction, fine: Tensor) -> XRay:
     inside = functional.interpolate(logit, size=size, mode="bilinear", align_corners=False) > 0
     # The outline is the image's own; a closed object's back has the same one.
     inside[: 2 if closed else 1] = fine[0, 3] > 0.5
-    # A layer is there only behind the one before it.
-    inside = inside.float().cumprod(dim=0) > 0
+    # A layer is there only where it has values, and behind the one before it.
+    inside = (inside & (values[:, :1] > 0)).float().cumprod(dim=0) > 0
     least = MIN_THICKNESS * torch.arange(len(values), device=values.device).view(-1, 1, 1, 1)
     depth = ((values[:, :1] - least).cummax(dim=0).values + least) * inside
     color = values[:, 4:7]
