@@ -8,6 +8,7 @@ modal operators.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from ..xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_
 Steps = Generator[Progress, None, Any]
 
 POLL_INTERVAL = 0.05  # s between two steps of work that waits for a process
+
+logger = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -160,6 +163,8 @@ def _tick() -> float | None:
     before = task.progress
     try:
         task.advance()
+    except Exception:  # raised on, it would end the timer, and with it all that waits
+        logger.exception("%s stopped because of a bug", task.label)
     finally:
         if task.finished:
             queue.remove(task)
@@ -168,8 +173,6 @@ def _tick() -> float | None:
                 _push_undo(task.undo)
         if task.finished or task.progress != before:
             _show(queue[0] if queue else None)
-        if queue and not bpy.app.timers.is_registered(_tick):
-            _start_timer()
     return task.interval if queue else None
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,41 @@ def run_tasks(part):
             time.sleep(jobs._tick() or 0.0)
 
     return run
+
+
+class Timers:
+    """Blender's timers as far as they are needed; `fire` is what its window's loop does."""
+
+    def __init__(self):
+        self.functions = []
+
+    def register(self, function, *, persistent=False, **_):
+        assert persistent, "File > New would end it"
+        self.functions.append(function)
+
+    def unregister(self, function):
+        self.functions.remove(function)
+
+    def is_registered(self, function):
+        return function in self.functions
+
+    def fire(self):
+        """Call each once. What raises or returns None is dropped, and not before it is through."""
+        for function in tuple(self.functions):
+            again = None
+            with suppress(Exception):
+                again = function()
+            if again is None:
+                self.functions.remove(function)
+
+
+@pytest.fixture
+def timers(xray, monkeypatch):
+    """Timers that fire when they are told to, in place of Blender's, which need a window."""
+    fake = Timers()
+    for name in ("register", "unregister", "is_registered"):
+        monkeypatch.setattr(bpy.app.timers, name, getattr(fake, name))
+    return fake
 
 
 _exit_status = 0

@@ -64,19 +64,21 @@ def test_an_error_is_kept_for_the_panel_until_the_next_task(jobs, part, count_to
     run_tasks()
 
 
-def test_a_bug_fails_its_task_and_not_the_queue(jobs, progress, count_to, run_tasks):
+def test_a_bug_fails_its_task_and_not_the_queue(jobs, progress, count_to, timers, caplog):
     def broken():
         yield progress.Progress("divide")
         raise ZeroDivisionError
 
     bad = jobs.submit(jobs.Task("Bad", broken()))
     good = jobs.submit(jobs.Task("Good", count_to(1)))
-    jobs._tick()
-    with pytest.raises(ZeroDivisionError):
-        jobs._tick()
+    timers.fire()
+    timers.fire()
     assert (bad.state, bad.error.code) == ("failed", "internal")
-    run_tasks()
+    assert "ZeroDivisionError" in caplog.text
+    timers.fire()
+    timers.fire()
     assert good.state == "done"
+    assert timers.functions == []
 
 
 def test_a_running_task_is_cancelled_inside(jobs, progress, run_tasks):
