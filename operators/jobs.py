@@ -198,13 +198,20 @@ def describe(progress: Progress) -> str:
 
 
 def _show(task: Task | None) -> None:
-    """Put the progress into the status bar and redraw the sidebars."""
+    """Put the progress into the status bar and redraw."""
     text = f"{task.label}: {describe(task.progress)}    Esc: Cancel" if task else None
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         # It acts on the context's window, and a timer's context has none after File > New.
         with bpy.context.temp_override(window=window):
             window.workspace.status_text_set(text)
+    redraw()
+
+
+def redraw() -> None:
+    """Draw the sidebars and the preferences anew."""
+    manager = bpy.context.window_manager
+    for window in manager.windows if manager else ():
         for area in window.screen.areas:
             if area.type in ("VIEW_3D", "PREFERENCES"):
                 area.tag_redraw()

@@ -6,8 +6,9 @@ Blender's process never imports torch or the runtime; it installs it, starts it 
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from ..xray_addon.environment import Check
     from ..xray_addon.settings import GenerateSettings
 
+WATCH_INTERVAL = 1.0  # s between two looks at the process while no task looks
+STATUS_INTERVAL = 10.0  # s between two questions for its status
+
 
 @dataclass(frozen=True)
 class Command:
@@ -39,6 +43,8 @@ class Command:
 command: Command | None = None
 
 _client: RuntimeClient | None = None
+_seen: tuple[Any, ...] = ()  # what the panel can show of the process, as `_watch` last found it
+_asked_at = 0.0  # when `_watch` last asked for the status
 
 
 def environment() -> RuntimeEnvironment:
@@ -86,6 +92,8 @@ def current_client() -> RuntimeClient | None:
 def stop() -> None:
     """End the process and forget the client, so that the next one sees new preferences."""
     global _client
+    if bpy.app.timers.is_registered(_watch):
+        bpy.app.timers.unregister(_watch)
     if _client is not None:
         _client.stop()
         _client = None
@@ -100,6 +108,7 @@ def start_steps() -> jobs.Steps:
     """Start the process and wait until it answers. Raises XRayError."""
     running = client()
     running.start()
+    _start_watching()
     while not running.is_ready:
         running.poll()
         if running.error is not None:
@@ -117,6 +126,7 @@ def generate_steps(image: str | PathLike[str], settings: GenerateSettings) -> jo
     """The `Generated` of the file `image`. Raises XRayError, and `Cancelled` once it has ended."""
     running = client()
     job = running.submit(image, settings)
+    _start_watching()
     while not job.finished:
         running.poll()
         try:
@@ -129,6 +139,32 @@ def generate_steps(image: str | PathLike[str], settings: GenerateSettings) -> jo
         raise Cancelled
     running.request_status()
     return job.result
+
+
+def _start_watching() -> None:
+    # Without a window timers never fire, and one that is left keeps Python from ending.
+    if not bpy.app.background and not bpy.app.timers.is_registered(_watch):
+        bpy.app.timers.register(_watch, first_interval=WATCH_INTERVAL, persistent=True)
+
+
+def _watch() -> float | None:
+    """Hear what the process says between tasks, and of its end. Ends with the process."""
+    global _seen, _asked_at
+    if _client is None:
+        return None
+    _client.poll()
+    now = time.monotonic()
+    if now >= _asked_at + STATUS_INTERVAL:
+        _asked_at = now
+        _client.request_status()
+    status = _client.latest_status
+    if status is not None:
+        status = replace(status, idle_seconds=0.0)  # is never the same, and nobody shows it
+    seen = (_client.is_running, _client.is_ready, _client.error, status)
+    if seen != _seen:
+        _seen = seen
+        jobs.redraw()
+    return WATCH_INTERVAL if _client.is_running else None
 
 
 def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -> jobs.Steps:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -30,6 +34,58 @@ def test_disabling_the_extension_ends_the_process(xray, fake_runtime):
     client = fake_runtime.current_client()
     bpy.ops.preferences.addon_disable(module=xray.__name__)
     assert not client.is_running
+
+
+@pytest.fixture
+def watch(fake_runtime, part, timers, monkeypatch):
+    """Starts the process as in a window, and fires the timers until something is redrawn."""
+    app = SimpleNamespace(background=False, timers=bpy.app.timers, online_access=False)
+    monkeypatch.setattr(fake_runtime, "bpy", SimpleNamespace(app=app))
+    redrawn = []
+    monkeypatch.setattr(part("operators.jobs"), "redraw", lambda: redrawn.append(True))
+    for _ in range(2):  # the second finds it started
+        part("operators.jobs").run(fake_runtime.start_steps(), interval=0.01)
+    assert timers.functions == [fake_runtime._watch]
+
+    def until(happened):
+        end = time.monotonic() + 20.0
+        while not happened():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+            redrawn.clear()
+            timers.fire()
+        assert redrawn, "it happened, and nobody sees it"
+
+    return until
+
+
+def test_the_panel_hears_of_the_end_of_an_idle_process(fake_runtime, timers, watch):
+    client = fake_runtime.current_client()
+    watch(lambda: client.latest_status is not None)
+    os.kill(client.pid, signal.SIGTERM)
+    watch(lambda: not fake_runtime.is_running())
+    assert client.error.code == "runtime_died"
+    assert bpy.ops.xray.runtime_start.poll()
+    assert timers.functions == []
+
+
+def test_the_panel_hears_of_what_an_idle_process_holds(fake_runtime, watch, monkeypatch):
+    client = fake_runtime.current_client()
+    watch(lambda: client.latest_status is not None)
+    known = client.latest_status
+    monkeypatch.setattr(fake_runtime, "STATUS_INTERVAL", 0.0)
+    monkeypatch.setattr(client, "latest_status", replace(known, memory=1))
+    watch(lambda: client.latest_status.memory != 1)
+
+
+def test_nobody_watches_a_stopped_process(fake_runtime, timers, watch):
+    fake_runtime.stop()
+    assert timers.functions == []
+
+
+def test_without_a_window_nobody_watches(fake_runtime, timers):
+    bpy.ops.xray.runtime_start()
+    assert timers.functions == []
 
 
 def test_a_grey_button_says_why(xray, tmp_path):
