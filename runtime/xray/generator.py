@@ -40,10 +40,10 @@ class XRayGenerator:
 
     name = "xray"
 
-    def __init__(self, model: XRayPredictor, device: str, *, can_sample: bool) -> None:
+    def __init__(self, model: XRayPredictor, device: str, training: dict[str, Any]) -> None:
         self.model = model
         self.device = device
-        self.can_sample = can_sample
+        self.training = training  # the record in the weights: samples, excluded packs, ...
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> XRayGenerator:
@@ -56,7 +56,7 @@ class XRayGenerator:
         device = choose_device(device)
         path = Path(checkpoint) if checkpoint else DEFAULT_WEIGHTS
         model, record = load_weights(path, device)
-        return cls(model, device, can_sample=record.get("denoise_share", 0) > 0)
+        return cls(model, device, record)
 
     def generate(
         self,
@@ -83,7 +83,7 @@ class XRayGenerator:
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
         """As `generate`, from an image (256, 256, 4) that is already in the canonical frame."""
-        if settings.steps > 1 and not self.can_sample:
+        if settings.steps > 1 and not self.training.get("denoise_share"):
             raise XRayError(
                 "bad_settings",
                 "These weights predict in one pass; they have not learned to sample.",

@@ -149,7 +149,7 @@ def test_no_surface_is_an_error_not_an_empty_mesh(config):
     with torch.no_grad():
         model.unet.conv_out.weight.zero_()
         model.unet.conv_out.bias.fill_(-5.0)
-    generator = XRayGenerator(model.eval(), "cpu", can_sample=False)
+    generator = XRayGenerator(model.eval(), "cpu", {})
     with pytest.raises(XRayError) as caught:
         generator.generate(REFERENCE, GenerateSettings())
     assert caught.value.code == "nothing_predicted"
