@@ -4,7 +4,8 @@ Command line: ``python -m xray_addon.environment install [--folder F] [--wheelho
 [--device auto|cpu|cuda|rocm] [--offline]``, ``check`` and ``uninstall``.
 
 A folder holds the venv, `install.log`, `runtime.log` and `installed.json`. The last is written
-when all else is done and removed before anything is touched, so half an install is none.
+when all else is done and moved before anything is touched, so half an install is none. While an
+install runs, `venv.old` and `installed.old.json` keep what it replaces.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ ENSUREPIP = ("-m", "ensurepip", "--default-pip")
 CHECK_TIMEOUT = 600.0  # s; the first import of torch from a cold disk takes long
 NETWORK_TIMEOUT = 60.0  # s without a byte
 TICK = 0.1  # s between two calls of the progress callback
+FREE_TIMEOUT = 5.0  # s; Windows frees the files of a killed process a bit later
 
 NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console flashes on Windows
 
@@ -130,6 +132,8 @@ class RuntimeEnvironment:
         # A subfolder of its own: removing it can never take what else a chosen folder holds.
         self._venv = self.folder / "venv"
         self._marker = self.folder / "installed.json"
+        self._old_venv = self.folder / "venv.old"
+        self._old_marker = self.folder / "installed.old.json"
 
     @property
     def python(self) -> Path:
@@ -178,8 +182,9 @@ class RuntimeEnvironment:
     def sizes(self, device: str = "auto") -> Sizes:
         """How much space is taken, needed and free. Walks the folder: not for `draw`."""
         installed = 0
-        for path, _, names in os.walk(self._venv):
-            installed += sum(os.lstat(os.path.join(path, name)).st_size for name in names)
+        for venv in (self._venv, self._old_venv):
+            for path, _, names in os.walk(venv):
+                installed += sum(os.lstat(os.path.join(path, name)).st_size for name in names)
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if device == "auto":
             device = "cuda" if _nvidia() else "cpu"
@@ -194,9 +199,10 @@ class RuntimeEnvironment:
         progress: ProgressCallback = ignore_progress,
         base_python: str | PathLike[str] = sys.executable,
     ) -> Check:
-        """Make the environment; what was there before is replaced. Blocks: run it in a thread.
+        """Make the environment. Blocks: run it in a thread.
 
-        A runtime that runs from it has to be stopped before.
+        What was there before is put back if this fails, unless the disk cannot hold both. A
+        runtime that runs from it has to be stopped before.
 
         online : Blender's online-access setting; False uses nothing but `wheelhouse`.
         wheelhouse : folder of wheels, taken before anything from the network.
@@ -237,12 +243,18 @@ class RuntimeEnvironment:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / "install.lock"), self.log.open("wb") as log:
                 steps = _Steps(log, str(self.log), progress)
-                self._remove()
+                self._restore()  # after an install that was killed
+                self._set_aside()
+                if shutil.disk_usage(self.folder).free < sizes.needed:
+                    self._remove_old()
                 try:
-                    return self._install(steps, online, wheels, index, str(base_python))
+                    check = self._install(steps, online, wheels, index, str(base_python))
                 except BaseException:
                     self._remove()
+                    self._restore()
                     raise
+                self._remove_old()
+                return check
         except OSError as error:
             raise XRayError(
                 "not_writable",
@@ -279,6 +291,7 @@ class RuntimeEnvironment:
         if self.folder.is_dir():
             with _locked(self.folder / "install.lock"):
                 self._remove()
+                self._remove_old()
 
     def _install(
         self,
@@ -377,15 +390,54 @@ class RuntimeEnvironment:
 
     def _remove(self) -> None:
         self._marker.unlink(missing_ok=True)
-        end = time.monotonic() + 5.0  # Windows frees the files of a killed process a bit later
+        end = time.monotonic() + FREE_TIMEOUT
         while self._venv.exists():
             shutil.rmtree(self._venv, ignore_errors=True)
-            if time.monotonic() > end:
-                raise XRayError(
-                    "busy",
-                    f"Files in {self._venv} are in use.",
-                    "Stop the runtime in every open Blender and try again.",
-                )
+            if self._venv.exists() and time.monotonic() > end:
+                raise self._in_use()
+
+    # Each order below is such that `_restore` puts right what a kill at any point leaves.
+
+    def _set_aside(self) -> None:
+        """Make room for a new install. Raises XRayError `busy`; then nothing has changed."""
+        if not self._venv.exists():
+            self._marker.unlink(missing_ok=True)
+            return
+        if self._old_venv.exists():  # an earlier one, which could not be removed
+            raise self._in_use()
+        if self._marker.exists():
+            self._marker.replace(self._old_marker)
+        end = time.monotonic() + FREE_TIMEOUT
+        while self._venv.exists():
+            try:
+                # Where files are in use, Windows refuses this before a single one is lost.
+                self._venv.rename(self._old_venv)
+            except OSError as error:
+                if time.monotonic() > end:
+                    self._restore()
+                    raise self._in_use() from error
+                time.sleep(TICK)
+
+    def _restore(self) -> None:
+        """Put back what was set aside, or remove it where a whole install has replaced it."""
+        if self._old_marker.exists() and not self._marker.exists():
+            if self._old_venv.exists():
+                self._remove()
+                self._old_venv.rename(self._venv)
+            self._old_marker.replace(self._marker)
+        else:
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        self._old_marker.unlink(missing_ok=True)
+        shutil.rmtree(self._old_venv, ignore_errors=True)  # the next install takes the rest
+
+    def _in_use(self) -> XRayError:
+        return XRayError(
+            "busy",
+            f"Files in {self.folder} are in use.",
+            "Stop the runtime in every open Blender and try again.",
+        )
 
 
 class _Steps:

@@ -163,6 +163,108 @@ def test_cancel_removes_what_was_begun(tmp_path: Path, wheelhouse: Path, stage: 
     assert_nothing_is_left(environment)
 
 
+class Existing:
+    """A whole install of one file, which a new one is to replace."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "NEEDED_SPACE", dict.fromkeys(module.NEEDED_SPACE, 0))
+        monkeypatch.setattr(module, "FREE_TIMEOUT", 0.0)
+        self.environment = make(folder)
+        self.environment.folder.mkdir()
+        self.make("old")
+
+    def make(self, name: str, *, whole: bool = True) -> None:
+        (self.environment.folder / "venv").mkdir()
+        (self.environment.folder / "venv" / name).touch()
+        if whole:
+            (self.environment.folder / "installed.json").write_text(name)
+
+    def replace(self, error: BaseException | None = None) -> None:
+        """Install anew; `error` comes half-way."""
+
+        def install(*_: Any) -> module.Check:
+            self.make("new", whole=error is None)
+            if error is not None:
+                raise error
+            return module.Check({}, "cpu", "")
+
+        self.environment._install = install  # type: ignore[method-assign]
+        self.environment.install(online=True, device="cpu")
+
+    def assert_is(self, name: str) -> None:
+        folder = self.environment.folder
+        assert [path.name for path in (folder / "venv").iterdir()] == [name]
+        assert (folder / "installed.json").read_text() == name
+        assert not list(folder.glob("*.old*"))
+
+
+@pytest.fixture
+def existing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Existing:
+    return Existing(tmp_path, monkeypatch)
+
+
+def test_a_new_install_takes_the_place_of_the_old_one(existing: Existing) -> None:
+    existing.replace()
+    existing.assert_is("new")
+
+
+@pytest.mark.parametrize("error", [XRayError("install_failed", "No network."), Cancelled()])
+def test_a_new_install_that_fails_leaves_the_old_one(existing: Existing, error: Exception) -> None:
+    with pytest.raises(type(error)):
+        existing.replace(error)
+    existing.assert_is("old")
+
+
+def test_an_install_that_is_in_use_stays_as_it_is(
+    existing: Existing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError  # Windows', for a folder that a process runs from
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(XRayError) as caught:
+        existing.replace()
+    assert caught.value.code == "busy"
+    existing.assert_is("old")
+
+
+def test_an_older_install_that_cannot_be_removed_is_never_put_back(
+    existing: Existing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remains = existing.environment.folder / "venv.old"
+    remains.mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(XRayError) as caught:
+        existing.replace()
+    assert caught.value.code == "busy"
+    remains.rmdir()
+    existing.assert_is("old")
+
+
+@pytest.mark.parametrize("state", ["half aside", "aside", "half new", "new"])
+def test_an_install_that_was_killed_loses_nothing(existing: Existing, state: str) -> None:
+    folder = existing.environment.folder
+    (folder / "installed.json").rename(folder / "installed.old.json")
+    if state != "half aside":
+        (folder / "venv").rename(folder / "venv.old")
+    if state in ("half new", "new"):
+        existing.make("new", whole=state == "new")
+    with pytest.raises(Cancelled):
+        existing.replace(Cancelled())
+    existing.assert_is("new" if state == "new" else "old")
+
+
+def test_a_disk_without_room_for_two_keeps_none(
+    existing: Existing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = module.Sizes(installed=2**60, needed=2**60, free=0)
+    monkeypatch.setattr(existing.environment, "sizes", lambda _: sizes)
+    with pytest.raises(Cancelled):
+        existing.replace(Cancelled())
+    assert_nothing_is_left(existing.environment)
+    assert not list(existing.environment.folder.glob("*.old*"))
+
+
 def test_a_silent_command_is_stopped_at_once(tmp_path: Path) -> None:
     end = time.monotonic() + 0.3
 
