@@ -289,16 +289,19 @@ def markdown_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _training_files(arguments: argparse.Namespace, files: Sequence[MeshFile]) -> list[MeshFile]:
+def _training_files(
+    arguments: argparse.Namespace, files: Sequence[MeshFile], exclude: tuple[str, ...]
+) -> list[MeshFile]:
     """What the retrieval baseline retrieves from: --gallery, else the train split of the manifest
-    of --data; none where there is neither. Objects under evaluation are left out."""
+    of --data; none where there is neither. Objects under evaluation are left out, and so are the
+    packs `exclude`, which the generator has not seen in training either."""
     if arguments.gallery:
-        training = list_meshes(Path(arguments.gallery), split="train")
+        training = list_meshes(Path(arguments.gallery), split="train", exclude=exclude)
     else:
         manifest = find_manifest(Path(arguments.data).resolve())
         if manifest is None:
             return []
-        training = list_meshes(manifest.parent, split="train")
+        training = list_meshes(manifest.parent, split="train", exclude=exclude)
     groups = {file.group for file in files}
     return [file for file in training if file.group not in groups]
 
@@ -312,9 +315,6 @@ def main(
     if arguments.limit and arguments.limit < len(files):
         chosen = np.random.default_rng(arguments.seed).permutation(len(files))
         files = [files[i] for i in sorted(chosen[: arguments.limit])]
-    gallery = None
-    if training := _training_files(arguments, files):
-        gallery = Gallery(training, arguments.seed, progress)
     settings = GenerateSettings(
         generator=arguments.generator,
         checkpoint=arguments.checkpoint,
@@ -323,6 +323,10 @@ def main(
         seed=arguments.seed,
     )
     generator = load(settings.generator, settings.checkpoint or None, settings.device)
+    record = getattr(generator, "training", {})
+    gallery = None
+    if training := _training_files(arguments, files, tuple(record.get("exclude", ()))):
+        gallery = Gallery(training, arguments.seed, progress)
     result, kept = evaluate(
         generator,
         files,
