@@ -187,7 +187,7 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     empty_file()
     obj = generate_mesh(arguments.image.absolute(), settings, on_progress=_say)
     save_objects([obj], out)
-    return DONE, {"out": str(out), "faces": len(obj.data.polygons)}  # type: ignore[union-attr]
+    return DONE, {"out": str(out), "faces": len(obj.data.polygons)}
 
 
 def _import(arguments: argparse.Namespace) -> Answer:
