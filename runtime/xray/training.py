@@ -215,8 +215,8 @@ class Trainer:
         }
         with replacing(folder / "checkpoint.pt") as temporary:
             torch.save(state, temporary)
-        record = {"samples": self.samples, "seconds": round(self.seconds)}
-        save_weights(folder / "model.safetensors", self.average, record | asdict(self.config))
+        done = {"trained_samples": self.samples, "trained_seconds": round(self.seconds)}
+        save_weights(folder / "model.safetensors", self.average, asdict(self.config) | done)
 
     def resume(self, folder: Path) -> None:
         """Go on from the checkpoint in `folder`; raises XRayError `bad_checkpoint`."""

@@ -151,6 +151,8 @@ def test_a_killed_run_resumes_where_it_was(config: TrainingConfig, meshes: Path,
             train(config, meshes, tmp_path / "cut")
     resumed = train(config, meshes, tmp_path / "cut", resume=True)
     assert resumed.samples == whole.samples == 40
+    _, record = load_weights(tmp_path / "cut/model.safetensors", "cpu")
+    assert record["trained_samples"] == 40
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
