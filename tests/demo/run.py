@@ -73,9 +73,9 @@ def render(scene: Any, obj: Any, folder: Path) -> list[Path]:
     scene.view_settings.view_transform = "Standard"
     scene.world = bpy.data.worlds.new("World")
     scene.world.use_nodes = True
-    scene.world.node_tree.nodes["Background"].inputs[0].default_value = (0.9, 0.9, 0.9, 1)
+    scene.world.node_tree.nodes["Background"].inputs[0].default_value = (0.5, 0.5, 0.5, 1)
     sun = bpy.data.objects.new("Sun", bpy.data.lights.new("Sun", "SUN"))
-    sun.data.energy = 1.5
+    sun.data.energy = 1.2
     camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
     for added in (sun, camera):
         scene.collection.objects.link(added)
