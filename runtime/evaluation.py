@@ -149,12 +149,12 @@ class Gallery:
             pictures.append(_thumbnail(image, 4))
             self.surfaces.append(view.surface)
             self.cameras.append(camera)
-        self.tree = cKDTree(np.stack(pictures))
+        self.pictures = np.stack(pictures)
 
     def nearest(self, image: NDArray[np.uint8], seed: int) -> Points:
         """Points (10000, 3), in its camera's frame, of the object with the nearest picture."""
         picture = _thumbnail(image.astype(np.float32) / 255, len(image) // GALLERY_SIZE)
-        _, number = self.tree.query(picture)
+        number = int(((self.pictures - picture) ** 2).sum(axis=1).argmin())
         surface, camera = self.surfaces[number], self.cameras[number]
         return in_camera(surface.sample(POINTS, seed), camera)
 
