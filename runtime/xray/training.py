@@ -30,7 +30,7 @@ from xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_pr
 
 from .data import CastDataset, list_meshes
 from .model import Prediction, XRayPredictor, image_to_input
-from .weights import save_weights
+from .weights import load_weights, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class TrainingConfig:
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
     denoise_share : part of each batch that learns to denoise, which sampling needs; the rest
         learns to predict in one pass.
+    start_from : weights (safetensors) to begin with instead of random ones; "" for none.
     """
 
     seed: int = 0
@@ -71,6 +72,7 @@ class TrainingConfig:
     workers: int = 1
     split: str = "train"
     exclude: tuple[str, ...] = ()
+    start_from: str = ""
 
     @classmethod
     def read(cls, path: Path) -> TrainingConfig:
@@ -132,7 +134,11 @@ class Trainer:
         torch.set_flush_denormal(True)
         self.config = config
         self.device = torch.device(device)
-        self.model = config.model().to(self.device).train()
+        if config.start_from:
+            self.model, _ = load_weights(Path(config.start_from), device)
+        else:
+            self.model = config.model().to(self.device)
+        self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),

@@ -175,6 +175,16 @@ def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_pa
     assert {"loss", "depth", "hit", "rate"} <= line.keys()
 
 
+def test_a_run_can_start_from_weights(config, meshes, tmp_path):
+    save_weights(tmp_path / "w.safetensors", config.model(), {})
+    warm = Trainer(replace(config, start_from=str(tmp_path / "w.safetensors")), "cpu")
+    start, _ = load_weights(tmp_path / "w.safetensors", "cpu")
+    for a, b in zip(warm.model.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert all(p.requires_grad for p in warm.model.parameters())
+    assert warm.model.training
+
+
 def test_a_run_is_not_overwritten(config, meshes, tmp_path):
     train(replace(config, samples=4), meshes, tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
