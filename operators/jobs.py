@@ -12,29 +12,18 @@ import logging
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import bpy
 
 from ..xray_addon.errors import XRayError
-from ..xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
+from ..xray_addon.progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
 
 Steps = Generator[Progress, None, Any]
 
 POLL_INTERVAL = 0.05  # s between two steps of work that waits for a process
 
 logger = logging.getLogger(__name__)
-
-
-class State(StrEnum):
-    """Where a task is; the last three are final."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from ..xray_addon.errors import XRayError
-from ..xray_addon.progress import Cancelled
+from ..xray_addon.progress import Cancelled, State
 from . import jobs
 
 Result = set[Any]  # what Blender wants back: {"FINISHED"}, {"CANCELLED"}, {"RUNNING_MODAL"}
@@ -65,7 +65,7 @@ class TaskOperator(bpy.types.Operator):
 
     def _end(self) -> Result:
         task = self._task
-        if task.state is jobs.State.DONE:
+        if task.state is State.DONE:
             return self._succeeded(task.result)
         if task.error is not None:
             self.report({"ERROR"}, str(task.error))

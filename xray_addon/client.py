@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +28,7 @@ from . import protocol
 from .environment import NO_WINDOW, child_environment, default_folder
 from .errors import XRayError
 from .generated import Generated
-from .progress import Cancelled, Progress, ProgressCallback, ignore_progress
+from .progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
 from .protocol import GenerateParams, Message, ProtocolError, Request, Response, RuntimeStatus
 from .settings import GenerateSettings
 
@@ -51,21 +50,11 @@ EXTENSION_FOLDER = Path(__file__).resolve().parents[1]
 logger = logging.getLogger(__name__)
 
 
-class JobState(StrEnum):
-    """Where a job is; the last three are final."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
 @dataclass(eq=False)
 class Job:
     """One image on its way to a mesh. Read it after `RuntimeClient.poll`; only the client writes.
 
-    state : see `JobState`; a plain string compares equal ("done").
+    state : see `State`; a plain string compares equal ("done").
     progress : the latest report.
     result : set when `state` is done. error : set when `state` is failed.
     cancelling : a cancel was asked for and is not through yet.
@@ -74,7 +63,7 @@ class Job:
     id: int
     image: Path
     settings: GenerateSettings
-    state: JobState = JobState.QUEUED
+    state: State = State.QUEUED
     progress: Progress = field(default_factory=lambda: Progress("queued"))
     result: Generated | None = None
     error: XRayError | None = None
@@ -83,7 +72,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether `state` is final."""
-        return self.state not in (JobState.QUEUED, JobState.RUNNING)
+        return self.state not in (State.QUEUED, State.RUNNING)
 
 
 class RuntimeClient:
@@ -239,9 +228,9 @@ class RuntimeClient:
 
     def cancel(self, job: Job) -> None:
         """Ask `job` to end. Does not wait: `poll` terminates and at last kills the process."""
-        if job.state is JobState.QUEUED:
-            self._finish(job, JobState.CANCELLED)
-        elif job.state is JobState.RUNNING and not job.cancelling:
+        if job.state is State.QUEUED:
+            self._finish(job, State.CANCELLED)
+        elif job.state is State.RUNNING and not job.cancelling:
             job.cancelling = True
             if self._process is not None:
                 self._ask(protocol.CANCEL, {"id": job.id})
@@ -276,7 +265,7 @@ class RuntimeClient:
         """
         atexit.unregister(self.stop)
         for job in tuple(self.jobs):
-            self._finish(job, JobState.CANCELLED)
+            self._finish(job, State.CANCELLED)
         if self._process is not None:
             self._ask(protocol.SHUTDOWN)
             self._process.stop()
@@ -300,20 +289,20 @@ class RuntimeClient:
 
     def _advance(self) -> None:
         """Start the next job, or the process for it."""
-        if not self.jobs or self.jobs[0].state is not JobState.QUEUED:
+        if not self.jobs or self.jobs[0].state is not State.QUEUED:
             return
         if self._process is None:
             self.start()
         elif self._process.ready and not self._process.doomed:
             job = self.jobs[0]
-            job.state, job.progress = JobState.RUNNING, SENT
+            job.state, job.progress = State.RUNNING, SENT
             params = GenerateParams(str(job.image), str(self._folder), job.settings)
             try:
                 self._process.send(Request(protocol.GENERATE, params.to_dict(), job.id))
             except ValueError as error:
                 self._finish(
                     job,
-                    JobState.FAILED,
+                    State.FAILED,
                     XRayError(
                         "bad_settings",
                         f"The settings cannot be sent ({error}).",
@@ -343,7 +332,7 @@ class RuntimeClient:
 
     @property
     def _running(self) -> Job | None:
-        return self.jobs[0] if self.jobs and self.jobs[0].state is JobState.RUNNING else None
+        return self.jobs[0] if self.jobs and self.jobs[0].state is State.RUNNING else None
 
     def _hear_progress(self, message: Request) -> None:
         if message.method != protocol.PROGRESS:
@@ -401,28 +390,28 @@ class RuntimeClient:
         ours = self._folder is not None and file.parent == self._folder
         try:
             if job.cancelling or (error is not None and error.code == "cancelled"):
-                self._finish(job, JobState.CANCELLED)
+                self._finish(job, State.CANCELLED)
             elif error is not None:
-                self._finish(job, JobState.FAILED, error)
+                self._finish(job, State.FAILED, error)
             elif not ours:
                 raise XRayError(
                     "bad_result", f"The runtime names no result file ({file}).", "Try again."
                 )
             else:
                 job.result = Generated.load(file)
-                self._finish(job, JobState.DONE)
+                self._finish(job, State.DONE)
         except XRayError as unreadable:
-            self._finish(job, JobState.FAILED, unreadable)
+            self._finish(job, State.FAILED, unreadable)
         except Exception as broken:  # what another process wrote may break in any way
             logger.exception("the result %s cannot be read", file)
             reason = f"The result cannot be read ({broken})."
-            self._finish(job, JobState.FAILED, XRayError("bad_result", reason, "Generate again."))
+            self._finish(job, State.FAILED, XRayError("bad_result", reason, "Generate again."))
         finally:
             if ours:
                 file.unlink(missing_ok=True)
         self.request_status()
 
-    def _finish(self, job: Job, state: JobState, error: XRayError | None = None) -> None:
+    def _finish(self, job: Job, state: State, error: XRayError | None = None) -> None:
         job.state, job.cancelling = state, False
         job.error = None if error is None else self._with_log(error)
         self.jobs.remove(job)
@@ -433,7 +422,7 @@ class RuntimeClient:
     def _fail_start(self, code: str, message: str, remedy: str) -> None:
         self.error = XRayError(code, message, remedy, str(self.log))
         for job in tuple(self.jobs):
-            self._finish(job, JobState.FAILED, self.error)
+            self._finish(job, State.FAILED, self.error)
 
     def _bury(self, process: _Process) -> None:
         """The process is dead: its job ends, and so do all if it never came to life."""
@@ -443,7 +432,7 @@ class RuntimeClient:
         process.abandon()
         self._forget_process()
         if job is not None and job.cancelling:
-            self._finish(job, JobState.CANCELLED)
+            self._finish(job, State.CANCELLED)
             return
         if (
             job is not None
@@ -453,7 +442,7 @@ class RuntimeClient:
         ):
             # It died before it took the job up, most likely while it was idle.
             self._retried = job
-            job.state = JobState.QUEUED
+            job.state = State.QUEUED
             logger.warning("%s", error)
             return
         if process.terminated:
@@ -462,7 +451,7 @@ class RuntimeClient:
         logger.warning("%s", error)
         doomed = tuple(self.jobs) if not process.ready else (job,) if job is not None else ()
         for each in doomed:
-            self._finish(each, JobState.FAILED, error)
+            self._finish(each, State.FAILED, error)
 
     def _forget_process(self) -> None:
         self._process = None
