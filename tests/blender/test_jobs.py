@@ -155,14 +155,19 @@ def test_a_script_waits_for_the_result(jobs, count_to):
 
 def test_ctrl_c_cancels_a_script(jobs, progress):
     def steps():
-        while True:
+        for _ in range(500):
             yield progress.Progress("wait")
 
+    # A shell's background jobs inherit an ignored SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,))
     timer.start()
-    with pytest.raises(progress.Cancelled):
-        jobs.run(steps(), interval=0.01)
-    timer.join()
+    try:
+        with pytest.raises(progress.Cancelled):
+            jobs.run(steps(), interval=0.01)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_line_for_people(jobs, progress):
