@@ -91,6 +91,7 @@ class RuntimeClient:
     ----------
     log : as above.
     online : as above; a change counts from the next start of the process.
+    checkpoints : folder that downloaded weights are kept in, "" for the usual one; likewise.
     jobs : those that are not finished, in the order they will run.
     error : why the process last failed to start or died; None from the next start on.
     latest_status : asked for after the start and after every job, and by `request_status`;
@@ -108,6 +109,7 @@ class RuntimeClient:
     ) -> None:
         self.log = default_folder() / "runtime.log" if log is None else Path(log)
         self.online = online
+        self.checkpoints = ""
         self.jobs: list[Job] = []
         self.error: XRayError | None = None
         self.latest_status: RuntimeStatus | None = None
@@ -151,8 +153,9 @@ class RuntimeClient:
                 self._folder = Path(tempfile.mkdtemp(prefix="xray-"))
                 atexit.register(self.stop)
             with _open_log(self.log, self._command) as log:
+                environment = _environment(self.online, self.checkpoints)
                 self._process = _Process(
-                    self._command, _environment(self.online), self._folder, log, self._start_timeout
+                    self._command, environment, self._folder, log, self._start_timeout
                 )
         except (OSError, RuntimeError) as error:
             self._fail_start(
@@ -170,7 +173,8 @@ class RuntimeClient:
         it has not begun go to the next process.
         """
         job = Job(next(self._numbers), Path(image).absolute(), replace(settings))
-        if settings.checkpoint:  # the process has another working folder
+        # The process has another working folder. What is no path here is a hub's name.
+        if settings.checkpoint and os.path.exists(settings.checkpoint):
             job.settings.checkpoint = str(Path(settings.checkpoint).absolute())
         self.jobs.append(job)
         self._advance()
@@ -660,16 +664,21 @@ def _death(returncode: int | None, was_ready: bool) -> XRayError:
     return XRayError("runtime_died", f"The model runtime stopped{when} ({how}).", remedy)
 
 
-def _environment(online: bool) -> dict[str, str]:
+def _environment(online: bool, checkpoints: str = "") -> dict[str, str]:
     """The variables that the process starts with."""
-    return child_environment() | {
-        "PYTHONPATH": str(EXTENSION_FOLDER),
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUTF8": "1",
-        "XRAY_ONLINE": "1" if online else "0",
-        "HF_HUB_OFFLINE": "0" if online else "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
+    chosen = {"XRAY_CHECKPOINTS": checkpoints} if checkpoints else {}
+    return (
+        child_environment()
+        | chosen
+        | {
+            "PYTHONPATH": str(EXTENSION_FOLDER),
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUTF8": "1",
+            "XRAY_ONLINE": "1" if online else "0",
+            "HF_HUB_OFFLINE": "0" if online else "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+    )
 
 
 def _open_log(path: Path, command: Sequence[str]) -> BinaryIO:

@@ -11,11 +11,13 @@ DONE, SOME_FAILED, USAGE, RUNTIME_FAILED, CANCELLED = 0, 1, 2, 3, 130
 _USAGE_CODES = frozenset(
     {
         "bad_config",
+        "bad_manifest",
         "bad_settings",
         "missing_file",
         "no_data",
         "no_folder",
         "no_meshes",
+        "no_numba",
         "unknown_format",
         "unknown_generator",
     }

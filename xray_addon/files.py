@@ -7,10 +7,10 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -41,13 +41,13 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def read_arrays(path: str | PathLike[str]) -> dict[str, NDArray[Any]]:
-    """All arrays of an `.npz` by name, never unpickling.
+def read_arrays(path: str | PathLike[str] | BinaryIO) -> dict[str, NDArray[Any]]:
+    """All arrays of an `.npz` by name, never unpickling. path : or an open file.
 
     Raises FileNotFoundError, and ValueError for everything that is not such an archive.
     """
     # NumPy leaves the file open when it is given a path to a broken archive.
-    with Path(path).open("rb") as stream:
+    with Path(path).open("rb") if isinstance(path, str | PathLike) else nullcontext(path) as stream:
         try:
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, NpzFile):

@@ -30,9 +30,7 @@ class Generated:
     camera: Camera
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write one uncompressed `.npz`, atomically. Textures are not carried yet: ValueError."""
-        if any(material.texture is not None for material in self.surface.materials):
-            raise ValueError("a generated surface carries corner colours, not textures")
+        """Write one uncompressed `.npz`, atomically."""
         arrays: dict[str, NDArray[Any]] = {
             f"surface.{name}": value
             for name in (
@@ -48,6 +46,11 @@ class Generated:
         arrays["surface.base_colors"] = np.array(
             [material.base_color for material in self.surface.materials]
         ).reshape(-1, 3)
+        arrays |= {
+            f"texture.{number}": material.texture
+            for number, material in enumerate(self.surface.materials)
+            if material.texture is not None
+        }
         camera = self.camera
         arrays["camera.matrix"] = camera.camera_to_world
         arrays["camera.lens"] = np.array(
@@ -77,7 +80,8 @@ class Generated:
                     if name.startswith("surface.") and name != "surface.base_colors"
                 },
                 materials=[
-                    Material(tuple(color)) for color in arrays["surface.base_colors"].tolist()
+                    Material(tuple(color), arrays.get(f"texture.{number}"))
+                    for number, color in enumerate(arrays["surface.base_colors"].tolist())
                 ],
             )
             width, height, fov_x, cx, cy, offset = arrays["camera.lens"].tolist()

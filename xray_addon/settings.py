@@ -12,7 +12,7 @@ from typing import Any, Self
 from .errors import XRayError
 
 # What the runtime's registry holds; Blender's process never imports the runtime to ask it.
-GENERATORS = ("xray",)
+GENERATORS = ("xray", "triposr", "xray-paper")
 
 
 def _setting(default: Any, help: str, **limits: Any) -> Any:
@@ -41,6 +41,19 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)  # type: ignore[call-overload]
+
+    def to_arguments(self) -> list[str]:
+        """The command line's options that give these settings, without those at their default."""
+        options = []
+        for item in fields(self):  # type: ignore[arg-type]
+            value, name = getattr(self, item.name), item.name.replace("_", "-")
+            if value == item.default:
+                continue
+            if isinstance(value, bool):
+                options.append(f"--{name}" if value else f"--no-{name}")
+            else:
+                options.append(f"--{name}={value}")
+        return options
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -73,12 +86,125 @@ class CaptureSettings(Settings):
 
 
 @dataclass
+class DatasetSettings(Settings):
+    """How a dataset is made of many objects. Lengths are in units of the object's longest side."""
+
+    views: int = _setting(4, "Number of camera views an object", min=1, max=10_000)
+    layers: int = _setting(16, "Surfaces kept along each ray, nearest first", min=1, max=256)
+    size: int = _setting(256, "Width and height of the X-Ray in pixels", min=8, max=8192)
+    seed: int = _setting(
+        0, "Seed of cameras, lights and rendering, together with the uid", min=0, max=2**31 - 1
+    )
+    normalize: str = _setting(
+        "unit",
+        "'unit' moves the bounding box's centre to the origin and scales its longest side to 1, "
+        "as published; 'none' leaves the object as it is",
+        choices=("unit", "none"),
+    )
+    pose: str = _setting(
+        "frame", "Armatures at 'rest', or everything at a 'frame'", choices=("frame", "rest")
+    )
+    frame: int = _setting(1, "Frame of the animation", min=-1_048_574, max=1_048_574)
+
+    cameras: str = _setting(
+        "hemisphere",
+        "'hemisphere' is the published rule: random, 0 to 45 degrees above; 'sphere' is random all "
+        "around; 'turntable' evenly around at one elevation; 'ring' evenly around, above and "
+        "below in turn; 'poses' from a transforms.json; 'scene' is the file's own camera",
+        choices=("hemisphere", "sphere", "turntable", "ring", "poses", "scene"),
+    )
+    poses: str = _setting("", "The transforms.json that 'poses' reads")
+    elevation: float = _setting(20.0, "Degrees above for turntable and ring", min=-89.0, max=89.0)
+    distance: float = _setting(1.2, "From the camera to the object's centre", min=0.01, max=1e6)
+    fov: float = _setting(
+        49.13434207760448, "Horizontal field of view in degrees", min=0.1, max=179.0
+    )
+    jitter: float = _setting(
+        0.0, "Random shift of each camera, as a share of its distance", min=0.0, max=0.9
+    )
+
+    image: str = _setting(
+        "cycles",
+        "What makes the reference images; 'cast' is the built-in shader, far faster",
+        choices=("cycles", "eevee", "workbench", "cast", "none"),
+    )
+    image_size: int = _setting(512, "Width and height of the images in pixels", min=8, max=8192)
+    samples: int = _setting(32, "Render samples a pixel", min=1, max=65_536)
+    denoise: bool = _setting(True, "Denoise what Cycles renders")
+    device: str = _setting(
+        "auto",
+        "What Cycles renders on; 'auto' is the GPU where Blender's preferences name one",
+        choices=("auto", "cpu", "gpu"),
+    )
+    lights: str = _setting(
+        "even",
+        "'even' is soft light from all sides, as in the published images; 'studio' adds a sun over "
+        "the viewer's shoulder; 'random' is another for each view; 'hdri' an image; 'scene' what "
+        "the file brings along. Workbench has its own",
+        choices=("even", "studio", "random", "hdri", "scene"),
+    )
+    hdri: str = _setting("", "The environment image that 'hdri' lights with")
+
+    materials: str = _setting(
+        "bake",
+        "Materials that are more than textures, colour attributes and constants: 'bake' them, "
+        "or 'skip' the object and say so",
+        choices=("bake", "skip"),
+    )
+    bake_size: int = _setting(
+        1024, "Width and height of baked textures in pixels", min=16, max=8192
+    )
+    alpha_clip: bool = _setting(False, "Let rays through where a material's alpha clips")
+    ids: bool = _setting(False, "Also write each hit's object, material and face")
+
+    near: float = _setting(0.6, "Nearest depth that training uses", min=0.0, max=1e6)
+    far: float = _setting(1.8, "Farthest depth that training uses", min=0.0, max=1e6)
+    min_iou: float = _setting(
+        0.9,
+        "Reject objects with a view where image and first layer agree less (intersection over "
+        "union); 0 keeps all",
+        min=0.0,
+        max=1.0,
+    )
+    min_hits: int = _setting(
+        1, "Reject objects with a view of fewer hits; 0 keeps all", min=0, max=2**31 - 1
+    )
+    max_dropped: float = _setting(
+        1.0, "Reject objects that lose a larger share of hits behind the last layer", min=0, max=1
+    )
+    max_outside: float = _setting(
+        1.0, "Reject objects with a larger share of hits out of near and far", min=0, max=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cameras == "poses" and not self.poses:
+            raise self._bad("poses", "names no transforms.json")
+        if self.lights == "hdri" and not self.hdri:
+            raise self._bad("hdri", "names no image")
+        if self.lights in ("hdri", "scene") and self.image == "cast":
+            raise self._bad("lights", f"cannot be {self.lights!r} with the built-in shader")
+        if not self.near < self.far:
+            raise self._bad("far", f"must be more than near, got {self.near:g} and {self.far:g}")
+
+
+@dataclass
 class GenerateSettings(Settings):
     """How one image becomes a mesh."""
 
     generator: str = _setting("xray", "Name of the generator")
-    checkpoint: str = _setting("", "Path of other weights; empty for the built-in ones")
-    steps: int = _setting(1, "1 predicts in one pass, more refine by sampling", min=1, max=1000)
+    checkpoint: str = _setting(
+        "",
+        "Path of other weights, for TripoSR and xray-paper also a hub id; empty for X-Ray's own or "
+        "TripoSR's published ones; xray-paper needs one",
+    )
+    steps: int = _setting(
+        1,
+        "1 predicts in one pass, more refine by sampling; xray-paper takes 1 for its usual 25, "
+        "TripoSR has only one pass",
+        min=1,
+        max=1000,
+    )
     seed: int = _setting(
         0, "Seed of the sampling; the same seed gives the same mesh", min=0, max=2**31 - 1
     )
@@ -88,4 +214,19 @@ class GenerateSettings(Settings):
         "How the object is cut out: 'auto' uses the alpha channel, else rembg, else a plain "
         "background; or one of them alone",
         choices=("auto", "alpha", "rembg", "plain"),
+    )
+    mesh_resolution: int = _setting(
+        256, "TripoSR: grid points along each side of the box that is meshed", min=32, max=512
+    )
+    density_threshold: float = _setting(
+        25.0, "TripoSR: density of the field where the surface is", min=0.01, max=10_000.0
+    )
+    texture_size: int = _setting(
+        0, "TripoSR: side of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
+    )
+    batch_order: str = _setting(
+        "mended",
+        "xray-paper: 'published' repeats the mix-up of guided and unguided layers in diffusers "
+        "0.25, which the published numbers have",
+        choices=("mended", "published"),
     )

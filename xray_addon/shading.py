@@ -14,6 +14,8 @@ from .color import linear_to_srgb, srgb_to_linear
 from .surface import Surface
 from .xray import XRay
 
+PRESETS = ("even", "studio", "random")
+
 
 @dataclass(frozen=True, eq=False)
 class Lights:
@@ -28,6 +30,11 @@ class Lights:
     up: NDArray[np.float64]
     directions: NDArray[np.float64]
     strengths: NDArray[np.float64]
+
+    @classmethod
+    def even(cls, camera: Camera) -> Lights:
+        """Soft light from all sides, brighter from above: as the published images are lit."""
+        return cls(1.0, 0.6, camera.camera_to_world[2, :3], np.zeros((0, 3)), np.zeros(0))
 
     @classmethod
     def studio(cls, camera: Camera) -> Lights:
@@ -55,6 +62,18 @@ class Lights:
             sun[None] / np.linalg.norm(sun),
             random.uniform(0.2, 0.5, size=1),
         )
+
+    @classmethod
+    def preset(cls, name: str, camera: Camera, seed: int) -> Lights:
+        """The lights called `name`, one of `PRESETS`; `seed` counts for "random"."""
+        match name:
+            case "even":
+                return cls.even(camera)
+            case "studio":
+                return cls.studio(camera)
+            case "random":
+                return cls.random(camera, np.random.default_rng(seed))
+        raise ValueError(f"lights must be one of {PRESETS}, got {name!r}")
 
 
 def shade(xray: XRay, camera: Camera, lights: Lights) -> NDArray[np.float32]:

@@ -9,19 +9,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+WRAPS = ("repeat", "extend", "mirror", "clip")
+INTERPOLATIONS = ("linear", "closest")
+
 
 @dataclass(frozen=True, eq=False)
 class Material:
     """What colours a face.
 
     base_color : RGB factor, sRGB-encoded 0..1.
-    texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; it repeats beyond 0..1.
+    texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top.
+    wrap : what the texture is beyond 0..1: "repeat", "extend" (its border goes on), "mirror", or
+        "clip" (black and transparent).
+    interpolation : between texels, "linear" or "closest".
+    alpha_threshold : rays pass where the texture's alpha is less than this; 0 for nowhere.
+
+    Raises ValueError for a texture of another kind and for values out of range.
     """
 
     base_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
     texture: NDArray[np.uint8] | None = None
+    wrap: str = "repeat"
+    interpolation: str = "linear"
+    alpha_threshold: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, choices in (("wrap", WRAPS), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        if not 0.0 <= self.alpha_threshold <= 1.0:
+            raise ValueError(f"alpha_threshold must be 0 to 1, got {self.alpha_threshold}")
         texture = self.texture
         if texture is not None and (
             texture.dtype != np.uint8 or texture.ndim != 3 or texture.shape[2] not in (3, 4)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,17 +57,7 @@ def read_transforms(path: str | PathLike[str], width: int, height: int) -> dict[
         cameras = {}
         for frame in document["frames"]:
             name = Path(str(frame["file_path"]).replace("\\", "/")).stem
-            matrix = np.array(frame.get("transform_matrix", frame.get("c2w")), dtype=np.float64)
-            taken = Camera(
-                int(frame.get("w", width)),
-                int(frame.get("h", height)),
-                angle,
-                matrix,
-                frame.get("cx"),
-                frame.get("cy"),
-                float(frame.get("pixel_offset", 0.0)),
-            )
-            cameras[name] = taken.resized(width, height)
+            cameras[name] = camera_from_frame(frame, angle, width, height)
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,3 +67,20 @@ def read_transforms(path: str | PathLike[str], width: int, height: int) -> dict[
             "It needs camera_angle_x and frames with file_path and transform_matrix.",
         ) from error
     return cameras
+
+
+def camera_from_frame(frame: dict[str, Any], fov_x: float, width: int, height: int) -> Camera:
+    """The camera of one entry of `frames`, for `width` x `height` px; see `read_transforms`.
+
+    Raises ValueError, KeyError or TypeError for what is no such entry.
+    """
+    taken = Camera(
+        int(frame.get("w", width)),
+        int(frame.get("h", height)),
+        fov_x,
+        np.array(frame.get("transform_matrix", frame.get("c2w")), dtype=np.float64),
+        frame.get("cx"),
+        frame.get("cy"),
+        float(frame.get("pixel_offset", 0.0)),
+    )
+    return taken.resized(width, height)

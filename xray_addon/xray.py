@@ -49,6 +49,8 @@ class XRay:
     shape : (L, H, W).
     index : (N,) flat index of each hit into `shape`, ascending: by layer, then row, then column.
     hit_depth (N,), hit_normal (N, 3), hit_color (N, 3) : float32, in the order of `index`.
+    hit_face : (N,) int32 which of the surface's faces was hit, where `cast` was asked for it,
+        else None. It is not part of the file.
 
     Raises ValueError for shapes that do not agree and for depths that are negative or not finite.
     """
@@ -85,10 +87,13 @@ class XRay:
         normal: NDArray[np.floating],
         color: NDArray[np.floating],
         dropped: int = 0,
+        face: NDArray[np.integer] | None = None,
     ) -> XRay:
         """From hits alone: `index` (N,) must ascend; depth (N,) > 0, normal and color (N, 3)."""
         xray = cls.__new__(cls)
         xray._set(shape, index, depth, normal, color, dropped)
+        if face is not None:
+            xray.hit_face = np.asarray(face, dtype=np.int32)
         return xray
 
     def _set(
@@ -99,6 +104,7 @@ class XRay:
         self.hit_depth: NDArray[np.float32] = np.asarray(depth, dtype=np.float32)
         self.hit_normal: NDArray[np.float32] = np.asarray(normal, dtype=np.float32)
         self.hit_color: NDArray[np.float32] = np.asarray(color, dtype=np.float32)
+        self.hit_face: NDArray[np.int32] | None = None
         self.dropped = int(dropped)
 
     def __repr__(self) -> str:

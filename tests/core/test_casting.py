@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from trimesh.ray.ray_pyembree import RayMeshIntersector
 
 from xray_addon import Camera, Material, Surface, XRay, cast
 from xray_addon.casting import sample_texture
+
+BACKENDS = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]
 
 SIZE = 48
 
@@ -255,6 +258,106 @@ def test_textures_repeat_and_are_interpolated():
     texture = np.array([[[0, 0, 0], [255, 255, 255]]], dtype=np.uint8)
     samples = sample_texture(texture, np.array([[0.25, 0.5], [1.25, 7.5], [0.5, 0.5], [0.75, 0.5]]))
     np.testing.assert_allclose(samples[:, 0], [0, 0, 0.5, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hit_colours_are_the_texture_s_own_at_the_nearest_texel(backend):
+    texture = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    material = Material(texture=texture, interpolation="closest")
+    # Three pixels a texel, none on a texel's centre but the middle one.
+    camera = Camera.look_at((0, -1, 0), fov_x=math.pi / 2, width=24, height=24)
+    color = cast(quad(corner_uvs=UVS, materials=[material]), camera, 1, backend=backend).color[0]
+    expected = texture[..., :3].repeat(3, axis=0).repeat(3, axis=1) / np.float32(255)
+    np.testing.assert_array_equal(np.rint(color * 255), np.rint(expected * 255))
+    np.testing.assert_allclose(color, expected, atol=1e-7)
+
+
+def test_textures_wrap_as_asked():
+    texture = np.array([[[0, 0, 0, 255], [100, 0, 0, 255], [200, 0, 0, 255]]], dtype=np.uint8)
+    beyond = np.array([[-2.5 / 3, 0.5], [-0.5 / 3, 0.5], [3.5 / 3, 0.5], [4.5 / 3, 0.5]])
+    for wrap, expected in {
+        "repeat": [0, 200, 0, 100],
+        "extend": [0, 0, 200, 200],
+        "mirror": [200, 0, 200, 100],
+        "clip": [0, 0, 0, 0],
+    }.items():
+        for interpolation in ("linear", "closest"):
+            samples = sample_texture(texture, beyond, wrap, interpolation) * 255
+            np.testing.assert_allclose(samples[:, 0], expected, atol=1e-9)
+            np.testing.assert_allclose(samples[:, 3], 0 if wrap == "clip" else 255, atol=1e-9)
+    # Upwards too, where rows count from the top.
+    upright = texture.transpose(1, 0, 2)
+    above = sample_texture(upright, np.array([[0.5, 3.5 / 3], [0.5, -0.5 / 3]]), "mirror")
+    np.testing.assert_allclose(above[:, 0] * 255, [0, 200], atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rays_pass_where_the_texture_is_too_transparent(backend):
+    texture = np.full((8, 8, 4), 255, dtype=np.uint8)
+    texture[:, :4, 3] = 100  # the left half
+    texture[:2, 4:, 3] = 0
+    camera = Camera.look_at((0, -1, 0), fov_x=math.pi / 2, width=8, height=8)
+
+    def front(threshold: float) -> XRay:
+        material = Material(texture=texture, interpolation="closest", alpha_threshold=threshold)
+        surface = Surface(
+            np.vstack([quad().vertices, 2 * quad().vertices + np.array([0, 0.5, 0])]),
+            np.vstack([quad().faces, quad().faces + 4]),
+            corner_uvs=np.vstack([UVS, UVS]),
+            face_material=np.array([0, 0, 1, 1]),
+            materials=[material, Material()],
+        )
+        return cast(surface, camera, 1, backend=backend, faces=True)
+
+    whole = np.full((8, 8), True)
+    for threshold, opaque in (
+        (0.0, whole),
+        (0.3, texture[..., 3] >= 0.3 * 255),
+        (100 / 255, texture[..., 3] >= 100),
+        (0.5, texture[..., 3] >= 0.5 * 255),
+        (1.0, texture[..., 3] == 255),
+    ):
+        xray = front(threshold)
+        assert xray.hit.all()  # the sheet behind fills the holes, also with one layer
+        np.testing.assert_array_equal((xray.hit_face < 2).reshape(8, 8), opaque)
+        assert xray.dropped == opaque.sum()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_faces_of_hits_are_told_on_request(backend):
+    mesh = trimesh.creation.icosphere(2)
+    camera = look(0.4, 0.2)
+    assert cast(surface_of(mesh), camera, 4, backend=backend).hit_face is None
+    xray = cast(surface_of(mesh), camera, 4, backend=backend, faces=True)
+    assert xray.hit_face.dtype == np.int32
+    positions = xray.points(camera).positions
+    corners = mesh.triangles[xray.hit_face]
+    plane = np.einsum("ij,ij->i", positions - corners[:, 0], mesh.face_normals[xray.hit_face])
+    np.testing.assert_allclose(plane, 0, atol=1e-5)
+    inside = trimesh.triangles.points_to_barycentric(corners, positions)
+    assert inside.min() > -1e-2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_shifted_principal_point_is_honoured(backend):
+    surface = surface_of(trimesh.creation.torus(0.7, 0.3, 24, 12))
+    wide = look(0.3, 0.4, size=64)
+    whole = cast(surface, wide, 8, backend=backend)
+    # The same rays, as a crop of the image to 40 x 24 px.
+    crop = Camera(
+        40,
+        24,
+        2 * math.atan(20 / wide.focal),
+        wide.camera_to_world,
+        wide.cx - 11,
+        wide.cy - 25,
+    )
+    part = cast(surface, crop, 8, backend=backend)
+    np.testing.assert_allclose(part.depth, whole.depth[:, 25:49, 11:51], atol=1e-6)
+    np.testing.assert_allclose(part.normal, whole.normal[:, 25:49, 11:51], atol=1e-6)
+    assert len(part.index) > 500
+    inside = {tuple(np.round(p, 4)) for p in whole.points(wide).positions}
+    assert {tuple(np.round(p, 4)) for p in part.points(crop).positions} <= inside
 
 
 def test_colours_multiply_in_linear_light_and_pass_unchanged_alone():

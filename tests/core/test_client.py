@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from xray_addon import client as client_module
-from xray_addon.client import EXTENSION_FOLDER, Job, RuntimeClient
+from xray_addon.client import EXTENSION_FOLDER, Job, RuntimeClient, _environment
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.settings import GenerateSettings
@@ -495,3 +495,21 @@ def test_the_runtime_ends_with_its_parent(tmp_path: Path, image: Path, end: str)
     while not is_gone(pid):
         assert time.monotonic() < deadline, "the runtime outlives its parent"
         time.sleep(0.05)
+
+
+def test_a_checkpoints_path_becomes_absolute_and_a_hubs_name_stays(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    client = RuntimeClient(tmp_path / "no-python", tmp_path / "runtime.log")
+    for given, sent in (("weights", str(tmp_path / "weights")), ("owner/repo", "owner/repo")):
+        job = client.submit(image, replace(settings(), checkpoint=given))
+        assert job.settings.checkpoint == sent
+
+
+def test_the_process_is_told_where_downloaded_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XRAY_CHECKPOINTS", "/the/user's")
+    assert _environment(False, "/the/preference")["XRAY_CHECKPOINTS"] == "/the/preference"
+    assert _environment(False)["XRAY_CHECKPOINTS"] == "/the/user's"
+    assert _environment(False)["XRAY_ONLINE"] == "0"

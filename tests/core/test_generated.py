@@ -47,9 +47,14 @@ def test_broken_results_are_refused(tmp_path):
     assert caught.value.code == "bad_result"
 
 
-def test_textures_are_not_silently_lost(tmp_path):
-    texture = np.zeros((2, 2, 3), np.uint8)
-    surface = Surface(np.eye(3), np.array([[0, 1, 2]]), materials=[Material(texture=texture)])
-    with pytest.raises(ValueError, match="textures"):
-        Generated(surface, None, generated(False).camera).save(tmp_path / "r.npz")
-    assert not list(tmp_path.iterdir())
+def test_textures_come_back(tmp_path):
+    texture = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
+    uvs = np.random.default_rng(1).random((1, 3, 2))
+    materials = [Material((0.5, 1.0, 1.0)), Material(texture=texture)]
+    surface = Surface(np.eye(3), np.array([[0, 1, 2]]), corner_uvs=uvs, materials=materials)
+    Generated(surface, None, generated(False).camera).save(tmp_path / "r.npz")
+    got = Generated.load(tmp_path / "r.npz").surface
+    np.testing.assert_array_equal(got.corner_uvs, uvs)
+    assert got.materials[0].texture is None
+    assert got.materials[0].base_color == (0.5, 1.0, 1.0)
+    np.testing.assert_array_equal(got.materials[1].texture, texture)

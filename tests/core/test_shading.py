@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import trimesh
 
 from xray_addon import Camera, Material, Surface, cast
@@ -66,3 +67,23 @@ def test_random_lights_are_reproducible():
     )
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, c)
+
+
+def test_even_light_shows_colours_nearly_as_they_are():
+    surface, camera = scene()
+    xray = cast(surface, camera, 1)
+    image = shade(xray, camera, Lights.even(camera))
+    shown, own = image[xray.hit[0]][:, :3], xray.color[0][xray.hit[0]]
+    assert np.abs(shown - own).max() < 0.2
+    # A little brighter from above.
+    assert image[20, 32, 0] > image[44, 32, 0]
+
+
+def test_lights_by_name():
+    _, camera = scene(16)
+    assert Lights.preset("studio", camera, 1).sky == Lights.studio(camera).sky
+    assert len(Lights.preset("even", camera, 1).strengths) == 0
+    random = [Lights.preset("random", camera, seed).sky for seed in (1, 1, 2)]
+    assert random[0] == random[1] != random[2]
+    with pytest.raises(ValueError, match="lights must be one of"):
+        Lights.preset("disco", camera, 1)

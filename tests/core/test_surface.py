@@ -46,6 +46,14 @@ def test_textures_must_be_bytes():
         Material(texture=np.zeros((4, 4, 3)))
 
 
+@pytest.mark.parametrize(
+    "bad", [{"wrap": "around"}, {"interpolation": "cubic"}, {"alpha_threshold": 1.5}]
+)
+def test_materials_know_a_few_ways_to_wrap_and_clip(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Material(**bad)
+
+
 def test_bounds_ignore_unused_and_broken_vertices():
     vertices = np.vstack([box().vertices, [[99, 0, 0], [np.nan, 0, 0]]])
     surface = Surface(vertices, np.vstack([box().faces, [[0, 1, 9]]]))

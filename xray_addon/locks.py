@@ -1,0 +1,85 @@
+"""Locks that die with their process, so that a killed run never blocks the next one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from os import PathLike
+from pathlib import Path
+
+# What a file system says that has no locks.
+_UNSUPPORTED = frozenset(
+    {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+)
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _acquire(handle: int, wait: bool) -> None:
+        while True:
+            try:
+                # LK_LOCK gives up after ten seconds.
+                msvcrt.locking(handle, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+            except OSError as error:
+                if not wait or error.errno != errno.EDEADLK:
+                    raise
+            else:
+                return
+else:
+    import fcntl
+
+    def _acquire(handle: int, wait: bool) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def lock(path: str | PathLike[str], wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file at `path` for the body; it is removed afterwards.
+
+    Yields whether this process alone holds it: False at once without `wait` while another holds
+    it. The operating system releases the lock of a process that was killed. Where the file
+    system knows no locks, waiting yields True unlocked, and not waiting yields False.
+
+    Raises OSError where the file cannot be made.
+    """
+    path = Path(path)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _acquire(handle, wait)
+        except OSError as error:
+            os.close(handle)
+            if error.errno in _UNSUPPORTED:
+                yield wait
+            elif not wait:
+                yield False
+            else:
+                raise
+            return
+        except BaseException:
+            os.close(handle)
+            raise
+        if _is_file(path, handle):
+            break
+        os.close(handle)  # the one who held it before has removed it: lock the file of today
+    try:
+        yield True
+    finally:
+        if sys.platform == "win32":
+            os.close(handle)
+            with suppress(OSError):  # another has it open
+                path.unlink()
+        else:
+            with suppress(OSError):  # the folder may be read-only by now
+                path.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _is_file(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
