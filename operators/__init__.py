@@ -1,21 +1,23 @@
 """Blender's operators and command, thin callers of the plain functions beside them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 def register() -> None:
     """Register the operators and the command line."""
-    from . import command, ops_capture, ops_generate, ops_import, ops_runtime, properties
+    from . import command, properties
     from .registration import register_classes
 
-    register_classes(
-        ops_capture.CLASSES + ops_generate.CLASSES + ops_import.CLASSES + ops_runtime.CLASSES
-    )
+    register_classes(_classes())
     properties.register()
     command.register()
 
 
 def unregister() -> None:
     """Cancel what runs, stop the runtime, take back everything `register` did."""
-    from . import command, jobs, ops_capture, ops_generate, ops_import, ops_runtime, properties
+    from . import command, jobs, properties
     from . import runtime_service as service
     from .registration import unregister_classes
 
@@ -23,6 +25,11 @@ def unregister() -> None:
     service.shut_down()
     command.unregister()
     properties.unregister()
-    unregister_classes(
-        ops_capture.CLASSES + ops_generate.CLASSES + ops_import.CLASSES + ops_runtime.CLASSES
-    )
+    unregister_classes(_classes())
+
+
+def _classes() -> tuple[type[Any], ...]:
+    from . import ops_capture, ops_dataset, ops_generate, ops_import, ops_runtime, preview
+
+    modules = (ops_capture, ops_dataset, ops_generate, ops_import, ops_runtime, preview)
+    return tuple(cls for module in modules for cls in module.CLASSES)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..xray_addon.casting import cast
+from ..xray_addon.dataset import put_files, unique_uids, work_folder, writing
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from ..xray_addon.shading import shade_surface
@@ -19,7 +18,7 @@ from ..xray_addon.transforms import write_transforms
 from ..xray_addon.views import sampled_cameras
 from . import jobs
 from .convert import MaterialReader, camera_from_object, surface_from_objects
-from .png import write_png
+from .dataset import bad_mesh, write_view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +102,7 @@ def object_steps(
         return load
 
     groups = [names] if settings.combine else [[name] for name in names]
-    uids = unique_uids(group[0] for group in groups)
+    uids = unique_uids([group[0] for group in groups])
     items = [Item(uid, loader(group)) for uid, group in zip(uids, groups, strict=True)]
     return capture_steps(items, folder, settings, camera)
 
@@ -130,86 +129,38 @@ def capture_steps(
     else:
         cameras = [camera]
     total = len(items) * len(cameras)
-    for i, item in enumerate(items):
-        done = i * len(cameras)
-        yield Progress("capture", done, total, item.uid)
-        try:
-            surface = item.load()
-            if camera is None:
-                surface = surface.normalized()
-        except XRayError as error:
-            report.failed.append((item.uid, error))
-            continue
-        except ValueError as error:
-            report.failed.append((item.uid, _bad_mesh(item.uid, error)))
-            continue
-        try:
-            with _publishing(folder, item.uid) as temporary:
-                hits = dropped = 0
-                for view, seen in enumerate(cameras):
-                    xray = cast(surface, seen, settings.layers)
-                    xray.save(temporary / "xrays" / f"{view:03d}.npz")
-                    picture = _picture(surface, seen)
-                    write_png(temporary / "images" / f"{view:03d}.png", picture)
-                    hits += len(xray.index)
-                    dropped += xray.dropped
-                    yield Progress("capture", done + view + 1, total, item.uid)
-                names = [f"{view:03d}" for view in range(len(cameras))]
-                write_transforms(temporary / "images" / "transforms.json", cameras, names)
-        except OSError as error:
-            raise XRayError(
-                "cannot_write",
-                f"{item.uid} cannot be written to {folder} ({error.strerror or error}).",
-                "Choose a folder that exists or can be made, with space left.",
-            ) from error
-        report.captured.append(Captured(item.uid, len(cameras), hits, dropped))
+    with work_folder(folder) as work:
+        for i, item in enumerate(items):
+            done = i * len(cameras)
+            yield Progress("capture", done, total, item.uid)
+            try:
+                surface = item.load()
+                if camera is None:
+                    surface = surface.normalized()
+            except XRayError as error:
+                report.failed.append((item.uid, error))
+                continue
+            except ValueError as error:
+                report.failed.append((item.uid, bad_mesh(error)))
+                continue
+            made = work / item.uid
+            hits = dropped = 0
+            with writing(folder):
+                for kind in ("xrays", "images"):
+                    (made / kind).mkdir(parents=True)
+            for view, seen in enumerate(cameras):
+                xray = cast(surface, seen, settings.layers)
+                with writing(folder):
+                    write_view(made, view, xray, _picture(surface, seen))
+                hits += len(xray.index)
+                dropped += xray.dropped
+                yield Progress("capture", done + view + 1, total, item.uid)
+            names = [f"{view:03d}" for view in range(len(cameras))]
+            with writing(folder):
+                write_transforms(made / "images" / "transforms.json", cameras, names)
+            put_files(folder, item.uid, made)
+            report.captured.append(Captured(item.uid, len(cameras), hits, dropped))
     return report
-
-
-def unique_uids(names: Iterable[str]) -> list[str]:
-    """A file name for each name, safe on every system and used once, case aside."""
-    taken: set[str] = set()
-    uids = []
-    for name in names:
-        stem = re.sub(r"[^\w.-]+", "_", name).strip("._") or "object"
-        if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", stem, re.IGNORECASE):
-            stem = f"_{stem}"  # names that Windows keeps for devices
-        uid, number = stem, 2
-        while uid.lower() in taken:
-            uid, number = f"{stem}-{number}", number + 1
-        taken.add(uid.lower())
-        uids.append(uid)
-    return uids
-
-
-class _publishing:
-    """A temporary folder with xrays/ and images/ that takes its place as `uid` at the end.
-
-    `xrays/<uid>` is there only while `images/<uid>` is there and belongs to it.
-    """
-
-    def __init__(self, folder: Path, uid: str) -> None:
-        self.folder, self.uid = folder, uid
-
-    def __enter__(self) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.temporary = tempfile.TemporaryDirectory(prefix=".capture-", dir=self.folder)
-        path = Path(self.temporary.name)
-        for kind in ("xrays", "images"):
-            (path / kind).mkdir()
-        return path
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self.temporary as name:
-            if kind is not None:
-                return
-            for kind_of in ("xrays", "images"):
-                target = self.folder / kind_of / self.uid
-                target.parent.mkdir(exist_ok=True)
-                if target.exists():
-                    target.rename(Path(name) / f"old-{kind_of}")
-            for kind_of in ("images", "xrays"):
-                (Path(name) / kind_of).rename(self.folder / kind_of / self.uid)
 
 
 def _picture(surface: Surface, camera: Camera) -> NDArray[np.uint8]:
@@ -218,9 +169,3 @@ def _picture(surface: Surface, camera: Camera) -> NDArray[np.uint8]:
     larger = camera.resized(camera.width * scale, camera.height * scale)
     # One ray a pixel: whoever trains scales the picture down, and four cost more than all else.
     return shade_surface(surface, larger, samples=1)
-
-
-def _bad_mesh(uid: str, error: ValueError) -> XRayError:
-    return XRayError(
-        "bad_mesh", f"{uid} cannot be captured: {error}.", "Repair the mesh, or leave it out."
-    )

@@ -1,4 +1,4 @@
-"""The command line: ``blender -c xray capture|generate|import ...``.
+"""The command line: ``blender -c xray capture|dataset|generate|import ...``.
 
 Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled. With
 ``--json`` one JSON object goes to standard output; progress and errors go to standard error.
@@ -8,27 +8,37 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import bpy
 
+from ..xray_addon.dataset import FAILED, REJECTED, STATUSES, Item, Result, read_source, shard
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings import GENERATORS, CaptureSettings, GenerateSettings, Settings
-from . import jobs
-from .capture import CaptureReport, Item, capture_steps, unique_uids
+from ..xray_addon.settings import (
+    GENERATORS,
+    CaptureSettings,
+    DatasetSettings,
+    GenerateSettings,
+    Settings,
+)
+from . import jobs, preview
+from .capture import CaptureReport, capture_steps
+from .capture import Item as CaptureItem
 from .convert import camera_from_object, surface_from_objects
-from .files import check_output, empty_file, mesh_files, open_alone, save_objects
+from .dataset import Captures, DatasetRun, dataset_steps
+from .files import check_output, empty_file, open_alone, save_objects
 from .generate import generate_mesh
 from .layers import FORMS, import_xray
+from .standard_output import output_to
 
 if TYPE_CHECKING:
     from ..xray_addon.surface import Surface
@@ -56,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as end:  # argparse has said why
         return USAGE if end.code else DONE
     try:
-        with _own_stdout(), _interruptible():
+        with _own_stdout() as arguments.answers, _interruptible():
             code, answer = arguments.run(arguments)
     except KeyboardInterrupt:
         code, answer = exit_code(Cancelled()), {"error": Cancelled().to_dict()}
@@ -86,6 +96,33 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(capture, CaptureSettings, skip=("combine",))
     _add_json(capture)
 
+    dataset = commands.add_parser("dataset", help="make a dataset of many objects")
+    dataset.set_defaults(run=_dataset, failure=SOME_FAILED)
+    dataset.add_argument(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="a folder, a mesh file, or a manifest (.csv, .jsonl) with the column path",
+    )
+    dataset.add_argument(
+        "out",
+        metavar="OUT",
+        type=Path,
+        help="the dataset's folder; what is there already with the same settings stays",
+    )
+    dataset.add_argument(
+        "--shard", metavar="I/N", default="1/1", help="only the Ith of N parts, I from 1 to N"
+    )
+    _add_settings(dataset, DatasetSettings)
+    _add_json(dataset)
+
+    worker = commands.add_parser(
+        "dataset-worker", help="make items of a dataset, one for each line of JSON on stdin"
+    )
+    worker.set_defaults(run=_dataset_worker, failure=SOME_FAILED, json=False)
+    worker.add_argument("out", metavar="OUT", type=Path, help="the dataset's folder")
+    _add_settings(worker, DatasetSettings)
+
     generate = commands.add_parser("generate", help="make a mesh from one image")
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
     generate.add_argument("image", metavar="IMAGE", type=Path, help="the image file")
@@ -103,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
     )
     _add_json(imported)
+    preview.add_parser(commands)
     return parser
 
 
@@ -118,9 +156,18 @@ def _add_settings(
         if item.name in skip:
             continue
         default = "none" if item.default == "" else item.default
+        name = f"--{item.name.replace('_', '-')}"
+        if isinstance(item.default, bool):
+            parser.add_argument(
+                name,
+                action=argparse.BooleanOptionalAction,
+                default=item.default,
+                help=item.metadata["help"].replace("%", "%%"),
+            )
+            continue
         choices = GENERATORS if item.name == "generator" else item.metadata.get("choices")
         parser.add_argument(
-            f"--{item.name.replace('_', '-')}",
+            name,
             type=type(item.default),
             default=item.default,
             choices=choices,
@@ -143,9 +190,8 @@ Answer = tuple[int, dict[str, Any]]
 
 def _capture(arguments: argparse.Namespace) -> Answer:
     settings = _settings(CaptureSettings, arguments)
-    files = mesh_files(arguments.source)
     report = CaptureReport(arguments.out)
-    for uid, path in zip(unique_uids(p.stem for p in files), files, strict=True):
+    for uid, path in ((item.uid, item.source) for item in read_source(arguments.source)):
         # A file of its own run each, as a scene camera comes with its file.
         try:
             steps = _file_steps(uid, path, arguments.out, settings)
@@ -167,7 +213,7 @@ def _capture(arguments: argparse.Namespace) -> Answer:
     return (SOME_FAILED if report.failed else DONE), answer
 
 
-def _file_steps(uid: str, path: Path, out: Path, settings: CaptureSettings) -> jobs.Steps:
+def _file_steps(uid: str, path: str, out: Path, settings: CaptureSettings) -> jobs.Steps:
     objects = open_alone(path)
     scene = bpy.context.scene
     camera = None
@@ -177,7 +223,59 @@ def _file_steps(uid: str, path: Path, out: Path, settings: CaptureSettings) -> j
     def load() -> Surface:
         return surface_from_objects(objects, bpy.context.evaluated_depsgraph_get())
 
-    return capture_steps([Item(uid, load)], out, settings, camera)
+    return capture_steps([CaptureItem(uid, load)], out, settings, camera)
+
+
+def _dataset(arguments: argparse.Namespace) -> Answer:
+    settings = _settings(DatasetSettings, arguments)
+    items = shard(read_source(arguments.source), arguments.shard)
+    meter = _Meter()
+
+    def say(result: Result) -> None:
+        meter.count(result)
+        if result.status in (REJECTED, FAILED):
+            log = f" Log: {result.log}" if result.log else ""
+            _say_line(f"{result.uid}: {result.status}: {result.reason}{log}")
+
+    run: DatasetRun = jobs.run(
+        dataset_steps(items, arguments.out, settings, on_result=say), meter.show
+    )
+    counts = {status: run.count(status) for status in STATUSES}
+    _say_line(", ".join(f"{count} {status}" for status, count in counts.items()))
+    answer = {
+        "folder": str(arguments.out),
+        "counts": counts,
+        "refused": [r.to_dict() for r in run.results if r.status in (REJECTED, FAILED)],
+    }
+    return (SOME_FAILED if counts[FAILED] else DONE), answer
+
+
+def _dataset_worker(arguments: argparse.Namespace) -> Answer:
+    settings = _settings(DatasetSettings, arguments)
+    with Captures(arguments.out, settings) as captures:
+        # `for line in sys.stdin` would read ahead.
+        while line := sys.stdin.readline():
+            if not line.strip():
+                continue
+            try:
+                item = Item.from_dict(json.loads(line))
+            except ValueError as error:
+                result = Result("", FAILED, "bad_item", f"This line is no item: {error}.")
+            else:
+                result = _worked(captures, item)
+            arguments.answers.write(json.dumps(result.to_dict()) + "\n")
+            arguments.answers.flush()
+    return DONE, {}
+
+
+def _worked(captures: Captures, item: Item) -> Result:
+    try:
+        result: Result = jobs.run(captures.steps(item))
+    except Cancelled:
+        raise
+    except XRayError as error:  # whoever runs this worker stops, see `dataset.STOPPING`
+        return Result(item.uid, FAILED, error.code, str(error))
+    return result
 
 
 def _generate(arguments: argparse.Namespace) -> Answer:
@@ -208,20 +306,48 @@ def _say(progress: Progress) -> None:
             sys.stderr.write("\n")
 
 
+def _say_line(text: str) -> None:
+    """A line for people, in place of the progress on a terminal."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{clear}xray: {text}\n")
+    sys.stderr.flush()
+
+
+class _Meter:
+    """Progress with the rate and the time left, which only items that were made count for."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._made = self._known = 0
+
+    def count(self, result: Result) -> None:
+        """One more item is through."""
+        if result.seconds:
+            self._made += 1
+        else:
+            self._known += 1
+
+    def show(self, progress: Progress) -> None:
+        """The line of a terminal."""
+        message = progress.message
+        passed = time.monotonic() - self._started
+        if self._made and passed > 0:
+            rate = self._made / passed
+            left = int((progress.of - self._made - self._known) / rate)
+            clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+            message = f"{rate:.2g}/s, {clock} left  {message}"
+        _say(Progress(progress.stage, progress.step, progress.of, message))
+
+
 @contextlib.contextmanager
-def _own_stdout() -> Iterator[None]:
-    """Send what Blender and its importers print to standard error."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        # Blender's own prints wait in C's buffer, which Python does not know.
-        ctypes.CDLL("ucrtbase" if os.name == "nt" else None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+def _own_stdout() -> Iterator[TextIO]:
+    """Send what Blender and its importers print to standard error; yields the real output."""
+    with (
+        output_to(2) as kept,
+        contextlib.redirect_stdout(sys.stderr),
+        os.fdopen(os.dup(kept), "w", encoding="utf-8") as answers,
+    ):
+        yield answers
 
 
 @contextlib.contextmanager

@@ -19,58 +19,58 @@ IMPORTERS = {
     ".ply": ("wm.ply_import",),
     ".stl": ("wm.stl_import",),
     ".fbx": ("wm.fbx_import", "import_scene.fbx"),
+    ".usd": ("wm.usd_import",),
+    ".usda": ("wm.usd_import",),
+    ".usdc": ("wm.usd_import",),
+    ".usdz": ("wm.usd_import",),
     ".blend": ("wm.open_mainfile",),
 }
 OUTPUTS = (".glb", ".blend")
 
 
-def mesh_files(source: str | Path) -> list[Path]:
-    """The mesh files that `source` stands for: itself, or those in the folder, sorted.
+def open_alone(path: str | Path) -> list[bpy.types.Object]:
+    """Make the objects of the file at `path` the only ones; returns those that may have faces.
 
-    Raises XRayError `missing_file`, `unknown_format`, `no_meshes`.
+    What this Blender held before is gone. Scripts in the file do not run.
+    Raises XRayError `missing_file`, `unknown_format`, `unreadable_file`, `no_importer`.
     """
-    source = Path(source)
-    if source.is_dir():
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMPORTERS)
-        if not found:
-            raise XRayError("no_meshes", f"{source} holds no mesh files.", f"Known are {_known()}.")
-        return found
-    if not source.exists():
-        raise XRayError("missing_file", f"There is no file {source}.", "Check the path.")
-    if source.suffix.lower() not in IMPORTERS:
+    path = Path(path)
+    suffix = path.suffix.lower()
+    names = IMPORTERS.get(suffix)
+    if names is None:
         raise XRayError(
-            "unknown_format", f"{source.name} is no known mesh file.", f"Known are {_known()}."
+            "unknown_format",
+            f"{path.name} is in a format that Blender does not import.",
+            f"Known are {', '.join(sorted(IMPORTERS))}.",
         )
-    return [source]
-
-
-def open_alone(path: Path) -> list[bpy.types.Object]:
-    """Make the objects of the file at `path` the only ones; returns those with faces.
-
-    What this Blender held before is gone. Raises XRayError `unreadable_file`, `no_importer`.
-    """
-    names = IMPORTERS[path.suffix.lower()]
+    if not path.is_file():
+        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.")
+    empty_file()
+    importer = next((op for name in names if (op := _operator(name))), None)
+    if importer is None:
+        raise XRayError(
+            "no_importer",
+            f"This Blender cannot import {suffix} files.",
+            "Enable the importer in Preferences > Add-ons.",
+        )
+    arguments: dict[str, Any] = {"filepath": str(path)}
+    if suffix == ".blend":
+        arguments |= {"load_ui": False, "use_scripts": False}
     try:
-        if path.suffix.lower() != ".blend":
-            empty_file()
-        importer = next((op for name in names if (op := _operator(name))), None)
-        if importer is None:
-            raise XRayError(
-                "no_importer",
-                f"This Blender cannot import {path.suffix} files.",
-                "Enable the importer in Preferences > Add-ons.",
-            )
-        importer(filepath=str(path))
+        importer(**arguments)
     except RuntimeError as error:
         raise XRayError(
-            "unreadable_file", f"{path} cannot be imported ({error}).", "Check the file."
+            "unreadable_file",
+            f"{path.name} cannot be imported ({_reason(error)}).",
+            "Check the file.",
         ) from error
     return [obj for obj in bpy.context.view_layer.objects if obj.type in SOLID_TYPES]
 
 
 def empty_file() -> None:
     """Leave nothing in this Blender's file."""
-    bpy.ops.wm.read_homefile(use_empty=True)
+    # The factory's startup file, so that nobody's own decides what comes out.
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
 
 
 def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
@@ -118,5 +118,8 @@ def _operator(name: str) -> Any:
     return getattr(operators, function) if function in dir(operators) else None
 
 
-def _known() -> str:
-    return ", ".join(sorted(IMPORTERS))
+def _reason(error: RuntimeError) -> str:
+    """The last line that says something: an importer in Python ends with a traceback."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Location:", "File ", "^"))]
+    return said[-1].removeprefix("Error: ").rstrip(".") if said else "no reason given"

@@ -10,10 +10,19 @@ from ..xray_addon.errors import XRayError
 from ..xray_addon.settings import CaptureSettings
 from .capture import CaptureReport, object_steps
 from .convert.surfaces import SOLID_TYPES
-from .properties import absolute_path, preferences, read_settings, with_settings
+from .properties import (
+    PATH_OPTIONS,
+    absolute_path,
+    preferences,
+    read_settings,
+    with_settings,
+)
 from .watching import Result, TaskOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from . import jobs
 
 
@@ -30,7 +39,7 @@ class XRAY_OT_capture(TaskOperator):
         name="Folder",
         description="Where xrays/ and images/ are written; empty for the one in the preferences",
         subtype="DIR_PATH",
-        options={"SKIP_SAVE"},
+        options=PATH_OPTIONS | {"SKIP_SAVE"},
     )
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
@@ -51,32 +60,46 @@ class XRAY_OT_capture(TaskOperator):
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the selection."""
-        directory = self.directory or _default_directory()
-        if not directory:
-            raise XRayError(
-                "no_folder",
-                "There is no folder to write to.",
-                "Choose one here or in the extension's preferences.",
-            )
-        if directory.startswith("//") and not bpy.data.filepath:
-            raise XRayError(
-                "no_folder",
-                f"{directory} lies beside the .blend file, which is not saved yet.",
-                "Save the file or choose another folder.",
-            )
+        folder = output_folder(self.directory)
         settings = read_settings(CaptureSettings, self)
-        return object_steps(selected_solids(context), absolute_path(directory), settings)
+        return object_steps(selected_solids(context), folder, settings)
 
     def summary(self, result: Any) -> tuple[str, str]:
         """What was written, and the first reason why something was not."""
         return summarize(result)
 
 
+def output_folder(directory: str) -> Path:
+    """The folder that `directory`, or where it is empty the preferences, name.
+
+    Raises XRayError `no_folder`.
+    """
+    directory = directory or _default_directory()
+    if not directory:
+        raise XRayError(
+            "no_folder",
+            "There is no folder to write to.",
+            "Choose one here or in the extension's preferences.",
+        )
+    if directory.startswith("//") and not bpy.data.filepath:
+        raise XRayError(
+            "no_folder",
+            f"{directory} lies beside the .blend file, which is not saved yet.",
+            "Save the file or choose another folder.",
+        )
+    return absolute_path(directory)
+
+
 def selected_solids(context: bpy.types.Context) -> list[bpy.types.Object]:
     """The selected objects that may have faces."""
+    return solids(context.selected_objects)
+
+
+def solids(objects: Iterable[Any]) -> list[bpy.types.Object]:
+    """Those of `objects` that may have faces."""
     return [
         obj
-        for obj in context.selected_objects
+        for obj in objects
         if obj.type in SOLID_TYPES and (obj.type != "EMPTY" or obj.instance_collection)
     ]
 

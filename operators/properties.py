@@ -8,14 +8,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import bpy
+import numpy as np
 
-from ..xray_addon.settings import GENERATORS, CaptureSettings, GenerateSettings, Settings
+from ..xray_addon.settings import (
+    GENERATORS,
+    CaptureSettings,
+    DatasetSettings,
+    GenerateSettings,
+    Settings,
+)
 from .registration import extension_package, register_classes, unregister_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _T = TypeVar("_T")
+
+# Settings that name a file. Blender's file browser begins them with // beside the .blend file.
+_FILES = ("checkpoint", "poses", "hdri")
+
+# Options of a property for a path that may begin with //. Before Blender 4.5 each one's may.
+PATH_OPTIONS: set[Any] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+
+# Where a dataset's objects come from.
+SOURCES = (
+    ("selection", "Selected", "Each of the selected objects"),
+    ("collection", "Collection", "Each object of a collection"),
+    ("files", "Files", "Every mesh file in a folder, or those that a manifest lists"),
+)
 
 
 def setting_properties(cls: type[Settings]) -> dict[str, Any]:
@@ -35,7 +55,17 @@ def with_settings(cls: type[Settings]) -> Callable[[type[_T]], type[_T]]:
 
 def read_settings(cls: type[_T], source: Any) -> _T:
     """The settings dataclass with the values of `source`'s properties."""
-    return cls(**{item.name: getattr(source, item.name) for item in fields(cls)})  # type: ignore[arg-type]
+    return cls(**{item.name: _value(item, source) for item in fields(cls)})  # type: ignore[arg-type]
+
+
+def _value(item: Any, source: Any) -> Any:
+    """A property's value. Blender's floats have single precision: as they were meant, not kept."""
+    value = getattr(source, item.name)
+    if item.name in _FILES:
+        return bpy.path.abspath(value)
+    if not isinstance(item.default, float):
+        return value
+    return item.default if value == np.float32(item.default) else float(f"{value:.7g}")
 
 
 def copy_settings(cls: type[Settings], source: Any, target: Any) -> None:
@@ -51,11 +81,17 @@ def _property(item: Any) -> Any:
     choices = GENERATORS if item.name == "generator" else meta.get("choices")
     if choices:
         labels = {
+            "cast": "Built-in",
             "cpu": "CPU",
             "cuda": "CUDA",
+            "eevee": "EEVEE",
+            "gpu": "GPU",
+            "hdri": "HDRI",
             "mps": "Apple MPS",
             "rembg": "rembg",
             "xray": "X-Ray",
+            "triposr": "TripoSR",
+            "xray-paper": "X-Ray (paper scale)",
         }
         items = [(choice, labels.get(choice, choice.title()), "") for choice in choices]
         return bpy.props.EnumProperty(items=items, **common)
@@ -65,8 +101,8 @@ def _property(item: Any) -> Any:
         return bpy.props.IntProperty(min=meta["min"], max=meta["max"], **common)
     if isinstance(item.default, float):
         return bpy.props.FloatProperty(min=meta["min"], max=meta["max"], **common)
-    if item.name == "checkpoint":
-        return bpy.props.StringProperty(subtype="FILE_PATH", **common)
+    if item.name in _FILES:
+        return bpy.props.StringProperty(subtype="FILE_PATH", options=PATH_OPTIONS, **common)
     return bpy.props.StringProperty(**common)
 
 
@@ -78,6 +114,31 @@ class XRAY_PG_capture(bpy.types.PropertyGroup):
         name="Folder",
         description="Where xrays/ and images/ are written; empty for the one in the preferences",
         subtype="DIR_PATH",
+        options=PATH_OPTIONS,
+    )
+
+
+@with_settings(DatasetSettings)
+class XRAY_PG_dataset(bpy.types.PropertyGroup):
+    """What the Dataset panel shows."""
+
+    source: bpy.props.EnumProperty(name="Source", description="What is captured", items=SOURCES)
+    path: bpy.props.StringProperty(
+        name="Files",
+        description="A folder of mesh files, or a manifest (.csv, .jsonl) with the column path",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
+    collection: bpy.props.PointerProperty(
+        name="Collection",
+        description="The collection whose objects are captured",
+        type=bpy.types.Collection,
+    )
+    directory: bpy.props.StringProperty(
+        name="Folder",
+        description="Where the dataset is written; empty for the folder in the preferences",
+        subtype="DIR_PATH",
+        options=PATH_OPTIONS,
     )
 
 
@@ -100,10 +161,16 @@ class XRAY_PG_scene(bpy.types.PropertyGroup):
     """All of X-Ray's settings in a scene."""
 
     capture: bpy.props.PointerProperty(type=XRAY_PG_capture)
+    dataset: bpy.props.PointerProperty(type=XRAY_PG_dataset)
     generate: bpy.props.PointerProperty(type=XRAY_PG_generate)
 
 
-CLASSES: tuple[type[Any], ...] = (XRAY_PG_capture, XRAY_PG_generate, XRAY_PG_scene)
+CLASSES: tuple[type[Any], ...] = (
+    XRAY_PG_capture,
+    XRAY_PG_dataset,
+    XRAY_PG_generate,
+    XRAY_PG_scene,
+)
 
 
 def register() -> None:

@@ -79,8 +79,11 @@ def client() -> RuntimeClient:
                     "Press Install Runtime in the sidebar's X-Ray tab.",
                 )
             _client = RuntimeClient(found.python, found.runtime_log)
-    # Whether rembg may fetch its weights; a change counts from the next start of the process.
+    # Whether weights may be fetched, and where they are; both count from the next start.
     _client.online = bool(bpy.app.online_access)
+    chosen = preferences()
+    folder = chosen.checkpoint_folder if chosen else ""
+    _client.checkpoints = str(absolute_path(folder)) if folder else ""
     return _client
 
 

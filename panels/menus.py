@@ -7,9 +7,11 @@ from typing import Any
 import bpy
 
 from ..operators.ops_capture import XRAY_OT_capture
+from ..operators.ops_dataset import XRAY_OT_dataset, set_from_panel
 from ..operators.ops_generate import XRAY_OT_generate
 from ..operators.ops_import import XRAY_OT_import_xray
 from ..operators.ops_runtime import CLASSES as RUNTIME_OPERATORS
+from ..operators.preview import XRAY_OT_preview
 
 
 class XRAY_MT_object(bpy.types.Menu):
@@ -17,10 +19,13 @@ class XRAY_MT_object(bpy.types.Menu):
 
     bl_label = "X-Ray"
 
-    def draw(self, _context: bpy.types.Context) -> None:
+    def draw(self, context: bpy.types.Context) -> None:
         """List the operators."""
         layout = self.layout
         layout.operator(XRAY_OT_capture.bl_idname, icon="RENDERLAYERS")
+        button = layout.operator(XRAY_OT_dataset.bl_idname, text="Make Dataset...", icon="FILE_3D")
+        set_from_panel(button, context.scene)
+        layout.operator(XRAY_OT_preview.bl_idname, text="Preview Dataset...", icon="IMAGE")
         layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
         layout.separator()

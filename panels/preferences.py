@@ -31,6 +31,11 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         description="Where the model runtime is installed; empty for the usual place",
         subtype="DIR_PATH",
     )
+    checkpoint_folder: bpy.props.StringProperty(
+        name="Checkpoint Folder",
+        description="Where downloaded weights are kept; empty for the usual place",
+        subtype="DIR_PATH",
+    )
     wheelhouse: bpy.props.StringProperty(
         name="Wheelhouse",
         description="Folder of Python wheels to install from, for machines without network",
@@ -53,6 +58,7 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         column.prop(self, "device")
         column = layout.column()
         column.prop(self, "runtime_folder")
+        column.prop(self, "checkpoint_folder")
         column.prop(self, "wheelhouse")
         column.prop(self, "install_device")
         draw_runtime(layout, context)

@@ -1,8 +1,9 @@
 """Blender materials as what `Surface` knows: a base colour, a texture, a colour attribute.
 
 A node tree can compute any colour; this follows what importers and artists build most: a shader's
-colour from a value, an image, a colour attribute, or these multiplied. What it cannot follow
-counts as its first colour input.
+colour from a value, an image, a colour attribute, or these multiplied, through groups, reroutes
+and muted nodes. What it cannot follow counts as its first colour input, and the look says why, so
+that `baking` can do better.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from ...xray_addon.surface import Material
 
 # The grey, in linear light, that Blender shows where there is no material.
 DEFAULT_GREY = (0.8, 0.8, 0.8)
+# Where alpha is blended and not clipped: what is more see-through than not lets rays pass.
+BLENDED_THRESHOLD = 0.5
+
+_WRAPS = {"REPEAT": "repeat", "EXTEND": "extend", "MIRROR": "mirror", "CLIP": "clip"}
+# Colour spaces of byte images whose values are linear light.
+_LINEAR_SPACES = ("Non-Color", "Raw", "Linear", "Linear Rec.709")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +37,30 @@ class Look:
     uv_transform : (2, 3) affine map of the UVs, or None.
     color_attribute : name of the colour attribute that multiplies; "" for the one active in
         renders, None for none.
+    reason : why this is not all of what the material shows; "" where it is.
     """
 
     material: Material
     uv_map: str = ""
     uv_transform: NDArray[np.float64] | None = None
     color_attribute: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image as a texture node reads it. `unpacked`: its colours are as without their alpha."""
+
+    image: Any
+    wrap: str
+    interpolation: str
+    unpacked: bool
+    uv_map: str = ""
+    uv_transform: tuple[tuple[float, ...], ...] | None = None
+
+    def samples_like(self, other: _Image) -> bool:
+        """Whether both read the same texel everywhere."""
+        return replace(self, unpacked=other.unpacked) == other
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,36 +68,60 @@ class _Color:
     """A colour socket's value on its way: `rgb` is linear light."""
 
     rgb: NDArray[np.float64] = field(default_factory=lambda: np.array(DEFAULT_GREY))
-    image: bpy.types.Image | None = None
-    uv_map: str = ""
-    uv_transform: NDArray[np.float64] | None = None
+    image: _Image | None = None
     color_attribute: str | None = None
+    reason: str = ""
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the same all over."""
+        return self.image is None and self.color_attribute is None
 
     def times(self, other: _Color) -> _Color:
         """The product; where both have an image or an attribute, that of `self` stays."""
-        source = self if self.image is not None else other
+        reason = self.reason or other.reason
+        if self.image is not None and other.image is not None:
+            reason = reason or "it multiplies two images"
+        elif self.color_attribute is not None and other.color_attribute is not None:
+            reason = reason or "it multiplies two colour attributes"
         return _Color(
             self.rgb * other.rgb,
-            source.image,
-            source.uv_map,
-            source.uv_transform,
+            other.image if self.image is None else self.image,
             other.color_attribute if self.color_attribute is None else self.color_attribute,
+            reason,
         )
+
+    def lost(self, reason: str) -> _Color:
+        """The same, known not to be all of it."""
+        return self if self.reason else replace(self, reason=reason)
+
+
+@dataclass(frozen=True)
+class _Alpha:
+    """Where a material is transparent: below `threshold` of the image's alpha."""
+
+    image: _Image | None = None
+    threshold: float = BLENDED_THRESHOLD
+    reason: str = ""
 
 
 _WHITE = _Color(np.ones(3))
+_BLACK = np.zeros(3)
 
 
 class MaterialReader:
     """Turns Blender materials into looks, each material and each image once.
 
+    alpha_clip : whether rays pass where a material's alpha clips its texture.
+
     looks : the materials met so far, in the order of their indices.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, alpha_clip: bool = False) -> None:
         self.looks: list[Look] = []
+        self.alpha_clip = alpha_clip
         self._index: dict[tuple[str, str], int] = {}
-        self._textures: dict[str, NDArray[np.uint8] | None] = {}
+        self._textures: dict[tuple[str, bool], NDArray[np.uint8] | None] = {}
 
     def index(self, material: bpy.types.Material | None, colored: bool) -> int:
         """The index into `looks` of `material`.
@@ -86,35 +135,60 @@ class MaterialReader:
         return self._index[key]
 
     def _bare(self, colored: bool) -> Look:
-        return self._look(_Color(np.ones(3), color_attribute="") if colored else _Color())
+        return self._look(_Color(np.ones(3), color_attribute="") if colored else _Color(), _Alpha())
 
     def _read(self, material: bpy.types.Material) -> Look:
-        color = None
-        tree = node_tree(material)
-        if tree is not None:
-            output = tree.get_output_node("ALL")
-            surface = output.inputs["Surface"] if output else None
-            if surface is not None:
-                color = _shader_color(surface, ())
+        color, alpha = None, _Alpha()
+        surface = surface_socket(material)
+        if surface is not None:
+            color = _shader_color(surface, ())
+            if self.alpha_clip:
+                alpha = _shader_alpha(surface, ())
         if color is None:
             color = _Color(np.array(material.diffuse_color[:3], dtype=np.float64))
-        return self._look(color)
+        return self._look(color, alpha)
 
-    def _look(self, color: _Color) -> Look:
+    def _look(self, color: _Color, alpha: _Alpha) -> Look:
         # Blender's colours have single precision; the rest is noise that would hide pure white.
-        red, green, blue = linear_to_srgb(color.rgb).round(7).tolist()
-        texture = self._texture(color.image) if color.image else None
+        rgb = linear_to_srgb(np.minimum(color.rgb, 1.0)).round(7)
+        red, green, blue = rgb.tolist()
+        source, reason = color.image, color.reason or alpha.reason
+        if not reason and color.image is not None and (color.rgb > 1.0 + 1e-6).any():
+            reason = "it brightens an image"
+        texture = self._texture(source, straight=alpha.image is not None) if source else None
+        threshold = 0.0
+        if alpha.image is not None:
+            clipping = self._texture(alpha.image, straight=True)
+            if clipping is not None and clipping.shape[2] == 4:
+                threshold = alpha.threshold
+                if source is None or texture is None:
+                    source, texture = alpha.image, clipping.copy()
+                    texture[..., :3] = 255
+                elif not alpha.image.samples_like(source):
+                    threshold = 0.0
+                    reason = reason or "its alpha comes from another image than its colour"
+        material = Material((red, green, blue), texture)
+        if source is not None:
+            material = replace(
+                material,
+                wrap=source.wrap,
+                interpolation=source.interpolation,
+                alpha_threshold=threshold,
+            )
+        transform = source.uv_transform if source else None
         return Look(
-            Material((red, green, blue), texture),
-            color.uv_map,
-            color.uv_transform,
+            material,
+            source.uv_map if source else "",
+            None if transform is None else np.array(transform),
             color.color_attribute,
+            reason,
         )
 
-    def _texture(self, image: bpy.types.Image) -> NDArray[np.uint8] | None:
-        key = image.name_full
+    def _texture(self, source: _Image, straight: bool) -> NDArray[np.uint8] | None:
+        unpacked = source.unpacked or straight
+        key = (source.image.name_full, unpacked)
         if key not in self._textures:
-            self._textures[key] = texture_from_image(image)
+            self._textures[key] = texture_from_image(source.image, unpacked=unpacked)
         return self._textures[key]
 
 
@@ -126,8 +200,19 @@ def node_tree(material: bpy.types.Material) -> Any:
     return material.node_tree
 
 
-def texture_from_image(image: Any) -> NDArray[np.uint8] | None:
-    """(h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; None where the file is missing."""
+def surface_socket(material: bpy.types.Material) -> Any:
+    """The socket of the output that Cycles renders; None without nodes."""
+    tree = node_tree(material)
+    output = tree.get_output_node("CYCLES") if tree is not None else None
+    return output.inputs["Surface"] if output else None
+
+
+def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8] | None:
+    """(h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; None where the file is missing.
+
+    unpacked : colours as they are without their alpha. Else they are darkened by it, which is
+        what Blender shows where a material does not use the image's alpha.
+    """
     width, height = image.size
     channels = image.channels
     if not width or not height or not channels:
@@ -138,33 +223,56 @@ def texture_from_image(image: Any) -> NDArray[np.uint8] | None:
     if channels < 3:
         pixels = np.repeat(pixels[..., :1], 3, axis=2)
     # Byte images keep their file's encoding, float images are linear light.
-    if image.is_float or image.colorspace_settings.name != "sRGB":
-        pixels = np.concatenate([linear_to_srgb(pixels[..., :3]), pixels[..., 3:]], axis=2)
+    linear = image.is_float or image.colorspace_settings.name in _LINEAR_SPACES
+    color, alpha = pixels[..., :3], pixels[..., 3:]
+    associates = alpha.size and image.alpha_mode in ("STRAIGHT", "PREMUL") and not _is_data(image)
+    # In memory float images are darkened by their alpha, byte images are not.
+    if associates and image.is_float and unpacked:
+        color = color / np.where(alpha > 0, alpha, 1.0)
+    elif associates and not image.is_float and not unpacked:
+        color = color * alpha  # as encoded: that is how Cycles does it
+    if linear:
+        color = linear_to_srgb(color)
+    pixels = np.concatenate([color, alpha], axis=2)
     texture: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
     return texture
+
+
+def _is_data(image: Any) -> bool:
+    return bool(image.colorspace_settings.is_data)
 
 
 # A stack of the group nodes that the walk has entered, innermost last.
 _Groups = tuple[Any, ...]
 
 
-def _source(socket: Any, groups: _Groups) -> tuple[Any, _Groups]:
-    """The output socket that feeds `socket`, through reroutes and groups; None if nothing does."""
+def source_of(socket: Any, groups: _Groups = ()) -> tuple[Any, _Groups]:
+    """The output socket that feeds `socket`, through reroutes, groups and muted nodes.
+
+    None if nothing does; an input socket where a group's own, unlinked input does.
+    """
     while True:
         link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
         if link is None:
             return None, groups
         node, output = link.from_node, link.from_socket
-        if node.bl_idname == "NodeReroute":
+        if node.mute and node.bl_idname != "NodeReroute":
+            through = next((ln for ln in node.internal_links if ln.to_socket == output), None)
+            if through is None:
+                return None, groups
+            socket = through.from_socket
+            if not socket.is_linked:
+                return socket, groups
+        elif node.bl_idname == "NodeReroute":
             socket = node.inputs[0]
         elif node.bl_idname == "ShaderNodeGroup" and node.node_tree is not None:
-            inside = next(
-                (n for n in node.node_tree.nodes if n.bl_idname == "NodeGroupOutput"), None
-            )
+            inside = group_output(node.node_tree)
             if inside is None:
                 return None, groups
             socket = next(s for s in inside.inputs if s.identifier == output.identifier)
             groups = (*groups, node)
+            if not socket.is_linked:
+                return socket, groups
         elif node.bl_idname == "NodeGroupInput" and groups:
             socket = next(s for s in groups[-1].inputs if s.identifier == output.identifier)
             groups = groups[:-1]
@@ -174,41 +282,93 @@ def _source(socket: Any, groups: _Groups) -> tuple[Any, _Groups]:
             return output, groups
 
 
-def _shader_color(socket: Any, groups: _Groups) -> _Color | None:
-    """The colour of the first shader upstream of a shader socket that has one."""
-    output, groups = _source(socket, groups)
-    if output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent":
-        return None
-    node = output.node
-    for name in ("Base Color", "Color"):
-        if name in node.inputs:
-            return _socket_color(node.inputs[name], groups)
-    for upstream in node.inputs:
-        if upstream.type == "SHADER":
-            color = _shader_color(upstream, groups)
-            if color is not None:
-                return color
+def group_output(tree: Any) -> Any:
+    """The node that a group's results go to; None without."""
+    found = [node for node in tree.nodes if node.bl_idname == "NodeGroupOutput"]
+    return next((node for node in found if node.is_active_output), found[0] if found else None)
+
+
+def _constant_value(socket: Any, groups: _Groups) -> float | None:
+    """The value of a float socket that nothing computes; None where something does."""
+    output, groups = source_of(socket, groups)
+    if output is None:
+        return float(socket.default_value)
+    if not output.is_output or output.node.bl_idname == "ShaderNodeValue":
+        return float(output.default_value)
     return None
 
 
+def _label(node: Any) -> str:
+    return str(node.bl_label or node.bl_idname)
+
+
+def _is_clear(socket: Any, groups: _Groups) -> bool:
+    """Whether a shader socket has nothing but transparency."""
+    output, _ = source_of(socket, groups)
+    return output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent"
+
+
+def emits(node: Any) -> bool:
+    """Whether a Principled shader glows."""
+    strength, color = node.inputs.get("Emission Strength"), node.inputs.get("Emission Color")
+    if strength is None or color is None or (not strength.is_linked and not strength.default_value):
+        return False
+    return bool(color.is_linked or any(color.default_value[:3]))
+
+
+def _shader_color(socket: Any, groups: _Groups) -> _Color | None:
+    """The colour of the first shader upstream of a shader socket that has one."""
+    output, groups = source_of(socket, groups)
+    if output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent":
+        return None
+    node = output.node
+    if node.bl_idname == "ShaderNodeBsdfPrincipled" and emits(node):
+        base = _socket_color(node.inputs["Base Color"], groups)
+        if not base.constant or base.rgb.any() or base.reason:
+            return base.lost("it glows on top of its base colour")
+        return _emitted(node.inputs["Emission Color"], node.inputs["Emission Strength"], groups)
+    if node.bl_idname == "ShaderNodeEmission":
+        return _emitted(node.inputs["Color"], node.inputs["Strength"], groups)
+    for name in ("Base Color", "Color"):
+        if name in node.inputs:
+            return _socket_color(node.inputs[name], groups)
+    if node.bl_idname == "ShaderNodeMixShader":
+        factor, first, second = node.inputs
+        share = _constant_value(factor, groups)
+        if share is not None and (share <= 0 or share >= 1):
+            return _shader_color(second if share >= 1 else first, groups)
+    found = [
+        color
+        for upstream in node.inputs
+        if upstream.type == "SHADER" and (color := _shader_color(upstream, groups)) is not None
+    ]
+    if len(found) > 1:
+        return found[0].lost(f"it mixes shaders ({_label(node)})")
+    return found[0] if found else None
+
+
+def _emitted(color: Any, strength: Any, groups: _Groups) -> _Color:
+    emitted, amount = _socket_color(color, groups), _constant_value(strength, groups)
+    if amount is None:
+        return emitted.lost("its glow varies")
+    return replace(emitted, rgb=emitted.rgb * amount)
+
+
 def _socket_color(socket: Any, groups: _Groups) -> _Color:
-    output, groups = _source(socket, groups)
+    output, groups = source_of(socket, groups)
     if output is None:
         return _constant(socket)
     if not output.is_output:  # an unlinked input of a group
         return _constant(output)
     node = output.node
     match node.bl_idname:
-        case "ShaderNodeRGB":
+        case "ShaderNodeRGB" | "ShaderNodeValue":
             return _constant(output)
         case "ShaderNodeTexImage":
-            if node.image is None:
-                return _Color(np.zeros(3))
-            uv_map, transform = _uv_source(node.inputs["Vector"], groups)
-            return replace(_WHITE, image=node.image, uv_map=uv_map, uv_transform=transform)
-        case "ShaderNodeVertexColor":
+            return _image_color(node, output, groups)
+        case "ShaderNodeVertexColor" if output.name == "Color":
             return replace(_WHITE, color_attribute=node.layer_name)
-        case "ShaderNodeAttribute":
+        case "ShaderNodeAttribute" if output.name == "Color" and node.attribute_type == "GEOMETRY":
             return replace(_WHITE, color_attribute=node.attribute_name)
         case "ShaderNodeMix" if node.data_type == "RGBA":
             inputs = {s.identifier: s for s in node.inputs}
@@ -220,18 +380,68 @@ def _socket_color(socket: Any, groups: _Groups) -> _Color:
             return _mixed(node, factor, a, b, groups)
     for upstream in node.inputs:
         if upstream.type == "RGBA":
-            return _socket_color(upstream, groups)
-    return _Color()
+            color = _socket_color(upstream, groups)
+            break
+    else:
+        color = _Color()
+    return color.lost(f"its colour goes through {_label(node)}")
+
+
+def _image_color(node: Any, output: Any, groups: _Groups) -> _Color:
+    if node.image is None:
+        return _Color(_BLACK)
+    uses_alpha = any(link.is_valid and not link.is_muted for link in node.outputs["Alpha"].links)
+    source, reason = _image_source(node, groups, unpacked=uses_alpha)
+    color = replace(_WHITE, image=source)
+    if output.name != "Color":
+        return color.lost("its colour is an image's alpha")
+    space = node.image.colorspace_settings.name
+    if not node.image.is_float and space not in ("sRGB", *_LINEAR_SPACES):
+        reason = reason or f"an image is in the colour space {space}"
+    return color.lost(reason) if reason else color
+
+
+def _image_source(node: Any, groups: _Groups, *, unpacked: bool) -> tuple[_Image, str]:
+    """What an Image Texture node reads, and what of it is not said so; "" for nothing."""
+    reason = ""
+    if node.projection != "FLAT":
+        reason = "it projects an image without UVs"
+    elif node.image.source in ("SEQUENCE", "MOVIE", "TILED"):
+        reason = f"an image is a {node.image.source.lower()} one"
+    (uv_map, transform), lost = _uv_source(node.inputs["Vector"], groups)
+    source = _Image(
+        node.image,
+        _WRAPS[node.extension],
+        "closest" if node.interpolation == "Closest" else "linear",
+        unpacked,
+        uv_map,
+        None if transform is None else tuple(tuple(row) for row in transform.tolist()),
+    )
+    return source, reason or lost
 
 
 def _mixed(node: Any, factor: Any, a: Any, b: Any, groups: _Groups) -> _Color:
-    amount = 0.5 if factor.is_linked else float(factor.default_value)
+    value = _constant_value(factor, groups)
+    amount = 0.5 if value is None else min(max(value, 0.0), 1.0)
     first, second = _socket_color(a, groups), _socket_color(b, groups)
+    if value is not None and amount == 0.0:
+        return first
     if node.blend_type == "MULTIPLY":
-        return first.times(second) if amount >= 0.5 else first
-    if first.image is second.image is None and first.color_attribute == second.color_attribute:
-        return replace(first, rgb=first.rgb * (1 - amount) + second.rgb * amount)
-    return second if amount > 0.5 else first
+        if value is not None and amount == 1.0:
+            return first.times(second)
+        if value is not None and second.constant:
+            return first.times(replace(second, rgb=1 - amount + amount * second.rgb))
+        nearest = first.times(second) if amount >= 0.5 else first
+    elif node.blend_type == "MIX":
+        if value is not None and amount == 1.0:
+            return second
+        if value is not None and first.constant and second.constant:
+            mixed = first.rgb * (1 - amount) + second.rgb * amount
+            return _Color(mixed, reason=first.reason or second.reason)
+        nearest = second if amount > 0.5 else first
+    else:
+        nearest = second if amount > 0.5 else first
+    return nearest.lost(f"it mixes colours ({node.blend_type.replace('_', ' ').lower()})")
 
 
 def _constant(socket: Any) -> _Color:
@@ -239,17 +449,108 @@ def _constant(socket: Any) -> _Color:
     return _Color(value[:3] if len(value) >= 3 else np.repeat(value[:1], 3))
 
 
-def _uv_source(socket: Any, groups: _Groups) -> tuple[str, NDArray[np.float64] | None]:
-    """Which UV map an image's vector comes from, and the (2, 3) map that is applied to it."""
-    output, groups = _source(socket, groups)
-    node = output.node if output is not None and output.is_output else None
-    if node is None or node.bl_idname not in ("ShaderNodeUVMap", "ShaderNodeMapping"):
-        return "", None
-    if node.bl_idname == "ShaderNodeUVMap":
-        return node.uv_map, None
-    uv_map, inner = _uv_source(node.inputs["Vector"], groups)
-    matrix = np.eye(3) if inner is None else np.vstack([inner, (0.0, 0.0, 1.0)])
-    return uv_map, (_mapping_matrix(node) @ matrix)[:2]
+def _shader_alpha(socket: Any, groups: _Groups) -> _Alpha:
+    """Where a shader socket clips: by Principled's alpha, or mixed with a Transparent shader."""
+    output, groups = source_of(socket, groups)
+    if output is None:
+        return _Alpha()
+    node = output.node
+    if node.bl_idname == "ShaderNodeMixShader":
+        factor, first, second = node.inputs
+        share = _constant_value(factor, groups)
+        clear = _is_clear(first, groups), _is_clear(second, groups)
+        if share is not None and (share <= 0 or share >= 1):
+            return _shader_alpha(second if share >= 1 else first, groups)
+        if clear == (True, False):
+            fed, _ = source_of(factor, groups)
+            if fed is not None and fed.node.bl_idname == "ShaderNodeLightPath":
+                return _shader_alpha(second, groups)  # how importers keep unlit from glowing
+            return _socket_alpha(factor, groups)
+        if clear == (False, True) and share is None:
+            return _Alpha(reason="its transparency is turned around")
+        return _Alpha()
+    if "Alpha" in node.inputs:
+        return _socket_alpha(node.inputs["Alpha"], groups)
+    return _Alpha()
+
+
+def _socket_alpha(socket: Any, groups: _Groups) -> _Alpha:
+    """Alpha from an image, through what clips or scales it; constants clip nothing."""
+    output, groups = source_of(socket, groups)
+    if output is None or not output.is_output or output.node.bl_idname == "ShaderNodeValue":
+        return _Alpha()
+    node = output.node
+    if node.bl_idname == "ShaderNodeTexImage" and output.name == "Alpha":
+        if node.image is None or node.image.alpha_mode == "NONE":
+            return _Alpha()
+        source, reason = _image_source(node, groups, unpacked=True)
+        return _Alpha(source, reason=reason)
+    if node.bl_idname == "ShaderNodeMath":
+        found = _math_alpha(node, groups)
+        if found is not None:
+            return found
+    return _Alpha(reason=f"its alpha goes through {_label(node)}")
+
+
+def _math_alpha(node: Any, groups: _Groups) -> _Alpha | None:
+    a, b = node.inputs[:2]
+    left, right = _constant_value(a, groups), _constant_value(b, groups)
+    match node.operation:
+        case "GREATER_THAN" if right is not None:
+            return _clipped(_socket_alpha(a, groups), right)
+        case "LESS_THAN" if left is not None:
+            return _clipped(_socket_alpha(b, groups), left)
+        case "ROUND":
+            return _clipped(_socket_alpha(a, groups), 0.5)
+        case "SUBTRACT" if left == 1.0:
+            # 1 - (alpha < cutoff): how glTF's MASK is imported.
+            output, inner = source_of(b, groups)
+            if (
+                output is not None
+                and output.node.bl_idname == "ShaderNodeMath"
+                and output.node.operation == "LESS_THAN"
+            ):
+                cutoff = _constant_value(output.node.inputs[1], inner)
+                if cutoff is not None:
+                    return _clipped(_socket_alpha(output.node.inputs[0], inner), cutoff)
+        case "MULTIPLY" if (left or right) is not None:
+            scale = left if left is not None else right
+            alpha = _socket_alpha(b if left is not None else a, groups)
+            if scale is not None and scale > 0:
+                return replace(alpha, threshold=min(alpha.threshold / scale, 1.0))
+    return None
+
+
+def _clipped(alpha: _Alpha, threshold: float) -> _Alpha:
+    # Half a step of 8 bits above 0, as a threshold of 0 clips nothing.
+    return replace(alpha, threshold=min(max(threshold, 0.5 / 255), 1.0))
+
+
+_Uv = tuple[str, NDArray[np.float64] | None]
+
+
+def _uv_source(socket: Any, groups: _Groups) -> tuple[_Uv, str]:
+    """Which UV map an image's vector comes from, the (2, 3) map that is applied to it, and what
+    of it is not said so."""
+    output, groups = source_of(socket, groups)
+    if output is None or not output.is_output:
+        return ("", None), ""
+    node = output.node
+    match node.bl_idname:
+        case "ShaderNodeUVMap" if not node.from_instancer:
+            return (node.uv_map, None), ""
+        case "ShaderNodeTexCoord" if output.name == "UV" and not node.from_instancer:
+            return ("", None), ""
+        case "ShaderNodeMapping":
+            (uv_map, inner), reason = _uv_source(node.inputs["Vector"], groups)
+            matrix = np.eye(3) if inner is None else np.vstack([inner, (0.0, 0.0, 1.0)])
+            if any(s.is_linked for s in node.inputs if s.name != "Vector"):
+                reason = reason or "an image's mapping varies"
+            turned = node.inputs["Rotation"].default_value
+            if node.vector_type not in ("POINT", "TEXTURE", "VECTOR") or turned[0] or turned[1]:
+                reason = reason or "an image's mapping leaves the plane of the UVs"
+            return (uv_map, (_mapping_matrix(node) @ matrix)[:2]), reason
+    return ("", None), f"an image's coordinates come from {_label(node)}"
 
 
 def _mapping_matrix(node: Any) -> NDArray[np.float64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import bpy
@@ -17,12 +18,47 @@ from .materials import Look, MaterialReader
 SOLID_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META", "CURVES", "EMPTY"})
 
 
+@dataclass(frozen=True, eq=False)
+class FaceSources:
+    """Where the faces of a surface come from.
+
+    objects : name of each object, instances one by one. materials : names; "" for none.
+    object, material (M,) int32 : of each face, indices into these. face (M,) int32 : the polygon
+    of the evaluated mesh.
+    """
+
+    objects: tuple[str, ...]
+    materials: tuple[str, ...]
+    object: NDArray[np.int32]
+    material: NDArray[np.int32]
+    face: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The faces of one mesh. `material` (M,) indexes `materials`, the names of its slots."""
+
+    surface: Surface
+    polygon: NDArray[np.int32]
+    material: NDArray[np.int32]
+    materials: list[str]
+
+
 def surface_from_objects(
     objects: Iterable[bpy.types.Object],
     depsgraph: bpy.types.Depsgraph,
     reader: MaterialReader | None = None,
 ) -> Surface:
-    """The evaluated faces of `objects` in world space.
+    """The evaluated faces of `objects` in world space; see `surface_and_sources`."""
+    return surface_and_sources(objects, depsgraph, reader)[0]
+
+
+def surface_and_sources(
+    objects: Iterable[bpy.types.Object],
+    depsgraph: bpy.types.Depsgraph,
+    reader: MaterialReader | None = None,
+) -> tuple[Surface, FaceSources]:
+    """The evaluated faces of `objects` in world space, and where each comes from.
 
     Modifiers, parents, mirroring scales, instances (of collections, of Geometry Nodes, of
     vertices and faces) and object-level materials count; what is hidden does not. `reader`
@@ -31,41 +67,57 @@ def surface_from_objects(
     Raises XRayError `no_faces` where nothing is left.
     """
     reader = reader or MaterialReader()
-    wanted = {obj.name_full: obj for obj in objects}
-    for item in wanted.values():
-        if item.mode == "EDIT":
-            item.update_from_editmode()
+    wanted = list(objects)
     parts: list[Surface] = []
-    local: dict[tuple[Any, ...], Surface | None] = {}
-    for instance in depsgraph.object_instances:
-        owner = instance.parent if instance.is_instance else instance.object
-        if owner is None or owner.original.name_full not in wanted or not instance.show_self:
-            continue
+    sources: list[tuple[str, _Part]] = []
+    local: dict[tuple[Any, ...], _Part | None] = {}
+    for instance in solid_instances(wanted, depsgraph):
         obj: Any = instance.object
-        if obj.type not in SOLID_TYPES or obj.type == "EMPTY":
-            continue
         materials = tuple(
             slot.material.name_full if slot.material else "" for slot in obj.material_slots
         )
         key = (obj.type, obj.data.as_pointer(), materials)
         if not instance.is_instance or key not in local:
-            local[key] = _local_surface(obj, depsgraph, reader)
-        surface = local[key]
-        if surface is not None:
-            parts.append(surface.transformed(np.array(instance.matrix_world)))
+            local[key] = _local_part(obj, depsgraph, reader)
+        part = local[key]
+        if part is not None:
+            parts.append(part.surface.transformed(np.array(instance.matrix_world)))
+            sources.append((obj.name_full, part))
     if not parts:
-        names = ", ".join(sorted(wanted)[:3]) + (", ..." if len(wanted) > 3 else "")
-        raise XRayError(
-            "no_faces",
-            f"There are no faces to capture in {names or 'the file'}.",
-            "Select a visible object with faces.",
-        )
-    return _joined(parts, reader)
+        raise no_faces(wanted)
+    return _joined(parts, reader), _joined_sources(sources)
 
 
-def _local_surface(
+def solid_instances(
+    objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph
+) -> Iterator[Any]:
+    """The visible instances of `objects` that may have faces, each usable until the next."""
+    wanted = {obj.name_full for obj in objects}
+    for item in objects:
+        if item.mode == "EDIT":
+            item.update_from_editmode()
+    for instance in depsgraph.object_instances:
+        owner = instance.parent if instance.is_instance else instance.object
+        if owner is None or owner.original.name_full not in wanted or not instance.show_self:
+            continue
+        if instance.object.type in SOLID_TYPES - {"EMPTY"}:
+            yield instance
+
+
+def no_faces(objects: Iterable[bpy.types.Object]) -> XRayError:
+    """What to raise where none of `objects` has faces."""
+    wanted = sorted(obj.name_full for obj in objects)
+    names = ", ".join(wanted[:3]) + (", ..." if len(wanted) > 3 else "")
+    return XRayError(
+        "no_faces",
+        f"There are no faces to capture in {names or 'the file'}.",
+        "Select a visible object with faces.",
+    )
+
+
+def _local_part(
     obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, reader: MaterialReader
-) -> Surface | None:
+) -> _Part | None:
     """The faces of one evaluated object in its own space; None without any.
 
     `face_material` indexes `reader.looks`; `materials` is filled in by `_joined`.
@@ -77,7 +129,7 @@ def _local_surface(
         obj.to_mesh_clear()
 
 
-def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> Surface | None:
+def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> _Part | None:
     mesh.calc_loop_triangles()
     count = len(mesh.loop_triangles)
     if not count:
@@ -88,14 +140,14 @@ def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> Surf
     vertices = _read(mesh.vertices, "co", np.float32, (len(mesh.vertices), 3))
     normals = _read(mesh.corner_normals, "vector", np.float32, (len(mesh.loops), 3))
 
-    slots = _slot_materials(mesh, obj)
+    slots = slot_materials(mesh, obj)
     slot = np.minimum(
         _read(mesh.polygons, "material_index", np.int32, (len(mesh.polygons),)), len(slots) - 1
     )[polygon]
     colored = mesh.color_attributes.active_color_index >= 0 or len(mesh.color_attributes) > 0
     indices = np.array([reader.index(material, colored) for material in slots])
     looks = [reader.looks[i] for i in indices]
-    return Surface(
+    surface = Surface(
         vertices,
         faces,
         corner_normals=normals[corners],
@@ -104,9 +156,11 @@ def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> Surf
         face_material=indices[slot],
         materials=[look.material for look in reader.looks],
     )
+    names = [material.name_full if material else "" for material in slots]
+    return _Part(surface, polygon, slot, names)
 
 
-def _slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material | None]:
+def slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material | None]:
     """The material of each slot, at least one; what the object sets goes before the mesh's."""
     materials = list(mesh.materials)
     for i, slot in enumerate(obj.material_slots):
@@ -199,6 +253,24 @@ def _joined(parts: list[Surface], reader: MaterialReader) -> Surface:
         corner_colors=together("corner_colors", 1.0, 3),
         face_material=np.concatenate([np.asarray(part.face_material) for part in parts]),
         materials=[look.material for look in reader.looks],
+    )
+
+
+def _joined_sources(parts: list[tuple[str, _Part]]) -> FaceSources:
+    counts = [len(part.polygon) for _, part in parts]
+    names = sorted({name for _, part in parts for name in part.materials})
+    index = {name: i for i, name in enumerate(names)}
+    return FaceSources(
+        tuple(name for name, _ in parts),
+        tuple(names),
+        np.repeat(np.arange(len(parts), dtype=np.int32), counts),
+        np.concatenate(
+            [
+                np.array([index[name] for name in part.materials], dtype=np.int32)[part.material]
+                for _, part in parts
+            ]
+        ),
+        np.concatenate([part.polygon for _, part in parts]),
     )
 
 

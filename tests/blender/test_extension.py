@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import bpy
+import numpy as np
 import pytest
 
 OPERATORS = (
     "XRAY_OT_capture",
+    "XRAY_OT_dataset",
+    "XRAY_OT_preview",
     "XRAY_OT_generate",
     "XRAY_OT_import_xray",
     "XRAY_OT_runtime_install",
@@ -70,6 +74,7 @@ def test_every_operator_is_in_a_menu(part):
     class Layout:
         def operator(self, name, **_):
             drawn.append(name)
+            return SimpleNamespace()
 
         def menu(self, name, **_):
             drawn.append(name)
@@ -106,16 +111,19 @@ def test_the_settings_are_the_dataclasses(part):
     settings = part("xray_addon.settings")
     for cls, operator, group in (
         (settings.CaptureSettings, "xray.capture", bpy.context.scene.xray.capture),
+        (settings.DatasetSettings, "xray.dataset", bpy.context.scene.xray.dataset),
         (settings.GenerateSettings, "xray.generate", bpy.context.scene.xray.generate),
     ):
         module, _, name = operator.partition(".")
         properties = getattr(getattr(bpy.ops, module), name).get_rna_type().properties
         for item in fields(cls):
             assert properties[item.name].description == item.metadata["help"]
-            assert getattr(group, item.name) == item.default
+            # Blender's floats have single precision.
+            kept = np.float32 if isinstance(item.default, float) else type(item.default)
+            assert getattr(group, item.name) == kept(item.default)
             if "min" in item.metadata:
-                assert properties[item.name].hard_min == item.metadata["min"]
-                assert properties[item.name].hard_max == item.metadata["max"]
+                assert properties[item.name].hard_min == kept(item.metadata["min"])
+                assert properties[item.name].hard_max == kept(item.metadata["max"])
 
 
 def test_blender_never_imports_torch(xray):

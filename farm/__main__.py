@@ -1,0 +1,147 @@
+"""The command line: ``python -m farm SOURCE OUT [options]``.
+
+Exit codes: 0 done, 1 some items failed, 2 usage or set-up, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections import Counter
+from dataclasses import fields
+from typing import Any
+
+from tqdm import tqdm
+
+from xray_addon.dataset import EXISTS, FAILED, REJECTED, Result, read_source, shard
+from xray_addon.errors import DONE, SOME_FAILED, USAGE, XRayError, exit_code
+from xray_addon.progress import Cancelled, Progress
+from xray_addon.settings import DatasetSettings, Settings
+
+from .run import Work, run
+from .settings import ClusterSettings, FarmSettings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code. Errors go to stderr, a line each."""
+    arguments = make_parser().parse_args(argv)
+    # What is told to end cleans up as after Ctrl-C, which some shells keep from their children.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        work = Work(
+            str(arguments.source),
+            str(arguments.out),
+            _settings(DatasetSettings, arguments),
+            _settings(FarmSettings, arguments),
+        )
+        if arguments.slurm:
+            results = _on_slurm(work, arguments)
+        else:
+            results = _here(work, arguments.shard or "1/1")
+    except KeyboardInterrupt:
+        error: XRayError = Cancelled("Cancelled; run it again to go on.")
+    except XRayError as raised:
+        error = raised
+    else:
+        counts = Counter(result.status for result in results)
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        sys.stderr.write(f"{told or 'nothing to do'}\n")
+        return SOME_FAILED if counts[FAILED] else DONE
+    sys.stderr.write(f"error: {error}\n")
+    return exit_code(error, USAGE)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The arguments; most come from the settings' dataclasses."""
+    parser = argparse.ArgumentParser(
+        prog="python -m farm",
+        description="Make an X-Ray dataset of many objects with many Blender processes.",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="folder, manifest or mesh file")
+    parser.add_argument("out", metavar="OUT", help="a folder, or any fsspec URL for shards")
+    parser.add_argument(
+        "--shard", default="", metavar="i/N", help="do only this slice (default: all of it)"
+    )
+    parser.add_argument(
+        "--slurm", action="store_true", help="run as a job array on SLURM, a shard a job, and wait"
+    )
+    for title, cls in (
+        ("this machine", FarmSettings),
+        ("SLURM", ClusterSettings),
+        ("dataset", DatasetSettings),
+    ):
+        _add_settings(parser.add_argument_group(title), cls)
+    return parser
+
+
+def _add_settings(group: argparse._ArgumentGroup, cls: type[Settings]) -> None:
+    """An option for each field of a settings dataclass."""
+    for item in fields(cls):  # type: ignore[arg-type]
+        text = str(item.metadata["help"]).replace("%", "%%")
+        options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        if not isinstance(item.default, bool):
+            choices = item.metadata.get("choices")
+            options = {
+                "type": type(item.default),
+                "choices": choices,
+                "metavar": None if choices else item.name[0].upper(),
+            }
+            text += f" (default: {'none' if item.default == '' else item.default})"
+        group.add_argument(
+            f"--{item.name.replace('_', '-')}", default=item.default, help=text, **options
+        )
+
+
+def _settings(cls: type[Any], arguments: argparse.Namespace) -> Any:
+    return cls(**{item.name: getattr(arguments, item.name) for item in fields(cls)})
+
+
+def _here(work: Work, part: str) -> list[Result]:
+    items = shard(read_source(work.source), part)
+    with tqdm(total=len(items), unit="item", dynamic_ncols=True, disable=None) as bar:
+
+        def on_result(result: Result) -> None:
+            if result.status == EXISTS and not bar.disable:
+                # It took no time, and so says nothing about the rate.
+                bar.initial += 1
+                bar.n += 1
+                bar.last_print_n += 1
+                bar.refresh()
+            else:
+                bar.update()
+            _tell(bar, result)
+
+        return run(work, part, on_result)
+
+
+def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[Result]:
+    if arguments.shard:
+        raise XRayError(
+            "bad_settings", "--slurm runs all shards.", "Take --array for their number."
+        )
+    from .cluster import Jobs  # half a second that a run on this machine does not need
+
+    jobs = Jobs(work, _settings(ClusterSettings, arguments))
+    sys.stderr.write(f"Jobs {jobs.jobs[0].job_id} to {jobs.jobs[-1].job_id}, logs: {jobs.logs}\n")
+    with tqdm(unit="item", dynamic_ncols=True, disable=None) as bar:
+
+        def on_progress(progress: Progress) -> None:
+            if not bar.total and not bar.disable:
+                bar.initial = bar.n = bar.last_print_n = progress.step
+                bar.total = progress.of
+            bar.update(progress.step - bar.n)
+
+        return jobs.wait(on_progress, lambda result: _tell(bar, result))
+
+
+def _tell(bar: tqdm[Any], result: Result) -> None:
+    """A line for an item that is not there."""
+    if result.status in (REJECTED, FAILED):
+        log = f" Log: {result.log}" if result.log else ""
+        bar.write(f"{result.uid}: {result.status}: {result.reason}{log}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Shards as jobs of a cluster, through submitit: SLURM, or this machine for tests."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import submitit
+from submitit.core.utils import FailedJobError
+
+from xray_addon.dataset import FAILED, Result, finish
+from xray_addon.errors import XRayError
+from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+
+from . import shards
+from .pool import ignore_result
+from .run import Work, count_done, missing, run_shard
+from .settings import ClusterSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+POLL = 2.0  # s between two looks at the jobs
+LOST_AFTER = 5  # looks at a job that ended without a result, before it is given up
+CANCEL_WAIT = 60.0  # s that cancelled jobs have to end
+SIGNAL_DELAY = 60  # s between SLURM's signal and the end of a job's time: requeueing takes a while
+# A job goes on where it was, so that it may run out of its time as often as it takes.
+MAX_REQUEUES = 10_000
+
+
+class ShardJob(submitit.helpers.Checkpointable):
+    """What one job does. Preempted or out of time it is requeued, and skips what it has done."""
+
+    def __init__(self, work: Work, parts: int) -> None:
+        self.work = work
+        self.parts = parts
+
+    def __call__(self, index: int) -> list[dict[str, Any]]:
+        """Make shard `index`, from 1; the results as plain data."""
+        results = run_shard(self.work, f"{index}/{self.parts}", ignore_result)
+        return [result.to_dict() for result in results]
+
+
+class Jobs:
+    """The jobs of one dataset, from their submission to their end.
+
+    cluster : "slurm", or "local" for processes of this machine.
+    """
+
+    def __init__(
+        self, work: Work, settings: ClusterSettings, cluster: Literal["slurm", "local"] = "slurm"
+    ) -> None:
+        self.work = replace(
+            work,
+            source=str(Path(work.source).absolute()),
+            out=work.out if shards.is_url(work.out) else str(Path(work.out).absolute()),
+            farm=replace(work.farm, jobs=settings.cpus, staging=str(work.staging.absolute())),
+        )
+        self.parts = settings.array
+        home = self.work.staging if shards.is_url(work.out) else Path(self.work.out)
+        self.logs = home / "logs" / "jobs"
+        try:
+            executor = submitit.AutoExecutor(
+                folder=self.logs, cluster=cluster, slurm_max_num_timeout=MAX_REQUEUES
+            )
+        except RuntimeError as error:
+            raise XRayError(
+                "no_slurm", f"There is no SLURM here ({error}).", "Run it on a login node."
+            ) from error
+        executor.update_parameters(
+            name="xray",
+            timeout_min=settings.time,
+            cpus_per_task=settings.cpus,
+            mem_gb=settings.job_memory,
+            slurm_signal_delay_s=min(SIGNAL_DELAY, settings.time * 30),
+            # Also where the cluster's own setting is not to.
+            slurm_additional_parameters={"requeue": True},
+            # Jobs start in any folder.
+            slurm_setup=[f"export PYTHONPATH={shlex.quote(_python_path())}"],
+            **({"slurm_partition": settings.partition} if settings.partition else {}),
+        )
+        job = ShardJob(self.work, self.parts)
+        try:
+            self.jobs: list[submitit.Job[list[dict[str, Any]]]] = executor.map_array(
+                job, range(1, self.parts + 1)
+            )
+        except FailedJobError as error:
+            raise XRayError(
+                "not_submitted",
+                f"SLURM does not take the jobs ({str(error).strip()}).",
+                "Correct the partition, the time or the memory.",
+            ) from error
+
+    def cancel(self) -> None:
+        """End all jobs, and wait until they have ended; what they have done stays."""
+        for job in self.jobs:
+            job.cancel()
+        end = time.monotonic() + CANCEL_WAIT
+        while time.monotonic() < end and not all(job.done(force_check=True) for job in self.jobs):
+            time.sleep(POLL)
+
+    def wait(
+        self,
+        on_progress: ProgressCallback = ignore_progress,
+        on_result: Callable[[Result], None] = ignore_result,
+    ) -> list[Result]:
+        """The results of all jobs, when all have ended; the dataset is finished then.
+
+        on_progress : hears how many items are complete; it raises to cancel the jobs. on_result :
+        called with each item that failed. An item that a job did not come to is a failed one.
+        """
+        total = len(missing(self.work, self.parts)) + count_done(self.work, self.parts)
+        looks = dict.fromkeys(range(len(self.jobs)), 0)
+        results: list[Result] = []
+        lost: list[str] = []
+        try:
+            while looks:
+                for number in tuple(looks):
+                    job = self.jobs[number]
+                    if not job.done(force_check=True):
+                        looks[number] = 0
+                    elif job.paths.result_pickle.exists():
+                        del looks[number]
+                        results += self._results(job, number, lost)
+                    else:
+                        # A job that is being requeued looks ended for a moment.
+                        looks[number] += 1
+                        if looks[number] > LOST_AFTER:
+                            del looks[number]
+                            lost.append(f"job {job.job_id}: {job.state}, {job.paths.stderr}")
+                on_progress(Progress("capture", count_done(self.work, self.parts), total))
+                if looks:
+                    time.sleep(POLL)
+        except BaseException:
+            self.cancel()
+            raise
+        known = {result.uid for result in results if result.status == FAILED}
+        why = "; ".join(lost) or "no job came to it"
+        results += [
+            Result(uid, FAILED, "job_lost", f"Its job ended before ({why}). Run it again.")
+            for uid in missing(self.work, self.parts)
+            if uid not in known
+        ]
+        for result in results:
+            if result.status == FAILED:
+                on_result(result)
+        if not shards.is_url(self.work.out):
+            finish(self.work.out)
+        return results
+
+    def _results(
+        self, job: submitit.Job[list[dict[str, Any]]], number: int, lost: list[str]
+    ) -> list[Result]:
+        error = job.exception()
+        if error is None:
+            return [Result.from_dict(values) for values in job.result()]
+        last = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        lost.append(f"shard {number + 1}/{self.parts}: {last}, {job.paths.stderr}")
+        return []
+
+
+def _python_path() -> str:
+    inherited = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join([str(ROOT), inherited]) if inherited else str(ROOT)

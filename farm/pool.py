@@ -1,0 +1,197 @@
+"""Items to Blender workers on this machine: what crashes or hangs costs itself and nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from xray_addon.dataset import (
+    FAILED,
+    Item,
+    Result,
+    find,
+    refuse,
+    settings_hash,
+    stop_on,
+    work_folder,
+    write_log,
+)
+from xray_addon.files import replacing
+from xray_addon.settings import DatasetSettings
+
+from .settings import FarmSettings
+from .worker import Worker, WorkerLost, check, worker_command
+
+# Called with each result as it comes, on the main thread. It raises `Cancelled` to stop the run.
+ResultCallback = Callable[[Result], None]
+
+# Workers that an item may lose before it is blamed, where it is not clear that it is to blame.
+ATTEMPTS = 3
+
+
+def ignore_result(_: Result) -> None:
+    """A `ResultCallback` for callers that do not care."""
+
+
+def capture(
+    items: Sequence[Item],
+    folder: Path,
+    settings: DatasetSettings,
+    farm: FarmSettings,
+    on_result: ResultCallback = ignore_result,
+) -> list[Result]:
+    """Capture `items` into the dataset in `folder`; a result for each, in the order they end.
+
+    Items that are there already are not captured again. An item that its worker does not survive
+    is noted as failed, with what the worker said in `logs/<uid>.log`, and the run goes on.
+
+    Raises XRayError `no_blender`, `worker_not_started`, those of `STOPPING`; KeyboardInterrupt and
+    what `on_result` raises, when all workers have ended.
+    """
+    digest = settings_hash(settings)
+    results = []
+    todo: deque[Item] = deque()
+    for item in items:
+        known = find(folder, item, digest)
+        if known is None:
+            todo.append(item)
+        else:
+            results.append(known)
+            on_result(known)
+    if not todo:
+        return results
+    try:
+        with work_folder(folder) as own:
+            pool = _Pool(todo, folder, own, settings, farm, digest, on_result)
+            asyncio.run(pool.run())
+    finally:
+        with work_folder(folder):
+            pass  # entering it removes what workers that were killed have left behind
+    return results + pool.results
+
+
+class _Pool:
+    """One run over `todo`; private files go to the folder `own`."""
+
+    def __init__(
+        self,
+        todo: deque[Item],
+        folder: Path,
+        own: Path,
+        settings: DatasetSettings,
+        farm: FarmSettings,
+        digest: str,
+        on_result: ResultCallback,
+    ) -> None:
+        self.results: list[Result] = []
+        self._todo = todo
+        self._folder = folder
+        self._own = own
+        self._farm = farm
+        self._digest = digest
+        self._on_result = on_result
+        self._command = worker_command(farm.blender, folder.absolute(), settings)
+        self._lost: Counter[str] = Counter()
+        self._started = 0
+
+    async def run(self) -> None:
+        """Work until nothing is left to do."""
+        log = self._folder / "logs" / "worker.log"
+        log.parent.mkdir(exist_ok=True)
+        await check(self._command, log)
+        log.unlink(missing_ok=True)
+        jobs = self._farm.jobs or _usable_cores()
+        tasks = [asyncio.create_task(self._work()) for _ in range(min(jobs, len(self._todo)))]
+        try:
+            # Not gather: it would leave the other workers running behind an exception.
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _work(self) -> None:
+        """One worker after the other, each from its start to its replacement."""
+        worker = None
+        try:
+            while self._todo:
+                item = self._todo.popleft()
+                known = find(self._folder, item, self._digest)  # another run was faster
+                if known is not None:
+                    self._note(known)
+                    continue
+                if worker is not None and not worker.alive:
+                    await worker.stop()
+                    worker = None
+                if worker is None:
+                    self._started += 1
+                    worker = Worker(self._command, self._own / f"worker-{self._started}.log")
+                    await worker.start()
+                if not await self._capture(worker, item) or self._is_used_up(worker):
+                    await worker.stop()
+                    worker = None
+        finally:
+            if worker is not None:
+                await worker.stop()
+
+    def _is_used_up(self, worker: Worker) -> bool:
+        return worker.answered >= self._farm.recycle or worker.memory > self._farm.memory
+
+    async def _capture(self, worker: Worker, item: Item) -> bool:
+        """Capture `item`; whether the worker has survived that."""
+        began, said = time.monotonic(), worker.log.stat().st_size
+        try:
+            result = await worker.capture(item, self._farm.timeout)
+        except WorkerLost as lost:
+            await worker.kill()
+            self._lost[item.uid] += 1
+            # A worker that had done other items may have died of these.
+            doubtful = lost.code == "worker_died" and (lost.by_hand or worker.answered > 0)
+            if doubtful and self._lost[item.uid] < ATTEMPTS:
+                self._todo.appendleft(item)
+            else:
+                self._blame(item, lost, worker, said, time.monotonic() - began)
+            return False
+        stop_on(result)
+        self._note(result)
+        return True
+
+    def _blame(
+        self, item: Item, lost: WorkerLost, worker: Worker, said: int, seconds: float
+    ) -> None:
+        """Note that `item` has failed, unless its worker died only after it was written."""
+        known = find(self._folder, item, self._digest, refused=False)
+        if known is not None:
+            self._note(known)
+            return
+        refuse(self._folder, item, self._digest, FAILED, lost)
+        log = self._log(item.uid)
+        with worker.log.open("rb") as source, replacing(log) as temporary:
+            source.seek(said)
+            temporary.write_bytes(source.read())
+        result = Result(
+            item.uid, FAILED, lost.code, str(lost), seconds=round(seconds, 3), log=str(log)
+        )
+        write_log(self._folder, result, {})
+        self._note(result)
+
+    def _note(self, result: Result) -> None:
+        if result.status != FAILED:
+            self._log(result.uid).unlink(missing_ok=True)  # of an earlier attempt
+        self.results.append(result)
+        self._on_result(result)
+
+    def _log(self, uid: str) -> Path:
+        return self._folder / "logs" / f"{uid}.log"
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

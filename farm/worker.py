@@ -1,0 +1,301 @@
+"""One Blender process that captures the items it is handed, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from xray_addon.dataset import Item, Result
+from xray_addon.errors import XRayError
+from xray_addon.settings import DatasetSettings
+
+START_TIMEOUT = 180.0  # s from the start of a process to the end of an empty input: cold disks
+STOP_GRACE = 5.0  # s to end by itself before it is killed
+EXIT_GRACE = 2.0  # s between the end of its output and its own
+LINE_LIMIT = 2**20  # bytes of output without the end of a line
+CHUNK = 2**16
+
+# Ends at once what `blender -c xray` would end with the same code; Blender's destructors can hang.
+_MODULE = """\
+import os, sys, bpy
+MODULE = "bl_ext.user_default.xray"
+if MODULE not in sys.modules:
+    bpy.ops.preferences.addon_enable(module=MODULE)
+from bl_ext.user_default.xray.operators.command import main
+code = main(sys.argv[1:])
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)
+"""
+
+# Signals by which somebody ends a process; whatever it was working on is not to blame.
+_ENDED_BY_HAND = {
+    getattr(signal, name).value for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+}
+
+
+class WorkerLost(XRayError):
+    """The process is gone, or had to be killed, before it answered.
+
+    by_hand : whether it was ended from outside.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str, by_hand: bool = False) -> None:
+        super().__init__(code, message, remedy)
+        self.by_hand = by_hand
+
+
+def worker_command(blender: str, folder: Path, settings: DatasetSettings) -> list[str]:
+    """What starts a worker that writes into the dataset in `folder`."""
+    arguments = ["dataset-worker", str(folder), *settings.to_arguments()]
+    if Path(blender).name.lower().startswith("python"):
+        return [blender, "-c", _MODULE, *arguments]
+    return [blender, "-c", "xray", *arguments]
+
+
+class Worker:
+    """One process; `start` it, `capture` items one after the other, `stop` it.
+
+    command : see `worker_command`. log : file that gets everything the process says but results.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.log = log
+        self.answered = 0
+        self._command = command
+        self._busy = False
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs, as far as is known."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def memory(self) -> float:
+        """Resident megabytes; 0 for a process that is gone."""
+        if self._process is None:
+            return 0.0
+        try:
+            return psutil.Process(self._process.pid).memory_info().rss / 2**20
+        except psutil.Error:
+            return 0.0
+
+    async def start(self) -> None:
+        """Start the process. Raises XRayError `no_blender`."""
+        await _to_the_end(self._start())
+
+    async def capture(self, item: Item, timeout: float) -> Result:
+        """Have `item` captured.
+
+        timeout : s; the first item has the start of the process on top. Raises WorkerLost.
+        """
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        self._busy = True
+        try:
+            async with asyncio.timeout(timeout if self.answered else timeout + START_TIMEOUT):
+                with suppress(ConnectionError):  # it is dead, as the reading finds too
+                    process.stdin.write(json.dumps(item.to_dict()).encode() + b"\n")
+                    await process.stdin.drain()
+                result = await self._answer(process, item)
+        except TimeoutError:
+            raise WorkerLost(
+                "worker_hung",
+                f"Blender did not finish in {timeout:g} s and was ended.",
+                "Look at the file, or allow more time with --timeout.",
+            ) from None
+        if result is None:
+            raise await self._death(process)
+        self._busy = False
+        self.answered += 1
+        return result
+
+    async def stop(self) -> None:
+        """End the process: by the end of its input, by Ctrl-C where it is at work, by force."""
+        await _to_the_end(self._stop())
+
+    async def _start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = await _spawn(self._command, log.fileno(), asyncio.subprocess.PIPE)
+
+    async def _stop(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        if self._busy:
+            _signal(process, signal.SIGINT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_GRACE):
+                await process.wait()
+        await _reap(process)
+
+    async def kill(self) -> None:
+        """End the process and what it has started, now."""
+        if self._process is not None:
+            await _reap(self._process)
+
+    async def _answer(self, process: asyncio.subprocess.Process, item: Item) -> Result | None:
+        """The result for `item`, or None at the end of the output."""
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # no line is that long
+                return None
+            if not line:
+                return None
+            result = _parse(line)
+            if result is not None and result.uid == item.uid:
+                return result
+            with self.log.open("ab") as log:
+                log.write(line)
+
+    async def _death(self, process: asyncio.subprocess.Process) -> WorkerLost:
+        try:
+            async with asyncio.timeout(EXIT_GRACE):
+                code = await process.wait()
+        except TimeoutError:
+            await _reap(process)
+            return WorkerLost(
+                "worker_died",
+                "Blender's output ended or was none before it answered.",
+                "Look at the file and the log.",
+            )
+        return WorkerLost(
+            "worker_died",
+            f"Blender stopped ({_how(code)}).",
+            "The system may have run out of memory; use fewer --jobs."
+            if code == -9
+            else "Look at the file and the log.",
+            by_hand=-code in _ENDED_BY_HAND,
+        )
+
+
+async def check(command: Sequence[str], log: Path) -> None:
+    """See whether a worker starts and ends, so that no item is blamed for a broken installation.
+
+    Raises XRayError `no_blender`, `worker_not_started`.
+    """
+    with log.open("wb") as stream:
+        process = await _spawn(command, stream.fileno(), asyncio.subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            assert process.stdout is not None
+            while chunk := await process.stdout.read(CHUNK):
+                with log.open("ab") as stream:
+                    stream.write(chunk)
+            code = await process.wait()
+        how = _how(code)
+    except TimeoutError:
+        code, how = 1, f"no end in {START_TIMEOUT:g} s"
+    finally:
+        await _reap(process)
+    if code:
+        raise XRayError(
+            "worker_not_started",
+            f"Blender's dataset worker does not start ({how}).",
+            "Install the extension X-Ray in that Blender and enable it. The log says more.",
+            str(log),
+        )
+
+
+async def _spawn(command: Sequence[str], log: int, stdin: int) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            limit=LINE_LIMIT,
+            # Ctrl-C in the terminal is for the farm, which ends its workers in order.
+            start_new_session=True,
+            preexec_fn=_child_setup(),
+        )
+    except OSError as error:
+        raise XRayError(
+            "no_blender",
+            f"{command[0]} cannot be started ({error.strerror or error}).",
+            "Say where Blender is with --blender.",
+        ) from error
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`, also where the caller is cancelled: half-done, it would leave a process."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    """Kill the process and what it has started, and close its pipes."""
+    _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+    if process.stdin is not None:
+        process.stdin.close()
+    await process.wait()
+    with suppress(TimeoutError):  # somebody who has left its group holds the pipe
+        async with asyncio.timeout(EXIT_GRACE):
+            while process.stdout is not None and await process.stdout.read(CHUNK):
+                pass
+
+
+def _child_setup() -> Callable[[], None] | None:
+    """What a worker does before it becomes Blender, on Linux.
+
+    It dies with the farm, even where it hangs and the farm was killed; and it ignores the signal
+    by which SLURM announces the end of a job, which is for the farm.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    pr_set_pdeathsig = 1
+
+    def setup() -> None:
+        prctl(pr_set_pdeathsig, signal.SIGKILL.value)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+    return setup
+
+
+def _signal(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send a signal to the process and what it has started; to a dead one's leftovers too."""
+    with suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(process.pid, number)
+        elif process.returncode is None and number != signal.SIGINT:  # Windows has no such signal
+            process.kill()
+
+
+def _parse(line: bytes) -> Result | None:
+    try:
+        values = json.loads(line)
+        result = Result.from_dict(values) if isinstance(values, dict) else None
+    except ValueError:
+        return None
+    return result if result is not None and isinstance(result.status, str) else None
+
+
+def _how(code: int) -> str:
+    """How a process ended, for people."""
+    if code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code 0x{code:08X}" if code > 0xFFFF else f"exit code {code}"

@@ -1,0 +1,137 @@
+"""A scene of its own beside the user's, with plain copies of what is evaluated there.
+
+Rendering and baking happen in it: nothing of the user's file is touched, the copies have the very
+faces that are cast (not those of the modifiers' render settings), and all of it goes at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+import bpy
+from mathutils import Matrix
+
+from .surfaces import no_faces, slot_materials, solid_instances
+
+_NAME = "X-Ray (temporary)"
+
+
+class Owned:
+    """Datablocks that are removed at the end of a `with`, the newest first."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._items:
+            item = self._items.pop()
+            # Between two steps of a job a person may open another file, which takes it along.
+            with suppress(ReferenceError):
+                _collection_of(item).remove(item)
+
+    def own(self, item: Any) -> Any:
+        """Take a new datablock over; returns it."""
+        self._items.append(item)
+        return item
+
+
+class Stage(Owned):
+    """A temporary scene; use it in a `with`.
+
+    scene : a new scene with Blender's default settings, at the user's frame.
+    objects : what `add_copies` made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: list[Any] = []
+
+    def __enter__(self) -> Self:
+        frame = bpy.context.scene.frame_current
+        self.scene: Any = bpy.data.scenes.new(_NAME)
+        self.scene.frame_current = frame
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The scene goes first, as it uses the others.
+        with suppress(ReferenceError):
+            bpy.data.scenes.remove(self.scene)
+        super().__exit__()
+
+    def add(self, data: Any, owner: Owned | None = None) -> Any:
+        """A new object of `data`, which is new too (or None), in the scene."""
+        owner = owner or self
+        if data is not None:
+            owner.own(data)
+        obj = owner.own(bpy.data.objects.new(_NAME, data))
+        self.scene.collection.objects.link(obj)
+        return obj
+
+    def add_copies(
+        self, objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph
+    ) -> list[Any]:
+        """A mesh object for each visible instance of `objects`, in its place.
+
+        Instances of the same mesh share it. Raises XRayError `no_faces`.
+        """
+        root = self.add(None)
+        meshes: dict[tuple[Any, ...], Any] = {}
+        for instance in solid_instances(objects, depsgraph):
+            source: Any = instance.object
+            materials = tuple(
+                slot.material.name_full if slot.material else "" for slot in source.material_slots
+            )
+            key = (source.type, source.data.as_pointer(), materials)
+            if not instance.is_instance or key not in meshes:
+                meshes[key] = self._copy_mesh(source, depsgraph)
+            mesh = meshes[key]
+            if not len(mesh.polygons):
+                continue
+            copy = self.own(bpy.data.objects.new(source.name, mesh))
+            self.scene.collection.objects.link(copy)
+            copy.color = source.color
+            copy.pass_index = source.pass_index
+            # Location, rotation and scale cannot hold shear; a parent's inverse can.
+            copy.parent = root
+            copy.matrix_parent_inverse = Matrix(instance.matrix_world)
+            self.objects.append(copy)
+        if not self.objects:
+            raise no_faces(objects)
+        return self.objects
+
+    def _copy_mesh(self, source: Any, depsgraph: bpy.types.Depsgraph) -> Any:
+        mesh = self.own(
+            bpy.data.meshes.new_from_object(
+                source, preserve_all_data_layers=True, depsgraph=depsgraph
+            )
+        )
+        for slot, material in enumerate(slot_materials(mesh, source)):
+            original = material.original if material else None
+            # Not cleared and filled anew: that would give every face the first slot.
+            if slot < len(mesh.materials):
+                mesh.materials[slot] = original
+            else:
+                mesh.materials.append(original)
+        return mesh
+
+
+def _collection_of(item: Any) -> Any:
+    """The part of `bpy.data` that holds datablocks of `item`'s kind."""
+    for kind, name in (
+        (bpy.types.Object, "objects"),
+        (bpy.types.Mesh, "meshes"),
+        (bpy.types.Light, "lights"),
+        (bpy.types.Camera, "cameras"),
+        (bpy.types.World, "worlds"),
+        (bpy.types.Image, "images"),
+        (bpy.types.Material, "materials"),
+        (bpy.types.ShaderNodeTree, "node_groups"),
+    ):
+        if isinstance(item, kind):
+            return getattr(bpy.data, name)
+    raise TypeError(f"no collection for {item!r}")

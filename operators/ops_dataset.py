@@ -1,0 +1,209 @@
+"""The operator `xray.dataset`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ..xray_addon.dataset import FAILED, REJECTED, STATUSES, Item, read_source, unique_uids
+from ..xray_addon.errors import XRayError
+from ..xray_addon.settings import DatasetSettings
+from ..xray_addon.views import dataset_cameras
+from . import jobs
+from .dataset import DatasetRun, dataset_steps
+from .ops_capture import output_folder, selected_solids, solids
+from .properties import (
+    PATH_OPTIONS,
+    SOURCES,
+    absolute_path,
+    copy_settings,
+    read_settings,
+    with_settings,
+)
+from .watching import Result, TaskOperator
+from .workers import worker_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Seconds a view on one core, very roughly: what a renderer takes for 512 x 512 pixels.
+_VIEW_SECONDS = {"cycles": 2.0, "eevee": 4.0, "workbench": 0.5, "cast": 0.2, "none": 0.0}
+_CAST_SECONDS = 0.1
+_HITS_PER_PIXEL = 0.5  # over all layers
+_BYTES_PER_HIT, _BYTES_PER_PIXEL = 20, 1
+
+_last_run: DatasetRun | None = None
+
+
+def last_run() -> DatasetRun | None:
+    """What the last run of this session did."""
+    return _last_run
+
+
+@with_settings(DatasetSettings)
+class XRAY_OT_dataset(TaskOperator):
+    """Make a dataset of many objects: X-Rays, images, cameras, and a report of what is in it"""
+
+    bl_idname = "xray.dataset"
+    bl_label = "Make Dataset"
+    bl_options = {"REGISTER"}
+
+    source: bpy.props.EnumProperty(name="Source", description="What is captured", items=SOURCES)
+    path: bpy.props.StringProperty(
+        name="Files",
+        description="A folder of mesh files, or a manifest (.csv, .jsonl) with the column path",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
+    collection: bpy.props.StringProperty(
+        name="Collection", description="The collection whose objects are captured"
+    )
+    directory: bpy.props.StringProperty(
+        name="Folder",
+        description="Where the dataset is written; empty for the folder in the preferences",
+        subtype="DIR_PATH",
+        options=PATH_OPTIONS,
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """One dataset at a time, and no half-edited meshes."""
+        if any(task.operator == cls.__name__ for task in jobs.queue):
+            cls.poll_message_set("A dataset is being made; wait for it, or cancel it")
+            return False
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Leave the edit mode first")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
+        """Say how much it will be before it starts."""
+        try:
+            count = len(self._items(context))
+            text = estimate(count, read_settings(DatasetSettings, self))
+            output_folder(self.directory)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        manager: Any = context.window_manager
+        answer: Result = manager.invoke_confirm(
+            self, event, title="Make Dataset", message=text, confirm_text="Start"
+        )
+        return answer
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Capture the source."""
+        settings = read_settings(DatasetSettings, self)
+        folder = output_folder(self.directory)
+        items = self._items(context)
+        if self.source == "files":
+            self.interval = jobs.POLL_INTERVAL
+            return worker_steps(items, folder, settings)
+        self.interval = 0.0
+        return dataset_steps(items, folder, settings, load_objects)
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """What was made, and the first reason why something was not."""
+        global _last_run
+        _last_run = result
+        return summarize(result)
+
+    def _items(self, context: bpy.types.Context) -> list[Item]:
+        if self.source == "files":
+            if not self.path:
+                raise XRayError(
+                    "no_source", "There are no files to capture.", "Choose a folder or a manifest."
+                )
+            return read_source(absolute_path(self.path))
+        objects = self._objects(context)
+        names = [obj.name for obj in objects]
+        uids = unique_uids(names)
+        return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
+
+    def _objects(self, context: bpy.types.Context) -> Sequence[bpy.types.Object]:
+        if self.source == "selection":
+            objects = selected_solids(context)
+            if not objects:
+                raise XRayError(
+                    "no_source",
+                    "No object with faces is selected.",
+                    "Select objects, or choose another source.",
+                )
+            return objects
+        collections: Any = bpy.data.collections
+        collection = collections.get(self.collection)
+        if collection is None:
+            raise XRayError(
+                "no_source",
+                f"There is no collection {self.collection!r}."
+                if self.collection
+                else "No collection is chosen.",
+                "Choose a collection.",
+            )
+        return solids(collection.all_objects)
+
+
+def set_from_panel(operator: Any, scene: Any) -> None:
+    """Give the operator's button what the Dataset panel of `scene` holds."""
+    panel = scene.xray.dataset
+    copy_settings(DatasetSettings, panel, operator)
+    operator.source, operator.path, operator.directory = panel.source, panel.path, panel.directory
+    operator.collection = panel.collection.name if panel.collection else ""
+
+
+def load_objects(item: Item) -> list[bpy.types.Object]:
+    """The object of the open file that `item` names. Raises XRayError `object_gone`."""
+    objects: Any = bpy.data.objects
+    obj = objects.get(item.name)
+    if obj is None:
+        raise XRayError(
+            "object_gone", f"{item.name} was removed before it was captured.", "Capture again."
+        )
+    return [obj]
+
+
+def estimate(count: int, settings: DatasetSettings) -> str:
+    """How many views `count` objects are, and roughly how long and how large.
+
+    Raises XRayError for poses that cannot be read.
+    """
+    views = count * _views(settings)
+    pixels = settings.image_size**2 if settings.image != "none" else 0
+    rendering = _VIEW_SECONDS[settings.image] * pixels / 512**2
+    if settings.image == "cycles":
+        rendering *= settings.samples / 32
+    seconds = views * (rendering + _CAST_SECONDS * settings.size**2 / 256**2)
+    size = views * (settings.size**2 * _HITS_PER_PIXEL * _BYTES_PER_HIT + pixels * _BYTES_PER_PIXEL)
+    objects = "1 object" if count == 1 else f"{count:,} objects"
+    return f"{objects}, {views:,} views: roughly {_duration(seconds)} and {size / 1e6:,.0f} MB"
+
+
+def _views(settings: DatasetSettings) -> int:
+    """Views of one object. Raises XRayError for poses that cannot be read."""
+    if settings.cameras == "scene":
+        return 1
+    return len(dataset_cameras(settings, "")) if settings.cameras == "poses" else settings.views
+
+
+def summarize(run: DatasetRun) -> tuple[str, str]:
+    """Report type and text. Raises the reason where nothing was captured."""
+    counts = {status: run.count(status) for status in STATUSES}
+    refused = [result for result in run.results if result.status in (REJECTED, FAILED)]
+    if refused and len(refused) == len(run.results):
+        raise XRayError(refused[0].code, f"{refused[0].uid}: {refused[0].reason}")
+    text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    text = f"Dataset {run.folder}: {text or 'nothing to do'}"
+    if refused:
+        return "WARNING", f"{text}. {refused[0].uid}: {refused[0].reason}"
+    return "INFO", text
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "a minute"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_OT_dataset,)

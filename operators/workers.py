@@ -1,0 +1,163 @@
+"""Datasets of files beside the user's work: another Blender opens them, one after the other.
+
+This Blender keeps its file and its window, and a file that takes Blender down costs one item.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+
+from ..xray_addon import dataset
+from ..xray_addon.dataset import FAILED, Item, Result
+from ..xray_addon.errors import XRayError
+from ..xray_addon.progress import Progress
+from . import jobs
+from .dataset import DatasetRun
+from .registration import extension_package
+
+if TYPE_CHECKING:
+    from ..xray_addon.settings import DatasetSettings
+
+STOP_SECONDS = 2.0  # to end by itself before it is killed
+
+# Blender's destructors can hang as a Python module; by then all is said.
+_MODULE = """
+import importlib, os, sys, bpy
+package = sys.argv[1]
+if package not in sys.modules:
+    bpy.ops.preferences.addon_enable(module=package)
+code = importlib.import_module(package + ".operators.command").main(sys.argv[2:])
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)
+"""
+
+
+def worker_steps(
+    items: Sequence[Item], folder: str | Path, settings: DatasetSettings
+) -> jobs.Steps:
+    """What `dataset_steps` does, in another Blender; the result is a `DatasetRun`.
+
+    What that Blender prints goes to logs/worker.log in the folder. Raises XRayError
+    `no_blender`, those of `dataset.STOPPING`, and what the settings name and is not there.
+    """
+    run = DatasetRun(Path(folder))
+    digest = dataset.settings_hash(settings)
+    log = run.folder / "logs" / "worker.log"
+    with dataset.writing(run.folder):
+        log.parent.mkdir(parents=True, exist_ok=True)
+    worker: _Worker | None = None
+    try:
+        for i, item in enumerate(items):
+            result = dataset.find(run.folder, item, digest)
+            yield Progress("dataset", i, len(items), item.uid)
+            if result is None:
+                if worker is None:
+                    worker = _Worker(_command(run.folder, settings), log)
+                worker.send(item)
+                while (result := worker.answer()) is None and worker.is_alive:
+                    yield Progress("dataset", i, len(items), item.uid)
+                if result is not None:
+                    dataset.stop_on(result)
+                else:
+                    worker.stop()
+                    worker = None
+                    error = XRayError(
+                        "crashed", f"Blender ended while it captured {item.uid}.", "", str(log)
+                    )
+                    dataset.refuse(run.folder, item, digest, FAILED, error)
+                    result = Result(item.uid, FAILED, error.code, error.message, log=str(log))
+            run.results.append(result)
+    finally:
+        if worker is not None:
+            worker.stop()
+        with suppress(XRayError), dataset.work_folder(run.folder):
+            pass  # what a worker that was killed left behind is gone
+    run.report = dataset.finish(run.folder)
+    return run
+
+
+def _command(folder: Path, settings: DatasetSettings) -> list[str]:
+    arguments = ["dataset-worker", str(folder), *settings.to_arguments()]
+    if bpy.app.binary_path:
+        return [bpy.app.binary_path, "--command", "xray", *arguments]
+    return [sys.executable, "-c", _MODULE, extension_package(), *arguments]
+
+
+class _Worker:
+    """One Blender that answers a line for each line."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        try:
+            with log.open("ab") as stream:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stream,
+                    encoding="utf-8",
+                    errors="replace",  # the greeting of add-ons may be in any encoding
+                    # Ctrl-C is for this Blender, which then ends the other.
+                    start_new_session=os.name != "nt",
+                )
+        except OSError as error:
+            raise XRayError(
+                "no_blender", f"Another Blender cannot be started ({error}).", "", str(log)
+            ) from error
+        self._answers: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether more may come."""
+        return not self._ended
+
+    def send(self, item: Item) -> None:
+        """Ask for an item. A process that is gone is found by `answer`."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.write(json.dumps(item.to_dict()) + "\n")
+            self._process.stdin.flush()
+
+    def answer(self) -> Result | None:
+        """The next result, if it is there."""
+        with suppress(queue.Empty):
+            result = self._answers.get_nowait()
+            self._ended = result is None
+            return result
+        return None
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        if not self._ended:
+            self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(STOP_SECONDS)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                with suppress(ValueError):  # Blender's greeting
+                    self._answers.put(Result.from_dict(json.loads(line)))
+        self._answers.put(None)

@@ -1,0 +1,526 @@
+"""Datasets in Blender: every format, the same files every way, complete or absent."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def making(part):
+    return part("operators.dataset")
+
+
+@pytest.fixture
+def core(part):
+    return part("xray_addon.dataset")
+
+
+@pytest.fixture
+def settings(part):
+    return lambda **values: part("xray_addon.settings").DatasetSettings(
+        **{"views": 2, "layers": 4, "size": 32, "image": "cast", "image_size": 64, **values}
+    )
+
+
+def files(folder, times=False) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and (times or p.relative_to(folder).parts[0] != "logs")
+    }
+
+
+@pytest.fixture
+def meshes(xray, tmp_path):
+    """A folder with a ball in each of the formats that this Blender writes."""
+    folder = tmp_path / "meshes"
+    folder.mkdir()
+    bpy.ops.mesh.primitive_ico_sphere_add()
+    bpy.ops.export_scene.gltf(filepath=str(folder / "glb.glb"))
+    bpy.ops.export_scene.gltf(
+        filepath=str(folder / "gltf.gltf"), export_format="GLTF_SEPARATE", export_yup=True
+    )
+    bpy.ops.wm.obj_export(filepath=str(folder / "obj.obj"))
+    bpy.ops.wm.ply_export(filepath=str(folder / "ply.ply"))
+    bpy.ops.wm.stl_export(filepath=str(folder / "stl.STL"))
+    bpy.ops.export_scene.fbx(filepath=str(folder / "fbx.fbx"))
+    for suffix in ("usda", "usdc", "usdz"):
+        bpy.ops.wm.usd_export(filepath=str(folder / f"{suffix}.{suffix}"))
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "blend.blend"))
+    (folder / "notes.txt").write_text("no mesh")
+    return folder
+
+
+def test_every_format(making, core, settings, meshes, tmp_path):
+    items = core.read_source(meshes)
+    run = making.make_dataset(items, tmp_path / "out", settings())
+    uids = ("blend", "fbx", "glb", "gltf", "obj", "ply", "stl", "usda", "usdc", "usdz")
+    ended = {result.uid: (result.status, result.reason) for result in run.results}
+    assert ended == dict.fromkeys(uids, ("done", ""))
+    hits = [result.hits for result in run.results]
+    assert min(hits) > 0.8 * max(hits)
+    assert run.report.captured == 10
+
+
+def test_what_lies_where(making, core, settings, meshes, tmp_path):
+    (item,) = core.read_source(meshes / "glb.glb")
+    result = making.capture_item(item, tmp_path / "out", settings(ids=True))
+    assert result.status == "done", result
+    assert set(files(tmp_path / "out", times=True)) == {
+        "ids/glb/000.npz",
+        "ids/glb/001.npz",
+        "images/glb/000.png",
+        "images/glb/001.png",
+        "images/glb/transforms.json",
+        "logs/glb.json",
+        "metadata/glb.json",
+        "xrays/glb/000.npz",
+        "xrays/glb/001.npz",
+    }
+    row = json.loads((tmp_path / "out/metadata/glb.json").read_text())
+    assert row["source"] == "glb.glb"
+    assert row["source_sha256"] == core.file_hash(meshes / "glb.glb")
+    assert row["triangles"] == 80
+    assert sum(sum(view["hits"]) for view in row["views"]) == result.hits
+    assert min(view["iou"] for view in row["views"]) > 0.9
+    assert str(tmp_path) not in json.dumps(row)
+
+
+def load(part, path):
+    return part("xray_addon.xray").XRay.load(path)
+
+
+def test_done_again_it_is_there_already(making, core, settings, meshes, tmp_path):
+    items = core.read_source(meshes)[:2]
+    making.make_dataset(items, tmp_path / "out", settings())
+    before = files(tmp_path / "out")
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.npz")}
+    run = making.make_dataset(items, tmp_path / "out", settings())
+    assert [result.status for result in run.results] == ["exists", "exists"]
+    assert files(tmp_path / "out") == before
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.npz")} == stamps
+    again = making.make_dataset(items, tmp_path / "out", settings(views=1))
+    assert [result.views for result in again.results] == [1, 1]
+    assert not (tmp_path / "out/xrays/blend/001.npz").exists()
+
+
+def test_ids_say_which_object_material_and_face(making, core, settings, part, xray, tmp_path):
+    for x, name in ((0, "Left"), (3, "Right")):
+        bpy.ops.mesh.primitive_cube_add(location=(x, 0, 0))
+        bpy.context.object.name = name
+        bpy.context.object.data.materials.append(bpy.data.materials.new(f"Paint {name}"))
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "two.blend"))
+    out = tmp_path / "out"
+    making.make_dataset(
+        core.read_source(tmp_path / "two.blend"),
+        out,
+        settings(ids=True, cameras="turntable", elevation=0.0, views=4, image="none"),
+    )
+    row = json.loads((out / "metadata/two.json").read_text())
+    assert row["objects"] == ["Left", "Right"]
+    assert row["materials"] == ["Paint Left", "Paint Right"]
+    xray = load(part, out / "xrays/two/000.npz")  # from the front: left is left
+    with np.load(out / "ids/two/000.npz") as ids:
+        column = xray.index % 32
+        assert np.array_equal(ids["object"] == 1, column > 15)
+        assert np.array_equal(ids["material"], ids["object"])
+        assert set(ids["face"].tolist()) <= set(range(6))
+        normal = np.abs(xray.hit_normal[:, 2]) > 0.9
+        faces = ids["face"][normal & (ids["object"] == 0)]
+        assert len(set(faces.tolist())) == 2  # front and back
+    assert not (out / "images/two/000.png").exists()
+    assert (out / "metadata.jsonl").read_text() == ""
+
+
+def test_the_scene_is_evaluated_at_the_frame_or_at_rest(
+    making, core, settings, part, xray, tmp_path
+):
+    bpy.ops.mesh.primitive_cube_add()
+    cube = bpy.context.object
+    cube.modifiers.new("Many", "ARRAY").count = 3
+    armature = bpy.data.armatures.new("Bones")
+    rig = bpy.data.objects.new("Rig", armature)
+    bpy.context.collection.objects.link(rig)
+    bpy.context.view_layer.objects.active = rig
+    bpy.ops.object.mode_set(mode="EDIT")
+    armature.edit_bones.new("Bone").tail = (0, 0, 1)
+    bpy.ops.object.mode_set(mode="OBJECT")
+    bpy.ops.mesh.primitive_cube_add()
+    moved = bpy.context.object
+    moved.parent, moved.parent_type, moved.parent_bone = rig, "BONE", "Bone"
+    bone = rig.pose.bones["Bone"]
+    for frame, height in ((1, 5.0), (20, 9.0)):
+        bone.location = (0, height, 0)
+        bone.keyframe_insert("location", frame=frame)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "rig.blend"))
+    item = core.read_source(tmp_path / "rig.blend")
+    common = {"normalize": "none", "cameras": "turntable", "elevation": 0.0, "image": "none"}
+    heights = {}
+    for name, values in {
+        "first": {"frame": 1},
+        "later": {"frame": 20},
+        "rest": {"pose": "rest"},
+    }.items():
+        out = tmp_path / name
+        making.make_dataset(item, out, settings(**common, **values))
+        cameras = part("xray_addon.transforms").read_transforms(
+            out / "images/rig/transforms.json", 32, 32
+        )
+        points = load(part, out / "xrays/rig/000.npz").points(cameras["000"]).positions
+        heights[name] = float(np.ptp(points[:, 2]))
+        assert np.ptp(points[:, 0]) == pytest.approx(6, abs=0.5)  # three cubes in a row
+    assert heights["rest"] < heights["first"] < heights["later"]
+
+
+def test_the_files_own_camera(making, core, settings, part, cube, tmp_path):
+    data = bpy.data.cameras.new("Camera")
+    camera = bpy.data.objects.new("Camera", data)
+    bpy.context.collection.objects.link(camera)
+    camera.location, data.shift_x = (0, 0, 10), 0.1
+    cube.location = (1, 0, 0)
+    bpy.context.scene.camera = camera
+    render = bpy.context.scene.render
+    render.resolution_x, render.resolution_y = 200, 100
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+    item = core.read_source(tmp_path / "a.blend")
+    run = making.make_dataset(item, tmp_path / "out", settings(cameras="scene"))
+    assert run.results[0].reason == ""
+    xray = load(part, tmp_path / "out/xrays/a/000.npz")
+    assert xray.shape == (4, 16, 32)
+    assert xray.hit_depth.min() == pytest.approx(9 / 2, abs=0.1)  # in longest sides
+    frame = json.loads((tmp_path / "out/images/a/transforms.json").read_text())["frames"][0]
+    assert frame["cx"] == pytest.approx(16 - 0.1 * 32)
+    (view,) = json.loads((tmp_path / "out/metadata/a.json").read_text())["views"]
+    assert view["iou"] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["ORTHO", "PANO"])
+def test_cameras_that_are_no_pinholes_are_refused(making, core, settings, cube, tmp_path, kind):
+    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    camera.data.type = kind
+    bpy.context.collection.objects.link(camera)
+    bpy.context.scene.camera = camera
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+    item = core.read_source(tmp_path / "a.blend")
+    run = making.make_dataset(item, tmp_path / "out", settings(cameras="scene"))
+    assert (run.results[0].status, run.results[0].code) == ("rejected", "unsupported_camera")
+    assert {"ORTHO": "orthographic", "PANO": "panoramic"}[kind] in run.results[0].reason
+
+
+def test_cycles_agrees_with_the_first_layer(making, core, settings, meshes, tmp_path):
+    item = core.read_source(meshes / "glb.glb")
+    run = making.make_dataset(
+        item,
+        tmp_path / "out",
+        settings(image="cycles", samples=4, denoise=False, views=1, size=64, image_size=128),
+    )
+    assert run.results[0].reason == ""
+    (view,) = json.loads((tmp_path / "out/metadata/glb.json").read_text())["views"]
+    assert view["iou"] > 0.95
+
+
+def test_gates_reject_and_say_why(making, core, settings, meshes, tmp_path):
+    item = core.read_source(meshes / "glb.glb")
+    run = making.make_dataset(item, tmp_path / "out", settings(min_iou=1.0))
+    assert (run.results[0].status, run.results[0].code) == ("rejected", "low_iou")
+    assert run.report.gates["low_iou"] == {"counted": 1, "refused": 1}
+    assert not (tmp_path / "out/xrays").exists()
+    again = making.make_dataset(item, tmp_path / "out", settings(min_iou=1.0))
+    assert (again.results[0].status, again.results[0].log) == ("rejected", "")
+    run = making.make_dataset(item, tmp_path / "out", settings(layers=1))
+    assert (run.results[0].status, run.report.gates["dropped_hits"]["counted"]) == ("done", 1)
+
+
+def test_materials_that_compute_are_baked_or_skipped(making, core, settings, part, cube, tmp_path):
+    material = bpy.data.materials.new("Checker")
+    material.use_nodes = True
+    tree = material.node_tree
+    checker = tree.nodes.new("ShaderNodeTexChecker")
+    checker.inputs["Color1"].default_value = (1, 0, 0, 1)
+    checker.inputs["Color2"].default_value = (0, 0, 1, 1)
+    shader = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
+    tree.links.new(checker.outputs["Color"], shader.inputs["Base Color"])
+    cube.data.materials.append(material)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+    item = core.read_source(tmp_path / "a.blend")
+    run = making.make_dataset(item, tmp_path / "skip", settings(materials="skip"))
+    assert (run.results[0].status, run.results[0].code) == ("rejected", "needs_baking")
+    assert "Checker" in run.results[0].reason
+    run = making.make_dataset(item, tmp_path / "bake", settings(bake_size=256))
+    assert run.results[0].reason == ""
+    color = load(part, tmp_path / "bake/xrays/a/000.npz").hit_color
+    red, blue = (np.abs(color - c).max(axis=1) < 0.05 for c in ((1, 0, 0), (0, 0, 1)))
+    assert red.mean() > 0.3
+    assert blue.mean() > 0.3
+
+
+def test_every_torture_file_is_captured_or_refused_by_name(
+    making, core, settings, assets, xray, tmp_path
+):
+    items = core.read_source(assets / "torture")
+    run = making.make_dataset(items, tmp_path, settings(size=48, views=1, layers=16, min_iou=0.0))
+    assert len(run.results) == len(items) > 70
+    refused = {r.uid: r.code for r in run.results if r.status != "done"}
+    assert set(refused.values()) <= {"few_hits", "no_faces", "unknown_format"}
+    foreign = {item.uid for item in items if item.source.endswith(".off")}
+    assert {uid for uid, code in refused.items() if code == "unknown_format"} == foreign
+    assert run.report.captured >= len(items) - len(foreign) - 6
+
+
+STRANGE = [
+    "my chair.glb",
+    'a "quoted" one.glb',
+    "it's.glb",
+    "Stühle/椅子 🪑.glb",
+    "case.glb",
+    "CASE.glb",
+    "dots..and...more.glb",
+    "n" * 240 + ".glb",
+]
+
+
+def test_strange_names(making, core, settings, meshes, tmp_path):
+    folder = tmp_path / "strange names"
+    for name in STRANGE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((meshes / "glb.glb").read_bytes())
+    items = core.read_source(folder)
+    run = making.make_dataset(items, tmp_path / "out put", settings(views=1))
+    assert [(r.uid, r.reason) for r in run.results] == [(item.uid, "") for item in items]
+    assert len(list((tmp_path / "out put/xrays").iterdir())) == len(STRANGE)
+
+
+def test_a_read_only_folder_and_a_full_disk_stop_the_run(
+    making, core, settings, meshes, part, monkeypatch, tmp_path
+):
+    error = part("xray_addon.errors").XRayError
+    items = core.read_source(meshes)[:3]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(error, match="cannot be written"):
+        making.make_dataset(items, tmp_path / "file", settings())
+
+    def full(path, picture):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "out"
+    making.make_dataset(items[:1], out, settings())
+    before = files(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "write_png", full)
+        with pytest.raises(error, match="No space left"):
+            making.make_dataset(items, out, settings())
+    assert files(out) == before
+    run = making.make_dataset(items, out, settings())
+    assert [result.status for result in run.results] == ["exists", "done", "done"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")
+def test_a_folder_without_permission(making, core, settings, meshes, part, tmp_path):
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(part("xray_addon.errors").XRayError, match="cannot be written"):
+        making.make_dataset(core.read_source(meshes), tmp_path / "out", settings())
+
+
+def test_a_cancelled_run_leaves_no_half_item(making, core, settings, meshes, part, tmp_path):
+    progress = part("xray_addon.progress")
+    steps = making.dataset_steps(core.read_source(meshes)[:2], tmp_path, settings(views=5))
+    for _ in range(4):
+        next(steps)
+    with pytest.raises(progress.Cancelled):
+        steps.throw(progress.Cancelled())
+    assert files(tmp_path / "out", times=True) == {}
+    assert not (tmp_path / ".work").exists()
+
+
+def test_a_bug_costs_one_item(making, core, settings, meshes, monkeypatch, tmp_path):
+    items = core.read_source(meshes)[:2]
+
+    def load(item):
+        if item.uid == items[0].uid:
+            raise KeyError("bug")
+        return making.open_item(item)
+
+    run = part_run(making, items, tmp_path, settings(), load)
+    assert [(r.status, r.code) for r in run.results] == [("failed", "internal"), ("done", "")]
+    assert "KeyError" in json.loads((tmp_path / f"logs/{items[0].uid}.json").read_text())["detail"]
+
+
+def part_run(making, items, folder, settings, load):
+    steps = making.dataset_steps(items, folder, settings, load)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+# --- processes: the command, workers, kills ---
+
+# Without numba: compiling takes longer than all else here.
+CHILD = """
+import os, sys
+sys.modules["numba"] = None
+import bpy
+module = "bl_ext.user_default.xray"
+bpy.ops.preferences.addon_enable(module=module)
+from bl_ext.user_default.xray.operators.command import main
+code = main(sys.argv[1:])
+sys.stdout.flush()
+os._exit(code)
+"""
+SMALL = ("--views=2", "--layers=4", "--size=32", "--image=cast", "--image-size=64")
+
+
+def child(*arguments, **keywords):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        **keywords,
+    )
+
+
+@pytest.fixture
+def many(meshes, tmp_path):
+    """A folder of a dozen small files."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"item{i:02d}.glb").write_bytes((meshes / "glb.glb").read_bytes())
+    return folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_killed_and_resumed_it_ends_with_the_same_bytes(core, part, settings, many, tmp_path):
+    # XRAY_KILLS=50 for the long version.
+    kills, moments = int(os.environ.get("XRAY_KILLS", "3")), random.Random(5)
+    whole = child("dataset", many, tmp_path / "whole", *SMALL)
+    started = time.monotonic()
+    while not (tmp_path / "whole/metadata").exists():
+        time.sleep(0.02)
+    start = time.monotonic() - started
+    assert whole.wait() == 0
+    took = time.monotonic() - started - start
+    whole.communicate()
+    killed = 0
+    for _ in range(kills):
+        out = tmp_path / "killed"
+        process = child("dataset", many, out, *SMALL)
+        known = len(list(out.glob("logs/*.json")))
+        while len(list(out.glob("logs/*.json"))) <= known and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, took / kills))
+        killed += process.poll() is None
+        process.kill()
+        process.communicate()
+        digest = core.settings_hash(settings())
+        rows = [path.stem for path in out.glob("metadata/*.json")]
+        for item in core.read_source(many):
+            if item.uid in rows:
+                assert core.find(out, item, digest), "its row is there, so all of it is"
+    last = child("dataset", many, tmp_path / "killed", *SMALL)
+    last.communicate()
+    assert last.returncode == 0
+    assert killed > 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert not (tmp_path / "killed/.work").exists()
+
+
+def test_two_runs_at_once_on_one_folder(core, many, tmp_path):
+    both = [child("dataset", many, tmp_path / "out", *SMALL, "--json") for _ in range(2)]
+    answers = [json.loads(process.communicate()[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    for answer in answers:
+        assert answer["counts"]["done"] + answer["counts"]["exists"] == 12
+    assert len((tmp_path / "out/metadata.jsonl").read_text().splitlines()) == 24
+    assert json.loads((tmp_path / "out/report.json").read_text())["captured"] == 12
+    assert not (tmp_path / "out/.work").exists()
+
+
+def test_a_worker_answers_each_line(core, meshes, tmp_path):
+    items = core.read_source(meshes)[:2]
+    (tmp_path / "broken.glb").write_text("")
+    items.append(core.read_source(tmp_path / "broken.glb")[0])
+    lines = [json.dumps(item.to_dict()) for item in items]
+    lines = [lines[0], "no item", "", lines[1], lines[0], lines[2]]
+    worker = child("dataset-worker", tmp_path / "out", *SMALL, stdin=subprocess.PIPE)
+    out, _ = worker.communicate("\n".join(lines) + "\n")
+    results = [core.Result.from_dict(json.loads(line)) for line in out.splitlines()]
+    assert [(r.uid, r.status, r.code) for r in results] == [
+        (items[0].uid, "done", ""),
+        ("", "failed", "bad_item"),
+        (items[1].uid, "done", ""),
+        (items[0].uid, "exists", ""),
+        ("broken", "failed", "unreadable_file"),
+    ]
+    assert worker.returncode == 0
+    assert json.loads(Path(results[-1].log).read_text())["reason"] == results[-1].reason
+    assert not (tmp_path / "out/metadata.jsonl").exists()
+
+
+@pytest.fixture
+def main(part):
+    return part("operators.command").main
+
+
+def test_shards_together_are_the_whole(main, many, tmp_path):
+    assert main(["dataset", str(many), str(tmp_path / "whole"), *SMALL]) == 0
+    for shard in ("1/3", "2/3", "3/3"):
+        assert main(["dataset", str(many), str(tmp_path / "parts"), *SMALL, "--shard", shard]) == 0
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_failed_items_are_named_one_a_line(main, many, capfd, tmp_path):
+    (many / "broken.glb").write_bytes(b"no mesh")
+    (many / "foreign.off").write_bytes(b"OFF")
+    code = main(["dataset", str(many), str(tmp_path / "out"), *SMALL, "--json"])
+    out, err = capfd.readouterr()
+    assert code == 1
+    assert json.loads(out)["counts"] == {"done": 12, "exists": 0, "rejected": 0, "failed": 2}
+    lines = [line for line in err.splitlines() if line.startswith("xray: ")]
+    assert [line.split(":")[1].strip() for line in lines[:-1]] == ["broken", "foreign"]
+    assert "Log: " in lines[0]
+    assert lines[-1] == "xray: 12 done, 0 exists, 0 rejected, 2 failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("nowhere",), "no file"),
+        ((".", "--shard", "5/4"), "no shard"),
+        ((".", "--cameras", "poses"), "names no transforms.json"),
+        ((".", "--lights", "hdri", "--hdri", "nowhere.hdr"), "no file"),
+    ],
+)
+def test_wrong_options_are_usage_errors(main, many, capsys, tmp_path, arguments, reason):
+    source = many if arguments[0] == "." else tmp_path / arguments[0]
+    assert main(["dataset", str(source), str(tmp_path / "out"), *arguments[1:]]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow(making, core, settings, meshes, tmp_path):
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    source = str(meshes / "glb.glb")
+    items = [core.Item(f"item{i:03d}", source) for i in range(120)]
+    tiny = settings(views=1, size=16, image="none")
+    making.make_dataset(items[:40], tmp_path, tiny)
+    before = resident()
+    making.make_dataset(items[40:], tmp_path, tiny)
+    assert resident() - before < 8

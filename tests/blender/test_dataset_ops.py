@@ -1,0 +1,248 @@
+"""The operator `xray.dataset` and its panel: the same files as the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import bpy
+import pytest
+
+SETTINGS = {"views": 2, "layers": 4, "size": 32, "image": "cast", "image_size": 64, "seed": 3}
+OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+
+
+@pytest.fixture
+def main(part):
+    return part("operators.command").main
+
+
+def files(folder) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.relative_to(folder).parts[0] != "logs"
+    }
+
+
+@pytest.fixture
+def scene(cube, tmp_path):
+    """Two objects, one of them in a collection, in a saved file."""
+    other = bpy.data.collections.new("Others")
+    bpy.context.scene.collection.children.link(other)
+    bpy.ops.mesh.primitive_ico_sphere_add(location=(3, 0, 0))
+    ball = bpy.context.object
+    for collection in list(ball.users_collection):
+        collection.objects.unlink(ball)
+    other.objects.link(ball)
+    return cube, ball
+
+
+def test_files_by_operator_and_by_command_are_the_same(main, cube, tmp_path):
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    bpy.ops.export_scene.gltf(filepath=str(meshes / "cube.glb"))
+    (meshes / "broken.glb").write_bytes(b"no mesh")
+    panel = bpy.context.scene.xray.dataset
+    panel.source, panel.path, panel.directory = "files", str(meshes), str(tmp_path / "panel")
+    for name, value in SETTINGS.items():
+        setattr(panel, name, value)
+    button = dict.fromkeys(("source", "path", "directory"))
+    button = {name: getattr(panel, name) for name in [*button, *SETTINGS]}
+    assert bpy.ops.xray.dataset(**button) == {"FINISHED"}
+    assert "Cube" in bpy.data.objects, "the user's file is left alone"
+    assert main(["dataset", str(meshes), str(tmp_path / "command"), *OPTIONS]) == 1
+    assert files(tmp_path / "panel") == files(tmp_path / "command")
+    assert set(files(tmp_path / "panel")) == {
+        "images/cube/000.png",
+        "images/cube/001.png",
+        "images/cube/transforms.json",
+        "metadata/cube.json",
+        "metadata.jsonl",
+        "refused/broken.json",
+        "report.json",
+        "report.md",
+        "xrays/cube/000.npz",
+        "xrays/cube/001.npz",
+    }
+
+
+def test_selected_objects_are_captured_as_their_file_is(main, scene, tmp_path):
+    cube, ball = scene
+    path = tmp_path / "Cube.blend"
+    bpy.context.view_layer.objects.active = cube
+    ball.select_set(False)
+    cube.select_set(True)
+    operator = {"source": "selection", "directory": str(tmp_path / "operator"), **SETTINGS}
+    assert bpy.ops.xray.dataset(**operator) == {"FINISHED"}
+    bpy.data.objects.remove(ball)
+    bpy.ops.wm.save_as_mainfile(filepath=str(path))
+    assert main(["dataset", str(path), str(tmp_path / "command"), *OPTIONS]) == 0
+    a, b = files(tmp_path / "operator"), files(tmp_path / "command")
+    for name in ("xrays/Cube/000.npz", "images/Cube/001.png", "images/Cube/transforms.json"):
+        assert a[name] == b[name]
+    assert (
+        json.loads(a["metadata/Cube.json"])["views"] == json.loads(b["metadata/Cube.json"])["views"]
+    )
+
+
+def test_files_beside_the_blend_file(part, cube, tmp_path):
+    """The file browser names them so, and other Blenders and the runtime do not know where."""
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+    properties, settings = part("operators.properties"), part("xray_addon.settings")
+    scene = bpy.context.scene.xray
+    scene.dataset.poses, scene.generate.checkpoint = "//poses.json", "//weights.safetensors"
+    read = properties.read_settings(settings.DatasetSettings, scene.dataset)
+    assert (read.poses, read.hdri) == (str(tmp_path / "poses.json"), "")
+    read = properties.read_settings(settings.GenerateSettings, scene.generate)
+    assert read.checkpoint == str(tmp_path / "weights.safetensors")
+
+
+def test_a_collection(scene, tmp_path):
+    done = bpy.ops.xray.dataset(
+        source="collection", collection="Others", directory=str(tmp_path), **SETTINGS
+    )
+    assert done == {"FINISHED"}
+    assert [p.name for p in (tmp_path / "xrays").iterdir()] == ["Icosphere"]
+
+
+def test_a_collection_of_instances(scene, tmp_path):
+    instances = bpy.data.collections.new("Instances")
+    bpy.context.scene.collection.children.link(instances)
+    for name, instanced in (("Chair", bpy.data.collections["Others"]), ("Nothing", None)):
+        empty = bpy.data.objects.new(name, None)
+        if instanced:
+            empty.instance_type, empty.instance_collection = "COLLECTION", instanced
+        instances.objects.link(empty)
+    arguments = {"directory": str(tmp_path), **SETTINGS}
+    done = bpy.ops.xray.dataset(source="collection", collection="Instances", **arguments)
+    assert done == {"FINISHED"}
+    assert [p.name for p in (tmp_path / "xrays").iterdir()] == ["Chair"]
+    assert not (tmp_path / "refused").exists()
+
+
+def test_objects_are_captured_anew_as_they_may_have_changed(cube, tmp_path):
+    arguments = {"directory": str(tmp_path), **SETTINGS}
+    bpy.ops.xray.dataset(**arguments)
+    before = files(tmp_path)
+    cube.scale = (1, 1, 3)
+    bpy.ops.xray.dataset(**arguments)
+    assert files(tmp_path)["xrays/Cube/000.npz"] != before["xrays/Cube/000.npz"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"source": "files"}, "no files to capture"),
+        ({"source": "files", "path": "/no/such/folder"}, "no file"),
+        ({"source": "collection"}, "No collection is chosen"),
+        ({"source": "collection", "collection": "X"}, "no collection 'X'"),
+        ({"directory": ""}, "no folder to write to"),
+        ({"cameras": "poses"}, "names no transforms.json"),
+    ],
+)
+def test_what_is_missing_is_said(cube, tmp_path, arguments, reason):
+    with pytest.raises(RuntimeError, match=reason):
+        bpy.ops.xray.dataset(**{"directory": str(tmp_path), **arguments})
+
+
+def test_nothing_selected(cube, tmp_path):
+    cube.select_set(False)
+    with pytest.raises(RuntimeError, match="No object with faces is selected"):
+        bpy.ops.xray.dataset(directory=str(tmp_path))
+
+
+def test_only_in_object_mode(cube):
+    bpy.ops.object.mode_set(mode="EDIT")
+    assert not bpy.ops.xray.dataset.poll()
+    with pytest.raises(RuntimeError, match="Leave the edit mode"):
+        bpy.ops.xray.dataset()
+
+
+def test_a_worker_says_strange_things_first(part, monkeypatch, tmp_path):
+    """A greeting in another encoding ends no run, and is no answer."""
+    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    (tmp_path / "a.obj").write_text("")
+    answer = json.dumps(core.Result("a", core.DONE).to_dict())
+    script = f"import os; os.write(1, b'Gr\\xfc\\xdfe\\n'); print({answer!r}, flush=True); input()"
+    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    run = answered(workers.worker_steps(items, tmp_path / "out", settings))
+    assert [result.status for result in run.results] == ["done"]
+
+
+def test_what_stops_every_item_stops_the_run(part, monkeypatch, tmp_path):
+    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    for name in ("a.obj", "b.obj"):
+        (tmp_path / name).write_text("")
+    answer = json.dumps(core.Result("a", core.FAILED, "no_gpu", "Nothing to draw with.").to_dict())
+    script = f"print({answer!r}, flush=True); input()"
+    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    with pytest.raises(part("xray_addon.errors").XRayError, match="Nothing to draw with"):
+        answered(workers.worker_steps(items, tmp_path / "out", settings))
+    assert not (tmp_path / "out" / "refused").exists()
+
+
+def answered(steps):
+    """The result of steps that wait for another process."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+        time.sleep(0.01)
+    steps.close()
+    raise AssertionError("no answer")
+
+
+def test_one_dataset_at_a_time(cube, part, run_tasks, tmp_path):
+    jobs, ops = part("operators.jobs"), part("operators.ops_dataset")
+    task = jobs.submit(jobs.Task("Make Dataset", iter(()), operator=ops.XRAY_OT_dataset.__name__))
+    assert not bpy.ops.xray.dataset.poll()
+    with pytest.raises(RuntimeError, match="A dataset is being made"):
+        bpy.ops.xray.dataset()
+    jobs.queue.remove(task)
+    assert bpy.ops.xray.dataset.poll()
+
+
+def test_the_estimate_names_objects_and_views(part):
+    ops, settings = part("operators.ops_dataset"), part("xray_addon.settings")
+    few = ops.estimate(1, settings.DatasetSettings(views=2, image="cast"))
+    assert few.startswith("1 object, 2 views: roughly a minute and ")
+    many = ops.estimate(1000, settings.DatasetSettings(views=10))
+    assert many.startswith("1,000 objects, 10,000 views: roughly 6 h and ")
+    scene = ops.estimate(3, settings.DatasetSettings(views=10, cameras="scene"))
+    assert scene.startswith("3 objects, 3 views: ")
+
+
+def test_the_panel_has_every_setting(part):
+    sidebar, settings = part("panels.sidebar"), part("xray_addon.settings")
+    shown = [name for cls in sidebar.DatasetPart.__subclasses__() for name in cls.settings]
+    assert sorted(shown) == sorted(settings.DatasetSettings().to_dict())
+
+
+@pytest.mark.parametrize("source", ["selection", "collection", "files"])
+def test_the_panels_draw_after_a_run(cube, part, monkeypatch, tmp_path, source):
+    sidebar = part("panels.sidebar")
+
+    def draw_text(layout, _context, text):  # without a window there is no width to wrap to
+        layout.label(text=text)
+
+    monkeypatch.setattr(sidebar, "draw_text", draw_text)
+    bpy.context.scene.xray.dataset.source = source
+    bpy.ops.xray.dataset(directory=str(tmp_path), **SETTINGS)
+    for cls in (sidebar.XRAY_PT_dataset, *sidebar.DatasetPart.__subclasses__()):
+        layout = MagicMock()
+        panel = SimpleNamespace(
+            layout=layout, settings=getattr(cls, "settings", ()), only=getattr(cls, "only", {})
+        )
+        cls.draw(panel, bpy.context)
+        assert layout.mock_calls
+    drawn = MagicMock()
+    sidebar.XRAY_PT_dataset.draw(SimpleNamespace(layout=drawn), bpy.context)
+    assert any("1 done" in str(call) for call in drawn.mock_calls)

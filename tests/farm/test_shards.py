@@ -1,0 +1,189 @@
+"""WebDataset tars: deterministic, whole or absent, at any address that fsspec knows."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from helpers import rows, statuses
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from farm import shards
+from farm.run import run
+from xray_addon.errors import XRayError
+
+
+@pytest.fixture(autouse=True)
+def _empty_memory():
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def staged(work, tmp_path):
+    """`staged(source, url)`: work whose OUT is a URL."""
+    return lambda source, url: work(source, url, staging=str(tmp_path / "staging"))
+
+
+def read(url: str) -> bytes:
+    with fsspec.open(url, "rb") as stream:
+        return stream.read()
+
+
+def names(tar: Path) -> list[str]:
+    with tarfile.open(tar) as archive:
+        return archive.getnames()
+
+
+def test_a_sample_for_each_view(source, work, tmp_path):
+    run(work(source(2, odd="rejected", bad="failed"), tar=True))
+    tar = tmp_path / "out-0001.tar"
+    assert names(tar) == [
+        f"item{item:03d}-{view:03d}.{suffix}"
+        for item in range(2)
+        for view in range(2)
+        for suffix in ("json", "npz", "png")
+    ]
+    with tarfile.open(tar) as archive:
+        values = json.load(archive.extractfile("item001-001.json"))
+        assert archive.extractfile("item001-001.npz").read() == b"xray item001 1"
+    assert (values["uid"], values["view"], values["hits"]) == ("item001", 1, [5, 5])
+    assert values["camera"] == {"camera_angle_x": 0.5, "transform_matrix": [[1]]}
+    assert "seconds" not in values
+
+
+def test_webdataset_reads_them(source, work, tmp_path):
+    run(work(source(3), tar=True))
+    with (tmp_path / "out-0001.tar").open("rb") as stream:
+        samples = list(group_by_keys(tar_file_expander([{"url": "out", "stream": stream}])))
+    assert [sample["__key__"] for sample in samples] == [
+        f"item{item:03d}-{view:03d}" for item in range(3) for view in range(2)
+    ]
+    assert samples[0]["png"] == b"image item000 0"
+
+
+def test_the_same_items_give_the_same_bytes(source, work, tmp_path):
+    folder = source(4)
+    run(work(folder, tmp_path / "a", tar=True, jobs=1))
+    run(work(folder, tmp_path / "b", tar=True, jobs=3))
+    assert (tmp_path / "a-0001.tar").read_bytes() == (tmp_path / "b-0001.tar").read_bytes()
+
+
+def test_a_long_name_is_kept(source, work, tmp_path):
+    name = "x" * 96
+    run(work(source(**{name: "ok"}), tar=True))
+    assert f"{name}-001.npz" in names(tmp_path / "out-0001.tar")
+
+
+def test_a_shard_is_packed_again_when_it_has_changed(source, work, tmp_path):
+    folder = source(2, bad="failed")
+    run(work(folder, tar=True))
+    tar = tmp_path / "out-0001.tar"
+    first = tar.stat()
+    run(work(folder, tar=True))
+    assert tar.stat().st_mtime_ns == first.st_mtime_ns  # nothing new
+    (folder / "bad.obj").write_text("ok")
+    run(work(folder, tar=True))
+    assert any(name.startswith("bad-") for name in names(tar))
+
+
+@pytest.mark.parametrize("scheme", ["memory://bucket", "file://{tmp_path}"])
+def test_out_may_be_a_url(source, work, staged, tmp_path, scheme, worker_ids):
+    folder = source(5)
+    url = f"{scheme.format(tmp_path=tmp_path)}/chairs"
+    for part in ("1/2", "2/2"):
+        assert set(statuses(run(staged(folder, url), part)).values()) == {"done"}
+        run(work(folder, tmp_path / "local", tar=True), part)
+    for index in (1, 2):
+        tar = read(f"{url}-{index:04d}.tar")
+        assert tar == (tmp_path / f"local-{index:04d}.tar").read_bytes()
+    # What has arrived is not kept here, and not made again.
+    assert not list((tmp_path / "staging").iterdir())
+    results = run(staged(folder, url), "1/2")
+    assert set(statuses(results).values()) == {"exists"}
+    assert not list((tmp_path / "staging").iterdir())
+
+
+def test_a_shard_with_failures_goes_on_from_its_staging(source, staged, tmp_path):
+    folder = source(2, bad="failed")
+    url = "memory://bucket/chairs"
+    run(staged(folder, url))
+    assert rows(tmp_path / "staging/1-of-1") == ["item000", "item001"]
+    (folder / "bad.obj").write_text("ok")
+    assert statuses(run(staged(folder, url))) == {
+        "bad": "done",
+        "item000": "exists",
+        "item001": "exists",
+    }
+    record = shards.read_record(url, 1)
+    assert record["items"] == ["bad", "item000", "item001"]
+
+
+def test_an_upload_that_breaks_leaves_nothing(source, staged, monkeypatch):
+    url = "memory://bucket/chairs"
+
+    def broken(stream, to, *_):
+        to.write(stream.read(100))
+        raise OSError("the network is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.shutil, "copyfileobj", broken)
+        with pytest.raises(XRayError, match="the network is gone"):
+            run(staged(source(2), url))
+    assert not MemoryFileSystem().exists("/bucket/chairs-0001.tar")
+    assert not MemoryFileSystem().exists("/bucket/chairs-0001.json")
+    run(staged(source(2), url))
+    assert shards.read_record(url, 1)["items"] == ["item000", "item001"]
+
+
+def test_a_tar_without_its_record_is_made_again(source, staged):
+    url = "memory://bucket/chairs"
+    run(staged(source(2), url))
+    whole = read(f"{url}-0001.tar")
+    MemoryFileSystem().rm("/bucket/chairs-0001.json")
+    with fsspec.open(f"{url}-0001.tar", "wb") as stream:
+        stream.write(b"half")
+    assert set(statuses(run(staged(source(2), url))).values()) == {"done"}
+    assert read(f"{url}-0001.tar") == whole
+
+
+def test_other_settings_make_another_shard(source, staged, fake_blender, dataset_settings):
+    url = "memory://bucket/chairs"
+    run(staged(source(2), url))
+    dataset_settings.seed = 1
+    assert set(statuses(run(staged(source(2), url))).values()) == {"done"}
+
+
+def test_an_address_nobody_knows_is_named(source, staged, tmp_path):
+    with pytest.raises(XRayError, match="Check the address"):
+        run(staged(source(1), "nonsense://bucket/chairs"))
+    assert not (tmp_path / "staging").exists()  # before any work is done
+
+
+@pytest.mark.parametrize("broken", ["_open", "exists"])
+def test_errors_of_a_file_system_are_said(source, staged, monkeypatch, broken):
+    """s3fs raises botocore's errors, which are no OSErrors, e.g. where credentials lack."""
+
+    def refuse(*_, **__):
+        raise RuntimeError("Unable to locate credentials")
+
+    folder, url = source(1), "memory://bucket/chairs"
+    run(staged(folder, url))
+    monkeypatch.setattr(MemoryFileSystem, broken, refuse)
+    with pytest.raises(XRayError, match="Unable to locate credentials") as caught:
+        run(staged(folder, url))
+    assert caught.value.code == "cannot_write"
+
+
+def test_fewer_shards_leave_none_of_the_old_ones(source, work, tmp_path):
+    folder = source(6)
+    for part in ("1/3", "2/3", "3/3", "1/2", "2/2"):
+        run(work(folder, tar=True), part)
+    tars = sorted(tmp_path.glob("out-*.tar"))
+    assert [tar.name for tar in tars] == ["out-0001.tar", "out-0002.tar"]
+    packed = [name for tar in tars for name in names(tar)]
+    assert len(packed) == len(set(packed)) == 6 * 2 * 3
