@@ -1,4 +1,4 @@
-"""The command line: ``python -m runtime serve | generate | train | evaluate``.
+"""The command line: ``python -m runtime serve | generate | train | evaluate | download``.
 
 Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from contextlib import redirect_stdout
@@ -20,6 +21,7 @@ from xray_addon.progress import Progress
 from xray_addon.settings import GenerateSettings
 
 from . import server
+from .checkpoints import CACHE_VARIABLE, PUBLISHED, Offer, download
 from .registry import GENERATORS, load
 
 
@@ -82,6 +84,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="training meshes to retrieve from (default: the train split of DIR's manifest.csv)",
     )
     _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "device"))
+
+    fetch = commands.add_parser("download", help="fetch published weights from their hub")
+    fetch.add_argument("name", metavar="NAME", help=f"{', '.join(PUBLISHED)}, or owner/repo")
+    fetch.add_argument("--cache", metavar="DIR", help=f"where to (default: ${CACHE_VARIABLE})")
+    fetch.add_argument("--yes", action="store_true", help="licence and size need no confirmation")
+    fetch.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser
 
 
@@ -109,6 +117,8 @@ def _add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "generate":
         return _generate(arguments)
+    if arguments.command == "download":
+        return _download(arguments)
     told: list[str] = []
     with redirect_stdout(sys.stderr):
         # Imported when they are asked for: torch takes seconds.
@@ -163,6 +173,35 @@ def _generate(arguments: argparse.Namespace) -> int:
                 "seconds": round(time.monotonic() - start, 3),
             }
         )
+    return DONE
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    from .intake import ONLINE_VARIABLE
+
+    def confirm(offer: Offer) -> bool:
+        sys.stderr.write(f"{offer}\n")
+        if arguments.yes:
+            return True
+        if not sys.stdin.isatty():
+            sys.stderr.write("Nobody is here to confirm it; --yes does.\n")
+            return False
+        sys.stderr.write("Fetch this under that licence? [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    # Who types this command asks for the network; Blender, where it starts it, says no by "0".
+    online = os.environ.get(ONLINE_VARIABLE, "1") == "1"
+    with redirect_stdout(sys.stderr):
+        folder = download(
+            arguments.name,
+            confirm=confirm,
+            online=online,
+            cache=arguments.cache,
+            progress=_Reporter(),
+        )
+    if arguments.json:
+        _print_json({"folder": str(folder)})
     return DONE
 
 

@@ -672,7 +672,7 @@ def frame(
     The bounding box of all pixels with alpha > `alpha_threshold` (0..1), without specks that are
     smaller than a hundredth of the largest connected piece, is centred in the frame, its longer
     side `fill` (0..1) of the frame's. Beyond the image all is transparent. An image that is framed
-    so to the pixel is returned unchanged.
+    so already, but for a pixel or so at the edge, is returned unchanged.
 
     rgba : (H, W, 4) uint8, straight alpha.
 
@@ -683,7 +683,7 @@ def frame(
     longer = max(right - left, bottom - top)
     middle = ((left + right) / 2, (top + bottom) / 2)
     off_center = max(abs(middle[0] - size / 2), abs(middle[1] - size / 2))
-    if pixels.shape[:2] == (size, size) and abs(longer - fill * size) <= 1 and off_center <= 0.5:
+    if pixels.shape[:2] == (size, size) and abs(longer - fill * size) < 1.5 and off_center <= 0.5:
         framed = pixels.copy()
     else:
         framed = _resampled(pixels, middle, longer / fill, size)

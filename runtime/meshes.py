@@ -54,10 +54,10 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
 
 
 def write_glb(path: str | PathLike[str], surface: Surface) -> None:
-    """Write a GLB with normals and vertex colours, atomically; y up as glTF asks.
+    """Write a GLB with normals and colours, atomically; y up as glTF asks.
 
-    Corners that share position, normal and colour become one vertex. glTF's vertex colours are
-    linear light.
+    Colours are the texture where the surface has one material with a texture, else those of the
+    vertices, in linear light as glTF asks. Corners that share all they have become one vertex.
     """
     turned = surface.transformed(np.linalg.inv(Y_UP_TO_Z_UP))
     corners = turned.faces.reshape(-1)
@@ -69,17 +69,30 @@ def write_glb(path: str | PathLike[str], surface: Surface) -> None:
     linear = np.ones((len(corners), 4))
     if colors is not None:
         linear[:, :3] = srgb_to_linear(colors.reshape(-1, 3))
-    # trimesh carries vertex colours as bytes.
-    bytes_ = np.rint(np.clip(linear, 0, 1) * 255).astype(np.uint8)
-    columns.append(bytes_.astype(np.float32))
+    texture = turned.materials[0].texture if len(turned.materials) == 1 else None
+    if texture is not None and turned.corner_uvs is not None:
+        columns.append(turned.corner_uvs.reshape(-1, 2).astype(np.float32))
+    else:
+        # trimesh carries vertex colours as bytes.
+        bytes_ = np.rint(np.clip(linear, 0, 1) * 255).astype(np.uint8)
+        columns.append(bytes_.astype(np.float32))
     vertices, index = np.unique(np.concatenate(columns, axis=1), axis=0, return_inverse=True)
     mesh = trimesh.Trimesh(
         vertices[:, :3],
         index.reshape(-1, 3),
         vertex_normals=vertices[:, 3:6] if normals is not None else None,
-        vertex_colors=vertices[:, -4:].astype(np.uint8),
         process=False,
     )
+    if columns[-1].shape[1] == 2:
+        visual: Any = trimesh.visual
+        material = visual.material.PBRMaterial(
+            baseColorTexture=Image.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0
+        )
+        mesh.visual = visual.TextureVisuals(vertices[:, -2:], material=material)
+    else:
+        mesh.visual = trimesh.visual.ColorVisuals(
+            mesh, vertex_colors=vertices[:, -4:].astype(np.uint8)
+        )
     payload: Any = mesh.export(file_type="glb", include_normals=normals is not None)
     with replacing(path) as temporary:
         temporary.write_bytes(payload)

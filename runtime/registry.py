@@ -40,8 +40,22 @@ def _load_xray(checkpoint: str | None, device: str) -> Generator:
     return XRayGenerator.load(checkpoint, device)
 
 
+def _load_triposr(checkpoint: str | None, device: str) -> Generator:
+    from .triposr.generator import TripoSRGenerator
+
+    return TripoSRGenerator.load(checkpoint, device)
+
+
+def _load_xray_paper(checkpoint: str | None, device: str) -> Generator:
+    from .xray_paper.generator import XRayPaperGenerator
+
+    return XRayPaperGenerator.load(checkpoint, device)
+
+
 GENERATORS: dict[str, Callable[[str | None, str], Generator]] = {
     "xray": _load_xray,
+    "triposr": _load_triposr,
+    "xray-paper": _load_xray_paper,
 }
 
 
@@ -50,7 +64,7 @@ def load(
 ) -> Generator:
     """The generator called `name`, with its weights in memory.
 
-    checkpoint : a path; None takes the weights that ship with X-Ray.
+    checkpoint : a path or a hub id (see `runtime.checkpoints`); None takes the generator's own.
     device : "auto" takes CUDA, then Apple MPS, then the CPU.
 
     Raises XRayError: `unknown_generator`, `missing_weights`, `bad_weights`, `no_device`.

@@ -338,8 +338,8 @@ class Server:
 
 def typed_error(error: BaseException) -> XRayError:
     """What `error` means to the person who reads it; code `internal` where that is unknown."""
-    text = str(error)
-    lower = text.lower()
+    text = str(error).strip()
+    lines, lower = text.splitlines() or [""], text.lower()
     torch: Any = sys.modules.get("torch")
     out_of_memory = getattr(torch, "OutOfMemoryError", MemoryError)
     if isinstance(error, XRayError):
@@ -361,6 +361,12 @@ def typed_error(error: BaseException) -> XRayError:
             "The NVIDIA driver does not fit the runtime's CUDA version.",
             "Update the driver and restart, or set the device to the CPU.",
         )
+    if "in DataLoader worker process" in text:
+        # torch carries no more than the traceback's text over from a worker.
+        told = text.rpartition("XRayError: ")[2] if "XRayError: " in text else lines[-1]
+        return XRayError(
+            "bad_data", told, "Correct or remove what is named and go on with --resume."
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return XRayError("no_space", "The disk is full.", "Free some space and try again.")
     if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
@@ -373,7 +379,7 @@ def typed_error(error: BaseException) -> XRayError:
         )
     return XRayError(
         "internal",
-        f"The generator failed ({type(error).__name__}: {text.strip().partition(chr(10))[0]}).",
+        f"The generator failed ({type(error).__name__}: {lines[0]}).",
         "Try again; if it happens again, report it together with the log.",
     )
 

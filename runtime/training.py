@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from xray_addon.errors import XRayError
 from xray_addon.progress import ProgressCallback
 
-from .xray.generator import choose_device
-from .xray.training import TrainingConfig, train
+from .devices import choose_device
+
+# The module of each generator that can be trained. It has a `TrainingConfig`, and `train`.
+TRAINERS = {
+    "xray": ".xray.training",
+    "triposr": ".triposr.training",
+    "xray-paper": ".xray_paper.training",
+}
 
 
 def main(
     arguments: argparse.Namespace, tell: Callable[[str], None], progress: ProgressCallback
 ) -> int:
     """Train as `arguments` say; 0 when the run ended by itself. Raises XRayError, `Cancelled`."""
-    trainer = train(
-        TrainingConfig.read(Path(arguments.config)),
+    config = Path(arguments.config)
+    module = trainer_module(config)
+    trainer = module.train(
+        module.TrainingConfig.read(config),
         Path(arguments.data),
         Path(arguments.out),
         minutes=arguments.minutes,
@@ -27,3 +39,23 @@ def main(
     )
     tell(f"{trainer.samples} samples in {trainer.seconds / 60:.1f} min, weights in {arguments.out}")
     return 0
+
+
+def trainer_module(config: Path) -> Any:
+    """The module that trains what the configuration's "generator" names; "xray" by default.
+
+    Raises XRayError `unknown_generator`. What else is wrong with the file is for that module to
+    say.
+    """
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = None
+    name = values.get("generator", "xray") if isinstance(values, dict) else "xray"
+    if name not in TRAINERS:
+        raise XRayError(
+            "unknown_generator",
+            f"{config} is for the generator {name!r}, which cannot be trained.",
+            f"Choose one of: {', '.join(TRAINERS)}.",
+        )
+    return importlib.import_module(TRAINERS[name], __package__)

@@ -20,6 +20,7 @@ from xray_addon.reconstruction import reconstruct
 from xray_addon.settings import GenerateSettings
 from xray_addon.xray import XRay
 
+from ..devices import choose_device
 from ..intake import cut_out, frame, online_allowed, read_image
 from .model import Prediction, XRayPredictor, image_to_input, sample
 from .weights import DEFAULT_WEIGHTS, load_weights
@@ -121,27 +122,6 @@ class XRayGenerator:
             )
         progress(Progress("mesh", 2, 2, "Done"))
         return Generated(surface, xray, camera)
-
-
-def choose_device(device: str) -> str:
-    """The torch device for a setting; "auto" takes CUDA (or ROCm), Apple MPS, then the CPU.
-
-    Raises XRayError `no_device` where the one that is asked for is not there.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return next(name for name, there in available.items() if there)
-    if not available.get(device.partition(":")[0], False):
-        raise XRayError(
-            "no_device",
-            f"Torch finds no device {device!r} here.",
-            "Choose 'auto' or 'cpu', or update the graphics driver.",
-        )
-    return device
 
 
 def average_mirrored(prediction: Prediction) -> Prediction:

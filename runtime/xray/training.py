@@ -10,14 +10,10 @@ DIR holds the meshes; --out gets `checkpoint.pt` (everything a resumed run needs
 from __future__ import annotations
 
 import copy
-import json
-import logging
 import math
-import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,16 +22,15 @@ from torch.utils.data import DataLoader
 
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
-from xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
+from xray_addon.progress import ProgressCallback, ignore_progress
 
+from ..configs import read_config
+from ..runs import CHECKPOINT, refuse_another, run
 from .data import CastDataset, list_meshes
-from .model import Prediction, XRayPredictor, image_to_input
+from .model import Convolution, Prediction, XRayPredictor, image_to_input
 from .weights import load_weights, save_weights
 
-log = logging.getLogger(__name__)
-
-CHECKPOINT_SECONDS = 120
-LOG_STEPS = 200
+LOG_STEPS = 50
 AVERAGE_STEPS = 4  # between two updates of the averaged weights
 
 
@@ -53,13 +48,12 @@ class TrainingConfig:
     layers: int = 8
     resolution: int = 64
     image_resolution: int = 128
-    block_out_channels: tuple[int, ...] = (64, 128, 192, 192)
-    attention_blocks: tuple[int, ...] = (2, 3)
-    layers_per_block: int = 1
-    batch: int = 8
-    samples: int = 85_000
-    warmup_samples: int = 4_000
-    learning_rate: float = 7e-4
+    channels: tuple[int, ...] = (96, 224, 288)
+    blocks: tuple[int, ...] = (2, 2, 3)
+    batch: int = 32
+    samples: int = 146_000
+    warmup_samples: int = 6_000
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
     ema: float = 0.999
@@ -68,7 +62,7 @@ class TrainingConfig:
     hit_weight: float = 1.0
     normal_weight: float = 1.0
     color_weight: float = 1.0
-    elevation_weight: float = 0.1
+    elevation_weight: float = 0.5
     workers: int = 1
     split: str = "train"
     exclude: tuple[str, ...] = ()
@@ -77,19 +71,7 @@ class TrainingConfig:
     @classmethod
     def read(cls, path: Path) -> TrainingConfig:
         """From a JSON file; raises XRayError `bad_config`."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            unknown = set(values) - {field.name for field in fields(cls)}
-            if unknown:
-                raise ValueError(f"unknown names {sorted(unknown)}")
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(**values)
-        except (OSError, ValueError, TypeError) as error:
-            raise XRayError(
-                "bad_config",
-                f"{path} is not a training configuration ({error}).",
-                "See runtime/xray/config.json for an example.",
-            ) from error
+        return read_config(cls, path, "runtime/xray/config.json")
 
     def model(self) -> XRayPredictor:
         """A new model with random weights."""
@@ -97,9 +79,8 @@ class TrainingConfig:
             layers=self.layers,
             resolution=self.resolution,
             image_resolution=self.image_resolution,
-            block_out_channels=self.block_out_channels,
-            attention_blocks=self.attention_blocks,
-            layers_per_block=self.layers_per_block,
+            channels=self.channels,
+            blocks=self.blocks,
         )
 
 
@@ -126,7 +107,12 @@ def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[st
 
 
 class Trainer:
-    """A model, its average, its optimiser and where they are; `save` and `resume` keep all."""
+    """A model, its average, its optimisers and where they are; `save` and `resume` keep all.
+
+    The model's kernels learn by Muon (Jordan et al. 2024: momentum, orthogonalised), which here
+    needs a fraction of the samples that AdamW does; all else by AdamW. Forward and backward run on
+    a copy in bfloat16.
+    """
 
     def __init__(self, config: TrainingConfig, device: str) -> None:
         torch.manual_seed(config.seed)
@@ -140,12 +126,29 @@ class Trainer:
             self.model = config.model().to(self.device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.half = copy.deepcopy(self.model)
+        for parameter in self.half.parameters():
+            parameter.data = parameter.data.bfloat16()
+        kernels = [
+            module.weight for module in self.model.modules() if isinstance(module, Convolution)
+        ]
+        known = {id(kernel) for kernel in kernels}
+        self.others = [p for p in self.model.parameters() if id(p) not in known]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                kernels,
+                config.learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(
+                self.others,
+                config.learning_rate,
+                weight_decay=config.weight_decay,
+                betas=(0.9, 0.98),
+                fused=True,
+            ),
+        ]
         self.steps = 0
         self.samples = 0
         self.seconds = 0.0
@@ -164,18 +167,23 @@ class Trainer:
         frames = batch["frames"].to(self.device)
         elevation = batch["elevation"].to(self.device)
         noised, share = self._noised(frames)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            prediction = self.model(image, noised, share)
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.half.parameters()), list(self.model.parameters()))
+        prediction = self.half(image, noised, share)
         terms = losses(prediction, frames, elevation)
         total = sum(getattr(config, f"{name}_weight") * term for name, term in terms.items())
         assert isinstance(total, Tensor)
-        self.optimizer.zero_grad()
         total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_norm)
-        if torch.isfinite(norm):
-            self.optimizer.step()
+        for parameter, half in zip(self.model.parameters(), self.half.parameters(), strict=True):
+            parameter.grad = None if half.grad is None else half.grad.float()
+            half.grad = None
+        # Muon's steps have a size of their own, whatever the gradient's.
+        norm = torch.nn.utils.clip_grad_norm_(self.others, config.gradient_norm)
+        if torch.isfinite(norm) and torch.isfinite(total):
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate()
+                optimizer.step()
         self.samples += len(image)
         self.steps += 1
         if self.steps % AVERAGE_STEPS == 0:
@@ -214,24 +222,25 @@ class Trainer:
             "config": asdict(self.config),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "steps": self.steps,
             "samples": self.samples,
             "seconds": self.seconds,
         }
-        with replacing(folder / "checkpoint.pt") as temporary:
+        with replacing(folder / CHECKPOINT) as temporary:
             torch.save(state, temporary)
         done = {"trained_samples": self.samples, "trained_seconds": round(self.seconds)}
         save_weights(folder / "model.safetensors", self.average, asdict(self.config) | done)
 
     def resume(self, folder: Path) -> None:
         """Go on from the checkpoint in `folder`; raises XRayError `bad_checkpoint`."""
-        path = folder / "checkpoint.pt"
+        path = folder / CHECKPOINT
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
             raise XRayError(
                 "bad_checkpoint",
@@ -256,12 +265,8 @@ def train(
 
     However it ends, a checkpoint is left in `out`. Raises XRayError.
     """
-    if not resume and (out / "checkpoint.pt").exists():
-        raise XRayError(
-            "bad_settings",
-            f"{out} holds a training run already.",
-            "Go on with it by --resume, or choose another folder.",
-        )
+    if not resume:
+        refuse_another(out)
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, device)
     if resume:
@@ -280,59 +285,13 @@ def train(
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
     )
-    began = last_save = time.monotonic()
-    before = trainer.seconds
-    first = trainer.samples
-    recent: list[dict[str, float]] = []
-    try:
-        for batch in loader:
-            recent.append(trainer.step(batch))
-            now = time.monotonic()
-            trainer.seconds = before + now - began
-            if len(recent) == LOG_STEPS:
-                _report(trainer, recent, (trainer.samples - first) / (now - began), out, progress)
-                recent = []
-            if trainer.samples >= config.samples:
-                break
-            if minutes is not None and now - began >= minutes * 60:
-                break
-            if now - last_save >= CHECKPOINT_SECONDS:
-                trainer.save(out)
-                last_save = now
-    except (Cancelled, KeyboardInterrupt):
-        log.info("cancelled after %d samples", trainer.samples)
-        raise
-    finally:
-        trainer.save(out)
-    return trainer
-
-
-def _report(
-    trainer: Trainer,
-    recent: list[dict[str, float]],
-    rate: float,
-    out: Path,
-    progress: ProgressCallback,
-) -> None:
-    """Append the recent mean to metrics.jsonl and tell how it goes."""
-    line: dict[str, Any] = {
-        name: round(sum(terms[name] for terms in recent) / len(recent), 5) for name in recent[0]
-    }
-    line |= {
-        "samples": trainer.samples,
-        "seconds": round(trainer.seconds),
-        "rate": round(rate, 1),
-        "learning_rate": trainer.learning_rate(),
-    }
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
-    left = (trainer.config.samples - trainer.samples) / rate / 60
-    progress(
-        Progress(
-            "train",
-            trainer.samples,
-            trainer.config.samples,
-            f"loss {line['loss']:.3f} depth {line['depth']:.4f} hit {line['hit']:.4f}, "
-            f"{rate:.0f} samples/s, {left:.0f} min left",
-        )
+    run(
+        trainer,
+        loader,
+        out,
+        samples=config.samples,
+        minutes=minutes,
+        log_steps=LOG_STEPS,
+        progress=progress,
     )
+    return trainer

@@ -10,7 +10,7 @@ import trimesh
 from PIL import Image
 
 from runtime.meshes import read_mesh, write_glb
-from xray_addon import Camera, Surface, XRayError, cast
+from xray_addon import Camera, Material, Surface, XRayError, cast
 from xray_addon.color import srgb_to_linear
 
 
@@ -55,6 +55,20 @@ def test_textures_and_base_colours_keep_their_srgb_values(tmp_path: Path):
     color = cast(read_mesh(tmp_path / "plain.glb"), camera, 1).hit_color[0]
     # trimesh keeps factors as bytes.
     np.testing.assert_allclose(color, (1.0, 0.5, 0.0), atol=4e-3)
+
+
+def test_a_texture_round_trips_with_its_uvs(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    surface = Surface(
+        np.array([[-1.0, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]]),
+        np.array([[0, 1, 2], [0, 2, 3]]),
+        corner_uvs=np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], float),
+        materials=[Material(texture=pixels)],
+    )
+    write_glb(tmp_path / "textured.glb", surface)
+    camera = Camera.look_at((0, -1, 0), fov_x=np.pi / 2, width=8, height=8)
+    again = read_mesh(tmp_path / "textured.glb")
+    np.testing.assert_allclose(cast(again, camera, 1).color[0], pixels / 255, atol=1e-6)
 
 
 def test_files_without_a_mesh_are_refused(tmp_path: Path):

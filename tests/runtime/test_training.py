@@ -202,7 +202,7 @@ def test_resuming_nothing_or_another_model_is_an_error(config, meshes, tmp_path)
         train(config, meshes, tmp_path / "none", resume=True)
     assert caught.value.code == "bad_checkpoint"
     train(replace(config, samples=4), meshes, tmp_path / "small")
-    other = replace(config, block_out_channels=(32, 64))
+    other = replace(config, channels=(32, 64))
     with pytest.raises(XRayError) as caught:
         train(other, meshes, tmp_path / "small", resume=True)
     assert caught.value.code == "bad_checkpoint"
@@ -250,6 +250,7 @@ def test_files_that_are_no_weights_are_refused(config, tmp_path):
 def test_sampling_is_reproducible_and_seeds_differ(config):
     torch.manual_seed(0)
     model = config.model().eval()
+    torch.nn.init.normal_(model.frame_out.weight, std=0.1)  # zeros before training
     image = image_to_input(torch.rand(1, 4, 32, 32))
 
     def run(seed: int, steps: int) -> torch.Tensor:

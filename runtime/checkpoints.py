@@ -1,0 +1,556 @@
+"""Weights that are not part of X-Ray: where they are, and how they are fetched when asked for.
+
+A checkpoint is a local path, a name of `PUBLISHED`, or a hub id ("owner/repo", with "@revision"
+where one is meant). `locate` finds what is on this machine and never touches the network;
+`download` is the only thing here that does, and only after its caller confirmed the `Offer`.
+
+Files lie under their own names in `<cache>/<owner>--<repo>/`, so that a machine without network
+can be served by copying them there. A file appears under its name only when it is whole and its
+checksum is right; until then it is called `<name>.<checksum>.partial`, where the next download
+goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from xray_addon.environment import default_folder
+from xray_addon.errors import XRayError
+from xray_addon.files import replacing
+from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+
+CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the cache folder, where no other is named
+DEFAULT_HUB = "https://huggingface.co"
+# Written last: what was downloaded, and from where. No file of a hub that is taken ends so.
+RECORD = "checkpoint.record"
+SPARE_SPACE = 64 << 20  # bytes that a download leaves free on the disk
+
+# What of a repository is taken where nothing says which files matter.
+_WEIGHT_FILES = ("*.safetensors", "*.ckpt", "*.json", "*.yaml", "*.yml")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights that their authors published on a hub.
+
+    files : paths in the repository that are needed, and no others. size : bytes of all, about.
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    size: int
+    licence: str
+    licence_url: str
+
+
+PUBLISHED: dict[str, Published] = {
+    "triposr": Published(
+        "stabilityai/TripoSR",
+        ("config.yaml", "model.ckpt"),
+        1_680_000_000,
+        "MIT",
+        "https://huggingface.co/stabilityai/TripoSR",
+    ),
+    # The image encoder, VAE, scheduler and feature extractor; its 3 GB network is not needed.
+    "svd": Published(
+        "stabilityai/stable-video-diffusion-img2vid",
+        (
+            "feature_extractor/preprocessor_config.json",
+            "image_encoder/config.json",
+            "image_encoder/model.fp16.safetensors",
+            "scheduler/scheduler_config.json",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.fp16.safetensors",
+        ),
+        1_460_000_000,
+        "Stability AI Community Licence (not free for every commercial use; must be accepted)",
+        "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid",
+    ),
+    "sdxl-vae": Published(
+        "madebyollin/sdxl-vae-fp16-fix",
+        ("config.json", "diffusion_pytorch_model.safetensors"),
+        335_000_000,
+        "MIT",
+        "https://huggingface.co/madebyollin/sdxl-vae-fp16-fix",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on a hub: what its name stands for."""
+
+    repo: str
+    revision: str = "main"
+    published: Published | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """From a name of `PUBLISHED` or a hub id; None for anything else."""
+        if name in PUBLISHED:
+            return cls(PUBLISHED[name].repo, published=PUBLISHED[name])
+        if not _HUB_ID.fullmatch(name):
+            return None
+        repo, _, revision = name.partition("@")
+        known = next((item for item in PUBLISHED.values() if item.repo == repo), None)
+        return cls(repo, revision or "main", known)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Needed files; empty where only the hub knows them."""
+        return self.published.files if self.published else ()
+
+    def folder(self, cache: str | PathLike[str] | None = None) -> Path:
+        """Where its files lie; another revision than the main one has a folder of its own."""
+        owner, _, repo = self.repo.partition("/")
+        revision = "" if self.revision == "main" else "@" + self.revision.replace("/", "-")
+        return cache_folder(cache) / f"{owner}--{repo}{revision}"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the hub. digest : its sha256, or "git:" and the sha1 that git gives its blob."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a download would fetch, for the user to look at before.
+
+    revision : the commit. files : those of the checkpoint that are not yet in `folder`.
+    size : bytes to fetch. licence, licence_url : as the hub states them.
+    """
+
+    repo: str
+    revision: str
+    files: tuple[RemoteFile, ...]
+    size: int
+    licence: str
+    licence_url: str
+    folder: Path
+
+    def __str__(self) -> str:
+        names = "".join(f"\n  {f.path} ({_megabytes(f.size)})" for f in self.files)
+        return (
+            f"{self.repo} at {self.revision[:12]}\n"
+            f"Licence: {self.licence}, see {self.licence_url}\n"
+            f"{_megabytes(self.size)} to fetch into {self.folder}:{names}"
+        )
+
+
+def cache_folder(chosen: str | PathLike[str] | None = None) -> Path:
+    """Where checkpoints are kept: `chosen`, else the variable XRAY_CHECKPOINTS, else per user."""
+    folder = chosen or os.environ.get(CACHE_VARIABLE)
+    if folder:
+        return Path(folder).expanduser().absolute()
+    return default_folder().parent / "checkpoints"
+
+
+def locate(checkpoint: str | PathLike[str], cache: str | PathLike[str] | None = None) -> Path:
+    """The file or folder on this machine that `checkpoint` names. Never uses the network.
+
+    checkpoint : a local path, a name of `PUBLISHED` or a hub id.
+
+    Raises XRayError: `missing_weights` where it is not here, with the files it needs and where
+    to put them; `incomplete_download`, `bad_weights` (a file of another size than it was).
+    """
+    name = str(checkpoint).replace("\\", "/")
+    try:
+        path = Path(checkpoint).expanduser()
+        if path.exists():
+            return path
+        hub = Checkpoint.parse(name)
+    except (OSError, RuntimeError):  # longer than names can be; the home of nobody
+        hub = None
+    if hub is None:
+        raise XRayError(
+            "missing_weights",
+            f"There is no checkpoint {str(checkpoint)[:200]!r}.",
+            "Give the path of a file or folder that exists, a hub id such as owner/repo, or one "
+            f"of: {', '.join(PUBLISHED)}.",
+        )
+    folder = hub.folder(cache)
+    sizes = _recorded_sizes(folder)
+    needed = hub.files or tuple(sizes)
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if missing or not needed:
+        raise _not_here(hub, folder, missing, download_command(name, cache))
+    for file in needed:
+        size = (folder / file).stat().st_size
+        if size != sizes.get(file, size):
+            raise XRayError(
+                "bad_weights",
+                f"{folder / file} has {size} bytes; {sizes[file]} were downloaded.",
+                f"Download it again: {download_command(name, cache)}",
+            )
+    return folder
+
+
+def download_command(name: str, cache: str | PathLike[str] | None = None) -> str:
+    """What to type to fetch the checkpoint called `name`, and where.
+
+    With the Python that runs this: Blender's users have no other that can import the runtime.
+    """
+    words = [sys.executable or "python", "-m", "runtime", "download", name]
+    if cache or os.environ.get(CACHE_VARIABLE):  # a terminal knows neither
+        words += ["--cache", str(cache_folder(cache))]
+    typed = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return f"type in a terminal, in the folder {Path(__file__).parents[1]}:\n  {typed}\n"
+
+
+def download(
+    name: str,
+    *,
+    confirm: Callable[[Offer], bool],
+    online: bool,
+    cache: str | PathLike[str] | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> Path:
+    """Fetch the checkpoint called `name` from its hub; the folder that it is in then.
+
+    Files that are there and right are not fetched again; one that broke off goes on where it
+    stopped. The hub is the one that HF_ENDPOINT names, else huggingface.co.
+
+    confirm : is shown the licence, the files and their size before anything is fetched.
+    online : whether the user allows the network (Blender's online access).
+
+    Raises XRayError: `unknown_checkpoint`, `offline`, `no_consent`, `no_access`, `no_space`,
+    `download_failed`, `bad_checksum`, and `Cancelled` where `progress` does.
+    """
+    hub = Checkpoint.parse(name)
+    if hub is None:
+        raise XRayError(
+            "unknown_checkpoint",
+            f"{name!r} is neither a hub id (owner/repo) nor a known checkpoint.",
+            f"Known are: {', '.join(PUBLISHED)}.",
+        )
+    folder = hub.folder(cache)
+    if not online or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise XRayError(
+            "offline",
+            f"{hub.repo} cannot be fetched: online access is off.",
+            "Allow it in Blender's preferences (System > Network), or on a machine with network "
+            + _by_hand(hub, folder, hub.files),
+        )
+    progress(Progress("look up", 0, 1, f"Asking the hub for {hub.repo}"))
+    with _hub_errors(hub, folder):
+        revision, files, licence, url = _look_up(hub)
+    present = [file for file in files if _is_right(folder / file.path, file, progress)]
+    left = tuple(file for file in files if file not in present)
+    if left:
+        size = sum(file.size - _partial_size(folder, file) for file in left)
+        offer = Offer(hub.repo, revision, left, size, licence, url, folder)
+        if not confirm(offer):
+            raise XRayError(
+                "no_consent",
+                f"{hub.repo} was not fetched: its licence and size were not confirmed.",
+                "Confirm the download to go on.",
+            )
+        _check_space(folder, size)
+        fetcher = _Fetcher(hub, revision, folder, size, progress)
+        for file in left:
+            with _hub_errors(hub, folder):
+                fetcher.fetch(file)
+    record = {
+        "repo": hub.repo,
+        "revision": revision,
+        "licence": licence,
+        "licence_url": url,
+        "files": {file.path: {"size": file.size, "digest": file.digest} for file in files},
+    }
+    with replacing(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    progress(Progress("done", 1, 1, f"{hub.repo} is in {folder}"))
+    return folder
+
+
+# ------------------------------------------------------------------------------------------ parts
+
+
+def _look_up(hub: Checkpoint) -> tuple[str, list[RemoteFile], str, str]:
+    """Commit, files, licence and its address, as the hub states them."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=_endpoint())
+    info = api.model_info(hub.repo, revision=hub.revision, files_metadata=True, timeout=30)
+    files = []
+    for sibling in info.siblings or []:
+        path = sibling.rfilename
+        wanted = path in hub.files if hub.files else _is_weight_file(path)
+        if not wanted:
+            continue
+        if not _stays_inside(path):
+            raise XRayError(
+                "unsafe_weights",
+                f"{hub.repo} names a file that would lie outside of its folder: {path!r}.",
+                "Nothing was fetched. Take another repository.",
+            )
+        digest = sibling.lfs.sha256 if sibling.lfs else f"git:{sibling.blob_id}"
+        size = sibling.lfs.size if sibling.lfs else sibling.size
+        files.append(RemoteFile(path, int(size or 0), digest))
+    missing = sorted(set(hub.files) - {file.path for file in files})
+    if missing or not files:
+        raise XRayError(
+            "unknown_checkpoint",
+            f"{hub.repo} at {hub.revision} lacks {', '.join(missing) or 'files with weights'}.",
+            "Choose another revision (owner/repo@revision) or another repository.",
+        )
+    card: Any = info.card_data or {}
+    stated = card.get("license_name") or card.get("license")
+    licence = str(stated or (hub.published.licence if hub.published else "not stated"))
+    url = card.get("license_link")
+    if not str(url or "").startswith("http"):
+        url = hub.published.licence_url if hub.published else f"{_endpoint()}/{hub.repo}"
+    return str(info.sha), files, licence, str(url)
+
+
+def _is_weight_file(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return any(fnmatch.fnmatch(name, pattern) for pattern in _WEIGHT_FILES)
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether a hub's file name stays in the folder that it is put into, on every system."""
+    return not set(path) & set("\\:") and not set(path.split("/")) & {"", ".", ".."}
+
+
+class _Fetcher:
+    """Fetches the files of one checkpoint and tells how far all of them are."""
+
+    def __init__(
+        self, hub: Checkpoint, revision: str, folder: Path, size: int, progress: ProgressCallback
+    ) -> None:
+        self._hub = hub
+        self._revision = revision
+        self._folder = folder
+        self._size = size
+        self._progress = progress
+        self._done = 0
+
+    def fetch(self, file: RemoteFile) -> None:
+        """One file, whole and checked, under its name."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        url = hf_hub_url(self._hub.repo, file.path, revision=self._revision, endpoint=_endpoint())
+        target = self._folder / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial(self._folder, file)
+        for other in target.parent.glob(f"{target.name}.*.partial"):
+            if other != partial:  # of a file that the hub has replaced since
+                other.unlink()
+        # Not hf_hub_download: it begins again after each broken connection, and checks sizes only.
+        try:
+            with partial.open("ab") as stream:
+                if stream.tell() > file.size:
+                    stream.truncate(0)
+                http_get(
+                    url,
+                    stream,
+                    resume_size=stream.tell(),
+                    headers=build_hf_headers(),
+                    expected_size=file.size,
+                    tqdm_class=self._bar(file.path),
+                )
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                partial.unlink(missing_ok=True)  # no user wants a disk that stays full
+            raise
+        if not _matches(partial, file, self._progress):
+            partial.unlink()
+            raise XRayError(
+                "bad_checksum",
+                f"{file.path} of {self._hub.repo} arrived damaged: its checksum is not "
+                f"{file.digest}.",
+                "Download it again; if it happens again, a proxy on the way may change files.",
+            )
+        partial.replace(target)
+
+    def _bar(self, name: str) -> Any:
+        """What huggingface_hub takes for tqdm's class: each update becomes a `Progress`."""
+        fetcher = self
+
+        class Bar:
+            def __init__(self, **_options: Any) -> None:
+                fetcher._tell(name, 0)
+
+            def __enter__(self) -> Self:
+                return self
+
+            def __exit__(self, *_error: object) -> None:
+                return None
+
+            def update(self, count: float) -> None:
+                fetcher._tell(name, int(count))
+
+        return Bar
+
+    def _tell(self, name: str, count: int) -> None:
+        self._done += count
+        text = f"Fetching {name}: {_megabytes(self._done)} of {_megabytes(self._size)}"
+        self._progress(Progress("download", self._done, self._size, text))
+
+
+def _matches(path: Path, file: RemoteFile, progress: ProgressCallback) -> bool:
+    """Whether `path` holds just the bytes of `file`."""
+    size = path.stat().st_size
+    if size != file.size:
+        return False
+    kind, _, expected = file.digest.rpartition(":")
+    # Git's name for a blob is no protection against forgery, but it is all the hub has for
+    # small files.
+    digest = hashlib.sha1(b"blob %d\0" % size) if kind == "git" else hashlib.sha256()
+    done = 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            done += len(block)
+            progress(Progress("check", done, size, f"Checking {file.path}"))
+    return digest.hexdigest() == expected
+
+
+def _is_right(path: Path, file: RemoteFile, progress: ProgressCallback) -> bool:
+    return path.is_file() and _matches(path, file, progress)
+
+
+def _partial(folder: Path, file: RemoteFile) -> Path:
+    target = folder / file.path
+    return target.with_name(f"{target.name}.{file.digest.rpartition(':')[2][:12]}.partial")
+
+
+def _partial_size(folder: Path, file: RemoteFile) -> int:
+    partial = _partial(folder, file)
+    size = partial.stat().st_size if partial.is_file() else 0
+    return size if size <= file.size else 0
+
+
+def _check_space(folder: Path, size: int) -> None:
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if existing is None or not existing.is_dir():  # a drive that is not there, a file
+        raise _cannot_write(existing or folder)
+    free = shutil.disk_usage(existing).free
+    if free < size + SPARE_SPACE:
+        raise _no_space(folder, f"{_megabytes(size)} are needed and {_megabytes(free)} are left")
+
+
+def _cannot_write(path: object) -> XRayError:
+    return XRayError(
+        "cannot_write",
+        f"No access to {path}.",
+        f"Set {CACHE_VARIABLE} (or --cache) to a folder that can be written to.",
+    )
+
+
+def _no_space(folder: Path, why: str) -> XRayError:
+    return XRayError(
+        "no_space",
+        f"The disk of {folder} has too little space: {why}.",
+        f"Free some, or set {CACHE_VARIABLE} (or --cache) to a folder on another disk.",
+    )
+
+
+@contextmanager
+def _hub_errors(hub: Checkpoint, folder: Path) -> Iterator[None]:
+    """What huggingface_hub and the network raise, as XRayErrors."""
+    import httpx2
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise XRayError(
+            "no_access",
+            f"{hub.repo} is only for users who have accepted its licence.",
+            f"Accept it at {_endpoint()}/{hub.repo}, then log in by `hf auth login` or set "
+            "HF_TOKEN to a token of yours.",
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise XRayError(
+            "unknown_checkpoint",
+            f"The hub has no {hub.repo} at {hub.revision}, or you may not see it.",
+            "Check the name; for a private repository log in by `hf auth login`.",
+        ) from error
+    except (errors.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise _no_space(folder, "it is full") from error
+        if isinstance(error, PermissionError):
+            raise _cannot_write(error.filename) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise XRayError(
+            "download_failed",
+            f"{hub.repo} could not be fetched ({reason}).",
+            "Check the connection and download again: it goes on where it stopped. Or "
+            + _by_hand(hub, folder, hub.files),
+        ) from error
+
+
+def _not_here(hub: Checkpoint, folder: Path, missing: list[str], command: str) -> XRayError:
+    partial = sorted(folder.rglob("*.partial"))
+    if partial:
+        return XRayError(
+            "incomplete_download",
+            f"The download of {hub.repo} broke off: {partial[0]} is not whole.",
+            f"Go on with it: {command}",
+        )
+    licence = f" Its licence: {hub.published.licence}." if hub.published else ""
+    size = f" ({_megabytes(hub.published.size)})" if hub.published else ""
+    return XRayError(
+        "missing_weights",
+        f"The weights of {hub.repo} are not on this machine.{licence}",
+        f"Fetch them{size}: {command}Or " + _by_hand(hub, folder, tuple(missing) or hub.files),
+    )
+
+
+def _by_hand(hub: Checkpoint, folder: Path, files: tuple[str, ...]) -> str:
+    """How to bring the files here without this machine's network."""
+    if not files:
+        return f"fetch the files of {_endpoint()}/{hub.repo} and put them into {folder}."
+    lines = "".join(
+        f"\n  {_endpoint()}/{hub.repo}/resolve/{hub.revision}/{file} -> {folder / file}"
+        for file in files
+    )
+    return f"fetch these files and put them there:{lines}"
+
+
+def _recorded_sizes(folder: Path) -> dict[str, int]:
+    """Size of each file that `download` left in `folder`; empty where it did not."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return {path: int(item["size"]) for path, item in record["files"].items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise XRayError(
+            "bad_weights",
+            f"{folder / RECORD} cannot be read ({error}).",
+            "Remove it, then download the checkpoint again.",
+        ) from error
+
+
+def _endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or DEFAULT_HUB).rstrip("/")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"

@@ -1,0 +1,70 @@
+"""Work in pieces that fit the memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from xray_addon.errors import XRayError
+
+log = logging.getLogger(__name__)
+
+LEAST = 1024  # items of a piece; where not even these fit, nothing helps
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python raised `error` for want of memory, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def out_of_memory(device: torch.device, remedy: str) -> XRayError:
+    """The error for work that does not fit `device`, with what to do about it."""
+    where = {"cuda": "graphics card", "mps": "graphics processor"}.get(device.type, "computer")
+    return XRayError("out_of_memory", f"The {where} has not enough free memory.", remedy)
+
+
+class Chunks:
+    """Applies work to slices of a tensor; a slice that does not fit the memory is halved.
+
+    size : items a slice, which stays as small as it had to become.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, work: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+        """`work` of all items (N, ...), concatenated; raises XRayError `out_of_memory`."""
+        if not len(items):
+            return work(items)
+        results: list[Tensor] = []
+        done = 0
+        while done < len(items):
+            piece = items[done : done + self.size]
+            try:
+                results.append(work(piece))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.size <= LEAST:
+                    raise out_of_memory(
+                        items.device,
+                        "Close other programs that use it and release the runtime's memory, "
+                        "lower the mesh resolution, or set the device to the CPU.",
+                    ) from error
+                self.size = max(LEAST, min(self.size, len(items)) // 2)
+                log.warning("out of memory: going on with %d items at a time", self.size)
+            else:
+                done += len(piece)
+                continue
+            # Out of the handler the traceback is gone, and with it what it kept in memory.
+            if items.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return torch.cat(results)

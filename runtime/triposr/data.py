@@ -1,0 +1,135 @@
+"""Training samples for TripoSR, cast on the fly: a picture, and patches of other views.
+
+Sample number i is a function of the seed and i alone, so a run that resumes sees the samples it
+would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from torch.utils.data import IterableDataset, get_worker_info
+
+from xray_addon.camera import Camera
+from xray_addon.casting import cast
+from xray_addon.errors import XRayError
+from xray_addon.shading import Lights, reduce_image, shade, to_bytes
+from xray_addon.surface import Surface
+
+from ..xray.data import MeshCache, MeshFile
+from . import field
+from .preparation import prepare
+
+# Longest side of an object in the field's box: seen from any side it fits both.
+OBJECT_SIZE = 1.1
+INPUT_ELEVATION = math.radians(30)  # at most, of the picture that the model is given
+VIEW_ELEVATION = math.radians(60)  # at most, up or down, of the views it is compared in
+# Lights under which a picture shows the colours as they are.
+_UNLIT = Lights(1.0, 1.0, np.array([0.0, 0, 1]), np.zeros((0, 3)), np.zeros(0))
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Sizes in px. views : to compare in, of view_size, of each a patch of patch_size."""
+
+    image_size: int
+    views: int
+    view_size: int
+    patch_size: int
+
+
+class PairDataset(IterableDataset):
+    """Endless samples {image (3, I, I), origins, directions, color (V, P, P, 3), alpha (V, P, P)}.
+
+    image : lit at random, on grey, from a camera of random elevation; the object is turned so
+    that this camera stands over +x. Colours of the views are unlit and on white, so that the
+    model learns the colours without the light. Rays in the field's axes.
+    """
+
+    def __init__(
+        self, files: list[MeshFile], config: PairConfig, *, seed: int, first_sample: int = 0
+    ) -> None:
+        self.meshes = MeshCache(files)
+        self.config = config
+        self.seed = seed
+        self.first_sample = first_sample
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        number += self.first_sample
+        while True:
+            yield self.sample(number)
+            number += step
+
+    def sample(self, number: int) -> dict[str, torch.Tensor]:
+        """Sample `number`."""
+        random = np.random.default_rng([self.seed, number])
+        image = None
+        while image is None:
+            surface = place(self.meshes.draw(random), random.uniform(0, 2 * math.pi))
+            image = self._picture(surface, random)
+        patches = [self._patch(surface, random) for _ in range(self.config.views)]
+        return {"image": image} | {
+            name: torch.stack([patch[name] for patch in patches]) for name in patches[0]
+        }
+
+    def _picture(self, surface: Surface, random: np.random.Generator) -> torch.Tensor | None:
+        """What the model is given (3, I, I), or None where the object cannot be seen."""
+        size = self.config.image_size
+        camera = _camera(0.0, random.uniform(0, INPUT_ELEVATION), size)
+        rgba = _render(surface, camera, Lights.random(camera, random))
+        try:
+            prepared = prepare(to_bytes(rgba))
+        except XRayError:
+            return None
+        picture = torch.from_numpy(prepared).permute(2, 0, 1)[None].float() / 255
+        return functional.interpolate(picture, (size, size), mode="bilinear", antialias=True)[0]
+
+    def _patch(self, surface: Surface, random: np.random.Generator) -> dict[str, torch.Tensor]:
+        """A patch of a random view, most often where the object is."""
+        size, patch = self.config.view_size, self.config.patch_size
+        azimuth = random.uniform(0, 2 * math.pi)
+        camera = _camera(azimuth, random.uniform(-VIEW_ELEVATION, VIEW_ELEVATION), size)
+        rgba = _render(surface, camera, _UNLIT)
+        seen = np.argwhere(rgba[..., 3] > 0)
+        middle = seen[random.integers(len(seen))] if len(seen) else np.array([size, size]) // 2
+        row, column = np.clip(middle - random.integers(0, patch, size=2), 0, size - patch).tolist()
+        view = torch.from_numpy(camera.camera_to_world).float()[None]
+        origins, directions = (rays[0] for rays in field.camera_rays(view, size))
+        window = (slice(row, row + patch), slice(column, column + patch))
+        alpha = torch.from_numpy(rgba[window][..., 3].copy())
+        color = torch.from_numpy(rgba[window][..., :3].copy())
+        return {
+            "origins": origins[window].contiguous(),
+            "directions": directions[window].contiguous(),
+            "color": color * alpha[..., None] + 1 - alpha[..., None],
+            "alpha": alpha,
+        }
+
+
+def place(surface: Surface, azimuth: float) -> Surface:
+    """`surface` (z up) in the field's box, turned about z by `azimuth` (radians)."""
+    cosine, sine = math.cos(azimuth), math.sin(azimuth)
+    matrix = np.diag([OBJECT_SIZE, OBJECT_SIZE, OBJECT_SIZE, 1.0])
+    matrix[:2, :2] = OBJECT_SIZE * np.array([[cosine, -sine], [sine, cosine]])
+    return surface.normalized().transformed(matrix)
+
+
+def _camera(azimuth: float, elevation: float, size: int) -> Camera:
+    level = math.cos(elevation)
+    eye = np.array([level * math.cos(azimuth), level * math.sin(azimuth), math.sin(elevation)])
+    return Camera.look_at(field.DISTANCE * eye, fov_x=field.FOV_Y, width=size, height=size)
+
+
+def _render(surface: Surface, camera: Camera, lights: Lights) -> NDArray[np.float32]:
+    """An antialiased picture (H, W, 4), straight alpha."""
+    fine = camera.resized(2 * camera.width, 2 * camera.height)
+    image = reduce_image(shade(cast(surface, fine, 1), fine, lights), 2)
+    return np.asarray(image, dtype=np.float32)

@@ -1,0 +1,268 @@
+"""`TripoSRGenerator`: one image to a mesh with TripoSR's published weights, or one's own."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xray_addon.camera import Camera
+from xray_addon.errors import XRayError
+from xray_addon.generated import Generated
+from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from xray_addon.settings import GenerateSettings
+from xray_addon.surface import Material, Surface
+
+from ..checkpoints import locate
+from ..devices import choose_device
+from ..intake import cut_out, online_allowed, read_image
+from ..memory import Chunks, is_out_of_memory, out_of_memory
+from . import field
+from .extraction import GridField, density_level, march, sample_surface
+from .model import TripoSR
+from .preparation import prepare
+from .texture import bake
+from .weights import load_weights
+
+log = logging.getLogger(__name__)
+
+CAMERA_SIZE = 512
+# An object that is nowhere as dense as the threshold but can be seen is meshed at this share of
+# its greatest density. (A density of 0.05 hides a twentieth of what is behind the box.)
+VISIBLE = 0.05
+FAINT = 0.7
+# The field has the viewer at +x and the image's right at +y; here the viewer is at -y.
+TO_WORLD = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+# Points at a time: as many as a CPU's cache holds, or as fill a graphics processor.
+_CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
+
+
+class TripoSRGenerator:
+    """TripoSR; load it with `runtime.load("triposr", checkpoint)`."""
+
+    name = "triposr"
+
+    def __init__(self, model: TripoSR, device: str) -> None:
+        self.model = model
+        self.device = device
+        self.chunks = Chunks(_CHUNK[torch.device(device).type])
+
+    @classmethod
+    def load(cls, checkpoint: str | None = None, device: str = "auto") -> TripoSRGenerator:
+        """With the weights at `checkpoint`, see `checkpoints.locate`; the published by default.
+
+        Nothing is downloaded. Raises XRayError: `missing_weights`, `incomplete_download`,
+        `bad_weights`, `unsafe_weights`, `no_device`.
+        """
+        # Denormals in small activations slow a CPU down tenfold.
+        torch.set_flush_denormal(True)
+        device = choose_device(device)
+        path = locate(checkpoint or "triposr")
+        try:
+            return cls(load_weights(path, device), device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _too_large(device) from error
+
+    def generate(
+        self,
+        image: Any,
+        settings: GenerateSettings,
+        progress: ProgressCallback | None = None,
+    ) -> Generated:
+        """A mesh with corner colours from `image`; see `runtime.Generator`. It has no X-Ray.
+
+        Settings of other generators, `steps` among them, change nothing.
+
+        Raises XRayError (the intake's, `out_of_memory`, ...) and `Cancelled`.
+        """
+        tell = progress or ignore_progress
+        surface = self.surface(
+            self.encode(image, settings.remove_background, progress=tell),
+            settings.mesh_resolution,
+            settings.density_threshold,
+            texture_size=settings.texture_size,
+            progress=tell,
+        )
+        return Generated(surface, None, world_camera())
+
+    def encode(
+        self,
+        image: Any,
+        remove_background: str = "auto",
+        *,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Tensor:
+        """The scene code (3, c, 2P, 2P) of an image; for `surface`, `orbit` and `query`.
+
+        image, remove_background : as `generate` and its settings take them. Raises as `generate`.
+        """
+        progress(Progress("image", 0, 1, "Reading the image"))
+        picture = read_image(image)
+        progress(Progress("image", 0, 1, "Cutting out the object"))
+        cut = cut_out(picture, remove_background, online=online_allowed(), progress=progress)
+        progress(Progress("predict", 0, 1, "Predicting the field"))
+        planes = self.predict(prepare(cut.rgba))
+        progress(Progress("predict", 1, 1, "Predicting the field"))
+        return planes
+
+    @torch.inference_mode()
+    def predict(self, picture: NDArray[np.uint8]) -> Tensor:
+        """The scene code (3, c, 2P, 2P) of a picture (S, S, 3) as `prepare` makes it."""
+        image = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
+        try:
+            return self.model(image)[0]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _too_large(self.device) from error
+
+    @torch.inference_mode()
+    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Density (N,) and sRGB colour 0..1 (N, 3) at points (N, 3) in the field's axes."""
+        raw = self._raw(planes, points.to(planes.device))
+        return field.density(raw[:, 0], self.model.config.density_bias), raw[:, 1:].sigmoid()
+
+    def _raw(self, planes: Tensor, points: Tensor) -> Tensor:
+        radius = self.model.config.radius
+        return self.chunks(lambda p: field.query(planes, self.model.decoder, p, radius), points)
+
+    @torch.inference_mode()
+    def surface(
+        self,
+        planes: Tensor,
+        resolution: int,
+        threshold: float,
+        *,
+        texture_size: int = 0,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Surface:
+        """The mesh where the density is `threshold`, in world axes (viewer at -y, z up).
+
+        resolution : grid points along each side of the box. An object that is nowhere so dense
+        but can be seen is meshed at `FAINT` of its greatest density. texture_size : px of the
+        texture that the colours are baked to; 0 gives corner colours instead.
+
+        Raises XRayError `nothing_predicted`, `out_of_memory`.
+        """
+
+        def report(step: int, of: int) -> None:
+            progress(Progress("mesh", step, of + 2, "Seeking the surface"))
+
+        config = self.model.config
+        try:
+            density = GridField(planes, self.model.decoder, resolution, self.chunks)
+            level = density_level(threshold, config.density_bias)
+            sparse = sample_surface(density, resolution, level, planes.device, report)
+            greatest = math.exp(min(float(sparse.values.max()) + level + config.density_bias, 80))
+            if VISIBLE < greatest < threshold:
+                log.warning("nothing is as dense as %g, taking %g", threshold, FAINT * greatest)
+                level = density_level(FAINT * greatest, config.density_bias)
+                sparse = sample_surface(density, resolution, level, planes.device, report)
+            progress(Progress("mesh", 4, 6, "Making the mesh"))
+            vertices, faces = march(sparse, config.radius)
+            if not len(faces):
+                raise XRayError(
+                    "nothing_predicted",
+                    f"The model sees no surface in this image: the greatest density is "
+                    f"{greatest:.3g}, the threshold {threshold:g}.",
+                    "Try an image that shows the whole object on a plain or transparent "
+                    "background, or another density threshold.",
+                )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(
+                planes.device, "Lower the mesh resolution, or set the device to the CPU."
+            ) from error
+
+        def color_at(places: NDArray[np.float32]) -> NDArray[np.float32]:
+            colors: NDArray[np.float32] = (
+                self.query(planes, torch.from_numpy(places))[1].cpu().numpy()
+            )
+            return colors
+
+        surface = Surface(vertices, faces, corner_normals=vertex_normals(vertices, faces)[faces])
+        if texture_size:
+            progress(Progress("mesh", 5, 6, "Unwrapping the mesh and baking its texture"))
+            surface.corner_uvs, texture = bake(vertices, faces, color_at, texture_size)
+            surface.materials = [Material(texture=texture)]
+        else:
+            progress(Progress("mesh", 5, 6, "Colouring the mesh"))
+            surface.corner_colors = color_at(vertices)[faces]
+        progress(Progress("mesh", 6, 6, "Done"))
+        return surface.transformed(TO_WORLD)
+
+    @torch.inference_mode()
+    def orbit(
+        self,
+        planes: Tensor,
+        views: int = 30,
+        size: int = 256,
+        *,
+        elevation: float = 0.0,
+        progress: ProgressCallback = ignore_progress,
+    ) -> NDArray[np.uint8]:
+        """Pictures (views, size, size, 4) around the object, the first as the image sees it.
+
+        Rendered from the field itself; RGBA with straight alpha. elevation : radians.
+        """
+        cameras = field.orbit_cameras(views, elevation=elevation).to(planes.device)
+        config = self.model.config
+        # Whole pixels at a time: all samples of a ray together.
+        pixels = Chunks(max(1, self.chunks.size // config.ray_samples) * 16)
+        pictures = []
+        for number, camera in enumerate(cameras):
+            progress(Progress("orbit", number, views, "Rendering the views"))
+            origins, directions = field.camera_rays(camera[None], size)
+            rays = torch.cat([origins, directions], dim=-1).view(-1, 6)
+
+            def render(part: Tensor) -> Tensor:
+                color, opacity = field.render_rays(
+                    lambda p: self._raw(planes, p), part[:, :3], part[:, 3:], config
+                )
+                return torch.cat([color, opacity[:, None]], dim=1)
+
+            rgba = pixels(render, rays).view(size, size, 4)
+            alpha = rgba[..., 3:]
+            # The field's colours come on white; here the background is taken out again.
+            color = (rgba[..., :3] - (1 - alpha)) / alpha.clamp(min=1e-4)
+            image = torch.cat([torch.where(alpha > 1e-3, color, 0.0), alpha], dim=-1)
+            pictures.append((image.clamp(0, 1) * 255).round().byte().cpu().numpy())
+        return np.stack(pictures)
+
+
+def world_camera(size: int = CAMERA_SIZE) -> Camera:
+    """The camera that the model takes every image to be from, in world axes."""
+    return Camera.look_at((0, -field.DISTANCE, 0), fov_x=field.FOV_Y, width=size, height=size)
+
+
+def vertex_normals(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """Unit normals (V, 3), each the mean of its faces' by area."""
+    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
+    normal = np.cross(b - a, c - a)
+    total = np.stack(
+        [
+            np.bincount(faces.ravel(), np.repeat(normal[:, i], 3), minlength=len(vertices))
+            for i in range(3)
+        ],
+        axis=1,
+    )
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return (total / np.where(length > 0, length, 1)).astype(np.float32)
+
+
+def _too_large(device: str) -> XRayError:
+    return out_of_memory(
+        torch.device(device),
+        "TripoSR needs about 6 GB. Close other programs that use it and release the runtime's "
+        "memory, or set the device to the CPU.",
+    )

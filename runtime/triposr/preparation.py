@@ -1,0 +1,44 @@
+"""From a cut-out to the picture that TripoSR was trained on: the published framing on grey."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_addon.errors import XRayError
+
+FOREGROUND = 0.85
+GREY = 0.5
+
+
+def prepare(rgba: NDArray[np.uint8], foreground: float = FOREGROUND) -> NDArray[np.uint8]:
+    """The object centred in a square, on grey: (S, S, 3) from a cut-out (H, W, 4), straight alpha.
+
+    foreground : share of the square's side that the object's longer side takes. The size in
+    pixels is the object's own; the network's input is resampled from it.
+
+    Raises XRayError `no_object` where all is transparent.
+    """
+    rows, columns = np.nonzero(rgba[..., 3])
+    if not len(rows) or np.ptp(rows) == 0 or np.ptp(columns) == 0:
+        raise XRayError(
+            "no_object",
+            "There is no object in the image: all of it is transparent.",
+            "Choose an image that shows one object, or another way to remove the background.",
+        )
+    # As published, the last row and column are left out.
+    cropped = rgba[rows.min() : rows.max(), columns.min() : columns.max()]
+    cropped = _centred(cropped, max(cropped.shape[:2]))
+    cropped = _centred(cropped, int(len(cropped) / foreground))
+    values = cropped.astype(np.float32) / 255.0
+    color, alpha = values[..., :3], values[..., 3:]
+    return ((color * alpha + (1 - alpha) * GREY) * 255.0).astype(np.uint8)
+
+
+def _centred(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The image in the middle of a transparent square of `size` px."""
+    pads = []
+    for count in image.shape[:2]:
+        before = (size - count) // 2
+        pads.append((before, size - count - before))
+    return np.pad(image, (*pads, (0, 0)))
