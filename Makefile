@@ -4,32 +4,39 @@
 PYTHON ?= python3.11
 BLENDER := .venv/blender
 RUNTIME := .venv/runtime
+FARM := .venv/farm
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 
-.PHONY: demo test setup clean benchmark
+.PHONY: demo test test-slurm setup clean benchmark
 
 demo: setup
 	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
 
-test: setup
+test: setup $(FARM)/ready
 	$(BLENDER)/bin/ruff check .
 	$(BLENDER)/bin/ruff format --check .
 	$(BLENDER)/bin/mypy
 	@# Blender's half is typed as a package, as Blender loads it.
 	@mkdir -p build/typing && ln -sfn ../.. build/typing/xray
 	cd build/typing && ../../$(BLENDER)/bin/mypy --config-file ../../pyproject.toml -p xray.operators -p xray.panels
-	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --junitxml build/blender.xml
+	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --ignore tests/farm --junitxml build/blender.xml
 	$(RUNTIME_PYTHON) -m pytest tests/runtime --junitxml build/runtime.xml
+	$(FARM)/bin/python -m pytest tests/farm -m "not slurm" --junitxml build/farm.xml
+
+# The farm on a real SLURM, which it starts on this machine (Debian: slurm-wlm and munge).
+test-slurm: $(FARM)/ready
+	$(FARM)/bin/python -m pytest tests/farm -m slurm -v
 
 # cast and reconstruct beside other libraries, as ratios from one run; needs the meshes in
-# XRAY_ASSETS. Open3D is no dependency of the project, so it has an environment of its own.
+# XRAY_ASSETS and writes docs/benchmarks.md. Open3D (which loads libusb-1.0) and matplotlib are no
+# dependencies of the project, so they have an environment of their own.
 benchmark: .venv/benchmark/ready
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/cast.py
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/reconstruct.py
 
 .venv/benchmark/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv/benchmark
-	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 $$(grep -E '^(trimesh|embreex|scipy|numpy)==' tests/requirements.txt)
+	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 matplotlib==3.11.2 $$(grep -E '^(trimesh|embreex|scipy|numpy|numba)==' tests/requirements.txt)
 	touch $@
 
 setup: $(BLENDER)/ready $(RUNTIME)/installed.json $(RUNTIME)/tests-ready
@@ -47,6 +54,13 @@ $(RUNTIME)/installed.json: runtime/requirements.txt | $(BLENDER)/ready
 
 $(RUNTIME)/tests-ready: $(RUNTIME)/installed.json tests/requirements.txt
 	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check $$(grep -E '^(pytest|hypothesis)==' tests/requirements.txt)
+	touch $@
+
+# The .pth file makes `python -m farm` work from any folder.
+$(FARM)/ready: farm/requirements.txt tests/requirements.txt
+	$(PYTHON) -m venv $(FARM)
+	$(FARM)/bin/pip install --quiet --disable-pip-version-check -r farm/requirements.txt $$(grep -E '^pytest==' tests/requirements.txt)
+	echo "$(CURDIR)" >$$($(FARM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/xray.pth
 	touch $@
 
 clean:
