@@ -1,19 +1,31 @@
 """What X-Ray shows: the sidebar, menu entries and preferences."""
 
+from __future__ import annotations
+
+from typing import Any
+
+
+def _classes() -> tuple[type[Any], ...]:
+    from . import capture, dataset, generate, layers, menus, preferences, runtime
+
+    # In the order in which the sidebar shows them.
+    panels = (generate, capture, dataset, layers, runtime)
+    return sum((module.CLASSES for module in (preferences, *panels, menus)), ())
+
 
 def register() -> None:
     """Register the panels, menus and preferences."""
     from ..operators.registration import register_classes
-    from . import menus, preferences, sidebar
+    from . import menus
 
-    register_classes(preferences.CLASSES + sidebar.CLASSES + menus.CLASSES)
+    register_classes(_classes())
     menus.register()
 
 
 def unregister() -> None:
     """The inverse of `register`."""
     from ..operators.registration import unregister_classes
-    from . import menus, preferences, sidebar
+    from . import menus
 
     menus.unregister()
-    unregister_classes(preferences.CLASSES + sidebar.CLASSES + menus.CLASSES)
+    unregister_classes(_classes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bpy
 
@@ -16,6 +16,9 @@ from ..operators.ops_runtime import (
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Pixels a character takes at the usual size, for wrapping.
 CHARACTER_WIDTH = 6.5
@@ -102,3 +105,21 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
     else:
         row.operator(XRAY_OT_runtime_start.bl_idname, text="Start", icon="PLAY")
         row.operator(XRAY_OT_runtime_install.bl_idname, text="Reinstall", icon="FILE_REFRESH")
+
+
+class SidebarPanel(bpy.types.Panel):
+    """Where all of X-Ray's panels are."""
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "X-Ray"
+    layout: Any
+
+
+def draw_properties(layout: Any, source: Any, names: Iterable[str]) -> None:
+    """A column of properties, their names to the left."""
+    column = layout.column()
+    column.use_property_split = True
+    column.use_property_decorate = False
+    for name in names:
+        column.prop(source, name)

@@ -1,0 +1,43 @@
+"""From meshes to X-Rays: the panel Capture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..operators.ops_capture import XRAY_OT_capture
+from ..operators.ops_import import XRAY_OT_import_xray
+from ..operators.properties import copy_settings
+from ..xray_addon.settings import CaptureSettings
+from .widgets import SidebarPanel, draw_progress, draw_properties
+
+
+class XRAY_PT_capture(SidebarPanel):
+    """From meshes to X-Rays."""
+
+    bl_label = "Capture"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The settings and the button."""
+        layout, scene = self.layout, context.scene.xray.capture
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(scene, "camera", expand=True)
+        sampled = layout.column()
+        sampled.active = scene.camera == "sampled"
+        sampled.prop(scene, "views")
+        sampled.prop(scene, "seed")
+        draw_properties(layout, scene, ("layers", "size", "combine", "directory"))
+        row = layout.row()
+        row.scale_y = 1.4
+        button = row.operator(
+            XRAY_OT_capture.bl_idname, text="Capture Selected", icon="RENDERLAYERS"
+        )
+        copy_settings(CaptureSettings, scene, button)
+        button.directory = scene.directory
+        draw_progress(layout, context, XRAY_OT_capture)
+        layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_PT_capture,)

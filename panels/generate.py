@@ -1,0 +1,72 @@
+"""From one image to a mesh: the panel Generate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..operators import runtime_service as service
+from ..operators.ops_generate import XRAY_OT_generate
+from ..operators.properties import copy_settings, preferences
+from ..xray_addon.settings import GenerateSettings
+from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
+
+
+class XRAY_PT_generate(SidebarPanel):
+    """From one image to a mesh."""
+
+    bl_label = "Generate"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The image, the button, and how it goes."""
+        layout, scene = self.layout, context.scene.xray.generate
+        if not service.is_available():
+            draw_text(layout, context, "The model runtime makes meshes from images.")
+            draw_runtime(layout, context)
+            return
+        layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
+        column = layout.column(heading="Keep")
+        column.use_property_split = True
+        column.use_property_decorate = False
+        column.prop(scene, "keep_camera", text="View")
+        column.prop(scene, "keep_layers", text="Layers")
+        row = layout.row()
+        row.scale_y = 1.4
+        button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")
+        copy_settings(GenerateSettings, scene, button)
+        machine = preferences()
+        if machine is not None:
+            button.generator, button.device = machine.generator, machine.device
+        button.image = scene.image.name if scene.image else ""
+        button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
+        draw_progress(layout, context, XRAY_OT_generate)
+
+
+class XRAY_PT_generate_settings(SidebarPanel):
+    """How the model runs."""
+
+    bl_label = "Settings"
+    bl_parent_id = "XRAY_PT_generate"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Without a runtime there is nothing to set."""
+        return service.is_available()
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Every setting of a generation; what depends on the machine is a preference."""
+        machine = preferences()
+        if machine is not None:
+            draw_properties(self.layout, machine, ("generator", "device"))
+        own: tuple[str, ...] = ("steps", "seed")
+        if machine is not None and machine.generator == "triposr":
+            own = ("mesh_resolution", "density_threshold", "texture_size")
+        elif machine is not None and machine.generator == "xray-paper":
+            own = (*own, "batch_order")
+        names = (*own, "remove_background", "checkpoint")
+        draw_properties(self.layout, context.scene.xray.generate, names)
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_PT_generate, XRAY_PT_generate_settings)

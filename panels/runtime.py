@@ -1,0 +1,28 @@
+"""The process that the model runs in: the panel Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..operators import runtime_service as service
+from .widgets import SidebarPanel, draw_runtime
+
+
+class XRAY_PT_runtime(SidebarPanel):
+    """The process that the model runs in."""
+
+    bl_label = "Runtime"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Until it is installed, the Generate panel has its button."""
+        return service.is_available()
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Its state and its buttons."""
+        draw_runtime(self.layout, context)
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_PT_runtime,)
