@@ -138,6 +138,35 @@ def layer_tiles(xray: XRay, layer: int, size: int = TILE) -> dict[str, Picture]:
     return tiles
 
 
+def layer_grid(xray: XRay, channel: str, *, size: int = 256) -> Picture:
+    """(H, W, 3) uint8: one channel (see `ROWS`) of every layer that has hits, tile by tile.
+
+    The tiles, of `size` px, stand front to back in rows, each under its layer's number and hits.
+    Raises ValueError for another channel and without hits.
+    """
+    if channel not in ROWS:
+        raise ValueError(f"channel must be one of {ROWS}, got {channel!r}")
+    hits = xray.hits_per_layer
+    layers = np.flatnonzero(hits)
+    if not len(layers):
+        raise ValueError("the X-Ray has no hits")
+    columns = int(np.ceil(np.sqrt(len(layers))))
+    rows = -(-len(layers) // columns)
+    top, step = MARGIN + 2 * LABEL, size + LABEL + 2 * GAP
+    sheet = _canvas(top + rows * step + GAP, 2 * MARGIN + columns * (size + GAP) - GAP)
+    title = f"{channel[0].upper()}{channel[1:]} by layer"
+    draw_text(sheet, title, MARGIN, MARGIN, BRIGHT, TEXT_SCALE)
+    for place, layer in enumerate(layers):
+        x = MARGIN + place % columns * (size + GAP)
+        y = top + place // columns * step
+        name = f"layer {layer + 1}"
+        draw_text(sheet, name, x, y - LABEL, BRIGHT, TEXT_SCALE)
+        count = fitting(f"{hits[layer]:,} hits", size - text_width(f"{name}  ", 2), TEXT_SCALE)
+        draw_text(sheet, count, x + size - text_width(count, 2), y - LABEL, DIM, TEXT_SCALE)
+        _paste(sheet, layer_tiles(xray, int(layer), size)[channel], x, y)
+    return sheet
+
+
 def _block(view: View, columns: int, width: int) -> Picture:
     """One view: title, image and statistics on the left, layers on the right."""
     rows_top = MARGIN + 2 * LABEL + GAP

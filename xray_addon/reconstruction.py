@@ -286,7 +286,7 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
     """
     batch, m = a.shape
     n = b.shape[1]
-    link = _connection_cost(hits, a[:, :, None], b[:, None, :])
+    link = connection_cost(hits.points, hits.normals, a[:, :, None], b[:, None, :])
     link[hits.entering[a][:, :, None] != hits.entering[b][:, None, :]] = np.inf
     fold_a, open_a = _single_costs(hits, a)
     fold_b, open_b = _single_costs(hits, b)
@@ -333,22 +333,22 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
 
 def _single_costs(hits: _Hits, lists: Ints) -> tuple[Floats, Floats]:
     """Costs of folding each two successive hits (B, m - 1) and of leaving one open (B, m)."""
-    fold = _connection_cost(hits, lists[:, :-1], lists[:, 1:])
+    fold = connection_cost(hits.points, hits.normals, lists[:, :-1], lists[:, 1:])
     fold[hits.entering[lists[:, :-1]] == hits.entering[lists[:, 1:]]] = np.inf
     return fold, OPEN_COST * hits.depth[lists] / hits.focal
 
 
-def _connection_cost(hits: _Hits, a: Ints, b: Ints) -> Floats:
+def connection_cost(points: Floats, normals: Floats, a: Ints, b: Ints) -> Floats:
     """How much a surface through the hits a and b would leave or turn their tangent planes.
 
     Both are lengths, and equal on a circle: the distance of each hit from the other's plane,
     and the distance between them times half the turn. The turn keeps the two sides of a thin
     wall seen at a grazing angle apart, which lie in each other's planes nearly as well.
     """
-    between = hits.points[b] - hits.points[a]
-    off_a = np.abs(np.einsum("...i,...i->...", between, hits.normals[a]))
-    off_b = np.abs(np.einsum("...i,...i->...", between, hits.normals[b]))
-    turn = hits.normals[b] - hits.normals[a]
+    between = points[b] - points[a]
+    off_a = np.abs(np.einsum("...i,...i->...", between, normals[a]))
+    off_b = np.abs(np.einsum("...i,...i->...", between, normals[b]))
+    turn = normals[b] - normals[a]
     squared = np.einsum("...i,...i->...", between, between)
     bend = 0.5 * np.sqrt(squared * np.einsum("...i,...i->...", turn, turn))
     cost: Floats = np.maximum(0.5 * (off_a + off_b), bend) + DISTANCE_WEIGHT * np.sqrt(squared)

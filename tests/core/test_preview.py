@@ -17,6 +17,7 @@ from xray_addon.preview import (
     View,
     contact_sheet,
     hits_histogram,
+    layer_grid,
     layer_tiles,
     statistics,
 )
@@ -143,3 +144,28 @@ def test_long_words_keep_both_ends():
     assert text.startswith("a_v")
     assert text.endswith("ect")
     assert fitting("short", 60) == "short"
+
+
+@pytest.mark.parametrize("channel", ROWS)
+def test_a_grid_of_one_channel_holds_every_layer_with_hits(channel):
+    xray = ball(layers=6, size=32).xray
+    assert list(xray.hits_per_layer > 0) == [True, True, False, False, False, False]
+    grid = layer_grid(xray, channel, size=64)
+    for layer in range(2):
+        tile = layer_tiles(xray, layer, 64)[channel]
+        top = next(
+            (y, x)
+            for y in range(grid.shape[0] - 63)
+            for x in range(grid.shape[1] - 63)
+            if (grid[y, x] == EMPTY).all() and np.array_equal(grid[y : y + 64, x : x + 64], tile)
+        )
+        assert top[0] > 2 * GLYPH_HEIGHT  # under its label
+    assert has(grid, (236, 238, 242)) > 100
+
+
+def test_a_grid_needs_a_channel_and_hits():
+    xray = ball().xray
+    with pytest.raises(ValueError, match="channel must be one of"):
+        layer_grid(xray, "alpha")
+    with pytest.raises(ValueError, match="no hits"):
+        layer_grid(xray.without(np.ones(len(xray.index), bool)), "depth")
