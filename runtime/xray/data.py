@@ -1,12 +1,13 @@
 """Training samples, cast on the fly: no dataset is stored.
 
-Sample number i is a function of the seed and i alone, so a run that resumes sees the samples it
-would have seen.
+Sample number i is a function of the seed and i alone, and batches are of neighbouring numbers
+whatever the number of workers, so a run that resumes sees the batches it would have seen.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -154,7 +155,8 @@ def to_frames(xray: XRay) -> NDArray[np.float32]:
 class CastDataset(IterableDataset):
     """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
 
-    Samples come in mirrored pairs (2 i, 2 i + 1) of one cast under different lights.
+    Samples come in mirrored pairs (2 i, 2 i + 1) of one cast under different lights. batch : the
+    loader's. first_batch : from which on.
     """
 
     def __init__(
@@ -165,22 +167,24 @@ class CastDataset(IterableDataset):
         layers: int,
         resolution: int,
         image_resolution: int,
-        first_sample: int = 0,
+        batch: int,
+        first_batch: int = 0,
     ) -> None:
         self.meshes = MeshCache(files)
         self.seed = seed
         self.layers = layers
         self.resolution = resolution
         self.image_resolution = image_resolution
-        self.first_pair = first_sample // 2
+        self.batch_pairs = batch // 2
+        self.first_batch = first_batch
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        pair = self.first_pair + number
-        while True:
-            yield from self.pair(pair)
-            pair += step
+        # The loader takes a batch of each worker in turn.
+        for batch in itertools.count(self.first_batch + number, step):
+            for pair in range(batch * self.batch_pairs, (batch + 1) * self.batch_pairs):
+                yield from self.pair(pair)
 
     def pair(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
         """The two samples of pair `number`."""

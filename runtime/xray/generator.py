@@ -22,7 +22,7 @@ from xray_addon.xray import XRay
 
 from ..devices import choose_device
 from ..intake import cut_out, frame, online_allowed, read_image
-from .model import Prediction, XRayPredictor, image_to_input, sample
+from .model import Network, Prediction, image_to_input, sample
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 OUTPUT_SIZE = 256
@@ -41,7 +41,7 @@ class XRayGenerator:
 
     name = "xray"
 
-    def __init__(self, model: XRayPredictor, device: str, training: dict[str, Any]) -> None:
+    def __init__(self, model: Network, device: str, training: dict[str, Any]) -> None:
         self.model = model
         self.device = device
         self.training = training  # the record in the weights: samples, excluded packs, ...

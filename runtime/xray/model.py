@@ -6,8 +6,9 @@ is what two CPU cores can train. It is a U-Net of residual blocks, with attentio
 grid. Most of it is large matrix products at few pixels: a CPU with bfloat16 units does those ten
 times faster than anything else, so normalisation and activations are kept few.
 
-The network always predicts clean frames. With `time` 0 and zero frames as input it is a
-regression; with noised frames x = time * clean + (1 - time) * noise it is the denoiser of flow
+Every network here predicts clean frames (`Network`). With `time` 0 and no frames it is a
+regression of all layers; with frames it predicts the hidden layers from the visible one, which is
+given, and from noised hidden ones, x = time * clean + (1 - time) * noise: the denoiser of flow
 matching (Lipman et al. 2023) in its clean-data form.
 """
 
@@ -19,14 +20,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS = 8  # depth, normal x y z, red green blue, hit
 TIME_FEATURES = 64
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a network is made of; `make_network` makes it.
+
+    network : "stacked" (`XRayPredictor`) or "video" (`VideoPredictor`, the paper's).
+    layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
+    channels, blocks : of each level of the U-Net, from the finest on. fold : pixels of a row that
+        share a cell of the finest level. frame_features : channels that the noised frames get.
+    ordered : a layer's depth is that of the layer before it and a gap, so that none can lie
+        before it.
+
+    Raises ValueError for what makes no network.
+    """
+
+    network: str = "stacked"
+    layers: int = 8
+    resolution: int = 64
+    image_resolution: int = 128
+    channels: tuple[int, ...] = (96, 224, 288)
+    blocks: tuple[int, ...] = (2, 2, 3)
+    fold: int = 2
+    frame_features: int = 32
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"network must be one of {NETWORKS}, got {self.network!r}")
+        if len(self.channels) != len(self.blocks):
+            raise ValueError("channels and blocks must be of one length, that of the levels")
+        step = self.fold * 2 ** (len(self.channels) - 1)
+        if self.resolution % step or self.image_resolution % self.resolution:
+            raise ValueError(
+                f"resolution must be a multiple of {step} and divide image_resolution, got "
+                f"{self.resolution} and {self.image_resolution}"
+            )
+
+
+NETWORKS = ("stacked", "video")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +84,45 @@ class Prediction:
         head, hit = self.frames[:, :, :7], self.frames[:, :, 7:]
         hit = torch.tanh(hit / 2)
         return torch.cat([head * (hit > 0), hit], dim=2)
+
+
+class Network(nn.Module):
+    """What predicts: `forward(image, frames, time)`, see `XRayPredictor.forward`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frame_shape = (config.layers, CHANNELS, config.resolution, config.resolution)
+
+    def kernels(self) -> list[nn.Parameter]:
+        """The parameters that Muon trains: matrices within the network, flat or as kernels."""
+        raise NotImplementedError
+
+    def finish(self, frames: Tensor) -> Tensor:
+        """The frames (B, L, 8, S, S) that the last layer's output stands for."""
+        if not self.config.ordered:
+            return frames
+        # Small at first: most surfaces are near the one before them.
+        gap = functional.softplus(frames[:, 1:, :1] - 2)
+        depth = torch.cat([frames[:, :1, :1], gap], dim=1).cumsum(dim=1)
+        return torch.cat([depth, frames[:, :, 1:]], dim=2)
+
+
+def make_network(config: NetworkConfig) -> Network:
+    """A new network with random weights."""
+    if config.network == "video":
+        from .video import VideoPredictor  # diffusers takes seconds to import
+
+        return VideoPredictor(config)
+    return XRayPredictor(config)
+
+
+def time_features(time: Tensor) -> Tensor:
+    """Sines and cosines (B, 64) of `time` (B,) from 0 to 1, as transformers place words."""
+    half = TIME_FEATURES // 2
+    steps = torch.arange(half, dtype=torch.float32, device=time.device) / (half - 1)
+    angle = time.float()[:, None] * 1000 * torch.exp(-math.log(10_000) * steps)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class Convolution(nn.Module):
@@ -112,30 +189,19 @@ class Attention(nn.Module):
         return x + self.to_out(mixed.reshape(batch, channels, height, width))
 
 
-class XRayPredictor(ModelMixin, ConfigMixin):
+class XRayPredictor(Network):
     """A U-Net over folded pixels; see the module's docstring.
 
-    layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
-    channels : of each level, from the finest grid (S / fold) on, each half as fine as the one
-    before. blocks : residual blocks of each level, on the way down and again on the way up; the
-    coarsest has them once, each after an attention.
+    Each level's grid is half as fine as the one before. The coarsest has its blocks once, each
+    after an attention; the others on the way down and again on the way up.
     """
 
-    @register_to_config
-    def __init__(
-        self,
-        layers: int = 8,
-        resolution: int = 64,
-        image_resolution: int = 128,
-        fold: int = 2,
-        frame_features: int = 32,
-        channels: tuple[int, ...] = (96, 224, 288),
-        blocks: tuple[int, ...] = (2, 2, 3),
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        layers, resolution, channels = config.layers, config.resolution, config.channels
+        blocks, fold, frame_features = config.blocks, config.fold, config.frame_features
         self.fold = fold
-        self.image_fold = fold * image_resolution // resolution
-        self.frame_shape = (layers, CHANNELS, resolution, resolution)
+        self.image_fold = fold * config.image_resolution // resolution
         folded = layers * CHANNELS * fold**2
         self.frame_in = nn.Conv2d(folded, frame_features, 1)
         self.image_in = nn.Conv2d(
@@ -166,24 +232,29 @@ class XRayPredictor(ModelMixin, ConfigMixin):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    def kernels(self) -> list[nn.Parameter]:
+        """Those of the `Convolution`s."""
+        return [module.weight for module in self.modules() if isinstance(module, Convolution)]
+
     def forward(
         self, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
     ) -> Prediction:
         """Predict clean frames.
 
-        image : (B, 4, I, I) from `image_to_input`. frames : (B, L, 8, S, S) noised, zeros
-        without. time : (B,) share of signal in `frames`, 0..1, zeros without.
+        image : (B, 4, I, I) from `image_to_input`. frames : (B, L, 8, S, S), the visible layer
+        clean and the others noised, zeros without. time : (B,) share of signal in the others,
+        0..1, zeros without.
         """
-        batch = len(image)
-        folded_image = functional.pixel_unshuffle(image.to(self.dtype), self.image_fold)
+        batch, dtype = len(image), self.frame_out.weight.dtype
+        folded_image = functional.pixel_unshuffle(image.to(dtype), self.image_fold)
         if frames is None:  # what `frame_in` makes of zeros
             features = self.frame_in.bias[:, None, None].expand(batch, -1, *folded_image.shape[-2:])
         else:
-            frames = frames.to(self.dtype).flatten(1, 2)
+            frames = frames.to(dtype).flatten(1, 2)
             features = self.frame_in(functional.pixel_unshuffle(frames, self.fold))
         if time is None:
             time = image.new_zeros(batch)
-        signal = get_timestep_embedding(time * 1000, TIME_FEATURES).to(self.dtype)
+        signal = time_features(time).to(dtype)
 
         x = torch.cat([folded_image, features], dim=1)
         x = self.image_in(x.contiguous(memory_format=torch.channels_last))
@@ -200,7 +271,8 @@ class XRayPredictor(ModelMixin, ConfigMixin):
             x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
             x = self.up[level](x)
         out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
-        return Prediction(out.unflatten(1, self.frame_shape[:2]), elevation.float())
+        frames = self.finish(out.unflatten(1, self.frame_shape[:2]))
+        return Prediction(frames, elevation.float())
 
 
 def image_to_input(rgba: Tensor) -> Tensor:
@@ -209,9 +281,19 @@ def image_to_input(rgba: Tensor) -> Tensor:
     return torch.cat([rgba[:, :3] * alpha, alpha], dim=1) * 2 - 1
 
 
+def noised(frames: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """What the denoiser sees of clean `frames` (B, L, 8, S, S) at `time` (B,).
+
+    The visible layer stays as it is: the image tells it, and what is hidden is to fit it.
+    """
+    share = time[:, None, None, None, None]
+    hidden = share * frames[:, 1:] + (1 - share) * noise[:, 1:]
+    return torch.cat([frames[:, :1], hidden], dim=1)
+
+
 @torch.no_grad()
 def sample(
-    model: XRayPredictor,
+    model: Network,
     image: Tensor,
     steps: int,
     generator: torch.Generator,
@@ -219,25 +301,26 @@ def sample(
     start: float = 0.3,
     on_step: Callable[[int], None] | None = None,
 ) -> Prediction:
-    """One pass, then `steps` - 1 denoising steps that start from it at time `start`.
+    """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` on.
 
-    Deterministic given `generator` (the noise is drawn once; steps are those of DDIM,
-    Song et al. 2021).
+    The visible layer and the elevation are those of the pass. Deterministic given `generator`
+    (the noise is drawn once; steps are those of DDIM, Song et al. 2021).
     """
-    prediction = model(image)
+    first = prediction = model(image)
     if on_step is not None:
         on_step(1)
     if steps == 1:
-        return prediction
+        return first
+    visible = first.clean()[:, :1]
     noise = torch.randn(
         (len(image), *model.frame_shape), generator=generator, device=generator.device
     ).to(image)
     for step in range(1, steps):
-        time = start + (1 - start) * (step - 1) / (steps - 1)
-        clean = prediction.clean()
-        noised = time * clean + (1 - time) * noise
-        prediction = model(image, noised, image.new_full((len(image),), time))
-        noise = (noised - time * prediction.clean()) / (1 - time)
+        time = image.new_full((len(image),), start + (1 - start) * (step - 1) / (steps - 1))
+        seen = noised(torch.cat([visible, prediction.clean()[:, 1:]], dim=1), noise, time)
+        prediction = model(image, seen, time)
+        noise = (seen - float(time[0]) * prediction.clean()) / (1 - float(time[0]))
         if on_step is not None:
             on_step(step + 1)
-    return prediction
+    frames = torch.cat([first.frames[:, :1], prediction.frames[:, 1:]], dim=1)
+    return Prediction(frames, first.elevation)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,7 +29,7 @@ from xray_addon.progress import ProgressCallback, ignore_progress
 from ..configs import read_config
 from ..runs import CHECKPOINT, refuse_another, run
 from .data import CastDataset, list_meshes
-from .model import Convolution, Prediction, XRayPredictor, image_to_input
+from .model import Network, NetworkConfig, Prediction, image_to_input, make_network, noised
 from .weights import load_weights, save_weights
 
 LOG_STEPS = 50
@@ -38,21 +40,32 @@ AVERAGE_STEPS = 4  # between two updates of the averaged weights
 class TrainingConfig:
     """One file a model: how it is built and trained.
 
+    network to ordered : see `NetworkConfig`.
+    batch : samples a step; they come in pairs, so an even number.
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
-    denoise_share : part of each batch that learns to denoise, which sampling needs; the rest
-        learns to predict in one pass.
+    compute_minutes : where above 0, both are counted in these minutes instead, which the steps
+        themselves take: CPU time on a CPU, so that runs on a busy machine can be compared.
+    warmup : share of the run in which the learning rate rises.
+    denoise_share : part of each batch that learns to denoise the hidden layers, which sampling
+        needs; the rest learns to predict in one pass.
+    fill_weight : of the depth where a layer has no hit, which is then that of the layer before
+        it; for an `ordered` network, whose gaps are to close there.
     start_from : weights (safetensors) to begin with instead of random ones; "" for none.
     """
 
     seed: int = 0
+    network: str = "stacked"
     layers: int = 8
     resolution: int = 64
     image_resolution: int = 128
     channels: tuple[int, ...] = (96, 224, 288)
     blocks: tuple[int, ...] = (2, 2, 3)
+    fold: int = 2
+    ordered: bool = False
     batch: int = 32
     samples: int = 146_000
-    warmup_samples: int = 6_000
+    compute_minutes: float = 0.0
+    warmup: float = 0.04
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
@@ -63,31 +76,47 @@ class TrainingConfig:
     normal_weight: float = 1.0
     color_weight: float = 1.0
     elevation_weight: float = 0.5
+    fill_weight: float = 0.0
     workers: int = 1
     split: str = "train"
     exclude: tuple[str, ...] = ()
     start_from: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batch < 2 or self.batch % 2:
+            raise ValueError(f"batch must be an even number, got {self.batch}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be 1 or more, got {self.samples}")
+        self.network_config()
 
     @classmethod
     def read(cls, path: Path) -> TrainingConfig:
         """From a JSON file; raises XRayError `bad_config`."""
         return read_config(cls, path, "runtime/xray/config.json")
 
-    def model(self) -> XRayPredictor:
-        """A new model with random weights."""
-        return XRayPredictor(
+    def network_config(self) -> NetworkConfig:
+        """What the network is made of."""
+        return NetworkConfig(
+            network=self.network,
             layers=self.layers,
             resolution=self.resolution,
             image_resolution=self.image_resolution,
             channels=self.channels,
             blocks=self.blocks,
+            fold=self.fold,
+            ordered=self.ordered,
         )
+
+    def model(self) -> Network:
+        """A new model with random weights."""
+        return make_network(self.network_config())
 
 
 def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[str, Tensor]:
-    """Each term's mean: depth, normal and colour (L1 over the hits), hit and elevation.
+    """Each term's mean: depth, normal and colour (L1 over the hits), hit, elevation and fill.
 
-    frames (B, L, 8, S, S) as in `data.to_frames`, elevation (B,).
+    frames (B, L, 8, S, S) as in `data.to_frames`, elevation (B,). fill : the depth behind the
+    last hit of a ray, which is to stay that of this hit.
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
@@ -97,12 +126,16 @@ def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[st
         error = (got[:, :, first:last] - frames[:, :, first:last]).abs().mean(dim=2)
         return (error * hit).sum() / count
 
+    filled = torch.where(hit, frames[:, :, 0], -1).cummax(dim=1).values
+    behind = hit[:, :1] & ~hit
+    beyond = ((got[:, :, 0] - filled).abs() * behind).sum() / behind.sum().clamp(min=1)
     return {
         "depth": over_hits(0, 1),
         "normal": over_hits(1, 4),
         "color": over_hits(4, 7),
         "hit": functional.binary_cross_entropy_with_logits(got[:, :, 7], hit.float()),
         "elevation": (prediction.elevation - elevation).abs().mean(),
+        "fill": beyond,
     }
 
 
@@ -129,14 +162,14 @@ class Trainer:
         self.half = copy.deepcopy(self.model)
         for parameter in self.half.parameters():
             parameter.data = parameter.data.bfloat16()
-        kernels = [
-            module.weight for module in self.model.modules() if isinstance(module, Convolution)
-        ]
-        known = {id(kernel) for kernel in kernels}
+        self.kernels = self.model.kernels()
+        known = {id(kernel) for kernel in self.kernels}
         self.others = [p for p in self.model.parameters() if id(p) not in known]
+        # Muon takes matrices: the same numbers, an output channel a row.
+        self.matrices = [torch.nn.Parameter(k.detach().flatten(1)) for k in self.kernels]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
-                kernels,
+                self.matrices,
                 config.learning_rate,
                 weight_decay=config.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
@@ -152,17 +185,27 @@ class Trainer:
         self.steps = 0
         self.samples = 0
         self.seconds = 0.0
+        self.compute_seconds = 0.0
+
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        config = self.config
+        if config.compute_minutes:
+            return min(1.0, self.compute_seconds / (60 * config.compute_minutes))
+        return min(1.0, self.samples / config.samples)
 
     def learning_rate(self) -> float:
         """Linear warm-up, then a cosine to a hundredth."""
-        config = self.config
-        warm = min(1.0, (self.samples + config.batch) / config.warmup_samples)
-        done = min(1.0, self.samples / config.samples)
+        config, done = self.config, self.done()
+        begin = config.batch / config.samples  # the first step moves too
+        warm = min(1.0, (done + begin) / config.warmup) if config.warmup else 1.0
         return config.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One update; returns the terms of the loss."""
         config = self.config
+        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        began = clock()
         image = image_to_input(batch["image"].to(self.device))
         frames = batch["frames"].to(self.device)
         elevation = batch["elevation"].to(self.device)
@@ -177,6 +220,8 @@ class Trainer:
         for parameter, half in zip(self.model.parameters(), self.half.parameters(), strict=True):
             parameter.grad = None if half.grad is None else half.grad.float()
             half.grad = None
+        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
+            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
         # Muon's steps have a size of their own, whatever the gradient's.
         norm = torch.nn.utils.clip_grad_norm_(self.others, config.gradient_norm)
         if torch.isfinite(norm) and torch.isfinite(total):
@@ -188,9 +233,10 @@ class Trainer:
         self.steps += 1
         if self.steps % AVERAGE_STEPS == 0:
             self._update_average()
-        return {name: float(term.detach()) for name, term in terms.items()} | {
-            "loss": float(total.detach())
-        }
+        told = {name: float(term.detach()) for name, term in terms.items()}
+        told["loss"] = float(total.detach())
+        self.compute_seconds += clock() - began
+        return told
 
     def _noised(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Frames to denoise and their share of signal (B,).
@@ -204,9 +250,8 @@ class Trainer:
         denoised = torch.rand(len(frames), generator=generator) < config.denoise_share
         share = (torch.rand(len(frames), generator=generator) * denoised).to(self.device)
         noise = torch.randn(frames.shape, generator=generator).to(self.device)
-        spread = share[:, None, None, None, None]
         kept = denoised.to(self.device)[:, None, None, None, None]
-        return (spread * frames + (1 - spread) * noise) * kept, share
+        return noised(frames, noise, share) * kept, share
 
     def _update_average(self) -> None:
         # A short memory at first, so that the average does not remember the random start.
@@ -226,10 +271,15 @@ class Trainer:
             "steps": self.steps,
             "samples": self.samples,
             "seconds": self.seconds,
+            "compute_seconds": self.compute_seconds,
         }
         with replacing(folder / CHECKPOINT) as temporary:
             torch.save(state, temporary)
-        done = {"trained_samples": self.samples, "trained_seconds": round(self.seconds)}
+        done = {
+            "trained_samples": self.samples,
+            "trained_seconds": round(self.seconds),
+            "trained_compute_seconds": round(self.compute_seconds),
+        }
         save_weights(folder / "model.safetensors", self.average, asdict(self.config) | done)
 
     def resume(self, folder: Path) -> None:
@@ -248,7 +298,17 @@ class Trainer:
                 "Train without --resume, or give the configuration it was trained with.",
             ) from error
         self.steps, self.samples = state["steps"], state["samples"]
-        self.seconds = state["seconds"]
+        self.seconds, self.compute_seconds = state["seconds"], state["compute_seconds"]
+
+
+def until_done(
+    batches: Iterable[dict[str, Tensor]], trainer: Trainer
+) -> Iterator[dict[str, Tensor]]:
+    """`batches` until the trainer has had what its configuration gives it."""
+    for batch in batches:
+        if trainer.done() >= 1:
+            return
+        yield batch
 
 
 def train(
@@ -277,7 +337,8 @@ def train(
         layers=config.layers,
         resolution=config.resolution,
         image_resolution=config.image_resolution,
-        first_sample=trainer.samples,
+        batch=config.batch,
+        first_batch=trainer.steps,
     )
     loader = DataLoader(
         dataset,
@@ -287,7 +348,7 @@ def train(
     )
     run(
         trainer,
-        loader,
+        until_done(loader, trainer),
         out,
         samples=config.samples,
         minutes=minutes,

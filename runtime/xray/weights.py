@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,28 @@ from safetensors.torch import save_file
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
 
-from .model import XRayPredictor
+from .model import Network, NetworkConfig, make_network
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "xray.safetensors"
 FORMAT = "xray-predictor"
 
 
-def save_weights(path: Path, model: XRayPredictor, record: dict[str, Any]) -> None:
+def save_weights(path: Path, model: Network, record: dict[str, Any]) -> None:
     """Write `model` in half precision, atomically; `record` (plain data) says how it was made."""
     tensors = {
         name: tensor.detach().half().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    config = {k: v for k, v in model.config.items() if not k.startswith("_")}
     metadata = {
         "format": FORMAT,
-        "config": json.dumps(config),
+        "config": json.dumps(asdict(model.config)),
         "training": json.dumps(record),
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
-def load_weights(path: Path, device: str) -> tuple[XRayPredictor, dict[str, Any]]:
+def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
     """The model in `path`, in single precision and ready to predict, and its training record.
 
     Raises XRayError: `missing_weights`, `bad_weights`.
@@ -55,7 +55,7 @@ def load_weights(path: Path, device: str) -> tuple[XRayPredictor, dict[str, Any]
         config = json.loads(metadata["config"])
         record: dict[str, Any] = json.loads(metadata["training"])
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-        model = XRayPredictor(**config)
+        model = make_network(NetworkConfig(**config))
         model.load_state_dict(state, strict=True)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise XRayError(

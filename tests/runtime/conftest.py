@@ -23,7 +23,7 @@ def config() -> TrainingConfig:
         blocks=(1, 1),
         batch=4,
         samples=40,
-        warmup_samples=8,
+        warmup=0.2,
         workers=0,
     )
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from runtime.xray.data import CastDataset, MeshCache, list_meshes, to_frames
-from runtime.xray.model import Prediction, image_to_input, sample
+from runtime.xray.model import Prediction, image_to_input, noised, sample
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
 from runtime.xray.weights import load_weights, save_weights
 from xray_addon import XRayError
@@ -19,14 +20,15 @@ from xray_addon.progress import Cancelled
 from xray_addon.published import frames_to_xray
 
 
-def dataset(meshes: Path, seed: int = 0, first_sample: int = 0) -> CastDataset:
+def dataset(meshes: Path, seed: int = 0, first_batch: int = 0) -> CastDataset:
     return CastDataset(
         list_meshes(meshes),
         seed=seed,
         layers=4,
         resolution=16,
         image_resolution=32,
-        first_sample=first_sample,
+        batch=2,
+        first_batch=first_batch,
     )
 
 
@@ -42,7 +44,7 @@ def same(a, b) -> bool:
 def test_samples_depend_on_seed_and_number_alone(meshes: Path):
     first, again = take(dataset(meshes), 6), take(dataset(meshes), 6)
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
-    resumed = take(dataset(meshes, first_sample=4), 2)
+    resumed = take(dataset(meshes, first_batch=2), 2)
     assert all(same(a, b) for a, b in zip(first[4:], resumed, strict=True))
     assert not same(first[0], take(dataset(meshes, seed=1), 1)[0])
 
@@ -107,20 +109,20 @@ def test_losses_are_zero_for_the_truth_and_grow_with_each_error(meshes: Path):
     frames, elevation = item["frames"][None], item["elevation"][None]
     truth = frames.clone()
     truth[:, :, 7] *= 50  # logits
+    hit = frames[:, :, 7] > 0
+    last = torch.where(hit, frames[:, :, 0], -1).cummax(dim=1).values
+    truth[:, :, 0] = torch.where(hit[:, :1], last, truth[:, :, 0])
     exact = losses(Prediction(truth, elevation), frames, elevation)
     assert all(float(term) < 1e-6 for term in exact.values())
-    for channel, name in ((0, "depth"), (2, "normal"), (5, "color"), (7, "hit")):
+    for channel, names in ((0, ["depth", "fill"]), (2, ["normal"]), (5, ["color"]), (7, ["hit"])):
         wrong = truth.clone()
         wrong[:, :, channel] = -wrong[:, :, channel] + 0.1
         terms = losses(Prediction(wrong, elevation), frames, elevation)
-        assert [key for key, term in terms.items() if float(term) > 1e-3] == [name]
-    # Where there is no hit, nothing but the hit channel counts.
-    free = torch.where(
-        frames[:, :, 7:] > 0, truth, truth + torch.tensor([9.0] * 7 + [0])[:, None, None]
-    )
-    assert all(
-        float(t) < 1e-6 for t in losses(Prediction(free, elevation), frames, elevation).values()
-    )
+        assert [key for key, term in terms.items() if float(term) > 1e-3] == names
+    # Where there is no hit, only the hit channel counts, and the depth where a ray had hits.
+    free = truth + torch.tensor([9.0] * 7 + [0])[:, None, None] * ~hit[:, :, None]
+    terms = losses(Prediction(free, elevation), frames, elevation)
+    assert [key for key, term in terms.items() if float(term) > 1e-6] == ["fill"]
 
 
 def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
@@ -131,6 +133,56 @@ def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
     for _ in range(40):
         last = trainer.step(batch)
     assert last["loss"] < 0.6 * first["loss"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ordered": True, "fill_weight": 1.0},
+        {"denoise_share": 0.5},
+        {"network": "video", "fold": 1, "channels": (32, 32)},
+    ],
+    ids=["ordered", "sampler", "video"],
+)
+def test_every_network_learns_is_kept_and_predicts(changes, config, meshes, tmp_path):
+    trainer = Trainer(replace(config, **changes), "cpu")
+    samples = take(dataset(meshes), 4)
+    batch = {name: torch.stack([item[name] for item in samples]) for name in samples[0]}
+    first = trainer.step(batch)
+    for _ in range(15):
+        last = trainer.step(batch)
+    assert last["loss"] < 0.9 * first["loss"]
+    trainer.save(tmp_path)
+    model, _ = load_weights(tmp_path / "model.safetensors", "cpu")
+    assert model.config == trainer.model.config
+    prediction = sample(model, image_to_input(batch["image"]), 2, torch.Generator().manual_seed(0))
+    assert prediction.frames.shape == batch["frames"].shape
+    assert prediction.frames.isfinite().all()
+    if trainer.config.ordered:
+        assert (prediction.frames[:, :, 0].diff(dim=1) >= 0).all()
+
+
+def test_the_shipped_configurations_make_networks():
+    folder = Path(__file__).parents[2] / "runtime/xray"
+    files = sorted(folder.glob("configs/*.json"))
+    assert {file.stem for file in files} >= {"stacked", "ordered", "sampler", "video"}
+    for file in (folder / "config.json", *files):
+        TrainingConfig.read(file)
+
+
+def test_a_run_measured_in_compute_ends_when_it_is_spent(config, meshes, tmp_path):
+    trainer = train(replace(config, samples=10**6, compute_minutes=0.01), meshes, tmp_path)
+    assert 0.6 <= trainer.compute_seconds < 6
+    assert trainer.learning_rate() == pytest.approx(0.01 * config.learning_rate)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(meshes):
+    def batches(workers: int, first: int) -> list[dict[str, torch.Tensor]]:
+        loader = DataLoader(dataset(meshes, first_batch=first), batch_size=2, num_workers=workers)
+        return take(loader, 3)
+
+    for a, b in zip(batches(0, 3), batches(2, 3), strict=True):
+        assert same(a, b)
 
 
 def test_a_killed_run_resumes_where_it_was(config: TrainingConfig, meshes: Path, tmp_path: Path):
@@ -210,9 +262,10 @@ def test_resuming_nothing_or_another_model_is_an_error(config, meshes, tmp_path)
 
 def test_configurations_are_checked(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(asdict(TrainingConfig(batch=3))))
-    assert TrainingConfig.read(path).batch == 3
-    for content in ("", "[1]", '{"bach": 4}'):
+    path.write_text(json.dumps(asdict(TrainingConfig(batch=4))))
+    assert TrainingConfig.read(path).batch == 4
+    wrong = ('{"bach": 4}', '{"batch": 3}', '{"network": "none"}', '{"channels": [32]}')
+    for content in ("", "[1]", *wrong):
         path.write_text(content)
         with pytest.raises(XRayError) as caught:
             TrainingConfig.read(path)
@@ -247,6 +300,14 @@ def test_files_that_are_no_weights_are_refused(config, tmp_path):
     assert caught.value.code == "missing_weights"
 
 
+def test_only_what_is_hidden_is_noised():
+    frames, noise = torch.rand(2, 4, 8, 2, 2), torch.rand(2, 4, 8, 2, 2)
+    seen = noised(frames, noise, torch.tensor([0.0, 1.0]))
+    assert torch.equal(seen[:, 0], frames[:, 0])
+    assert torch.equal(seen[0, 1:], noise[0, 1:])
+    assert torch.equal(seen[1], frames[1])
+
+
 def test_sampling_is_reproducible_and_seeds_differ(config):
     torch.manual_seed(0)
     model = config.model().eval()
@@ -258,4 +319,5 @@ def test_sampling_is_reproducible_and_seeds_differ(config):
 
     assert torch.equal(run(0, 4), run(0, 4))
     assert not torch.equal(run(0, 4), run(1, 4))
+    assert torch.equal(run(0, 4)[:, 0], run(1, 4)[:, 0])  # what is seen does not change
     assert torch.equal(run(0, 1), run(1, 1))
