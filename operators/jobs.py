@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +128,25 @@ def run(
             return end.value
         except KeyboardInterrupt:
             interrupted = True
+
+
+def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:
+    """The result of `work`, which must not touch bpy, while Blender goes on.
+
+    A cancel is raised when it has ended.
+    """
+    threads = ThreadPoolExecutor(1, "xray-work")
+    outcome = threads.submit(work)
+    threads.shutdown(wait=False)
+    cancelled = False
+    while not outcome.done():
+        try:
+            yield progress
+        except Cancelled:
+            cancelled = True
+    if cancelled:
+        raise Cancelled
+    return outcome.result()
 
 
 def shut_down() -> None:

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -44,6 +45,7 @@ MESSAGES_HELD = 10_000  # unread ones, after which the process has to wait
 MESSAGES_A_POLL = 1_000  # taken at most, so that a flood cannot hold `poll`
 
 SENT = Progress("start", message="Waiting for the runtime")
+READING = Progress("read", message="Reading the mesh")
 
 EXTENSION_FOLDER = Path(__file__).resolve().parents[1]
 
@@ -117,6 +119,7 @@ class RuntimeClient:
         self._start_timeout = start_timeout
         self._folder: Path | None = None  # private; the process's cwd and where results travel
         self._process: _Process | None = None
+        self._reading: Future[Generated] | None = None  # the running job's result
         self._retried: Job | None = None  # was sent to a process that died, and gets one more
         self._numbers = itertools.count(1)
         self._questions: dict[protocol.Id, str] = {}  # methods that wait for their answer
@@ -189,6 +192,8 @@ class RuntimeClient:
             process.enforce_deadlines()
             if process.ended:
                 self._bury(process)
+        if self._reading is not None and self._reading.done():
+            self._take_result(self.jobs[0], self._reading)
         self._advance()
 
     def wait(
@@ -236,7 +241,7 @@ class RuntimeClient:
             self._finish(job, State.CANCELLED)
         elif job.state is State.RUNNING and not job.cancelling:
             job.cancelling = True
-            if self._process is not None:
+            if self._process is not None and self._reading is None:
                 self._ask(protocol.CANCEL, {"id": job.id})
                 self._process.terminate_after(CANCEL_GRACE)
 
@@ -270,6 +275,7 @@ class RuntimeClient:
         atexit.unregister(self.stop)
         for job in tuple(self.jobs):
             self._finish(job, State.CANCELLED)
+        self._reading = None
         if self._process is not None:
             self._ask(protocol.SHUTDOWN)
             self._process.stop()
@@ -330,13 +336,16 @@ class RuntimeClient:
         elif isinstance(message, Request):
             self._hear_progress(message)
         elif self._running is not None and message.id == self._running.id:
-            self._take_result(self._running, message)
+            self._hear_result(process, self._running, message)
         else:
             self._hear_answer(process, message)
 
     @property
     def _running(self) -> Job | None:
-        return self.jobs[0] if self.jobs and self.jobs[0].state is State.RUNNING else None
+        """The job that the process works on."""
+        if not self.jobs or self.jobs[0].state is not State.RUNNING or self._reading is not None:
+            return None
+        return self.jobs[0]
 
     def _hear_progress(self, message: Request) -> None:
         if message.method != protocol.PROGRESS:
@@ -386,34 +395,36 @@ class RuntimeClient:
             process.greet()
             self.request_status()
 
-    def _take_result(self, job: Job, message: Response) -> None:
-        if self._process is not None:
-            self._process.spare()
+    def _hear_result(self, process: _Process, job: Job, message: Response) -> None:
+        process.spare()
+        self.request_status()
         error = message.error
         file = Path(str((message.result or {}).get("file", "")))
-        ours = self._folder is not None and file.parent == self._folder
-        try:
-            if job.cancelling or (error is not None and error.code == "cancelled"):
-                self._finish(job, State.CANCELLED)
-            elif error is not None:
-                self._finish(job, State.FAILED, error)
-            elif not ours:
-                raise XRayError(
-                    "bad_result", f"The runtime names no result file ({file}).", "Try again."
-                )
-            else:
-                job.result = Generated.load(file)
-                self._finish(job, State.DONE)
-        except XRayError as unreadable:
-            self._finish(job, State.FAILED, unreadable)
-        except Exception as broken:  # what another process wrote may break in any way
-            logger.exception("the result %s cannot be read", file)
-            reason = f"The result cannot be read ({broken})."
+        if error is None and (self._folder is None or file.parent != self._folder):
+            reason = f"The runtime names no result file ({file})."
+            error = XRayError("bad_result", reason, "Try again.")
+        if error is not None and error.code != "cancelled" and not job.cancelling:
+            self._finish(job, State.FAILED, error)
+        elif error is not None:
+            self._finish(job, State.CANCELLED)
+        else:
+            job.progress = READING
+            self._reading = _read_result(file)
+
+    def _take_result(self, job: Job, reading: Future[Generated]) -> None:
+        self._reading = None
+        error = reading.exception()
+        if job.cancelling:
+            self._finish(job, State.CANCELLED)
+        elif error is None:
+            job.result = reading.result()
+            self._finish(job, State.DONE)
+        elif isinstance(error, XRayError):
+            self._finish(job, State.FAILED, error)
+        else:  # what another process wrote may break in any way
+            logger.error("the result cannot be read", exc_info=error)
+            reason = f"The result cannot be read ({error})."
             self._finish(job, State.FAILED, XRayError("bad_result", reason, "Generate again."))
-        finally:
-            if ours:
-                file.unlink(missing_ok=True)
-        self.request_status()
 
     def _finish(self, job: Job, state: State, error: XRayError | None = None) -> None:
         job.state, job.cancelling = state, False
@@ -639,6 +650,21 @@ class _Process:
                         rest = rest[stream.write(rest) :]
                 except OSError:
                     return  # the process is dead, as its reader finds too
+
+
+def _read_result(file: Path) -> Future[Generated]:
+    """`file` as it was saved, read by a thread of its own; then the file is removed."""
+
+    def read() -> Generated:
+        try:
+            return Generated.load(file)
+        finally:
+            file.unlink(missing_ok=True)
+
+    threads = ThreadPoolExecutor(1, "xray-result")
+    result = threads.submit(read)
+    threads.shutdown(wait=False)
+    return result
 
 
 def _death(returncode: int | None, was_ready: bool) -> XRayError:

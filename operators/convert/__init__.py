@@ -2,18 +2,29 @@
 
 from .cameras import add_camera, camera_from_object
 from .materials import MaterialReader, texture_from_image
-from .meshes import COLOR_ATTRIBUTE, add_object, mesh_from_points, mesh_from_surface
+from .meshes import (
+    COLOR_ATTRIBUTE,
+    MeshArrays,
+    add_object,
+    mesh_from_points,
+    mesh_from_surface,
+    mesh_steps,
+    read_points,
+)
 from .surfaces import FaceSources, surface_and_sources, surface_from_objects
 
 __all__ = [
     "COLOR_ATTRIBUTE",
     "FaceSources",
     "MaterialReader",
+    "MeshArrays",
     "add_camera",
     "add_object",
     "camera_from_object",
     "mesh_from_points",
     "mesh_from_surface",
+    "mesh_steps",
+    "read_points",
     "surface_and_sources",
     "surface_from_objects",
     "texture_from_image",

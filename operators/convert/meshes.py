@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import bpy
@@ -9,55 +11,201 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...xray_addon.color import srgb_to_linear
+from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Material, Surface
 from ...xray_addon.xray import Points
 
 COLOR_ATTRIBUTE = "Color"
+NORMAL_ATTRIBUTE = "normal"
+PIXEL_ATTRIBUTE = "pixel"
 # Normals that differ less than this (the sine of a twentieth of a degree) need not be stored.
 NORMAL_TOLERANCE = 1e-3
+# Normals that mostly differ more from a mean of the faces around are not what shading gives.
+CERTAIN_DIFFERENCE = 0.05
+ROWS_A_STEP = 50_000  # about 10 ms
+
+
+@dataclass(frozen=True)
+class MeshArrays:
+    """A `Surface` as the arrays that Blender's meshes hold, so that filling one takes no time.
+
+    Made by NumPy alone, so in any thread. vertices (N,), edges (E,), corners (3M,), faces (M,).
+
+    position : (3N,) float32. edge_verts : (2E,), corner_vert, corner_edge : (3M,) int32.
+    sharp_face : (M,) bool. normals : (3M, 3) float32; None where shading gives them.
+    certain : whether shading is known to give others than `normals`.
+    colors : (K, 4) float32 sRGB-encoded, at the corners or, where they agree, at the vertices.
+    """
+
+    position: NDArray[np.float32]
+    edge_verts: NDArray[np.int32]
+    corner_vert: NDArray[np.int32]
+    corner_edge: NDArray[np.int32]
+    sharp_face: NDArray[np.bool_]
+    normals: NDArray[np.float32] | None
+    certain: bool
+    colors: NDArray[np.float32] | None
+    colors_domain: str
+    uvs: NDArray[np.float32] | None
+    material_index: NDArray[np.int32] | None
+    materials: Sequence[Material]
+
+    @classmethod
+    def of(cls, surface: Surface) -> MeshArrays:
+        """The arrays of `surface`, without faces that have a vertex twice: no mesh holds them."""
+        surface = _without_repeated_corners(surface)
+        vertices = surface.vertices.astype(np.float32)
+        faces = surface.faces.astype(np.int32)
+        corner_vert = faces.reshape(-1)
+        ends = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)
+        ends = np.sort(ends, axis=1).astype(np.int64)
+        keys, corner_edge = np.unique(ends[:, 0] << 32 | ends[:, 1], return_inverse=True)
+        edge_verts = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=-1)
+        sharp_face, normals, certain = _shading(vertices, faces, surface.corner_normals)
+        colors, domain = _colors(surface, len(vertices))
+        return cls(
+            vertices.reshape(-1),
+            edge_verts.astype(np.int32).reshape(-1),
+            corner_vert,
+            corner_edge.astype(np.int32).reshape(-1),
+            sharp_face,
+            normals,
+            certain,
+            colors,
+            domain,
+            None if surface.corner_uvs is None else surface.corner_uvs.astype(np.float32),
+            None if surface.face_material is None else surface.face_material.astype(np.int32),
+            surface.materials or (Material(),),
+        )
 
 
 def mesh_from_surface(surface: Surface, name: str) -> bpy.types.Mesh:
     """A mesh of `surface` with its colours, UVs, normals and materials.
 
-    Faces without area or with a vertex twice are left out, as Blender cannot hold them.
+    Faces with a vertex twice are left out, as Blender cannot hold them.
     """
-    surface = _without_repeated_corners(surface)
+    steps = mesh_steps(MeshArrays.of(surface), name)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def mesh_steps(arrays: MeshArrays, name: str) -> Generator[None, None, bpy.types.Mesh]:
+    """`mesh_from_surface` in steps, none of which holds Blender up for long."""
     mesh = bpy.data.meshes.new(name)
-    count = len(surface.faces)
-    mesh.vertices.add(len(surface.vertices))
-    mesh.vertices.foreach_set("co", surface.vertices.astype(np.float32).reshape(-1))
-    mesh.loops.add(3 * count)
-    mesh.loops.foreach_set("vertex_index", surface.faces.astype(np.int32).reshape(-1))
-    mesh.polygons.add(count)
-    mesh.polygons.foreach_set("loop_start", np.arange(0, 3 * count, 3, dtype=np.int32))
-    if surface.face_material is not None:
-        mesh.polygons.foreach_set("material_index", surface.face_material.astype(np.int32))
-    if surface.corner_uvs is not None:
-        layer: Any = mesh.uv_layers.new(name="UVMap")
-        layer.uv.foreach_set("vector", surface.corner_uvs.astype(np.float32).reshape(-1))
-    if surface.corner_colors is not None:
-        _write_colors(mesh, surface.corner_colors.reshape(-1, 3), "CORNER")
-    mesh.update(calc_edges=True)
-    _write_normals(mesh, surface.corner_normals)
-    for i, material in enumerate(surface.materials or (Material(),)):
-        suffix = f" {i + 1}" if len(surface.materials) > 1 else ""
-        colored = surface.corner_colors is not None
+    try:
+        yield from _fill(mesh, arrays)
+    except GeneratorExit:
+        bpy.data.meshes.remove(mesh)
+        raise
+    for i, material in enumerate(arrays.materials):
+        suffix = f" {i + 1}" if len(arrays.materials) > 1 else ""
+        colored = arrays.colors is not None
         mesh.materials.append(_new_material(f"{name}{suffix}", material, colored))
     return mesh
 
 
-def mesh_from_points(points: Points, name: str) -> bpy.types.Mesh:
-    """A mesh of vertices alone, with the attributes "Color" and "normal"."""
-    mesh = bpy.data.meshes.new(name)
+def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
+    """Geometry and attributes. What is written through `attributes` is copied as it is; the
+    older names for the same (vertices, loops, edges) go through a function for each value."""
+    attributes = mesh.attributes
+    mesh.vertices.add(len(arrays.position) // 3)
+    mesh.edges.add(len(arrays.edge_verts) // 2)
+    mesh.loops.add(len(arrays.corner_vert))
+    mesh.polygons.add(len(arrays.sharp_face))
+    if not len(arrays.position):
+        return
+    attributes["position"].data.foreach_set("vector", arrays.position)
+    yield
+    if len(arrays.sharp_face):
+        attributes[".edge_verts"].data.foreach_set("value", arrays.edge_verts)
+        attributes[".corner_vert"].data.foreach_set("value", arrays.corner_vert)
+        attributes[".corner_edge"].data.foreach_set("value", arrays.corner_edge)
+        yield
+        starts = np.arange(0, len(arrays.corner_vert), 3, dtype=np.int32)
+        mesh.polygons.foreach_set("loop_start", starts)
+        yield
+        _attribute(mesh, "sharp_face", "BOOLEAN", "FACE").foreach_set("value", arrays.sharp_face)
+    mesh.update()
+    if arrays.material_index is not None:
+        index = _attribute(mesh, "material_index", "INT", "FACE")
+        index.foreach_set("value", arrays.material_index)
+    if arrays.uvs is not None:
+        layer = mesh.uv_layers.new(name="UVMap")
+        attributes[layer.name].data.foreach_set("vector", arrays.uvs.reshape(-1))
+    if arrays.colors is not None:
+        _write_colors(mesh, arrays.colors, arrays.colors_domain)
+    if arrays.normals is not None:
+        yield
+        yield from _write_normals(mesh, arrays.normals, arrays.certain)
+
+
+def _attribute(mesh: Any, name: str, kind: str, domain: str) -> Any:
+    """The values of an attribute that Blender knows by its name."""
+    return (mesh.attributes.get(name) or mesh.attributes.new(name, kind, domain)).data
+
+
+def mesh_from_points(
+    points: Points,
+    name: str,
+    pixel: NDArray[np.int32] | None = None,
+    faces: Sequence[NDArray[np.int64]] = (),
+) -> bpy.types.Mesh:
+    """A mesh with a vertex for each point, and the attributes "Color", "normal" and "pixel".
+
+    pixel : (N,) of the X-Ray that each point was seen through.
+    faces : arrays (M, K) of polygons with K corners, smooth.
+    """
+    mesh: Any = bpy.data.meshes.new(name)
     mesh.vertices.add(len(points))
     mesh.vertices.foreach_set("co", points.positions.reshape(-1))
-    _write_colors(mesh, points.colors, "POINT")
-    normals: Any = mesh.attributes.new("normal", "FLOAT_VECTOR", "POINT")
-    normals.data.foreach_set("vector", points.normals.reshape(-1))
-    mesh.update()
+    sizes = np.repeat([part.shape[1] for part in faces], [len(part) for part in faces])
+    mesh.loops.add(int(sizes.sum()))
+    mesh.polygons.add(len(sizes))
+    if len(sizes):
+        corners = np.concatenate([part.reshape(-1) for part in faces])
+        mesh.loops.foreach_set("vertex_index", corners.astype(np.int32))
+        starts = np.cumsum(sizes) - sizes
+        mesh.polygons.foreach_set("loop_start", starts.astype(np.int32))
+        mesh.polygons.foreach_set("use_smooth", np.ones(len(sizes), dtype=bool))
+    _write_colors(mesh, _rgba(points.colors), "POINT")
+    mesh.attributes.new(NORMAL_ATTRIBUTE, "FLOAT_VECTOR", "POINT")
+    mesh.attributes[NORMAL_ATTRIBUTE].data.foreach_set("vector", points.normals.reshape(-1))
+    if pixel is not None:
+        mesh.attributes.new(PIXEL_ATTRIBUTE, "INT", "POINT")
+        mesh.attributes[PIXEL_ATTRIBUTE].data.foreach_set("value", pixel)
+    mesh.update(calc_edges=True)
     mesh.materials.append(_new_material(name, Material(), colored=True))
     return mesh
+
+
+def read_points(mesh: bpy.types.Mesh) -> tuple[Points, NDArray[np.int32]]:
+    """What `mesh_from_points` wrote, with the pixels (N,), as it is now.
+
+    Raises XRayError `no_attribute` where an attribute is missing or of another kind.
+    """
+    count = len(mesh.vertices)
+
+    def read(name: str, data_type: str, key: str, width: int, dtype: Any) -> NDArray[Any]:
+        attribute: Any = mesh.attributes.get(name)
+        if attribute is None or (attribute.data_type, attribute.domain) != (data_type, "POINT"):
+            raise XRayError(
+                "no_attribute",
+                f"The mesh {mesh.name} has no attribute {name} for each vertex.",
+                "Undo its removal, or import the X-Ray again.",
+            )
+        values = np.empty(count * width, dtype=dtype)
+        attribute.data.foreach_get(key, values)
+        return values.reshape(count, width)
+
+    positions = np.empty(count * 3, dtype=np.float32)
+    mesh.vertices.foreach_get("co", positions)
+    colors = read(COLOR_ATTRIBUTE, "BYTE_COLOR", "color_srgb", 4, np.float32)
+    normals = read(NORMAL_ATTRIBUTE, "FLOAT_VECTOR", "vector", 3, np.float32)
+    pixel = read(PIXEL_ATTRIBUTE, "INT", "value", 1, np.int32)
+    return Points(positions.reshape(-1, 3), normals, colors[:, :3]), pixel[:, 0]
 
 
 def add_object(
@@ -89,34 +237,83 @@ def _without_repeated_corners(surface: Surface) -> Surface:
     )
 
 
-def _write_colors(mesh: Any, colors: NDArray[np.floating[Any]], domain: str) -> None:
-    """colors (N, 3) sRGB-encoded. Bytes: what X-Rays and images hold, a quarter of the memory."""
-    attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", domain)
+def _shading(
+    vertices: NDArray[np.float32], faces: NDArray[np.int32], normals: NDArray[Any] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None, bool]:
+    """`sharp_face`, `normals` and `certain` of `MeshArrays` for corner normals (M, 3, 3)."""
+    if normals is None or not len(faces):
+        return np.ones(len(faces), dtype=bool), None, False
+    corners = vertices[faces]
+    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    flat = _unit(area)
+    sharp = np.abs(normals - flat[:, None]).max(axis=(1, 2)) < NORMAL_TOLERANCE
+    if sharp.all():
+        return sharp, None, False
+    smooth = np.stack(
+        [np.bincount(faces.ravel(), np.repeat(column, 3), len(vertices)) for column in area.T], -1
+    )
+    # Blender weighs a vertex's faces otherwise than by area, so near is not yet equal.
+    off = np.abs(_unit(smooth)[faces[~sharp]] - normals[~sharp]).max(axis=(1, 2))
+    certain = bool(np.median(off) > CERTAIN_DIFFERENCE)
+    if certain:
+        sharp = np.zeros_like(sharp)
+    return sharp, normals.astype(np.float32).reshape(-1, 3), certain
+
+
+def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
+
+
+def _colors(surface: Surface, count: int) -> tuple[NDArray[np.float32] | None, str]:
+    """RGBA and domain: a vertex's corners mostly agree, and it takes a sixth of the memory."""
+    colors = surface.corner_colors
+    if colors is None:
+        return None, "CORNER"
+    at_vertices = np.ones((count, 3), dtype=colors.dtype)
+    at_vertices[surface.faces] = colors
+    if np.array_equal(at_vertices[surface.faces], colors):
+        return _rgba(at_vertices), "POINT"
+    return _rgba(colors.reshape(-1, 3)), "CORNER"
+
+
+def _rgba(colors: NDArray[Any]) -> NDArray[np.float32]:
     rgba = np.ones((len(colors), 4), dtype=np.float32)
     rgba[:, :3] = np.clip(colors, 0.0, 1.0)
-    attribute.data.foreach_set("color_srgb", rgba.reshape(-1))
+    return rgba
+
+
+def _write_colors(mesh: Any, colors: NDArray[np.float32], domain: str) -> None:
+    """colors (N, 4) sRGB-encoded. Bytes: what X-Rays and images hold, a quarter of the memory."""
+    attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", domain)
+    attribute.data.foreach_set("color_srgb", colors.reshape(-1))
     mesh.color_attributes.active_color_index = 0
     mesh.color_attributes.render_color_index = 0
 
 
-def _write_normals(mesh: Any, normals: NDArray[np.floating[Any]] | None) -> None:
-    """Shade flat or smooth where that gives `normals` (M, 3, 3), else store them."""
-    if normals is None:
-        mesh.shade_flat()
+def _write_normals(
+    mesh: Any, normals: NDArray[np.float32], certain: bool
+) -> Generator[None, None, None]:
+    """Store corner normals (K, 3) unless shading gives them."""
+    if not certain:
+        shown = np.empty(normals.size, dtype=np.float32)
+        mesh.corner_normals.foreach_get("vector", shown)
+        if np.abs(shown - normals.reshape(-1)).max() <= NORMAL_TOLERANCE:
+            return
+        sharp = np.zeros(len(mesh.polygons), dtype=bool)
+        _attribute(mesh, "sharp_face", "BOOLEAN", "FACE").foreach_set("value", sharp)
+        yield
+    if bpy.app.version >= (4, 5, 0):
+        attribute = mesh.attributes.new("custom_normal", "FLOAT_VECTOR", "CORNER")
+        attribute.data.foreach_set("vector", normals.reshape(-1))
+        mesh.update()
         return
-    count = len(mesh.polygons)
-    if not count:
-        return
-    flat = np.empty(3 * count, dtype=np.float32)
-    mesh.polygons.foreach_get("normal", flat)
-    faceted = np.abs(normals - flat.reshape(-1, 1, 3)).max(axis=(1, 2)) < NORMAL_TOLERANCE
-    mesh.polygons.foreach_set("use_smooth", ~faceted)
-    mesh.update()
-    shown = np.empty(9 * count, dtype=np.float32)
-    mesh.corner_normals.foreach_get("vector", shown)
-    if np.abs(shown - normals.reshape(-1)).max() > NORMAL_TOLERANCE:
-        mesh.polygons.foreach_set("use_smooth", np.ones(count, dtype=bool))
-        mesh.normals_split_custom_set(normals.reshape(-1, 3).tolist())
+    # Before 4.5 they can only be given as one list.
+    rows: list[list[float]] = []
+    for start in range(0, len(normals), ROWS_A_STEP):
+        rows += normals[start : start + ROWS_A_STEP].tolist()
+        yield
+    mesh.normals_split_custom_set(rows)
 
 
 def _new_material(name: str, material: Material, colored: bool) -> bpy.types.Material:

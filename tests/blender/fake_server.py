@@ -1,6 +1,6 @@
 """The real server with a generator that needs no weights: a coloured ball and its X-Ray.
 
-A grey value in the image's name chooses what happens: "slow" takes its time, "bad" fails.
+The image's name chooses what happens: "slow" takes its time, "bad" fails, "big" has 200,000 vertices.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class FakeGenerator:
         for step in range(200 if name == "slow" else 3):
             progress(Progress("sample", step, 200 if name == "slow" else 3, "sampling"))
             time.sleep(0.02)
-        surface = ball(0.3 + 0.1 * settings.seed)
+        surface = ball(0.3 + 0.1 * settings.seed, 316 if name == "big" else 12)
         camera = Camera.look_at((0.0, -1.5, 0.0), width=32, height=32)
         return Generated(surface, cast(surface, camera, 4), camera)
 
