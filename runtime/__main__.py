@@ -19,9 +19,10 @@ from typing import Any
 from xray_addon.errors import DONE, XRayError, exit_code
 from xray_addon.progress import Progress
 from xray_addon.settings import GenerateSettings
+from xray_addon.weights import CACHE_VARIABLE, PUBLISHED, Offer
 
 from . import server
-from .checkpoints import CACHE_VARIABLE, PUBLISHED, Offer, download
+from .checkpoints import download
 from .registry import GENERATORS, load
 
 

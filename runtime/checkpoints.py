@@ -1,13 +1,12 @@
 """Weights that are not part of X-Ray: where they are, and how they are fetched when asked for.
 
-A checkpoint is a local path, a name of `PUBLISHED`, or a hub id ("owner/repo", with "@revision"
-where one is meant). `locate` finds what is on this machine and never touches the network;
-`download` is the only thing here that does, and only after its caller confirmed the `Offer`.
+What they are called and where they lie says `xray_addon.weights`. `locate` finds what is on this
+machine and never touches the network. `make_offer` asks the hub what there is, and `download`
+fetches it after its caller confirmed that `Offer`; nothing else here does.
 
-Files lie under their own names in `<cache>/<owner>--<repo>/`, so that a machine without network
-can be served by copying them there. A file appears under its name only when it is whole and its
-checksum is right; until then it is called `<name>.<checksum>.partial`, where the next download
-goes on.
+A machine without network can be served by copying the files to where they belong. A file appears
+under its name only when it is whole and its checksum is right; until then it is called
+`<name>.<checksum>.partial`, where the next download goes on.
 """
 
 from __future__ import annotations
@@ -17,24 +16,30 @@ import fnmatch
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from xray_addon.environment import default_folder
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from xray_addon.weights import (
+    CACHE_VARIABLE,
+    PUBLISHED,
+    Checkpoint,
+    Offer,
+    RemoteFile,
+    cache_folder,
+    local_path,
+    megabytes,
+)
 
-CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the cache folder, where no other is named
 DEFAULT_HUB = "https://huggingface.co"
 # Written last: what was downloaded, and from where. No file of a hub that is taken ends so.
 RECORD = "checkpoint.record"
@@ -42,146 +47,23 @@ SPARE_SPACE = 64 << 20  # bytes that a download leaves free on the disk
 
 # What of a repository is taken where nothing says which files matter.
 _WEIGHT_FILES = ("*.safetensors", "*.ckpt", "*.json", "*.yaml", "*.yml")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Published:
-    """Weights that their authors published on a hub.
-
-    files : paths in the repository that are needed, and no others. size : bytes of all, about.
-    """
-
-    repo: str
-    files: tuple[str, ...]
-    size: int
-    licence: str
-    licence_url: str
-
-
-PUBLISHED: dict[str, Published] = {
-    "triposr": Published(
-        "stabilityai/TripoSR",
-        ("config.yaml", "model.ckpt"),
-        1_680_000_000,
-        "MIT",
-        "https://huggingface.co/stabilityai/TripoSR",
-    ),
-    # The image encoder, VAE, scheduler and feature extractor; its 3 GB network is not needed.
-    "svd": Published(
-        "stabilityai/stable-video-diffusion-img2vid",
-        (
-            "feature_extractor/preprocessor_config.json",
-            "image_encoder/config.json",
-            "image_encoder/model.fp16.safetensors",
-            "scheduler/scheduler_config.json",
-            "vae/config.json",
-            "vae/diffusion_pytorch_model.fp16.safetensors",
-        ),
-        1_460_000_000,
-        "Stability AI Community Licence (not free for every commercial use; must be accepted)",
-        "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid",
-    ),
-    "sdxl-vae": Published(
-        "madebyollin/sdxl-vae-fp16-fix",
-        ("config.json", "diffusion_pytorch_model.safetensors"),
-        335_000_000,
-        "MIT",
-        "https://huggingface.co/madebyollin/sdxl-vae-fp16-fix",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on a hub: what its name stands for."""
-
-    repo: str
-    revision: str = "main"
-    published: Published | None = None
-
-    @classmethod
-    def parse(cls, name: str) -> Self | None:
-        """From a name of `PUBLISHED` or a hub id; None for anything else."""
-        if name in PUBLISHED:
-            return cls(PUBLISHED[name].repo, published=PUBLISHED[name])
-        if not _HUB_ID.fullmatch(name):
-            return None
-        repo, _, revision = name.partition("@")
-        known = next((item for item in PUBLISHED.values() if item.repo == repo), None)
-        return cls(repo, revision or "main", known)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Needed files; empty where only the hub knows them."""
-        return self.published.files if self.published else ()
-
-    def folder(self, cache: str | PathLike[str] | None = None) -> Path:
-        """Where its files lie; another revision than the main one has a folder of its own."""
-        owner, _, repo = self.repo.partition("/")
-        revision = "" if self.revision == "main" else "@" + self.revision.replace("/", "-")
-        return cache_folder(cache) / f"{owner}--{repo}{revision}"
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file on the hub. digest : its sha256, or "git:" and the sha1 that git gives its blob."""
-
-    path: str
-    size: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a download would fetch, for the user to look at before.
-
-    revision : the commit. files : those of the checkpoint that are not yet in `folder`.
-    size : bytes to fetch. licence, licence_url : as the hub states them.
-    """
-
-    repo: str
-    revision: str
-    files: tuple[RemoteFile, ...]
-    size: int
-    licence: str
-    licence_url: str
-    folder: Path
-
-    def __str__(self) -> str:
-        names = "".join(f"\n  {f.path} ({_megabytes(f.size)})" for f in self.files)
-        return (
-            f"{self.repo} at {self.revision[:12]}\n"
-            f"Licence: {self.licence}, see {self.licence_url}\n"
-            f"{_megabytes(self.size)} to fetch into {self.folder}:{names}"
-        )
-
-
-def cache_folder(chosen: str | PathLike[str] | None = None) -> Path:
-    """Where checkpoints are kept: `chosen`, else the variable XRAY_CHECKPOINTS, else per user."""
-    folder = chosen or os.environ.get(CACHE_VARIABLE)
-    if folder:
-        return Path(folder).expanduser().absolute()
-    return default_folder().parent / "checkpoints"
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def locate(checkpoint: str | PathLike[str], cache: str | PathLike[str] | None = None) -> Path:
     """The file or folder on this machine that `checkpoint` names. Never uses the network.
 
-    checkpoint : a local path, a name of `PUBLISHED` or a hub id.
+    checkpoint : a local path, a name of `PUBLISHED` (which goes before a path) or a hub id.
 
     Raises XRayError: `missing_weights` where it is not here, with the files it needs and where
     to put them; `incomplete_download`, `bad_weights` (a file of another size than it was).
     """
+    path = local_path(checkpoint)
+    if path is not None:
+        return path
     name = str(checkpoint).replace("\\", "/")
-    try:
-        path = Path(checkpoint).expanduser()
-        if path.exists():
-            return path
-        hub = Checkpoint.parse(name)
-    except (OSError, RuntimeError):  # longer than names can be; the home of nobody
-        hub = None
+    hub = Checkpoint.parse(name)
     if hub is None:
         raise XRayError(
             "missing_weights",
@@ -218,6 +100,20 @@ def download_command(name: str, cache: str | PathLike[str] | None = None) -> str
     return f"type in a terminal, in the folder {Path(__file__).parents[1]}:\n  {typed}\n"
 
 
+def make_offer(
+    name: str,
+    *,
+    online: bool,
+    cache: str | PathLike[str] | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> Offer:
+    """What `download` would fetch. Asks the hub, and reads the files that are there already.
+
+    Raises as `download` does.
+    """
+    return _ask(name, online, cache, progress)[1]
+
+
 def download(
     name: str,
     *,
@@ -235,8 +131,46 @@ def download(
     online : whether the user allows the network (Blender's online access).
 
     Raises XRayError: `unknown_checkpoint`, `offline`, `no_consent`, `no_access`, `no_space`,
-    `download_failed`, `bad_checksum`, and `Cancelled` where `progress` does.
+    `cannot_write`, `download_failed`, `bad_checksum`, and `Cancelled` where `progress` does.
     """
+    hub, offer, files = _ask(name, online, cache, progress)
+    folder = offer.folder
+    if offer.files:
+        if not confirm(offer):
+            raise XRayError(
+                "no_consent",
+                f"{hub.repo} was not fetched: its licence and size were not confirmed.",
+                "Confirm the download to go on.",
+            )
+        _check_space(folder, offer.size)
+        fetcher = _Fetcher(hub, offer.revision, folder, offer.size, progress)
+        for file in offer.files:
+            with _hub_errors(hub, folder):
+                fetcher.fetch(file)
+    record = {
+        "repo": hub.repo,
+        "revision": offer.revision,
+        "licence": offer.licence,
+        "licence_url": offer.licence_url,
+        "files": {file.path: {"size": file.size, "digest": file.digest} for file in files},
+    }
+    text = json.dumps(record, indent=1)
+    with _hub_errors(hub, folder):
+        # A folder that is shared and read-only holds it already.
+        if not _holds(folder / RECORD, text):
+            with replacing(folder / RECORD) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    progress(Progress("done", 1, 1, f"{hub.repo} is in {folder}"))
+    return folder
+
+
+# ------------------------------------------------------------------------------------------ parts
+
+
+def _ask(
+    name: str, online: bool, cache: str | PathLike[str] | None, progress: ProgressCallback
+) -> tuple[Checkpoint, Offer, list[RemoteFile]]:
+    """The checkpoint called `name`, what is left to fetch of it, and all of its files."""
     hub = Checkpoint.parse(name)
     if hub is None:
         raise XRayError(
@@ -255,36 +189,9 @@ def download(
     progress(Progress("look up", 0, 1, f"Asking the hub for {hub.repo}"))
     with _hub_errors(hub, folder):
         revision, files, licence, url = _look_up(hub)
-    present = [file for file in files if _is_right(folder / file.path, file, progress)]
-    left = tuple(file for file in files if file not in present)
-    if left:
-        size = sum(file.size - _partial_size(folder, file) for file in left)
-        offer = Offer(hub.repo, revision, left, size, licence, url, folder)
-        if not confirm(offer):
-            raise XRayError(
-                "no_consent",
-                f"{hub.repo} was not fetched: its licence and size were not confirmed.",
-                "Confirm the download to go on.",
-            )
-        _check_space(folder, size)
-        fetcher = _Fetcher(hub, revision, folder, size, progress)
-        for file in left:
-            with _hub_errors(hub, folder):
-                fetcher.fetch(file)
-    record = {
-        "repo": hub.repo,
-        "revision": revision,
-        "licence": licence,
-        "licence_url": url,
-        "files": {file.path: {"size": file.size, "digest": file.digest} for file in files},
-    }
-    with replacing(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    progress(Progress("done", 1, 1, f"{hub.repo} is in {folder}"))
-    return folder
-
-
-# ------------------------------------------------------------------------------------------ parts
+    left = tuple(file for file in files if not _is_right(folder / file.path, file, progress))
+    size = sum(file.size - _partial_size(folder, file) for file in left)
+    return hub, Offer(hub.repo, revision, left, size, licence, url, folder), files
 
 
 def _look_up(hub: Checkpoint) -> tuple[str, list[RemoteFile], str, str]:
@@ -408,7 +315,7 @@ class _Fetcher:
 
     def _tell(self, name: str, count: int) -> None:
         self._done += count
-        text = f"Fetching {name}: {_megabytes(self._done)} of {_megabytes(self._size)}"
+        text = f"Fetching {name}: {megabytes(self._done)} of {megabytes(self._size)}"
         self._progress(Progress("download", self._done, self._size, text))
 
 
@@ -430,6 +337,10 @@ def _matches(path: Path, file: RemoteFile, progress: ProgressCallback) -> bool:
     return digest.hexdigest() == expected
 
 
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
 def _is_right(path: Path, file: RemoteFile, progress: ProgressCallback) -> bool:
     return path.is_file() and _matches(path, file, progress)
 
@@ -449,16 +360,19 @@ def _check_space(folder: Path, size: int) -> None:
     existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
     if existing is None or not existing.is_dir():  # a drive that is not there, a file
         raise _cannot_write(existing or folder)
+    if not os.access(existing, os.W_OK):
+        raise _cannot_write(existing)
     free = shutil.disk_usage(existing).free
     if free < size + SPARE_SPACE:
-        raise _no_space(folder, f"{_megabytes(size)} are needed and {_megabytes(free)} are left")
+        raise _no_space(folder, f"{megabytes(size)} are needed and {megabytes(free)} are left")
 
 
 def _cannot_write(path: object) -> XRayError:
     return XRayError(
         "cannot_write",
-        f"No access to {path}.",
-        f"Set {CACHE_VARIABLE} (or --cache) to a folder that can be written to.",
+        f"The weights have no place to go: {path} cannot be written to.",
+        "Choose another Checkpoint Folder in the preferences of X-Ray (in a terminal: --cache, or "
+        f"{CACHE_VARIABLE}), or let somebody who may write there fetch them.",
     )
 
 
@@ -466,7 +380,8 @@ def _no_space(folder: Path, why: str) -> XRayError:
     return XRayError(
         "no_space",
         f"The disk of {folder} has too little space: {why}.",
-        f"Free some, or set {CACHE_VARIABLE} (or --cache) to a folder on another disk.",
+        "Free some, or choose a Checkpoint Folder on another disk in the preferences of X-Ray (in "
+        f"a terminal: --cache, or {CACHE_VARIABLE}).",
     )
 
 
@@ -494,8 +409,8 @@ def _hub_errors(hub: Checkpoint, folder: Path) -> Iterator[None]:
     except (errors.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise _no_space(folder, "it is full") from error
-        if isinstance(error, PermissionError):
-            raise _cannot_write(error.filename) from error
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+            raise _cannot_write(error.filename or folder) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise XRayError(
             "download_failed",
@@ -514,11 +429,12 @@ def _not_here(hub: Checkpoint, folder: Path, missing: list[str], command: str) -
             f"Go on with it: {command}",
         )
     licence = f" Its licence: {hub.published.licence}." if hub.published else ""
-    size = f" ({_megabytes(hub.published.size)})" if hub.published else ""
+    size = f" ({megabytes(hub.published.size)})" if hub.published else ""
     return XRayError(
         "missing_weights",
         f"The weights of {hub.repo} are not on this machine.{licence}",
-        f"Fetch them{size}: {command}Or " + _by_hand(hub, folder, tuple(missing) or hub.files),
+        "Press Download Weights in X-Ray's Generate panel or preferences, or to fetch them"
+        f"{size} {command}Or " + _by_hand(hub, folder, tuple(missing) or hub.files),
     )
 
 
@@ -550,7 +466,3 @@ def _recorded_sizes(folder: Path) -> dict[str, int]:
 
 def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or DEFAULT_HUB).rstrip("/")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,13 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Tempor
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
+from xray_addon.weights import PUBLISHED, SDXL_NAMES, SVD_NAMES, beside, local_path
 
 from ..checkpoints import locate
 from ..tensors import read_tensors
 
 UNET, UPSAMPLER = "unet", "vae"  # names of the folders within a checkpoint
 WEIGHTS = "diffusion_pytorch_model"
-# Names under which people keep the pretrained folders beside their checkpoints.
-SVD_NAMES = ("svd", "stable-video-diffusion-img2vid", "stable-video-diffusion-img2vid-xt")
-SDXL_NAMES = ("sdxl_vae", "sdxl-vae", "sdxl-vae-fp16-fix")
-# Where these folders are looked for: beside the checkpoint and so many folders above it.
-LEVELS = 4
-
 # The published configurations: 46,110,624 and 169,247,195 parameters.
 FULL_UNET: dict[str, Any] = {
     "_class_name": "UNetSpatioTemporalConditionModel",
@@ -131,8 +125,10 @@ class Parts:
             ) from error
 
         def at(name: str) -> Path:
-            inside = path.parent / str(values[name])
-            return inside if inside.exists() else locate(str(values[name]))
+            value = str(values[name])
+            # Joined to a folder, even a published name would be a path.
+            inside = None if value in PUBLISHED else local_path(path.parent / value)
+            return inside or locate(value)
 
         def trained(name: str, part: str) -> Path:
             found = find_part(at(name), part)
@@ -188,16 +184,6 @@ def _highest(experiment: Path, part: str) -> Path | None:
         if (match := _CHECKPOINT.fullmatch(path.parent.name))
     ]
     return max(steps)[1] if steps else None
-
-
-def beside(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first folder with one of `names` in `folder` or above it."""
-    folder = folder.absolute()
-    for place in (folder, *folder.parents[:LEVELS]):
-        for name in names:
-            if (place / name).is_dir():
-                return place / name
-    return None
 
 
 # ---------------------------------------------------------------------------------------- loading

@@ -2,110 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
 from collections import namedtuple
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from fake_hub import COMMIT, Hub
 
 from runtime import checkpoints
 from runtime.__main__ import main
-from runtime.checkpoints import download, locate
+from runtime.checkpoints import download, locate, make_offer
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
+from xray_addon.weights import Offer, missing
 
 ROOT = Path(__file__).parents[2]
-COMMIT = "c0ffee" + "0" * 34
 Disk = namedtuple("Disk", "total used free")
-
-
-class Hub:
-    """Serves one repository as huggingface.co does, and misbehaves on request."""
-
-    def __init__(self, repo: str, files: dict[str, bytes]) -> None:
-        self.repo = repo
-        self.files = files
-        self.lied: dict[str, bytes] = {}  # what is sent in place of a file
-        self.cut: int | None = None  # bytes after which the next file's connection breaks
-        self.gated = False
-        self.requests: list[tuple[str, str]] = []  # path and range of each
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def handle(self) -> None:
-                with contextlib.suppress(ConnectionError):  # a client that has heard enough
-                    super().handle()
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                hub.requests.append((path, self.headers.get("Range", "")))
-                if path.startswith(f"/api/models/{hub.repo}"):
-                    self.reply(json.dumps(hub.info()).encode())
-                elif path.startswith(f"/{hub.repo}/resolve/"):
-                    self.file(path.split("/", 5)[5])
-                else:
-                    self.send_response(404)
-                    self.send_header("X-Error-Code", "RepoNotFound")
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-
-            def file(self, name: str) -> None:
-                if hub.gated:
-                    self.send_response(403)
-                    self.send_header("X-Error-Code", "GatedRepo")
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                self.reply(hub.lied.get(name, hub.files[name]))
-
-            def reply(self, body: bytes) -> None:
-                start = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
-                self.send_response(206 if start else 200)
-                if start:
-                    self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-                self.send_header("Content-Length", str(len(body) - start))
-                self.end_headers()
-                if hub.cut is not None and "/resolve/" in self.path:
-                    body, hub.cut = body[: start + hub.cut], None
-                    self.close_connection = True
-                self.wfile.write(body[start:])
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def info(self) -> dict:
-        siblings = []
-        for name, content in self.files.items():
-            item = {"rfilename": name, "size": len(content)}
-            git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            if name.endswith((".ckpt", ".safetensors")):
-                sha = hashlib.sha256(content).hexdigest()
-                item["lfs"] = {"size": len(content), "sha256": sha, "pointerSize": 130}
-            siblings.append(item | {"blobId": git})
-        card = {"license": "other", "license_name": "do-good-only", "license_link": "https://x.org"}
-        return {"id": self.repo, "sha": COMMIT, "siblings": siblings, "cardData": card}
-
-    def fetched(self) -> list[tuple[str, str]]:
-        return [(path.split("/", 5)[5], r) for path, r in self.requests if "/resolve/" in path]
 
 
 CONTENT = bytes(range(256)) * 200
@@ -123,8 +42,7 @@ def hub(monkeypatch, tmp_path):
     # Tests don't wait between two tries.
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     yield hub
-    hub.server.shutdown()
-    hub.server.server_close()
+    hub.close()
 
 
 def yes(_offer) -> bool:
@@ -302,6 +220,46 @@ def test_gated_and_unknown_repositories(hub):
     assert "lacks model.ckpt" in refused("unknown_checkpoint", fetch).message
 
 
+def test_what_would_be_fetched_is_known_before(hub, tmp_path):
+    offer = make_offer("triposr", online=True)
+    assert (offer.revision, offer.licence, offer.size) == (COMMIT, "do-good-only", 5 + len(CONTENT))
+    assert [file.path for file in offer.files] == ["config.yaml", "model.ckpt"]
+    assert Offer.from_dict(json.loads(json.dumps(offer.to_dict()))) == offer
+    assert hub.fetched() == []
+    assert not (tmp_path / "cache").exists()
+    fetch()
+    assert make_offer("triposr", online=True).files == ()
+    refused("offline", make_offer, "triposr", online=False)
+
+
+def test_a_generator_misses_its_weights_until_they_are_fetched(hub, tmp_path):
+    assert missing("xray") == []
+    assert missing("triposr") == ["triposr"]
+    assert missing("triposr", "me/mine") == ["me/mine"]
+    assert missing("triposr", str(tmp_path)) == []
+    assert missing("xray-paper") == []  # nobody has published any
+    assert missing("xray-paper", str(tmp_path)) == ["svd", "sdxl-vae"]
+    (tmp_path / "sdxl_vae").mkdir()
+    assert missing("xray-paper", str(tmp_path)) == ["svd"]
+    assert missing("xray-paper", "no such thing") == ["svd", "sdxl-vae"]
+    fetch()
+    assert missing("triposr") == []
+    assert missing("triposr", "", tmp_path / "elsewhere") == ["triposr"]
+
+
+def test_a_published_name_is_never_a_path(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "triposr").mkdir()
+    refused("missing_weights", locate, "triposr")
+    assert locate("./triposr") == locate(Path("triposr")) == Path("triposr")
+    assert locate("triposr/") == Path("triposr")
+    assert locate("triposr/../triposr").is_dir()
+    (tmp_path / "mine").mkdir()
+    assert locate("mine") == Path("mine")
+    fetch()
+    assert locate("triposr") == tmp_path / "cache/stabilityai--TripoSR"
+
+
 def test_a_path_is_taken_as_it_is(tmp_path):
     (tmp_path / "w.ckpt").touch()
     assert locate(tmp_path / "w.ckpt") == tmp_path / "w.ckpt"
@@ -335,6 +293,31 @@ def test_a_cache_that_can_be_no_folder_is_named(hub, tmp_path, monkeypatch):
     refused("missing_weights", locate, "triposr", tmp_path / "file")
     monkeypatch.setattr(Path, "exists", lambda _: False)  # as on a drive that is not there
     refused("cannot_write", fetch)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_read_only_cache_is_named_with_what_to_do(hub, tmp_path, monkeypatch, number):
+    fetch()
+
+    def refuse(*_arguments, **_options):
+        raise OSError(number, os.strerror(number), str(tmp_path / "cache"))
+
+    # What is there serves; nothing needs to be written.
+    monkeypatch.setattr("runtime.checkpoints.replacing", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    folder = fetch()
+    (folder / checkpoints.RECORD).unlink()
+    (folder / "config.yaml").unlink()
+    error = refused("cannot_write", fetch)
+    assert f"{tmp_path / 'cache'} cannot be written to" in error.message
+    assert "Checkpoint Folder" in error.remedy
+    (folder / "config.yaml").write_bytes(FILES["config.yaml"])
+    refused("cannot_write", fetch)  # the record cannot be written
+    hub.requests.clear()
+    (folder / "config.yaml").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    refused("cannot_write", fetch)
+    assert hub.fetched() == []  # seen before anything is fetched
 
 
 def test_the_command_that_an_error_names_works(hub, tmp_path):
