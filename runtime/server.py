@@ -22,6 +22,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -36,6 +37,7 @@ from xray_addon.protocol import (
     Request,
     Response,
     RuntimeStatus,
+    WeightsParams,
 )
 
 from .registry import Generator, load
@@ -110,7 +112,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._idle_since = time.monotonic()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._cancels: dict[Id, threading.Event] = {}  # one for each generate that is not done
+        self._cancels: dict[Id, threading.Event] = {}  # one for each job that is not done
         self._ending = threading.Event()
         self._initialized = False
         self._busy = False
@@ -190,8 +192,8 @@ class Server:
             return {}
         if not self._initialized:
             raise ProtocolError(protocol.INVALID_REQUEST, f"{method} came before initialize.")
-        if method == protocol.GENERATE:
-            self._queue_generate(request)
+        if method in (protocol.GENERATE, protocol.OFFER, protocol.DOWNLOAD):
+            self._queue_job(request)
             return None
         if method == protocol.RELEASE:
             self._work.put(lambda: self._reply(request.id, {"released": self._release()}))
@@ -223,12 +225,19 @@ class Server:
             "versions": self._versions,
         }
 
-    def _queue_generate(self, request: Request) -> None:
-        if request.id is None or request.id in self._cancels:
-            raise ProtocolError(protocol.INVALID_REQUEST, "generate needs an id of its own.")
-        params = GenerateParams.from_dict(request.params)
-        cancel = self._cancels[request.id] = threading.Event()
-        self._work.put(lambda: self._generate(request.id, params, cancel))
+    def _queue_job(self, request: Request) -> None:
+        id, method = request.id, request.method
+        if id is None or id in self._cancels:
+            raise ProtocolError(protocol.INVALID_REQUEST, f"{method} needs an id of its own.")
+        cancel = threading.Event()
+        work: Callable[[], dict[str, Any]]
+        if method == protocol.GENERATE:
+            work = partial(self._run, id, GenerateParams.from_dict(request.params), cancel)
+        else:
+            weights = WeightsParams.from_dict(request.params)
+            work = partial(self._fetch, id, method, weights, cancel)
+        self._cancels[id] = cancel
+        self._work.put(lambda: self._do(id, work))
 
     def status(self) -> RuntimeStatus:
         """What is loaded and where; may be called while a model runs."""
@@ -250,12 +259,12 @@ class Server:
 
     # The main thread
 
-    def _generate(self, id: Id, params: GenerateParams, cancel: threading.Event) -> None:
+    def _do(self, id: Id, work: Callable[[], dict[str, Any]]) -> None:
         self._busy = True
         failure: XRayError | None = None
         result: dict[str, Any] = {}
         try:
-            result = self._run(id, params, cancel)
+            result = work()
         except Exception as error:  # the process border: all leave as messages
             failure = typed_error(error)
             if failure.code == "cancelled":
@@ -294,6 +303,29 @@ class Server:
         seconds = time.monotonic() - start
         logger.info("request %s is done in %.2f s", id, seconds)
         return {"file": str(file), "seconds": seconds, "device": loaded.device}
+
+    def _fetch(
+        self, id: Id, method: str, params: WeightsParams, cancel: threading.Event
+    ) -> dict[str, Any]:
+        """The offer of weights, or the download of the one that was confirmed."""
+        from .checkpoints import download, make_offer
+        from .intake import online_allowed
+
+        def report(progress: Progress) -> None:
+            if cancel.is_set():
+                raise Cancelled
+            self._send(Request(protocol.PROGRESS, protocol.progress_to_params(id, progress)))
+
+        online = online_allowed()
+        if method == protocol.OFFER:
+            return make_offer(params.name, online=online, progress=report).to_dict()
+        folder = download(
+            params.name,
+            confirm=lambda offer: offer.revision == params.revision,
+            online=online,
+            progress=report,
+        )
+        return {"folder": str(folder)}
 
     def _load(self, params: GenerateParams) -> _Loaded:
         settings = params.settings

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "c0ffee" + "0" * 34
@@ -20,6 +21,7 @@ class Hub:
         self.lied: dict[str, bytes] = {}  # what is sent in place of a file
         self.cut: int | None = None  # bytes after which the next file's connection breaks
         self.gated = False
+        self.pause = 0.0  # s between two megabytes
         self.requests: list[tuple[str, str]] = []  # path and range of each
         hub = self
 
@@ -68,7 +70,9 @@ class Hub:
                 if hub.cut is not None and "/resolve/" in self.path:
                     body, hub.cut = body[: start + hub.cut], None
                     self.close_connection = True
-                self.wfile.write(body[start:])
+                for first in range(start, len(body), 1 << 20):
+                    self.wfile.write(body[first : first + (1 << 20)])
+                    time.sleep(hub.pause)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_port}"

@@ -30,8 +30,17 @@ from .environment import NO_WINDOW, child_environment, default_folder
 from .errors import XRayError
 from .generated import Generated
 from .progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
-from .protocol import GenerateParams, Message, ProtocolError, Request, Response, RuntimeStatus
+from .protocol import (
+    GenerateParams,
+    Message,
+    ProtocolError,
+    Request,
+    Response,
+    RuntimeStatus,
+    WeightsParams,
+)
 from .settings import GenerateSettings
+from .weights import local_path
 
 START_TIMEOUT = 120.0  # s for the first answer: a cold disk and a virus scanner are slow
 CANCEL_GRACE = 5.0  # s a cancelled job has to end by itself before the process is terminated
@@ -54,20 +63,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Job:
-    """One image on its way to a mesh. Read it after `RuntimeClient.poll`; only the client writes.
+    """One piece of work, such as an image on its way to a mesh.
 
+    Read it after `RuntimeClient.poll`; only the client writes.
+
+    method, params : of the request; the folder for results is named when it is sent.
     state : see `State`; a plain string compares equal ("done").
     progress : the latest report.
-    result : set when `state` is done. error : set when `state` is failed.
+    result : set when `state` is done: a `Generated`, or what else the runtime answers.
+    error : set when `state` is failed.
     cancelling : a cancel was asked for and is not through yet.
     """
 
     id: int
-    image: Path
-    settings: GenerateSettings
+    method: str
+    params: GenerateParams | WeightsParams
     state: State = State.QUEUED
     progress: Progress = field(default_factory=lambda: Progress("queued"))
-    result: Generated | None = None
+    result: Any = None
     error: XRayError | None = None
     cancelling: bool = False
 
@@ -92,7 +105,7 @@ class RuntimeClient:
     Attributes
     ----------
     log : as above.
-    online : as above; a change counts from the next start of the process.
+    online : as above; after a change the process starts anew before the next job.
     checkpoints : folder that downloaded weights are kept in, "" for the usual one; likewise.
     jobs : those that are not finished, in the order they will run.
     error : why the process last failed to start or died; None from the next start on.
@@ -119,6 +132,7 @@ class RuntimeClient:
         self._start_timeout = start_timeout
         self._folder: Path | None = None  # private; the process's cwd and where results travel
         self._process: _Process | None = None
+        self._started_with: tuple[bool, str] = (False, "")  # online and checkpoints
         self._reading: Future[Generated] | None = None  # the running job's result
         self._retried: Job | None = None  # was sent to a process that died, and gets one more
         self._numbers = itertools.count(1)
@@ -156,7 +170,8 @@ class RuntimeClient:
                 self._folder = Path(tempfile.mkdtemp(prefix="xray-"))
                 atexit.register(self.stop)
             with _open_log(self.log, self._command) as log:
-                environment = _environment(self.online, self.checkpoints)
+                self._started_with = (self.online, self.checkpoints)
+                environment = _environment(*self._started_with)
                 self._process = _Process(
                     self._command, environment, self._folder, log, self._start_timeout
                 )
@@ -175,10 +190,30 @@ class RuntimeClient:
         Jobs run one after the other. When the process dies, the running job fails, and those
         it has not begun go to the next process.
         """
-        job = Job(next(self._numbers), Path(image).absolute(), replace(settings))
+        settings = replace(settings)
         # The process has another working folder. What is no path here is a hub's name.
-        if settings.checkpoint and os.path.exists(settings.checkpoint):
-            job.settings.checkpoint = str(Path(settings.checkpoint).absolute())
+        checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
+        if checkpoint is not None:
+            settings.checkpoint = str(checkpoint.absolute())
+        params = GenerateParams(str(Path(image).absolute()), "", settings)
+        return self._queue(protocol.GENERATE, params)
+
+    def ask_offer(self, name: str) -> Job:
+        """Queue the question what a download of the weights called `name` would fetch.
+
+        The result is that of `Offer.to_dict`. Otherwise as `submit`.
+        """
+        return self._queue(protocol.OFFER, WeightsParams(name))
+
+    def download(self, name: str, revision: str) -> Job:
+        """Queue the download of what was offered as `revision` and confirmed by the user.
+
+        Otherwise as `submit`.
+        """
+        return self._queue(protocol.DOWNLOAD, WeightsParams(name, revision))
+
+    def _queue(self, method: str, params: GenerateParams | WeightsParams) -> Job:
+        job = Job(next(self._numbers), method, params)
         self.jobs.append(job)
         self._advance()
         return job
@@ -201,7 +236,7 @@ class RuntimeClient:
         job: Job,
         on_progress: ProgressCallback = ignore_progress,
         timeout: float | None = None,
-    ) -> Generated:
+    ) -> Any:
         """The result of `job`, for scripts without a timer.
 
         on_progress : hears the latest report many times a second, and may raise to cancel the
@@ -304,11 +339,15 @@ class RuntimeClient:
         if self._process is None:
             self.start()
         elif self._process.ready and not self._process.doomed:
-            job = self.jobs[0]
+            if self._started_with != (self.online, self.checkpoints):
+                self._process.terminate_after(0.0)  # it is idle, and knows of neither
+                return
+            job, params = self.jobs[0], self.jobs[0].params
             job.state, job.progress = State.RUNNING, SENT
-            params = GenerateParams(str(job.image), str(self._folder), job.settings)
+            if isinstance(params, GenerateParams):
+                params = replace(params, folder=str(self._folder))
             try:
-                self._process.send(Request(protocol.GENERATE, params.to_dict(), job.id))
+                self._process.send(Request(job.method, params.to_dict(), job.id))
             except ValueError as error:
                 self._finish(
                     job,
@@ -400,13 +439,17 @@ class RuntimeClient:
         self.request_status()
         error = message.error
         file = Path(str((message.result or {}).get("file", "")))
-        if error is None and (self._folder is None or file.parent != self._folder):
+        makes_mesh = job.method == protocol.GENERATE
+        if makes_mesh and error is None and (self._folder is None or file.parent != self._folder):
             reason = f"The runtime names no result file ({file})."
             error = XRayError("bad_result", reason, "Try again.")
         if error is not None and error.code != "cancelled" and not job.cancelling:
             self._finish(job, State.FAILED, error)
         elif error is not None:
             self._finish(job, State.CANCELLED)
+        elif not makes_mesh:
+            job.result = message.result
+            self._finish(job, State.DONE)
         else:
             job.progress = READING
             self._reading = _read_result(file)

@@ -4,7 +4,9 @@ Requests, all of them from Blender's side::
 
     initialize {protocol}                -> {protocol, pid, versions}
     generate {image, folder, settings}   -> {file, seconds, device}   the file is `Generated.save`'s
-    cancel {id}                          -> {cancelled}               the id of a generate request
+    offer {name}                         -> `Offer`                   what a download would fetch
+    download {name, revision}            -> {folder}                  of the offer's confirmed commit
+    cancel {id}                          -> {cancelled}               the id of one of these requests
     status {}                            -> `RuntimeStatus`
     release {}                           -> {released}                weights leave the memory
     shutdown {}                          -> {}                        and the runtime exits
@@ -33,6 +35,8 @@ MAX_LINE = 1 << 20
 
 INITIALIZE = "initialize"
 GENERATE = "generate"
+OFFER = "offer"
+DOWNLOAD = "download"
 CANCEL = "cancel"
 STATUS = "status"
 RELEASE = "release"
@@ -214,6 +218,30 @@ class GenerateParams:
                 "generate needs the strings image and folder and the object settings.",
             )
         return cls(image, folder, GenerateSettings.from_dict(settings))
+
+
+@dataclass(frozen=True)
+class WeightsParams:
+    """What `offer` and `download` are asked.
+
+    name : of the checkpoint, see `xray_addon.weights`.
+    revision : the commit of the offer that the user has confirmed; nothing else is fetched.
+    """
+
+    name: str
+    revision: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request's parameters."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, params: dict[str, Any]) -> Self:
+        """The inverse. Raises ProtocolError for wrong types."""
+        name, revision = params.get("name"), params.get("revision", "")
+        if not (isinstance(name, str) and isinstance(revision, str)):
+            raise ProtocolError(INVALID_PARAMS, "The strings name and revision are needed.")
+        return cls(name, revision)
 
 
 @dataclass(frozen=True)

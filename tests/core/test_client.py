@@ -20,6 +20,7 @@ from xray_addon import client as client_module
 from xray_addon.client import EXTENSION_FOLDER, Job, RuntimeClient, _environment
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled, Progress
+from xray_addon.protocol import GenerateParams
 from xray_addon.settings import GenerateSettings
 
 FAKE = Path(__file__).with_name("fake_runtime.py")
@@ -503,9 +504,34 @@ def test_a_checkpoints_path_becomes_absolute_and_a_hubs_name_stays(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
     client = RuntimeClient(tmp_path / "no-python", tmp_path / "runtime.log")
-    for given, sent in (("weights", str(tmp_path / "weights")), ("owner/repo", "owner/repo")):
+    (tmp_path / "triposr").mkdir()
+    for given, sent in (
+        ("weights", str(tmp_path / "weights")),
+        ("owner/repo", "owner/repo"),
+        ("triposr", "triposr"),  # the published one, whatever is called so here
+        ("./triposr", str(tmp_path / "triposr")),
+    ):
         job = client.submit(image, replace(settings(), checkpoint=given))
-        assert job.settings.checkpoint == sent
+        assert isinstance(job.params, GenerateParams)
+        assert job.params.settings.checkpoint == sent
+
+
+def test_the_process_starts_anew_for_another_folder_or_network_and_not_without(
+    make_client: MakeClient, image: Path
+) -> None:
+    client = make_client()
+    assert_generates(client, image)
+    first = client.pid
+    assert_generates(client, image)
+    assert client.pid == first
+    client.online = True
+    assert_generates(client, image)
+    second = client.pid
+    assert second != first
+    client.checkpoints = "/elsewhere"
+    assert_generates(client, image)
+    assert client.pid not in (first, second)
+    assert client.error is None
 
 
 def test_the_process_is_told_where_downloaded_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from fake_hub import COMMIT, Hub
 from runtime import checkpoints
 from runtime.__main__ import main
 from runtime.checkpoints import download, locate, make_offer
+from xray_addon.client import RuntimeClient
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
 from xray_addon.weights import Offer, missing
@@ -348,6 +349,53 @@ def test_the_command_asks_and_answers(hub, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XRAY_ONLINE", "0")
     assert main(["download", "svd", "--yes"]) == 3
     assert "online access is off" in capsys.readouterr().err
+
+
+@pytest.fixture
+def client(hub, tmp_path):
+    """Blender's side of a runtime that may use the network."""
+    client = RuntimeClient(sys.executable, tmp_path / "runtime.log", online=True)
+    yield client
+    client.stop()
+
+
+def test_blender_asks_what_there_is_and_fetches_what_was_confirmed(hub, client, tmp_path):
+    offer = Offer.from_dict(client.wait(client.ask_offer("triposr"), timeout=60))
+    assert offer == make_offer("triposr", online=True)
+    refused("no_consent", client.wait, client.download("triposr", "another commit"), timeout=60)
+    assert hub.fetched() == []
+    seen = []
+    answer = client.wait(client.download("triposr", offer.revision), seen.append, timeout=60)
+    assert answer == {"folder": str(tmp_path / "cache/stabilityai--TripoSR")}
+    assert (locate("triposr") / "model.ckpt").read_bytes() == CONTENT
+    assert any(progress.stage in ("download", "check", "done") for progress in seen)
+    # The preference counts at once, though the process knew of another folder.
+    client.checkpoints = str(tmp_path / "elsewhere")
+    answer = client.wait(client.download("triposr", offer.revision), timeout=60)
+    assert answer == {"folder": str(tmp_path / "elsewhere/stabilityai--TripoSR")}
+    client.online = False
+    error = refused("offline", client.wait, client.ask_offer("triposr"), timeout=60)
+    assert str(tmp_path / "elsewhere/stabilityai--TripoSR/model.ckpt") in error.remedy
+
+
+def test_blender_cancels_a_download_and_goes_on_later(hub, client, tmp_path):
+    hub.files = {"config.yaml": b"", "model.ckpt": CONTENT * 600}
+    hub.pause = 0.05
+    offer = client.wait(client.ask_offer("triposr"), timeout=60)
+
+    def stop(progress):
+        if progress.stage == "download" and progress.step > 10_000_000:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        client.wait(client.download("triposr", offer["revision"]), stop, timeout=60)
+    process = client.pid
+    hub.pause = 0.0
+    left = client.wait(client.ask_offer("triposr"), timeout=60)
+    assert 0 < left["size"] < offer["size"]
+    client.wait(client.download("triposr", left["revision"]), timeout=60)
+    assert (locate("triposr") / "model.ckpt").read_bytes() == CONTENT * 600
+    assert client.pid == process  # it was asked to stop, and did
 
 
 def test_nothing_is_fetched_or_imported_before_it_is_asked_for():
