@@ -226,18 +226,18 @@ class Server:
         }
 
     def _queue_job(self, request: Request) -> None:
-        id, method = request.id, request.method
-        if id is None or id in self._cancels:
+        number, method = request.id, request.method
+        if number is None or number in self._cancels:
             raise ProtocolError(protocol.INVALID_REQUEST, f"{method} needs an id of its own.")
         cancel = threading.Event()
         work: Callable[[], dict[str, Any]]
         if method == protocol.GENERATE:
-            work = partial(self._run, id, GenerateParams.from_dict(request.params), cancel)
+            work = partial(self._run, number, GenerateParams.from_dict(request.params), cancel)
         else:
             weights = WeightsParams.from_dict(request.params)
-            work = partial(self._fetch, id, method, weights, cancel)
-        self._cancels[id] = cancel
-        self._work.put(lambda: self._do(id, work))
+            work = partial(self._fetch, number, method, weights, cancel)
+        self._cancels[number] = cancel
+        self._work.put(lambda: self._do(number, work))
 
     def status(self) -> RuntimeStatus:
         """What is loaded and where; may be called while a model runs."""

@@ -5,8 +5,8 @@ Requests, all of them from Blender's side::
     initialize {protocol}                -> {protocol, pid, versions}
     generate {image, folder, settings}   -> {file, seconds, device}   the file is `Generated.save`'s
     offer {name}                         -> `Offer`                   what a download would fetch
-    download {name, revision}            -> {folder}                  of the offer's confirmed commit
-    cancel {id}                          -> {cancelled}               the id of one of these requests
+    download {name, revision}            -> {folder}                  of the commit that was offered
+    cancel {id}                          -> {cancelled}               the id of any of these three
     status {}                            -> `RuntimeStatus`
     release {}                           -> {released}                weights leave the memory
     shutdown {}                          -> {}                        and the runtime exits
