@@ -1,4 +1,7 @@
-"""A training run: batches until it has seen enough, checkpoints, metrics.jsonl, progress."""
+"""A training run: batches until it has seen enough, checkpoints, metrics, progress.
+
+Metrics go to `metrics.jsonl`, a line each, and to `tensorboard/`, both by samples.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from tensorboardX import SummaryWriter
 from torch import Tensor
 
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled, Progress, ProgressCallback
 
+from . import parallel
+
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 CHECKPOINT_SECONDS = 120
 
 
 class Trainer(Protocol):
     """What is trained; `step` counts `samples`, the run counts `seconds`."""
 
+    device: torch.device
     samples: int
     seconds: float
 
@@ -58,8 +68,11 @@ def run(
 ) -> None:
     """Train until `samples`, for `minutes` at most, or until `progress` cancels.
 
-    However it ends, a checkpoint is left in `out`. log_steps : between two lines of metrics.
+    However it ends, a checkpoint is left in `out`. log_steps : between two lines of metrics. Of
+    several processes (see `parallel`) the first writes and reports, and all end together.
     """
+    first_process = parallel.rank() == 0
+    writer = SummaryWriter(str(out / TENSORBOARD)) if first_process else None
     began = last_save = time.monotonic()
     before, first = trainer.seconds, trainer.samples
     recent: list[dict[str, float]] = []
@@ -70,20 +83,22 @@ def run(
             trainer.seconds = before + now - began
             if len(recent) == log_steps:
                 rate = (trainer.samples - first) / (now - began)
-                _report(trainer, recent, rate, samples, out, progress)
+                if writer is not None:
+                    _report(trainer, recent, rate, samples, out, writer, progress)
                 recent = []
-            if trainer.samples >= samples:
+            late = minutes is not None and now - began >= minutes * 60
+            if parallel.any_of(late or trainer.samples >= samples, trainer.device):
                 break
-            if minutes is not None and now - began >= minutes * 60:
-                break
-            if now - last_save >= CHECKPOINT_SECONDS:
+            if first_process and now - last_save >= CHECKPOINT_SECONDS:
                 trainer.save(out)
                 last_save = now
     except (Cancelled, KeyboardInterrupt):
         log.info("cancelled after %d samples", trainer.samples)
         raise
     finally:
-        trainer.save(out)
+        if writer is not None:
+            writer.close()
+            trainer.save(out)
 
 
 def _report(
@@ -92,9 +107,10 @@ def _report(
     rate: float,
     samples: int,
     out: Path,
+    writer: SummaryWriter,
     progress: ProgressCallback,
 ) -> None:
-    """Append the recent mean to metrics.jsonl and tell how it goes."""
+    """Write the recent mean and tell how it goes."""
     line: dict[str, Any] = {
         name: round(sum(terms[name] for terms in recent) / len(recent), 5) for name in recent[0]
     }
@@ -105,8 +121,10 @@ def _report(
         "rate": round(rate, 1),
         "learning_rate": trainer.learning_rate(),
     }
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+    with (out / METRICS).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
+    for name in line.keys() - {"samples", "seconds"}:
+        writer.add_scalar(name, line[name], trainer.samples)
     left = (samples - trainer.samples) / rate / 60
     text = f"{terms}, {rate:.1f} samples/s, {left:.0f} min left"
     progress(Progress("train", trainer.samples, samples, text))

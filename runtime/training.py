@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from xray_addon.errors import XRayError
-from xray_addon.progress import ProgressCallback
+from xray_addon.progress import ProgressCallback, ignore_progress
 
+from . import parallel
 from .devices import choose_device
 
-# The module of each generator that can be trained. It has a `TrainingConfig`, and `train`.
+# The module of each model that can be trained. It has a `TrainingConfig`, and `train`.
 TRAINERS = {
     "xray": ".xray.training",
     "triposr": ".triposr.training",
     "xray-paper": ".xray_paper.training",
+    "segmentation": ".segmentation.training",
 }
 
 
@@ -28,15 +30,24 @@ def main(
     """Train as `arguments` say; 0 when the run ended by itself. Raises XRayError, `Cancelled`."""
     config = Path(arguments.config)
     module = trainer_module(config)
-    trainer = module.train(
-        module.TrainingConfig.read(config),
-        Path(arguments.data),
-        Path(arguments.out),
-        minutes=arguments.minutes,
-        resume=arguments.resume,
-        device=choose_device(arguments.device),
-        progress=progress,
-    )
+    with parallel.joined(choose_device(arguments.device)) as device:
+        if parallel.processes() > 1 and module.__name__ != f"{__package__}{TRAINERS['xray']}":
+            raise XRayError(
+                "bad_settings",
+                f"What {config} describes trains in one process only.",
+                "Start it with python, not with torchrun.",
+            )
+        trainer = module.train(
+            module.TrainingConfig.read(config),
+            Path(arguments.data),
+            Path(arguments.out),
+            minutes=arguments.minutes,
+            resume=arguments.resume,
+            device=device,
+            progress=progress if parallel.rank() == 0 else ignore_progress,
+        )
+        if parallel.rank():
+            return 0
     tell(f"{trainer.samples} samples in {trainer.seconds / 60:.1f} min, weights in {arguments.out}")
     return 0
 

@@ -156,7 +156,7 @@ class CastDataset(IterableDataset):
     """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
 
     Samples come in mirrored pairs (2 i, 2 i + 1) of one cast under different lights. batch : the
-    loader's. first_batch : from which on.
+    loader's. first_batch, batch_step : from which on, and each how many-th.
     """
 
     def __init__(
@@ -169,6 +169,7 @@ class CastDataset(IterableDataset):
         image_resolution: int,
         batch: int,
         first_batch: int = 0,
+        batch_step: int = 1,
     ) -> None:
         self.meshes = MeshCache(files)
         self.seed = seed
@@ -177,12 +178,14 @@ class CastDataset(IterableDataset):
         self.image_resolution = image_resolution
         self.batch_pairs = batch // 2
         self.first_batch = first_batch
+        self.batch_step = batch_step
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
         # The loader takes a batch of each worker in turn.
-        for batch in itertools.count(self.first_batch + number, step):
+        first, step = self.first_batch + number * self.batch_step, step * self.batch_step
+        for batch in itertools.count(first, step):
             for pair in range(batch * self.batch_pairs, (batch + 1) * self.batch_pairs):
                 yield from self.pair(pair)
 

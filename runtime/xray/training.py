@@ -4,7 +4,7 @@ python -m runtime train --config FILE --data DIR --out DIR [--minutes N] [--resu
 
 DIR holds the meshes; --out gets `checkpoint.pt` (everything a resumed run needs),
 `model.safetensors` (the averaged weights in half precision, what the generator loads) and
-`metrics.jsonl`.
+the metrics (see `runs`). Several processes can train together, see `parallel`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from xray_addon.errors import XRayError
 from xray_addon.files import replacing
 from xray_addon.progress import ProgressCallback, ignore_progress
 
+from .. import parallel
 from ..configs import read_config
 from ..runs import CHECKPOINT, refuse_another, run
 from .data import CastDataset, list_meshes
@@ -220,6 +221,7 @@ class Trainer:
         for parameter, half in zip(self.model.parameters(), self.half.parameters(), strict=True):
             parameter.grad = None if half.grad is None else half.grad.float()
             half.grad = None
+        parallel.average([p.grad for p in self.model.parameters() if p.grad is not None])
         for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
             matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
         # Muon's steps have a size of their own, whatever the gradient's.
@@ -229,7 +231,7 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate()
                 optimizer.step()
-        self.samples += len(image)
+        self.samples += len(image) * parallel.processes()
         self.steps += 1
         if self.steps % AVERAGE_STEPS == 0:
             self._update_average()
@@ -246,7 +248,9 @@ class Trainer:
         config = self.config
         if not config.denoise_share:
             return None, None
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.samples)
+        generator = torch.Generator().manual_seed(
+            config.seed * 1_000_003 + self.samples + parallel.rank()
+        )
         denoised = torch.rand(len(frames), generator=generator) < config.denoise_share
         share = (torch.rand(len(frames), generator=generator) * denoised).to(self.device)
         noise = torch.randn(frames.shape, generator=generator).to(self.device)
@@ -306,7 +310,7 @@ def until_done(
 ) -> Iterator[dict[str, Tensor]]:
     """`batches` until the trainer has had what its configuration gives it."""
     for batch in batches:
-        if trainer.done() >= 1:
+        if parallel.any_of(trainer.done() >= 1, trainer.device):
             return
         yield batch
 
@@ -338,7 +342,8 @@ def train(
         resolution=config.resolution,
         image_resolution=config.image_resolution,
         batch=config.batch,
-        first_batch=trainer.steps,
+        first_batch=trainer.samples // config.batch + parallel.rank(),
+        batch_step=parallel.processes(),
     )
     loader = DataLoader(
         dataset,

@@ -221,10 +221,14 @@ def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_pa
         "checkpoint.pt",
         "metrics.jsonl",
         "model.safetensors",
+        "tensorboard",
     ]
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line["samples"] == 4
     assert {"loss", "depth", "hit", "rate"} <= line.keys()
+    [events] = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert all(name.encode() in content for name in line.keys() - {"samples", "seconds"})
 
 
 def test_a_run_can_start_from_weights(config, meshes, tmp_path):
