@@ -29,7 +29,15 @@ def unregister() -> None:
 
 
 def _classes() -> tuple[type[Any], ...]:
-    from . import ops_capture, ops_dataset, ops_generate, ops_import, ops_runtime, preview
+    from . import (
+        ops_capture,
+        ops_dataset,
+        ops_generate,
+        ops_import,
+        ops_layers,
+        ops_runtime,
+        preview,
+    )
 
-    modules = (ops_capture, ops_dataset, ops_generate, ops_import, ops_runtime, preview)
+    modules = (ops_capture, ops_dataset, ops_generate, ops_import, ops_layers, ops_runtime, preview)
     return tuple(cls for module in modules for cls in module.CLASSES)

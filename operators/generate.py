@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
-import numpy as np
 from mathutils import Matrix
 
 from ..xray_addon.errors import XRayError
@@ -84,10 +82,7 @@ def add_generated(
     if generated.xray is not None:
         obj["xray_hits"] = generated.xray.hits_per_layer.tolist()
         if keep_layers:
-            shift = generated.camera.camera_to_world.copy()
-            shift[:3, 3] += np.array(scene.cursor.location)
-            moved = replace(generated.camera, camera_to_world=shift)
-            add_layers(generated.xray, moved, obj.name, hidden=True)
+            add_layers(generated.xray, generated.camera, obj.name, parent=obj)
     make_active(obj)
     return obj
 

@@ -30,7 +30,7 @@ class XRAY_OT_import_xray(bpy.types.Operator):
         items=[
             ("mesh", "Mesh", "One reconstructed mesh"),
             ("points", "Points", "Every hit as a point"),
-            ("layers", "Layers", "One object of points for each layer"),
+            ("layers", "Layers", "One mesh for each layer, to peel and to edit"),
         ],
     )
     filter_glob: bpy.props.StringProperty(default="*.npz", options={"HIDDEN"})

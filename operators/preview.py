@@ -148,13 +148,13 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 # In Blender
 
 
-def show(picture: NDArray[np.uint8]) -> bpy.types.Image:
-    """`picture` (H, W, 3) as Blender's image "X-Ray Preview", in every open Image Editor."""
+def show(picture: NDArray[np.uint8], name: str = IMAGE_NAME) -> bpy.types.Image:
+    """`picture` (H, W, 3) as Blender's image `name`, in every open Image Editor."""
     height, width = picture.shape[:2]
     images: Any = bpy.data.images
-    image: Any = images.get(IMAGE_NAME)
+    image: Any = images.get(name)
     if image is None or not image.has_data or image.is_float:
-        image = images.new(IMAGE_NAME, width, height)
+        image = images.new(name, width, height)
     if tuple(image.size) != (width, height):
         image.scale(width, height)
     rgba = np.ones((height, width, 4), dtype=np.float32)

@@ -17,6 +17,7 @@ from ..xray_addon.settings import (
     GenerateSettings,
     Settings,
 )
+from .layers import show_layers
 from .registration import extension_package, register_classes, unregister_classes
 
 if TYPE_CHECKING:
@@ -149,11 +150,40 @@ class XRAY_PG_generate(bpy.types.PropertyGroup):
     image: bpy.props.PointerProperty(
         name="Image", description="The picture to make a mesh from", type=bpy.types.Image
     )
+    variations: bpy.props.IntProperty(
+        name="Variations",
+        description="Meshes of each image, with seeds from the seed on",
+        default=1,
+        min=1,
+        max=64,
+    )
     keep_camera: bpy.props.BoolProperty(
         name="Keep View", description="Add a camera that sees the mesh as the image shows it"
     )
     keep_layers: bpy.props.BoolProperty(
-        name="Keep Layers", description="Add the predicted layers as hidden point objects"
+        name="Keep Layers", description="Add the predicted layers as hidden objects"
+    )
+
+
+class XRAY_PG_layers(bpy.types.PropertyGroup):
+    """How a collection of layers is shown."""
+
+    def _show(self, _context: bpy.types.Context) -> None:
+        show_layers(self.id_data, self.peel, self.explode)
+
+    peel: bpy.props.IntProperty(
+        name="Peel",
+        description="Layers that are hidden, nearest first",
+        min=0,
+        soft_max=16,
+        update=_show,
+    )
+    explode: bpy.props.FloatProperty(
+        name="Explode",
+        description="Distance between two layers, in sizes of the object",
+        soft_min=0.0,
+        soft_max=2.0,
+        update=_show,
     )
 
 
@@ -169,22 +199,26 @@ CLASSES: tuple[type[Any], ...] = (
     XRAY_PG_capture,
     XRAY_PG_dataset,
     XRAY_PG_generate,
+    XRAY_PG_layers,
     XRAY_PG_scene,
 )
 
 
 def register() -> None:
-    """Register the groups and `Scene.xray`."""
+    """Register the groups, `Scene.xray` and `Collection.xray`."""
     register_classes(CLASSES)
     scene: Any = bpy.types.Scene
+    collection: Any = bpy.types.Collection
     pointer: Any = bpy.props.PointerProperty
     scene.xray = pointer(type=XRAY_PG_scene)
+    collection.xray = pointer(type=XRAY_PG_layers)
 
 
 def unregister() -> None:
     """The inverse of `register`."""
     scene: Any = bpy.types.Scene
-    del scene.xray
+    collection: Any = bpy.types.Collection
+    del scene.xray, collection.xray
     unregister_classes(CLASSES)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import bpy
 
-from ..operators.layers import layer_objects
-from .widgets import SidebarPanel, draw_text
+from ..operators.layers import layer_objects, layers_of
+from ..operators.ops_layers import XRAY_OT_rebuild, XRAY_OT_show_picture
+from .widgets import SidebarPanel, draw_properties, draw_text
 
 
 class XRAY_PT_layers(SidebarPanel):
@@ -19,25 +20,41 @@ class XRAY_PT_layers(SidebarPanel):
     def poll(cls, context: bpy.types.Context) -> bool:
         """Only objects that came from an X-Ray have layers."""
         obj: Any = context.object
-        return obj is not None and ("xray_hits" in obj or "xray_layer" in obj)
+        return obj is not None and ("xray_hits" in obj or layers_of(obj) is not None)
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Hits of each layer, with an eye where there is an object for it."""
-        layers = layer_objects(context.object)
+        """Sliders and an eye for each layer where there are objects, else how many hits."""
+        obj: Any = context.object
+        collection = layers_of(obj)
         column = self.layout.column(align=True)
-        if layers:
-            for obj in layers:
-                row = column.row()
-                row.prop(obj, "hide_viewport", text="", emboss=False)
-                row.label(text=f"Layer {obj['xray_layer'] + 1}")
-                row.label(text=f"{obj['xray_count']:,} hits")
+        if collection is None:
+            for layer, hits in enumerate(obj["xray_hits"]):
+                if hits:
+                    _draw_layer(column.row(), layer, hits)
+            if "xray_file" in obj:
+                self.layout.operator_menu_enum(
+                    XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
+                )
+            draw_text(self.layout, context, "Import as layers to peel and edit them.")
             return
-        for layer, hits in enumerate(context.object.get("xray_hits", ())):
-            if hits:
+        column.prop(collection, "hide_viewport", text="Hide Layers", toggle=True)
+        if not collection.hide_viewport:
+            draw_properties(self.layout, collection.xray, ("peel", "explode"))
+            column = self.layout.column(align=True)
+            for layer in layer_objects(collection):
                 row = column.row()
-                row.label(text=f"Layer {layer + 1}")
-                row.label(text=f"{hits:,} hits")
-        draw_text(self.layout, context, "Import as layers to show and hide them.")
+                row.prop(layer, "hide_viewport", text="", emboss=False)
+                _draw_layer(row, layer["xray_layer"], len(layer.data.vertices))
+        column = self.layout.column()
+        column.operator(XRAY_OT_rebuild.bl_idname, text="Rebuild Mesh", icon="FILE_REFRESH")
+        column.operator_menu_enum(
+            XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
+        )
+
+
+def _draw_layer(row: Any, layer: int, hits: int) -> None:
+    row.label(text=f"Layer {layer + 1}")
+    row.label(text=f"{hits:,} hits")
 
 
 CLASSES: tuple[type[Any], ...] = (XRAY_PT_layers,)

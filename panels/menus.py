@@ -10,6 +10,7 @@ from ..operators.ops_capture import XRAY_OT_capture
 from ..operators.ops_dataset import XRAY_OT_dataset, set_from_panel
 from ..operators.ops_generate import XRAY_OT_generate
 from ..operators.ops_import import XRAY_OT_import_xray
+from ..operators.ops_layers import CLASSES as LAYER_OPERATORS
 from ..operators.ops_runtime import CLASSES as RUNTIME_OPERATORS
 from ..operators.preview import XRAY_OT_preview
 
@@ -28,9 +29,10 @@ class XRAY_MT_object(bpy.types.Menu):
         layout.operator(XRAY_OT_preview.bl_idname, text="Preview Dataset...", icon="IMAGE")
         layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
-        layout.separator()
-        for operator in RUNTIME_OPERATORS:
-            layout.operator(operator.bl_idname)
+        for operators in (LAYER_OPERATORS, RUNTIME_OPERATORS):
+            layout.separator()
+            for operator in operators:
+                layout.operator(operator.bl_idname)
 
 
 def _object_menu(self: Any, _context: bpy.types.Context) -> None:

@@ -207,7 +207,7 @@ def test_import(answer, meshes, main, tmp_path, form, suffix):
     found = [obj for obj in bpy.data.objects if obj.type == "MESH"]
     assert len(found) == result["objects"]
     assert all(len(obj.data.vertices) > 100 for obj in found)
-    assert bool(found[0].data.polygons) == (form == "mesh")
+    assert bool(found[0].data.polygons) == (form != "points")
 
 
 def test_importing_a_file_that_is_none(answer, xray, tmp_path):

@@ -22,10 +22,10 @@ def settings(part):
 
 
 def geometry(obj) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N, 3) and corner colours (K, 4)."""
+    """Vertices (N, 3) and their colours (N, 4)."""
     vertices = np.empty(len(obj.data.vertices) * 3, np.float32)
     obj.data.vertices.foreach_get("co", vertices)
-    colors = np.empty(len(obj.data.loops) * 4, np.float32)
+    colors = np.empty(len(obj.data.vertices) * 4, np.float32)
     obj.data.color_attributes["Color"].data.foreach_get("color_srgb", colors)
     return vertices.reshape(-1, 3), colors.reshape(-1, 4)
 
@@ -75,12 +75,35 @@ def test_the_view_can_be_kept(fake_runtime, part, image, settings):
 def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
     bpy.context.scene.cursor.location = (5, 0, 0)
     obj = part("operators.generate").generate_mesh(image, settings(), keep_layers=True)
-    layers = part("operators.layers").layer_objects(obj)
+    module = part("operators.layers")
+    collection = module.layers_of(obj)
+    layers = module.layer_objects(collection)
     assert [layer["xray_layer"] for layer in layers] == [0, 1]
-    assert all(layer.hide_viewport for layer in layers)
-    points = np.array([v.co for v in layers[0].data.vertices])
+    assert collection.hide_viewport
+    assert module.layers_of(layers[1]) == collection
+    collection.hide_viewport = False
+    bpy.context.view_layer.update()
+    points = np.array([layers[0].matrix_world @ v.co for v in layers[0].data.vertices])
     assert np.allclose(np.linalg.norm(points - (5, 0, 0), axis=1), 0.3, atol=0.01)
     assert points[:, 1].max() < 0.1  # the side that the viewer sees
+
+
+def test_a_mesh_with_its_layers_is_rebuilt_in_place(fake_runtime, part, image, settings):
+    bpy.context.scene.cursor.location = (5, 0, 0)
+    obj = part("operators.generate").generate_mesh(image, settings(), keep_layers=True)
+    material = obj.data.materials[0]
+    count = len(bpy.data.meshes)
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert bpy.context.object == obj
+    assert tuple(obj.location) == (5, 0, 0)
+    # The new mesh is made of the hits: so many vertices, and the old mesh is gone.
+    hits = sum(obj["xray_hits"])
+    assert 0.9 * hits < len(obj.data.vertices) < 1.5 * hits
+    radius = np.linalg.norm([v.co for v in obj.data.vertices], axis=1)
+    assert np.median(radius) == pytest.approx(0.3, abs=0.01)
+    assert len(bpy.data.meshes) == count
+    assert list(obj.data.materials) == [material]
+    assert len(bpy.data.materials) == 3  # of the mesh and of two layers
 
 
 def test_the_material_shows_the_colours(fake_runtime, part, image, settings):

@@ -51,14 +51,220 @@ def test_points_are_drawn(captured):
     assert 0.001 < geometry.pointcloud.points[0].radius < 0.05
 
 
-def test_layers_are_one_object_each(captured, part):
+@pytest.fixture
+def layers(captured, part):
+    """The collection of the captured layers."""
     assert bpy.ops.xray.import_xray(filepath=str(captured), form="layers") == {"FINISHED"}
-    layers = part("operators.layers").layer_objects(bpy.context.object)
-    assert [obj["xray_layer"] for obj in layers] == [0, 1, 2, 3]
+    return part("operators.layers").layers_of(bpy.context.object)
+
+
+def test_layers_are_one_mesh_each(layers, captured, part):
+    objects = part("operators.layers").layer_objects(layers)
+    assert layers.name == "Icosphere 000 Layers"
+    assert [obj["xray_layer"] for obj in objects] == [0, 1, 2, 3]
     counts = part("xray_addon.xray").XRay.load(captured).hits_per_layer
-    assert [obj["xray_count"] for obj in layers] == list(counts[:4])
-    assert [len(obj.data.vertices) for obj in layers] == list(counts[:4])
-    assert bpy.data.collections["Icosphere 000 Layers"].objects[0] == layers[0]
+    assert [len(obj.data.vertices) for obj in objects] == list(counts[:4])
+    for obj in objects:
+        mesh = obj.data
+        assert len(mesh.polygons) > 0.8 * len(mesh.vertices)
+        assert mesh.validate() is False  # nothing to mend
+        faces = np.array([tuple(f.normal) for f in mesh.polygons])
+        seen = np.array([tuple(v.co) for v in mesh.vertices])
+        middles = np.array([seen[list(f.vertices)].mean(axis=0) for f in mesh.polygons])
+        # Both balls' faces look away from their common middle.
+        assert (np.einsum("ij,ij->i", faces, middles) > 0).mean() > 0.97
+
+
+def test_peeling_hides_the_nearest(layers, part):
+    objects = part("operators.layers").layer_objects(layers)
+    for peel in (0, 1, 3, 0):
+        layers.xray.peel = peel
+        assert [obj.hide_viewport for obj in objects] == [i < peel for i in range(4)]
+        assert [obj.hide_render for obj in objects] == [i < peel for i in range(4)]
+
+
+def test_exploding_moves_layers_along_the_view_and_back(layers, captured, part, surface_of):
+    module = part("operators.layers")
+    camera = module.load_placed(captured).camera
+    objects = module.layer_objects(layers)
+    before = [surface_of(obj).vertices for obj in objects]
+    layers.xray.explode = 0.5
+    bpy.context.view_layer.update()
+    forward = -camera.camera_to_world[:3, 2]
+    size = layers["xray_size"]
+    assert size == pytest.approx(1.0, abs=0.05)
+    shifts = [np.array(obj.matrix_world.translation) for obj in objects]
+    for i, shift in enumerate(shifts):
+        assert np.allclose(shift, (i - 1.5) * 0.5 * size * forward, atol=1e-5)
+    layers.xray.explode = 0.0
+    for obj, vertices in zip(objects, before, strict=True):
+        assert np.array_equal(surface_of(obj).vertices, vertices)
+
+
+def test_the_operator_does_what_the_sliders_do_and_can_be_undone(layers, part):
+    bpy.ops.ed.undo_push(message="Before")
+    bpy.ops.xray.show_layers("EXEC_DEFAULT", True, peel=2, explode=0.25)
+    collection = bpy.data.collections["Icosphere 000 Layers"]
+    objects = part("operators.layers").layer_objects(collection)
+    assert (collection.xray.peel, collection.xray.explode) == (2, 0.25)
+    assert [obj.hide_viewport for obj in objects] == [True, True, False, False]
+    bpy.ops.ed.undo()
+    collection = bpy.data.collections["Icosphere 000 Layers"]
+    objects = part("operators.layers").layer_objects(collection)
+    assert (collection.xray.peel, collection.xray.explode) == (0, 0.0)
+    assert not any(obj.hide_viewport for obj in objects)
+    assert all(tuple(obj.delta_location) == (0, 0, 0) for obj in objects)
+
+
+def test_what_the_layers_hold_is_the_xray(layers, captured, part):
+    layers.xray.explode = 1.0  # how they are shown does not count
+    xray = part("xray_addon.xray").XRay.load(captured)
+    placed = part("operators.layers").read_layers(layers)
+    assert placed.xray.shape == xray.shape
+    assert np.array_equal(placed.xray.index, xray.index)
+    assert np.allclose(placed.xray.hit_depth, xray.hit_depth, atol=1e-6)
+    assert np.allclose(placed.xray.hit_normal, xray.hit_normal, atol=1e-6)
+    assert np.allclose(placed.xray.hit_color, xray.hit_color, atol=0.003)
+
+
+def test_rebuilding_untouched_layers_gives_the_mesh(layers, captured, part, surface_of):
+    part("operators.layers").import_xray(captured)
+    whole = surface_of(bpy.data.objects["Icosphere 000"])
+    bpy.context.view_layer.objects.active = layers.objects[0]
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    obj = bpy.context.object
+    assert part("operators.layers").layers_of(obj) == layers
+    again = surface_of(obj)
+    assert np.allclose(again.vertices, whole.vertices, atol=1e-5)
+    # Where a quad's two diagonals are as good, the last bits decide which one splits it.
+    assert (again.faces == whole.faces).all(axis=1).mean() > 0.99
+    # A second time the same object gets the mesh.
+    count = len(bpy.data.objects)
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert (bpy.context.object, len(bpy.data.objects)) == (obj, count)
+
+
+def test_deleting_the_inner_ball_leaves_the_outer_one(layers, captured, part, surface_of):
+    placed = part("operators.layers").load_placed(captured)
+    whole = placed.xray.points(placed.camera)
+    objects = part("operators.layers").layer_objects(layers)
+    for obj in objects:
+        bpy.context.view_layer.objects.active = obj
+        bpy.ops.object.mode_set(mode="EDIT")
+        bpy.ops.mesh.select_all(action="DESELECT")
+        bpy.ops.object.mode_set(mode="OBJECT")
+        for vertex in obj.data.vertices:
+            vertex.select = vertex.co.length < 0.4
+        bpy.ops.object.mode_set(mode="EDIT")
+        bpy.ops.mesh.delete(type="VERT")
+        # Left in Edit Mode, as a person leaves it.
+        if obj != objects[-1]:
+            bpy.ops.object.mode_set(mode="OBJECT")
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    surface = surface_of(bpy.context.object)
+    xray = placed.xray.without(np.linalg.norm(whole.positions, axis=1) < 0.4)
+    expected = part("xray_addon.reconstruction").reconstruct(xray, placed.camera)
+    assert surface.faces.shape == expected.faces.shape
+    assert np.linalg.norm(surface.vertices, axis=1).min() > 0.4
+
+
+def test_marked_hits_are_left_out_and_stay_in_the_layers(layers, captured, part):
+    module = part("operators.layers")
+    whole = part("xray_addon.xray").XRay.load(captured)
+    obj = module.layer_objects(layers)[1]
+    chosen = [v.index for v in obj.data.vertices if v.co.length < 0.4]
+    others = [v.index for v in obj.data.vertices if v.co.length >= 0.4]
+    obj.vertex_groups[module.DELETE].add(chosen, 1.0, "REPLACE")
+    obj.vertex_groups[module.DELETE].add(others, 0.2, "REPLACE")
+    vertices = len(obj.data.vertices)
+    left = module.read_layers(layers).xray
+    hits = list(whole.hits_per_layer)
+    hits[1] -= len(chosen)
+    assert 0 < len(chosen) < vertices
+    assert list(left.hits_per_layer) == hits
+    assert len(obj.data.vertices) == vertices
+
+
+def test_moved_vertices_and_new_ones(layers, part):
+    module = part("operators.layers")
+    before = module.read_layers(layers)
+    obj = module.layer_objects(layers)[0]
+    camera = before.camera.position
+    vertex = obj.data.vertices[5]
+    vertex.co = camera + 1.1 * (np.array(vertex.co) - camera)
+    obj.data.vertices.add(1)  # a new one claims a pixel that has a hit
+    obj.data.vertices[-1].co = camera
+    obj.data.attributes["pixel"].data[len(obj.data.vertices) - 1].value = int(before.xray.index[0])
+    after = module.read_layers(layers).xray
+    assert np.array_equal(after.index, before.xray.index)
+    change = after.hit_depth / before.xray.hit_depth
+    assert change[5] == pytest.approx(1.1, abs=1e-5)
+    assert np.allclose(np.delete(change, 5), 1.0, atol=1e-5)
+
+
+def test_a_missing_attribute_says_so(layers):
+    mesh = layers.objects[0].data
+    mesh.attributes.remove(mesh.attributes["pixel"])
+    with pytest.raises(RuntimeError, match="no attribute pixel"):
+        bpy.ops.xray.rebuild()
+
+
+def test_everything_marked_says_so(layers, part):
+    module = part("operators.layers")
+    for obj in layers.objects:
+        obj.vertex_groups[module.DELETE].add(range(len(obj.data.vertices)), 1.0, "REPLACE")
+    with pytest.raises(RuntimeError, match="no hits left"):
+        bpy.ops.xray.rebuild()
+
+
+def test_a_rebuild_can_be_undone(layers):
+    bpy.ops.ed.undo_push(message="Before")
+    count = len(bpy.data.objects)
+    bpy.ops.xray.rebuild("EXEC_DEFAULT", True)
+    assert len(bpy.data.objects) == count + 1
+    bpy.ops.ed.undo()
+    assert len(bpy.data.objects) == count
+
+
+@pytest.mark.parametrize("channel", ["depth", "normal", "colour", "hit"])
+def test_a_picture_of_the_layers(layers, captured, part, channel):
+    xray = part("xray_addon.xray").XRay.load(captured)
+    expected = part("xray_addon.preview").layer_grid(xray, channel)
+
+    def shown():
+        image = bpy.data.images["X-Ray Layers"]
+        pixels = np.empty(len(image.pixels), np.float32)
+        image.pixels.foreach_get(pixels)
+        return np.rint(pixels.reshape(image.size[1], image.size[0], 4)[::-1, :, :3] * 255).astype(
+            np.uint8
+        )
+
+    assert bpy.ops.xray.show_picture(filepath=str(captured), channel=channel) == {"FINISHED"}
+    assert np.array_equal(shown(), expected)
+    bpy.data.images.remove(bpy.data.images["X-Ray Layers"])
+    assert bpy.ops.xray.show_picture(channel=channel) == {"FINISHED"}
+    # Depths and colours went through the mesh and came back rounded.
+    assert np.abs(shown().astype(int) - expected).max() <= 2
+
+
+def test_without_layers_the_operators_say_what_to_do(cube):
+    assert not bpy.ops.xray.rebuild.poll()
+    assert not bpy.ops.xray.show_layers.poll()
+    with pytest.raises(RuntimeError, match="Import an X-Ray as layers"):
+        bpy.ops.xray.show_picture()
+
+
+def test_layers_survive_a_save(layers, part, tmp_path):
+    module = part("operators.layers")
+    before = module.read_layers(layers)
+    layers.xray.peel = 2
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
+    collection = bpy.data.collections["Icosphere 000 Layers"]
+    assert collection.xray.peel == 2
+    after = module.read_layers(collection)
+    assert np.array_equal(after.xray.hit_depth, before.xray.hit_depth)
+    assert np.array_equal(after.camera.camera_to_world, before.camera.camera_to_world)
 
 
 def test_without_transforms_the_viewer_is_in_front(captured, part):
