@@ -152,12 +152,34 @@ def to_frames(xray: XRay) -> NDArray[np.float32]:
     return np.moveaxis(frames.reshape(layers, height, width, 8), -1, 1)
 
 
-class CastDataset(IterableDataset):
+class Pairs(IterableDataset):
     """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
 
-    Samples come in mirrored pairs (2 i, 2 i + 1) of one cast under different lights. batch : the
-    loader's. first_batch, batch_step : from which on, and each how many-th.
+    Samples come in mirrored pairs (2 i, 2 i + 1). batch : the loader's. first_batch, batch_step :
+    from which on, and each how many-th.
     """
+
+    def __init__(self, batch: int, first_batch: int = 0, batch_step: int = 1) -> None:
+        self.batch_pairs = batch // 2
+        self.first_batch = first_batch
+        self.batch_step = batch_step
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        # The loader takes a batch of each worker in turn.
+        first, step = self.first_batch + number * self.batch_step, step * self.batch_step
+        for batch in itertools.count(first, step):
+            for pair in range(batch * self.batch_pairs, (batch + 1) * self.batch_pairs):
+                yield from self.pair(pair)
+
+    def pair(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The two samples of pair `number`."""
+        raise NotImplementedError
+
+
+class CastDataset(Pairs):
+    """Samples cast on the fly; those of a pair are of one cast, each with lights of its own."""
 
     def __init__(
         self,
@@ -171,23 +193,12 @@ class CastDataset(IterableDataset):
         first_batch: int = 0,
         batch_step: int = 1,
     ) -> None:
+        super().__init__(batch, first_batch, batch_step)
         self.meshes = MeshCache(files)
         self.seed = seed
         self.layers = layers
         self.resolution = resolution
         self.image_resolution = image_resolution
-        self.batch_pairs = batch // 2
-        self.first_batch = first_batch
-        self.batch_step = batch_step
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        # The loader takes a batch of each worker in turn.
-        first, step = self.first_batch + number * self.batch_step, step * self.batch_step
-        for batch in itertools.count(first, step):
-            for pair in range(batch * self.batch_pairs, (batch + 1) * self.batch_pairs):
-                yield from self.pair(pair)
 
     def pair(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
         """The two samples of pair `number`."""
@@ -206,16 +217,23 @@ class CastDataset(IterableDataset):
         frames = to_frames(view.xray)
         for mirrored in (False, True):
             image = shade(view.fine, camera, Lights.random(camera, random))
-            image = np.moveaxis(_photograph(image, random), -1, 0)
-            target = frames
-            if mirrored:
-                image, target = image[..., ::-1], frames[..., ::-1].copy()
-                target[:, 1] *= -1
-            yield {
-                "image": torch.from_numpy(image.copy()),
-                "frames": torch.from_numpy(target.copy()),
-                "elevation": torch.tensor(view.elevation, dtype=torch.float32),
-            }
+            yield training_sample(
+                photograph(image, random), frames, view.elevation, mirrored=mirrored
+            )
+
+
+def training_sample(
+    image: NDArray[np.float32], frames: NDArray[np.float32], elevation: float, *, mirrored: bool
+) -> dict[str, torch.Tensor]:
+    """An image (I, I, 4) and frames (L, 8, S, S), or both as a mirror shows them, as tensors."""
+    if mirrored:
+        image, frames = image[:, ::-1], frames[..., ::-1].copy()
+        frames[:, 1] *= -1
+    return {
+        "image": torch.from_numpy(np.moveaxis(image, -1, 0).copy()),
+        "frames": torch.from_numpy(frames.copy()),
+        "elevation": torch.tensor(elevation, dtype=torch.float32),
+    }
 
 
 def _recolor(view: View, random: np.random.Generator) -> None:
@@ -227,7 +245,7 @@ def _recolor(view: View, random: np.random.Generator) -> None:
         xray.hit_color = (xray.hit_color[:, order] ** gamma).astype(np.float32)
 
 
-def _photograph(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+def photograph(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
     """What a camera and a matting do to a clean picture: softness, exposure, noise."""
     if random.random() < 0.7:
         # A 3x3 binomial blur of the premultiplied picture, as antialiasing would do.

@@ -1,8 +1,9 @@
-"""Training of `XRayPredictor` on meshes that are cast on the fly.
+"""Training of a `Network` on meshes that are cast on the fly, or on a dataset on disk.
 
 python -m runtime train --config FILE --data DIR --out DIR [--minutes N] [--resume]
 
-DIR holds the meshes; --out gets `checkpoint.pt` (everything a resumed run needs),
+DIR holds the meshes, or is a dataset in the published layout, a folder of tars, a tar or a
+metadata.jsonl; --out gets `checkpoint.pt` (everything a resumed run needs),
 `model.safetensors` (the averaged weights in half precision, what the generator loads) and
 the metrics (see `runs`). Several processes can train together, see `parallel`.
 """
@@ -28,9 +29,11 @@ from xray_addon.progress import ProgressCallback, ignore_progress
 
 from .. import parallel
 from ..configs import read_config
+from ..datasets import XRayDataset
 from ..runs import CHECKPOINT, refuse_another, run
-from .data import CastDataset, list_meshes
+from .data import CastDataset, Pairs, list_meshes
 from .model import Network, NetworkConfig, Prediction, image_to_input, make_network, noised
+from .stored import StoredDataset, stored_places
 from .weights import load_weights, save_weights
 
 LOG_STEPS = 50
@@ -335,18 +338,8 @@ def train(
     trainer = Trainer(config, device)
     if resume:
         trainer.resume(out)
-    dataset = CastDataset(
-        list_meshes(data, split=config.split, exclude=config.exclude),
-        seed=config.seed,
-        layers=config.layers,
-        resolution=config.resolution,
-        image_resolution=config.image_resolution,
-        batch=config.batch,
-        first_batch=trainer.samples // config.batch + parallel.rank(),
-        batch_step=parallel.processes(),
-    )
     loader = DataLoader(
-        dataset,
+        _dataset(config, data, trainer.samples),
         batch_size=config.batch,
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
@@ -361,3 +354,19 @@ def train(
         progress=progress,
     )
     return trainer
+
+
+def _dataset(config: TrainingConfig, data: Path, samples: int) -> Pairs:
+    """What this process learns from in `data` once all have had so many `samples`."""
+    shape: dict[str, int] = {
+        "seed": config.seed,
+        "layers": config.layers,
+        "resolution": config.resolution,
+        "image_resolution": config.image_resolution,
+        "batch": config.batch,
+        "first_batch": samples // config.batch + parallel.rank(),
+        "batch_step": parallel.processes(),
+    }
+    if places := stored_places(data):
+        return StoredDataset(XRayDataset(places), **shape)
+    return CastDataset(list_meshes(data, split=config.split, exclude=config.exclude), **shape)
