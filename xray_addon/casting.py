@@ -70,7 +70,7 @@ def cast(
             f"got {camera.width}x{camera.height}"
         )
     kernel = _kernel(backend)
-    scene = Scene.of(surface, camera)
+    scene = Scene.of(surface, camera, kernel.moved)
     index, face, distance, dropped = _nearest(surface, scene, layers, kernel)
     pixel = index % (camera.width * camera.height)
     weights = None
@@ -206,13 +206,18 @@ def _colors(
     for number, material in enumerate(materials):
         chosen = slice(None) if slot is None else np.flatnonzero(slot == number)
         there = face[chosen]
+        share = None if weights is None else weights[chosen]
+        colors, uvs = surface.corner_colors, surface.corner_uvs
+        tinted = tuple(material.base_color) != (1.0, 1.0, 1.0)
         factors: list[Floats] = []
-        if surface.corner_colors is not None and weights is not None:
-            factors.append(kernel.interpolate(surface.corner_colors, there, weights[chosen]))
-        if material.texture is not None and surface.corner_uvs is not None and weights is not None:
-            uv = kernel.interpolate(surface.corner_uvs, there, weights[chosen])
-            factors.append(_sampled(material, uv, kernel)[:, :3])
-        if not factors or tuple(material.base_color) != (1.0, 1.0, 1.0):
+        if colors is not None and share is not None:
+            factors.append(kernel.interpolate(colors, there, share))
+        if material.texture is not None and uvs is not None and share is not None:
+            if not factors and not tinted:
+                color[chosen] = kernel.textured(material, uvs, there, share)
+                continue
+            factors.append(_sampled(material, kernel.interpolate(uvs, there, share), kernel)[:, :3])
+        if tinted or not factors:
             factors.append(np.array([material.base_color], dtype=np.float64))
         product = factors[0]
         if len(factors) > 1:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .casting_scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
-from .surface import WRAPS
+from .surface import WRAPS, Material
 
 HITS_AT_ONCE = 1 << 20
 FACES_AT_ONCE = 1 << 12
@@ -61,6 +61,19 @@ class _Compiled:
             # The functions themselves raise nothing.
             self._call = numba.njit(**_OPTIONS)(self._function)
             return self._call(*arguments)
+
+
+def moved(
+    vertices: NDArray[np.floating[Any]], position: Floats, rotation: Floats
+) -> tuple[Floats, float]:
+    """See `casting_scene.Moved`."""
+    if vertices.dtype not in (np.float32, np.float64):
+        vertices = vertices.astype(np.float64)
+    return _moved(
+        np.ascontiguousarray(vertices),
+        np.ascontiguousarray(position),
+        np.ascontiguousarray(rotation),
+    )
 
 
 def hits(scene: Scene) -> Iterator[Hits]:
@@ -129,14 +142,49 @@ def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) 
     )
 
 
+def textured(
+    material: Material, uvs: NDArray[np.floating[Any]], face: Ints, weights: Floats
+) -> NDArray[np.float32]:
+    """See `casting_numpy.textured`."""
+    assert material.texture is not None
+    # In two passes: one is waiting for the memory most of the time.
+    uv = interpolate(uvs, face, weights)
+    colors = np.empty((len(face), 3), np.float32)
+    return _sampled(material.texture, uv, material.wrap, material.interpolation, colors)
+
+
 def sample(texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str) -> Floats:
     """See `casting.sample_texture`."""
-    return _sample(
+    return _sampled(texture, uv, wrap, interpolation, np.empty((len(uv), 4)))
+
+
+def _sampled(
+    texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str, samples: NDArray[Any]
+) -> NDArray[Any]:
+    _sample(
         np.ascontiguousarray(texture),
         np.ascontiguousarray(uv),
         WRAPS.index(wrap),
         interpolation == "linear",
+        samples,
     )
+    return samples
+
+
+@_Compiled
+def _moved(vertices, position, rotation):
+    seen = np.empty((len(vertices), 3), np.float64)
+    farthest = 0.0
+    for i in range(len(vertices)):
+        x = vertices[i, 0] - position[0]
+        y = vertices[i, 1] - position[1]
+        z = vertices[i, 2] - position[2]
+        for axis in range(3):
+            value = x * rotation[0, axis] + y * rotation[1, axis] + z * rotation[2, axis]
+            seen[i, axis] = value
+            if abs(value) > farthest or value != value:  # NaN stays
+                farthest = abs(value)
+    return seen, farthest
 
 
 @_Compiled
@@ -465,29 +513,49 @@ def _value(texture, row, column, channel):
     return np.float64(texture[row, column, channel])
 
 
+@_inline
+def _four(texture, top, bottom, left, right, channel):
+    return (
+        _value(texture, top, left, channel),
+        _value(texture, top, right, channel),
+        _value(texture, bottom, left, channel),
+        _value(texture, bottom, right, channel),
+    )
+
+
+@_inline
+def _mixed(a, b, c, d, x, y):
+    upper = a + (b - a) * x
+    lower = c + (d - c) * x
+    return (upper + (lower - upper) * y) / 255.0
+
+
 @_Compiled
-def _sample(texture, uv, wrap, linear):
+def _sample(texture, uv, wrap, linear, samples):
+    """Fills samples (K, 3 or 4) with the texture's channels at uv (K, 2)."""
     height, width = texture.shape[0], texture.shape[1]
-    samples = np.empty((len(uv), 4))
     for i in range(len(uv)):
         x = _texel(uv[i, 0], width, wrap, False)
         y = _texel(uv[i, 1], height, wrap, True)
         if not linear:
             x, y = np.floor(x + 0.5), np.floor(y + 0.5)
-        column, row = np.int64(np.floor(x)), np.int64(np.floor(y))
-        left, top = _place(column, width, wrap), _place(row, height, wrap)
-        if not linear:
-            for channel in range(4):
-                samples[i, channel] = _value(texture, top, left, channel) / 255.0
-            continue
-        right, bottom = _place(column + 1, width, wrap), _place(row + 1, height, wrap)
-        right_share, lower_share = x - np.floor(x), y - np.floor(y)
-        for channel in range(4):
-            a = _value(texture, top, left, channel)
-            b = _value(texture, top, right, channel)
-            upper = a + (b - a) * right_share
-            a = _value(texture, bottom, left, channel)
-            b = _value(texture, bottom, right, channel)
-            lower = a + (b - a) * right_share
-            samples[i, channel] = (upper + (lower - upper) * lower_share) / 255.0
-    return samples
+        column, row = np.floor(x), np.floor(y)
+        x -= column
+        y -= row
+        left, top = _place(np.int64(column), width, wrap), _place(np.int64(row), height, wrap)
+        right = _place(np.int64(column) + 1, width, wrap)
+        bottom = _place(np.int64(row) + 1, height, wrap)
+        inside = left >= 0 and right >= 0 and top >= 0 and bottom >= 0
+        for channel in range(3):
+            if inside:
+                a = np.float64(texture[top, left, channel])
+                b = np.float64(texture[top, right, channel])
+                c = np.float64(texture[bottom, left, channel])
+                d = np.float64(texture[bottom, right, channel])
+                samples[i, channel] = _mixed(a, b, c, d, x, y)
+            else:
+                samples[i, channel] = _mixed(
+                    *_four(texture, top, bottom, left, right, channel), x, y
+                )
+        if samples.shape[1] > 3:
+            samples[i, 3] = _mixed(*_four(texture, top, bottom, left, right, 3), x, y)

@@ -14,10 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .casting_scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
+from .surface import Material
 
+# Vertices that are worked on at once: what stays in the cache.
+VERTICES_AT_ONCE = 1 << 13
 # Faces, rows of faces and hits that are worked on at once: what bounds the memory.
 FACES_AT_ONCE = 1 << 16
 CELLS_AT_ONCE = 1 << 20
+
+
+def moved(
+    vertices: NDArray[np.floating[Any]], position: Floats, rotation: Floats
+) -> tuple[Floats, float]:
+    """See `casting_scene.Moved`."""
+    seen = np.empty((len(vertices), 3))
+    extremes = [0.0]
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, len(vertices), VERTICES_AT_ONCE):
+            here = slice(start, start + VERTICES_AT_ONCE)
+            x, y, z = np.ascontiguousarray((vertices[here] - position).T)
+            for axis, (right, up, back) in enumerate(rotation.T):
+                values = x * right + y * up + z * back
+                seen[here, axis] = values
+                extremes += [values.max(), -values.min()]
+    return seen, float(np.max(extremes))  # NaN where one is
 
 
 def hits(scene: Scene) -> Iterator[Hits]:
@@ -224,6 +244,16 @@ def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) 
     """Corner values (M, 3, C) at points inside faces (K,), by their weights (K, 3)."""
     a, b, c = (values[face, i] for i in range(3))
     return weights[:, :1] * a + weights[:, 1:2] * b + weights[:, 2:] * c
+
+
+def textured(
+    material: Material, uvs: NDArray[np.floating[Any]], face: Ints, weights: Floats
+) -> NDArray[np.float32]:
+    """Texture colours (K, 3), sRGB-encoded 0..1, at points inside faces (K,) by their weights."""
+    assert material.texture is not None
+    uv = interpolate(uvs, face, weights)
+    found = sample(material.texture[:, :, :3], uv, material.wrap, material.interpolation)
+    return found[:, :3].astype(np.float32)
 
 
 def sample(texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str) -> Floats:

@@ -6,7 +6,9 @@ whole numbers; see `casting`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger]
 # Flat pixel (K,), face (K,) and distance (K,) of hits, in the order of the faces.
 Hits = tuple[Ints, Ints, Floats]
+
+# Vertices (N, 3) seen from a position (3,) along the columns of a matrix (3, 3), and the greatest
+# distance on an axis: NaN or infinite, if one vertex is.
+Moved = Callable[[NDArray[np.floating[Any]], Floats, Floats], tuple[Floats, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +57,13 @@ class Scene:
     ray_y: Floats
 
     @classmethod
-    def of(cls, surface: Surface, camera: Camera) -> Scene:
-        """`surface` before `camera`."""
+    def of(cls, surface: Surface, camera: Camera, moved: Moved) -> Scene:
+        """`surface` before `camera`; `moved` is the kernel's."""
         assert camera.cx is not None
         assert camera.cy is not None
-        with np.errstate(invalid="ignore", over="ignore"):
-            vertices = (surface.vertices - camera.position) @ camera.camera_to_world[:3, :3]
-        farthest = float(max(vertices.max(initial=0.0), -vertices.min(initial=0.0)))
+        vertices, farthest = moved(
+            surface.vertices, camera.position, camera.camera_to_world[:3, :3]
+        )
         if not farthest <= FARTHEST:
             vertices[~(np.abs(vertices) <= FARTHEST).all(axis=1)] = np.nan
             farthest = float(np.nanmax(np.abs(vertices), initial=0.0))

@@ -10,6 +10,7 @@ Reading trusts nothing: a file may be cut short, altered, or made to exhaust the
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import tokenize
@@ -25,16 +26,16 @@ from numpy.typing import NDArray
 
 from .errors import XRayError
 from .files import replacing
+from .npz import npz
 from .xray import XRay
 
 CHANNELS = 7
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
-# zlib levels. Indices become no smaller with more effort, values by 1 to 2 %; level 6, which
-# NumPy takes, needs three times as long for another 1 %.
-INDEX_LEVEL, VALUE_LEVEL = 1, 4
+# The first channel of depth, normal, colour.
+GROUPS = (0, 1, 4)
 # What is larger is no X-Ray but an attempt on the memory.
 LARGEST_SIDE = 8192
-LARGEST_ARRAY = 1 << 32  # bytes
+LARGEST_ARRAY = 1 << 31  # bytes
 READ_AT_ONCE = 1 << 18  # bytes
 
 # Dimensions and kinds of the arrays in a file.
@@ -67,17 +68,30 @@ _DAMAGE = (
 def write_xray(path: str | PathLike[str], xray: XRay) -> None:
     """Write `xray` to `path` (the suffix .npz is not added), whole or not at all.
 
-    The same X-Ray gives the same bytes.
+    The same X-Ray gives the same bytes. Raises XRayError `too_large` for more than `read_xray`
+    reads.
     """
     arrays = encode(xray)
-    with (
-        replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        for name, values in arrays.items():
-            archive.compresslevel = VALUE_LEVEL if name == "data" else INDEX_LEVEL
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                _npy.write_array(stream, values, allow_pickle=False)
+    if arrays["data"].nbytes >= LARGEST_ARRAY:
+        raise XRayError(
+            "too_large",
+            f"The X-Ray has {len(xray.index)} hits, which is too many for a file.",
+            "Capture fewer layers or pixels.",
+        )
+    content = npz(arrays, {"data": _parts(arrays)})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _parts(arrays: dict[str, NDArray[Any]]) -> list[tuple[int, int]]:
+    """Where in the values each layer's depths, normals and colours end, and which they are."""
+    pixels = arrays["shape"][1] // CHANNELS
+    ends = [pixels * channel for channel in (*GROUPS[1:], CHANNELS)]
+    return [
+        (int(start + end), group)
+        for start, stop in itertools.pairwise(arrays["indptr"])
+        for group, end in enumerate(np.searchsorted(arrays["indices"][start:stop], ends))
+    ]
 
 
 def encode(xray: XRay) -> dict[str, NDArray[Any]]:

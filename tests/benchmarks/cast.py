@@ -215,7 +215,9 @@ def written(item: Subject, camera: Camera, backend: str, path: Path) -> Clock:
     pixels = camera.width * camera.height
 
     def once() -> None:
-        scene = clock.run("vertices before the camera", lambda: Scene.of(item.surface, camera))
+        scene = clock.run(
+            "vertices before the camera", lambda: Scene.of(item.surface, camera, kernel.moved)
+        )
         parts = clock.run("hits", lambda: list(kernel.hits(scene)))
         found = casting._joined(parts)
         clock.run("hits into layers", lambda: kernel.nearest(found, pixels, LAYERS))

@@ -138,7 +138,7 @@ def test_work_in_small_parts_gives_the_same(monkeypatch, kernel):
         # Compiled code keeps the constants that it was compiled with.
         if hasattr(kernel, parts) and (kernel, parts) != (casting_numba, "FACES_AT_ONCE"):
             monkeypatch.setattr(kernel, parts, 50)
-    assert len(list(kernel.hits(casting.Scene.of(surface, camera)))) > 3
+    assert len(list(kernel.hits(casting.Scene.of(surface, camera, kernel.moved)))) > 3
     assert_the_same(cast(surface, camera, 4, backend=name, faces=True), whole)
 
 

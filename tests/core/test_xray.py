@@ -115,6 +115,29 @@ def test_scipy_reads_our_file_as_the_published_loader_does(tmp_path):
     np.testing.assert_array_equal(dense[:, 4:7], np.moveaxis(xray.color, -1, 1))
 
 
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("size", [32, 64, 80, 128, 256])
+def test_files_are_hardly_larger_than_those_of_numpy(tmp_path, smooth, size):
+    mesh = trimesh.creation.icosphere(4)
+    colors = np.random.default_rng(0).random((len(mesh.vertices), 3))[mesh.faces]
+    normals = mesh.vertex_normals[mesh.faces] if smooth else None
+    surface = Surface(mesh.vertices, mesh.faces, corner_normals=normals, corner_colors=colors)
+    xray = cast(surface, Camera.look_at((0, -3, 1), width=size, height=size), 4)
+    xray.save(tmp_path / "ours.npz")
+    np.savez_compressed(tmp_path / "numpy.npz", **codec.encode(xray))
+    ours, theirs = ((tmp_path / n).stat().st_size for n in ("ours.npz", "numpy.npz"))
+    assert ours <= 1.05 * theirs
+
+
+def test_an_xray_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
+    xray, _ = ball_xray()
+    monkeypatch.setattr(codec, "LARGEST_ARRAY", codec.encode(xray)["data"].nbytes)
+    with pytest.raises(XRayError, match="too many") as caught:
+        xray.save(tmp_path / "x.npz")
+    assert caught.value.code == "too_large"
+    assert not list(tmp_path.iterdir())
+
+
 def test_published_files_open_and_are_written_back_alike(golden: Path, tmp_path):
     files = sorted((golden / "xray/xrays").rglob("*.npz"))
     assert files
@@ -207,11 +230,12 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     xray.save(tmp_path / "x.npz")
     before = (tmp_path / "x.npz").read_bytes()
 
-    def full_disk(stream, array, **options):
-        stream.write(b"half")
+    def full_disk(path, content):
+        with path.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np.lib.format, "write_array", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space"):
         xray.save(tmp_path / "x.npz")
     assert (tmp_path / "x.npz").read_bytes() == before
