@@ -36,8 +36,18 @@ def _classes() -> tuple[type[Any], ...]:
         ops_import,
         ops_layers,
         ops_runtime,
+        ops_weights,
         preview,
     )
 
-    modules = (ops_capture, ops_dataset, ops_generate, ops_import, ops_layers, ops_runtime, preview)
+    modules = (
+        ops_capture,
+        ops_dataset,
+        ops_generate,
+        ops_import,
+        ops_layers,
+        ops_runtime,
+        ops_weights,
+        preview,
+    )
     return tuple(cls for module in modules for cls in module.CLASSES)

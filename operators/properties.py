@@ -143,6 +143,36 @@ class XRAY_PG_dataset(bpy.types.PropertyGroup):
     )
 
 
+_CHECKPOINT: dict[str, Any] = {
+    "name": "Checkpoint",
+    "description": GenerateSettings.__dataclass_fields__["checkpoint"].metadata["help"],
+    "subtype": "FILE_PATH",
+    "options": PATH_OPTIONS,
+}
+
+
+class XRAY_PG_checkpoints(bpy.types.PropertyGroup):
+    """The weights that are chosen for each generator."""
+
+
+XRAY_PG_checkpoints.__annotations__ = {
+    name.replace("-", "_"): bpy.props.StringProperty(**_CHECKPOINT) for name in GENERATORS
+}
+
+
+def _generator() -> str:
+    machine = preferences()
+    return (machine.generator if machine else GENERATORS[0]).replace("-", "_")
+
+
+def _get_checkpoint(scene: Any) -> str:
+    return str(getattr(scene.checkpoints, _generator()))
+
+
+def _set_checkpoint(scene: Any, value: str) -> None:
+    setattr(scene.checkpoints, _generator(), value)
+
+
 @with_settings(GenerateSettings)
 class XRAY_PG_generate(bpy.types.PropertyGroup):
     """What the Generate panel shows."""
@@ -150,6 +180,9 @@ class XRAY_PG_generate(bpy.types.PropertyGroup):
     image: bpy.props.PointerProperty(
         name="Image", description="The picture to make a mesh from", type=bpy.types.Image
     )
+    checkpoints: bpy.props.PointerProperty(type=XRAY_PG_checkpoints)
+    # Of the chosen generator: another one's weights are never handed to it.
+    checkpoint: bpy.props.StringProperty(get=_get_checkpoint, set=_set_checkpoint, **_CHECKPOINT)
     variations: bpy.props.IntProperty(
         name="Variations",
         description="Meshes of each image, with seeds from the seed on",
@@ -198,6 +231,7 @@ class XRAY_PG_scene(bpy.types.PropertyGroup):
 CLASSES: tuple[type[Any], ...] = (
     XRAY_PG_capture,
     XRAY_PG_dataset,
+    XRAY_PG_checkpoints,
     XRAY_PG_generate,
     XRAY_PG_layers,
     XRAY_PG_scene,

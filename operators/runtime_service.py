@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -17,13 +18,14 @@ from ..xray_addon.client import RuntimeClient
 from ..xray_addon.environment import RuntimeEnvironment
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Cancelled, Progress
+from ..xray_addon.weights import Offer, missing
 from . import jobs
 from .properties import absolute_path, preferences
 
 if TYPE_CHECKING:
     from os import PathLike
-    from pathlib import Path
 
+    from ..xray_addon.client import Job
     from ..xray_addon.environment import Check
     from ..xray_addon.settings import GenerateSettings
 
@@ -81,10 +83,22 @@ def client() -> RuntimeClient:
             _client = RuntimeClient(found.python, found.runtime_log)
     # Whether weights may be fetched, and where they are; both count from the next start.
     _client.online = bool(bpy.app.online_access)
+    _client.checkpoints = checkpoint_folder()
+    return _client
+
+
+def checkpoint_folder() -> str:
+    """Where the preferences keep downloaded weights; "" for the usual place."""
     chosen = preferences()
     folder = chosen.checkpoint_folder if chosen else ""
-    _client.checkpoints = str(absolute_path(folder)) if folder else ""
-    return _client
+    return str(absolute_path(folder)) if folder else ""
+
+
+def missing_weights(scene: Any) -> list[str]:
+    """Names of downloads that the chosen generator needs and that are not on this machine."""
+    chosen = preferences()
+    checkpoint = bpy.path.abspath(scene.xray.generate.checkpoint)
+    return missing(chosen.generator, checkpoint, checkpoint_folder()) if chosen else []
 
 
 def current_client() -> RuntimeClient | None:
@@ -128,7 +142,29 @@ def start_steps() -> jobs.Steps:
 def generate_steps(image: str | PathLike[str], settings: GenerateSettings) -> jobs.Steps:
     """The `Generated` of the file `image`. Raises XRayError, and `Cancelled` once it has ended."""
     running = client()
-    job = running.submit(image, settings)
+    generated = yield from _follow(running, running.submit(image, settings))
+    return generated
+
+
+def offer_steps(name: str) -> jobs.Steps:
+    """The `Offer` of the hub for the weights called `name`. Raises as `generate_steps`."""
+    running = client()
+    offer = yield from _follow(running, running.ask_offer(name))
+    return Offer.from_dict(offer)
+
+
+def download_steps(name: str, revision: str) -> jobs.Steps:
+    """The folder (a `Path`) of the weights called `name`, fetched as they were offered.
+
+    Raises as `generate_steps`.
+    """
+    running = client()
+    answer = yield from _follow(running, running.download(name, revision))
+    return Path(answer["folder"])
+
+
+def _follow(running: RuntimeClient, job: Job) -> jobs.Steps:
+    """The result of `job`."""
     _start_watching()
     while not job.finished:
         running.poll()

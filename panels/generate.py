@@ -10,6 +10,7 @@ from ..operators import runtime_service as service
 from ..operators.ops_generate import XRAY_OT_generate
 from ..operators.properties import copy_settings, preferences
 from ..xray_addon.settings import GenerateSettings
+from .weights import draw_missing_weights
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
 
 
@@ -31,6 +32,7 @@ class XRAY_PT_generate(SidebarPanel):
         column.use_property_decorate = False
         column.prop(scene, "keep_camera", text="View")
         column.prop(scene, "keep_layers", text="Layers")
+        draw_missing_weights(layout, context)
         row = layout.row()
         row.scale_y = 1.4
         button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")

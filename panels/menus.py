@@ -12,6 +12,7 @@ from ..operators.ops_generate import XRAY_OT_generate
 from ..operators.ops_import import XRAY_OT_import_xray
 from ..operators.ops_layers import CLASSES as LAYER_OPERATORS
 from ..operators.ops_runtime import CLASSES as RUNTIME_OPERATORS
+from ..operators.ops_weights import XRAY_OT_weights_download
 from ..operators.preview import XRAY_OT_preview
 
 
@@ -28,6 +29,7 @@ class XRAY_MT_object(bpy.types.Menu):
         set_from_panel(button, context.scene)
         layout.operator(XRAY_OT_preview.bl_idname, text="Preview Dataset...", icon="IMAGE")
         layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
+        layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
         for operators in (LAYER_OPERATORS, RUNTIME_OPERATORS):
             layout.separator()

@@ -10,6 +10,7 @@ from ..operators.properties import setting_properties
 from ..operators.registration import extension_package
 from ..xray_addon.environment import DEVICES
 from ..xray_addon.settings import GenerateSettings
+from .weights import draw_published_weights
 from .widgets import draw_runtime
 
 _DEVICE_NAMES = {"auto": "Automatic", "cpu": "CPU", "cuda": "CUDA", "rocm": "ROCm"}
@@ -62,6 +63,7 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         column.prop(self, "wheelhouse")
         column.prop(self, "install_device")
         draw_runtime(layout, context)
+        draw_published_weights(layout, context)
 
 
 _DEFAULTS = setting_properties(GenerateSettings)

@@ -199,10 +199,10 @@ class GenerateSettings(Settings):
         "TripoSR's published ones; xray-paper needs one",
     )
     steps: int = _setting(
-        1,
-        "1 predicts in one pass, more refine by sampling; xray-paper takes 1 for its usual 25, "
-        "TripoSR has only one pass",
-        min=1,
+        0,
+        "Steps of the sampling; 0 takes the generator's own: 1 for xray (one pass), 25 for "
+        "xray-paper. TripoSR has only one pass",
+        min=0,
         max=1000,
     )
     seed: int = _setting(

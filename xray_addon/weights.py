@@ -196,11 +196,18 @@ def missing(
         for name, folders in (("svd", SVD_NAMES), ("sdxl-vae", SDXL_NAMES)):
             if path is None or beside(path, folders) is None:
                 wanted.append(name)
-    hubs = {name: Checkpoint.parse(name.replace("\\", "/")) for name in wanted}
-    return [name for name, hub in hubs.items() if hub and not _is_there(hub, cache)]
+    return [
+        name
+        for name in wanted
+        if Checkpoint.parse(name.replace("\\", "/")) and not is_here(name, cache)
+    ]
 
 
-def _is_there(hub: Checkpoint, cache: str | PathLike[str] | None) -> bool:
+def is_here(name: str, cache: str | PathLike[str] | None = None) -> bool:
+    """Whether the files of the checkpoint called `name` are on this machine, whole or not."""
+    hub = Checkpoint.parse(name.replace("\\", "/"))
+    if hub is None:
+        return False
     folder = hub.folder(cache)
     if not hub.files:
         return folder.is_dir()

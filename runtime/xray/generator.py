@@ -34,6 +34,7 @@ MIN_THICKNESS = 0.005
 SPREAD = 8
 # An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
 CLOSED_SHARE = 0.7
+STEPS = 1  # where the settings leave it open: one pass, as the weights that ship are trained
 
 
 class XRayGenerator:
@@ -84,7 +85,8 @@ class XRayGenerator:
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
         """As `generate`, from an image (256, 256, 4) that is already in the canonical frame."""
-        if settings.steps > 1 and not self.training.get("denoise_share"):
+        steps = settings.steps or STEPS
+        if steps > 1 and not self.training.get("denoise_share"):
             raise XRayError(
                 "bad_settings",
                 "These weights predict in one pass; they have not learned to sample.",
@@ -95,19 +97,19 @@ class XRayGenerator:
         premultiplied = torch.cat([fine[:, :3] * fine[:, 3:], fine[:, 3:]], dim=1)
         small = functional.interpolate(premultiplied, size=(size, size), mode="area")
         small[:, :3] /= small[:, 3:].clamp(min=1e-4)
-        if settings.steps == 1:
+        if steps == 1:
             small = torch.cat([small, small.flip(-1)])
-        progress(Progress("predict", 0, settings.steps, "Predicting the layers"))
+        progress(Progress("predict", 0, steps, "Predicting the layers"))
         prediction = sample(
             self.model,
             image_to_input(small),
-            settings.steps,
+            steps,
             torch.Generator().manual_seed(settings.seed),
             on_step=lambda step: progress(
-                Progress("predict", step, settings.steps, "Predicting the layers")
+                Progress("predict", step, steps, "Predicting the layers")
             ),
         )
-        if settings.steps == 1:
+        if steps == 1:
             prediction = average_mirrored(prediction)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         xray = decode(prediction, fine)

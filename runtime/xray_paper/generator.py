@@ -106,8 +106,7 @@ class XRayPaperGenerator:
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
         """As `generate`, from an image (H, W, 3) as the published pipeline takes it."""
-        # One step from pure noise gives nothing: the settings' default stands for the usual number.
-        steps = STEPS if settings.steps == 1 else settings.steps
+        steps = settings.steps or STEPS
         if settings.batch_order != self.denoiser.batch_order:
             self.denoiser.set_batch_order(settings.batch_order)
         generator = torch.Generator().manual_seed(settings.seed)

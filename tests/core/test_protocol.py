@@ -150,7 +150,7 @@ def test_generate_params_are_checked() -> None:
         GenerateParams.from_dict({"image": "a.png", "folder": 1, "settings": {}})
     assert caught.value.rpc_code == protocol.INVALID_PARAMS
     with pytest.raises(XRayError, match="steps must lie between"):
-        GenerateParams.from_dict({**params.to_dict(), "settings": {"steps": 0}})
+        GenerateParams.from_dict({**params.to_dict(), "settings": {"steps": -1}})
 
 
 def test_progress_and_status_survive_the_trip() -> None:

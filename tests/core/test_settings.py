@@ -21,7 +21,7 @@ def test_plain_data_round_trips(settings):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"steps": 0}, "steps must lie between 1 and 1000"),
+        ({"steps": -1}, "steps must lie between 0 and 1000"),
         ({"seed": "7"}, "seed must be int"),
         ({"seed": True}, "seed must be int"),
         ({"device": "tpu"}, "device must be one of"),

@@ -141,6 +141,7 @@ def test_one_pass_weights_say_that_they_cannot_sample(config, tmp_path: Path):
     generator = runtime.load("xray", str(tiny(config, tmp_path)), "cpu")
     with pytest.raises(XRayError, match="one pass"):
         generator.generate(REFERENCE, GenerateSettings(steps=4))
+    assert len(generator.generate(REFERENCE, GenerateSettings(steps=1)).surface.faces)
     sampler = runtime.load("xray", str(tiny(config, tmp_path, denoise_share=0.5)), "cpu")
     assert len(sampler.generate(REFERENCE, GenerateSettings(steps=3)).surface.faces)
 

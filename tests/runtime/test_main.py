@@ -105,7 +105,7 @@ def test_a_missing_image_is_a_usage_error(
 
 
 def test_wrong_settings_are_usage_errors(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert generate(image, "--steps", "0") == 2
+    assert generate(image, "--steps", "-1") == 2
     assert "steps must lie between" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         main(["generate", str(image)])

@@ -173,7 +173,7 @@ def test_noise_between_messages_never_stops_it(ready: Peer) -> None:
 
 
 def test_wrong_settings_are_named(ready: Peer) -> None:
-    ready.generate("fake", id=3, steps=0)
+    ready.generate("fake", id=3, steps=-1)
     error = ready.receive()["error"]
     assert error["data"]["code"] == "bad_settings"
     assert "steps" in error["message"]

@@ -186,7 +186,8 @@ def test_one_step_stands_for_the_usual_twenty_five(generator, monkeypatch):
     image = np.zeros((32, 32, 3), np.uint8)
     generator.generate_framed(image, GenerateSettings())
     generator.generate_framed(image, GenerateSettings(steps=9))
-    assert asked == [25, 9]
+    generator.generate_framed(image, GenerateSettings(steps=1))  # a number is taken as it is
+    assert asked == [25, 9, 1]
 
 
 @pytest.mark.parametrize("stage", ["image", "condition", "sample", "upsample", "mesh"])

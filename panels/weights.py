@@ -1,0 +1,39 @@
+"""Published weights, as more than one panel draws them: which are there, and Download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..operators import runtime_service as service
+from ..operators.ops_weights import XRAY_OT_weights_download
+from ..xray_addon.weights import PUBLISHED, is_here, megabytes
+from .widgets import draw_progress
+
+
+def draw_missing_weights(layout: Any, context: bpy.types.Context) -> None:
+    """A button for each of the weights that the chosen generator misses, and its progress."""
+    for name in service.missing_weights(context.scene):
+        _draw_download(layout, name)
+    draw_progress(layout, context, XRAY_OT_weights_download)
+
+
+def draw_published_weights(layout: Any, context: bpy.types.Context) -> None:
+    """All published weights: where they are from, or that they are here."""
+    column = layout.column(heading="Weights")
+    for name in PUBLISHED:
+        if is_here(name, service.checkpoint_folder()):
+            column.label(text=f"{name} is here", icon="CHECKMARK")
+        elif service.is_available():
+            _draw_download(column, name)
+    draw_progress(layout, context, XRAY_OT_weights_download)
+
+
+def _draw_download(layout: Any, name: str) -> None:
+    known = PUBLISHED.get(name)
+    size = f" ({megabytes(known.size)})" if known else ""
+    button = layout.operator(
+        XRAY_OT_weights_download.bl_idname, text=f"Download {name}{size}...", icon="IMPORT"
+    )
+    button.weights = name
