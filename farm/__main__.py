@@ -9,15 +9,15 @@ import argparse
 import signal
 import sys
 from collections import Counter
-from dataclasses import fields
 from typing import Any
 
 from tqdm import tqdm
 
+from xray_addon.arguments import add_settings, read_settings
 from xray_addon.dataset import EXISTS, FAILED, REJECTED, Result, read_source, shard
 from xray_addon.errors import DONE, SOME_FAILED, USAGE, XRayError, exit_code
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.settings import DatasetSettings, Settings
+from xray_addon.settings import DatasetSettings
 
 from .run import Work, run
 from .settings import ClusterSettings, FarmSettings
@@ -33,8 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         work = Work(
             str(arguments.source),
             str(arguments.out),
-            _settings(DatasetSettings, arguments),
-            _settings(FarmSettings, arguments),
+            read_settings(DatasetSettings, arguments),
+            read_settings(FarmSettings, arguments),
+            arguments.replace,
         )
         if arguments.slurm:
             results = _on_slurm(work, arguments)
@@ -67,35 +68,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slurm", action="store_true", help="run as a job array on SLURM, a shard a job, and wait"
     )
+    parser.add_argument(
+        "--replace", action="store_true", help="take out what other settings have made there"
+    )
     for title, cls in (
         ("this machine", FarmSettings),
         ("SLURM", ClusterSettings),
         ("dataset", DatasetSettings),
     ):
-        _add_settings(parser.add_argument_group(title), cls)
+        add_settings(parser.add_argument_group(title), cls)
     return parser
-
-
-def _add_settings(group: argparse._ArgumentGroup, cls: type[Settings]) -> None:
-    """An option for each field of a settings dataclass."""
-    for item in fields(cls):  # type: ignore[arg-type]
-        text = str(item.metadata["help"]).replace("%", "%%")
-        options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-        if not isinstance(item.default, bool):
-            choices = item.metadata.get("choices")
-            options = {
-                "type": type(item.default),
-                "choices": choices,
-                "metavar": None if choices else item.name[0].upper(),
-            }
-            text += f" (default: {'none' if item.default == '' else item.default})"
-        group.add_argument(
-            f"--{item.name.replace('_', '-')}", default=item.default, help=text, **options
-        )
-
-
-def _settings(cls: type[Any], arguments: argparse.Namespace) -> Any:
-    return cls(**{item.name: getattr(arguments, item.name) for item in fields(cls)})
 
 
 def _here(work: Work, part: str) -> list[Result]:
@@ -123,7 +105,7 @@ def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[Result]:
         )
     from .cluster import Jobs  # half a second that a run on this machine does not need
 
-    jobs = Jobs(work, _settings(ClusterSettings, arguments))
+    jobs = Jobs(work, read_settings(ClusterSettings, arguments))
     sys.stderr.write(f"Jobs {jobs.jobs[0].job_id} to {jobs.jobs[-1].job_id}, logs: {jobs.logs}\n")
     with tqdm(unit="item", dynamic_ncols=True, disable=None) as bar:
 

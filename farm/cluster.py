@@ -13,7 +13,7 @@ from typing import Any, Literal
 import submitit
 from submitit.core.utils import FailedJobError
 
-from xray_addon.dataset import FAILED, Result, finish
+from xray_addon.dataset import FAILED, Result, claim, finish
 from xray_addon.errors import XRayError
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 
@@ -49,18 +49,21 @@ class Jobs:
     """The jobs of one dataset, from their submission to their end.
 
     cluster : "slurm", or "local" for processes of this machine.
+
+    Raises XRayError `no_slurm`, `not_submitted`, `other_settings`, and what is wrong with the
+    files that the settings name.
     """
 
     def __init__(
         self, work: Work, settings: ClusterSettings, cluster: Literal["slurm", "local"] = "slurm"
     ) -> None:
-        self.work = replace(
-            work,
-            source=str(Path(work.source).absolute()),
-            out=work.out if shards.is_url(work.out) else str(Path(work.out).absolute()),
-            farm=replace(work.farm, jobs=settings.cpus, staging=str(work.staging.absolute())),
-        )
+        work = work.absolute()
+        self.work = replace(work, farm=replace(work.farm, jobs=settings.cpus))
         self.parts = settings.array
+        if shards.is_url(work.out):
+            missing(self.work, self.parts)  # says now what other settings have made there
+        else:
+            claim(work.out, work.settings, work.replace)
         home = self.work.staging if shards.is_url(work.out) else Path(self.work.out)
         self.logs = home / "logs" / "jobs"
         try:

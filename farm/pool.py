@@ -13,18 +13,19 @@ from xray_addon.dataset import (
     FAILED,
     Item,
     Result,
+    claim,
     find,
     refuse,
-    settings_hash,
     stop_on,
     work_folder,
     write_log,
 )
 from xray_addon.files import replacing
 from xray_addon.settings import DatasetSettings
+from xray_addon.worker import worker_command
 
 from .settings import FarmSettings
-from .worker import Worker, WorkerLost, check, worker_command
+from .worker import Worker, WorkerLost, check
 
 # Called with each result as it comes, on the main thread. It raises `Cancelled` to stop the run.
 ResultCallback = Callable[[Result], None]
@@ -43,16 +44,19 @@ def capture(
     settings: DatasetSettings,
     farm: FarmSettings,
     on_result: ResultCallback = ignore_result,
+    replace: bool = False,
 ) -> list[Result]:
     """Capture `items` into the dataset in `folder`; a result for each, in the order they end.
 
     Items that are there already are not captured again. An item that its worker does not survive
     is noted as failed, with what the worker said in `logs/<uid>.log`, and the run goes on.
+    `replace` takes out what other settings have made there.
 
-    Raises XRayError `no_blender`, `worker_not_started`, those of `STOPPING`; KeyboardInterrupt and
-    what `on_result` raises, when all workers have ended.
+    Raises XRayError `no_blender`, `worker_not_started`, those of `STOPPING`, what is wrong with the
+    files that the settings name; KeyboardInterrupt and what `on_result` raises, when all workers
+    have ended.
     """
-    digest = settings_hash(settings)
+    digest = claim(folder, settings, replace)
     results = []
     todo: deque[Item] = deque()
     for item in items:

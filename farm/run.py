@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xray_addon.dataset import (
@@ -13,9 +14,9 @@ from xray_addon.dataset import (
     find,
     finish,
     read_source,
-    settings_hash,
     shard,
 )
+from xray_addon.recipe import Recipe
 from xray_addon.settings import DatasetSettings
 
 from . import shards
@@ -28,12 +29,33 @@ class Work:
     """What is to be made of what, and where.
 
     source : folder, manifest or mesh file. out : a folder, or a URL for shards alone.
+    replace : whether what other settings have made there goes.
     """
 
     source: str
     out: str
     settings: DatasetSettings
     farm: FarmSettings
+    replace: bool = False
+
+    def absolute(self) -> Work:
+        """The same for a process that starts in any folder."""
+        settings, farm = self.settings, self.farm
+        # Without a folder in it, Blender's name is looked up where the process runs.
+        in_path = os.path.dirname(farm.blender) == ""
+        return replace(
+            self,
+            source=_absolute(self.source),
+            out=self.out if shards.is_url(self.out) else _absolute(self.out),
+            settings=replace(
+                settings, poses=_absolute(settings.poses), hdri=_absolute(settings.hdri)
+            ),
+            farm=replace(
+                farm,
+                blender=farm.blender if in_path else _absolute(farm.blender),
+                staging=str(self.staging.absolute()),
+            ),
+        )
 
     def folder(self, part: str) -> Path:
         """Where the items of shard `part` lie, for good or until they are packed."""
@@ -64,20 +86,20 @@ def run_shard(
 ) -> list[Result]:
     """Make shard `part` ("i/N") of a dataset; whoever runs several calls `finish` at their end.
 
-    A shard at a URL that is complete is not made again. Raises as `run`.
+    A shard at a URL that is complete is not made again. Raises as `run`, and XRayError
+    `other_settings` where other settings or another number of shards have made what is there.
     """
     items = shard(read_source(work.source), part)
-    index = int(part.split("/")[0])
-    digest = settings_hash(work.settings)
-    if shards.is_url(work.out) and shards.is_packed(work.out, index, items, digest):
+    recipe = Recipe.of(work.settings)
+    if shards.is_url(work.out) and shards.is_packed(work.out, part, items, recipe, work.replace):
         results = [Result(item.uid, EXISTS) for item in items]
         for result in results:
             on_result(result)
         return results
     folder = work.folder(part)
-    results = capture(items, folder, work.settings, work.farm, on_result)
+    results = capture(items, folder, work.settings, work.farm, on_result, work.replace)
     if shards.is_url(work.out) or work.farm.tar:
-        shards.pack(folder, items, results, work.out, part, digest)
+        shards.pack(folder, items, results, work.out, part, recipe)
     if shards.is_url(work.out) and not any(result.status == FAILED for result in results):
         shutil.rmtree(folder)  # all of it has arrived; with failures the next run goes on from it
     return results
@@ -96,17 +118,21 @@ def count_done(work: Work, parts: int) -> int:
 
 def missing(work: Work, parts: int) -> list[str]:
     """The uids that no shard holds and no gate rejected, after all jobs have ended."""
-    digest = settings_hash(work.settings)
+    recipe = Recipe.of(work.settings)
     absent = []
     items = read_source(work.source)
     for index in range(1, parts + 1):
         part = f"{index}/{parts}"
         mine = shard(items, part)
-        if shards.is_url(work.out) and shards.is_packed(work.out, index, mine, digest):
+        if shards.is_url(work.out) and shards.is_packed(work.out, part, mine, recipe, work.replace):
             continue
         folder = work.folder(part)
-        absent += [item.uid for item in mine if find(folder, item, digest) is None]
+        absent += [item.uid for item in mine if find(folder, item, recipe.digest) is None]
     return absent
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
 
 
 def _rows(folder: Path) -> int:

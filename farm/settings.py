@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xray_addon.settings import Settings
+from xray_addon.worker import ITEM_TIMEOUT
 
 
 def _setting(default: Any, help: str, **limits: Any) -> Any:
@@ -25,7 +26,7 @@ class FarmSettings(Settings):
         0, "Blender processes at once; 0 takes as many as there are CPU cores", min=0, max=1024
     )
     timeout: float = _setting(
-        900.0, "Seconds that one item may take before its worker is ended", min=0.1, max=1e6
+        ITEM_TIMEOUT, "Seconds that one item may take before its worker is ended", min=0.1, max=1e6
     )
     recycle: int = _setting(500, "Items after which a worker is replaced", min=1, max=1_000_000)
     memory: int = _setting(

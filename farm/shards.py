@@ -16,6 +16,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from webdataset.writer import TarWriter
 from xray_addon.dataset import REJECTED, Item, Result, find
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
+from xray_addon.recipe import Recipe, file_hash, other_settings
 
 
 def is_url(out: str) -> bool:
@@ -44,33 +46,35 @@ def pack(
     results: Sequence[Result],
     out: str,
     part: str,
-    digest: str,
+    recipe: Recipe,
 ) -> str:
     """Write the complete ones of `items` in the dataset in `folder` as shard `part` of `out`.
 
-    results : how the items ended. digest : the `settings_hash` they were made with. Nothing is
-    written where the shard is there with the same content. Shards that there would not be with as
-    many as `part` says are removed. Returns the tar's path or URL.
+    results : how the items ended. recipe : what they were made with. Nothing is written where the
+    shard is there with the same content. Where as many shards are there as `part` says, all with
+    the same settings, those beyond them are removed. Returns the tar's path or URL.
 
     Raises XRayError `cannot_write`.
     """
     index, count = map(int, part.split("/"))
-    uids = sorted(item.uid for item in items if find(folder, item, digest, refused=False))
+    uids = sorted(item.uid for item in items if find(folder, item, recipe.digest, refused=False))
     tar = shard_name(out, index, ".tar")
-    while _exists(shard_name(out, count + 1, ".tar")):
-        count += 1
-        _remove(shard_name(out, count, ".json"))
-        _remove(shard_name(out, count, ".tar"))
     content = hashlib.sha256()
     for uid in uids:
         content.update((folder / "metadata" / f"{uid}.json").read_bytes())
-    record = {
-        "settings": digest,
+    record: dict[str, Any] = {
+        "settings": recipe.to_dict(),
+        "shards": count,
         "content": content.hexdigest(),
-        "items": uids,
-        "rejected": sorted(result.uid for result in results if result.status == REJECTED),
+        "items": {uid: _source_hash(folder / "metadata", uid) for uid in uids},
+        "rejected": {
+            result.uid: _source_hash(folder / "refused", result.uid)
+            for result in sorted(results, key=lambda result: result.uid)
+            if result.status == REJECTED
+        },
     }
     if read_record(out, index) == record and _exists(tar):
+        _remove_surplus(out, count, record["settings"])
         return tar
     # Without its record a tar that is being replaced is not taken for the new one.
     _remove(shard_name(out, index, ".json"))
@@ -86,6 +90,7 @@ def pack(
         _put(made, tar)
         made.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
         _put(made, shard_name(out, index, ".json"))
+    _remove_surplus(out, count, record["settings"])
     return tar
 
 
@@ -105,15 +110,50 @@ def read_record(out: str, index: int) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def is_packed(out: str, index: int, items: Sequence[Item], digest: str) -> bool:
-    """Whether shard `index` of `out` holds every one of `items` that was not rejected."""
+def is_packed(
+    out: str, part: str, items: Sequence[Item], recipe: Recipe, replace: bool = False
+) -> bool:
+    """Whether shard `part` of `out` holds every one of `items` that was not rejected.
+
+    Sources that have changed since are not held. Raises XRayError `other_settings`, without
+    `replace`, where the shard was made with other settings or as one of another number: at a URL
+    there are no rows that gates could judge again.
+    """
+    index, count = map(int, part.split("/"))
     record = read_record(out, index)
-    return (
-        record is not None
-        and record.get("settings") == digest
-        and {item.uid for item in items} == {*record["items"], *record["rejected"]}
-        and _exists(shard_name(out, index, ".tar"))
+    if record is None or not _exists(shard_name(out, index, ".tar")):
+        return False
+    differences = recipe.differences(Recipe.from_dict(record["settings"]), gates=True)
+    if record["shards"] != count:
+        differences = f"there are {record['shards']} shards there and {count} here"
+    if differences:
+        if replace:
+            return False
+        raise other_settings(shard_name(out, index, ".tar"), differences)
+    held = record["items"] | record["rejected"]
+    return {item.uid for item in items} == {*held} and all(
+        held[item.uid] == file_hash(item.source) for item in items if Path(item.source).is_file()
     )
+
+
+def _source_hash(rows: Path, uid: str) -> str:
+    row = json.loads((rows / f"{uid}.json").read_text(encoding="utf-8"))
+    return str(row.get("source_sha256", ""))
+
+
+def _remove_surplus(out: str, count: int, settings: dict[str, Any]) -> None:
+    """Remove the shards beyond `count`, once all up to it are there as ones of so many."""
+    surplus = count + 1
+    if not _exists(shard_name(out, surplus, ".tar")):
+        return
+    for index in range(1, count + 1):
+        record = read_record(out, index)
+        if record is None or (record.get("shards"), record["settings"]) != (count, settings):
+            return
+    while _exists(shard_name(out, surplus, ".tar")):
+        _remove(shard_name(out, surplus, ".json"))
+        _remove(shard_name(out, surplus, ".tar"))
+        surplus += 1
 
 
 def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
@@ -170,7 +210,8 @@ def _remove(target: str) -> None:
     system, path = _place(target)
     try:
         if system.exists(path):
-            system.rm(path)
+            with suppress(FileNotFoundError):  # another shard's job was faster
+                system.rm(path)
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(target, error) from error
 

@@ -17,26 +17,12 @@ import psutil
 
 from xray_addon.dataset import Item, Result
 from xray_addon.errors import XRayError
-from xray_addon.settings import DatasetSettings
 
 START_TIMEOUT = 180.0  # s from the start of a process to the end of an empty input: cold disks
 STOP_GRACE = 5.0  # s to end by itself before it is killed
 EXIT_GRACE = 2.0  # s between the end of its output and its own
 LINE_LIMIT = 2**20  # bytes of output without the end of a line
 CHUNK = 2**16
-
-# Ends at once what `blender -c xray` would end with the same code; Blender's destructors can hang.
-_MODULE = """\
-import os, sys, bpy
-MODULE = "bl_ext.user_default.xray"
-if MODULE not in sys.modules:
-    bpy.ops.preferences.addon_enable(module=MODULE)
-from bl_ext.user_default.xray.operators.command import main
-code = main(sys.argv[1:])
-sys.stdout.flush()
-sys.stderr.flush()
-os._exit(code)
-"""
 
 # Signals by which somebody ends a process; whatever it was working on is not to blame.
 _ENDED_BY_HAND = {
@@ -55,18 +41,10 @@ class WorkerLost(XRayError):
         self.by_hand = by_hand
 
 
-def worker_command(blender: str, folder: Path, settings: DatasetSettings) -> list[str]:
-    """What starts a worker that writes into the dataset in `folder`."""
-    arguments = ["dataset-worker", str(folder), *settings.to_arguments()]
-    if Path(blender).name.lower().startswith("python"):
-        return [blender, "-c", _MODULE, *arguments]
-    return [blender, "-c", "xray", *arguments]
-
-
 class Worker:
     """One process; `start` it, `capture` items one after the other, `stop` it.
 
-    command : see `worker_command`. log : file that gets everything the process says but results.
+    command : see `xray_addon.worker`. log : file that gets all the process says but results.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
@@ -188,14 +166,17 @@ class Worker:
 async def check(command: Sequence[str], log: Path) -> None:
     """See whether a worker starts and ends, so that no item is blamed for a broken installation.
 
-    Raises XRayError `no_blender`, `worker_not_started`.
+    Raises XRayError `no_blender`, `worker_not_started`, and what the worker says is wrong with the
+    settings.
     """
+    said = b""
     with log.open("wb") as stream:
         process = await _spawn(command, stream.fileno(), asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(START_TIMEOUT):
             assert process.stdout is not None
             while chunk := await process.stdout.read(CHUNK):
+                said = (said + chunk)[-LINE_LIMIT:]
                 with log.open("ab") as stream:
                     stream.write(chunk)
             code = await process.wait()
@@ -204,6 +185,8 @@ async def check(command: Sequence[str], log: Path) -> None:
         code, how = 1, f"no end in {START_TIMEOUT:g} s"
     finally:
         await _reap(process)
+    for result in filter(None, map(_parse, said.splitlines())):
+        raise XRayError(result.code, result.reason)  # there was no item: it is of the settings
     if code:
         raise XRayError(
             "worker_not_started",

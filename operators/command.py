@@ -14,22 +14,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import bpy
 
+from ..xray_addon.arguments import add_settings, read_settings
 from ..xray_addon.dataset import FAILED, REJECTED, STATUSES, Item, Result, read_source, shard
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings import (
-    GENERATORS,
-    CaptureSettings,
-    DatasetSettings,
-    GenerateSettings,
-    Settings,
-)
+from ..xray_addon.settings import CaptureSettings, DatasetSettings, GenerateSettings
 from . import jobs, preview
 from .capture import CaptureReport, capture_steps
 from .capture import Item as CaptureItem
@@ -93,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="SOURCE", type=Path, help="a mesh file, a .blend file, or a folder"
     )
     capture.add_argument("out", metavar="OUT", type=Path, help="folder for xrays/ and images/")
-    _add_settings(capture, CaptureSettings, skip=("combine",))
+    add_settings(capture, CaptureSettings, skip=("combine",))
     _add_json(capture)
 
     dataset = commands.add_parser("dataset", help="make a dataset of many objects")
@@ -108,12 +103,15 @@ def _parser() -> argparse.ArgumentParser:
         "out",
         metavar="OUT",
         type=Path,
-        help="the dataset's folder; what is there already with the same settings stays",
+        help="the dataset's folder; what is there already stays",
     )
     dataset.add_argument(
         "--shard", metavar="I/N", default="1/1", help="only the Ith of N parts, I from 1 to N"
     )
-    _add_settings(dataset, DatasetSettings)
+    dataset.add_argument(
+        "--replace", action="store_true", help="take out what other settings have made there"
+    )
+    add_settings(dataset, DatasetSettings)
     _add_json(dataset)
 
     worker = commands.add_parser(
@@ -121,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     worker.set_defaults(run=_dataset_worker, failure=SOME_FAILED, json=False)
     worker.add_argument("out", metavar="OUT", type=Path, help="the dataset's folder")
-    _add_settings(worker, DatasetSettings)
+    add_settings(worker, DatasetSettings)
 
     generate = commands.add_parser("generate", help="make a mesh from one image")
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
@@ -129,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
     )
-    _add_settings(generate, GenerateSettings)
+    add_settings(generate, GenerateSettings)
     _add_json(generate)
 
     imported = commands.add_parser("import", help="make a mesh file from an X-Ray file")
@@ -148,48 +146,11 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 
 
-def _add_settings(
-    parser: argparse.ArgumentParser, cls: type[Settings], skip: Sequence[str] = ()
-) -> None:
-    """An option for each field of a settings dataclass."""
-    for item in fields(cls):  # type: ignore[arg-type]
-        if item.name in skip:
-            continue
-        default = "none" if item.default == "" else item.default
-        name = f"--{item.name.replace('_', '-')}"
-        if isinstance(item.default, bool):
-            parser.add_argument(
-                name,
-                action=argparse.BooleanOptionalAction,
-                default=item.default,
-                help=item.metadata["help"].replace("%", "%%"),
-            )
-            continue
-        choices = GENERATORS if item.name == "generator" else item.metadata.get("choices")
-        parser.add_argument(
-            name,
-            type=type(item.default),
-            default=item.default,
-            choices=choices,
-            metavar=None if choices else item.name[0].upper(),
-            help=f"{item.metadata['help']} (default: {default})".replace("%", "%%"),
-        )
-
-
-def _settings(cls: type[Any], arguments: argparse.Namespace) -> Any:
-    values = {
-        item.name: getattr(arguments, item.name)
-        for item in fields(cls)
-        if hasattr(arguments, item.name)
-    }
-    return cls(**values)
-
-
 Answer = tuple[int, dict[str, Any]]
 
 
 def _capture(arguments: argparse.Namespace) -> Answer:
-    settings = _settings(CaptureSettings, arguments)
+    settings = read_settings(CaptureSettings, arguments)
     report = CaptureReport(arguments.out)
     for uid, path in ((item.uid, item.source) for item in read_source(arguments.source)):
         # A file of its own run each, as a scene camera comes with its file.
@@ -227,7 +188,7 @@ def _file_steps(uid: str, path: str, out: Path, settings: CaptureSettings) -> jo
 
 
 def _dataset(arguments: argparse.Namespace) -> Answer:
-    settings = _settings(DatasetSettings, arguments)
+    settings = read_settings(DatasetSettings, arguments)
     items = shard(read_source(arguments.source), arguments.shard)
     meter = _Meter()
 
@@ -238,7 +199,8 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
             _say_line(f"{result.uid}: {result.status}: {result.reason}{log}")
 
     run: DatasetRun = jobs.run(
-        dataset_steps(items, arguments.out, settings, on_result=say), meter.show
+        dataset_steps(items, arguments.out, settings, on_result=say, replace=arguments.replace),
+        meter.show,
     )
     counts = {status: run.count(status) for status in STATUSES}
     _say_line(", ".join(f"{count} {status}" for status, count in counts.items()))
@@ -251,8 +213,18 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
 
 
 def _dataset_worker(arguments: argparse.Namespace) -> Answer:
-    settings = _settings(DatasetSettings, arguments)
-    with Captures(arguments.out, settings) as captures:
+
+    def answer(result: Result) -> None:
+        arguments.answers.write(json.dumps(result.to_dict()) + "\n")
+        arguments.answers.flush()
+
+    with contextlib.ExitStack() as stack:
+        try:
+            settings = read_settings(DatasetSettings, arguments)
+            captures = stack.enter_context(Captures(arguments.out, settings))
+        except XRayError as error:
+            answer(Result("", FAILED, error.code, str(error)))
+            raise
         # `for line in sys.stdin` would read ahead.
         while line := sys.stdin.readline():
             if not line.strip():
@@ -263,8 +235,7 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
                 result = Result("", FAILED, "bad_item", f"This line is no item: {error}.")
             else:
                 result = _worked(captures, item)
-            arguments.answers.write(json.dumps(result.to_dict()) + "\n")
-            arguments.answers.flush()
+            answer(result)
     return DONE, {}
 
 
@@ -281,7 +252,7 @@ def _worked(captures: Captures, item: Item) -> Result:
 def _generate(arguments: argparse.Namespace) -> Answer:
     out = arguments.out or Path(f"{arguments.image.stem}.glb")
     check_output(out)
-    settings = _settings(GenerateSettings, arguments)
+    settings = read_settings(GenerateSettings, arguments)
     empty_file()
     obj = generate_mesh(arguments.image.absolute(), settings, on_progress=_say)
     save_objects([obj], out)

@@ -24,6 +24,7 @@ from ..xray_addon.dataset import DONE, FAILED, REJECTED, Item, Report, Result, V
 from ..xray_addon.errors import XRayError
 from ..xray_addon.gates import silhouette_iou
 from ..xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
+from ..xray_addon.settings import is_used
 from ..xray_addon.transforms import write_transforms
 from ..xray_addon.views import dataset_cameras, item_seed, placed
 from . import jobs
@@ -31,7 +32,8 @@ from .convert import FaceSources, camera_from_object
 from .convert.baking import read_surface
 from .files import open_alone
 from .png import write_png
-from .rendering import Renderer
+from .rendering import Renderer, check_environment
+from .standard_output import heard
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,9 +72,12 @@ def make_dataset(
     folder: str | Path,
     settings: DatasetSettings,
     on_progress: ProgressCallback = ignore_progress,
+    *,
+    replace: bool = False,
 ) -> DatasetRun:
     """Capture `items` into the dataset in `folder`; see `dataset_steps`."""
-    run: DatasetRun = jobs.run(dataset_steps(items, folder, settings), on_progress)
+    steps = dataset_steps(items, folder, settings, replace=replace)
+    run: DatasetRun = jobs.run(steps, on_progress)
     return run
 
 
@@ -82,16 +87,18 @@ def dataset_steps(
     settings: DatasetSettings,
     load: Loader | None = None,
     on_result: Callable[[Result], None] = lambda _: None,
+    replace: bool = False,
 ) -> jobs.Steps:
     """Capture every item that is not there yet, one view a step; the result is a `DatasetRun`.
 
     An item that fails does not stop the others. `load` gives an item's objects; by default its
     file is opened, and what this Blender held is gone. `on_result` hears of each item at once.
+    `replace` takes out what other settings have made there.
 
     Raises XRayErrors of `dataset.STOPPING`, and what the settings name and is not there.
     """
     run = DatasetRun(Path(folder))
-    with Captures(run.folder, settings, load or open_item) as captures:
+    with Captures(run.folder, settings, load or open_item, replace=replace) as captures:
         for i, item in enumerate(items):
             result = yield from captures.steps(item, i, len(items))
             run.results.append(result)
@@ -116,17 +123,26 @@ def open_item(item: Item) -> list[bpy.types.Object]:
 class Captures:
     """Makes items of one dataset, with the same settings; use it in a `with`.
 
-    Raises XRayError `cannot_write`, and what the settings name and is not there.
+    Raises XRayError `cannot_write`, `other_settings` without `replace`, and what is wrong with
+    the files that the settings name.
     """
 
-    def __init__(self, folder: Path, settings: DatasetSettings, load: Loader = open_item) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: DatasetSettings,
+        load: Loader = open_item,
+        *,
+        replace: bool = False,
+    ) -> None:
         self.folder, self.settings, self.load = folder, settings, load
-        self.digest = dataset.settings_hash(settings)
-        if settings.cameras == "poses":
-            dataset_cameras(settings, "")  # says now what is wrong with the file
+        if is_used(settings, "hdri"):
+            check_environment(settings.hdri)
+        self._replace = replace
         self._exit = ExitStack()
 
     def __enter__(self) -> Captures:
+        self.digest = dataset.claim(self.folder, self.settings, self._replace)
         self._work = self._exit.enter_context(dataset.work_folder(self.folder))
         return self
 
@@ -172,13 +188,20 @@ class Captures:
             result = self._refused(attempt, FAILED, _internal(item))
         finally:
             shutil.rmtree(made, ignore_errors=True)
-        details = {"stages": attempt.seconds, "blender": bpy.app.version_string, "detail": detail}
+        details = {
+            "read": attempt.read,
+            "stages": attempt.seconds,
+            "said": attempt.said,
+            "blender": bpy.app.version_string,
+            "detail": detail,
+        }
         log = dataset.write_log(self.folder, result, details)
         return replace(result, log=str(log))
 
     def _made(self, attempt: _Attempt, made: Path) -> Iterator[str]:
         """Write all of an item into the folder `made`; yields after each view."""
         settings, item = self.settings, attempt.item
+        attempt.read = dataset.read_state(item)
         with attempt.timed("hash"):
             attempt.row = {
                 **dataset.described(item, self.digest),
@@ -188,15 +211,19 @@ class Captures:
                 "gates": [],
                 "views": [],
             }
-        with attempt.timed("load"):
+        with attempt.timed("load"), heard(attempt.said):
             objects = self.load(item)
         with _posed(settings), ExitStack() as stack:
             with attempt.timed("surface"):
                 surface, sources = _read(objects, settings)
+                attempt.said += [f"There is no image file {name}." for name in sources.missing]
                 matrix = _normalizing(surface) if settings.normalize == "unit" else np.eye(4)
                 surface = surface.transformed(matrix)
                 cameras = self._cameras(item, surface, matrix)
             attempt.row["triangles"] = len(surface.faces)
+            if sources.missing:
+                attempt.row["gates"] = ["missing_texture"]
+                attempt.row["missing_textures"] = list(sources.missing)
             if settings.ids:
                 attempt.row["objects"] = list(sources.objects)
                 attempt.row["materials"] = list(sources.materials)
@@ -250,7 +277,7 @@ class Captures:
 
     def _published(self, attempt: _Attempt, made: Path) -> Result:
         gates, reason = dataset.judge(attempt.views, self.settings)
-        attempt.row["gates"] = gates
+        attempt.row["gates"] = gates + attempt.row["gates"]
         if reason is not None:
             return self._refused(attempt, REJECTED, reason)
         dataset.publish(self.folder, attempt.item, made, attempt.row)
@@ -267,6 +294,8 @@ class _Attempt:
     def __init__(self, item: Item) -> None:
         self.item = item
         self.row: dict[str, Any] = {}
+        self.read: list[str | int] = []
+        self.said: list[str] = []  # warnings, of importers for the most part
         self.views: list[View] = []
         self.seconds: dict[str, float] = {}
         self._started = time.perf_counter()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import bmesh
 import bpy
 import numpy as np
 from mathutils import Vector
@@ -21,7 +21,7 @@ from ..xray_addon.errors import XRayError
 from ..xray_addon.shading import PRESETS, Lights, shade_surface
 from .convert import add_camera, mesh_from_surface, surface_from_objects
 from .convert.staging import Owned, Stage
-from .standard_output import output_to
+from .standard_output import quietly
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +36,8 @@ SUN_ANGLE = 0.15
 CAST_SAMPLES = 2
 # Leaves before leaves: Blender's 8 shows black where there are more.
 TRANSPARENT_BOUNCES = 64
+# Large odd numbers, for hashing.
+_ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 # EGL_PLATFORM_SURFACELESS_MESA, from the extension of that name.
 EGL_SURFACELESS = 0x31DD
 
@@ -67,9 +69,9 @@ class Renderer:
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
         normalises the objects; the identity by default.
 
-    Raises XRayError `missing_file` or `unreadable_image` for the environment image, `no_lights`,
-    `no_faces`, `no_renderer` where this Blender lacks the engine, `no_gpu` where an engine draws
-    with the GPU and there is nothing to draw with, `no_device`, `render_failed`.
+    Raises XRayError `missing_file` or `bad_environment` for the environment image, `no_lights`,
+    `no_faces`, `no_renderer` and `no_denoiser` where this Blender lacks them, `no_gpu` where an
+    engine draws with the GPU and there is nothing to draw with, `no_device`, `render_failed`.
     """
 
     def __init__(
@@ -141,6 +143,8 @@ class Renderer:
             self._add_plain_copy()
             return
         self._stage.add_copies(self._objects, bpy.context.evaluated_depsgraph_get())
+        for mesh in {obj.data for obj in self._stage.objects}:
+            _remove_doubles(mesh)
         if settings.image == "eevee":
             _show_both_sides(self._stage)
         self._world = self._stage.own(bpy.data.worlds.new(scene.name))
@@ -245,6 +249,12 @@ def _set_engine(scene: Any, settings: DatasetSettings) -> None:
 
 
 def _set_cycles(cycles: Any, settings: DatasetSettings) -> None:
+    if settings.denoise and not _has_denoiser():
+        raise XRayError(
+            "no_denoiser",
+            "This Blender is built without the denoiser OpenImageDenoise, as some systems' own is.",
+            "Say --no-denoise and take more samples, or use a Blender from blender.org.",
+        )
     cycles.samples, cycles.use_denoising = settings.samples, settings.denoise
     cycles.use_animated_seed = False
     cycles.transparent_max_bounces = TRANSPARENT_BOUNCES
@@ -257,6 +267,12 @@ def _set_cycles(cycles: Any, settings: DatasetSettings) -> None:
             "Choose one in Preferences > System > Cycles Render Devices, or render on the CPU.",
         )
     cycles.device = "GPU" if has_gpu and settings.device != "cpu" else "CPU"
+
+
+def _has_denoiser() -> bool:
+    import _cycles  # part of Blender, and only there where Cycles is
+
+    return bool(_cycles.with_openimagedenoise)
 
 
 def _has_render_device() -> bool:
@@ -286,6 +302,40 @@ def _can_draw() -> bool:
     return bool(display) and bool(egl.eglInitialize(display, None, None))
 
 
+def _remove_doubles(mesh: Any) -> None:
+    """Leave one, the first, of faces that lie exactly on each other.
+
+    Light does not get out from between them: what bounces off one starts on the other, and both
+    are black.
+    """
+    count = len(mesh.polygons)
+    corners = np.empty(len(mesh.loops), dtype=np.int32)
+    starts = np.empty(count, dtype=np.int32)
+    positions = np.empty((len(mesh.vertices), 3), dtype=np.float32)
+    mesh.loops.foreach_get("vertex_index", corners)
+    mesh.polygons.foreach_get("loop_start", starts)
+    mesh.vertices.foreach_get("co", positions.reshape(-1))
+    # Two faces are one where their corners are the same set of places, in whatever order: a
+    # random number for each place, and of each face the sum.
+    bits = (positions + 0.0).view(np.uint32).astype(np.uint64)  # no -0.0
+    place = (bits * np.array(_ODD, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
+    for shift, factor in ((32, _ODD[0]), (29, _ODD[1]), (32, _ODD[2])):
+        place = (place ^ (place >> np.uint64(shift))) * np.uint64(factor)
+    faces = np.add.reduceat(place[corners], starts)
+    kept = np.zeros(count, dtype=bool)
+    kept[np.unique(faces, return_index=True)[1]] = True
+    if kept.all():
+        return
+    edited = bmesh.new()
+    try:
+        edited.from_mesh(mesh)
+        doubles = [face for face, keep in zip(edited.faces, kept, strict=True) if not keep]
+        bmesh.ops.delete(edited, geom=doubles, context="FACES_ONLY")
+        edited.to_mesh(mesh)
+    finally:
+        edited.free()
+
+
 def _show_both_sides(stage: Stage) -> None:
     """Copies of the materials that hide back faces in EEVEE; Cycles and X-Rays show both."""
     shown: dict[str, Any] = {}
@@ -311,23 +361,34 @@ def _world_nodes(world: Any) -> Any:
 
 
 def _light_by_image(stage: Stage, world: Any, path: str) -> None:
-    file = Path(bpy.path.abspath(path))
-    if not file.is_file():
-        raise XRayError("missing_file", f"There is no environment image {file}.", "Check the path.")
-    try:
-        image = stage.own(bpy.data.images.load(str(file)))
-        readable = image.size[0] > 0
-    except RuntimeError:
-        readable = False
-    if not readable:
-        raise XRayError(
-            "unreadable_image", f"{file} is no image.", "Choose an .hdr, .exr, .png or .jpg."
-        )
+    image = _environment(stage, path)
     background = _world_nodes(world)
     tree = world.node_tree
     node = tree.nodes.new("ShaderNodeTexEnvironment")
     node.image = image
     tree.links.new(node.outputs["Color"], background.inputs["Color"])
+
+
+def check_environment(path: str) -> None:
+    """Raise XRayError `missing_file` or `bad_environment` for what cannot light a scene."""
+    with Owned() as read:
+        _environment(read, path)
+
+
+def _environment(owner: Owned, path: str) -> Any:
+    file = Path(bpy.path.abspath(path))
+    if not file.is_file():
+        raise XRayError("missing_file", f"There is no environment image {file}.", "Check the path.")
+    try:
+        image = owner.own(bpy.data.images.load(str(file)))
+        readable = image.size[0] > 0
+    except RuntimeError:
+        readable = False
+    if not readable:
+        raise XRayError(
+            "bad_environment", f"{file} is no image.", "Name an .hdr, .exr, .png or .jpg."
+        )
+    return image
 
 
 def _light_by_preset(stage: Stage, shot: Owned, world: Any, lights: Lights, camera: Camera) -> None:
@@ -361,7 +422,7 @@ def _shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
     images: Any = bpy.data.images
     had_result = "Render Result" in images
     try:
-        with _quietly():
+        with quietly():
             done: Any = bpy.ops.render.render(write_still=True, scene=scene.name)
     except RuntimeError as error:
         raise _failed(str(error)) from error
@@ -379,16 +440,6 @@ def _shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
     path.unlink()
     pixels = pixels.reshape(camera.height, camera.width, 4)[::-1]
     return np.rint(pixels * 255.0).astype(np.uint8)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what Blender prints of a picture where it has no window: dozens of lines each."""
-    if not bpy.app.background:
-        yield
-        return
-    with Path(os.devnull).open("wb") as nothing, output_to(nothing.fileno()):
-        yield
 
 
 def _failed(reason: str) -> XRayError:

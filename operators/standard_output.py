@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import bpy
 
 
 @contextmanager
@@ -24,6 +29,37 @@ def output_to(target: int) -> Iterator[int]:
         _flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what Blender prints of a picture where it has no window: dozens of lines each."""
+    if not bpy.app.background:
+        yield
+        return
+    with Path(os.devnull).open("wb") as nothing, output_to(nothing.fileno()):
+        yield
+
+
+@contextmanager
+def heard(warnings: list[str]) -> Iterator[None]:
+    """Keep what importers print to themselves; adds the lines that warn to `warnings`."""
+    if not bpy.app.background:
+        yield
+        return
+    said = io.StringIO()  # not a file: what importers keep hold of may still write to it later
+    with tempfile.TemporaryFile() as stream:
+        try:
+            with output_to(stream.fileno()), redirect_stdout(said), redirect_stderr(said):
+                yield
+        finally:
+            stream.seek(0)
+            text = said.getvalue() + stream.read().decode(errors="replace")
+            warnings += [
+                line.strip()
+                for line in text.splitlines()
+                if "warning" in line.lower() or "error" in line.lower()
+            ]
 
 
 def _flush() -> None:

@@ -11,6 +11,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..xray_addon import dataset
 from ..xray_addon.dataset import FAILED, Item, Result
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Progress
+from ..xray_addon.worker import ITEM_TIMEOUT, worker_command
 from . import jobs
 from .dataset import DatasetRun
 from .registration import extension_package
@@ -31,29 +33,18 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 2.0  # to end by itself before it is killed
 
-# Blender's destructors can hang as a Python module; by then all is said.
-_MODULE = """
-import importlib, os, sys, bpy
-package = sys.argv[1]
-if package not in sys.modules:
-    bpy.ops.preferences.addon_enable(module=package)
-code = importlib.import_module(package + ".operators.command").main(sys.argv[2:])
-sys.stdout.flush()
-sys.stderr.flush()
-os._exit(code)
-"""
-
 
 def worker_steps(
-    items: Sequence[Item], folder: str | Path, settings: DatasetSettings
+    items: Sequence[Item], folder: str | Path, settings: DatasetSettings, replace: bool = False
 ) -> jobs.Steps:
     """What `dataset_steps` does, in another Blender; the result is a `DatasetRun`.
 
-    What that Blender prints goes to logs/worker.log in the folder. Raises XRayError
-    `no_blender`, those of `dataset.STOPPING`, and what the settings name and is not there.
+    An item that takes that Blender down, or longer than `ITEM_TIMEOUT`, has failed. What it prints
+    goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those of
+    `dataset.STOPPING`, and what is wrong with the files that the settings name.
     """
     run = DatasetRun(Path(folder))
-    digest = dataset.settings_hash(settings)
+    digest = dataset.claim(run.folder, settings, replace)
     log = run.folder / "logs" / "worker.log"
     with dataset.writing(run.folder):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -66,16 +57,19 @@ def worker_steps(
                 if worker is None:
                     worker = _Worker(_command(run.folder, settings), log)
                 worker.send(item)
+                end = time.monotonic() + ITEM_TIMEOUT
                 while (result := worker.answer()) is None and worker.is_alive:
+                    if time.monotonic() > end:
+                        break
                     yield Progress("dataset", i, len(items), item.uid)
+                if result is not None and not result.uid:  # it cannot start
+                    raise XRayError(result.code, result.reason)
                 if result is not None:
                     dataset.stop_on(result)
                 else:
+                    error = _lost(item, worker.is_alive, log)
                     worker.stop()
                     worker = None
-                    error = XRayError(
-                        "crashed", f"Blender ended while it captured {item.uid}.", "", str(log)
-                    )
                     dataset.refuse(run.folder, item, digest, FAILED, error)
                     result = Result(item.uid, FAILED, error.code, error.message, log=str(log))
             run.results.append(result)
@@ -88,11 +82,21 @@ def worker_steps(
     return run
 
 
+def _lost(item: Item, hangs: bool, log: Path) -> XRayError:
+    if hangs:
+        return XRayError(
+            "worker_hung",
+            f"{item.uid} took Blender more than {ITEM_TIMEOUT:g} s.",
+            "Look at the file; python -m farm can give it more time.",
+            str(log),
+        )
+    return XRayError("crashed", f"Blender ended while it captured {item.uid}.", "", str(log))
+
+
 def _command(folder: Path, settings: DatasetSettings) -> list[str]:
-    arguments = ["dataset-worker", str(folder), *settings.to_arguments()]
-    if bpy.app.binary_path:
-        return [bpy.app.binary_path, "--command", "xray", *arguments]
-    return [sys.executable, "-c", _MODULE, extension_package(), *arguments]
+    # As a Python module, Blender is no program.
+    blender = bpy.app.binary_path or sys.executable
+    return worker_command(blender, folder, settings, extension_package())
 
 
 class _Worker:

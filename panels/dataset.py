@@ -5,10 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import bpy
+from bl_ui.utils import PresetPanel
 
-from ..operators.ops_dataset import XRAY_OT_dataset, last_run, set_from_panel
-from ..xray_addon.dataset import GATES, STATUSES
+from ..operators.ops_dataset import (
+    PRESETS,
+    XRAY_OT_dataset,
+    XRAY_OT_dataset_cameras,
+    XRAY_OT_dataset_preset_add,
+    last_run,
+    set_from_panel,
+)
+from ..operators.properties import copy_settings
+from ..xray_addon.dataset import FAILED, GATES, REJECTED, STATUSES
+from ..xray_addon.settings import DatasetSettings, is_used
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
+
+# Reasons why items are not in the dataset that the panel has room for.
+REFUSED_SHOWN = 5
+
+
+class XRAY_PT_dataset_presets(PresetPanel, bpy.types.Panel):
+    """Settings of datasets under a name."""
+
+    bl_label = "Dataset Presets"
+    preset_subdir = PRESETS
+    preset_operator = "script.execute_preset"
+    preset_add_operator = XRAY_OT_dataset_preset_add.bl_idname
 
 
 class XRAY_PT_dataset(SidebarPanel):
@@ -16,6 +38,10 @@ class XRAY_PT_dataset(SidebarPanel):
 
     bl_label = "Dataset"
     bl_options = {"DEFAULT_CLOSED"}
+
+    def draw_header_preset(self, _context: bpy.types.Context) -> None:
+        """The menu of presets."""
+        XRAY_PT_dataset_presets.draw_panel_header(self.layout)
 
     def draw(self, context: bpy.types.Context) -> None:
         """What is captured and where to, the button, and how the last run went."""
@@ -39,12 +65,15 @@ class XRAY_PT_dataset(SidebarPanel):
             for name, count in run.report.gates.items():
                 if count["counted"]:
                     draw_text(box, context, f"{count['counted']} {name}: {GATES.get(name, name)}")
-            report = str(run.folder / "report.md")
-            box.operator("wm.path_open", text="Open Report", icon="TEXT").filepath = report
-
-
-# The rules for cameras that place them; poses and the scene's camera are where they are.
-PLACED = ("hemisphere", "sphere", "turntable", "ring")
+            refused = [result for result in run.results if result.status in (REJECTED, FAILED)]
+            for result in refused[:REFUSED_SHOWN]:
+                draw_text(box, context, f"{result.uid}: {result.reason}", "ERROR")
+            if len(refused) > REFUSED_SHOWN:
+                box.label(text=f"{len(refused) - REFUSED_SHOWN} more in the report")
+            row = box.row(align=True)
+            for text, path in (("Open Report", run.folder / "report.md"), ("Folder", run.folder)):
+                icon = "TEXT" if path.suffix else "FILE_FOLDER"
+                row.operator("wm.path_open", text=text, icon=icon).filepath = str(path)
 
 
 class DatasetPart(SidebarPanel):
@@ -53,31 +82,13 @@ class DatasetPart(SidebarPanel):
     bl_parent_id = "XRAY_PT_dataset"
     bl_options = {"DEFAULT_CLOSED"}
     settings: tuple[str, ...] = ()
-    # Only shown for one value of another setting.
-    only: dict[str, tuple[str, tuple[str, ...]]] = {
-        "poses": ("cameras", ("poses",)),
-        "views": ("cameras", PLACED),
-        "distance": ("cameras", PLACED),
-        "fov": ("cameras", PLACED),
-        "jitter": ("cameras", PLACED),
-        "elevation": ("cameras", ("turntable", "ring")),
-        "samples": ("image", ("cycles", "eevee")),
-        "denoise": ("image", ("cycles",)),
-        "device": ("image", ("cycles",)),
-        "image_size": ("image", ("cycles", "eevee", "workbench", "cast")),
-        "lights": ("image", ("cycles", "eevee", "cast")),
-        "hdri": ("lights", ("hdri",)),
-        "bake_size": ("materials", ("bake",)),
-    }
 
     def draw(self, context: bpy.types.Context) -> None:
         """The settings that count."""
         scene = context.scene.xray.dataset
-        names = [
-            name
-            for name in self.settings
-            if name not in self.only or getattr(scene, self.only[name][0]) in self.only[name][1]
-        ]
+        names = [name for name in self.settings if is_used(scene, name)]
+        if scene.source != "files" and "frame" in names:
+            names.remove("frame")  # objects of the open file are captured as they are seen
         draw_properties(self.layout, scene, names)
 
 
@@ -86,6 +97,12 @@ class XRAY_PT_dataset_cameras(DatasetPart):
 
     bl_label = "Cameras"
     settings = ("cameras", "poses", "views", "elevation", "distance", "fov", "jitter", "seed")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The settings that count, and a look at the cameras."""
+        DatasetPart.draw(self, context)
+        button = self.layout.operator(XRAY_OT_dataset_cameras.bl_idname, icon="CAMERA_DATA")
+        copy_settings(DatasetSettings, context.scene.xray.dataset, button)
 
 
 class XRAY_PT_dataset_object(DatasetPart):
@@ -113,6 +130,7 @@ class XRAY_PT_dataset_gates(DatasetPart):
 
 
 CLASSES: tuple[type[Any], ...] = (
+    XRAY_PT_dataset_presets,
     XRAY_PT_dataset,
     XRAY_PT_dataset_cameras,
     XRAY_PT_dataset_object,

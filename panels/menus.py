@@ -7,7 +7,12 @@ from typing import Any
 import bpy
 
 from ..operators.ops_capture import XRAY_OT_capture
-from ..operators.ops_dataset import XRAY_OT_dataset, set_from_panel
+from ..operators.ops_dataset import (
+    XRAY_OT_dataset,
+    XRAY_OT_dataset_cameras,
+    XRAY_OT_dataset_preset_add,
+    set_from_panel,
+)
 from ..operators.ops_generate import XRAY_OT_generate
 from ..operators.ops_import import XRAY_OT_import_xray
 from ..operators.ops_layers import CLASSES as LAYER_OPERATORS
@@ -27,6 +32,8 @@ class XRAY_MT_object(bpy.types.Menu):
         layout.operator(XRAY_OT_capture.bl_idname, icon="RENDERLAYERS")
         button = layout.operator(XRAY_OT_dataset.bl_idname, text="Make Dataset...", icon="FILE_3D")
         set_from_panel(button, context.scene)
+        layout.operator(XRAY_OT_dataset_cameras.bl_idname, icon="CAMERA_DATA")
+        layout.operator(XRAY_OT_dataset_preset_add.bl_idname)
         layout.operator(XRAY_OT_preview.bl_idname, text="Preview Dataset...", icon="IMAGE")
         layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
         layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")

@@ -9,12 +9,15 @@ Layout of a dataset's folder::
     metadata/<uid>.json           the item's row, written last: with it the item is complete
     refused/<uid>.json            why an item is not there: rejected by a gate, or failed
     logs/<uid>.json               seconds and reasons of the last attempt
+    settings.json                 the `Recipe` that all of it was made with
     metadata.jsonl                a line a view, for Hugging Face `datasets` (imagefolder)
     report.json, report.md        what is there, what is not and why
 
 Only logs/ holds times, so that a run that was killed and resumed ends with the same bytes as one
 that was not. An item is made in a private folder below `.work/`, which dies with its run, and
 moved into place at its end: whoever finds its row finds the item. A uid holds no dot.
+
+All items are made with the same settings, those of the first run: see `claim`.
 
 Worker protocol (``blender -c xray dataset-worker OUT [settings]``): each line on standard input is
 an `Item` as JSON, each line on standard output the `Result` of one, in the same order; the worker
@@ -26,7 +29,6 @@ does not write metadata.jsonl and the report: whoever runs workers calls `finish
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import secrets
 import shutil
@@ -39,10 +41,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import XRayError
-from .gates import GATE_OF, GATES, View, judge
+from .gates import GATE_OF, GATES, JUDGED, View, judge
 from .locks import lock
 from .manifest import MESH_SUFFIXES, Item, read_source, shard, unique_uids
 from .plain import Plain
+from .recipe import Recipe, file_hash, other_settings, settings_hash
 from .settings import DatasetSettings
 
 __all__ = [
@@ -58,6 +61,8 @@ __all__ = [
     "Report",
     "Result",
     "View",
+    "claim",
+    "conflict",
     "described",
     "file_hash",
     "find",
@@ -66,6 +71,7 @@ __all__ = [
     "publish",
     "put_files",
     "read_source",
+    "read_state",
     "refuse",
     "rows",
     "settings_hash",
@@ -80,13 +86,13 @@ __all__ = [
 STATUSES = DONE, EXISTS, REJECTED, FAILED = "done", "exists", "rejected", "failed"
 
 # Errors that every other item would meet too: they end a run.
-STOPPING = frozenset({"cannot_write", "no_device", "no_gpu", "no_renderer"})
-
-# Raised by one whenever the same settings would give other bytes.
-FORMAT = 1
+STOPPING = frozenset(
+    {"cannot_write", "no_denoiser", "no_device", "no_gpu", "no_renderer", "other_settings"}
+)
 
 # The folders that hold an item's files, in the order in which they are put there.
 KINDS = ("ids", "images", "xrays")
+SETTINGS = "settings.json"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
 
@@ -117,30 +123,36 @@ def stop_on(result: Result) -> None:
         raise XRayError(result.code, result.reason)
 
 
-def settings_hash(settings: DatasetSettings) -> str:
-    """16 hexadecimal digits of all that decides the bytes of an item, files it names included.
+def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool = False) -> str:
+    """Make the dataset in `folder` one of `settings`, before items are made; the `settings_hash`.
 
-    Raises XRayError `missing_file` where such a file is not there; one that nothing reads need not
-    be.
+    Where nothing but gates differs from what is there, that is judged again by its rows: what
+    does not pass any more is taken out, what was rejected and now passes will be made. Where more
+    differs, `replace` takes out all that was made with other settings.
+
+    Raises XRayError `other_settings` without `replace`, with nothing touched; `cannot_write`, and
+    what `Recipe.of` raises.
     """
-    values = settings.to_dict()
-    for name, reader in (("poses", settings.cameras), ("hdri", settings.lights)):
-        values[name] = file_hash(values[name]) if reader == name else ""
-    text = json.dumps({"format": FORMAT, **values}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    folder, recipe = Path(folder), Recipe.of(settings)
+    if _recorded(folder) == recipe:
+        return recipe.digest
+    with _exclusive(folder) as place:
+        others = _others(folder, recipe)
+        if others and not replace:
+            raise _conflict(folder, recipe)
+        # Without gates until all has been judged: whoever goes on after a kill does it again.
+        place(SETTINGS, _json(Recipe(recipe.items, {}).to_dict()))
+        for uid in others:
+            _withdraw(folder, uid, None)
+        _judge_again(folder, settings, recipe.digest, place)
+        place(SETTINGS, _json(recipe.to_dict()))
+    return recipe.digest
 
 
-def file_hash(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's bytes; raises XRayError `missing_file`, `unreadable_file`."""
-    try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
-    except OSError as error:
-        raise XRayError(
-            "unreadable_file", f"{path} cannot be read ({error.strerror}).", "Check the file."
-        ) from error
+def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayError | None:
+    """What `claim` raises without `replace` where there is what other settings made."""
+    folder, recipe = Path(folder), Recipe.of(settings)
+    return _conflict(folder, recipe) if _others(folder, recipe) else None
 
 
 def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result | None:
@@ -148,11 +160,11 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
 
     refused : whether to look for "rejected" too.
 
-    An item exists while its row does, the source has the size that it had, and every file that
-    the row lists is there with its size.
+    An item exists while its row does, the source is what it was, and every file that the row
+    lists is there with its size.
     """
     row = _read_row(folder / "metadata" / f"{item.uid}.json")
-    if row and _fits(row, item, digest) and _is_whole(folder, row):
+    if row and _fits(folder, row, item, digest) and _is_whole(folder, row):
         views = row["views"]
         return Result(
             item.uid,
@@ -162,7 +174,7 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
             dropped=sum(view["dropped"] for view in views),
         )
     row = _read_row(folder / "refused" / f"{item.uid}.json")
-    if refused and row and row.get("status") == REJECTED and _fits(row, item, digest):
+    if refused and row and row.get("status") == REJECTED and _fits(folder, row, item, digest):
         return Result(item.uid, REJECTED, row["code"], row["reason"])
     return None
 
@@ -264,10 +276,11 @@ def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
     `work_folder`. row : see `finish`; it needs "settings", the `settings_hash`, and
     "source_bytes". Where another run was faster with the same settings, its files stay.
 
-    Raises XRayError `cannot_write`.
+    Raises XRayError `cannot_write`, `other_settings` where another run has claimed the folder.
     """
     row = {**row, "files": _sizes(made, item.uid)}
     with _exclusive(folder) as place:
+        _check_claimed(folder, row["settings"])
         if find(folder, item, row["settings"], refused=False) is None:
             _replace(folder, item.uid, made)
             place(f"metadata/{item.uid}.json", _json(row))
@@ -284,6 +297,14 @@ def described(item: Item, digest: str) -> dict[str, Any]:
         "license": item.license,
         "settings": digest,
     }
+
+
+def read_state(item: Item) -> list[str | int]:
+    """What tells, without reading it, that an item's file is as it was; for its log."""
+    source = Path(item.source)
+    if not source.is_file():
+        return []
+    return [str(source.absolute()), source.stat().st_mtime_ns]
 
 
 def put_files(folder: Path, uid: str, made: Path) -> None:
@@ -325,6 +346,9 @@ def refuse(
 
 def write_log(folder: Path, result: Result, details: dict[str, Any]) -> Path:
     """Write `logs/<uid>.json`, the only file with times; returns its path.
+
+    details : what else is known; "read", the `read_state` before the source was read, spares the
+    next run its hash.
 
     Raises XRayError `cannot_write`.
     """
@@ -475,13 +499,77 @@ def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
             target.rename(grave / f"old-{kind}")
 
 
-def _fits(row: dict[str, Any], item: Item, digest: str) -> bool:
+def _recorded(folder: Path) -> Recipe | None:
+    """What the dataset was made with; None where nothing says so."""
+    try:
+        return Recipe.from_dict(_read_row(folder / SETTINGS) or {})
+    except ValueError:
+        return None
+
+
+def _others(folder: Path, recipe: Recipe) -> list[str]:
+    """The uids of what other settings made."""
+    return [row["uid"] for row in rows(folder) if row.get("settings") != recipe.digest]
+
+
+def _conflict(folder: Path, recipe: Recipe) -> XRayError:
+    known = _recorded(folder)
+    differences = recipe.differences(known) if known else ""
+    return other_settings(folder, differences or "which ones is not known")
+
+
+def _check_claimed(folder: Path, digest: str) -> None:
+    known = _recorded(folder)
+    if known is not None and known.digest != digest:
+        raise other_settings(folder, "another run has replaced it meanwhile")
+
+
+def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Place) -> None:
+    """Apply the gates of `settings` to what is there; what other settings refused is forgotten."""
+    for row in rows(folder):
+        gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
+        if error is not None:
+            row.pop("files")
+            _refuse_again(row, gates, error, place)
+            _withdraw(folder, row["uid"], None)
+    for row in _rows(folder / "refused"):
+        path = folder / "refused" / f"{row['uid']}.json"
+        if row.get("settings") != digest:
+            path.unlink()
+        elif row["code"] in JUDGED and row["status"] == REJECTED:
+            gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
+            if error is None:
+                path.unlink()
+            else:
+                _refuse_again(row, gates, error, place)
+
+
+def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place: Place) -> None:
+    others = [name for name in row["gates"] if name not in JUDGED]
+    row = _refused_row({**row, "gates": gates + others}, REJECTED, error)
+    place(f"refused/{row['uid']}.json", _json(row))
+
+
+def _refused_row(row: dict[str, Any], status: str, error: XRayError) -> dict[str, Any]:
+    """`row` with why the item is not there after the fields that every row begins with."""
+    said = {"status": status, "code": error.code, "reason": str(error)}
+    first = {key: row[key] for key in ("uid", "source", "source_bytes", "license", "settings")}
+    return {**first, **said, **{key: row[key] for key in row if key not in {*first, *said}}}
+
+
+def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
     if row.get("settings") != digest or not item.source:
         return False  # objects of an open file may have changed
     try:
-        return bool(row.get("source_bytes") == Path(item.source).stat().st_size)
+        source = Path(item.source).stat()
     except OSError:
         return True  # the source may be gone; what was made from it stays
+    if row.get("source_bytes") != source.st_size:
+        return False
+    log = _read_row(folder / "logs" / f"{item.uid}.json") or {}
+    if log.get("read") == read_state(item):
+        return True  # without reading it again
+    return bool(row.get("source_sha256") == file_hash(item.source))
 
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
@@ -510,7 +598,7 @@ def _read_row(path: Path) -> dict[str, Any] | None:
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         row = _read_row(path)
-        if row is not None:
+        if row is not None and "uid" in row:
             yield row
 
 

@@ -11,13 +11,16 @@ DONE, SOME_FAILED, USAGE, RUNTIME_FAILED, CANCELLED = 0, 1, 2, 3, 130
 _USAGE_CODES = frozenset(
     {
         "bad_config",
+        "bad_environment",
         "bad_manifest",
         "bad_settings",
+        "bad_transforms",
         "missing_file",
         "no_data",
         "no_folder",
         "no_meshes",
         "no_numba",
+        "other_settings",
         "unknown_format",
         "unknown_generator",
     }

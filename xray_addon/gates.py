@@ -21,7 +21,10 @@ GATES = {
     "out_of_range": "hits nearer than near or farther than far",
     "empty": "nothing with faces",
     "unreadable": "the file cannot be read",
+    "missing_texture": "an image file of a material is not there: its faces are magenta",
 }
+# Those that `judge` decides, by what rows say.
+JUDGED = frozenset({"low_iou", "few_hits", "dropped_hits", "out_of_range"})
 # Which gate an error of an item counts for.
 GATE_OF = {
     "no_faces": "empty",

@@ -85,11 +85,22 @@ class CaptureSettings(Settings):
     combine: bool = _setting(False, "Capture the selected objects as one instead of each by itself")
 
 
+# The rules for cameras that place them; poses and the scene's camera are where they are.
+_PLACED = ("hemisphere", "sphere", "turntable", "ring")
+_LIT = ("cycles", "eevee", "cast")
+
+
 @dataclass
 class DatasetSettings(Settings):
-    """How a dataset is made of many objects. Lengths are in units of the object's longest side."""
+    """How a dataset is made of many objects. Lengths are in units of the object's longest side.
 
-    views: int = _setting(4, "Number of camera views an object", min=1, max=10_000)
+    In the metadata of a field, `only` says for which values of another setting it counts, and
+    `part` what it decides where that is not an item's bytes: the "run", or what is kept, a "gate".
+    """
+
+    views: int = _setting(
+        4, "Number of camera views an object", min=1, max=10_000, only=("cameras", _PLACED)
+    )
     layers: int = _setting(16, "Surfaces kept along each ray, nearest first", min=1, max=256)
     size: int = _setting(256, "Width and height of the X-Ray in pixels", min=8, max=8192)
     seed: int = _setting(
@@ -104,7 +115,12 @@ class DatasetSettings(Settings):
     pose: str = _setting(
         "frame", "Armatures at 'rest', or everything at a 'frame'", choices=("frame", "rest")
     )
-    frame: int = _setting(1, "Frame of the animation", min=-1_048_574, max=1_048_574)
+    frame: int = _setting(
+        1,
+        "Frame of the animation; in Blender objects of the open file are captured as shown",
+        min=-1_048_574,
+        max=1_048_574,
+    )
 
     cameras: str = _setting(
         "hemisphere",
@@ -113,14 +129,32 @@ class DatasetSettings(Settings):
         "below in turn; 'poses' from a transforms.json; 'scene' is the file's own camera",
         choices=("hemisphere", "sphere", "turntable", "ring", "poses", "scene"),
     )
-    poses: str = _setting("", "The transforms.json that 'poses' reads")
-    elevation: float = _setting(20.0, "Degrees above for turntable and ring", min=-89.0, max=89.0)
-    distance: float = _setting(1.2, "From the camera to the object's centre", min=0.01, max=1e6)
+    poses: str = _setting(
+        "", "The transforms.json that 'poses' reads", only=("cameras", ("poses",))
+    )
+    elevation: float = _setting(
+        20.0,
+        "Degrees above for turntable and ring",
+        min=-89.0,
+        max=89.0,
+        only=("cameras", ("turntable", "ring")),
+    )
+    distance: float = _setting(
+        1.2, "From the camera to the object's centre", min=0.01, max=1e6, only=("cameras", _PLACED)
+    )
     fov: float = _setting(
-        49.13434207760448, "Horizontal field of view in degrees", min=0.1, max=179.0
+        49.13434207760448,
+        "Horizontal field of view in degrees",
+        min=0.1,
+        max=179.0,
+        only=("cameras", _PLACED),
     )
     jitter: float = _setting(
-        0.0, "Random shift of each camera, as a share of its distance", min=0.0, max=0.9
+        0.0,
+        "Random shift of each camera, as a share of its distance",
+        min=0.0,
+        max=0.9,
+        only=("cameras", _PLACED),
     )
 
     image: str = _setting(
@@ -128,13 +162,23 @@ class DatasetSettings(Settings):
         "What makes the reference images; 'cast' is the built-in shader, far faster",
         choices=("cycles", "eevee", "workbench", "cast", "none"),
     )
-    image_size: int = _setting(512, "Width and height of the images in pixels", min=8, max=8192)
-    samples: int = _setting(32, "Render samples a pixel", min=1, max=65_536)
-    denoise: bool = _setting(True, "Denoise what Cycles renders")
+    image_size: int = _setting(
+        512,
+        "Width and height of the images in pixels",
+        min=8,
+        max=8192,
+        only=("image", (*_LIT, "workbench")),
+    )
+    samples: int = _setting(
+        32, "Render samples a pixel", min=1, max=65_536, only=("image", ("cycles", "eevee"))
+    )
+    denoise: bool = _setting(True, "Denoise what Cycles renders", only=("image", ("cycles",)))
     device: str = _setting(
         "auto",
         "What Cycles renders on; 'auto' is the GPU where Blender's preferences name one",
         choices=("auto", "cpu", "gpu"),
+        only=("image", ("cycles",)),
+        part="run",
     )
     lights: str = _setting(
         "even",
@@ -142,8 +186,11 @@ class DatasetSettings(Settings):
         "the viewer's shoulder; 'random' is another for each view; 'hdri' an image; 'scene' what "
         "the file brings along. Workbench has its own",
         choices=("even", "studio", "random", "hdri", "scene"),
+        only=("image", _LIT),
     )
-    hdri: str = _setting("", "The environment image that 'hdri' lights with")
+    hdri: str = _setting(
+        "", "The environment image that 'hdri' lights with", only=("lights", ("hdri",))
+    )
 
     materials: str = _setting(
         "bake",
@@ -152,7 +199,11 @@ class DatasetSettings(Settings):
         choices=("bake", "skip"),
     )
     bake_size: int = _setting(
-        1024, "Width and height of baked textures in pixels", min=16, max=8192
+        1024,
+        "Width and height of baked textures in pixels",
+        min=16,
+        max=8192,
+        only=("materials", ("bake",)),
     )
     alpha_clip: bool = _setting(False, "Let rays through where a material's alpha clips")
     ids: bool = _setting(False, "Also write each hit's object, material and face")
@@ -165,15 +216,28 @@ class DatasetSettings(Settings):
         "union); 0 keeps all",
         min=0.0,
         max=1.0,
+        part="gate",
     )
     min_hits: int = _setting(
-        1, "Reject objects with a view of fewer hits; 0 keeps all", min=0, max=2**31 - 1
+        1,
+        "Reject objects with a view of fewer hits; 0 keeps all",
+        min=0,
+        max=2**31 - 1,
+        part="gate",
     )
     max_dropped: float = _setting(
-        1.0, "Reject objects that lose a larger share of hits behind the last layer", min=0, max=1
+        1.0,
+        "Reject objects that lose a larger share of hits behind the last layer",
+        min=0,
+        max=1,
+        part="gate",
     )
     max_outside: float = _setting(
-        1.0, "Reject objects with a larger share of hits out of near and far", min=0, max=1
+        1.0,
+        "Reject objects with a larger share of hits out of near and far",
+        min=0,
+        max=1,
+        part="gate",
     )
 
     def __post_init__(self) -> None:
@@ -186,6 +250,22 @@ class DatasetSettings(Settings):
             raise self._bad("lights", f"cannot be {self.lights!r} with the built-in shader")
         if not self.near < self.far:
             raise self._bad("far", f"must be more than near, got {self.near:g} and {self.far:g}")
+
+
+def is_used(settings: Any, name: str) -> bool:
+    """Whether the setting `name` counts, with the others as they are in `settings`.
+
+    settings : `DatasetSettings`, or Blender's properties of the same names.
+    """
+    if name == "seed":
+        return (
+            settings.cameras in ("hemisphere", "sphere")
+            or (is_used(settings, "jitter") and settings.jitter > 0)
+            or settings.image == "cycles"
+            or (is_used(settings, "lights") and settings.lights == "random")
+        )
+    only = DatasetSettings.__dataclass_fields__[name].metadata.get("only")
+    return only is None or (is_used(settings, only[0]) and getattr(settings, only[0]) in only[1])
 
 
 @dataclass

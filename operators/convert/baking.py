@@ -20,6 +20,7 @@ from ...xray_addon.camera import Camera
 from ...xray_addon.casting import cast
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Material, Surface
+from ..standard_output import quietly
 from .materials import (
     MaterialReader,
     emits,
@@ -301,7 +302,7 @@ def _run_bake(stage: Stage, copy: Any, layer: str) -> None:
     scene.cycles.max_bounces = 0
     scene.render.bake.use_selected_to_active = False
     try:
-        with _active(stage, copy):
+        with _active(stage, copy), quietly():
             done: Any = bpy.ops.object.bake(
                 type="EMIT", uv_layer=layer, margin=MARGIN, use_clear=True, save_mode="INTERNAL"
             )

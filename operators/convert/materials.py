@@ -20,6 +20,8 @@ from ...xray_addon.surface import Material
 
 # The grey, in linear light, that Blender shows where there is no material.
 DEFAULT_GREY = (0.8, 0.8, 0.8)
+# What Blender shows where an image file is not there.
+MISSING = (1.0, 0.0, 1.0)
 # Where alpha is blended and not clipped: what is more see-through than not lets rays pass.
 BLENDED_THRESHOLD = 0.5
 
@@ -38,6 +40,8 @@ class Look:
     color_attribute : name of the colour attribute that multiplies; "" for the one active in
         renders, None for none.
     reason : why this is not all of what the material shows; "" where it is.
+    missing : name of an image file that is not there; "" where none is missed. It counts as
+        magenta, as Blender shows it, so that X-Rays agree with pictures.
     """
 
     material: Material
@@ -45,6 +49,7 @@ class Look:
     uv_transform: NDArray[np.float64] | None = None
     color_attribute: str | None = None
     reason: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class _Color:
     image: _Image | None = None
     color_attribute: str | None = None
     reason: str = ""
+    missing: str = ""
 
     @property
     def constant(self) -> bool:
@@ -89,6 +95,7 @@ class _Color:
             other.image if self.image is None else self.image,
             other.color_attribute if self.color_attribute is None else self.color_attribute,
             reason,
+            self.missing or other.missing,
         )
 
     def lost(self, reason: str) -> _Color:
@@ -182,6 +189,7 @@ class MaterialReader:
             None if transform is None else np.array(transform),
             color.color_attribute,
             reason,
+            color.missing,
         )
 
     def _texture(self, source: _Image, straight: bool) -> NDArray[np.uint8] | None:
@@ -389,7 +397,10 @@ def _socket_color(socket: Any, groups: _Groups) -> _Color:
 
 def _image_color(node: Any, output: Any, groups: _Groups) -> _Color:
     if node.image is None:
-        return _Color(_BLACK)
+        return _Color(_BLACK, missing=f"{node.name} names none")
+    if not all(node.image.size):
+        path = node.image.filepath.replace("\\", "/")
+        return _Color(np.array(MISSING), missing=path.rpartition("/")[2] or node.image.name)
     uses_alpha = any(link.is_valid and not link.is_muted for link in node.outputs["Alpha"].links)
     source, reason = _image_source(node, groups, unpacked=uses_alpha)
     color = replace(_WHITE, image=source)
@@ -437,7 +448,8 @@ def _mixed(node: Any, factor: Any, a: Any, b: Any, groups: _Groups) -> _Color:
             return second
         if value is not None and first.constant and second.constant:
             mixed = first.rgb * (1 - amount) + second.rgb * amount
-            return _Color(mixed, reason=first.reason or second.reason)
+            missing = first.missing or second.missing
+            return _Color(mixed, reason=first.reason or second.reason, missing=missing)
         nearest = second if amount > 0.5 else first
     else:
         nearest = second if amount > 0.5 else first

@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Surface
 from .materials import Look, MaterialReader
@@ -25,6 +26,7 @@ class FaceSources:
     objects : name of each object, instances one by one. materials : names; "" for none.
     object, material (M,) int32 : of each face, indices into these. face (M,) int32 : the polygon
     of the evaluated mesh.
+    missing : names of the image files that colours should come from and that are not there.
     """
 
     objects: tuple[str, ...]
@@ -32,6 +34,7 @@ class FaceSources:
     object: NDArray[np.int32]
     material: NDArray[np.int32]
     face: NDArray[np.int32]
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,7 @@ def surface_and_sources(
             sources.append((obj.name_full, part))
     if not parts:
         raise no_faces(wanted)
-    return _joined(parts, reader), _joined_sources(sources)
+    return _joined(parts, reader), _joined_sources(sources, reader)
 
 
 def solid_instances(
@@ -111,7 +114,7 @@ def no_faces(objects: Iterable[bpy.types.Object]) -> XRayError:
     return XRayError(
         "no_faces",
         f"There are no faces to capture in {names or 'the file'}.",
-        "Select a visible object with faces.",
+        "It takes a visible object with faces.",
     )
 
 
@@ -201,32 +204,61 @@ def _colors(
     slot: NDArray[np.int32],
     looks: list[Look],
 ) -> NDArray[np.float32] | None:
-    """(M, 3, 3) from the colour attribute that each face's material reads, white elsewhere."""
+    """(M, 3, 3) from the colour attribute that each face's material reads, white elsewhere.
+
+    As in Cycles, any attribute is a colour, numbers are grey in linear light, and one that is not
+    there is black. Between corners an X-Ray interpolates the encoded colours, Cycles the light.
+    """
     attributes = mesh.color_attributes
     colors: NDArray[np.float32] | None = None
     for i, look in enumerate(looks):
-        if look.color_attribute is None or not (slot == i).any():
+        chosen = slot == i
+        if look.color_attribute is None or not chosen.any():
             continue
         if look.color_attribute:
             attribute = mesh.attributes.get(look.color_attribute)
         else:
             index = max(attributes.render_color_index, 0)
             attribute = attributes[index] if index < len(attributes) else None
-        if attribute is None or attribute.data_type not in ("FLOAT_COLOR", "BYTE_COLOR"):
+        if attribute is not None and attribute.domain == "EDGE":  # which faces do not show
             continue
-        if attribute.domain == "EDGE":  # which faces do not show
+        if colors is None:
+            colors = np.ones((len(faces), 3, 3), dtype=np.float32)
+        if attribute is None:
+            colors[chosen] = 0.0
             continue
-        # `color_srgb` encodes float colours, which are linear, and gives byte colours as stored.
-        values = _read(attribute.data, "color_srgb", np.float32, (len(attribute.data), 4))[:, :3]
         index_of = {
             "POINT": faces,
             "CORNER": corners,
             "FACE": np.repeat(polygon[:, None], 3, axis=1),
         }[attribute.domain]
-        if colors is None:
-            colors = np.ones((len(faces), 3, 3), dtype=np.float32)
-        colors[slot == i] = values[index_of[slot == i]]
+        colors[chosen] = _attribute_colors(attribute)[index_of[chosen]]
     return colors
+
+
+def _attribute_colors(attribute: Any) -> NDArray[np.float32]:
+    """(N, 3) sRGB-encoded: what Cycles makes of an attribute."""
+    count = len(attribute.data)
+    match attribute.data_type:
+        case "FLOAT_COLOR" | "BYTE_COLOR":
+            # `color_srgb` encodes float colours, which are linear; byte colours are as stored.
+            return _read(attribute.data, "color_srgb", np.float32, (count, 4))[:, :3]
+        case "FLOAT_VECTOR":
+            light = _read(attribute.data, "vector", np.float32, (count, 3))
+        case "FLOAT2":
+            flat = _read(attribute.data, "vector", np.float32, (count, 2))
+            light = np.concatenate([flat, np.zeros((count, 1), np.float32)], axis=1)
+        case "FLOAT":
+            light = np.repeat(_read(attribute.data, "value", np.float32, (count, 1)), 3, axis=1)
+        case "INT" | "INT8":
+            numbers = _read(attribute.data, "value", np.int32, (count, 1))
+            light = np.repeat(numbers.astype(np.float32), 3, axis=1)
+        case "BOOLEAN":
+            flags = _read(attribute.data, "value", np.bool_, (count, 1))
+            light = np.repeat(flags.astype(np.float32), 3, axis=1)
+        case _:
+            light = np.zeros((count, 3), dtype=np.float32)
+    return linear_to_srgb(np.clip(light, 0.0, 1.0)).astype(np.float32)
 
 
 def _joined(parts: list[Surface], reader: MaterialReader) -> Surface:
@@ -256,7 +288,7 @@ def _joined(parts: list[Surface], reader: MaterialReader) -> Surface:
     )
 
 
-def _joined_sources(parts: list[tuple[str, _Part]]) -> FaceSources:
+def _joined_sources(parts: list[tuple[str, _Part]], reader: MaterialReader) -> FaceSources:
     counts = [len(part.polygon) for _, part in parts]
     names = sorted({name for _, part in parts for name in part.materials})
     index = {name: i for i, name in enumerate(names)}
@@ -271,6 +303,7 @@ def _joined_sources(parts: list[tuple[str, _Part]]) -> FaceSources:
             ]
         ),
         np.concatenate([part.polygon for _, part in parts]),
+        tuple(sorted({look.missing for look in reader.looks if look.missing})),
     )
 
 

@@ -85,6 +85,7 @@ def test_what_lies_where(making, core, settings, meshes, tmp_path):
         "images/glb/transforms.json",
         "logs/glb.json",
         "metadata/glb.json",
+        "settings.json",
         "xrays/glb/000.npz",
         "xrays/glb/001.npz",
     }
@@ -101,7 +102,27 @@ def load(part, path):
     return part("xray_addon.xray").XRay.load(path)
 
 
-def test_done_again_it_is_there_already(making, core, settings, meshes, tmp_path):
+def test_a_source_edited_at_the_same_size_is_made_again(
+    making, core, settings, meshes, part, tmp_path
+):
+    path, out = meshes / "obj.obj", tmp_path / "out"
+    items = core.read_source(path)
+    options = settings(min_iou=0.0)
+    making.make_dataset(items, out, options)
+    before = load(part, out / "xrays/obj/000.npz").hit_depth
+    lines = path.read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("v "))
+    lines[first] = lines[first].replace("0", "9", 1)  # moves a corner
+    size = path.stat().st_size
+    path.write_text("\n".join(lines) + "\n")
+    assert path.stat().st_size == size
+    assert making.make_dataset(items, out, options).count("done") == 1
+    assert not np.array_equal(before, load(part, out / "xrays/obj/000.npz").hit_depth)
+    os.utime(path)  # another time, the same content
+    assert making.make_dataset(items, out, options).count("exists") == 1
+
+
+def test_done_again_it_is_there_already(making, core, settings, meshes, part, tmp_path):
     items = core.read_source(meshes)[:2]
     making.make_dataset(items, tmp_path / "out", settings())
     before = files(tmp_path / "out")
@@ -110,7 +131,10 @@ def test_done_again_it_is_there_already(making, core, settings, meshes, tmp_path
     assert [result.status for result in run.results] == ["exists", "exists"]
     assert files(tmp_path / "out") == before
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.npz")} == stamps
-    again = making.make_dataset(items, tmp_path / "out", settings(views=1))
+    with pytest.raises(part("xray_addon.errors").XRayError, match="views is 2 there and 1 here"):
+        making.make_dataset(items, tmp_path / "out", settings(views=1))
+    assert files(tmp_path / "out") == before
+    again = making.make_dataset(items, tmp_path / "out", settings(views=1), replace=True)
     assert [result.views for result in again.results] == [1, 1]
     assert not (tmp_path / "out/xrays/blend/001.npz").exists()
 
@@ -239,6 +263,7 @@ def test_gates_reject_and_say_why(making, core, settings, meshes, tmp_path):
     again = making.make_dataset(item, tmp_path / "out", settings(min_iou=1.0))
     assert (again.results[0].status, again.results[0].log) == ("rejected", "")
     run = making.make_dataset(item, tmp_path / "out", settings(layers=1))
+    assert run.results[0].status == "done", "nothing was captured before with other settings"
     assert (run.results[0].status, run.report.gates["dropped_hits"]["counted"]) == ("done", 1)
 
 
@@ -263,6 +288,42 @@ def test_materials_that_compute_are_baked_or_skipped(making, core, settings, par
     red, blue = (np.abs(color - c).max(axis=1) < 0.05 for c in ((1, 0, 0), (0, 0, 1)))
     assert red.mean() > 0.3
     assert blue.mean() > 0.3
+
+
+def test_a_missing_image_is_named_and_magenta_as_in_pictures(
+    making, core, settings, part, cube, tmp_path
+):
+    image = bpy.data.images.new("Wood", 4, 4)
+    image.filepath_raw, image.file_format = str(tmp_path / "wood.png"), "PNG"
+    image.save()
+    material = bpy.data.materials.new("Planks")
+    material.use_nodes = True
+    tree = material.node_tree
+    node = tree.nodes.new("ShaderNodeTexImage")
+    node.image = image
+    shader = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
+    tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
+    cube.data.materials.append(material)
+    bpy.ops.export_scene.gltf(filepath=str(tmp_path / "a.gltf"), export_format="GLTF_SEPARATE")
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    item, out = core.read_source(tmp_path / "a.gltf"), tmp_path / "out"
+    run = making.make_dataset(item, out, settings(image="cycles", samples=4, denoise=False))
+    assert run.results[0].reason == ""
+    row = json.loads((out / "metadata/a.json").read_text())
+    assert row["missing_textures"] == ["wood.png"]
+    assert run.report.gates["missing_texture"] == {"counted": 1, "refused": 0}
+    said = json.loads((out / "logs/a.json").read_text())["said"]
+    assert "There is no image file wood.png." in said
+    assert any("ERROR" in line and "wood.png" in line for line in said)  # the importer's own
+    xray = load(part, out / "xrays/a/000.npz")
+    assert np.allclose(xray.hit_color, (1, 0, 1), atol=0.003)
+    picture = part("operators.preview").read_image(out / "images/a/000.png")
+    red, green, blue, alpha = np.moveaxis(picture, 2, 0)
+    assert (red[alpha > 250] > 100).all()
+    assert (blue[alpha > 250] > 100).all()
+    assert (green[alpha > 250] < red[alpha > 250]).all(), "but for what shines"
+    assert np.median(green[alpha > 250]) < 100
 
 
 def test_every_torture_file_is_captured_or_refused_by_name(
@@ -501,7 +562,9 @@ def test_failed_items_are_named_one_a_line(main, many, capfd, tmp_path):
         (("nowhere",), "no file"),
         ((".", "--shard", "5/4"), "no shard"),
         ((".", "--cameras", "poses"), "names no transforms.json"),
-        ((".", "--lights", "hdri", "--hdri", "nowhere.hdr"), "no file"),
+        ((".", "--lights", "hdri", "--hdri", "nowhere.hdr"), "no environment image"),
+        ((".", "--lights", "hdri", "--hdri", __file__), "is no image"),
+        ((".", "--cameras", "poses", "--poses", __file__), "is not a transforms.json"),
     ],
 )
 def test_wrong_options_are_usage_errors(main, many, capsys, tmp_path, arguments, reason):
@@ -509,6 +572,22 @@ def test_wrong_options_are_usage_errors(main, many, capsys, tmp_path, arguments,
     assert main(["dataset", str(source), str(tmp_path / "out"), *arguments[1:]]) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_importers_keep_to_themselves(main, many, capfd, tmp_path):
+    assert main(["dataset", str(many), str(tmp_path / "out"), *SMALL, "--shard", "1/6"]) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == "xray: 2 done, 0 exists, 0 rejected, 0 failed\n"
+
+
+def test_a_worker_says_what_is_wrong_with_the_settings(core, meshes, tmp_path):
+    options = ("--image=cycles", "--lights=hdri", f"--hdri={__file__}")
+    worker = child("dataset-worker", tmp_path / "out", *options, stdin=subprocess.PIPE)
+    out, _ = worker.communicate("")
+    result = core.Result.from_dict(json.loads(out))
+    assert (result.uid, result.code, worker.returncode) == ("", "bad_environment", 2)
+    assert "is no image" in result.reason
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import bpy
 import pytest
 
+MODULE = "bl_ext.user_default.xray"
 SETTINGS = {"views": 2, "layers": 4, "size": 32, "image": "cast", "image_size": 64, "seed": 3}
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
 
@@ -65,6 +68,7 @@ def test_files_by_operator_and_by_command_are_the_same(main, cube, tmp_path):
         "refused/broken.json",
         "report.json",
         "report.md",
+        "settings.json",
         "xrays/cube/000.npz",
         "xrays/cube/001.npz",
     }
@@ -149,6 +153,91 @@ def test_what_is_missing_is_said(cube, tmp_path, arguments, reason):
         bpy.ops.xray.dataset(**{"directory": str(tmp_path), **arguments})
 
 
+def test_objects_are_captured_at_the_frame_that_is_shown(cube, tmp_path):
+    """The scene's, unless one is asked for; the panel asks for none."""
+    for frame, length in ((1, 1.0), (20, 3.0)):
+        cube.scale.z = length
+        cube.keyframe_insert("scale", frame=frame)
+    scene = bpy.context.scene
+    scene.frame_set(20)
+    button = SimpleNamespace()
+    panel = importlib.import_module(f"{MODULE}.operators.ops_dataset")
+    panel.set_from_panel(button, scene)
+    assert not hasattr(button, "frame")
+    scene.xray.dataset.source = "files"
+    panel.set_from_panel(button, scene)
+    assert button.frame == scene.xray.dataset.frame == 1
+
+    rows = {}
+    for name, asked in (("shown", {}), ("asked", {"frame": 1}), ("first", {"frame": 20})):
+        bpy.ops.xray.dataset(directory=str(tmp_path / name), **asked, **SETTINGS)
+        rows[name] = files(tmp_path / name)["xrays/Cube/000.npz"]
+    assert rows["shown"] == rows["first"] != rows["asked"]
+    assert scene.frame_current == 20
+
+
+def test_other_settings_are_asked_about_before_they_replace(cube, part, tmp_path):
+    operator = part("operators.ops_dataset").XRAY_OT_dataset
+    arguments = {"directory": str(tmp_path), **SETTINGS}
+    bpy.ops.xray.dataset(**arguments)
+    before = files(tmp_path)
+    with pytest.raises(RuntimeError, match="views is 2 there and 1 here"):
+        bpy.ops.xray.dataset(**{**arguments, "views": 1})
+    assert files(tmp_path) == before
+
+    asked = {}
+    manager = SimpleNamespace(invoke_confirm=lambda *_, **said: asked.update(said) or {"FINISHED"})
+    context = SimpleNamespace(
+        window_manager=manager, scene=bpy.context.scene, selected_objects=[cube]
+    )
+    values = {**part("xray_addon.settings").DatasetSettings().to_dict(), **arguments, "views": 1}
+    dialog = SimpleNamespace(
+        **values,
+        source="selection",
+        replace=False,
+        properties=SimpleNamespace(is_property_set=lambda _: False),
+    )
+    for name in ("_items", "_objects", "_at_frame"):
+        setattr(dialog, name, getattr(operator, name).__get__(dialog))
+    assert operator.invoke(dialog, context, None) == {"FINISHED"}
+    assert dialog.replace
+    assert asked["confirm_text"] == "Replace"
+    assert "views is 2 there and 1 here" in asked["message"]
+    bpy.ops.xray.dataset(**{**arguments, "views": 1, "replace": True})
+    assert "xrays/Cube/001.npz" not in files(tmp_path)
+
+
+def test_the_cameras_are_shown_where_they_would_stand(cube, part, tmp_path):
+    cube.location, cube.scale = (5, 0, 1), (1, 1, 2)
+    bpy.context.view_layer.update()
+    settings = {"cameras": "turntable", "views": 3, "elevation": 0.0, "distance": 2.0}
+    for _ in range(2):  # the second time in place of the first
+        assert bpy.ops.xray.dataset_cameras(**settings) == {"FINISHED"}
+    shown = bpy.data.collections["X-Ray Cameras"].objects
+    bpy.context.view_layer.update()
+    places = sorted(tuple(round(x, 3) for x in obj.matrix_world.translation) for obj in shown)
+    assert len(places) == 3
+    for x, y, z in places:  # twice the longest side of 4 from the centre
+        assert (x - 5) ** 2 + y**2 == pytest.approx(64, rel=1e-3)
+        assert z == pytest.approx(1, abs=1e-3)
+    with pytest.raises(RuntimeError, match=r"transforms\.json"):
+        bpy.ops.xray.dataset_cameras(cameras="poses")
+    cube.select_set(False)
+    bpy.context.view_layer.objects.active = None
+    assert not bpy.ops.xray.dataset_cameras.poll()
+
+
+def test_settings_are_kept_as_a_preset(xray, part):
+    scene = bpy.context.scene.xray.dataset
+    scene.views, scene.cameras = 7, "ring"
+    assert bpy.ops.xray.dataset_preset_add(name="Ring of Seven") == {"FINISHED"}
+    folder = Path(bpy.utils.user_resource("SCRIPTS", path="presets/xray/dataset"))
+    (path,) = map(str, folder.glob("*.py"))
+    scene.views, scene.cameras = 1, "sphere"
+    bpy.ops.script.execute_preset(filepath=path, menu_idname="XRAY_PT_dataset_presets")
+    assert (scene.views, scene.cameras) == (7, "ring")
+
+
 def test_nothing_selected(cube, tmp_path):
     cube.select_set(False)
     with pytest.raises(RuntimeError, match="No object with faces is selected"):
@@ -187,6 +276,35 @@ def test_what_stops_every_item_stops_the_run(part, monkeypatch, tmp_path):
     assert not (tmp_path / "out" / "refused").exists()
 
 
+def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
+    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    for name in ("a.obj", "b.obj"):
+        (tmp_path / name).write_text("")
+    answer = json.dumps(core.Result("b", core.DONE).to_dict())
+    script = (
+        "import sys, time\n"
+        "if '\"a\"' in input(): time.sleep(60)\n"
+        f"print({answer!r}, flush=True); input()"
+    )
+    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(workers, "ITEM_TIMEOUT", 1.0)
+    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    run = answered(workers.worker_steps(items, tmp_path / "out", settings))
+    assert [(r.status, r.code) for r in run.results] == [("failed", "worker_hung"), ("done", "")]
+    assert "more than 1 s" in run.results[0].reason
+
+
+def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
+    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    (tmp_path / "a.obj").write_text("")
+    answer = json.dumps(core.Result("", core.FAILED, "bad_environment", "No image.").to_dict())
+    script = f"print({answer!r}, flush=True); input()"
+    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    with pytest.raises(part("xray_addon.errors").XRayError, match="No image"):
+        answered(workers.worker_steps(items, tmp_path / "out", settings))
+
+
 def answered(steps):
     """The result of steps that wait for another process."""
     end = time.monotonic() + 20
@@ -221,28 +339,32 @@ def test_the_estimate_names_objects_and_views(part):
 
 
 def test_the_panel_has_every_setting(part):
-    sidebar, settings = part("panels.sidebar"), part("xray_addon.settings")
-    shown = [name for cls in sidebar.DatasetPart.__subclasses__() for name in cls.settings]
+    panels, settings = part("panels.dataset"), part("xray_addon.settings")
+    shown = [name for cls in panels.DatasetPart.__subclasses__() for name in cls.settings]
     assert sorted(shown) == sorted(settings.DatasetSettings().to_dict())
 
 
 @pytest.mark.parametrize("source", ["selection", "collection", "files"])
 def test_the_panels_draw_after_a_run(cube, part, monkeypatch, tmp_path, source):
-    sidebar = part("panels.sidebar")
+    panels = part("panels.dataset")
 
-    def draw_text(layout, _context, text):  # without a window there is no width to wrap to
+    def draw_text(
+        layout, _context, text, _icon=""
+    ):  # without a window there is no width to wrap to
         layout.label(text=text)
 
-    monkeypatch.setattr(sidebar, "draw_text", draw_text)
+    monkeypatch.setattr(panels, "draw_text", draw_text)
+    empty = bpy.data.objects.new("Empty", bpy.data.meshes.new("Empty"))
+    bpy.context.collection.objects.link(empty)
+    empty.select_set(True)
     bpy.context.scene.xray.dataset.source = source
     bpy.ops.xray.dataset(directory=str(tmp_path), **SETTINGS)
-    for cls in (sidebar.XRAY_PT_dataset, *sidebar.DatasetPart.__subclasses__()):
+    for cls in (panels.XRAY_PT_dataset, *panels.DatasetPart.__subclasses__()):
         layout = MagicMock()
-        panel = SimpleNamespace(
-            layout=layout, settings=getattr(cls, "settings", ()), only=getattr(cls, "only", {})
-        )
+        panel = SimpleNamespace(layout=layout, settings=getattr(cls, "settings", ()))
         cls.draw(panel, bpy.context)
         assert layout.mock_calls
     drawn = MagicMock()
-    sidebar.XRAY_PT_dataset.draw(SimpleNamespace(layout=drawn), bpy.context)
+    panels.XRAY_PT_dataset.draw(SimpleNamespace(layout=drawn), bpy.context)
     assert any("1 done" in str(call) for call in drawn.mock_calls)
+    assert any("Empty: There are no faces" in str(call) for call in drawn.mock_calls)

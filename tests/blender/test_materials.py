@@ -255,6 +255,33 @@ def test_colour_attributes(square, read, seen, domain, kind, node):
     assert np.allclose(seen(surface)[0], (0.2, 0.4, 0.6), atol=0.003)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "light"),
+    [
+        ("FLOAT", 0.25, (0.25, 0.25, 0.25)),
+        ("FLOAT_VECTOR", (0.1, 0.2, 0.3), (0.1, 0.2, 0.3)),
+        ("FLOAT2", (0.4, 0.6), (0.4, 0.6, 0.0)),
+        ("INT", 1, (1.0, 1.0, 1.0)),
+        ("BOOLEAN", True, (1.0, 1.0, 1.0)),
+        ("", None, (0.0, 0.0, 0.0)),  # there is none of that name
+    ],
+)
+def test_attributes_that_are_no_colours_show_as_in_cycles(square, read, seen, kind, value, light):
+    obj = square()
+    if kind:
+        attribute = obj.data.attributes.new("Paint", kind, "POINT")
+        for item in attribute.data:
+            setattr(item, "vector" if isinstance(value, tuple) else "value", value)
+    nodes = Nodes(obj)
+    node = nodes.new("Attribute", attribute_name="Paint")
+    nodes.link(node.outputs["Color"], nodes.color)
+    surface, reasons = read(obj)
+    assert reasons == [""]
+    linear = np.array(light)
+    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.allclose(seen(surface)[0], encoded, atol=0.003)
+
+
 def invert(nodes):
     nodes.link(nodes.new("Invert").outputs["Color"], nodes.color)
 

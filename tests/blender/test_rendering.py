@@ -204,6 +204,40 @@ def test_an_environment_image_lights(render, cube, view, part, tmp_path):
 # What cannot be done says why
 
 
+def test_faces_that_lie_on_each_other_are_lit(cube, part, render, view):
+    """As in models with every face twice, in another order or turned over."""
+    camera = view((0, -4, 2), width=SIZE, height=SIZE)
+    (alone,) = render([cube], [camera])
+    mesh = cube.data
+    vertices = [tuple(vertex.co) for vertex in mesh.vertices]
+    faces = [tuple(polygon.vertices) for polygon in mesh.polygons]
+    doubled = bpy.data.meshes.new("Doubled")
+    doubled.from_pydata(
+        vertices * 2, [], faces + [tuple(8 + i for i in reversed(face)) for face in faces]
+    )
+    cube.data = doubled
+    (twice,) = render([cube], [camera])
+    assert len(doubled.polygons) == 12, "the object itself keeps them"
+    inside = alone[..., 3] > 250
+    assert np.abs(twice[inside].astype(int) - alone[inside]).max() <= 30
+    assert alone[inside][:, :3].mean() > 100
+
+
+def test_a_blender_without_the_denoiser_says_so_before_it_renders(
+    cube, part, view, settings, monkeypatch
+):
+    rendering = part("operators.rendering")
+    monkeypatch.setattr(rendering, "_has_denoiser", lambda: False)
+    with (
+        pytest.raises(part("xray_addon.errors").XRayError, match="--no-denoise") as caught,
+        rendering.Renderer([cube], settings(denoise=True)),
+    ):
+        pass
+    assert caught.value.code in part("xray_addon.dataset").STOPPING
+    with rendering.Renderer([cube], settings()):
+        pass
+
+
 def test_no_environment_image(render, cube, view, errors, tmp_path):
     camera = view((4, -4, 3))
     before = everything()
@@ -213,7 +247,7 @@ def test_no_environment_image(render, cube, view, errors, tmp_path):
     (tmp_path / "bad.hdr").write_text("no image")
     with pytest.raises(errors) as caught:
         render([cube], [camera], lights="hdri", hdri=str(tmp_path / "bad.hdr"))
-    assert caught.value.code == "unreadable_image"
+    assert caught.value.code == "bad_environment"
     assert everything() == before
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_addon import XRayError
+from xray_addon import Camera, XRayError
 from xray_addon.dataset import (
     DONE,
     EXISTS,
@@ -24,11 +24,15 @@ from xray_addon.dataset import (
     Item,
     Result,
     View,
+    claim,
+    conflict,
+    file_hash,
     find,
     finish,
     judge,
     publish,
     read_source,
+    read_state,
     refuse,
     settings_hash,
     shard,
@@ -39,6 +43,7 @@ from xray_addon.dataset import (
 from xray_addon.errors import SOME_FAILED, USAGE, exit_code
 from xray_addon.locks import lock
 from xray_addon.settings import DatasetSettings
+from xray_addon.transforms import write_transforms
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = settings_hash(DatasetSettings())
@@ -56,7 +61,7 @@ def row_of(item, **values):
     return {
         "uid": item.uid,
         "source": item.name,
-        "source_sha256": "",
+        "source_sha256": file_hash(item.source) if Path(item.source).is_file() else "",
         "source_bytes": len(item.uid),
         "license": item.license,
         "settings": DIGEST,
@@ -263,6 +268,8 @@ def test_other_settings_sources_and_lost_files_make_it_anew(tmp_path, item):
     assert find(out, item, settings_hash(DatasetSettings(views=5))) is None
     Path(item.source).write_bytes(b"another size")
     assert find(out, item, DIGEST) is None
+    Path(item.source).write_bytes(b"y" * len("chair"))
+    assert find(out, item, DIGEST) is None, "another content of the same size"
     Path(item.source).write_bytes(b"x" * len("chair"))
     assert find(out, item, DIGEST) is not None
     (out / "xrays/chair/000.npz").write_bytes(b"cut")
@@ -294,17 +301,151 @@ def test_what_another_run_made_meanwhile_stays(tmp_path, item):
 
 def test_the_settings_hash_follows_what_files_hold(tmp_path):
     poses = tmp_path / "a.json"
-    poses.write_text("1")
+    camera = Camera.look_at((0, -2, 1))
+    write_transforms(poses, [camera], ["000"])
     first = settings_hash(DatasetSettings(cameras="poses", poses=str(poses)))
     moved = tmp_path / "b.json"
-    moved.write_text("1")
+    moved.write_bytes(poses.read_bytes())
     assert settings_hash(DatasetSettings(cameras="poses", poses=str(moved))) == first
-    poses.write_text("2")
+    write_transforms(poses, [camera, camera], ["000", "001"])
     assert settings_hash(DatasetSettings(cameras="poses", poses=str(poses))) != first
+    poses.write_text("no poses")
+    with pytest.raises(XRayError) as caught:
+        settings_hash(DatasetSettings(cameras="poses", poses=str(poses)))
+    assert exit_code(caught.value) == USAGE
     with pytest.raises(XRayError, match="no file"):
         settings_hash(DatasetSettings(cameras="poses", poses=str(tmp_path / "c.json")))
     # What a panel still holds and nothing reads does not count.
     assert settings_hash(DatasetSettings(poses=str(poses), hdri=str(tmp_path / "c.hdr"))) == DIGEST
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"device": "cpu"},
+        {"elevation": 45.0},
+        {"image": "cast", "samples": 7, "denoise": False},
+        {"image": "none", "image_size": 64, "lights": "studio"},
+        {"image": "cast", "cameras": "turntable", "seed": 5},
+        {"cameras": "scene", "image": "none", "views": 9, "distance": 3.0, "fov": 20.0, "seed": 5},
+        {"materials": "skip", "bake_size": 64},
+        {"min_iou": 0.5, "min_hits": 9, "max_dropped": 0.5, "max_outside": 0.5},
+    ],
+)
+def test_what_nothing_reads_makes_no_other_settings(values):
+    deciding = {k: v for k, v in values.items() if k in ("image", "cameras", "materials")}
+    assert settings_hash(DatasetSettings(**values)) == settings_hash(DatasetSettings(**deciding))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": 5},
+        {"samples": 7},
+        {"cameras": "turntable", "seed": 5},  # what Cycles renders has noise
+        {"cameras": "turntable", "image": "cast", "jitter": 0.1, "seed": 5},
+        {"cameras": "turntable", "image": "cast", "lights": "random", "seed": 5},
+        {"near": 0.5},
+        {"frame": 2},
+    ],
+)
+def test_what_is_read_makes_other_settings(values):
+    without = dict(list(values.items())[:-1])
+    assert settings_hash(DatasetSettings(**values)) != settings_hash(DatasetSettings(**without))
+
+
+def test_other_settings_are_an_error_that_touches_nothing(tmp_path, item):
+    out = tmp_path / "out"
+    claim(out, DatasetSettings())
+    make(out, item)
+    before = files(out)
+    other = DatasetSettings(views=5, image="cast")
+    with pytest.raises(XRayError, match="views is 4 there and 5 here") as caught:
+        claim(out, other)
+    assert "image is cycles there and cast here" in str(conflict(out, other))
+    assert "--replace" in caught.value.remedy
+    assert exit_code(caught.value) == USAGE
+    assert files(out) == before
+    assert claim(out, DatasetSettings(device="cpu")) == DIGEST
+    assert files(out) == before
+
+    digest = claim(out, other, replace=True)
+    assert set(files(out)) == {"settings.json"}
+    with pytest.raises(XRayError, match="another run"):
+        make(out, item)  # a run with the old settings that is still at work
+    make(out, item, settings=digest)
+    assert find(out, item, digest).status == EXISTS
+
+
+def test_settings_that_nothing_says_are_others_too(tmp_path, item):
+    out = tmp_path / "out"
+    make(out, item, settings="unknown")
+    with pytest.raises(XRayError, match="is not known"):
+        claim(out, DatasetSettings())
+    make(tmp_path / "same", item)
+    assert claim(tmp_path / "same", DatasetSettings()) == DIGEST
+
+
+def test_where_nothing_was_captured_other_settings_may_begin(tmp_path, item):
+    out = tmp_path / "out"
+    claim(out, DatasetSettings())
+    refuse(out, item, DIGEST, REJECTED, XRayError("no_faces", "Empty."), row_of(item))
+    claim(out, DatasetSettings(views=5))
+    assert set(files(out)) == {"settings.json"}
+
+
+def test_gates_that_change_judge_what_is_there_again(tmp_path, item):
+    """It ends as if the gates had always been so, but for what has to be made first."""
+    out, strict = tmp_path / "out", DatasetSettings(min_iou=0.99)
+    other = Item("b", item.source, name="b.glb")
+    claim(out, DatasetSettings())
+    make(out, item)
+    make(out, other, views=[View([9], iou=1.0).to_dict()], source_bytes=5)
+    before = files(out)
+
+    assert claim(out, strict) == DIGEST
+    assert find(out, item, DIGEST).code == "low_iou"
+    assert find(out, other, DIGEST).status == EXISTS
+    assert not (out / "xrays/chair").exists()
+    fresh = tmp_path / "fresh"
+    claim(fresh, strict)
+    gates, reason = judge([View([3, 2], dropped=1, iou=0.95)], strict)
+    refuse(fresh, item, DIGEST, REJECTED, reason, row_of(item, gates=gates))
+    make(fresh, other, views=[View([9], iou=1.0).to_dict()], source_bytes=5)
+    assert files(out) == files(fresh)
+
+    claim(out, DatasetSettings(min_iou=0.97))
+    assert "less than 0.97" in find(out, item, DIGEST).reason
+    claim(out, DatasetSettings())
+    assert find(out, item, DIGEST) is None, "it passes, so it is to be made"
+    make(out, item)
+    assert files(out) == before
+
+
+def test_judging_again_can_be_killed(tmp_path, item, monkeypatch):
+    out = tmp_path / "out"
+    claim(out, DatasetSettings())
+    make(out, item)
+    with monkeypatch.context() as patch:
+        patch.setattr("xray_addon.dataset._withdraw", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            claim(out, DatasetSettings(min_iou=0.99))
+    claim(out, DatasetSettings())
+    assert find(out, item, DIGEST).status == EXISTS
+    assert not list(out.glob("refused/*.json"))
+
+
+def test_a_source_with_another_time_is_read_again(tmp_path, item, monkeypatch):
+    out = tmp_path / "out"
+    make(out, item)
+    write_log(out, Result(item.uid, DONE), {"read": read_state(item)})
+    with monkeypatch.context() as patch:
+        patch.setattr("xray_addon.dataset.file_hash", lambda _: 1 / 0)
+        assert find(out, item, DIGEST), "the same time: it need not be read"
+    stamp = Path(item.source).stat().st_mtime_ns
+    Path(item.source).write_bytes(b"y" * len("chair"))
+    os.utime(item.source, ns=(stamp + 10**9, stamp + 10**9))
+    assert find(out, item, DIGEST) is None
 
 
 def test_a_bad_manifest_is_an_error_of_usage_in_every_command(tmp_path):
@@ -316,7 +457,7 @@ def test_a_bad_manifest_is_an_error_of_usage_in_every_command(tmp_path):
 
 def test_a_rejected_item_is_known_and_a_failed_one_is_tried_again(tmp_path, item):
     out = tmp_path / "out"
-    refuse(out, item, DIGEST, REJECTED, XRayError("low_iou", "Too low."), {"source_bytes": 5})
+    refuse(out, item, DIGEST, REJECTED, XRayError("low_iou", "Too low."), row_of(item))
     assert find(out, item, DIGEST) == Result("chair", REJECTED, "low_iou", "Too low.")
     refuse(out, item, DIGEST, FAILED, XRayError("unreadable_file", "Broken."))
     assert find(out, item, DIGEST) is None

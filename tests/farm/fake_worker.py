@@ -45,6 +45,7 @@ def main(argv):
     parser.add_argument("folder", type=Path)
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--min-iou", type=float)
     arguments = parser.parse_args(argv)
     folder = arguments.folder
     settings = DatasetSettings(views=arguments.views, seed=arguments.seed)
@@ -102,8 +103,9 @@ def work(item, folder, settings, done):
         refuse(folder, item, digest, FAILED, XRayError("unreadable_file", "It cannot be read."))
         return Result(item.uid, FAILED, "unreadable_file", "It cannot be read.")
     elif order == "rejected":
-        refuse(folder, item, digest, REJECTED, XRayError("low_iou", "They disagree."))
-        return Result(item.uid, REJECTED, "low_iou", "They disagree.")
+        known = {"source_sha256": file_hash(item.source), "gates": [], "views": []}
+        refuse(folder, item, digest, REJECTED, XRayError("no_faces", "Nothing there."), known)
+        return Result(item.uid, REJECTED, "no_faces", "Nothing there.")
     return capture(item, folder, settings, digest)
 
 

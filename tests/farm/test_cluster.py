@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ from farm.cluster import Jobs
 from farm.run import run
 from farm.settings import ClusterSettings
 from farm.shards import read_record
+from xray_addon import Camera
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
+from xray_addon.transforms import write_transforms
 
 SMALL = ClusterSettings(array=2, cpus=1, time=10, job_memory=1)
 
@@ -132,8 +135,37 @@ def test_shards_at_a_url_are_made_by_jobs(source, work, tmp_path):
     place = work(source(5), url, staging=str(tmp_path / "staging"))
     results = Jobs(place, SMALL, "local").wait()
     assert statuses(results) == {f"item{number:03d}": "done" for number in range(5)}
-    packed = [read_record(url, index)["items"] for index in (1, 2)]
-    assert sorted(packed[0] + packed[1]) == sorted(statuses(results))
+    packed = [uid for index in (1, 2) for uid in read_record(url, index)["items"]]
+    assert sorted(packed) == sorted(statuses(results))
+
+
+def test_paths_are_those_of_the_submission(source, work, tmp_path, monkeypatch, fake_blender):
+    """Jobs start in any folder."""
+    folder = source(2)
+    monkeypatch.chdir(tmp_path)
+    write_transforms(tmp_path / "poses.json", [Camera.look_at((0, -2, 1))], ["000"])
+    (tmp_path / "list.csv").write_text(f"path\n{folder.name}/item000.obj\n")
+    (tmp_path / "bin").symlink_to(fake_blender.parent)
+    asked = work("list.csv", "out", blender="bin/fake-blender")
+    settings = replace(asked.settings, cameras="poses", poses="poses.json")
+    jobs = Jobs(replace(asked, settings=settings), SMALL, "local")
+    submitted = jobs.work
+    for path in (submitted.source, submitted.out, submitted.settings.poses):
+        assert path.startswith(f"{tmp_path}/")
+    assert submitted.farm.blender == f"{tmp_path}/bin/fake-blender"
+    assert submitted.settings.hdri == ""
+    assert work("list.csv").absolute().farm.blender == str(fake_blender)
+    jobs.cancel()
+    assert replace(asked, farm=replace(asked.farm, blender="blender")).absolute().farm.blender == (
+        "blender"
+    )
+
+
+def test_other_settings_are_found_before_anything_is_submitted(source, work):
+    place = work(source(2))
+    run(place)
+    with pytest.raises(XRayError, match="views is 2 there and 3 here"):
+        Jobs(replace(place, settings=replace(place.settings, views=3)), SMALL, "local")
 
 
 def test_no_slurm_is_named(source, work, monkeypatch):

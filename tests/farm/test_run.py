@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from helpers import in_turn, is_alive, lines, rows, statuses
 import farm.worker
 from farm.__main__ import main
 from farm.run import run
+from xray_addon.dataset import FAILED, Result
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
 
@@ -179,6 +181,33 @@ def test_a_blender_without_the_extension_blames_no_item(source, work, tmp_path):
         run(work(source(2), blender=str(broken)))
     assert "no such command" in Path(error.value.log).read_text()
     assert not (tmp_path / "out/refused").exists()
+
+
+def test_what_a_worker_says_of_the_settings_is_the_reason(source, work, tmp_path):
+    """Such as an environment image that only Blender can read."""
+    answer = Result("", FAILED, "bad_environment", "sky.hdr is no image.")
+    choosy = tmp_path / "choosy-blender"
+    choosy.write_text(f"#!/bin/sh\necho Blender\necho '{json.dumps(answer.to_dict())}'\nexit 2\n")
+    choosy.chmod(0o755)
+    with pytest.raises(XRayError, match=r"sky\.hdr is no image") as caught:
+        run(work(source(2), blender=str(choosy)))
+    assert caught.value.code == "bad_environment"
+    assert not (tmp_path / "out/refused").exists()
+
+
+def test_other_settings_are_named_and_replace_only_where_that_is_said(
+    source, tmp_path, fake_blender, capsys, monkeypatch, contents
+):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # they are pytest's here
+    out = tmp_path / "out"
+    arguments = [str(source(2)), str(out), f"--blender={fake_blender}"]
+    assert main([*arguments, "--views=2"]) == 0
+    before = contents(out)
+    assert main([*arguments, "--views=3"]) == 2
+    assert "views is 2 there and 3 here" in capsys.readouterr().err
+    assert contents(out) == before
+    assert main([*arguments, "--views=3", "--replace"]) == 0
+    assert (out / "xrays/item000/002.npz").exists()
 
 
 def test_a_worker_that_never_starts_is_given_up(source, work, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tarfile
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_a_shard_with_failures_goes_on_from_its_staging(source, staged, tmp_path
         "item001": "exists",
     }
     record = shards.read_record(url, 1)
-    assert record["items"] == ["bad", "item000", "item001"]
+    assert sorted(record["items"]) == ["bad", "item000", "item001"]
 
 
 def test_an_upload_that_breaks_leaves_nothing(source, staged, monkeypatch):
@@ -137,7 +138,7 @@ def test_an_upload_that_breaks_leaves_nothing(source, staged, monkeypatch):
     assert not MemoryFileSystem().exists("/bucket/chairs-0001.tar")
     assert not MemoryFileSystem().exists("/bucket/chairs-0001.json")
     run(staged(source(2), url))
-    assert shards.read_record(url, 1)["items"] == ["item000", "item001"]
+    assert sorted(shards.read_record(url, 1)["items"]) == ["item000", "item001"]
 
 
 def test_a_tar_without_its_record_is_made_again(source, staged):
@@ -151,11 +152,48 @@ def test_a_tar_without_its_record_is_made_again(source, staged):
     assert read(f"{url}-0001.tar") == whole
 
 
-def test_other_settings_make_another_shard(source, staged, fake_blender, dataset_settings):
+def replacing(work):
+    return dataclasses.replace(work, replace=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("seed", 1, "seed is 0 there and 1 here"), ("min_iou", 0.5, "min_iou is 0.9 there and 0.5")],
+)
+def test_other_settings_replace_a_shard_only_where_that_is_said(
+    source, staged, dataset_settings, name, value, said
+):
     url = "memory://bucket/chairs"
     run(staged(source(2), url))
-    dataset_settings.seed = 1
-    assert set(statuses(run(staged(source(2), url))).values()) == {"done"}
+    whole = read(f"{url}-0001.tar")
+    setattr(dataset_settings, name, value)
+    with pytest.raises(XRayError, match=said) as caught:
+        run(staged(source(2), url))
+    assert caught.value.code == "other_settings"
+    assert read(f"{url}-0001.tar") == whole
+    assert set(statuses(run(replacing(staged(source(2), url)))).values()) == {"done"}
+    assert set(statuses(run(staged(source(2), url))).values()) == {"exists"}
+
+
+def test_another_number_of_shards_replaces_them_only_where_that_is_said(source, staged):
+    folder, url = source(6), "memory://bucket/chairs"
+    for part in ("1/3", "2/3", "3/3"):
+        run(staged(folder, url), part)
+    with pytest.raises(XRayError, match="3 shards there and 2 here"):
+        run(staged(folder, url), "1/2")
+    run(replacing(staged(folder, url)), "1/2")
+    assert MemoryFileSystem().exists("/bucket/chairs-0003.tar"), "not before all are made"
+    run(replacing(staged(folder, url)), "2/2")
+    assert not MemoryFileSystem().exists("/bucket/chairs-0003.tar")
+    packed = [uid for index in (1, 2) for uid in shards.read_record(url, index)["items"]]
+    assert sorted(packed) == [f"item{number:03d}" for number in range(6)]
+
+
+def test_a_source_that_changes_is_packed_again(source, staged):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    (folder / "item000.obj").write_text("OK")
+    assert set(statuses(run(staged(folder, url))).values()) == {"done"}
 
 
 def test_an_address_nobody_knows_is_named(source, staged, tmp_path):
@@ -181,8 +219,10 @@ def test_errors_of_a_file_system_are_said(source, staged, monkeypatch, broken):
 
 def test_fewer_shards_leave_none_of_the_old_ones(source, work, tmp_path):
     folder = source(6)
-    for part in ("1/3", "2/3", "3/3", "1/2", "2/2"):
+    for part in ("1/3", "2/3", "3/3", "1/2"):
         run(work(folder, tar=True), part)
+    assert (tmp_path / "out-0003.tar").exists(), "its items are in no other tar yet"
+    run(work(folder, tar=True), "2/2")
     tars = sorted(tmp_path.glob("out-*.tar"))
     assert [tar.name for tar in tars] == ["out-0001.tar", "out-0002.tar"]
     packed = [name for tar in tars for name in names(tar)]
