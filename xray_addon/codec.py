@@ -10,7 +10,6 @@ Reading trusts nothing: a file may be cut short, altered, or made to exhaust the
 
 from __future__ import annotations
 
-import itertools
 import math
 import struct
 import tokenize
@@ -26,13 +25,14 @@ from numpy.typing import NDArray
 
 from .errors import XRayError
 from .files import replacing
-from .npz import npz
+from .npz import REPEATED, RUNS, npz
 from .xray import XRay
 
 CHANNELS = 7
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
 # The first channel of depth, normal, colour.
 GROUPS = (0, 1, 4)
+WINDOW = 1 << 16  # bytes: twice as far as zlib looks back
 # What is larger is no X-Ray but an attempt on the memory.
 LARGEST_SIDE = 8192
 LARGEST_ARRAY = 1 << 31  # bytes
@@ -78,20 +78,28 @@ def write_xray(path: str | PathLike[str], xray: XRay) -> None:
             f"The X-Ray has {len(xray.index)} hits, which is too many for a file.",
             "Capture fewer layers or pixels.",
         )
-    content = npz(arrays, {"data": _parts(arrays)})
+    content = npz(arrays, _parts(arrays))
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def _parts(arrays: dict[str, NDArray[Any]]) -> list[tuple[int, int]]:
-    """Where in the values each layer's depths, normals and colours end, and which they are."""
+def _parts(arrays: dict[str, NDArray[Any]]) -> dict[str, list[tuple[int, int]]]:
+    """What the indices and values consist of: large layers, and the small ones behind them.
+
+    A small layer looks much like the one before, and is near enough to it for zlib to see that.
+    """
     pixels = arrays["shape"][1] // CHANNELS
     ends = [pixels * channel for channel in (*GROUPS[1:], CHANNELS)]
-    return [
-        (int(start + end), group)
-        for start, stop in itertools.pairwise(arrays["indptr"])
-        for group, end in enumerate(np.searchsorted(arrays["indices"][start:stop], ends))
-    ]
+    parts = []
+    start, size = 0, len(arrays["data"])
+    for stop in arrays["indptr"][1:].tolist():
+        if (stop - start) * 4 <= WINDOW:
+            break
+        groups = np.searchsorted(arrays["indices"][start:stop], ends)
+        parts += [(start + int(end), group) for group, end in enumerate(groups)]
+        start = stop
+    rest = [(size, REPEATED)]
+    return {"indices": [(start, RUNS), *rest], "data": parts + rest}
 
 
 def encode(xray: XRay) -> dict[str, NDArray[Any]]:

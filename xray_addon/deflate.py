@@ -26,7 +26,7 @@ ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
 
 
 def deflated_indices(indices: NDArray[np.int32]) -> bytes | None:
-    """The last block of a stream, or None where zlib should rather do it."""
+    """Whole bytes of a stream that goes on, or None where zlib should rather do it."""
     numbers = np.ascontiguousarray(indices, dtype="<u4")
     octets = numbers.view(np.uint8).reshape(-1, 4)
     lowest = octets[:, 0].astype(np.intp)
@@ -34,7 +34,7 @@ def deflated_indices(indices: NDArray[np.int32]) -> bytes | None:
     first = np.ones(len(numbers), dtype=bool)
     np.not_equal(upper[1:], upper[:-1], out=first[1:])
     starts = np.flatnonzero(first)
-    if len(starts) > MOST_STARTS * len(numbers):
+    if len(starts) >= MOST_STARTS * len(numbers):
         return None
     counts = np.bincount(lowest, minlength=REFERENCE + 1)
     counts += np.bincount(octets[starts, 1:].reshape(-1), minlength=REFERENCE + 1)
@@ -54,8 +54,8 @@ def deflated_indices(indices: NDArray[np.int32]) -> bytes | None:
 
     # The stream as one number, lowest bit first.
     header, filled = _header(lengths)
-    most = filled + int(run_lengths.max()) * len(numbers) + int(start_lengths.sum()) + LONGEST_CODE
-    words = np.zeros(most // 64 + 2, np.uint64)
+    most = filled + int(run_lengths.max()) * len(numbers) + int(start_lengths.sum())
+    words = np.zeros(most // 64 + 3, np.uint64)  # and the end's code
     begun = np.frombuffer(header.to_bytes((filled + 63) // 64 * 8, "little"), "<u8")
     words[: len(begun)] = begun
     for begin in range(0, len(numbers), AT_ONCE):
@@ -66,7 +66,8 @@ def deflated_indices(indices: NDArray[np.int32]) -> bytes | None:
         size[starts[inside] - begin] = start_lengths[inside]
         filled = _put(words, filled, bits, size.view(np.int64))
     filled = _put(words, filled, codes[[END]], lengths[[END]].view(np.int64))
-    return words.astype("<u8", copy=False).tobytes()[: (filled + 7) // 8]
+    # An empty block without compression begins with three zeros and goes on at the next byte.
+    return words.astype("<u8", copy=False).tobytes()[: (filled + 3 + 7) // 8] + b"\0\0\xff\xff"
 
 
 def _put(
@@ -123,8 +124,9 @@ def _turned(code: int, length: int) -> int:
 
 def _header(lengths: NDArray[np.uint64]) -> tuple[int, int]:
     """What a block with these codes begins with, lowest bit first, and how many bits that is."""
-    # Last block with codes of its own; how many codes of symbols, of distances, of code lengths.
-    fields = [(1, 1), (2, 2), (len(lengths) - 257, 5), (len(DISTANCE_LENGTHS) - 1, 5), (15, 4)]
+    # A block that is not the last, with codes of its own; how many of these there are for symbols,
+    # distances and code lengths.
+    fields = [(0, 1), (2, 2), (len(lengths) - 257, 5), (len(DISTANCE_LENGTHS) - 1, 5), (15, 4)]
     # The code lengths 0 to 15 have codes of four bits; 16 to 18, which repeat, are not used.
     fields += [(4 if number < 16 else 0, 3) for number in ORDER]
     fields += [(_turned(int(length), 4), 4) for length in (*lengths, *DISTANCE_LENGTHS)]

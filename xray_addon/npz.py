@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,20 @@ from .deflate import deflated_indices
 
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
 # zlib's levels, of 9. NumPy's 6 takes ten times as long on indices, which become no smaller.
-INDEX_LEVEL, VALUE_LEVEL, SMALL_LEVEL = 1, 4, 6
-# Arrays up to this size are left to zlib: within its window of 32 KB it finds whole layers again.
-SMALL = 1 << 17  # bytes
+RUNS_LEVEL, LEVEL, SMALL_LEVEL = 1, 4, 6
+SMALL = 1 << 17  # bytes of an array for which SMALL_LEVEL is quick enough
 # How much of the values is tried.
 TRIED = 1 << 13  # bytes
 # Midnight of 1 January 1980, the first time that a zip file can tell.
 _TIME, _DATE = 0, 0x21
-# Parts of an array: where each ends, and its kind; parts of a kind are compressed alike.
+# Kinds of parts: ascending indices with long runs of consecutive ones; what may repeat itself
+# within zlib's window of 32 KB. Others, from 0 on, are values, noise or not together.
+RUNS, REPEATED = -1, -2
+# Parts of an array: where each ends, and its kind.
 Parts = Sequence[tuple[int, int]]
 
 
-def npz(arrays: dict[str, NDArray[Any]], parts: dict[str, Parts]) -> bytearray:
+def npz(arrays: dict[str, NDArray[Any]], parts: Mapping[str, Parts]) -> bytearray:
     """The file that holds `arrays` (one-dimensional or single numbers), each less than 2 GiB.
 
     parts : of which parts an array consists, by its name; the others are whole.
@@ -41,7 +43,7 @@ def npz(arrays: dict[str, NDArray[Any]], parts: dict[str, Parts]) -> bytearray:
         _npy.write_array_header_1_0(header, _npy.header_data_from_array_1_0(values))
         head = header.getvalue()
         body = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-        packed = _deflated(head, body, values, parts.get(name, [(values.size, 0)]))
+        packed = _deflated(head, body, values, parts.get(name, [(values.size, REPEATED)]))
         file = f"{name}.npy".encode()
         about = struct.pack(
             "<5H3L2H",
@@ -61,45 +63,47 @@ def npz(arrays: dict[str, NDArray[Any]], parts: dict[str, Parts]) -> bytearray:
 
 def _deflated(head: bytes, body: memoryview, values: NDArray[Any], parts: Parts) -> bytes:
     """`head` and `body`, the bytes of `values`, as one stream."""
-    if values.nbytes <= SMALL:
-        way = _way(zlib.Z_DEFAULT_STRATEGY, SMALL_LEVEL)
-        return b"".join([way.compress(head), way.compress(body), way.flush()])
-    level = VALUE_LEVEL if values.dtype.kind == "f" else INDEX_LEVEL
-    ways = [_way(zlib.Z_DEFAULT_STRATEGY, level), _way(zlib.Z_HUFFMAN_ONLY, level)]
-    way = ways[0]
+    parts = [(stop * values.itemsize, kind) for stop, kind in parts]
+    noise = _noise(body, parts)
+    way = search = _way(zlib.Z_DEFAULT_STRATEGY, SMALL_LEVEL if values.nbytes <= SMALL else LEVEL)
+    count, runs = _way(zlib.Z_HUFFMAN_ONLY), _way(zlib.Z_DEFAULT_STRATEGY, RUNS_LEVEL)
     packed = [way.compress(head)]
-    indices = deflated_indices(values) if values.dtype == np.int32 else None
-    if indices is not None:
-        # After a full flush the stream is at a whole byte, and what follows refers to nothing
-        # before.
-        return b"".join([*packed, way.flush(zlib.Z_FULL_FLUSH), indices])
-    spans: dict[int, list[slice]] = {}
     start = 0
     for stop, kind in parts:
-        spans.setdefault(kind, []).append(slice(start * values.itemsize, stop * values.itemsize))
-        start = stop
-    noise = {kind: _is_noise(body, there) for kind, there in spans.items()}
-    start = 0
-    for stop, kind in parts:
-        if ways[noise[kind]] is not way:
+        part = body[start:stop]
+        block = deflated_indices(values[start // 4 : stop // 4]) if kind == RUNS else None
+        following = count if kind in noise else runs if kind == RUNS else search
+        if block is not None or following is not way:
+            # Up to a whole byte, and nothing that follows refers back over it.
             packed.append(way.flush(zlib.Z_FULL_FLUSH))
-            way = ways[noise[kind]]
-        packed.append(way.compress(body[start * values.itemsize : stop * values.itemsize]))
+            way = following
+        packed.append(block if block is not None else way.compress(part))
         start = stop
-    return b"".join([*packed, way.flush()])
+    packed.append(way.flush())
+    return b"".join(packed)
 
 
-def _way(strategy: int, level: int = VALUE_LEVEL) -> Any:
+def _way(strategy: int, level: int = LEVEL) -> Any:
     return zlib.compressobj(level, wbits=-zlib.MAX_WBITS, strategy=strategy)
 
 
-def _is_noise(body: memoryview, spans: list[slice]) -> bool:
-    """Whether repetitions are of no use in the parts at `spans`, by a sample of the longest."""
-    longest = max(spans, key=lambda span: span.stop - span.start)
-    begin = max((longest.start + longest.stop - TRIED) // 2, longest.start)
-    tried = body[begin : min(begin + TRIED, longest.stop)]
-    looking, counting = (
-        len(way.compress(tried) + way.flush())
-        for way in (_way(zlib.Z_DEFAULT_STRATEGY), _way(zlib.Z_HUFFMAN_ONLY))
-    )
-    return counting <= looking
+def _noise(body: memoryview, parts: Parts) -> set[int]:
+    """The kinds of values where repetitions are of no use, by a sample of the longest part."""
+    longest: dict[int, slice] = {}
+    start = 0
+    for stop, kind in parts:
+        known = longest.get(kind, slice(0, 0))
+        if kind >= 0 and stop - start > known.stop - known.start:
+            longest[kind] = slice(start, stop)
+        start = stop
+    noise = set()
+    for kind, span in longest.items():
+        begin = max((span.start + span.stop - TRIED) // 2, span.start)
+        tried = body[begin : min(begin + TRIED, span.stop)]
+        searched, counted = (
+            len(way.compress(tried) + way.flush())
+            for way in (_way(zlib.Z_DEFAULT_STRATEGY), _way(zlib.Z_HUFFMAN_ONLY))
+        )
+        if counted <= searched:
+            noise.add(kind)
+    return noise

@@ -371,7 +371,7 @@ def compare(items: list[Subject], folder: Path) -> tuple[str, str]:
     ]
     names = ["published way", *NAMES.values()]
     listed = []
-    for item in (items[0], items[-1]):
+    for item in (items[0], items[-3], items[-1]):  # plain, textured, of millions of triangles
         order = dict.fromkeys(stage for name in names for stage in stages[item.name][name])
         for stage in order:
             cells = [stages[item.name][name].get(stage) for name in names]
