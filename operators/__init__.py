@@ -17,12 +17,13 @@ def register() -> None:
 
 def unregister() -> None:
     """Cancel what runs, stop the runtime, take back everything `register` did."""
-    from . import command, jobs, properties
+    from . import command, icons, jobs, properties
     from . import runtime_service as service
     from .registration import unregister_classes
 
     jobs.shut_down()
     service.shut_down()
+    icons.unregister()
     command.unregister()
     properties.unregister()
     unregister_classes(_classes())
@@ -35,6 +36,7 @@ def _classes() -> tuple[type[Any], ...]:
         ops_generate,
         ops_import,
         ops_layers,
+        ops_queue,
         ops_runtime,
         ops_weights,
         preview,
@@ -46,6 +48,7 @@ def _classes() -> tuple[type[Any], ...]:
         ops_generate,
         ops_import,
         ops_layers,
+        ops_queue,
         ops_runtime,
         ops_weights,
         preview,

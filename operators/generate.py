@@ -3,27 +3,67 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
-from mathutils import Matrix
+from mathutils import Matrix, Vector
 
 from ..xray_addon.errors import XRayError
+from ..xray_addon.progress import Progress
+from ..xray_addon.settings import GenerateSettings
 from . import jobs
 from . import runtime_service as service
-from .convert import add_camera, add_object, mesh_from_surface, texture_from_image
+from .convert import MeshArrays, add_camera, add_object, mesh_steps, texture_from_image
 from .layers import add_layers
 from .png import write_png
 
 if TYPE_CHECKING:
     from ..xray_addon.generated import Generated
     from ..xray_addon.progress import ProgressCallback
-    from ..xray_addon.settings import GenerateSettings
+
+
+ADDING = Progress("add", message="Adding the mesh")
+
+# What Blender reads and the runtime too.
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
+)
+GAP = 0.1  # between two results side by side, in widths of the one before
+
+Image = str | Path | bpy.types.Image
+
+
+@dataclass
+class Row:
+    """Results side by side: the first at `start` (None: the 3D cursor), the others to its right.
+
+    edge : the x where the next one begins; None before the first.
+    """
+
+    start: Sequence[float] | None = None
+    edge: float | None = None
+
+    @classmethod
+    def beside(cls, obj: Any) -> Row:
+        """A row that goes on to the right of `obj`."""
+        xs = [(obj.matrix_world @ Vector(corner)).x for corner in obj.bound_box]
+        return cls(tuple(obj.matrix_world.translation), max(xs) + GAP * (max(xs) - min(xs)))
+
+    def place(self, low: float, high: float) -> Vector:
+        """Where the object goes whose mesh reaches from `low` to `high` in x."""
+        place: Any = Vector(self.start or bpy.context.scene.cursor.location.to_tuple())
+        self.start = (place.x, place.y, place.z)
+        if self.edge is not None:
+            place.x = self.edge - low
+        self.edge = place.x + high + GAP * (high - low)
+        return place
 
 
 def generate_mesh(
-    image: str | Path | bpy.types.Image,
+    image: Image,
     settings: GenerateSettings,
     *,
     keep_camera: bool = False,
@@ -37,44 +77,121 @@ def generate_mesh(
 
 
 def generate_steps(
-    image: str | Path | bpy.types.Image,
+    image: Image,
     settings: GenerateSettings,
     *,
+    row: Row | None = None,
     keep_camera: bool = False,
     keep_layers: bool = False,
 ) -> jobs.Steps:
     """The work of `generate_mesh`; the result is the new object.
 
+    row : where it goes; alone at the 3D cursor without.
+
     Raises XRayError at once for an image that is not there, later what the runtime raises.
     """
-    if isinstance(image, bpy.types.Image):
-        name = Path(image.name).stem
-    else:
-        name = Path(image).stem
-        if not Path(image).is_file():
-            raise XRayError("missing_file", f"There is no image {image}.", "Choose an image file.")
+    name = image_name(image)
+    if not isinstance(image, bpy.types.Image) and not Path(image).is_file():
+        raise XRayError("missing_file", f"There is no image {image}.", "Choose an image file.")
+    # Kept by name: the image may be gone when its turn comes, as after File > New.
+    packed = image.name if isinstance(image, bpy.types.Image) else ""
 
     def steps() -> jobs.Steps:
+        source = find_image(packed) if packed else image
         with tempfile.TemporaryDirectory(prefix="xray-") as folder:
-            path = _image_file(image, Path(folder))
+            path = _image_file(source, Path(folder))
             generated = yield from service.generate_steps(path, settings)
-        obj = add_generated(generated, name, keep_camera=keep_camera, keep_layers=keep_layers)
-        _remember(obj, settings, image)
+        obj = yield from add_steps(
+            generated,
+            name,
+            row or Row(),
+            keep_camera=keep_camera,
+            keep_layers=keep_layers,
+        )
+        _remember(obj, settings, source)
         return obj
 
     # The checks above are made now, not at the first step.
     return steps()
 
 
+def image_name(image: Image) -> str:
+    """What the mesh of `image` is called."""
+    return Path(image.name if isinstance(image, bpy.types.Image) else image).stem
+
+
+def find_image(name: str) -> bpy.types.Image:
+    """The image datablock `name`. Raises XRayError `missing_image`."""
+    image: Any = bpy.data.images.get(name)
+    if image is None:
+        raise XRayError("missing_image", f"There is no image {name}.", "Choose another one.")
+    return image
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files in `folder`, by name. Raises XRayError `no_images`."""
+    found = sorted(
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    if not found:
+        raise XRayError("no_images", f"{folder} holds no images.", "Choose another folder.")
+    return found
+
+
+def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]:
+    """The same settings with `count` seeds, from theirs on."""
+    return [replace(settings, seed=(settings.seed + i) % 2**31) for i in range(count)]
+
+
 def add_generated(
-    generated: Generated, name: str, *, keep_camera: bool = False, keep_layers: bool = False
+    generated: Generated,
+    name: str,
+    *,
+    keep_camera: bool = False,
+    keep_layers: bool = False,
 ) -> bpy.types.Object:
     """Put a result into the current scene at the 3D cursor, upright, selected and active."""
+    steps = add_steps(
+        generated,
+        name,
+        Row(),
+        keep_camera=keep_camera,
+        keep_layers=keep_layers,
+    )
+    obj: bpy.types.Object = jobs.run(steps)
+    return obj
+
+
+def add_steps(
+    generated: Generated,
+    name: str,
+    row: Row,
+    *,
+    keep_camera: bool,
+    keep_layers: bool,
+) -> jobs.Steps:
+    """The work of `add_generated`, in steps that do not hold Blender up; the new object."""
+    arrays = yield from jobs.in_thread(lambda: MeshArrays.of(generated.surface), ADDING)
+    building = mesh_steps(arrays, name)
+    try:
+        while True:
+            try:
+                next(building)
+            except StopIteration as end:
+                mesh = end.value
+                break
+            yield ADDING
+    finally:
+        building.close()
     context = bpy.context
     scene = context.scene
     collection = context.collection or scene.collection
-    obj = add_object(mesh_from_surface(generated.surface, name), collection)
-    move = Matrix.Translation(scene.cursor.location)
+    obj = add_object(mesh, collection)
+    xs = arrays.position[::3]
+    place = row.place(float(xs.min()), float(xs.max())) if len(xs) else scene.cursor.location
+    move = Matrix.Translation(place)
     obj.matrix_world = move
     if keep_camera:
         seen = add_camera(generated.camera, f"{obj.name} View", collection)
@@ -98,13 +215,20 @@ def make_active(obj: bpy.types.Object) -> None:
         layer.objects.active = obj
 
 
-def _remember(obj: Any, settings: GenerateSettings, image: str | Path | bpy.types.Image) -> None:
+def made_from(obj: Any) -> tuple[Image, GenerateSettings]:
+    """The image and the settings that `obj` was made with. Raises XRayError for what is gone."""
+    settings = GenerateSettings.from_dict(obj["xray_settings"].to_dict())
+    name = str(obj["xray_image"])
+    return (bpy.data.images.get(name) or Path(name)), settings
+
+
+def _remember(obj: Any, settings: GenerateSettings, image: Image) -> None:
     """Keep how the object was made, for whoever wants to make it again."""
     obj["xray_settings"] = settings.to_dict()
     obj["xray_image"] = image.name if isinstance(image, bpy.types.Image) else str(image)
 
 
-def _image_file(image: str | Path | bpy.types.Image, folder: Path) -> Path:
+def _image_file(image: Image, folder: Path) -> Path:
     """The image's own file where it shows just that, else a copy in `folder`."""
     if not isinstance(image, bpy.types.Image):
         return Path(image)

@@ -9,13 +9,17 @@ modal operators.
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import bpy
+import numpy as np
+from numpy.typing import NDArray
 
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
@@ -23,6 +27,9 @@ from ..xray_addon.progress import Cancelled, Progress, ProgressCallback, State, 
 Steps = Generator[Progress, None, Any]
 
 POLL_INTERVAL = 0.05  # s between two steps of work that waits for a process
+SHOW_INTERVAL = 1.0  # s between two redraws while nothing new is heard: the time left counts down
+
+LOG_LINES = 60  # of a log, in the details of an error
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +40,11 @@ class Task:
 
     label : for people. steps : the work. interval : s between two steps.
     undo : message of the undo step that its end is worth; "" for none.
-    operator : class name of the modal operator that watches it and pushes that undo step.
+    operator : class name of the modal operator that watches it.
+    batch : what tasks have in common that were asked for at once. The operator pushes the undo
+        step of the last one.
     error : set when `state` is failed. result : set when it is done.
+    preview : the latest picture of what is being made, (H, W, 4) uint8.
     """
 
     label: str
@@ -42,11 +52,37 @@ class Task:
     interval: float = 0.0
     undo: str = ""
     operator: str = ""
+    batch: object = None
     state: State = State.QUEUED
     progress: Progress = field(default_factory=lambda: Progress("queued"))
     result: Any = None
     error: XRayError | None = None
     cancelling: bool = False
+    preview: NDArray[np.uint8] | None = None
+    _paced: tuple[Progress, float] | None = None  # the stage's first report, and when that was
+    _heard: float = 0.0  # when the latest report came
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the stage that it is in, by its pace so far; None while there is none to tell."""
+        if self._paced is None:
+            return None
+        first, began = self._paced
+        done = self.progress.step - first.step
+        if done <= 0 or not self.progress.of:
+            return None
+        left = (self._heard - began) / done * (self.progress.of - self.progress.step)
+        return max(0.0, left - (time.monotonic() - self._heard))
+
+    def _hear(self, progress: Progress) -> None:
+        if progress.preview is not None:
+            self.preview = progress.preview
+        if progress == self.progress:
+            return
+        self._heard = time.monotonic()
+        if self._paced is None or progress.stage != self.progress.stage:
+            self._paced = (progress, self._heard)
+        self.progress = progress
 
     @property
     def finished(self) -> bool:
@@ -56,13 +92,10 @@ class Task:
     def advance(self) -> None:
         """Run to the next yield. An error that is no XRayError is a bug: it fails and rises."""
         failed = True
-        cancelling = self.cancelling and self.state is State.RUNNING
+        cancelling = self.cancelling
         try:
-            if self.cancelling and self.state is State.QUEUED:
-                self.steps.close()
-                raise Cancelled
             self.state = State.RUNNING
-            self.progress = self._throw() if cancelling else next(self.steps)
+            self._hear(self._throw() if cancelling else next(self.steps))
             failed = False
         except StopIteration as end:
             self.state, self.result, failed = State.DONE, end.value, False
@@ -89,26 +122,59 @@ class Task:
 
 
 queue: list[Task] = []  # what is not finished; the first one runs
-_last_failed: Task | None = None
+failed: list[Task] = []  # what has failed since the queue was last empty and something came
+_paused = False
+_shown_at = 0.0
 
 
 def submit(task: Task) -> Task:
     """Queue `task`; it runs when those before it are through."""
-    global _last_failed
-    _last_failed = None
+    if not queue:
+        failed.clear()
     queue.append(task)
-    _start_timer()
+    resume()
     return task
 
 
 def cancel(task: Task) -> None:
-    """Ask `task` to end; it does so at its next step."""
-    task.cancelling = True
+    """End `task`: at its next step where it runs, else right now."""
+    if task.state is State.QUEUED and task in queue:
+        task.steps.close()
+        task.state = State.CANCELLED
+        queue.remove(task)
+        show()
+    else:
+        task.cancelling = True
 
 
-def last_failed() -> Task | None:
-    """The last task if it failed; None after a good one and while one runs."""
-    return _last_failed
+def cancel_all() -> None:
+    """End everything, what waits before what runs."""
+    for task in reversed(tuple(queue)):
+        cancel(task)
+
+
+def move(task: Task, by: int) -> None:
+    """Let waiting `task` run so many places later (or earlier, below 0)."""
+    first = 1 if queue[0].state is State.RUNNING else 0
+    if task.state is State.QUEUED:
+        place = queue.index(task) + by
+        queue.remove(task)
+        queue.insert(max(first, place), task)
+        show()
+
+
+def is_paused() -> bool:
+    """Whether the queue waits for `resume`, because the runtime failed twice in a row."""
+    return _paused and bool(queue)
+
+
+def resume() -> None:
+    """Go on with what waits."""
+    global _paused
+    _paused = False
+    if queue and not bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.register(_tick, persistent=True)
+    show()
 
 
 def run(
@@ -155,34 +221,47 @@ def shut_down() -> None:
         task.steps.close()
         task.state = State.CANCELLED
     queue.clear()
+    failed.clear()
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)
-    _show(None)
-
-
-def _start_timer() -> None:
-    if not bpy.app.timers.is_registered(_tick):
-        bpy.app.timers.register(_tick, persistent=True)
+    show()
 
 
 def _tick() -> float | None:
     """One step of the first task. Blender calls it again after the returned seconds."""
-    global _last_failed
+    if not queue:  # all that waited was cancelled
+        return None
     task = queue[0]
-    before = task.progress
+    before = (task.progress, task.preview)
     try:
         task.advance()
     except Exception:  # raised on, it would end the timer, and with it all that waits
         logger.exception("%s stopped because of a bug", task.label)
     finally:
         if task.finished:
-            queue.remove(task)
-            _last_failed = task if task.error else None
-            if task.state is State.DONE and task.undo and not _is_watched(task):
-                _push_undo(task.undo)
-        if task.finished or task.progress != before:
-            _show(queue[0] if queue else None)
-    return task.interval if queue else None
+            _end(task)
+        new = before[0] != task.progress or before[1] is not task.preview
+        if task.finished or new or time.monotonic() > _shown_at + SHOW_INTERVAL:
+            show()
+    return task.interval if queue and not _paused else None
+
+
+def _end(task: Task) -> None:
+    global _paused
+    queue.remove(task)
+    if task.error is not None:
+        # A process that dies is started anew, but not for ever.
+        twice = bool(failed) and all(map(_is_runtimes, (failed[-1], task)))
+        _paused = twice and failed[-1].batch is task.batch
+        failed.append(task)
+    last = task.batch is None or all(other.batch is not task.batch for other in queue)
+    if task.state is State.DONE and task.undo and not (last and _is_watched(task)):
+        _push_undo(task.undo)
+
+
+def _is_runtimes(task: Task) -> bool:
+    """Whether the process failed, and not the work."""
+    return task.error is not None and task.error.code.startswith("runtime_")
 
 
 def _is_watched(task: Task) -> bool:
@@ -199,6 +278,22 @@ def _push_undo(message: str) -> None:
             bpy.ops.ed.undo_push(message=message)
 
 
+def failure_details() -> str:
+    """What has failed and why, with the end of each log and the versions, for a bug report."""
+    system = f"Blender {bpy.app.version_string}, {platform.platform()}"
+    parts = [f"X-Ray, {system}"]
+    logs: list[str] = []
+    for task in failed:
+        if task.error is not None:
+            parts.append(f"{task.label}: {task.error.code}: {task.error}")
+            logs.append(task.error.log)
+    for log in dict.fromkeys(filter(None, logs)):
+        path = Path(log)
+        text = path.read_text("utf-8", "replace") if path.is_file() else ""
+        parts.append(f"--- {log}\n" + "\n".join(text.splitlines()[-LOG_LINES:]))
+    return "\n\n".join(parts) + "\n"
+
+
 def describe(progress: Progress) -> str:
     """One line for people, e.g. "Sampling 3/25"."""
     text = progress.message or progress.stage
@@ -206,9 +301,13 @@ def describe(progress: Progress) -> str:
     return f"{text} {progress.step}/{progress.of}" if progress.of else text
 
 
-def _show(task: Task | None) -> None:
+def show() -> None:
     """Put the progress into the status bar and redraw."""
-    text = f"{task.label}: {describe(task.progress)}    Esc: Cancel" if task else None
+    global _shown_at
+    _shown_at = time.monotonic()
+    text = None
+    if queue and not _paused:
+        text = f"{queue[0].label}: {describe(queue[0].progress)}    Esc: Cancel"
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         # It acts on the context's window, and a timer's context has none after File > New.
@@ -218,9 +317,10 @@ def _show(task: Task | None) -> None:
 
 
 def redraw() -> None:
-    """Draw the sidebars and the preferences anew."""
+    """Draw the sidebars and the preferences anew, and no view of the scene."""
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         for area in window.screen.areas:
-            if area.type in ("VIEW_3D", "PREFERENCES"):
-                area.tag_redraw()
+            for region in area.regions if area.type in ("VIEW_3D", "PREFERENCES") else ():
+                if region.type == ("UI" if area.type == "VIEW_3D" else "WINDOW"):
+                    region.tag_redraw()

@@ -1,4 +1,4 @@
-"""The operators that install, start and stop the model runtime, and that cancel work."""
+"""The operators that install, start and stop the model runtime."""
 
 from __future__ import annotations
 
@@ -116,27 +116,6 @@ class XRAY_OT_release_memory(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class XRAY_OT_cancel(bpy.types.Operator):
-    """Cancel the work that runs; what waits behind it goes on"""
-
-    bl_idname = "xray.cancel"
-    bl_label = "Cancel X-Ray Task"
-    bl_options = {"REGISTER"}
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        """There must be work."""
-        if not jobs.queue:
-            cls.poll_message_set("Nothing is running")
-            return False
-        return True
-
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Cancel the first task."""
-        jobs.cancel(jobs.queue[0])
-        return {"FINISHED"}
-
-
 def _running(cls: Any) -> bool:
     if not service.is_running():
         cls.poll_message_set("The runtime is not running")
@@ -149,5 +128,4 @@ CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
     XRAY_OT_release_memory,
-    XRAY_OT_cancel,
 )

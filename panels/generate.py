@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from ..operators import runtime_service as service
-from ..operators.ops_generate import XRAY_OT_generate
+from ..operators.ops_generate import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.properties import copy_settings, preferences
 from ..xray_addon.settings import GenerateSettings
 from .weights import draw_missing_weights
@@ -42,7 +42,22 @@ class XRAY_PT_generate(SidebarPanel):
             button.generator, button.device = machine.generator, machine.device
         button.image = scene.image.name if scene.image else ""
         button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
-        draw_progress(layout, context, XRAY_OT_generate)
+        button.variations = scene.variations
+        _draw_again(layout, context)
+        draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_regenerate)
+
+
+def _draw_again(layout: Any, context: bpy.types.Context) -> None:
+    """What can be done with a generated mesh that is active."""
+    obj: Any = context.object
+    if obj is None or "xray_settings" not in obj:
+        return
+    row = layout.row(align=True)
+    same = row.operator(XRAY_OT_regenerate.bl_idname, icon="FILE_REFRESH")
+    same.another_seed = False
+    other = row.operator(XRAY_OT_regenerate.bl_idname, text="Another Seed")
+    other.another_seed = True
+    row.operator(XRAY_OT_copy_command.bl_idname, text="", icon="COPYDOWN")
 
 
 class XRAY_PT_generate_settings(SidebarPanel):
@@ -67,7 +82,7 @@ class XRAY_PT_generate_settings(SidebarPanel):
             own = ("mesh_resolution", "density_threshold", "texture_size")
         elif machine is not None and machine.generator == "xray-paper":
             own = (*own, "batch_order")
-        names = (*own, "remove_background", "checkpoint")
+        names = (*own, "variations", "remove_background", "checkpoint")
         draw_properties(self.layout, context.scene.xray.generate, names)
 
 

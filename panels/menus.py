@@ -13,9 +13,10 @@ from ..operators.ops_dataset import (
     XRAY_OT_dataset_preset_add,
     set_from_panel,
 )
-from ..operators.ops_generate import XRAY_OT_generate
+from ..operators.ops_generate import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.ops_import import XRAY_OT_import_xray
 from ..operators.ops_layers import CLASSES as LAYER_OPERATORS
+from ..operators.ops_queue import CLASSES as QUEUE_OPERATORS
 from ..operators.ops_runtime import CLASSES as RUNTIME_OPERATORS
 from ..operators.ops_weights import XRAY_OT_weights_download
 from ..operators.preview import XRAY_OT_preview
@@ -36,9 +37,13 @@ class XRAY_MT_object(bpy.types.Menu):
         layout.operator(XRAY_OT_dataset_preset_add.bl_idname)
         layout.operator(XRAY_OT_preview.bl_idname, text="Preview Dataset...", icon="IMAGE")
         layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
+        layout.operator(XRAY_OT_regenerate.bl_idname).another_seed = False
+        again = layout.operator(XRAY_OT_regenerate.bl_idname, text="Regenerate with Another Seed")
+        again.another_seed = True
+        layout.operator(XRAY_OT_copy_command.bl_idname)
         layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
-        for operators in (LAYER_OPERATORS, RUNTIME_OPERATORS):
+        for operators in (LAYER_OPERATORS, QUEUE_OPERATORS, RUNTIME_OPERATORS):
             layout.separator()
             for operator in operators:
                 layout.operator(operator.bl_idname)

@@ -9,8 +9,15 @@ import bpy
 
 from ..operators import jobs
 from ..operators import runtime_service as service
-from ..operators.ops_runtime import (
+from ..operators.icons import icon_of
+from ..operators.ops_queue import (
     XRAY_OT_cancel,
+    XRAY_OT_cancel_all,
+    XRAY_OT_copy_details,
+    XRAY_OT_queue_move,
+    XRAY_OT_queue_resume,
+)
+from ..operators.ops_runtime import (
     XRAY_OT_release_memory,
     XRAY_OT_runtime_install,
     XRAY_OT_runtime_start,
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
 
 # Pixels a character takes at the usual size, for wrapping.
 CHARACTER_WIDTH = 6.5
+PREVIEW_SCALE = 8.0  # times the size of an icon
+WAITING_SHOWN = 8
+FAILURES_SHOWN = 3
 
 ONLINE_ACCESS_OFF = (
     "Blender's online access is off. Allow it in Preferences > System, or name a wheelhouse "
@@ -41,37 +51,73 @@ def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "N
 
 
 def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]) -> None:
-    """The bar and Cancel of the running task, or why the last one failed, if it is of `operators`.
+    """The work of `operators`: bar, time left and Cancel of what runs, what waits, what failed.
 
     The panel with the button that started the work is where its fate is looked for.
     """
     names = [operator.__name__ for operator in operators]
-    if jobs.queue:
-        task = jobs.queue[0]
-        if task.operator not in names:
-            return
+    if jobs.queue and jobs.queue[0].operator in names:
+        _draw_running(layout, jobs.queue[0])
+    if any(task.operator in names for task in jobs.queue):
+        _draw_waiting(layout)
+    for task in [task for task in jobs.failed if task.operator in names][-FAILURES_SHOWN:]:
+        _draw_failure(layout, context, task)
+
+
+def _draw_running(layout: Any, task: jobs.Task) -> None:
+    if jobs.is_paused():
         row = layout.row(align=True)
-        progress = task.progress
-        row.progress(
-            factor=progress.fraction,
-            type="BAR" if progress.of else "RING",
-            text="Cancelling" if task.cancelling else jobs.describe(task.progress),
-        )
-        row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL")
-        if len(jobs.queue) > 1:
-            layout.label(text=f"{len(jobs.queue) - 1} more waiting")
-    else:
-        failed = jobs.last_failed()
-        if failed is not None and failed.error is not None and failed.operator in names:
-            error = failed.error
-            box = layout.box()
-            message = box.column()
-            message.alert = True
-            draw_text(message, context, error.message, "ERROR")
-            if error.remedy:
-                draw_text(box, context, error.remedy)
-            if error.log:
-                box.operator("wm.path_open", text="Open Log", icon="TEXT").filepath = error.log
+        row.operator(XRAY_OT_queue_resume.bl_idname, text="Continue", icon="PLAY")
+        row.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
+        return
+    progress, left = task.progress, task.seconds_left
+    layout.label(text=task.label)
+    row = layout.row(align=True)
+    time_left = "" if left is None else f", {left // 60:.0f}:{left % 60:02.0f} left"
+    row.progress(
+        factor=progress.fraction,
+        type="BAR" if progress.of else "RING",
+        text="Cancelling" if task.cancelling else jobs.describe(progress) + time_left,
+    )
+    row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL").index = 0
+    if task.preview is not None:
+        layout.template_icon(icon_of("preview", task.preview), scale=PREVIEW_SCALE)
+
+
+def _draw_waiting(layout: Any) -> None:
+    """The tasks behind the first."""
+    waiting = jobs.queue[1:]
+    if not waiting:
+        return
+    column = layout.box().column(align=True)
+    for index, task in enumerate(waiting[:WAITING_SHOWN], start=1):
+        row = column.row(align=True)
+        row.label(text=task.label)
+        for icon, by in (("TRIA_UP", -1), ("TRIA_DOWN", 1)):
+            button = row.operator(XRAY_OT_queue_move.bl_idname, text="", icon=icon, emboss=False)
+            button.index, button.by = index, by
+        button = row.operator(XRAY_OT_cancel.bl_idname, text="", icon="X", emboss=False)
+        button.index = index
+    if len(waiting) > WAITING_SHOWN:
+        column.label(text=f"{len(waiting) - WAITING_SHOWN} more")
+    column.separator()
+    column.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
+
+
+def _draw_failure(layout: Any, context: bpy.types.Context, task: jobs.Task) -> None:
+    error = task.error
+    if error is None:
+        return
+    box = layout.box()
+    message = box.column()
+    message.alert = True
+    draw_text(message, context, f"{task.label}: {error.message}", "ERROR")
+    if error.remedy:
+        draw_text(box, context, error.remedy)
+    row = box.row(align=True)
+    row.operator(XRAY_OT_copy_details.bl_idname, icon="COPYDOWN")
+    if error.log:
+        row.operator("wm.path_open", text="Open Log", icon="TEXT").filepath = error.log
 
 
 def draw_runtime(layout: Any, context: bpy.types.Context) -> None:

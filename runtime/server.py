@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from xray_addon import protocol
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled, Progress
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
 EXIT_GRACE = 1.0  # s that running work has to end by itself before the process exits over it
+PREVIEW_INTERVAL = 0.2  # s between two pictures of what is being made
 PARENT_INTERVAL = 1.0  # s between two looks at the parent process
 
 REPORTED_PACKAGES = ("torch", "diffusers", "rembg", "onnxruntime", "numpy")
@@ -280,10 +283,18 @@ class Server:
         self._reply(id, result, failure)
 
     def _run(self, id: Id, params: GenerateParams, cancel: threading.Event) -> dict[str, Any]:
+        shown = -PREVIEW_INTERVAL
+
         def report(progress: Progress) -> None:
+            nonlocal shown
             if cancel.is_set():
                 raise Cancelled
-            self._send(Request(protocol.PROGRESS, protocol.progress_to_params(id, progress)))
+            file = ""
+            if progress.preview is not None and time.monotonic() > shown + PREVIEW_INTERVAL:
+                shown = time.monotonic()
+                file = str(Path(params.folder) / f"{uuid.uuid4().hex}.npy")
+                np.save(file, progress.preview)
+            self._send(Request(protocol.PROGRESS, protocol.progress_to_params(id, progress, file)))
 
         start = time.monotonic()
         report(Progress("load", message="Loading the model"))

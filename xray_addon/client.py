@@ -25,6 +25,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import protocol
 from .environment import NO_WINDOW, child_environment, default_folder
 from .errors import XRayError
@@ -53,6 +56,7 @@ LOG_LIMIT = 2_000_000  # bytes, after which the log starts anew
 MESSAGES_HELD = 10_000  # unread ones, after which the process has to wait
 MESSAGES_A_POLL = 1_000  # taken at most, so that a flood cannot hold `poll`
 
+STARTING = Progress("start", message="Starting the runtime")
 SENT = Progress("start", message="Waiting for the runtime")
 READING = Progress("read", message="Reading the mesh")
 
@@ -336,6 +340,8 @@ class RuntimeClient:
         """Start the next job, or the process for it."""
         if not self.jobs or self.jobs[0].state is not State.QUEUED:
             return
+        if self._process is None or not self._process.ready:
+            self.jobs[0].progress = STARTING
         if self._process is None:
             self.start()
         elif self._process.ready and not self._process.doomed:
@@ -391,12 +397,27 @@ class RuntimeClient:
             logger.warning("the runtime asked for %r", message.method)
             return
         try:
-            number, progress = protocol.progress_from_params(message.params)
+            number, progress, file = protocol.progress_from_params(message.params)
         except ProtocolError as error:
             logger.warning("%s", error.message)
             return
         if self._running is not None and self._running.id == number:
-            self._running.progress = progress
+            preview = self._read_preview(Path(file)) if file else None
+            self._running.progress = replace(progress, preview=preview)
+
+    def _read_preview(self, file: Path) -> NDArray[np.uint8] | None:
+        """The small picture in `file`; None where there is none, as it is no result."""
+        if file.parent != self._folder:
+            return None
+        try:
+            picture = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            logger.warning("the preview %s cannot be read: %s", file, error)
+            return None
+        finally:
+            file.unlink(missing_ok=True)
+        shown = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 4
+        return picture if shown else None
 
     def _hear_answer(self, process: _Process, message: Response) -> None:
         method = self._questions.pop(message.id, None)

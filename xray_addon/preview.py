@@ -152,18 +152,32 @@ def layer_grid(xray: XRay, channel: str, *, size: int = 256) -> Picture:
         raise ValueError("the X-Ray has no hits")
     columns = int(np.ceil(np.sqrt(len(layers))))
     rows = -(-len(layers) // columns)
-    top, step = MARGIN + 2 * LABEL, size + LABEL + 2 * GAP
-    sheet = _canvas(top + rows * step + GAP, 2 * MARGIN + columns * (size + GAP) - GAP)
+    top, step = MARGIN + 3 * LABEL, size + LABEL + MARGIN
+    sheet = _canvas(top + rows * step - LABEL, MARGIN + columns * (size + MARGIN))
     title = f"{channel[0].upper()}{channel[1:]} by layer"
     draw_text(sheet, title, MARGIN, MARGIN, BRIGHT, TEXT_SCALE)
     for place, layer in enumerate(layers):
-        x = MARGIN + place % columns * (size + GAP)
+        x = MARGIN + place % columns * (size + MARGIN)
         y = top + place // columns * step
         name = f"layer {layer + 1}"
         draw_text(sheet, name, x, y - LABEL, BRIGHT, TEXT_SCALE)
         count = fitting(f"{hits[layer]:,} hits", size - text_width(f"{name}  ", 2), TEXT_SCALE)
         draw_text(sheet, count, x + size - text_width(count, 2), y - LABEL, DIM, TEXT_SCALE)
         _paste(sheet, layer_tiles(xray, int(layer), size)[channel], x, y)
+    return sheet
+
+
+def layer_sheet(xray: XRay, size: int = 128) -> Picture:
+    """(2 size, 2 size, 4) uint8: the colours of the first four layers, clear where nothing is."""
+    sheet = np.zeros((2 * size, 2 * size, 4), dtype=np.uint8)
+    layers, height, width = xray.shape
+    rows, columns = np.arange(size) * height // size, np.arange(size) * width // size
+    color, hit = xray.color, xray.hit
+    for layer in range(min(layers, 4)):
+        top, left = layer // 2 * size, layer % 2 * size
+        tile = sheet[top : top + size, left : left + size]
+        tile[..., :3] = np.rint(color[layer][rows][:, columns].clip(0, 1) * 255)
+        tile[..., 3] = hit[layer][rows][:, columns] * 255
     return sheet
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import XRayError
 
@@ -22,12 +25,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: `step` of `of` (0: unknown) are done in `stage`; `message` is for people."""
+    """One report: `step` of `of` (0: unknown) are done in `stage`; `message` is for people.
+
+    preview : a picture of what is being made, (H, W, 4) uint8, straight alpha; mostly None.
+    """
 
     stage: str
     step: int = 0
     of: int = 0
     message: str = ""
+    preview: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
@@ -35,8 +42,13 @@ class Progress:
         return min(self.step / self.of, 1.0) if self.of else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+        """Plain data for JSON, without the picture."""
+        return {
+            "stage": self.stage,
+            "step": self.step,
+            "of": self.of,
+            "message": self.message,
+        }
 
 
 # Called often by long work, on its own thread. It raises `Cancelled` to stop the work.

@@ -11,7 +11,8 @@ Requests, all of them from Blender's side::
     release {}                           -> {released}                weights leave the memory
     shutdown {}                          -> {}                        and the runtime exits
 
-While it generates, the runtime sends the notification ``progress {id, stage, step, of, message}``.
+While it generates, the runtime sends the notification ``progress {id, stage, step, of, message,
+preview}``; the last is empty or the path of an `.npy` file in the request's folder.
 Lines are UTF-8 and end with a line feed; arrays travel in files that the messages name.
 """
 
@@ -286,24 +287,31 @@ class RuntimeStatus:
         return cls(**values)
 
 
-def progress_to_params(id: Id, progress: Progress) -> dict[str, Any]:
-    """The parameters of the notification `progress` for the request `id`."""
+def progress_to_params(id: Id, progress: Progress, preview: str = "") -> dict[str, Any]:
+    """The parameters of the notification `progress` for the request `id`.
+
+    preview : path of the file that holds the progress' picture, "" without one.
+    """
     return {
         "id": id,
         "stage": progress.stage,
         "step": int(progress.step),  # array libraries count in integers of their own
         "of": int(progress.of),
         "message": progress.message,
+        "preview": preview,
     }
 
 
-def progress_from_params(params: dict[str, Any]) -> tuple[Id, Progress]:
-    """The inverse of `progress_to_params`. Raises ProtocolError for wrong types."""
-    request = params.get("id")
+def progress_from_params(params: dict[str, Any]) -> tuple[Id, Progress, str]:
+    """The inverse of `progress_to_params`: id, report, preview's path.
+
+    Raises ProtocolError for wrong types.
+    """
+    request, preview = params.get("id"), params.get("preview", "")
     stage, message = params.get("stage"), params.get("message", "")
     step, of = params.get("step", 0), params.get("of", 0)
-    if not (isinstance(stage, str) and isinstance(message, str)):
-        raise ProtocolError(INVALID_PARAMS, "A progress has no stage or a wrong message.")
+    if not all(isinstance(text, str) for text in (stage, message, preview)):
+        raise ProtocolError(INVALID_PARAMS, "A progress has no stage, or a wrong message or file.")
     if type(step) is not int or type(of) is not int or not isinstance(request, int | str):
         raise ProtocolError(INVALID_PARAMS, "A progress has a wrong id, step or of.")
-    return request, Progress(stage, step, of, message)
+    return request, Progress(str(stage), step, of, message), preview

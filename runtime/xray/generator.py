@@ -15,6 +15,7 @@ from torch.nn import functional
 from xray_addon.canonical import FAR, FILL, NEAR, canonical_camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
+from xray_addon.preview import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.reconstruction import reconstruct
 from xray_addon.settings import GenerateSettings
@@ -114,7 +115,7 @@ class XRayGenerator:
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         xray = decode(prediction, fine)
         camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
-        progress(Progress("mesh", 1, 2, "Linking the layers"))
+        progress(Progress("mesh", 1, 2, "Linking the layers", layer_sheet(xray)))
         surface = reconstruct(xray, camera)
         if not len(surface.faces):
             raise XRayError(

@@ -17,6 +17,7 @@ from xray_addon.camera import PUBLISHED_FOV_X, Camera
 from xray_addon.canonical import FILL
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
+from xray_addon.preview import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.published import frames_to_xray
 from xray_addon.reconstruction import reconstruct
@@ -200,7 +201,7 @@ class XRayPaperGenerator:
         high = frames.shape[-1] > self.denoiser.size
         xray = frames_to_xray(frames.float().numpy(), use_hit=high)
         camera = published_camera(frames.shape[-1])
-        progress(Progress("mesh", 1, 2, "Linking the layers"))
+        progress(Progress("mesh", 1, 2, "Linking the layers", layer_sheet(xray)))
         surface = reconstruct(xray, camera)
         if not len(surface.faces):
             raise XRayError(

@@ -1,6 +1,7 @@
 """The real server with a generator that needs no weights: a coloured ball and its X-Ray.
 
-The image's name chooses what happens: "slow" takes its time, "bad" fails, "big" has 200,000 vertices.
+The image's name chooses what happens: "slow" takes its time, "bad" fails,
+"big" has 200,000 vertices.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_tasks_run_one_after_the_other(jobs, count_to, run_tasks):
     run_tasks()
     assert heard == [0, 1, 2, 0, 1]
     assert (first.result, second.result) == (3, 2)
-    assert jobs.last_failed() is None
+    assert jobs.failed == []
 
 
 def test_the_timer_ends_with_the_work(jobs, count_to):
@@ -58,9 +58,9 @@ def test_an_error_is_kept_for_the_panel_until_the_next_task(jobs, part, count_to
 
     task = jobs.submit(jobs.Task("Fail", fail()))
     run_tasks()
-    assert (task.state, task.error, jobs.last_failed()) == ("failed", error, task)
+    assert (task.state, task.error, jobs.failed) == ("failed", error, [task])
     jobs.submit(jobs.Task("Next", count_to(1)))
-    assert jobs.last_failed() is None
+    assert jobs.failed == []
     run_tasks()
 
 
@@ -96,7 +96,7 @@ def test_a_running_task_is_cancelled_inside(jobs, progress, run_tasks):
     jobs.cancel(task)
     run_tasks()
     assert (task.state, ended) == ("cancelled", [True])
-    assert jobs.last_failed() is None
+    assert jobs.failed == []
 
 
 def test_a_task_may_take_its_time_to_wind_down(jobs, progress, run_tasks):

@@ -124,7 +124,7 @@ def test_submit_returns_at_once_and_poll_brings_the_mesh(
     assert job.state == "queued"
     stages: list[str] = []
     poll_until(client, lambda: stages.append(job.progress.stage) or job.finished)
-    assert {"queued", "load", "sample"} <= set(stages)
+    assert {"start", "load", "sample"} <= set(stages)
     assert job.result is not None
     np.testing.assert_array_equal(job.result.surface.vertices[2], [0, 3, 1])
     assert client.jobs == []

@@ -155,7 +155,8 @@ def test_generate_params_are_checked() -> None:
 
 def test_progress_and_status_survive_the_trip() -> None:
     progress = Progress("sample", 3, 10, "Sampling")
-    assert protocol.progress_from_params(protocol.progress_to_params(7, progress)) == (7, progress)
+    params = protocol.progress_to_params(7, progress, "a.npy")
+    assert protocol.progress_from_params(params) == (7, progress, "a.npy")
     status = RuntimeStatus(pid=1, busy=True, memory=5, idle_seconds=1.5, versions={"torch": "2"})
     assert RuntimeStatus.from_dict(status.to_dict()) == status
     assert RuntimeStatus.from_dict({**status.to_dict(), "newer": 1}) == status
