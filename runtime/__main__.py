@@ -1,4 +1,4 @@
-"""The command line: ``python -m runtime serve | generate | train | evaluate | download``.
+"""The command line: ``python -m runtime serve | generate | train | pack | evaluate | download``.
 
 Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled.
 """
@@ -86,6 +86,21 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "device"))
 
+    pack = commands.add_parser("pack", help="put many meshes into one small file, to train from")
+    pack.add_argument("--data", required=True, metavar="DIR", help="the meshes")
+    pack.add_argument("--out", required=True, metavar="FILE.zip", help="the file")
+    pack.add_argument("--split", default="", help="of the data's manifest.csv, such as train")
+    pack.add_argument(
+        "--exclude", nargs="*", default=[], metavar="PACK", help="folders to leave out"
+    )
+    pack.add_argument(
+        "--megabytes",
+        type=float,
+        default=32.0,
+        metavar="N",
+        help="size at most; the smallest meshes go in first (default: %(default)g)",
+    )
+
     fetch = commands.add_parser("download", help="fetch published weights from their hub")
     fetch.add_argument("name", metavar="NAME", help=f"{', '.join(PUBLISHED)}, or owner/repo")
     fetch.add_argument("--cache", metavar="DIR", help=f"where to (default: ${CACHE_VARIABLE})")
@@ -127,6 +142,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from . import training
 
             code = training.main(arguments, told.append, _Reporter())
+        elif arguments.command == "pack":
+            from . import packing
+
+            code = packing.main(arguments, told.append, _Reporter())
         else:
             from . import evaluation
 

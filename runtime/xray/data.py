@@ -26,7 +26,7 @@ from xray_addon.shading import Lights, shade
 from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
-from ..meshes import read_mesh
+from ..quantised import SUFFIX, read_quantised
 
 MIN_ELEVATION = math.radians(0)
 MAX_ELEVATION = math.radians(45)
@@ -39,6 +39,15 @@ class MeshFile:
 
     path: Path
     group: str
+    split: str = ""
+
+    def read(self) -> Surface:
+        """Raises XRayError `unreadable_mesh`."""
+        if self.path.name.endswith(SUFFIX):
+            return read_quantised(self.path)
+        from ..meshes import read_mesh  # packed meshes need no trimesh
+
+        return read_mesh(self.path, texture_size=TEXTURE_SIZE)
 
 
 def find_manifest(data: Path) -> Path | None:
@@ -51,7 +60,8 @@ def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -
     """The mesh files under `data`, sorted.
 
     A `manifest.csv` in `data` or above it (columns path, pack, geom_group, split) gives the
-    split and the groups; without one all files are taken. exclude : packs (folder names).
+    split and the groups; without one, and where it names no split, a file is in every split.
+    exclude : packs (folder names).
 
     Raises XRayError `no_data` where nothing is left.
     """
@@ -62,8 +72,8 @@ def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -
         with manifest.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 path = manifest.parent / row["path"]
-                if path.is_relative_to(data) and (not split or row["split"] == split):
-                    files.append(MeshFile(path, row["geom_group"]))
+                if path.is_relative_to(data) and (not split or row["split"] in ("", split)):
+                    files.append(MeshFile(path, row["geom_group"], row["split"]))
     if manifest is None or not (files or split):
         files = [MeshFile(path, str(path)) for path in data.rglob("*.glb")]
     files = [file for file in files if file.path.parent.name not in exclude]
@@ -94,7 +104,7 @@ class MeshCache:
     def surface(self, number: int) -> Surface:
         """Mesh `number`."""
         if number not in self._surfaces:
-            self._surfaces[number] = read_mesh(self.files[number].path, texture_size=TEXTURE_SIZE)
+            self._surfaces[number] = self.files[number].read()
         return self._surfaces[number]
 
 

@@ -37,6 +37,7 @@ from .stored import StoredDataset, stored_places
 from .weights import load_weights, save_weights
 
 LOG_STEPS = 50
+WEIGHTS = "model.safetensors"
 AVERAGE_STEPS = 4  # between two updates of the averaged weights
 
 
@@ -190,6 +191,7 @@ class Trainer:
         self.samples = 0
         self.seconds = 0.0
         self.compute_seconds = 0.0
+        self.warm_starts = 0
 
     def done(self) -> float:
         """Share of the run that is done, 0 to 1."""
@@ -279,6 +281,7 @@ class Trainer:
             "samples": self.samples,
             "seconds": self.seconds,
             "compute_seconds": self.compute_seconds,
+            "warm_starts": self.warm_starts,
         }
         with replacing(folder / CHECKPOINT) as temporary:
             torch.save(state, temporary)
@@ -286,12 +289,21 @@ class Trainer:
             "trained_samples": self.samples,
             "trained_seconds": round(self.seconds),
             "trained_compute_seconds": round(self.compute_seconds),
+            "warm_starts": self.warm_starts,
         }
-        save_weights(folder / "model.safetensors", self.average, asdict(self.config) | done)
+        save_weights(folder / WEIGHTS, self.average, asdict(self.config) | done)
 
     def resume(self, folder: Path) -> None:
-        """Go on from the checkpoint in `folder`; raises XRayError `bad_checkpoint`."""
+        """Go on from the checkpoint in `folder`, or where only weights are from these.
+
+        From weights it goes on at the same place of the schedule and the data, but the optimisers
+        begin anew; the record counts these `warm_starts`. Raises XRayError `bad_checkpoint` and
+        what `load_weights` raises.
+        """
         path = folder / CHECKPOINT
+        if not path.exists() and (folder / WEIGHTS).exists():
+            self._start_warm(folder / WEIGHTS)
+            return
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -306,6 +318,23 @@ class Trainer:
             ) from error
         self.steps, self.samples = state["steps"], state["samples"]
         self.seconds, self.compute_seconds = state["seconds"], state["compute_seconds"]
+        self.warm_starts = state["warm_starts"]
+
+    def _start_warm(self, path: Path) -> None:
+        model, record = load_weights(path, str(self.device))
+        if model.config != self.model.config:
+            raise XRayError(
+                "bad_checkpoint",
+                f"{path} holds another network.",
+                "Give the configuration it was trained with.",
+            )
+        self.model.load_state_dict(model.state_dict())
+        self.average.load_state_dict(model.state_dict())
+        self.samples = record["trained_samples"]
+        self.steps = self.samples // self.config.batch
+        self.seconds = record["trained_seconds"]
+        self.compute_seconds = record.get("trained_compute_seconds", 0)
+        self.warm_starts = record.get("warm_starts", 0) + 1
 
 
 def until_done(

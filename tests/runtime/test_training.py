@@ -241,6 +241,22 @@ def test_a_run_can_start_from_weights(config, meshes, tmp_path):
     assert warm.model.training
 
 
+def test_a_run_of_which_only_the_weights_are_left_goes_on(config, meshes, tmp_path):
+    config = replace(config, samples=16)
+    train(replace(config, samples=8), meshes, tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    resumed = train(config, meshes, tmp_path, resume=True)
+    assert resumed.samples == 16
+    assert resumed.steps == 4
+    _, record = load_weights(tmp_path / "model.safetensors", "cpu")
+    assert record["warm_starts"] == 1
+    assert record["trained_compute_seconds"] == round(resumed.compute_seconds)
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(XRayError) as caught:
+        train(replace(config, channels=(32, 64)), meshes, tmp_path, resume=True)
+    assert caught.value.code == "bad_checkpoint"
+
+
 def test_a_run_is_not_overwritten(config, meshes, tmp_path):
     train(replace(config, samples=4), meshes, tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
