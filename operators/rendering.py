@@ -253,7 +253,7 @@ def _set_cycles(cycles: Any, settings: DatasetSettings) -> None:
         raise XRayError(
             "no_denoiser",
             "This Blender is built without the denoiser OpenImageDenoise, as some systems' own is.",
-            "Say --no-denoise and take more samples, or use a Blender from blender.org.",
+            "Render without (--no-denoise) and with more samples, or use blender.org's Blender.",
         )
     cycles.samples, cycles.use_denoising = settings.samples, settings.denoise
     cycles.use_animated_seed = False

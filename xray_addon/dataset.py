@@ -380,7 +380,8 @@ def finish(folder: str | PathLike[str]) -> Report:
     """Write metadata.jsonl and the report of the dataset in `folder`; returns the report.
 
     Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
-    (those touched), images (whether there are any) and `views`, a `View` each.
+    (those touched), images (whether there are any) and `views`, a `View` each; where it applies
+    also objects and materials (names for the ids) and missing_textures (names of image files).
 
     Raises XRayError `cannot_write`.
     """

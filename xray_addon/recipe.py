@@ -90,7 +90,7 @@ def other_settings(where: str | PathLike[str], differences: str) -> XRayError:
     return XRayError(
         "other_settings",
         f"{where} holds what other settings made ({differences}).",
-        "Write to another folder, or say --replace to have it made anew.",
+        "Write to another folder, or have it replaced (--replace).",
     )
 
 

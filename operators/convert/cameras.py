@@ -30,7 +30,7 @@ def camera_from_object(
         raise XRayError(
             "no_camera",
             "The scene has no camera.",
-            "Add a camera and make it active, or capture from sampled views.",
+            "Add a camera and make it active, or choose other cameras.",
         )
     data: Any = obj.data
     if data.type != "PERSP":

@@ -1,4 +1,7 @@
-"""The farm with real workers: Blender as a module, and the extension as a user has it."""
+"""The farm with real workers: Blender as a module, and the extension as a user has it.
+
+With XRAY_BLENDER, the path of a Blender, they are processes of that one: `blender -c xray ...`.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +58,22 @@ f 1 5 8 4
 
 @pytest.fixture(scope="module")
 def blender(tmp_path_factory):
-    """A Python with Blender, in which the extension is installed."""
+    """A Python with Blender, or a Blender, in which the extension is installed."""
+    resources = tmp_path_factory.mktemp("blender")
+    if program := os.environ.get("XRAY_BLENDER"):
+        archive = resources / "xray.zip"
+        command = [program, "--command", "extension"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BLENDER_USER_RESOURCES", str(resources))
+            for arguments in (
+                ("build", "--source-dir", ROOT, "--output-filepath", archive),
+                ("install-file", "-r", "user_default", "--enable", archive),
+            ):
+                subprocess.run([*command, *arguments], check=True, capture_output=True)
+            yield Path(program)
+        return
     if not PYTHON.exists():
         pytest.skip(f"{PYTHON} is not there; set XRAY_BLENDER_PYTHON to a Python with bpy")
-    resources = tmp_path_factory.mktemp("blender")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BLENDER_USER_RESOURCES", str(resources))
         done = subprocess.run(
