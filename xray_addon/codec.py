@@ -32,7 +32,7 @@ CHANNELS = 7
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
 # The first channel of depth, normal, colour.
 GROUPS = (0, 1, 4)
-WINDOW = 1 << 16  # bytes: twice as far as zlib looks back
+WINDOW = 1 << 15  # bytes that zlib looks back
 # What is larger is no X-Ray but an attempt on the memory.
 LARGEST_SIDE = 8192
 LARGEST_ARRAY = 1 << 31  # bytes

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 AT_ONCE = 1 << 15
 # Where more than this share of the indices starts a run, zlib's search does better.
-MOST_STARTS = 1 / 32
+MOST_STARTS = 1 / 64
 # Symbols beyond the 256 bytes.
 END, REFERENCE = 256, 257
 LONGEST_CODE = 15

@@ -18,15 +18,18 @@ from numpy.typing import NDArray
 from .deflate import deflated_indices
 
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
-# zlib's levels, of 9. NumPy's 6 takes ten times as long on indices, which become no smaller.
-RUNS_LEVEL, LEVEL, SMALL_LEVEL = 1, 4, 6
-SMALL = 1 << 17  # bytes of an array for which SMALL_LEVEL is quick enough
-# How much of the values is tried.
-TRIED = 1 << 13  # bytes
+# zlib's levels, of 9. NumPy's 6 takes ten times as long on indices and is for what repeats itself
+# over long ranges, and for arrays small enough.
+QUICK, LEVEL, THOROUGH = 1, 4, 6
+SMALL = 1 << 17  # bytes
+# A way is good enough where it gives at most so many times the bytes of the next slower one.
+COUNTED_MOST, QUICK_MOST = 1.0, 1.05
+# How much of the values is tried, at each of two places.
+TRIED = 1 << 12  # bytes
 # Midnight of 1 January 1980, the first time that a zip file can tell.
 _TIME, _DATE = 0, 0x21
 # Kinds of parts: ascending indices with long runs of consecutive ones; what may repeat itself
-# within zlib's window of 32 KB. Others, from 0 on, are values, noise or not together.
+# within zlib's window of 32 KB. Others, from 0 on, are values of one sort.
 RUNS, REPEATED = -1, -2
 # Parts of an array: where each ends, and its kind.
 Parts = Sequence[tuple[int, int]]
@@ -63,47 +66,56 @@ def npz(arrays: dict[str, NDArray[Any]], parts: Mapping[str, Parts]) -> bytearra
 
 def _deflated(head: bytes, body: memoryview, values: NDArray[Any], parts: Parts) -> bytes:
     """`head` and `body`, the bytes of `values`, as one stream."""
+    if values.nbytes <= SMALL:
+        parts = [(values.size, REPEATED)]
     parts = [(stop * values.itemsize, kind) for stop, kind in parts]
-    noise = _noise(body, parts)
-    way = search = _way(zlib.Z_DEFAULT_STRATEGY, SMALL_LEVEL if values.nbytes <= SMALL else LEVEL)
-    count, runs = _way(zlib.Z_HUFFMAN_ONLY), _way(zlib.Z_DEFAULT_STRATEGY, RUNS_LEVEL)
+    ways = {REPEATED: _way(THOROUGH), RUNS: _way(QUICK), **_chosen(body, parts)}
+    way = ways[REPEATED]
     packed = [way.compress(head)]
     start = 0
     for stop, kind in parts:
-        part = body[start:stop]
+        if stop == start:
+            continue
         block = deflated_indices(values[start // 4 : stop // 4]) if kind == RUNS else None
-        following = count if kind in noise else runs if kind == RUNS else search
-        if block is not None or following is not way:
+        if block is not None or ways[kind] is not way:
             # Up to a whole byte, and nothing that follows refers back over it.
             packed.append(way.flush(zlib.Z_FULL_FLUSH))
-            way = following
-        packed.append(block if block is not None else way.compress(part))
+            way = ways[kind]
+        packed.append(way.compress(body[start:stop]) if block is None else block)
         start = stop
     packed.append(way.flush())
     return b"".join(packed)
 
 
-def _way(strategy: int, level: int = LEVEL) -> Any:
+def _way(level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> Any:
     return zlib.compressobj(level, wbits=-zlib.MAX_WBITS, strategy=strategy)
 
 
-def _noise(body: memoryview, parts: Parts) -> set[int]:
-    """The kinds of values where repetitions are of no use, by a sample of the longest part."""
+def _chosen(body: memoryview, parts: Parts) -> dict[int, Any]:
+    """The quickest way that is good enough for each sort of values, by samples of a part."""
     longest: dict[int, slice] = {}
     start = 0
     for stop, kind in parts:
         known = longest.get(kind, slice(0, 0))
-        if kind >= 0 and stop - start > known.stop - known.start:
+        if kind >= 0 and stop - start >= known.stop - known.start:
             longest[kind] = slice(start, stop)
         start = stop
-    noise = set()
+    # Only how often each byte occurs; a quick search; a longer one. Sorts share them, so that
+    # what follows one another is one stream.
+    counting, quick, slow = _way(LEVEL, zlib.Z_HUFFMAN_ONLY), _way(QUICK), _way(LEVEL)
+    chosen = {}
     for kind, span in longest.items():
-        begin = max((span.start + span.stop - TRIED) // 2, span.start)
-        tried = body[begin : min(begin + TRIED, span.stop)]
-        searched, counted = (
-            len(way.compress(tried) + way.flush())
-            for way in (_way(zlib.Z_DEFAULT_STRATEGY), _way(zlib.Z_HUFFMAN_ONLY))
+        quarter = (span.stop - span.start) // 4
+        tried = b"".join(
+            body[begin : begin + min(TRIED, quarter)]
+            for begin in (span.start + quarter, span.start + 3 * quarter)
         )
-        if counted <= searched:
-            noise.add(kind)
-    return noise
+        counted, quickly, slowly = (
+            len(way.compress(tried) + way.flush())
+            for way in (_way(LEVEL, zlib.Z_HUFFMAN_ONLY), _way(QUICK), _way(LEVEL))
+        )
+        if counted <= COUNTED_MOST * slowly:
+            chosen[kind] = counting
+        else:
+            chosen[kind] = quick if quickly <= QUICK_MOST * slowly else slow
+    return chosen
