@@ -34,12 +34,20 @@ class GridField:
 
     On a grid the planes' features repeat: a plane has only resolution^2 different ones. The
     perceptron's first layer is linear, so it is applied to those and summed for each point.
+
+    alive : called before each piece of the work; it may raise to end it.
     """
 
     def __init__(
-        self, planes: Tensor, decoder: FieldPerceptron, resolution: int, chunks: Chunks
+        self,
+        planes: Tensor,
+        decoder: FieldPerceptron,
+        resolution: int,
+        chunks: Chunks,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.resolution = resolution
+        self._alive = alive
         self.device = planes.device
         self._chunks = chunks
         self._layers = list(decoder.layers)
@@ -64,6 +72,7 @@ class GridField:
         return self._chunks(self._evaluate, index)
 
     def _evaluate(self, index: Tensor) -> Tensor:
+        self._alive()
         size = self.resolution
         x, y, z = index // (size * size), index // size % size, index % size
         xy, xz, yz = self._tables
@@ -127,9 +136,9 @@ def sample_surface(
         known &= shared[:, None, None] & shared[:, None] & shared
         wanted &= ~known
         evaluated += _fill(evaluate, values, known, wanted, after, level, resolution)
-    report(steps - 1, steps)
     fine = axes[-1]
     while True:
+        report(steps - 1, steps)
         cells = _crossed(values > 0)
         followed = cells & ~_all_corners(known)
         if not followed.any():

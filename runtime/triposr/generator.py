@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..devices import choose_device
 from ..intake import cut_out, online_allowed, read_image
 from ..memory import Chunks, is_out_of_memory, out_of_memory
 from . import field
-from .extraction import GridField, density_level, march, sample_surface
+from .extraction import STRIDES, GridField, density_level, march, sample_surface
 from .model import TripoSR
 from .preparation import prepare
 from .texture import bake
@@ -40,6 +41,7 @@ FAINT = 0.7
 TO_WORLD = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 # Points at a time: as many as a CPU's cache holds, or as fill a graphics processor.
 _CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
+_COLORED_AT_ONCE = 1 << 20  # points between two reports
 
 
 class TripoSRGenerator:
@@ -152,12 +154,18 @@ class TripoSRGenerator:
         Raises XRayError `nothing_predicted`, `out_of_memory`.
         """
 
+        seeking = Progress("mesh", 0, len(STRIDES) + 3, "Seeking the surface")
+
         def report(step: int, of: int) -> None:
-            progress(Progress("mesh", step, of + 2, "Seeking the surface"))
+            nonlocal seeking
+            seeking = replace(seeking, step=step, of=of + 2)
+            progress(seeking)
 
         config = self.model.config
         try:
-            density = GridField(planes, self.model.decoder, resolution, self.chunks)
+            density = GridField(
+                planes, self.model.decoder, resolution, self.chunks, lambda: progress(seeking)
+            )
             level = density_level(threshold, config.density_bias)
             sparse = sample_surface(density, resolution, level, planes.device, report)
             greatest = math.exp(min(float(sparse.values.max()) + level + config.density_bias, 80))
@@ -182,19 +190,22 @@ class TripoSRGenerator:
                 planes.device, "Lower the mesh resolution, or set the device to the CPU."
             ) from error
 
+        coloring = Progress("mesh", 5, 6, "Colouring the mesh")
+
         def color_at(places: NDArray[np.float32]) -> NDArray[np.float32]:
-            colors: NDArray[np.float32] = (
-                self.query(planes, torch.from_numpy(places))[1].cpu().numpy()
-            )
-            return colors
+            parts = []
+            for part in torch.from_numpy(places).split(_COLORED_AT_ONCE):
+                progress(coloring)
+                parts.append(self.query(planes, part)[1].cpu())
+            return torch.cat(parts).numpy()
 
         surface = Surface(vertices, faces, corner_normals=vertex_normals(vertices, faces)[faces])
         if texture_size:
-            progress(Progress("mesh", 5, 6, "Unwrapping the mesh and baking its texture"))
+            coloring = replace(coloring, message="Unwrapping the mesh and baking its texture")
+            progress(coloring)
             surface.corner_uvs, texture = bake(vertices, faces, color_at, texture_size)
             surface.materials = [Material(texture=texture)]
         else:
-            progress(Progress("mesh", 5, 6, "Colouring the mesh"))
             surface.corner_colors = color_at(vertices)[faces]
         progress(Progress("mesh", 6, 6, "Done"))
         return surface.transformed(TO_WORLD)

@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
-    _resize_with_antialiasing,
-)
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -40,10 +37,30 @@ def resized(image: Tensor, size: int) -> Tensor:
     return functional.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
 
 
+def shrunk(image: Tensor, size: int) -> Tensor:
+    """`image` (B, C, H, W) at size x size: blurred by a Gaussian, then bicubic.
+
+    The filter of the published pipeline: scikit-image's sigma of half the factor less one, cut off
+    at two of them, corners on corners.
+    """
+    for dim in (3, 2):
+        sigma = max((image.shape[dim] / size - 1) / 2, 1e-3)
+        half = int(max(4 * sigma, 3)) // 2
+        x = torch.arange(-half, half + 1, dtype=image.dtype, device=image.device)
+        weights = (-(x**2) / (2 * sigma**2)).exp()
+        weights = (weights / weights.sum()).view((1, 1, 1, -1) if dim == 3 else (1, 1, -1, 1))
+        sides = (half, half, 0, 0) if dim == 3 else (0, 0, half, half)
+        padded = functional.pad(image, sides, mode="reflect")
+        channels = image.shape[1]
+        kernel = weights.expand(channels, -1, -1, -1)
+        image = functional.conv2d(padded, kernel, groups=channels)
+    return functional.interpolate(image, (size, size), mode="bicubic", align_corners=True)
+
+
 def embed(encoder: Any, normalization: Normalization, image: Tensor) -> Tensor:
     """CLIP's embedding (B, 1, D) of `image` (B, 3, H, W) in -1..1, any size."""
-    # diffusers' own filter, in -1..1: another one would give other numbers.
-    small = (_resize_with_antialiasing(image.float(), (CLIP_SIZE, CLIP_SIZE)) + 1) / 2
+    # In -1..1, as published, where the cubic's overshoot is not cut off.
+    small = (shrunk(image.float(), CLIP_SIZE) + 1) / 2
     mean, std = (
         small.new_tensor(v).view(1, 3, 1, 1) for v in (normalization.mean, normalization.std)
     )

@@ -14,7 +14,6 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
 from xray_addon.errors import XRayError
-from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.published import FAR, NEAR
 from xray_addon.xray import XRay
 
@@ -42,19 +41,10 @@ def to_published_frames(xray: XRay, layers: int, *, near: float = NEAR, far: flo
     return torch.from_numpy(frames)
 
 
-def list_views(
-    data: Path,
-    *,
-    min_iou: float,
-    hold_out: int,
-    progress: ProgressCallback = ignore_progress,
-) -> list[tuple[Path, Path]]:
+def list_views(data: Path, *, hold_out: int) -> list[tuple[Path, Path]]:
     """X-Ray and image of each view in `data`, sorted; every `hold_out`-th is left out.
 
-    min_iou : of image and first layer, above which a view is taken; 0 reads no file, else all are
-    read (some twenty a second), which `progress` hears and can cancel.
-
-    Raises XRayError `no_data`, `bad_xray_file`, `unreadable_image`.
+    Raises XRayError `no_data`.
     """
     found = sorted((data / "xrays").glob("*/*.npz"))
     pairs = [(path, data / "images" / path.parent.name / f"{path.stem}.png") for path in found]
@@ -68,29 +58,15 @@ def list_views(
             "Point --data at a dataset: a folder with xrays/<uid>/NNN.npz and "
             "images/<uid>/NNN.png, as `blender -c xray dataset` makes it.",
         )
-    if not min_iou:
-        return pairs
-    agreeing = []
-    for number, pair in enumerate(pairs):
-        # Once a percent: a person reads it.
-        if number % max(1, len(pairs) // 100) == 0:
-            text = f"Comparing images and X-Rays: {number} of {len(pairs)}"
-            progress(Progress("data", number, len(pairs), text))
-        if _agree(pair, min_iou):
-            agreeing.append(pair)
-    return agreeing
+    return pairs
 
 
-def _agree(pair: tuple[Path, Path], least: float) -> bool:
+def agree(rgba: NDArray[np.uint8], xray: XRay, least: float) -> bool:
     """Whether image and X-Ray show the same outline: intersection over union above `least`."""
-    xray = XRay.load(pair[0])
-    alpha = _alpha(read_rgba(pair[1], xray.shape[1]))
     hit = xray.hit[0]
-    return float((alpha & hit).sum()) > least * max(float((alpha | hit).sum()), 1.0)
-
-
-def _alpha(rgba: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    return rgba[..., 3] > 127
+    alpha = Image.fromarray(np.ascontiguousarray(rgba[..., 3]))
+    seen = np.asarray(alpha.resize(hit.shape[::-1], Image.Resampling.BILINEAR)) > 127
+    return float((seen & hit).sum()) > least * max(float((seen | hit).sum()), 1.0)
 
 
 def read_rgba(path: Path, size: int) -> NDArray[np.uint8]:
@@ -110,12 +86,26 @@ def read_rgba(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 class Views(Dataset[dict[str, Tensor]]):
-    """Samples {image (3, 512, 512) in -1..1, frames (layers, 8, size, size)} of `list_views`."""
+    """Samples {image (3, 512, 512) in -1..1, frames (layers, 8, size, size)} of `list_views`.
+
+    min_iou : of image and first layer, above which a view is taken; where it is not, the next one
+    is, most often of the same object. 0 takes all.
+
+    Raises XRayError `no_data` where none is taken, `bad_xray_file`, `unreadable_image`.
+    """
 
     def __init__(
-        self, pairs: list[tuple[Path, Path]], *, layers: int, size: int, near: float, far: float
+        self,
+        pairs: list[tuple[Path, Path]],
+        *,
+        layers: int,
+        size: int,
+        near: float,
+        far: float,
+        min_iou: float,
     ) -> None:
         self.pairs = pairs
+        self.min_iou = min_iou
         self.layers = layers
         self.size = size
         self.near = near
@@ -125,13 +115,25 @@ class Views(Dataset[dict[str, Tensor]]):
         return len(self.pairs)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        file, picture = self.pairs[number]
-        frames = to_published_frames(XRay.load(file), self.layers, near=self.near, far=self.far)
-        rgb = torch.from_numpy(opaque(read_rgba(picture, IMAGE_SIZE)))
+        xray, rgba = self._first_that_agrees(number)
+        frames = to_published_frames(xray, self.layers, near=self.near, far=self.far)
+        rgb = torch.from_numpy(opaque(rgba))
         return {
             "image": rgb.permute(2, 0, 1).float() / 255 * 2 - 1,
             "frames": functional.interpolate(frames, size=(self.size, self.size), mode="nearest"),
         }
+
+    def _first_that_agrees(self, number: int) -> tuple[XRay, NDArray[np.uint8]]:
+        for place in range(number, number + len(self)):
+            file, picture = self.pairs[place % len(self)]
+            xray, rgba = XRay.load(file), read_rgba(picture, IMAGE_SIZE)
+            if not self.min_iou or agree(rgba, xray, self.min_iou):
+                return xray, rgba
+        raise XRayError(
+            "no_data",
+            f"In no view of {self.pairs[0][0].parents[2]} do image and X-Ray agree.",
+            "Check the images' alpha channels, or lower min_iou.",
+        )
 
 
 class Shuffled(Sampler[int]):

@@ -11,16 +11,9 @@ import json
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderKLTemporalDecoder,
-    EulerDiscreteScheduler,
-    UNetSpatioTemporalConditionModel,
-)
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
@@ -28,6 +21,16 @@ from xray_addon.weights import PUBLISHED, SDXL_NAMES, SVD_NAMES, beside, local_p
 
 from ..checkpoints import locate
 from ..tensors import read_tensors
+
+if TYPE_CHECKING:
+    # Each function imports what it makes: diffusers takes seconds.
+    from diffusers import (
+        AutoencoderKL,
+        AutoencoderKLTemporalDecoder,
+        EulerDiscreteScheduler,
+        UNetSpatioTemporalConditionModel,
+    )
+    from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
 
 UNET, UPSAMPLER = "unet", "vae"  # names of the folders within a checkpoint
 WEIGHTS = "diffusion_pytorch_model"
@@ -199,6 +202,8 @@ def load_unet(folder: Path) -> UNetSpatioTemporalConditionModel:
 
 def new_unet(config: dict[str, Any]) -> UNetSpatioTemporalConditionModel:
     """A denoiser from the published kind of configuration."""
+    from diffusers import UNetSpatioTemporalConditionModel
+
     # Only the published pipeline reads `latent_channels`.
     options = {name: value for name, value in config.items() if name != "latent_channels"}
     return UNetSpatioTemporalConditionModel.from_config(options)
@@ -219,6 +224,8 @@ def load_upsampler(folder: Path) -> TemporalDecoder:
 
 def make_upsampler(config: dict[str, Any]) -> TemporalDecoder:
     """An upsampler from the published kind of configuration."""
+    from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
+
     return TemporalDecoder(
         in_channels=config["latent_channels"],
         out_channels=config["out_channels"],
@@ -229,11 +236,15 @@ def make_upsampler(config: dict[str, Any]) -> TemporalDecoder:
 
 def load_svd_vae(svd: Path) -> AutoencoderKLTemporalDecoder:
     """The VAE of a Stable Video Diffusion folder; only its encoder is kept."""
+    from diffusers import AutoencoderKLTemporalDecoder
+
     return _load_vae(svd / "vae", AutoencoderKLTemporalDecoder)
 
 
 def load_sdxl_vae(folder: Path) -> AutoencoderKL:
     """SDXL's VAE; only its encoder is kept."""
+    from diffusers import AutoencoderKL
+
     return _load_vae(folder, AutoencoderKL)
 
 
@@ -288,6 +299,8 @@ def load_normalization(svd: Path) -> Normalization:
 
 def load_scheduler(svd: Path) -> EulerDiscreteScheduler:
     """The Euler sampler of the Stable Video Diffusion folder."""
+    from diffusers import EulerDiscreteScheduler
+
     folder = svd / "scheduler"
     config = read_config(folder, "EulerDiscreteScheduler", name="scheduler_config.json")
     return build(folder, EulerDiscreteScheduler.from_config, config)

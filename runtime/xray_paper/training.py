@@ -61,7 +61,7 @@ class TrainingConfig:
     conditioning_dropout : share of samples without embedding, without both, without latents
     each. sigma_mean, sigma_std : of the noise's logarithm; image_noise_* the image's.
     upsampler_noise : greatest noise on the upsampler's input. min_iou : of image and first layer,
-    below which a view is left out. hold_out : every n-th view is left out. keep : checkpoints.
+    below which another view is taken. hold_out : every n-th view is left out. keep : checkpoints.
     """
 
     generator: str = "xray-paper"
@@ -374,18 +374,13 @@ def train(
         trainer.resume(out)
     part = trainer.part
     views = Views(
-        list_views(data, min_iou=config.min_iou, hold_out=config.hold_out, progress=progress),
+        list_views(data, hold_out=config.hold_out),
         layers=part.layers,
         size=part.size,
         near=config.near,
         far=config.far,
+        min_iou=config.min_iou,
     )
-    if not len(views):
-        raise XRayError(
-            "no_data",
-            f"In no view of {data} do image and X-Ray agree.",
-            "Check the images' alpha channels, or lower min_iou.",
-        )
     out.mkdir(parents=True, exist_ok=True)
     loader = DataLoader(
         views,

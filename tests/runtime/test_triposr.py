@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
@@ -74,7 +75,7 @@ def ball(monkeypatch) -> TripoSRGenerator:
         return torch.cat([raw[:, None], 8 * points], dim=1)
 
     class Grid:
-        def __init__(self, _planes, _decoder, resolution, _chunks):
+        def __init__(self, _planes, _decoder, resolution, _chunks, _alive):
             self.axis = torch.linspace(-1, 1, resolution) * TINY.radius
             self.count = resolution
 
@@ -236,6 +237,41 @@ def test_an_object_fainter_than_the_threshold_is_meshed_where_it_is_densest(ball
     with pytest.raises(XRayError, match="greatest density") as caught:
         ball.generate(picture(), settings())
     assert caught.value.code == "nothing_predicted"
+
+
+def test_seeking_and_following_the_surface_can_be_cancelled(model):
+    """Also within one pass over many points, which takes a slow machine minutes."""
+    pieces = []
+
+    def alive():
+        pieces.append(1)
+        if len(pieces) == 3:
+            raise Cancelled
+
+    planes = torch.randn(3, TINY.plane_channels, 8, 8)
+    field = GridField(planes, model.decoder, 33, Chunks(10_000), alive)
+    with pytest.raises(Cancelled):
+        field(torch.arange(33**3))
+    assert len(pieces) == 3
+
+    def ball_with_a_thread(index):
+        x, y, z = index // 33**2, index // 33 % 33, index % 33
+        ball = (x - 8) ** 2 + (y - 8) ** 2 + (z - 8) ** 2 < 10
+        return (ball | ((y == 9) & (z == 9) & (x > 8))).float() - 0.5
+
+    asked = []
+    sample_surface(ball_with_a_thread, 33, 0.0, planes.device, lambda step, _of: asked.append(step))
+    assert asked.count(3) > 3  # each time that it is followed further
+
+
+def test_the_generators_work_on_points_hears_of_a_cancel(model, folder):
+    generator = TripoSRGenerator.load(str(folder), "cpu")
+    generator.chunks = Chunks(1024)
+    planes = torch.randn(3, TINY.plane_channels, 8, 8)
+    reports = []
+    with contextlib.suppress(XRayError):  # noise may have no surface
+        generator.surface(planes, 32, 1e-6, progress=reports.append)
+    assert len([r for r in reports if r.message == "Seeking the surface"]) > 6
 
 
 @pytest.mark.parametrize("stage", ["image", "predict", "mesh"])

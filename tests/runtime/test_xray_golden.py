@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -156,9 +157,9 @@ def test_golden_full_size_keys(golden, part):
     model = {
         "unet": lambda: loading.new_unet(loading.FULL_UNET),
         "upsampler": lambda: loading.make_upsampler(loading.FULL_UPSAMPLER),
-        "svd_vae": lambda: loading.AutoencoderKLTemporalDecoder(**FULL_SVD_VAE),
+        "svd_vae": lambda: diffusers.AutoencoderKLTemporalDecoder(**FULL_SVD_VAE),
         "svd_image_encoder": full_image_encoder,
-        "sdxl_vae": lambda: loading.AutoencoderKL(**FULL_SDXL_VAE),
+        "sdxl_vae": lambda: diffusers.AutoencoderKL(**FULL_SDXL_VAE),
     }[part]
     with torch.device("meta"):
         state = model().state_dict()

@@ -6,9 +6,12 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -22,7 +25,7 @@ from runtime.xray_paper import conditioning, training
 from runtime.xray_paper import data as data_module
 from runtime.xray_paper import generator as generating
 from runtime.xray_paper import parts as loading
-from runtime.xray_paper.data import Shuffled, list_views
+from runtime.xray_paper.data import Shuffled, Views, list_views
 from runtime.xray_paper.denoiser import Denoiser
 from runtime.xray_paper.generator import XRayPaperGenerator, published_camera
 from runtime.xray_paper.parts import Parts, find_part
@@ -36,6 +39,7 @@ from runtime.xray_paper.training import (
 from xray_addon import GenerateSettings, Surface, XRayError, cast
 from xray_addon.camera import Camera
 from xray_addon.progress import Cancelled
+from xray_addon.published import FAR, NEAR
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -106,11 +110,11 @@ def published(tmp_path_factory) -> Path:
         root / "Output/exp_upsampler/checkpoint-3/vae", UPSAMPLER, upsampler, prefix="decoder."
     )
     for folder, kind in (
-        ("svd/vae", loading.AutoencoderKLTemporalDecoder),
-        ("sdxl_vae", loading.AutoencoderKL),
+        ("svd/vae", diffusers.AutoencoderKLTemporalDecoder),
+        ("sdxl_vae", diffusers.AutoencoderKL),
     ):
         config = dict(VAE)
-        if kind is loading.AutoencoderKL:
+        if kind is diffusers.AutoencoderKL:
             config["up_block_types"] = ["UpDecoderBlock2D"] * 4
         named = config | {"_class_name": kind.__name__}
         write_part(root / folder, named, kind(**config))
@@ -642,25 +646,51 @@ def test_upsampler_loss_is_least_for_the_truth():
     assert float(upsampler_loss(empty * 50, empty, camera, random)) < 1e-6
 
 
-def test_views_that_do_not_agree_are_left_out(data, tmp_path):
-    assert len(list_views(data, min_iou=0.7, hold_out=0)) == 2
-    assert len(list_views(data, min_iou=0.7, hold_out=2)) == 1
+def test_importing_it_is_quick_and_quiet():
+    code = (
+        "import sys, runtime.xray_paper.generator, runtime.xray_paper.training; "
+        "assert not {'diffusers', 'transformers'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (300, 640), (100, 224)])
+def test_the_image_is_shrunk_as_the_published_pipeline_does_it(height, width, caplog):
+    from diffusers.pipelines.stable_video_diffusion import (
+        pipeline_stable_video_diffusion as published,
+    )
+
+    image = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    wanted = published._resize_with_antialiasing(image, (224, 224))
+    assert torch.allclose(conditioning.shrunk(image, 224), wanted, atol=2e-6)
+
+
+def views(data: Path, min_iou: float = 0.7) -> Views:
+    pairs = list_views(data, hold_out=0)
+    return Views(pairs, layers=2, size=8, near=NEAR, far=FAR, min_iou=min_iou)
+
+
+def test_views_whose_image_agrees_and_is_not_held_out_are_taken(data, tmp_path):
+    assert len(list_views(data, hold_out=0)) == 2
+    assert len(list_views(data, hold_out=2)) == 1
     copy = shutil.copytree(data, tmp_path / "data")
     Image.new("RGBA", (64, 64)).save(copy / "images/shape0/000.png")
-    assert [p.parent.name for p, _ in list_views(copy, min_iou=0.7, hold_out=0)] == ["shape1"]
-    refused("no_data", list_views, tmp_path, min_iou=0.7, hold_out=0)
+    first, second = views(data)[0], views(data)[1]
+    assert not torch.equal(first["frames"], second["frames"])
+    for number in range(2):  # the next one stands for the one that does not agree
+        assert torch.equal(views(copy)[number]["frames"], second["frames"])
+    assert torch.equal(views(copy, 0.0)[0]["frames"], first["frames"])
+    refused("no_data", list_views, tmp_path, hold_out=0)
+    Image.new("RGBA", (64, 64)).save(copy / "images/shape1/000.png")
+    assert str(copy) in refused("no_data", views(copy).__getitem__, 1).message
 
 
-def test_looking_through_the_views_is_told_and_can_be_stopped(data):
-    heard = []
-    list_views(data, min_iou=0.7, hold_out=0, progress=heard.append)
-    assert [(p.step, p.of) for p in heard] == [(0, 2), (1, 2)]
-
-    def stop(_):
-        raise Cancelled
-
-    with pytest.raises(Cancelled):
-        list_views(data, min_iou=0.7, hold_out=0, progress=stop)
+def test_no_file_is_read_before_the_first_sample(data, monkeypatch):
+    monkeypatch.setattr("runtime.xray_paper.data.read_rgba", None)
+    monkeypatch.setattr("runtime.xray_paper.data.XRay", None)
+    assert len(views(data)) == 2
 
 
 @pytest.mark.parametrize("kept", [0, 60, 90])
@@ -668,7 +698,7 @@ def test_a_broken_image_is_named(data, tmp_path, kept):
     copy = shutil.copytree(data, tmp_path / "data")
     path = copy / "images/shape0/000.png"
     path.write_bytes(path.read_bytes()[:kept])
-    error = refused("unreadable_image", list_views, copy, min_iou=0.7, hold_out=0)
+    error = refused("unreadable_image", views(copy).__getitem__, 0)
     assert str(path) in error.message
 
 
