@@ -1,32 +1,23 @@
 """Training samples from a dataset on disk, in the published layout or as WebDataset tars.
 
-Its views are seen by cameras of all kinds. Each is turned and zoomed into the canonical frame
-(`xray_addon.canonical`): the camera turns to the object's middle, as the image intake crops a
-photo, and depths are scaled as the image is. What is seen from elsewhere in perspective stays
-so; over the object's depth the difference is small.
+Its views are seen by cameras of all kinds; each comes into the canonical frame (`framing`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE, FAR, FILL, FOV_X, NEAR, canonical_camera
 from xray_addon.errors import XRayError
 from xray_addon.xray import XRay
 
 from ..datasets import XRayDataset
 from .data import Pairs, photograph, to_frames, training_sample
-
-Floats = NDArray[np.float64]
+from .framing import canonical_frame
 
 
 def stored_places(data: Path) -> list[Path]:
@@ -105,113 +96,3 @@ class StoredDataset(Pairs):
             frame.picture(picture, self.image_resolution),
             frame.elevation,
         )
-
-
-class CanonicalFrame:
-    """How a view comes into the canonical frame; `canonical_frame` finds it.
-
-    rotation : (3, 3) of directions in the turned camera to the view's. zoom : of the image.
-    middle : depth of the object's middle in the view. elevation : radians.
-    """
-
-    def __init__(self, camera: Camera, rotation: Floats, zoom: float, middle: float) -> None:
-        self.camera = camera
-        self.rotation = rotation
-        self.zoom = zoom
-        self.middle = middle
-        backward = camera.camera_to_world[:3, :3] @ rotation[:, 2]
-        self.elevation = math.asin(float(np.clip(backward[2], -1, 1)))
-
-    def depth(self, ahead: Floats) -> Floats:
-        """Distance from the canonical camera's plane of what is so far `ahead` of the view's."""
-        return DISTANCE + (ahead - self.middle) * self.zoom * DISTANCE / self.middle
-
-    def resample(self, xray: XRay, layers: int, size: int) -> XRay:
-        """The nearest rays' hits as the X-Ray (layers, size, size) of the canonical camera."""
-        row, column = np.divmod(np.arange(size * size), size)
-        ray = canonical_camera(size).ray_directions(row, column)
-        x, y = (np.rint(place).astype(np.intp) for place in self._pixels(ray))
-        there, height, width = xray.shape
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        x, y = np.where(inside, x, 0), np.where(inside, y, 0)
-        count = min(layers, there)
-        along = xray.depth[:count, y, x] * inside  # (L, size * size)
-        towards = self.camera.ray_directions(y, x) @ self.rotation
-        depth = np.zeros((layers, size * size), np.float32)
-        depth[:count] = np.where(along > 0, self.depth(along * -towards[:, 2]) / -ray[:, 2], 0)
-        normal = np.zeros((layers, size * size, 3), np.float32)
-        normal[:count] = xray.normal[:count, y, x] @ self.rotation
-        color = np.zeros_like(normal)
-        color[:count] = xray.color[:count, y, x]
-        return XRay(
-            depth.reshape(layers, size, size),
-            normal.reshape(layers, size, size, 3),
-            color.reshape(layers, size, size, 3),
-        )
-
-    def picture(self, image: Tensor, size: int) -> NDArray[np.float32]:
-        """The view's image (4, I, I) as the canonical camera sees it: (size, size, 4)."""
-        fine = 2 * size
-        row, column = np.divmod(np.arange(fine * fine), fine)
-        x, y = self._pixels(canonical_camera(fine).ray_directions(row, column))
-        scale = 2 / np.array([self.camera.width, self.camera.height])
-        grid = (np.stack([x, y], axis=-1) + self.camera.pixel_offset) * scale - 1
-        premultiplied = torch.cat([image[:3] * image[3:], image[3:]])[None]
-        seen = functional.grid_sample(
-            premultiplied,
-            torch.from_numpy(grid.astype(np.float32)).view(1, fine, fine, 2),
-            mode="bilinear",
-            align_corners=False,
-        )
-        seen = functional.avg_pool2d(seen, 2)[0]
-        seen[:3] /= seen[3:].clamp(min=1e-4)
-        return np.ascontiguousarray(seen.clamp(0, 1).permute(1, 2, 0).numpy())
-
-    def _pixels(self, ray: Floats) -> tuple[Floats, Floats]:
-        """Columns and rows (N,) of the view where the canonical camera's rays (N, 3) lead."""
-        turned = np.concatenate([ray[:, :2] / self.zoom, ray[:, 2:]], axis=1) @ self.rotation.T
-        ahead = np.maximum(-turned[:, 2], 1e-6)
-        camera = self.camera
-        assert camera.cx is not None
-        assert camera.cy is not None
-        x = camera.cx + camera.focal * turned[:, 0] / ahead - camera.pixel_offset
-        y = camera.cy - camera.focal * turned[:, 1] / ahead - camera.pixel_offset
-        return x, y
-
-
-def canonical_frame(xray: XRay, camera: Camera) -> CanonicalFrame | None:
-    """The frame for the object that `camera` sees, or None where it has none."""
-    _, height, width = xray.shape
-    pixel = xray.index[xray.index < height * width]
-    if not len(pixel):
-        return None
-    ray = camera.ray_directions(pixel // width, pixel % width)
-    backward = np.array([0.0, 0.0, 1.0])
-    up = camera.camera_to_world[2, :3]
-    for _ in range(3):  # the box turns with the camera
-        rotation = _turned(backward, up)
-        low, high = _box(ray @ rotation)
-        middle = np.append((low + high) / 2, -1.0)
-        backward = -(rotation @ middle) / np.linalg.norm(middle)
-    rotation = _turned(backward, up)
-    low, high = _box(ray @ rotation)
-    zoom = FILL * math.tan(FOV_X / 2) / max(float((high - low).max()) / 2, 1e-9)
-    hits = xray.index % (height * width)
-    rays = camera.ray_directions(hits // width, hits % width) @ rotation
-    ahead = xray.hit_depth * -rays[:, 2]
-    frame = CanonicalFrame(camera, rotation, zoom, float(ahead.min() + ahead.max()) / 2)
-    depth = frame.depth(ahead)
-    return frame if depth.min() > NEAR and depth.max() < FAR else None
-
-
-def _turned(backward: Floats, up: Floats) -> Floats:
-    """Axes, as columns, of a camera that looks along -`backward` with `up` upwards."""
-    right = np.cross(up if abs(up @ backward) < 0.999 else np.array([0.0, 1.0, 0.0]), backward)
-    right = right / np.linalg.norm(right)
-    return np.stack([right, np.cross(backward, right), backward], axis=1)
-
-
-def _box(ray: Floats) -> Sequence[Floats]:
-    """Least and greatest x and y of directions (N, 3) at depth 1."""
-    seen = ray[:, :2] / -ray[:, 2:]
-    return seen.min(axis=0), seen.max(axis=0)

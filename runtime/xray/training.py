@@ -34,6 +34,7 @@ from ..runs import CHECKPOINT, refuse_another, run
 from .data import CastDataset, Pairs, list_meshes
 from .model import Network, NetworkConfig, Prediction, image_to_input, make_network, noised
 from .stored import StoredDataset, stored_places
+from .variety import VARIETIES
 from .weights import load_weights, save_weights
 
 LOG_STEPS = 50
@@ -55,6 +56,7 @@ class TrainingConfig:
         needs; the rest learns to predict in one pass.
     fill_weight : of the depth where a layer has no hit, which is then that of the layer before
         it; for an `ordered` network, whose gaps are to close there.
+    variety : which of `variety.VARIETIES` the samples have.
     start_from : weights (safetensors) to begin with instead of random ones; "" for none.
     """
 
@@ -85,6 +87,7 @@ class TrainingConfig:
     workers: int = 1
     split: str = "train"
     exclude: tuple[str, ...] = ()
+    variety: tuple[str, ...] = ()
     start_from: str = ""
 
     def __post_init__(self) -> None:
@@ -92,6 +95,9 @@ class TrainingConfig:
             raise ValueError(f"batch must be an even number, got {self.batch}")
         if self.samples < 1:
             raise ValueError(f"samples must be 1 or more, got {self.samples}")
+        unknown = set(self.variety) - set(VARIETIES)
+        if unknown:
+            raise ValueError(f"variety takes {VARIETIES}, got {sorted(unknown)}")
         self.network_config()
 
     @classmethod
@@ -398,4 +404,5 @@ def _dataset(config: TrainingConfig, data: Path, samples: int) -> Pairs:
     }
     if places := stored_places(data):
         return StoredDataset(XRayDataset(places), **shape)
-    return CastDataset(list_meshes(data, split=config.split, exclude=config.exclude), **shape)
+    files = list_meshes(data, split=config.split, exclude=config.exclude)
+    return CastDataset(files, variety=config.variety, **shape)

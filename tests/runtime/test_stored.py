@@ -13,7 +13,8 @@ from PIL import Image
 
 from runtime.datasets import XRayDataset
 from runtime.xray.data import MeshCache, list_meshes, to_frames
-from runtime.xray.stored import StoredDataset, canonical_frame, stored_places
+from runtime.xray.framing import canonical_frame
+from runtime.xray.stored import StoredDataset, stored_places
 from runtime.xray.training import train
 from xray_addon import Camera, Surface, XRayError, cast
 from xray_addon.canonical import canonical_camera, place
