@@ -191,9 +191,11 @@ def _normals(
         return flat
     smooth = kernel.interpolate(surface.corner_normals, face, weights)
     smooth = smooth @ camera.camera_to_world[:3, :3]
-    length = np.linalg.norm(smooth, axis=1)
+    x, y, z = smooth.T
+    length = np.sqrt(x * x + y * y + z * z)
     usable = np.isfinite(length) & (length > 1e-12)
-    return np.where(usable[:, None], casting_numpy.unit(smooth), flat)
+    smooth /= np.where(usable, length, 1.0)[:, None]
+    return np.where(usable[:, None], smooth, flat)
 
 
 def _colors(

@@ -21,9 +21,11 @@ _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
 # zlib's levels, of 9. NumPy's 6 takes ten times as long on indices and is for what repeats itself
 # over long ranges, and for arrays small enough.
 QUICK, LEVEL, THOROUGH = 1, 4, 6
-SMALL = 1 << 17  # bytes
-# A way is good enough where it gives at most so many times the bytes of the next slower one.
-COUNTED_MOST, QUICK_MOST = 1.0, 1.05
+SMALL = 1 << 18  # bytes
+# A quick search is good enough where it gives at most so many times the bytes of a longer one.
+QUICK_MOST = 1.05
+# Where more than this share of the values is that of the value before, a search is of use.
+MOST_REPEATED = 0.02
 # How much of the values is tried, at each of two places.
 TRIED = 1 << 12  # bytes
 # Midnight of 1 January 1980, the first time that a zip file can tell.
@@ -114,7 +116,9 @@ def _chosen(body: memoryview, parts: Parts) -> dict[int, Any]:
             len(way.compress(tried) + way.flush())
             for way in (_way(LEVEL, zlib.Z_HUFFMAN_ONLY), _way(QUICK), _way(LEVEL))
         )
-        if counted <= COUNTED_MOST * slowly:
+        values = np.frombuffer(body[span], np.uint32)
+        repeated = np.count_nonzero(values[1:] == values[:-1])
+        if counted <= slowly and repeated <= MOST_REPEATED * len(values):
             chosen[kind] = counting
         else:
             chosen[kind] = quick if quickly <= QUICK_MOST * slowly else slow
