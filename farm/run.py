@@ -124,8 +124,10 @@ def missing(work: Work, parts: int) -> list[str]:
     for index in range(1, parts + 1):
         part = f"{index}/{parts}"
         mine = shard(items, part)
-        if shards.is_url(work.out) and shards.is_packed(work.out, part, mine, recipe, work.replace):
-            continue
+        if shards.is_url(work.out):
+            found = shards.held(work.out, part, recipe, work.replace)
+            if found is not None and {item.uid for item in mine} == {*found}:
+                continue
         folder = work.folder(part)
         absent += [item.uid for item in mine if find(folder, item, recipe.digest) is None]
     return absent

@@ -110,29 +110,41 @@ def read_record(out: str, index: int) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def is_packed(
-    out: str, part: str, items: Sequence[Item], recipe: Recipe, replace: bool = False
-) -> bool:
-    """Whether shard `part` of `out` holds every one of `items` that was not rejected.
+def held(out: str, part: str, recipe: Recipe, replace: bool = False) -> dict[str, str] | None:
+    """Of each item of shard `part` of `out` the SHA-256 of its source; None where it is not there.
 
-    Sources that have changed since are not held. Raises XRayError `other_settings`, without
-    `replace`, where the shard was made with other settings or as one of another number: at a URL
-    there are no rows that gates could judge again.
+    Items that a gate rejected are held too. Raises XRayError `other_settings`, without `replace`,
+    where the shard was made with other settings or as one of another number: at a URL there are no
+    rows that gates could judge again.
     """
     index, count = map(int, part.split("/"))
     record = read_record(out, index)
     if record is None or not _exists(shard_name(out, index, ".tar")):
-        return False
+        return None
     differences = recipe.differences(Recipe.from_dict(record["settings"]), gates=True)
     if record["shards"] != count:
         differences = f"there are {record['shards']} shards there and {count} here"
-    if differences:
-        if replace:
-            return False
+    if differences and not replace:
         raise other_settings(shard_name(out, index, ".tar"), differences)
-    held = record["items"] | record["rejected"]
-    return {item.uid for item in items} == {*held} and all(
-        held[item.uid] == file_hash(item.source) for item in items if Path(item.source).is_file()
+    return None if differences else record["items"] | record["rejected"]
+
+
+def is_packed(
+    out: str, part: str, items: Sequence[Item], recipe: Recipe, replace: bool = False
+) -> bool:
+    """Whether shard `part` of `out` holds all `items` as their sources are now; raises as `held`.
+
+    It reads the sources whole.
+    """
+    found = held(out, part, recipe, replace)
+    return (
+        found is not None
+        and {item.uid for item in items} == {*found}
+        and all(
+            found[item.uid] == file_hash(item.source)
+            for item in items
+            if Path(item.source).is_file()
+        )
     )
 
 
