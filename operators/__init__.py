@@ -33,6 +33,7 @@ def _classes() -> tuple[type[Any], ...]:
     from . import (
         ops_capture,
         ops_dataset,
+        ops_drop,
         ops_generate,
         ops_import,
         ops_layers,
@@ -45,6 +46,7 @@ def _classes() -> tuple[type[Any], ...]:
     modules = (
         ops_capture,
         ops_dataset,
+        ops_drop,
         ops_generate,
         ops_import,
         ops_layers,

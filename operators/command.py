@@ -24,7 +24,7 @@ from ..xray_addon.arguments import add_settings, read_settings
 from ..xray_addon.dataset import FAILED, REJECTED, STATUSES, Item, Result, read_source, shard
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings import CaptureSettings, DatasetSettings, GenerateSettings
+from ..xray_addon.settings import CaptureSettings, DatasetSettings, GenerateSettings, ResultSettings
 from . import jobs, preview
 from .capture import CaptureReport, capture_steps
 from .capture import Item as CaptureItem
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
     )
     add_settings(generate, GenerateSettings)
+    add_settings(generate, ResultSettings)
     _add_json(generate)
 
     imported = commands.add_parser("import", help="make a mesh file from an X-Ray file")
@@ -253,8 +254,9 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     out = arguments.out or Path(f"{arguments.image.stem}.glb")
     check_output(out)
     settings = read_settings(GenerateSettings, arguments)
+    result = read_settings(ResultSettings, arguments)
     empty_file()
-    obj = generate_mesh(arguments.image.absolute(), settings, on_progress=_say)
+    obj = generate_mesh(arguments.image.absolute(), settings, result=result, on_progress=_say)
     save_objects([obj], out)
     return DONE, {"out": str(out), "faces": len(obj.data.polygons)}
 

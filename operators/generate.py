@@ -13,12 +13,13 @@ from mathutils import Matrix, Vector
 
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Progress
-from ..xray_addon.settings import GenerateSettings
+from ..xray_addon.settings import GenerateSettings, ResultSettings
 from . import jobs
 from . import runtime_service as service
 from .convert import MeshArrays, add_camera, add_object, mesh_steps, texture_from_image
-from .layers import add_layers
+from .layers import add_layers, scale_layers
 from .png import write_png
+from .results import finish, vertex_positions
 
 if TYPE_CHECKING:
     from ..xray_addon.generated import Generated
@@ -66,12 +67,15 @@ def generate_mesh(
     image: Image,
     settings: GenerateSettings,
     *,
+    result: ResultSettings | None = None,
     keep_camera: bool = False,
     keep_layers: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> bpy.types.Object:
     """Make a mesh from `image` at the 3D cursor, waiting for it; see `generate_steps`."""
-    steps = generate_steps(image, settings, keep_camera=keep_camera, keep_layers=keep_layers)
+    steps = generate_steps(
+        image, settings, result=result, keep_camera=keep_camera, keep_layers=keep_layers
+    )
     obj: bpy.types.Object = jobs.run(steps, on_progress or (lambda _: None), jobs.POLL_INTERVAL)
     return obj
 
@@ -81,12 +85,14 @@ def generate_steps(
     settings: GenerateSettings,
     *,
     row: Row | None = None,
+    result: ResultSettings | None = None,
     keep_camera: bool = False,
     keep_layers: bool = False,
 ) -> jobs.Steps:
     """The work of `generate_mesh`; the result is the new object.
 
     row : where it goes; alone at the 3D cursor without.
+    result : what the mesh is made into; as the generator gives it without.
 
     Raises XRayError at once for an image that is not there, later what the runtime raises.
     """
@@ -105,6 +111,7 @@ def generate_steps(
             generated,
             name,
             row or Row(),
+            result or ResultSettings(),
             keep_camera=keep_camera,
             keep_layers=keep_layers,
         )
@@ -148,6 +155,7 @@ def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]
 def add_generated(
     generated: Generated,
     name: str,
+    result: ResultSettings | None = None,
     *,
     keep_camera: bool = False,
     keep_layers: bool = False,
@@ -157,6 +165,7 @@ def add_generated(
         generated,
         name,
         Row(),
+        result or ResultSettings(),
         keep_camera=keep_camera,
         keep_layers=keep_layers,
     )
@@ -168,6 +177,7 @@ def add_steps(
     generated: Generated,
     name: str,
     row: Row,
+    result: ResultSettings,
     *,
     keep_camera: bool,
     keep_layers: bool,
@@ -189,17 +199,21 @@ def add_steps(
     scene = context.scene
     collection = context.collection or scene.collection
     obj = add_object(mesh, collection)
-    xs = arrays.position[::3]
+    yield ADDING
+    factor = finish(obj, result)
+    xs = vertex_positions(obj.data)[:, 0]
     place = row.place(float(xs.min()), float(xs.max())) if len(xs) else scene.cursor.location
     move = Matrix.Translation(place)
     obj.matrix_world = move
     if keep_camera:
         seen = add_camera(generated.camera, f"{obj.name} View", collection)
-        seen.matrix_world = move @ seen.matrix_world
+        seen.location *= factor
+        seen.location += place
     if generated.xray is not None:
         obj["xray_hits"] = generated.xray.hits_per_layer.tolist()
         if keep_layers:
-            add_layers(generated.xray, generated.camera, obj.name, parent=obj)
+            layers = add_layers(generated.xray, generated.camera, obj.name, parent=obj)
+            scale_layers(layers, factor)
     make_active(obj)
     return obj
 
@@ -220,6 +234,11 @@ def made_from(obj: Any) -> tuple[Image, GenerateSettings]:
     settings = GenerateSettings.from_dict(obj["xray_settings"].to_dict())
     name = str(obj["xray_image"])
     return (bpy.data.images.get(name) or Path(name)), settings
+
+
+def result_of(obj: Any) -> ResultSettings:
+    """What the mesh of `obj` was made into."""
+    return ResultSettings.from_dict(obj["xray_result"].to_dict())
 
 
 def _remember(obj: Any, settings: GenerateSettings, image: Image) -> None:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from ..xray_addon.camera import Camera
 from ..xray_addon.errors import XRayError
 from ..xray_addon.reconstruction import reconstruct
+from ..xray_addon.settings import ResultSettings
 from ..xray_addon.sheets import layer_faces
 from ..xray_addon.transforms import read_transforms
 from ..xray_addon.views import PUBLISHED_DISTANCE
 from ..xray_addon.xray import Points, XRay
 from .convert import add_object, mesh_from_points, mesh_from_surface, read_points
 from .convert.display import show_as_points
+from .results import finish
 
 FORMS = ("mesh", "points", "layers")
 # Vertex group of a layer's object that marks the hits to leave out.
@@ -208,7 +210,8 @@ def mesh_of(collection: Any) -> Any:
 def rebuild(collection: Any) -> bpy.types.Object:
     """Reconstruct the mesh from what the layers in `collection` hold now.
 
-    The layers' mesh object gets the new mesh; where there is none yet, it is made.
+    The layers' mesh object gets the new mesh, finished as it was; where there is none yet, it is
+    made.
     Raises XRayError `no_hits_left`, `no_surface`.
     """
     placed = read_layers(collection)
@@ -234,7 +237,16 @@ def rebuild(collection: Any) -> bpy.types.Object:
         if not before.users:
             bpy.data.meshes.remove(before)
     obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
+    if "xray_result" in obj:
+        factor = finish(obj, ResultSettings.from_dict(obj["xray_result"].to_dict()))
+        scale_layers(collection, factor)
     return obj
+
+
+def scale_layers(collection: Any, factor: float) -> None:
+    """Make the layers as large as their mesh object, which was scaled by `factor`."""
+    for layer in layer_objects(collection):
+        layer.scale = (factor, factor, factor)
 
 
 def _keep_materials(mesh: Any, before: Any) -> None:

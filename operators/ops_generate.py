@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..xray_addon.errors import XRayError
-from ..xray_addon.settings import GenerateSettings
+from ..xray_addon.settings import GenerateSettings, ResultSettings
 from . import runtime_service as service
 from .generate import (
     Image,
@@ -19,6 +19,7 @@ from .generate import (
     image_name,
     images_in,
     made_from,
+    result_of,
     with_seeds,
 )
 from .properties import absolute_path, preferences, read_settings, with_settings
@@ -51,6 +52,7 @@ class _Generating(TaskOperator):
         images: list[Image],
         settings: list[GenerateSettings],
         row: Row,
+        result: ResultSettings,
     ) -> list[tuple[str, jobs.Steps]]:
         """A task for each image and each settings, their results side by side."""
         made = []
@@ -61,6 +63,7 @@ class _Generating(TaskOperator):
                     image,
                     each,
                     row=row,
+                    result=result,
                     keep_camera=self.keep_camera,
                     keep_layers=self.keep_layers,
                 )
@@ -72,6 +75,7 @@ class _Generating(TaskOperator):
         return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
 
 
+@with_settings(ResultSettings)
 @with_settings(GenerateSettings)
 class XRAY_OT_generate(_Generating):
     """Make a mesh from each chosen image, side by side from the 3D cursor on"""
@@ -133,7 +137,8 @@ class XRAY_OT_generate(_Generating):
     def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
         settings = with_seeds(read_settings(GenerateSettings, self), self.variations)
-        return self.generations(self._images(), settings, Row())
+        result = read_settings(ResultSettings, self)
+        return self.generations(self._images(), settings, Row(), result)
 
     def _images(self) -> list[Image]:
         if self.image:
@@ -176,7 +181,8 @@ class XRAY_OT_regenerate(_Generating):
         image, settings = made_from(context.object)
         if self.another_seed:
             settings = with_seeds(settings, 2)[1]
-        return self.generations([image], [settings], Row.beside(context.object))
+        result = result_of(context.object)
+        return self.generations([image], [settings], Row.beside(context.object), result)
 
 
 class XRAY_OT_copy_command(bpy.types.Operator):
@@ -213,6 +219,7 @@ def command_line(obj: Any) -> str:
             "Save the image to a file, and generate from that.",
         )
     words = ["blender", "-c", "xray", "generate", str(path), *settings.to_arguments()]
+    words += result_of(obj).to_arguments()
     return shlex.join([*words, "--out", f"{obj.name}.glb"])
 
 

@@ -15,6 +15,7 @@ from ..xray_addon.settings import (
     CaptureSettings,
     DatasetSettings,
     GenerateSettings,
+    ResultSettings,
     Settings,
 )
 from .layers import show_layers
@@ -151,12 +152,16 @@ _CHECKPOINT: dict[str, Any] = {
 }
 
 
+# Typed as if it gave nothing, as it stands for a type elsewhere.
+_string_property: Any = bpy.props.StringProperty
+
+
 class XRAY_PG_checkpoints(bpy.types.PropertyGroup):
     """The weights that are chosen for each generator."""
 
 
 XRAY_PG_checkpoints.__annotations__ = {
-    name.replace("-", "_"): bpy.props.StringProperty(**_CHECKPOINT) for name in GENERATORS
+    name.replace("-", "_"): _string_property(**_CHECKPOINT) for name in GENERATORS
 }
 
 
@@ -173,6 +178,7 @@ def _set_checkpoint(scene: Any, value: str) -> None:
     setattr(scene.checkpoints, _generator(), value)
 
 
+@with_settings(ResultSettings)
 @with_settings(GenerateSettings)
 class XRAY_PG_generate(bpy.types.PropertyGroup):
     """What the Generate panel shows."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import bpy
 
 from ..operators import runtime_service as service
+from ..operators.ops_drop import XRAY_OT_paste_image
 from ..operators.ops_generate import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.properties import copy_settings, preferences
-from ..xray_addon.settings import GenerateSettings
+from ..xray_addon.settings import GenerateSettings, ResultSettings
 from .weights import draw_missing_weights
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
 
@@ -27,6 +29,7 @@ class XRAY_PT_generate(SidebarPanel):
             draw_runtime(layout, context)
             return
         layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
+        layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
         column = layout.column(heading="Keep")
         column.use_property_split = True
         column.use_property_decorate = False
@@ -37,12 +40,13 @@ class XRAY_PT_generate(SidebarPanel):
         row.scale_y = 1.4
         button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")
         copy_settings(GenerateSettings, scene, button)
+        copy_settings(ResultSettings, scene, button)
         machine = preferences()
         if machine is not None:
             button.generator, button.device = machine.generator, machine.device
         button.image = scene.image.name if scene.image else ""
-        button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         button.variations = scene.variations
+        button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         _draw_again(layout, context)
         draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_regenerate)
 
@@ -86,4 +90,29 @@ class XRAY_PT_generate_settings(SidebarPanel):
         draw_properties(self.layout, context.scene.xray.generate, names)
 
 
-CLASSES: tuple[type[Any], ...] = (XRAY_PT_generate, XRAY_PT_generate_settings)
+class XRAY_PT_generate_result(SidebarPanel):
+    """What the mesh is made into."""
+
+    bl_label = "Result"
+    bl_parent_id = "XRAY_PT_generate"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Without a runtime there is nothing to set."""
+        return service.is_available()
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Every setting of the result; a texture's size where there is one."""
+        scene = context.scene.xray.generate
+        names = [field.name for field in fields(ResultSettings)]
+        if scene.color != "texture":
+            names.remove("bake_size")
+        draw_properties(self.layout, scene, names)
+
+
+CLASSES: tuple[type[Any], ...] = (
+    XRAY_PT_generate,
+    XRAY_PT_generate_settings,
+    XRAY_PT_generate_result,
+)

@@ -13,6 +13,7 @@ from ..operators.ops_dataset import (
     XRAY_OT_dataset_preset_add,
     set_from_panel,
 )
+from ..operators.ops_drop import XRAY_OT_paste_image
 from ..operators.ops_generate import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.ops_import import XRAY_OT_import_xray
 from ..operators.ops_layers import CLASSES as LAYER_OPERATORS
@@ -37,11 +38,12 @@ class XRAY_MT_object(bpy.types.Menu):
         layout.operator(XRAY_OT_dataset_preset_add.bl_idname)
         layout.operator(XRAY_OT_preview.bl_idname, text="Preview Dataset...", icon="IMAGE")
         layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
+        layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")
+        layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
         layout.operator(XRAY_OT_regenerate.bl_idname).another_seed = False
         again = layout.operator(XRAY_OT_regenerate.bl_idname, text="Regenerate with Another Seed")
         again.another_seed = True
         layout.operator(XRAY_OT_copy_command.bl_idname)
-        layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
         for operators in (LAYER_OPERATORS, QUEUE_OPERATORS, RUNTIME_OPERATORS):
             layout.separator()

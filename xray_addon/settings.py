@@ -310,3 +310,43 @@ class GenerateSettings(Settings):
         "0.25, which the published numbers have",
         choices=("mended", "published"),
     )
+
+
+@dataclass
+class ResultSettings(Settings):
+    """What a generated mesh is made into. The default leaves it as the generator gives it."""
+
+    topology: str = _setting(
+        "triangles",
+        "'quads' remeshes into even quads, closed, without the finest details",
+        choices=("triangles", "quads"),
+    )
+    target_faces: int = _setting(
+        0, "About how many faces; 0 for as many as there are", min=0, max=10_000_000
+    )
+    symmetry: str = _setting(
+        "none",
+        "Mirror across the middle of this axis: 'x' keeps the right half, 'y' the half that the "
+        "image shows, 'z' the upper one",
+        choices=("none", "x", "y", "z"),
+    )
+    height: float = _setting(0.0, "Height in metres; 0 leaves the size", min=0.0, max=1e6)
+    color: str = _setting(
+        "attribute",
+        "Colours as an 'attribute' of the mesh, or as a 'texture' on a UV map",
+        choices=("attribute", "texture"),
+    )
+    bake_size: int = _setting(
+        1024,
+        "Width and height of that texture in pixels",
+        min=16,
+        max=8192,
+        only=("color", ("texture",)),
+    )
+    smooth_angle: float = _setting(
+        0.0,
+        "Edges sharper than this many degrees look sharp; 0 keeps the generator's own shading",
+        min=0.0,
+        max=180.0,
+    )
+    asset: bool = _setting(False, "Mark as an asset, with a preview")

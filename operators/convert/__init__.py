@@ -9,6 +9,7 @@ from .meshes import (
     mesh_from_points,
     mesh_from_surface,
     mesh_steps,
+    new_material,
     read_points,
 )
 from .surfaces import FaceSources, surface_and_sources, surface_from_objects
@@ -24,6 +25,7 @@ __all__ = [
     "mesh_from_points",
     "mesh_from_surface",
     "mesh_steps",
+    "new_material",
     "read_points",
     "surface_and_sources",
     "surface_from_objects",

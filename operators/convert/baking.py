@@ -35,6 +35,7 @@ from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_
 
 if TYPE_CHECKING:
     from ...xray_addon.settings import DatasetSettings
+    from ...xray_addon.xray import XRay
 
 # Rays a texel: what a material shows has no noise, so these only smooth it.
 SAMPLES = 4
@@ -161,7 +162,7 @@ def _bake(stage: Stage, copy: Any, names: set[str], settings: DatasetSettings) -
     polygons = wanted[np.minimum(slot, len(materials) - 1)]
     if not polygons.any():
         return None
-    layer = _free_uvs(mesh, polygons) or _unwrap(stage, copy, polygons)
+    layer = _free_uvs(mesh, polygons) or unwrap(stage, copy, polygons)
     size = settings.bake_size
     # Linear light in floats, which are encoded once, when they are read.
     image = stage.own(bpy.data.images.new(_UV_MAP, size, size, float_buffer=True))
@@ -199,10 +200,11 @@ def _bake(stage: Stage, copy: Any, names: set[str], settings: DatasetSettings) -
     mesh.calc_loop_triangles()
     corners = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
     mesh.loop_triangles.foreach_get("loops", corners)
-    return _Baked(polygons, _loop_uvs(mesh, layer), corners.reshape(-1, 3), texture)
+    return _Baked(polygons, loop_uvs(mesh, layer), corners.reshape(-1, 3), texture)
 
 
-def _loop_uvs(mesh: Any, layer: str) -> NDArray[np.float32]:
+def loop_uvs(mesh: Any, layer: str) -> NDArray[np.float32]:
+    """(N, 2) of each loop in a UV map."""
     uvs = np.empty(2 * len(mesh.loops), dtype=np.float32)
     mesh.uv_layers[layer].uv.foreach_get("vector", uvs)
     return uvs.reshape(-1, 2)
@@ -217,16 +219,11 @@ def _free_uvs(mesh: Any, polygons: NDArray[np.bool_]) -> str:
     owner = np.empty(count, dtype=np.int32)
     mesh.loop_triangles.foreach_get("polygon_index", owner)
     corners = corners.reshape(-1, 3)[polygons[owner]]
-    # The image as a pinhole camera sees a unit square one unit away.
-    pose = np.eye(4)
-    pose[:3, 3] = (0.5, 0.5, 1.0)
-    camera = Camera(OVERLAP_SIZE, OVERLAP_SIZE, 2 * np.arctan(0.5), pose)
     for layer in sorted(mesh.uv_layers, key=lambda layer: not layer.active_render):
-        uvs = _loop_uvs(mesh, layer.name)[corners].reshape(-1, 2)
+        uvs = loop_uvs(mesh, layer.name)[corners].reshape(-1, 2)
         if not np.isfinite(uvs).all() or uvs.min() < 0 or uvs.max() > 1:
             continue
-        flat = np.concatenate([uvs, np.zeros((len(uvs), 1))], axis=1)
-        seen = cast(Surface(flat, np.arange(len(uvs)).reshape(-1, 3)), camera, 2)
+        seen = cast_uvs(uvs, OVERLAP_SIZE, 2)
         first, second = seen.hits_per_layer
         area = np.abs(np.cross(uvs[1::3] - uvs[::3], uvs[2::3] - uvs[::3]))
         # A face that the map gives no area would have no texel of its own.
@@ -235,8 +232,21 @@ def _free_uvs(mesh: Any, polygons: NDArray[np.bool_]) -> str:
     return ""
 
 
-def _unwrap(stage: Stage, copy: Any, polygons: NDArray[np.bool_]) -> str:
-    """A new UV map of the chosen polygons, made by Smart UV Project; returns its name."""
+def cast_uvs(uvs: NDArray[np.floating], size: int, layers: int) -> XRay:
+    """Which triangles (`hit_face`) cover each texel of a square image, by their UVs (3M, 2)."""
+    # The image as a pinhole camera sees a unit square one unit away.
+    pose = np.eye(4)
+    pose[:3, 3] = (0.5, 0.5, 1.0)
+    camera = Camera(size, size, 2 * np.arctan(0.5), pose)
+    flat = np.concatenate([uvs, np.zeros((len(uvs), 1))], axis=1)
+    return cast(Surface(flat, np.arange(len(uvs)).reshape(-1, 3)), camera, layers, faces=True)
+
+
+def unwrap(stage: Stage, copy: Any, polygons: NDArray[np.bool_]) -> str:
+    """A new UV map of the chosen polygons, made by Smart UV Project; returns its name.
+
+    copy : an object in the stage. Raises XRayError `cannot_bake`.
+    """
     mesh = copy.data
     shown = next((layer.name for layer in mesh.uv_layers if layer.active_render), "")
     layer = mesh.uv_layers.new(name=_UV_MAP, do_init=False)

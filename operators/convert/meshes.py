@@ -103,7 +103,7 @@ def mesh_steps(arrays: MeshArrays, name: str) -> Generator[None, None, bpy.types
     for i, material in enumerate(arrays.materials):
         suffix = f" {i + 1}" if len(arrays.materials) > 1 else ""
         colored = arrays.colors is not None
-        mesh.materials.append(_new_material(f"{name}{suffix}", material, colored))
+        mesh.materials.append(new_material(f"{name}{suffix}", material, colored))
     return mesh
 
 
@@ -177,7 +177,7 @@ def mesh_from_points(
         mesh.attributes.new(PIXEL_ATTRIBUTE, "INT", "POINT")
         mesh.attributes[PIXEL_ATTRIBUTE].data.foreach_set("value", pixel)
     mesh.update(calc_edges=True)
-    mesh.materials.append(_new_material(name, Material(), colored=True))
+    mesh.materials.append(new_material(name, Material(), colored=True))
     return mesh
 
 
@@ -316,7 +316,7 @@ def _write_normals(
     mesh.normals_split_custom_set(rows)
 
 
-def _new_material(name: str, material: Material, colored: bool) -> bpy.types.Material:
+def new_material(name: str, material: Material, colored: bool) -> bpy.types.Material:
     """A Principled material: colour attribute x texture x base colour, in linear light."""
     created = bpy.data.materials.new(name)
     if bpy.app.version < (5, 0, 0):

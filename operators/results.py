@@ -1,0 +1,307 @@
+"""What a generated mesh is made into: its faces, symmetry, size, colours and shading."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+from numpy.typing import NDArray
+
+from ..xray_addon.camera import Camera
+from ..xray_addon.settings import ResultSettings
+from ..xray_addon.shading import shade_surface
+from ..xray_addon.surface import Material
+from .convert import COLOR_ATTRIBUTE, new_material, surface_from_objects
+from .convert.baking import MARGIN, cast_uvs, loop_uvs, unwrap
+from .convert.staging import Owned, Stage
+
+AXES = ("x", "y", "z")
+# Quads where no number is asked for.
+QUADS = 20_000
+# Times that the size of the voxels is set anew after looking at the number of quads.
+TRIES = 3
+PREVIEW_SIZE = 256  # px
+# Where the preview is seen from, for an object of radius 1: a little above and beside the viewer.
+PREVIEW_EYE = np.array([1.0, -2.2, 0.9])
+
+
+def finish(obj: bpy.types.Object, settings: ResultSettings) -> float:
+    """Make the mesh of `obj` into what `settings` ask for, in this order: mirrored, remeshed,
+    textured, scaled, smoothed, marked as an asset.
+
+    Returns the factor of the scaling, for what must grow with it. `settings` stay with the object.
+    Raises XRayError `cannot_bake`.
+    """
+    if settings.symmetry != "none":
+        _mirror(obj, AXES.index(settings.symmetry))
+    reduces = 0 < settings.target_faces < len(obj.data.polygons)
+    if settings.topology == "quads" or reduces or settings.color == "texture":
+        _remake(obj, settings)
+    factor = _scale(obj.data, settings.height)
+    if settings.smooth_angle:
+        _clear_normals(obj.data)
+        obj.data.shade_smooth()
+        obj.data.set_sharp_from_angle(angle=math.radians(settings.smooth_angle))
+    if settings.asset:
+        _mark_as_asset(obj)
+    obj["xray_result"] = settings.to_dict()
+    return factor
+
+
+def _remake(obj: Any, settings: ResultSettings) -> None:
+    """Other faces, with the colours of those before, and the texture."""
+    with Owned() as owned:
+        colored = owned.own(obj.data.copy())
+        if settings.topology == "quads":
+            _remesh(obj, settings.target_faces or QUADS)
+        elif 0 < settings.target_faces < len(obj.data.polygons):
+            _decimate(obj, settings.target_faces)
+        if COLOR_ATTRIBUTE not in colored.color_attributes:
+            return
+        if settings.color == "texture":
+            _bake(obj, colored, settings.bake_size)
+        elif COLOR_ATTRIBUTE not in obj.data.color_attributes:
+            _write_colors(obj.data, _nearest_colors(colored, vertex_positions(obj.data)))
+
+
+def _mirror(obj: Any, axis: int) -> None:
+    """Cut `obj` in the middle and replace the far half by the near one's mirror image."""
+    positions = vertex_positions(obj.data)
+    middle = (positions.min(axis=0) + positions.max(axis=0))[axis] / 2
+    shift = Matrix.Translation([middle if i == axis else 0.0 for i in range(3)])
+    obj.data.transform(shift.inverted())
+    this = [i == axis for i in range(3)]
+    _apply(
+        obj,
+        "MIRROR",
+        use_axis=this,
+        use_bisect_axis=this,
+        # The near half is the one that is seen: the viewer is on the -y side.
+        use_bisect_flip_axis=[i == axis == 1 for i in range(3)],
+        merge_threshold=1e-5,
+    )
+    obj.data.transform(shift)
+
+
+def _remesh(obj: Any, target: int) -> None:
+    """Blender's voxel remesh with about `target` quads; without colours."""
+    source = obj.data
+    area = np.empty(len(source.polygons), dtype=np.float32)
+    source.polygons.foreach_get("area", area)
+    # A closed surface of unit voxels has about 1.5 quads for each unit of its area.
+    size = math.sqrt(1.5 * float(area.sum()) / target)
+    for _ in range(TRIES):
+        made = _evaluated(obj, "REMESH", mode="VOXEL", voxel_size=size, use_smooth_shade=True)
+        count = len(made.polygons)
+        if not count or abs(count - target) < 0.05 * target:
+            break
+        size *= math.sqrt(count / target)
+        bpy.data.meshes.remove(made)
+    _replace(obj, made)
+
+
+def _decimate(obj: Any, target: int) -> None:
+    ratio = target / len(obj.data.polygons)
+    _apply(obj, "DECIMATE", decimate_type="COLLAPSE", ratio=ratio)
+    obj.data.shade_smooth()
+    _remove_colors(obj.data)
+
+
+def _apply(obj: Any, kind: str, **options: Any) -> None:
+    """Give `obj` the mesh that a modifier makes of its own."""
+    _replace(obj, _evaluated(obj, kind, **options))
+
+
+def _evaluated(obj: Any, kind: str, **options: Any) -> Any:
+    """A new mesh: that of `obj` after a modifier of the `kind`, without stored normals."""
+    _clear_normals(obj.data)
+    modifier = obj.modifiers.new(kind, kind)
+    for name, value in options.items():
+        setattr(modifier, name, value)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    made = bpy.data.meshes.new_from_object(
+        obj.evaluated_get(depsgraph), preserve_all_data_layers=True, depsgraph=depsgraph
+    )
+    obj.modifiers.remove(modifier)
+    return made
+
+
+def _replace(obj: Any, mesh: Any) -> None:
+    before = obj.data
+    name = before.name
+    obj.data = mesh
+    bpy.data.meshes.remove(before)
+    mesh.name = name
+
+
+def _clear_normals(mesh: Any) -> None:
+    """Leave shading to the faces: stored normals are those of other faces by now."""
+    if not mesh.has_custom_normals:
+        return
+    stored = mesh.attributes.get("custom_normal")
+    if stored is not None and stored.data_type == "FLOAT_VECTOR":
+        mesh.attributes.remove(stored)
+    else:
+        mesh.normals_split_custom_set(np.zeros((len(mesh.loops), 3)).tolist())
+
+
+# Colours
+
+
+def _bake(obj: Any, colored: Any, size: int) -> None:
+    """Put the colours of the mesh `colored` into a texture on a new UV map of `obj`."""
+    mesh = obj.data
+    texture = np.zeros((size, size, 3), dtype=np.uint8)
+    with Stage() as stage:
+        copy = stage.add(mesh.copy())
+        layer = unwrap(stage, copy, np.ones(len(mesh.polygons), dtype=bool))
+        uvs = loop_uvs(copy.data, layer)
+    while mesh.uv_layers:
+        mesh.uv_layers.remove(mesh.uv_layers[0])
+    mesh.uv_layers.new(name="UVMap").uv.foreach_set("vector", uvs.reshape(-1))
+
+    mesh.calc_loop_triangles()
+    corners = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
+    mesh.loop_triangles.foreach_get("loops", corners)
+    ends = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
+    mesh.loop_triangles.foreach_get("vertices", ends)
+    seen = cast_uvs(uvs[corners], size, 1)
+    texel, face = seen.index, seen.hit_face
+    assert face is not None
+    place = np.stack([texel % size + 0.5, size - texel // size - 0.5], axis=-1) / size
+    weights = _barycentric(uvs[corners].reshape(-1, 3, 2)[face], place)
+    points = np.einsum("ij,ijk->ik", weights, vertex_positions(mesh)[ends.reshape(-1, 3)[face]])
+    colors = _nearest_colors(colored, points)
+    texture.reshape(-1, 3)[texel] = np.rint(255 * np.clip(colors, 0, 1)).astype(np.uint8)
+    covered = np.zeros((size, size), dtype=bool)
+    covered.reshape(-1)[texel] = True
+    _spread(texture, covered)
+    _remove_colors(mesh)
+    before = mesh.materials[0] if mesh.materials else None
+    mesh.materials.clear()
+    colored.materials.clear()  # it is not needed any more, and would keep the material
+    mesh.materials.append(new_material(obj.name, Material(texture=texture), colored=False))
+    if before is not None and not before.users:
+        bpy.data.materials.remove(before)
+
+
+def _barycentric(
+    triangles: NDArray[np.floating], points: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Weights (N, 3) of the corners of `triangles` (N, 3, 2) at `points` (N, 2)."""
+    a, b, c = (triangles[:, i].astype(np.float64) for i in range(3))
+    ab, ac, ap = b - a, c - a, points - a
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    second = (ap[:, 0] * ac[:, 1] - ap[:, 1] * ac[:, 0]) / area
+    third = (ab[:, 0] * ap[:, 1] - ab[:, 1] * ap[:, 0]) / area
+    return np.stack([1 - second - third, second, third], axis=-1)
+
+
+def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:
+    """Let colours run on beyond their islands, so that no seam shows when texels are mixed."""
+    for _ in range(MARGIN):
+        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+            beside = np.roll(covered, step, axis=axis) & ~covered
+            texture[beside] = np.roll(texture, step, axis=axis)[beside]
+            covered |= beside
+
+
+def _nearest_colors(colored: Any, points: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, 3) sRGB-encoded colours of the mesh `colored` where it is nearest to `points` (N, 3)."""
+    with Stage() as stage:
+        source = stage.add(_with_vertex_colors(colored))
+        mesh = bpy.data.meshes.new("points")
+        mesh.vertices.add(len(points))
+        mesh.vertices.foreach_set("co", points.astype(np.float32).reshape(-1))
+        target = stage.add(mesh)
+        _write_colors(mesh, np.zeros((len(points), 3), dtype=np.float32))
+        modifier = target.modifiers.new("colors", "DATA_TRANSFER")
+        modifier.object = source
+        modifier.use_vert_data = True
+        modifier.data_types_verts = {"COLOR_VERTEX"}
+        modifier.vert_mapping = "POLYINTERP_NEAREST"
+        layer = stage.scene.view_layers[0]
+        layer.update()
+        evaluated = target.evaluated_get(layer.depsgraph)
+        return _vertex_colors(evaluated.data)
+
+
+def _with_vertex_colors(colored: Any) -> Any:
+    """A copy of the mesh with a colour for each vertex; those of its corners are averaged."""
+    copy = colored.copy()
+    attribute = copy.color_attributes[COLOR_ATTRIBUTE]
+    if attribute.domain == "CORNER":
+        values = np.empty(4 * len(copy.loops), dtype=np.float32)
+        attribute.data.foreach_get("color_srgb", values)
+        vertex = np.empty(len(copy.loops), dtype=np.int32)
+        copy.loops.foreach_get("vertex_index", vertex)
+        number = np.maximum(np.bincount(vertex, minlength=len(copy.vertices)), 1)
+        mean = [
+            np.bincount(vertex, column, len(copy.vertices)) / number
+            for column in values.reshape(-1, 4).T[:3]
+        ]
+        _write_colors(copy, np.stack(mean, axis=-1).astype(np.float32))
+    return copy
+
+
+def _vertex_colors(mesh: Any) -> NDArray[np.float32]:
+    values = np.empty(4 * len(mesh.vertices), dtype=np.float32)
+    mesh.color_attributes[COLOR_ATTRIBUTE].data.foreach_get("color_srgb", values)
+    return values.reshape(-1, 4)[:, :3]
+
+
+def _write_colors(mesh: Any, colors: NDArray[np.floating]) -> None:
+    """The colour attribute, anew, with `colors` (N, 3) at the vertices."""
+    _remove_colors(mesh)
+    attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", "POINT")
+    rgba = np.ones((len(colors), 4), dtype=np.float32)
+    rgba[:, :3] = colors
+    attribute.data.foreach_set("color_srgb", rgba.reshape(-1))
+    mesh.color_attributes.active_color_index = 0
+    mesh.color_attributes.render_color_index = 0
+
+
+def _remove_colors(mesh: Any) -> None:
+    attribute = mesh.color_attributes.get(COLOR_ATTRIBUTE)
+    if attribute is not None:
+        mesh.color_attributes.remove(attribute)
+
+
+# Size and asset
+
+
+def _scale(mesh: Any, height: float) -> float:
+    """Scale to `height` metres, by the returned factor; 0 leaves it."""
+    if not height or not len(mesh.vertices):
+        return 1.0
+    extent = float(np.ptp(vertex_positions(mesh)[:, 2])) or 1.0
+    factor = height / bpy.context.scene.unit_settings.scale_length / extent
+    mesh.transform(Matrix.Diagonal((factor, factor, factor, 1.0)))
+    return factor
+
+
+def _mark_as_asset(obj: Any) -> None:
+    """Blender's own previews need a window; this one is drawn by the built-in shader."""
+    obj.asset_mark()
+    obj.asset_data.description = "Generated from an image by X-Ray"
+    bpy.context.view_layer.update()
+    surface = surface_from_objects([obj], bpy.context.evaluated_depsgraph_get())
+    low, high = surface.bounds
+    middle = (low + high) / 2
+    radius = float(np.linalg.norm(surface.vertices - middle, axis=1).max())
+    eye = middle + radius * PREVIEW_EYE
+    camera = Camera.look_at(eye, middle, width=PREVIEW_SIZE, height=PREVIEW_SIZE)
+    picture = shade_surface(surface, camera)[::-1].astype(np.float32) / 255
+    preview = obj.preview_ensure()
+    preview.image_size = (PREVIEW_SIZE, PREVIEW_SIZE)
+    preview.image_pixels_float.foreach_set(picture.reshape(-1))
+
+
+def vertex_positions(mesh: Any) -> NDArray[np.float32]:
+    """(N, 3) vertices."""
+    positions = np.empty(3 * len(mesh.vertices), dtype=np.float32)
+    mesh.vertices.foreach_get("co", positions)
+    return positions.reshape(-1, 3)

@@ -1,0 +1,252 @@
+"""What a generated mesh is made into."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+
+
+def make_ball(part, convert, radius=0.5, steps=40):
+    surface_type = part("xray_addon.surface").Surface
+    theta = np.linspace(0, np.pi, steps + 1)[1:-1]
+    phi = np.linspace(0, 2 * np.pi, 2 * steps, endpoint=False)
+    ring = np.stack(
+        [
+            np.sin(theta)[:, None] * np.cos(phi),
+            np.sin(theta)[:, None] * np.sin(phi),
+            np.repeat(np.cos(theta)[:, None], len(phi), axis=1),
+        ],
+        axis=-1,
+    ).reshape(-1, 3)
+    vertices = np.concatenate([[[0, 0, 1.0]], ring, [[0, 0, -1.0]]])
+    count, last = len(phi), len(vertices) - 1
+    faces = []
+    for j in range(count):
+        k = (j + 1) % count
+        faces += [(0, 1 + j, 1 + k), (last, last - count + k, last - count + j)]
+        for i in range(len(theta) - 1):
+            a, b = 1 + i * count, 1 + (i + 1) * count
+            faces += [(a + j, b + j, b + k), (a + j, b + k, a + k)]
+    faces = np.array(faces)
+    colors = np.where(vertices[:, 1:2] < 0, [[1.0, 0, 0]], [[0, 0, 1.0]])
+    surface = surface_type(
+        radius * vertices, faces, corner_normals=vertices[faces], corner_colors=colors[faces]
+    )
+    mesh = convert.mesh_from_surface(surface, "Ball")
+    return convert.add_object(mesh, bpy.context.scene.collection)
+
+
+@pytest.fixture
+def obj(part, convert):
+    """A ball of radius 0.5, red in front (-y) and blue behind."""
+    return make_ball(part, convert)
+
+
+@pytest.fixture
+def finish(part):
+    settings = part("xray_addon.settings").ResultSettings
+    return lambda obj, **options: part("operators.results").finish(obj, settings(**options))
+
+
+def colors_at(surface) -> np.ndarray:
+    """(M, 3) the mean colour of each face as a capture sees it."""
+    return surface.corner_colors.mean(axis=1)
+
+
+def front(surface) -> np.ndarray:
+    return surface.vertices[surface.faces][..., 1].mean(axis=1)
+
+
+def test_the_default_changes_nothing(obj, finish, surface_of):
+    before = surface_of(obj)
+    assert finish(obj) == 1.0
+    after = surface_of(obj)
+    assert np.array_equal(after.vertices, before.vertices)
+    assert np.array_equal(after.faces, before.faces)
+    assert np.array_equal(after.corner_colors, before.corner_colors)
+    assert obj["xray_result"]["topology"] == "triangles"
+
+
+@pytest.mark.parametrize(("topology", "sides"), [("triangles", 3), ("quads", 4)])
+def test_about_so_many_faces(obj, finish, surface_of, topology, sides):
+    finish(obj, topology=topology, target_faces=2000)
+    assert len(obj.data.polygons) == pytest.approx(2000, rel=0.1)
+    assert {face.loop_total for face in obj.data.polygons} == {sides}
+    surface = surface_of(obj)
+    assert surface.is_watertight
+    assert np.allclose(np.linalg.norm(surface.vertices, axis=1), 0.5, atol=0.03)
+    # Each side still has its colour.
+    colors, y = colors_at(surface), front(surface)
+    assert np.abs(colors[y < -0.1] - (1, 0, 0)).max() < 0.02
+    assert np.abs(colors[y > 0.1] - (0, 0, 1)).max() < 0.02
+    assert obj.name == obj.data.name == "Ball"
+    assert len(bpy.data.meshes) == 1
+
+
+def test_more_faces_than_there_are_changes_nothing(obj, finish):
+    count = len(obj.data.polygons)
+    finish(obj, target_faces=10 * count)
+    assert len(obj.data.polygons) == count
+
+
+@pytest.mark.parametrize(("axis", "kept"), [("x", 1), ("y", -1), ("z", 1)])
+def test_symmetry_mirrors_the_half_that_is_kept(obj, finish, surface_of, axis, kept):
+    number = "xyz".index(axis)
+    # A dent in the half that goes, and a spike in the half that stays; off the origin.
+    for vertex in obj.data.vertices:
+        side = vertex.co[number] * kept
+        if side > 0.48:
+            vertex.co[number] += 0.2 * kept
+        if side < -0.48:
+            vertex.co[number] += 0.2 * kept
+    low, high = surface_of(obj).bounds[:, number]
+    middle, reach = (low + high) / 2, (high - low) / 2
+    finish(obj, symmetry=axis)
+    surface = surface_of(obj)
+    assert surface.is_watertight
+    low, high = surface.bounds[:, number]
+    assert (low + high) / 2 == pytest.approx(middle, abs=1e-4)
+    assert (high - low) / 2 == pytest.approx(reach, abs=1e-4)
+    assert reach == pytest.approx(0.59, abs=0.01)
+    mirrored = surface.vertices.copy()
+    mirrored[:, number] = 2 * middle - mirrored[:, number]
+    assert {tuple(p) for p in np.round(mirrored, 3) + 0.0} == {
+        tuple(p) for p in np.round(surface.vertices, 3) + 0.0
+    }
+    if axis == "y":  # all red now, as what was seen
+        assert colors_at(surface)[:, 0].min() > 0.9
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.01])
+def test_the_height_is_in_metres(obj, finish, surface_of, unit):
+    bpy.context.scene.unit_settings.scale_length = unit
+    factor = finish(obj, height=1.8)
+    low, high = surface_of(obj).bounds
+    assert (high - low)[2] * unit == pytest.approx(1.8, abs=1e-5)
+    assert factor == pytest.approx(1.8 / unit)
+    assert tuple(obj.scale) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("faces", [0, 1000])
+def test_colours_as_a_texture(obj, finish, surface_of, part, faces):
+    finish(obj, color="texture", bake_size=256, target_faces=faces)
+    mesh = obj.data
+    assert not mesh.color_attributes
+    assert [layer.name for layer in mesh.uv_layers] == ["UVMap"]
+    uvs = np.array([tuple(item.vector) for item in mesh.uv_layers[0].uv])
+    assert uvs.min() >= 0
+    assert uvs.max() <= 1
+    (material,) = surface_of(obj).materials
+    assert material.texture.shape[:2] == (256, 256)
+    # What a capture of the textured mesh sees: red in front, blue behind.
+    surface = surface_of(obj)
+    camera, cast = part("xray_addon.camera").Camera, part("xray_addon.casting").cast
+    for y, color in ((-2, (1, 0, 0)), (2, (0, 0, 1))):
+        xray = cast(surface, camera.look_at((0, y, 0), width=64, height=64), 1)
+        near = np.abs(xray.hit_color - color).max(axis=1) < 0.05
+        assert near.mean() > 0.95
+    assert len(bpy.data.materials) == 1
+    assert len(bpy.data.scenes) == 1
+
+
+def test_smooth_by_angle(xray, finish, convert, part):
+    bpy.ops.mesh.primitive_cylinder_add(vertices=64)
+    obj = bpy.context.object
+    finish(obj, smooth_angle=30.0)
+    sharp = np.array([edge.use_edge_sharp for edge in obj.data.edges])
+    assert sharp.sum() == 128  # both rims, none of the 64 sides
+    assert all(face.use_smooth for face in obj.data.polygons)
+
+
+def test_an_asset_with_a_preview(obj, finish):
+    assert obj.asset_data is None
+    finish(obj, asset=True)
+    assert obj.asset_data is not None
+    width, height = obj.preview.image_size
+    assert (width, height) == (256, 256)
+    pixels = np.array(obj.preview.image_pixels_float[:]).reshape(256, 256, 4)
+    shown = pixels[..., 3] > 0.5
+    assert 0.4 < shown.mean() < 0.8
+    assert not shown[0].any()
+    assert not shown[-1].any()
+    assert pixels[128, 128, 0] > 2 * pixels[128, 128, 2]  # the red front
+
+
+def test_all_at_once(obj, finish, surface_of):
+    finish(
+        obj,
+        topology="quads",
+        target_faces=1500,
+        symmetry="x",
+        height=2.0,
+        color="texture",
+        bake_size=128,
+        smooth_angle=60.0,
+        asset=True,
+    )
+    surface = surface_of(obj)
+    assert surface.is_watertight
+    assert np.ptp(surface.vertices[:, 2]) == pytest.approx(2.0, abs=1e-4)
+    assert len(obj.data.polygons) == pytest.approx(1500, rel=0.1)
+
+
+@pytest.fixture
+def image(tmp_path, part):
+    path = tmp_path / "apple.png"
+    part("operators.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
+    return path
+
+
+OPTIONS = {"topology": "quads", "target_faces": 600, "height": 2.0, "smooth_angle": 40.0}
+
+
+def vertices_of(obj) -> np.ndarray:
+    return np.array([tuple(v.co) for v in obj.data.vertices])
+
+
+def test_function_operator_panel_and_command_line_agree(fake_runtime, part, image, tmp_path):
+    settings = part("xray_addon.settings")
+    result = settings.ResultSettings(**OPTIONS)
+    made = part("operators.generate").generate_mesh(
+        image, settings.GenerateSettings(), result=result
+    )
+    expected = vertices_of(made)
+    assert np.ptp(expected[:, 2]) == pytest.approx(2.0, abs=1e-5)
+    assert made["xray_result"].to_dict() == result.to_dict()
+
+    assert bpy.ops.xray.generate(filepath=str(image), **OPTIONS) == {"FINISHED"}
+    assert np.array_equal(vertices_of(bpy.context.object), expected)
+
+    panel = bpy.context.scene.xray.generate
+    for name, value in OPTIONS.items():
+        setattr(panel, name, value)
+    assert part("operators.properties").read_settings(settings.ResultSettings, panel) == result
+
+    out = tmp_path / "apple.blend"
+    arguments = ["generate", str(image), *result.to_arguments(), "--out", str(out)]
+    assert part("operators.command").main(arguments) == 0
+    bpy.ops.wm.open_mainfile(filepath=str(out))
+    assert np.array_equal(vertices_of(bpy.data.objects["apple"]), expected)
+
+
+def test_layers_and_view_grow_with_the_mesh(fake_runtime, part, image, surface_of):
+    settings = part("xray_addon.settings")
+    bpy.context.scene.cursor.location = (5, 0, 0)
+    obj = part("operators.generate").generate_mesh(
+        image,
+        settings.GenerateSettings(),
+        result=settings.ResultSettings(height=6.0),
+        keep_camera=True,
+        keep_layers=True,
+    )
+    layers = part("operators.layers").layers_of(obj)
+    layers.hide_viewport = False
+    # The ball of radius 0.3 has grown tenfold.
+    seen = surface_of(*layers.objects).vertices - (5, 0, 0)
+    assert np.median(np.linalg.norm(seen, axis=1)) == pytest.approx(3.0, abs=0.05)
+    (camera,) = (item for item in bpy.data.objects if item.type == "CAMERA")
+    assert tuple(camera.location) == pytest.approx((5, -15, 0), abs=1e-4)
+    # A rebuilt mesh is finished alike.
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert np.ptp(vertices_of(obj)[:, 2]) == pytest.approx(6.0, abs=1e-4)
