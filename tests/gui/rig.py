@@ -1,0 +1,259 @@
+"""A real Blender with a window, on a virtual screen in a chroot, driven from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+OUT = ROOT / "build" / "gui"  # all that the tests write
+MODULE = "bl_ext.user_default.xray"
+BUILD_LIMIT = 600  # s
+
+Result = subprocess.CompletedProcess
+
+
+class Unavailable(Exception):
+    """Why there can be no such Blender here."""
+
+
+def rootfs() -> Path:
+    """The chroot: XRAY_GUI_ROOTFS, or one that is built in `build/` the first time."""
+    if chosen := os.environ.get("XRAY_GUI_ROOTFS"):
+        folder = Path(chosen)
+        if not (folder / "usr/bin/blender").exists():
+            raise Unavailable(f"XRAY_GUI_ROOTFS={folder} holds no Blender")
+    else:
+        folder = ROOT / "build" / "rootfs"
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise Unavailable("a chroot needs Linux and root")
+    tried = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
+    if tried.returncode:
+        raise Unavailable(f"no mount namespaces here: {tried.stderr.decode().strip()}")
+    if not folder.exists():
+        _build(folder)
+    return folder
+
+
+def _build(folder: Path) -> None:
+    if shutil.which("mmdebstrap") is None:
+        raise Unavailable("mmdebstrap is missing (apt-get install mmdebstrap)")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    log = folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        try:
+            subprocess.run(
+                [HERE / "rootfs.sh", folder],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=BUILD_LIMIT,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise Unavailable(f"the chroot cannot be built ({error}); see {log}") from error
+
+
+class Screen:
+    """A virtual screen in the chroot, and commands that run there."""
+
+    def __init__(self, folder: Path, python: Path) -> None:
+        """python : of the runtime's environment; it and what it is made from are seen inside."""
+        self._folder = folder
+        base = subprocess.run(
+            [python, "-c", "import sys; print(sys.base_prefix)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        # A checkout's .venv may be a link to another's.
+        self._mounts = (str(ROOT), base, str(Path(python).parents[2].resolve()))
+        for path in self._mounts:
+            (folder / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        (folder / "tmp/.X11-unix").mkdir(mode=0o1777, parents=True, exist_ok=True)
+        number = next(n for n in range(120, 200) if not (folder / f"tmp/.X{n}-lock").exists())
+        self.environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "DISPLAY": f":{number}",
+            "LIBGL_ALWAYS_SOFTWARE": "1",
+            "XDG_RUNTIME_DIR": "/tmp",
+        }
+        self._server = self.start(
+            "Xvfb", f":{number}", "-screen", "0", "1280x800x24", "-nolisten", "tcp", log="xvfb"
+        )
+        socket = folder / f"tmp/.X11-unix/X{number}"
+        end = time.monotonic() + 20
+        while not socket.exists():
+            if time.monotonic() > end or self._server.poll() is not None:
+                raise RuntimeError(f"Xvfb does not start; see {OUT / 'xvfb.log'}")
+            time.sleep(0.05)
+
+    def command(self, *arguments: Any) -> list[str]:
+        """`arguments` as a command that runs in the chroot; mounts end with it."""
+        script = 'r=$1; shift; while [ "$1" != -- ]; do mount --bind "$1" "$r$1"; shift; done; '
+        script += 'shift; mount -t proc proc "$r/proc"; exec chroot "$r" "$@"'
+        words = [self._folder, *self._mounts, "--", *arguments]
+        return ["unshare", "-m", "bash", "-ec", script, "_", *map(str, words)]
+
+    def run(self, *arguments: Any, **extra: str) -> Result[str]:
+        """Run to the end."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment | extra,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def start(
+        self, *arguments: Any, log: str, fds: tuple[int, ...] = (), **extra: str
+    ) -> subprocess.Popen[bytes]:
+        """Start and go on; what it writes goes to `build/gui/<log>.log`."""
+        OUT.mkdir(parents=True, exist_ok=True)
+        with (OUT / f"{log}.log").open("wb") as stream:
+            return subprocess.Popen(
+                self.command(*arguments),
+                env=self.environment | extra,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds,
+            )
+
+    def close(self) -> None:
+        """End the X server."""
+        self._server.terminate()
+        self._server.wait(10)
+
+
+class Blender:
+    """One Blender on a screen. `do` runs code in it; mouse and keys are real ones."""
+
+    def __init__(self, screen: Screen, name: str, user: Path, **extra: str) -> None:
+        self.screen = screen
+        self.name = name
+        self.log = OUT / f"{name}.log"
+        read, theirs_out = os.pipe()
+        theirs_in, self._write = os.pipe()
+        self._answers = os.fdopen(read)
+        self._process = screen.start(
+            "blender",
+            "--window-geometry",
+            "0",
+            "0",
+            "1280",
+            "800",
+            "-P",
+            HERE / "driver.py",
+            "--",
+            theirs_in,
+            theirs_out,
+            log=name,
+            fds=(theirs_in, theirs_out),
+            BLENDER_USER_RESOURCES=str(user),
+            **extra,
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.do("", 60)  # it is up
+
+    @property
+    def pid(self) -> int:
+        """Of Blender: the shells before it have become it."""
+        return self._process.pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def send(self, code: str) -> None:
+        """Have it run `code`, without waiting for an answer."""
+        os.write(self._write, (json.dumps({"code": code}) + "\n").encode())
+
+    def do(self, code: str, timeout: float = 30) -> Any:
+        """Run `code` in Blender's main thread; what it leaves in `result`."""
+        self.send(code)
+        ready, _, _ = select.select([self._answers], [], [], timeout)
+        line = self._answers.readline() if ready else ""
+        if not line:
+            raise RuntimeError(f"no answer; Blender said:\n{self.log.read_text()[-3000:]}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["value"]
+
+    def get(self, expression: str) -> Any:
+        """The value of an expression in Blender."""
+        return self.do(f"result = {expression}")
+
+    def until(self, expression: str, seconds: float = 30) -> Any:
+        """Wait until `expression` is true in Blender; its value."""
+        end = time.monotonic() + seconds
+        while not (value := self.get(expression)):
+            if time.monotonic() > end:
+                self.shot("gave-up")
+                raise RuntimeError(f"never true: {expression}; see {OUT}/{self.name}-gave-up.png")
+            time.sleep(0.1)
+        return value
+
+    def shot(self, name: str) -> Path:
+        """A picture of the whole screen, in `build/gui`."""
+        time.sleep(0.4)  # a frame of software rendering
+        path = OUT / f"{self.name}-{name}.png"
+        done = self.screen.run("import", "-window", "root", path)
+        assert done.returncode == 0, done.stderr
+        return path
+
+    def click(self, x: int, y: int, button: int = 1) -> None:
+        """Click at (x, y) px of the screen, y down."""
+        self._xdotool("mousemove", x, y)
+        time.sleep(0.2)
+        self._xdotool("mousemove_relative", "1", "1")
+        time.sleep(0.3)
+        self._xdotool("click", button)
+        time.sleep(0.3)
+
+    def press(self, *keys: str) -> None:
+        """Press keys by xdotool's names, one after the other."""
+        for key in keys:
+            self._xdotool("key", key)
+            time.sleep(0.3)
+
+    def type(self, text: str) -> None:
+        """Type lower-case text."""
+        self._xdotool("type", "--delay", "80", text)
+        time.sleep(0.5)
+
+    def hover_view(self) -> None:
+        """Put the mouse over the middle of the 3D view."""
+        self._xdotool("mousemove", "400", "400")
+        self._xdotool("mousemove_relative", "1", "1")
+        time.sleep(0.3)
+
+    def _xdotool(self, *arguments: Any) -> None:
+        done = self.screen.run("xdotool", *arguments)
+        assert done.returncode == 0, done.stderr
+
+    def wait(self, seconds: float = 20) -> int:
+        """Wait for its end; the exit code."""
+        return self._process.wait(seconds)
+
+    def close(self) -> None:
+        """End it, by force."""
+        if self.lives:
+            self._process.kill()
+            self._process.wait(10)
+        os.close(self._write)
+        self._answers.close()

@@ -1,0 +1,210 @@
+"""What an artist does, in a real window: every test leaves its screenshots in build/gui."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import rig
+
+GENERATE = """
+with bpy.context.temp_override(**view3d()):
+    bpy.ops.xray.generate("INVOKE_DEFAULT", {arguments})
+"""
+GENERATE_BUTTON = (900, 333)  # px in the window of 1280 x 800
+JOBS = f"__import__('sys').modules['{rig.MODULE}.operators.jobs']"
+SERVICE = f"__import__('sys').modules['{rig.MODULE}.operators.runtime_service']"
+STEP_LIMIT = 0.05  # s of the window's thread that a step of ours may take
+
+
+def generate(blender, *paths, **arguments) -> None:
+    """Press Generate for these files."""
+    if len(paths) == 1:
+        arguments["filepath"] = str(paths[0])
+    else:
+        arguments["directory"] = str(paths[0].parent)
+        arguments["files"] = [{"name": path.name} for path in paths]
+    words = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    blender.do(GENERATE.format(arguments=words))
+
+
+def runs(blender) -> None:
+    """Wait until the model is at it."""
+    blender.until(f"{JOBS}.queue and {JOBS}.queue[0].progress.stage == 'sample'", 90)
+
+
+def idle(blender, seconds: float = 90) -> None:
+    """Wait until the queue is empty."""
+    blender.until(f"not {JOBS}.queue", seconds)
+
+
+def runtime_pid(blender) -> int:
+    return blender.get(f"{SERVICE}.current_client().pid")
+
+
+def gone(pid: int, seconds: float = 15) -> bool:
+    """Whether the process ends in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def clean(blender) -> bool:
+    """Whether the console shows no error."""
+    text = blender.log.read_text()
+    return "Traceback" not in text and "Error" not in text
+
+
+def test_a_picked_image_becomes_a_mesh(blender, picture):
+    path = picture("toadstool")
+    load = f"bpy.data.images.load({str(path)!r})"
+    blender.do(f"bpy.context.scene.xray.generate.image = {load}; show_tab()")
+    blender.shot("picked")
+    blender.click(*GENERATE_BUTTON)
+    blender.until(f"{JOBS}.queue", 10)
+    time.sleep(1)
+    blender.shot("two-seconds-after-the-press")
+    blender.until("'toadstool' in bpy.data.objects", 120)
+    idle(blender)
+    blender.shot("done")
+    assert blender.get("bpy.data.objects['toadstool'].data.color_attributes[0].name") == "Color"
+    assert clean(blender)
+
+
+def test_progress_is_seen_and_the_cross_cancels(fake, picture):
+    generate(fake, picture("slow"), picture("pear"))
+    runs(fake)
+    fake.shot("running")
+    fake.do(f"bpy.ops.xray.cancel_all(); result = len({JOBS}.queue)")
+    idle(fake)
+    fake.shot("cancelled")
+    assert fake.get("[o.name for o in bpy.data.objects if o.type == 'MESH']") == ["Cube"]
+    assert fake.get(f"{SERVICE}.is_running()")
+    assert clean(fake)
+
+
+def test_escape_cancels(fake, picture):
+    generate(fake, picture("slow"))
+    runs(fake)
+    fake.hover_view()
+    fake.press("Escape")
+    idle(fake)
+    assert "slow" not in fake.get("list(bpy.data.objects.keys())")
+    assert fake.get("not bpy.context.window_manager.windows[0].modal_operators")
+
+
+def test_undo_takes_a_mesh_away_and_redo_brings_it_back(fake, picture):
+    generate(fake, picture("apple"), variations=2)
+    idle(fake)
+    time.sleep(1)
+    assert {"apple", "apple.001"} <= set(fake.get("list(bpy.data.objects.keys())"))
+    fake.shot("side-by-side")
+    fake.hover_view()
+    fake.press("ctrl+z")
+    fake.until("'apple.001' not in bpy.data.objects and 'apple' in bpy.data.objects", 10)
+    fake.press("ctrl+z")
+    fake.until("'apple' not in bpy.data.objects", 10)
+    fake.press("ctrl+shift+z")
+    fake.until("'apple' in bpy.data.objects", 10)
+
+
+def test_operator_search_finds_ours(fake):
+    fake.hover_view()
+    fake.press("F3")
+    fake.type("start runtime")
+    fake.shot("search")
+    fake.press("Return")
+    fake.until(f"{SERVICE}.is_running()", 20)
+    fake.until(f"{SERVICE}.current_client().is_ready", 60)
+    fake.shot("started")
+
+
+def test_a_killed_runtime_says_why_and_the_queue_goes_on(fake, picture):
+    generate(fake, picture("slow"), picture("pear"))
+    runs(fake)
+    first = runtime_pid(fake)
+    os.kill(first, signal.SIGKILL)
+    fake.until("'pear' in bpy.data.objects", 90)
+    idle(fake)
+    assert fake.get(f"[task.error.code for task in {JOBS}.failed]") == ["runtime_died"]
+    assert runtime_pid(fake) != first
+    fake.shot("killed")
+
+
+def test_a_new_file_keeps_the_work(fake, picture):
+    generate(fake, picture("slow"))
+    runs(fake)
+    fake.do("bpy.ops.wm.read_homefile()")
+    fake.until("'slow' in bpy.data.objects", 60)
+    idle(fake)
+    fake.until("show_tab()")
+    fake.shot("new-file")
+    assert clean(fake)
+
+
+def test_quitting_leaves_no_process_behind(fake, picture):
+    generate(fake, picture("slow"))
+    runs(fake)
+    pid = runtime_pid(fake)
+    fake.send("bpy.ops.wm.quit_blender()")
+    assert fake.wait(30) == 0
+    assert gone(pid)
+    assert clean(fake)
+
+
+def test_disabling_and_enabling_while_busy(fake, picture):
+    generate(fake, picture("slow"))
+    runs(fake)
+    pid = runtime_pid(fake)
+    for _ in range(2):
+        fake.do(f"bpy.ops.preferences.addon_disable(module={rig.MODULE!r})")
+        fake.do(f"bpy.ops.preferences.addon_enable(module={rig.MODULE!r})")
+    assert gone(pid)
+    fake.until("show_tab()")
+    fake.shot("enabled-again")
+    assert clean(fake)
+
+
+MEASURE = f"""
+import sys, time
+jobs = sys.modules["{rig.MODULE}.operators.jobs"]
+steps = bpy.app.driver_namespace["steps"] = []
+before = jobs.Task.advance
+def advance(task):
+    wall, used = time.perf_counter(), time.thread_time()
+    try:
+        return before(task)
+    finally:
+        steps.append((time.thread_time() - used, time.perf_counter() - wall, task.progress.stage))
+jobs.Task.advance = advance
+heart.reset()
+"""
+
+
+def test_nothing_of_ours_holds_the_window_up(fake, picture):
+    """Of the window's thread, as drawing 400,000 triangles without a graphics card takes longer."""
+    fake.do(MEASURE)
+    generate(fake, picture("big"))
+    fake.until("'big' in bpy.data.objects", 200)
+    idle(fake)
+    steps = fake.get("bpy.app.driver_namespace['steps']")
+    gaps = fake.get("[gap for _, gap in heart.gaps]")
+    used, wall, stage = max(steps)
+    figures = {
+        "vertices": fake.get("len(bpy.data.objects['big'].data.vertices)"),
+        "longest step, s of the thread": round(used, 4),
+        "the same by the clock": round(wall, 4),
+        "its stage": stage,
+        "longest gap between two turns of the loop, drawing included": round(max(gaps), 4),
+    }
+    (rig.OUT / "stall.json").write_text(json.dumps(figures, indent=1))
+    fake.shot("done")
+    assert figures["vertices"] > 190_000
+    assert used < STEP_LIMIT
