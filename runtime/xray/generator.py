@@ -24,6 +24,7 @@ from xray_addon.xray import XRay
 from ..devices import choose_device
 from ..intake import cut_out, frame, online_allowed, read_image
 from .model import Network, Prediction, image_to_input, sample
+from .solid import smooth_surface, solid_layers
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 OUTPUT_SIZE = 256
@@ -33,6 +34,8 @@ DEPTH_GAP = 0.12
 MIN_THICKNESS = 0.005
 # Cells beyond a layer's outline that get values too; thin parts can lie outside of it.
 SPREAD = 8
+# Rounds that smooth the steps of the pixels off the mesh.
+SMOOTHING = 10
 # An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
 CLOSED_SHARE = 0.7
 STEPS = 1  # where the settings leave it open: one pass, as the weights that ship are trained
@@ -123,6 +126,7 @@ class XRayGenerator:
                 "The model sees no surface in this image.",
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
+        surface = smooth_surface(surface, SMOOTHING)
         progress(Progress("mesh", 2, 2, "Done"))
         return Generated(surface, xray, camera)
 
@@ -152,13 +156,15 @@ def decode(prediction: Prediction, fine: Tensor) -> XRay:
     size = fine.shape[-2:]
     values = torch.cat([depth, frames[:, 1:4], color], dim=1)
     values = _enlarge(values, (logit > 0).float(), size)
-    inside = functional.interpolate(logit, size=size, mode="bilinear", align_corners=False) > 0
+    share = functional.interpolate(logit, size=size, mode="bilinear", align_corners=False).sigmoid()
     # The outline is the image's own; a closed object's back has the same one.
-    inside[: 2 if closed else 1] = fine[0, 3] > 0.5
+    outline = fine[0, 3] > 0.5
+    share[: 2 if closed else 1] = outline.float()
     # A layer is there only where it has values, and behind the one before it.
-    inside = (inside & (values[:, :1] > 0)).float().cumprod(dim=0) > 0
+    known = (values[:, :1] > 0).float().cumprod(dim=0) > 0
+    inside = known & ((share > 0.5).float().cumprod(dim=0) > 0)
     least = MIN_THICKNESS * torch.arange(len(values), device=values.device).view(-1, 1, 1, 1)
-    depth = ((values[:, :1] - least).cummax(dim=0).values + least) * inside
+    depth = (values[:, :1] - least).cummax(dim=0).values + least
     color = values[:, 4:7]
     coarse = functional.interpolate(
         functional.interpolate(fine, size=frames.shape[-2:], mode="area"),
@@ -169,12 +175,17 @@ def decode(prediction: Prediction, fine: Tensor) -> XRay:
     # Close to the outline the coarse picture mixes with the background.
     detail = (fine[0, :3] - coarse[0, :3]) * (coarse[0, 3:] > 0.98)
     color[0] = (color[0] + detail).clamp(0, 1)
+    color = color.movedim(1, -1).cpu().numpy()
+    if closed:
+        return solid_layers(
+            (depth * known)[:, 0].cpu().numpy(),
+            color,
+            share[::2, 0].cpu().numpy(),
+            outline.cpu().numpy(),
+            canonical_camera(size[0]),
+        )
     normal = functional.normalize(values[:, 1:4], dim=1)
-    return XRay(
-        depth[:, 0].cpu().numpy(),
-        normal.movedim(1, -1).cpu().numpy(),
-        color.movedim(1, -1).cpu().numpy(),
-    )
+    return XRay((depth * inside)[:, 0].cpu().numpy(), normal.movedim(1, -1).cpu().numpy(), color)
 
 
 def _pair(logit: Tensor) -> tuple[Tensor, bool]:
