@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_settings(train, ("device",))
 
     evaluate = commands.add_parser("evaluate", help="measure a generator on known meshes")
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="the meshes")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="meshes, or a dataset")
     evaluate.add_argument("--out", required=True, metavar="DIR", help="table, figures, pictures")
     evaluate.add_argument("--split", default="", help="of the data's manifest.csv, such as val")
     evaluate.add_argument("--views", type=int, default=1, metavar="N", help="of each mesh")
@@ -83,6 +83,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--gallery",
         metavar="DIR",
         help="training meshes to retrieve from (default: the train split of DIR's manifest.csv)",
+    )
+    evaluate.add_argument(
+        "--protocol",
+        default="camera",
+        choices=("camera", "xray", "lari"),
+        help="how they are compared: in the camera's frame, or as a paper does (default: camera)",
     )
     _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "device"))
 

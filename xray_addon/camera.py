@@ -113,8 +113,12 @@ class Camera:
             self.pixel_offset,
         )
 
-    def ray_directions(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Unit ray directions (N, 3) in camera space through the given pixels."""
+    def ray_directions(
+        self,
+        rows: NDArray[np.floating] | NDArray[np.integer],
+        cols: NDArray[np.floating] | NDArray[np.integer],
+    ) -> NDArray[np.float64]:
+        """Unit ray directions (N, 3) in camera space through the given pixels, or between them."""
         assert self.cx is not None
         assert self.cy is not None
         direction = np.empty((*np.shape(rows), 3))

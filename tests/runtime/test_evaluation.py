@@ -7,13 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 
 from runtime import registry
 from runtime.__main__ import main
 from runtime.evaluation import compare, evaluate, in_camera, make_cases
-from runtime.xray.data import list_meshes
-from xray_addon import Generated, XRayError, chamfer_distance, f_score
+from runtime.evaluation.cases import list_objects, read_object
+from runtime.evaluation.protocols import (
+    PROTOCOLS,
+    compare_looks,
+    hidden_distance,
+    hit_overlap,
+    interval,
+)
+from runtime.xray.data import MeshCache, list_meshes
+from xray_addon import Camera, Generated, Surface, XRay, XRayError, cast, chamfer_distance, f_score
 from xray_addon.canonical import FILL
+from xray_addon.transforms import write_transforms
+from xray_addon.xray import Points
 
 
 class Oracle:
@@ -78,6 +89,19 @@ def test_the_truth_scores_best_and_errors_show(meshes: Path):
     # A ball is the sphere of its silhouette, but for the frame's perspective.
     assert ball["metrics"]["sphere of the silhouette"]["cd"] < 0.05
     assert perfect["watertight"] == 1.0
+    # What nobody sees is all of a mesh's worth over the visible layer.
+    names = ("oracle, mesh", "visible layer of the truth")
+    mesh, layer = (perfect["systems"][name]["hidden"] for name in names)
+    assert mesh < 0.02 < layer
+    low, high = perfect["intervals"]["oracle, mesh"]["cd"]
+    assert low <= scores["cd"] <= high
+    looks = perfect["looks"]
+    assert looks["normal"] > 0.97
+    assert looks["color"] < 0.01
+    assert looks["hit_overlap"][:2] == pytest.approx([1, 1], abs=0.02)
+    assert looks["hit_overlap"][7] is None
+    assert moved["looks"]["hit_overlap"][0] < 0.9
+    assert perfect["peak_memory"] is None or perfect["peak_memory"] > 1e8
 
 
 def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, monkeypatch, capsys):
@@ -99,6 +123,10 @@ def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, monkeyp
     ball = next(case for case in results["cases"] if case["name"] == "ball")
     assert ball["metrics"]["nearest training object"]["cd"] < 0.05
     assert (tmp_path / "results.png").stat().st_size > 10_000
+    assert main([*arguments, "--protocol", "xray", "--out", str(tmp_path / "xray")]) == 0
+    table = (tmp_path / "xray" / "results.md").read_text()
+    assert "F@0.1 | hidden |" in table
+    assert "2404.14329" in table
 
 
 def test_a_folder_without_meshes_is_an_error(tmp_path, capsys):
@@ -107,3 +135,97 @@ def test_a_folder_without_meshes_is_an_error(tmp_path, capsys):
     with pytest.raises(XRayError) as caught:
         evaluate(Oracle([]), [], None)
     assert caught.value.code == "no_data"
+
+
+def ball(count: int, shift: float = 0.0, radius: float = 1.0) -> np.ndarray:
+    """Points spread evenly over a sphere."""
+    turn = np.arange(count) * np.pi * (3 - np.sqrt(5))
+    z = 1 - (2 * np.arange(count) + 1) / count
+    ring = np.sqrt(1 - z**2)
+    points = np.stack([ring * np.cos(turn), ring * np.sin(turn), z], axis=1)
+    return radius * points + [shift, 0, 0]
+
+
+def test_a_larger_sphere_is_off_by_the_difference_of_the_radii():
+    a, b = ball(20_000, radius=1.1), ball(20_000)
+    camera, lari = (compare(a, b, 2.0, PROTOCOLS[name]) for name in ("camera", "lari"))
+    assert camera["cd"] == pytest.approx(0.05, abs=2e-3)
+    assert lari["cd"] == camera["cd"]
+    assert camera["f@0.1"] == 1
+    assert camera["f@0.02"] == camera["f@0.01"] == 0
+    assert list(lari) == ["cd", "f@0.1", "f@0.05", "f@0.02"]
+    assert list(compare(a, b, 2.0, PROTOCOLS["xray"])) == ["cd", "f@0.1"]
+
+
+def test_the_papers_protocol_forgives_place_size_and_a_turn_and_sums():
+    random = np.random.default_rng(0)
+    truth = random.normal(size=(2000, 3)) * [1.0, 0.5, 0.2]
+    angle = 0.3
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    moved = 1.7 * truth @ turn.T + [3, 0, 1]
+    assert compare(moved, truth, 1.0, PROTOCOLS["xray"])["cd"] < 1e-3
+    assert compare(moved, truth, 1.0)["cd"] > 0.5
+    # Both are centred and of one size, so that no alignment is left: the sum, not its half.
+    a, b = ball(3000), ball(3000) * np.array([1, 1, -1])
+    assert compare(a, b, 1.0, PROTOCOLS["xray"])["cd"] == pytest.approx(
+        2 * compare(a, b, 1.0)["cd"], rel=0.05
+    )
+
+
+def test_only_the_hidden_side_counts_as_hidden():
+    near, far = ball(5000), ball(5000, shift=4)
+    assert hidden_distance(near, near[:100], 1.0) == 0
+    assert hidden_distance(near, far, 2.0) == pytest.approx(1.6, abs=0.2)
+    assert hidden_distance(np.concatenate([near, far]), far, 2.0) == 0
+
+
+def test_normals_and_colours_are_compared_at_nearest_points():
+    points = ball(2000).astype(np.float32)
+    grey = np.full_like(points, 0.5)
+    same = compare_looks(Points(points, points, grey), Points(points, -points, grey))
+    assert same == pytest.approx({"normal": 1, "color": 0}, abs=1e-5)
+    x = np.zeros_like(points) + np.float32([1, 0, 0])
+    other = compare_looks(Points(points, x, grey + 0.25), Points(points, points, grey))
+    assert other["normal"] == pytest.approx(0.5, abs=0.02)  # the mean |x| on a sphere
+    assert other["color"] == pytest.approx(0.25, abs=1e-5)
+
+
+def test_hits_are_compared_layer_by_layer():
+    def layers(*widths: int) -> XRay:
+        depth = np.zeros((len(widths), 4, 8), dtype=np.float32)
+        for number, width in enumerate(widths):
+            depth[number, :, :width] = 1 + number
+        normal = np.zeros((*depth.shape, 3), dtype=np.float32)
+        normal[..., 2] = 1
+        return XRay(depth, normal, normal)
+
+    assert hit_overlap(layers(8, 4), layers(8, 8, 2), 4) == [1.0, 0.5, 0.0, None]
+
+
+def test_intervals_hold_the_mean_narrow_with_the_square_root_and_repeat():
+    values = np.random.default_rng(0).normal(5, 1, 400)
+    low, high = interval(values, 0)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    assert interval(values, 0) == (low, high)
+    assert interval([3.0, 3.0], 1) == (3.0, 3.0)
+
+
+def test_x_rays_are_objects_too(tmp_path):
+    mesh = trimesh.creation.icosphere(3, radius=0.4)
+    surface = Surface(mesh.vertices, mesh.faces)
+    camera = Camera.look_at((0, -1.5, 0.6), width=64, height=64)
+    (tmp_path / "xrays" / "it").mkdir(parents=True)
+    (tmp_path / "images" / "it").mkdir(parents=True)
+    cast(surface, camera, 4).save(tmp_path / "xrays" / "it" / "000.npz")
+    write_transforms(tmp_path / "images" / "it" / "transforms.json", [camera], ["000"])
+    (case,) = make_cases(list_objects(tmp_path), 1, 0, [])
+    assert case.name == "it"
+    radius = np.linalg.norm(case.truth - case.truth.mean(axis=0), axis=1) / case.view.scale
+    assert radius.mean() == pytest.approx(0.5, abs=0.01)
+    (tmp_path / "xrays" / "it" / "000.npz").rename(tmp_path / "xrays" / "it" / "001.npz")
+    files = list_objects(tmp_path)
+    with pytest.raises(XRayError, match="no camera"):
+        read_object(files[0], MeshCache(files), 0)

@@ -170,7 +170,10 @@ def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_pa
     with pytest.raises(Cancelled):
         train(config, meshes, tmp_path, progress=stop)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"checkpoint.pt", "config.yaml", "dino", "metrics.jsonl", "model.safetensors"}
+    assert names == {
+        *("checkpoint.pt", "config.yaml", "dino", "metrics.jsonl", "model.safetensors"),
+        "tensorboard",
+    }
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert {"loss", "color", "mask", "samples", "rate"} <= line.keys()
 

@@ -1,0 +1,335 @@
+"""How near a generator's meshes come to the truth, beside three baselines, in one table.
+
+python -m runtime evaluate --data DIR --generator NAME --out DIR [--gallery DIR] [--seed N]
+                           [--protocol camera|xray|lari]
+
+Every object of DIR (meshes, or a dataset's X-Rays) is placed in the canonical frame
+(`xray_addon.canonical`) seen from fixed random sides, lit by the built-in shader at 512 px, and
+given to the generator as an image that passes the whole intake. Prediction and truth are compared
+by the protocol: 10,000 area samples a side, lengths in units of the object's longest side.
+Baselines: the training object whose picture is nearest, the visible front layer taken from the
+truth, and a sphere as large as the silhouette.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from xray_addon.camera import Camera
+from xray_addon.canonical import DISTANCE, canonical_camera
+from xray_addon.casting import cast
+from xray_addon.errors import XRayError
+from xray_addon.files import replacing
+from xray_addon.generated import Generated
+from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from xray_addon.settings import GenerateSettings
+from xray_addon.xray import Points, XRay
+
+from ..pictures import result_sheet
+from ..registry import Generator, load
+from ..xray.data import MeshFile, find_manifest, list_meshes
+from .cases import (
+    POINTS,
+    TRUTH_LAYERS,
+    TRUTH_SIZE,
+    Case,
+    Gallery,
+    in_camera,
+    list_objects,
+    make_cases,
+    silhouette_sphere,
+    visible_layer,
+)
+from .protocols import (
+    CAMERA,
+    PROTOCOLS,
+    Positions,
+    Protocol,
+    compare,
+    compare_looks,
+    hidden_distance,
+    hit_overlap,
+    interval,
+)
+
+SHEET_ROWS = 8
+SHEET_WORST = 3
+OVERLAP_LAYERS = 8
+RETRIEVAL = "nearest training object"
+
+__all__ = ["Case", "Gallery", "compare", "evaluate", "in_camera", "main", "make_cases"]
+
+
+def evaluate(
+    generator: Generator,
+    files: Sequence[MeshFile],
+    gallery: Gallery | None,
+    *,
+    seed: int = 0,
+    views: int = 1,
+    settings: GenerateSettings | None = None,
+    protocol: Protocol = CAMERA,
+    progress: ProgressCallback = ignore_progress,
+) -> tuple[dict[str, Any], list[tuple[Case, Generated, float]]]:
+    """Every case's figures, and what was generated for the picture sheet.
+
+    The dict holds `cases` (name, seconds, watertight, vertices, how the mesh looks and a dict of
+    metrics by system), `systems` (their means), `intervals` (their 95 % confidence intervals),
+    `looks` (means of the mesh's normals, colours and hits) and `skipped`. Raises XRayError
+    `no_data` where no case is left.
+    """
+    settings = settings or GenerateSettings(seed=seed)
+    skipped: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
+    kept: list[tuple[Case, Generated, float]] = []
+    for number, case in enumerate(make_cases(files, views, seed, skipped)):
+        progress(Progress("evaluate", number, len(files) * views, case.name))
+        began = time.perf_counter()
+        try:
+            generated = generator.generate(Image.fromarray(case.image), settings)
+        except XRayError as error:
+            skipped.append({"file": case.name, "why": str(error)})
+            continue
+        seconds = time.perf_counter() - began
+        mesh = in_camera(generated.surface.sample(POINTS, seed), generated.camera)
+        systems: dict[str, Positions] = {f"{generator.name}, mesh": mesh}
+        if generated.xray is not None:
+            points = in_camera(generated.xray.points(generated.camera).positions, generated.camera)
+            systems[f"{generator.name}, points"] = points[_choice(len(points), seed)]
+        if gallery is not None:
+            systems[RETRIEVAL] = gallery.nearest(case.image, seed)
+        systems["visible layer of the truth"] = visible_layer(case)
+        systems["sphere of the silhouette"] = silhouette_sphere(case, seed)
+        hidden = _hidden(case, seed)
+        metrics = {}
+        for name, points in systems.items():
+            metrics[name] = compare(points, case.truth, case.view.scale, protocol)
+            if len(hidden):
+                metrics[name]["hidden"] = hidden_distance(points, hidden, case.view.scale)
+        rows.append(
+            {
+                "name": case.name,
+                "seconds": round(seconds, 3),
+                "watertight": generated.surface.is_watertight,
+                "vertices": len(generated.surface.vertices),
+                "elevation_error_degrees": round(_elevation_error(case, generated.camera), 2),
+                "metrics": metrics,
+                **_looks(case, generated, seed),
+            }
+        )
+        kept.append((case, generated, metrics[f"{generator.name}, mesh"]["cd"]))
+    if not rows:
+        raise XRayError("no_data", "No mesh could be evaluated.", f"Skipped: {skipped}")
+    values = {
+        name: {
+            key: [row["metrics"][name][key] for row in rows if key in row["metrics"][name]]
+            for key in dict.fromkeys(key for row in rows for key in row["metrics"][name])
+        }
+        for name in rows[0]["metrics"]
+    }
+    result = {
+        "generator": generator.name,
+        "device": generator.device,
+        "protocol": protocol.name,
+        "seed": seed,
+        "views": views,
+        "settings": settings.to_dict(),
+        "systems": {
+            name: {key: float(np.mean(found)) for key, found in by_key.items()}
+            for name, by_key in values.items()
+        },
+        "intervals": {
+            name: {key: interval(found, seed) for key, found in by_key.items()}
+            for name, by_key in values.items()
+        },
+        "looks": {
+            "normal": float(np.mean([row["normal"] for row in rows])),
+            "color": float(np.mean([row["color"] for row in rows])),
+            "hit_overlap": [
+                _mean_of_known([row["hit_overlap"][layer] for row in rows])
+                for layer in range(OVERLAP_LAYERS)
+            ],
+        },
+        "seconds": float(np.median([row["seconds"] for row in rows])),
+        "peak_memory": _peak_memory(generator.device),
+        "watertight": float(np.mean([row["watertight"] for row in rows])),
+        "elevation_error_degrees": float(np.mean([row["elevation_error_degrees"] for row in rows])),
+        "cases": rows,
+        "skipped": skipped,
+    }
+    return result, kept
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _choice(count: int, seed: int) -> NDArray[np.intp]:
+    return np.random.default_rng(seed).permutation(count)[:POINTS]
+
+
+def _hidden(case: Case, seed: int) -> Positions:
+    """Hits (N, 3) of the truth behind its first layer, in the camera's frame."""
+    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    behind = case.view.xray.index >= TRUTH_SIZE**2
+    points = in_camera(case.view.xray.points(camera).positions[behind], camera)
+    return points[_choice(len(points), seed)]
+
+
+def _looks(case: Case, generated: Generated, seed: int) -> dict[str, Any]:
+    """Normals, colours and hits by layer, of the mesh and the truth as the same rays see them."""
+    eye = generated.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
+    xray = cast(generated.surface, eye, TRUTH_LAYERS)
+    overlap = hit_overlap(xray, case.view.xray, OVERLAP_LAYERS)
+    if not len(xray.index):
+        return {"normal": 0.0, "color": 1.0, "hit_overlap": overlap}
+    truth = _oriented(case.view.xray, canonical_camera(TRUTH_SIZE, case.view.elevation), seed)
+    return {**compare_looks(_oriented(xray, eye, seed), truth), "hit_overlap": overlap}
+
+
+def _oriented(xray: XRay, camera: Camera, seed: int) -> Points:
+    """Some 10,000 hits in the camera's frame, with normals and colours."""
+    points = xray.points(camera)
+    some = _choice(len(points), seed)
+    return Points(
+        in_camera(points.positions[some], camera).astype(np.float32),
+        points.normals[some] @ camera.camera_to_world[:3, :3].astype(np.float32),
+        points.colors[some],
+    )
+
+
+def _peak_memory(device: str) -> int | None:
+    """Most bytes held so far: of the GPU where `device` is one, else of the process; None where
+    the system does not say."""
+    if device.startswith("cuda"):
+        return int(importlib.import_module("torch").cuda.max_memory_allocated())
+    if find_spec("resource") is None:  # Windows
+        return None
+    resource = importlib.import_module("resource")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+
+
+def _elevation_error(case: Case, camera: Camera) -> float:
+    got = np.arcsin(np.clip(camera.position[2] / DISTANCE, -1, 1))
+    return float(np.degrees(abs(got - case.view.elevation)))
+
+
+def markdown_table(result: dict[str, Any]) -> str:
+    """The means as a Markdown table with what was measured below."""
+    thresholds = PROTOCOLS[result["protocol"]].thresholds
+    keys = ["cd", *(f"f@{threshold}" for threshold in thresholds), "hidden"]
+    heads = ["CD (95 %)", *(f"F@{threshold}" for threshold in thresholds), "hidden"]
+
+    def cell(name: str, key: str) -> str:
+        means = result["systems"][name]
+        if key not in means:
+            return "-"
+        low, high = result["intervals"][name][key]
+        return f"{means[key]:.3f}" + (f" ({low:.3f}-{high:.3f})" if key == "cd" else "")
+
+    looks, memory = result["looks"], result["peak_memory"]
+    overlap = ", ".join("-" if v is None else f"{v:.2f}" for v in looks["hit_overlap"])
+    lines = [
+        "| | " + " | ".join(heads) + " |",
+        "|---|" + "---|" * len(heads),
+        *(
+            f"| {name} | " + " | ".join(cell(name, key) for key in keys) + " |"
+            for name in result["systems"]
+        ),
+        "",
+        f"Protocol {result['protocol']}: {PROTOCOLS[result['protocol']].about}. Hidden: mean "
+        "distance from what the truth hides behind its first layer.",
+        f"{len(result['cases'])} views, {len(result['skipped'])} skipped, seed {result['seed']}; "
+        f"median {result['seconds']:.2f} s an image on {result['device']}"
+        + (f", at most {memory / 1e9:.1f} GB in all; " if memory else "; ")
+        + f"{result['watertight']:.0%} of the meshes watertight; "
+        f"camera elevation off by {result['elevation_error_degrees']:.1f} degrees on average.",
+        f"The mesh's normals agree by {looks['normal']:.3f}, its colours are off by "
+        f"{looks['color']:.3f}, its hits overlap, from layer 1 on, by {overlap}.",
+        "",
+    ]
+    if RETRIEVAL not in result["systems"]:
+        lines[-1:] = ["No training meshes were named (--gallery), so none were retrieved.", ""]
+    return "\n".join(lines)
+
+
+def _training_files(
+    arguments: argparse.Namespace, files: Sequence[MeshFile], exclude: tuple[str, ...]
+) -> list[MeshFile]:
+    """What the retrieval baseline retrieves from: --gallery, else the train split of the manifest
+    of --data; none where there is neither. Objects under evaluation are left out, and so are the
+    packs `exclude`, which the generator has not seen in training either."""
+    if arguments.gallery:
+        training = list_meshes(Path(arguments.gallery), split="train", exclude=exclude)
+    else:
+        manifest = find_manifest(Path(arguments.data).resolve())
+        if manifest is None:
+            return []
+        training = list_meshes(manifest.parent, split="train", exclude=exclude)
+    groups = {file.group for file in files}
+    return [file for file in training if file.group not in groups]
+
+
+def main(
+    arguments: argparse.Namespace, tell: Callable[[str], None], progress: ProgressCallback
+) -> int:
+    """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out."""
+    data, out = Path(arguments.data), Path(arguments.out)
+    files = list_objects(data, split=arguments.split)
+    if arguments.limit and arguments.limit < len(files):
+        chosen = np.random.default_rng(arguments.seed).permutation(len(files))
+        files = [files[i] for i in sorted(chosen[: arguments.limit])]
+    settings = GenerateSettings(
+        generator=arguments.generator,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        steps=arguments.steps,
+        seed=arguments.seed,
+    )
+    generator = load(settings.generator, settings.checkpoint or None, settings.device)
+    record = getattr(generator, "training", {})
+    gallery = None
+    if training := _training_files(arguments, files, tuple(record.get("exclude", ()))):
+        gallery = Gallery(training, arguments.seed, progress)
+    result, kept = evaluate(
+        generator,
+        files,
+        gallery,
+        seed=arguments.seed,
+        views=arguments.views,
+        settings=settings,
+        protocol=PROTOCOLS[arguments.protocol],
+        progress=progress,
+    )
+    kept.sort(key=lambda item: item[2])
+    spread = np.linspace(0, len(kept) - 1, SHEET_ROWS).round().astype(int)
+    worst = np.arange(len(kept))[-SHEET_WORST:]
+    sheet = result_sheet(
+        [
+            (f"{case.name}\nCD {cd:.3f}", case.image, generated, case.view.surface, case.camera)
+            for case, generated, cd in (kept[rank] for rank in np.union1d(spread, worst))
+        ]
+    )
+    table = markdown_table(result)
+    with replacing(out / "results.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    with replacing(out / "results.md") as temporary:
+        temporary.write_text(table, encoding="utf-8")
+    with replacing(out / "results.png") as temporary:
+        sheet.save(temporary)
+    tell(table)
+    return 1 if result["skipped"] else 0

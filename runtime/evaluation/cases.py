@@ -1,0 +1,180 @@
+"""What is evaluated: objects seen from fixed random sides, and the baselines beside a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_addon.camera import Camera
+from xray_addon.canonical import DISTANCE, canonical_camera
+from xray_addon.codec import read_xray
+from xray_addon.errors import XRayError
+from xray_addon.progress import Progress, ProgressCallback
+from xray_addon.reconstruction import reconstruct
+from xray_addon.shading import Lights, reduce_image, shade, to_bytes
+from xray_addon.surface import Surface
+from xray_addon.transforms import read_transforms
+
+from ..xray.data import MeshCache, MeshFile, View, list_meshes, view_object
+from .protocols import Positions
+
+POINTS = 10_000
+IMAGE_SIZE = 512
+GALLERY_SIZE = 32  # px of the pictures that nearest neighbours are sought by
+# The X-Ray's rays hit steep sides seldom; enough of them make a fair sample of points.
+TRUTH_SIZE = 256
+TRUTH_LAYERS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One object from one side: name, image (512, 512, 4), the view, truth (10000, 3) points in
+    the camera's frame."""
+
+    name: str
+    image: NDArray[np.uint8]
+    view: View
+    camera: Camera
+    truth: Positions
+
+
+def list_objects(data: Path, *, split: str = "") -> list[MeshFile]:
+    """The objects under `data`: of a dataset in the published layout the first X-Ray of each item,
+    else the meshes (see `list_meshes`). Raises XRayError `no_data`."""
+    if not (data / "xrays").is_dir():
+        return list_meshes(data, split=split)
+    items = sorted(path for path in (data / "xrays").iterdir() if path.is_dir())
+    views = [sorted(path for path in item.glob("*.npz") if path.stem.isdecimal()) for item in items]
+    files = [MeshFile(found[0], found[0].parent.name) for found in views if found]
+    if not files:
+        raise XRayError("no_data", f"There are no X-Rays under {data}.", "Capture some, or wait.")
+    return files
+
+
+def read_object(file: MeshFile, cache: MeshCache, number: int) -> Surface:
+    """Object `number`, of `file`: its mesh, z up, or the one that its X-Ray stands for."""
+    if file.path.suffix != ".npz":
+        return cache.surface(number)
+    xray = read_xray(file.path)
+    _, height, width = xray.shape
+    images = file.path.parents[2] / "images" / file.path.parent.name
+    cameras = read_transforms(images / "transforms.json", width, height)
+    if file.path.stem not in cameras:
+        raise XRayError(
+            "bad_transforms", f"{images} has no camera {file.path.stem}.", "Capture it again."
+        )
+    return reconstruct(xray, cameras[file.path.stem])
+
+
+def in_camera(points: NDArray[np.floating], camera: Camera) -> Positions:
+    """World points (N, 3) in the camera's frame."""
+    return (np.asarray(points, dtype=np.float64) - camera.position) @ camera.camera_to_world[:3, :3]
+
+
+def make_cases(
+    files: Sequence[MeshFile], views: int, seed: int, skipped: list[dict[str, str]]
+) -> Iterator[Case]:
+    """`views` cases of each file, reproducible with `seed`; what fails is added to `skipped`."""
+    cache = MeshCache(list(files))
+    for number, file in enumerate(files):
+        random = np.random.default_rng([seed, number])
+        try:
+            surface = read_object(file, cache, number)
+        except XRayError as error:
+            skipped.append({"file": _name(file), "why": str(error)})
+            continue
+        for _ in range(views):
+            view = next(
+                filter(None, (_view(surface, random) for _ in range(20))),
+                None,
+            )
+            if view is None:
+                skipped.append({"file": _name(file), "why": "no view has a place in the frame"})
+                continue
+            camera = canonical_camera(IMAGE_SIZE, view.elevation)
+            lights = Lights.random(camera, random)
+            fine = camera.resized(2 * IMAGE_SIZE, 2 * IMAGE_SIZE)
+            image = reduce_image(shade(view.fine, fine, lights), 2)
+            truth = in_camera(view.surface.sample(POINTS, int(random.integers(2**31))), camera)
+            yield Case(_name(file), to_bytes(image), view, camera, truth)
+
+
+def _name(file: MeshFile) -> str:
+    return file.path.parent.name if file.path.suffix == ".npz" else file.path.stem
+
+
+def _view(surface: Surface, random: np.random.Generator) -> View | None:
+    return view_object(
+        surface,
+        random,
+        layers=TRUTH_LAYERS,
+        resolution=TRUTH_SIZE,
+        image_resolution=2 * IMAGE_SIZE,
+    )
+
+
+class Gallery:
+    """Training objects to retrieve: each from one random side, found by its picture."""
+
+    def __init__(self, files: list[MeshFile], seed: int, progress: ProgressCallback) -> None:
+        cache = MeshCache(files)
+        pictures, self.surfaces, self.cameras = [], list[Surface](), list[Camera]()
+        for number in range(len(files)):
+            progress(Progress("gallery", number, len(files), "Picturing the training objects"))
+            random = np.random.default_rng([seed, 1, number])
+            try:
+                surface = cache.surface(number)
+            except XRayError:  # an unreadable mesh is no training object either
+                continue
+            view = view_object(
+                surface,
+                random,
+                layers=1,
+                resolution=GALLERY_SIZE,
+                image_resolution=4 * GALLERY_SIZE,
+            )
+            if view is None:
+                continue
+            camera = canonical_camera(4 * GALLERY_SIZE, view.elevation)
+            image = shade(view.fine, camera, Lights.random(camera, random))
+            pictures.append(_thumbnail(image, 4))
+            self.surfaces.append(view.surface)
+            self.cameras.append(camera)
+        self.pictures = np.stack(pictures)
+
+    def nearest(self, image: NDArray[np.uint8], seed: int) -> Positions:
+        """Points (10000, 3), in its camera's frame, of the object with the nearest picture."""
+        picture = _thumbnail(image.astype(np.float32) / 255, len(image) // GALLERY_SIZE)
+        number = int(((self.pictures - picture) ** 2).sum(axis=1).argmin())
+        surface, camera = self.surfaces[number], self.cameras[number]
+        return in_camera(surface.sample(POINTS, seed), camera)
+
+
+def _thumbnail(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Colours times alpha, and alpha, at (32, 32), as one vector."""
+    small = reduce_image(image, factor)
+    small = np.concatenate([small[..., :3] * small[..., 3:], small[..., 3:]], axis=-1)
+    return small.reshape(-1)
+
+
+def visible_layer(case: Case) -> Positions:
+    """The hits of the true first layer, in the camera's frame."""
+    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    first = case.view.xray.index < TRUTH_SIZE**2
+    return in_camera(case.view.xray.points(camera).positions[first], camera)
+
+
+def silhouette_sphere(case: Case, seed: int) -> Positions:
+    """A sphere at the frame's distance whose silhouette has the area and centre of the case's."""
+    row, column = np.nonzero(case.image[..., 3] > 127)
+    radius = np.sqrt(len(row) / np.pi) / case.camera.focal * DISTANCE
+    camera = case.camera
+    ray = camera.ray_directions(np.array([row.mean()]), np.array([column.mean()]))
+    random = np.random.default_rng(seed)
+    points = random.normal(size=(POINTS, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points * radius + ray / -ray[:, 2:] * DISTANCE

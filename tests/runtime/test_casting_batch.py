@@ -1,0 +1,116 @@
+"""Casting and shading in torch: as `cast` and `shade`, for a whole batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.xray.casting import MeshBank, cast_batch, shade_batch
+from runtime.xray.data import MeshCache, list_meshes
+from xray_addon import Surface, cast
+from xray_addon.canonical import FOV_X, canonical_camera, place
+from xray_addon.shading import Lights, shade
+from xray_addon.surface import Material
+
+LAYERS, SIZE = 4, 48
+
+
+def textured() -> Surface:
+    """Two crossed squares with a texture that repeats, faceted, with another material on one."""
+    corners = np.array([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]], float)
+    vertices = np.concatenate([corners, corners[:, [1, 0, 2]]])
+    faces = [[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]]
+    uv = np.array([[0, 0], [2.3, 0], [2.3, 1.6], [0, 1.6]])
+    texture = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    return Surface(
+        vertices,
+        faces,
+        corner_uvs=uv[np.array(faces) % 4],
+        face_material=[0, 0, 1, 1],
+        materials=[Material((0.9, 0.5, 0.7), texture), Material((0.2, 0.8, 0.4))],
+    )
+
+
+@pytest.fixture(scope="module")
+def surfaces(meshes) -> list[Surface]:
+    cache = MeshCache(list_meshes(meshes))
+    return [*(cache.surface(number) for number in range(3)), textured()]
+
+
+@pytest.fixture(scope="module")
+def views(surfaces):
+    """Of each object two: number, matrix into the frame, elevation."""
+    random = np.random.default_rng(0)
+    found = []
+    for number, surface in enumerate(surfaces):
+        for elevation in (0.2, 0.6):
+            matrix, _ = place(surface, random.uniform(0, 6), elevation)
+            found.append((number, matrix, elevation))
+    return found
+
+
+def batch(surfaces, views):
+    matrices = [canonical_camera(2, e).world_to_camera @ matrix for _, matrix, e in views]
+    return cast_batch(
+        MeshBank(surfaces),
+        torch.tensor([number for number, _, _ in views]),
+        torch.from_numpy(np.stack(matrices)),
+        fov_x=FOV_X,
+        size=SIZE,
+        layers=LAYERS,
+    )
+
+
+def test_the_hits_are_those_of_cast(surfaces, views):
+    layers = batch(surfaces, views)
+    for number, (which, matrix, elevation) in enumerate(views):
+        moved = surfaces[which].transformed(matrix)
+        wanted = cast(moved, canonical_camera(SIZE, elevation), LAYERS, backend="numpy")
+        got = layers.depth[number].numpy()
+        assert wanted.hit.sum() > 300
+        # A vertex that rounds another way moves 1.5e-5 px.
+        assert ((got > 0) != wanted.hit).sum() <= 1
+        both = (got > 0) & wanted.hit
+        np.testing.assert_allclose(got[both], wanted.depth[both], atol=1e-5)
+        np.testing.assert_allclose(
+            layers.normal[number].numpy()[both], wanted.normal[both], atol=1e-4
+        )
+        np.testing.assert_allclose(
+            layers.color[number].numpy()[both], wanted.color[both], atol=1e-4
+        )
+
+
+def test_the_light_is_that_of_shade(surfaces, views):
+    layers = batch(surfaces, views)
+    cameras = [canonical_camera(SIZE, elevation) for _, _, elevation in views]
+    lights = [Lights.random(camera, np.random.default_rng(7)) for camera in cameras]
+
+    def tensor(values) -> torch.Tensor:
+        return torch.tensor(np.array(values), dtype=torch.float32)
+
+    got = shade_batch(
+        layers,
+        tensor([light.up for light in lights]),
+        tensor([light.sky for light in lights]),
+        tensor([light.ground for light in lights]),
+        tensor([light.directions[0] * light.strengths[0] for light in lights]),
+        fov_x=FOV_X,
+    )
+    for number, (which, matrix, _) in enumerate(views):
+        xray = cast(surfaces[which].transformed(matrix), cameras[number], 1, backend="numpy")
+        wanted = np.moveaxis(shade(xray, cameras[number], lights[number]), -1, 0)
+        error = np.abs(got[number].numpy() - wanted)
+        assert (error.max(axis=0) > 2e-3).sum() <= 1
+
+
+def test_objects_behind_the_camera_are_refused(surfaces):
+    with pytest.raises(ValueError, match="behind"):
+        cast_batch(
+            MeshBank(surfaces),
+            torch.tensor([0]),
+            torch.eye(4, dtype=torch.float64)[None],
+            fov_x=FOV_X,
+            size=8,
+            layers=1,
+        )
