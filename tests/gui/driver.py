@@ -77,9 +77,19 @@ def show_tab() -> bool:
     return True
 
 
+def pointed_at() -> str:
+    """The Python command of the sidebar's button under the mouse; "" where there is none."""
+    with bpy.context.temp_override(**{**view3d(), "region": sidebar()}):
+        if not bpy.ops.ui.copy_python_command_button.poll():
+            return ""
+        bpy.ops.ui.copy_python_command_button()
+    return bpy.context.window_manager.clipboard
+
+
 NAMES: dict[str, Any] = {
     "bpy": bpy,
     "heart": heart,
+    "pointed_at": pointed_at,
     "show_tab": show_tab,
     "sidebar": sidebar,
     "view3d": view3d,

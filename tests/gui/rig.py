@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 OUT = ROOT / "build" / "gui"  # all that the tests write
 MODULE = "bl_ext.user_default.xray"
 BUILD_LIMIT = 600  # s
+BUTTON_STEP = 10  # px between two looks for a button, which is at least twice as high
 
 Result = subprocess.CompletedProcess
 
@@ -216,14 +217,23 @@ class Blender:
         assert done.returncode == 0, done.stderr
         return path
 
-    def click(self, x: int, y: int, button: int = 1) -> None:
-        """Click at (x, y) px of the screen, y down."""
-        self._xdotool("mousemove", x, y)
-        time.sleep(0.2)
-        self._xdotool("mousemove_relative", "1", "1")
-        time.sleep(0.3)
-        self._xdotool("click", button)
-        time.sleep(0.3)
+    def click_operator(self, name: str) -> None:
+        """Click the sidebar's button of the operator `name`, such as "xray.generate"."""
+        x, top, bottom = self.get(
+            "(lambda r, h: (r.x + r.width * 0.4, h - r.y - r.height, h - r.y))"
+            "(sidebar(), view3d()['window'].height)"
+        )
+        for y in range(int(top), int(bottom), BUTTON_STEP):
+            self._xdotool("mousemove", int(x), y)
+            time.sleep(0.1)
+            if self.get("pointed_at()").startswith(f"bpy.ops.{name}("):
+                self._xdotool("mousemove_relative", "1", str(BUTTON_STEP // 2))
+                time.sleep(0.3)
+                self._xdotool("click", "1")
+                time.sleep(0.3)
+                return
+        self.shot("no-button")
+        raise RuntimeError(f"no button {name}; see {OUT}/{self.name}-no-button.png")
 
     def press(self, *keys: str) -> None:
         """Press keys by xdotool's names, one after the other."""

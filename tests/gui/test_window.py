@@ -13,7 +13,6 @@ GENERATE = """
 with bpy.context.temp_override(**view3d()):
     bpy.ops.xray.generate("INVOKE_DEFAULT", {arguments})
 """
-GENERATE_BUTTON = (900, 333)  # px in the window of 1280 x 800
 JOBS = f"__import__('sys').modules['{rig.MODULE}.operators.jobs']"
 SERVICE = f"__import__('sys').modules['{rig.MODULE}.operators.runtime_service']"
 STEP_LIMIT = 0.05  # s of the window's thread that a step of ours may take
@@ -67,7 +66,7 @@ def test_a_picked_image_becomes_a_mesh(blender, picture):
     load = f"bpy.data.images.load({str(path)!r})"
     blender.do(f"bpy.context.scene.xray.generate.image = {load}; show_tab()")
     blender.shot("picked")
-    blender.click(*GENERATE_BUTTON)
+    blender.click_operator("xray.generate")
     blender.until(f"{JOBS}.queue", 10)
     time.sleep(1)
     blender.shot("two-seconds-after-the-press")
