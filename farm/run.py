@@ -86,23 +86,32 @@ def run_shard(
 ) -> list[Result]:
     """Make shard `part` ("i/N") of a dataset; whoever runs several calls `finish` at their end.
 
-    A shard at a URL that is complete is not made again. Raises as `run`, and XRayError
+    Of a shard at a URL only what is not in it is made. Raises as `run`, and XRayError
     `other_settings` where other settings or another number of shards have made what is there.
     """
-    items = shard(read_source(work.source), part)
+    source = read_source(work.source)
+    items = shard(source, part)
     recipe = Recipe.of(work.settings)
-    if shards.is_url(work.out) and shards.is_packed(work.out, part, items, recipe, work.replace):
-        results = [Result(item.uid, EXISTS) for item in items]
-        for result in results:
+    kept: set[str] = set()
+    if shards.is_url(work.out):
+        if shards.is_waiting(work.out, int(part.split("/")[0])):
+            shards.settle(work.out, part, recipe, source)  # a run was cut off
+        complete = shards.is_packed(work.out, part, items, recipe, work.replace)
+        everything = {item.uid for item in items}
+        kept = everything if complete else shards.keepable(work.out, part, items, recipe)
+        known = [Result(item.uid, EXISTS) for item in items if item.uid in kept]
+        for result in known:
             on_result(result)
-        return results
+        if complete:
+            return known
     folder = work.folder(part)
-    results = capture(items, folder, work.settings, work.farm, on_result, work.replace)
+    todo = [item for item in items if item.uid not in kept]
+    results = capture(todo, folder, work.settings, work.farm, on_result, work.replace)
     if shards.is_url(work.out) or work.farm.tar:
-        shards.pack(folder, items, results, work.out, part, recipe)
+        shards.pack(folder, source, results, work.out, part, recipe, kept)
     if shards.is_url(work.out) and not any(result.status == FAILED for result in results):
         shutil.rmtree(folder)  # all of it has arrived; with failures the next run goes on from it
-    return results
+    return [Result(uid, EXISTS) for uid in sorted(kept)] + results
 
 
 def count_done(work: Work, parts: int) -> int:
@@ -124,12 +133,15 @@ def missing(work: Work, parts: int) -> list[str]:
     for index in range(1, parts + 1):
         part = f"{index}/{parts}"
         mine = shard(items, part)
+        held: dict[str, str] = {}
         if shards.is_url(work.out):
-            found = shards.held(work.out, part, recipe, work.replace)
-            if found is not None and {item.uid for item in mine} == {*found}:
-                continue
+            held = shards.held(work.out, part, recipe, work.replace) or {}
         folder = work.folder(part)
-        absent += [item.uid for item in mine if find(folder, item, recipe.digest) is None]
+        absent += [
+            item.uid
+            for item in mine
+            if item.uid not in held and find(folder, item, recipe.digest) is None
+        ]
     return absent
 
 

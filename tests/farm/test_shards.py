@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from helpers import rows, statuses
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from farm import shards
-from farm.run import run
+from farm.run import missing, run
 from xray_addon.errors import XRayError
 
 
@@ -193,7 +194,84 @@ def test_a_source_that_changes_is_packed_again(source, staged):
     folder, url = source(2), "memory://bucket/chairs"
     run(staged(folder, url))
     (folder / "item000.obj").write_text("OK")
-    assert set(statuses(run(staged(folder, url))).values()) == {"done"}
+    assert statuses(run(staged(folder, url))) == {"item000": "done", "item001": "exists"}
+    assert set(statuses(run(staged(folder, url))).values()) == {"exists"}
+
+
+def test_what_a_shard_holds_is_taken_over_with_the_same_bytes(source, work, staged, tmp_path):
+    folder, url = source(3), "memory://bucket/chairs"
+    run(staged(folder, url))
+    (folder / "item001-b.obj").write_text("ok")
+    (folder / "item002.obj").unlink()
+    assert statuses(run(staged(folder, url))) == {
+        "item000": "exists",
+        "item001": "exists",
+        "item001-b": "done",
+    }
+    run(work(folder, tmp_path / "anew", tar=True))
+    assert read(f"{url}-0001.tar") == (tmp_path / "anew-0001.tar").read_bytes()
+    record = shards.read_record(url, 1)
+    assert record == json.loads((tmp_path / "anew-0001.json").read_text())
+
+
+def test_items_that_fail_take_none_with_them(source, staged):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    (folder / "item002.obj").write_text("failed")
+    assert statuses(run(staged(folder, url)))["item002"] == "failed"
+    assert sorted(shards.read_record(url, 1)["items"]) == ["item000", "item001"]
+    assert missing(staged(folder, url), 1) == ["item002"]
+
+
+def packed(pattern: str = "*.tar") -> set[str]:
+    """The items in all tars of such names."""
+    found = set()
+    for path in MemoryFileSystem().glob(f"/bucket/{pattern}"):
+        with tarfile.open(fileobj=io.BytesIO(MemoryFileSystem().cat(path))) as archive:
+            found |= {name.rpartition("-")[0] for name in archive.getnames()}
+    return found
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 3), (2, 2)])
+def test_no_item_goes_before_its_new_shard_is_there(source, staged, before, after):
+    folder, url = source(6), "memory://bucket/chairs"
+    old = {f"item{number:03d}" for number in range(6)}
+    for i in range(before):
+        run(staged(folder, url), f"{i + 1}/{before}")
+    if before == after:
+        (folder / "item.obj").write_text("ok")  # which moves others to other shards
+    for i in range(after):
+        assert packed() >= old
+        run(replacing(staged(folder, url)), f"{i + 1}/{after}")
+    tars = sorted(Path(path).name for path in MemoryFileSystem().glob("/bucket/*"))
+    assert tars == [f"chairs-000{i + 1}.{end}" for i in range(after) for end in ("json", "tar")]
+    assert packed() == {path.stem for path in folder.iterdir()}
+
+
+def test_cut_off_while_shards_are_put_in_place_a_run_goes_on(source, staged, monkeypatch):
+    folder, url = source(6), "memory://bucket/chairs"
+    for part in ("1/3", "2/3", "3/3"):
+        run(staged(folder, url), part)
+    run(replacing(staged(folder, url)), "1/2")
+    real = MemoryFileSystem.mv
+    for allowed in (0, 1, 1, 1):  # of the four that there are
+        moved: list[tuple[str, str]] = []
+
+        def broken(self, *arguments, allowed=allowed, moved=moved, **keywords):
+            if len(moved) == allowed:
+                raise OSError("the network is gone")
+            real(self, *arguments, **keywords)
+            moved.append(arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryFileSystem, "mv", broken)
+            with pytest.raises(XRayError, match="the network is gone"):
+                run(replacing(staged(folder, url)), "2/2")
+        assert packed("*.tar*") == {f"item{number:03d}" for number in range(6)}
+    for part in ("2/2", "1/2"):
+        assert set(statuses(run(staged(folder, url), part)).values()) == {"exists"}
+    assert len(MemoryFileSystem().glob("/bucket/*")) == 4
+    assert packed() == {f"item{number:03d}" for number in range(6)}
 
 
 def test_an_address_nobody_knows_is_named(source, staged, tmp_path):
