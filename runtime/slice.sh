@@ -26,6 +26,9 @@ if [ -f "$out/weights.aa" ]; then
 fi
 "$python" -m runtime train --config "$config" --data "$work/meshes" --out "$work/run" \
   --minutes "$minutes" --device "${DEVICE:-auto}" "$@"
+split -b 15m "$work/run/model.safetensors" "$out/new."
 rm -f "$out"/weights.??
-split -b 15m "$work/run/model.safetensors" "$out/weights."
+for part in "$out"/new.??; do
+  mv "$part" "$out/weights.${part##*.}"
+done
 [ ! -f "$work/run/metrics.jsonl" ] || cp "$work/run/metrics.jsonl" "$out/"
