@@ -57,45 +57,67 @@ def write_glb(path: str | PathLike[str], surface: Surface) -> None:
     """Write a GLB with normals and colours, atomically; y up as glTF asks.
 
     Colours are the texture where the surface has one material with a texture, else those of the
-    vertices, in linear light as glTF asks. Corners that share all they have become one vertex.
+    vertices, in linear light as glTF asks. A vertex whose corners differ becomes several.
     """
     turned = surface.transformed(np.linalg.inv(Y_UP_TO_Z_UP))
-    corners = turned.faces.reshape(-1)
-    columns = [turned.vertices[corners].astype(np.float32)]
-    normals = turned.corner_normals
-    colors = turned.corner_colors
-    if normals is not None:
-        columns.append(normals.reshape(-1, 3).astype(np.float32))
-    linear = np.ones((len(corners), 4))
-    if colors is not None:
-        linear[:, :3] = srgb_to_linear(colors.reshape(-1, 3))
+    columns: dict[str, NDArray[Any]] = {}
+    if turned.corner_normals is not None:
+        columns["normals"] = turned.corner_normals.reshape(-1, 3).astype(np.float32)
     texture = turned.materials[0].texture if len(turned.materials) == 1 else None
     if texture is not None and turned.corner_uvs is not None:
-        columns.append(turned.corner_uvs.reshape(-1, 2).astype(np.float32))
+        columns["uvs"] = turned.corner_uvs.reshape(-1, 2).astype(np.float32)
     else:
-        # trimesh carries vertex colours as bytes.
-        bytes_ = np.rint(np.clip(linear, 0, 1) * 255).astype(np.uint8)
-        columns.append(bytes_.astype(np.float32))
-    vertices, index = np.unique(np.concatenate(columns, axis=1), axis=0, return_inverse=True)
+        columns["colors"] = _linear_bytes(turned.corner_colors, 3 * len(turned.faces))
+    first, faces = _merged_corners(turned.faces, columns)
+    normals = columns.get("normals")
     mesh = trimesh.Trimesh(
-        vertices[:, :3],
-        index.reshape(-1, 3),
-        vertex_normals=vertices[:, 3:6] if normals is not None else None,
+        turned.vertices[turned.faces.reshape(-1)[first]],
+        faces,
+        vertex_normals=normals[first] if normals is not None else None,
         process=False,
     )
-    if columns[-1].shape[1] == 2:
+    if texture is not None and "uvs" in columns:
         visual: Any = trimesh.visual
         material = visual.material.PBRMaterial(
             baseColorTexture=Image.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0
         )
-        mesh.visual = visual.TextureVisuals(vertices[:, -2:], material=material)
+        mesh.visual = visual.TextureVisuals(columns["uvs"][first], material=material)
     else:
-        mesh.visual = trimesh.visual.ColorVisuals(
-            mesh, vertex_colors=vertices[:, -4:].astype(np.uint8)
-        )
+        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=columns["colors"][first])
     payload: Any = mesh.export(file_type="glb", include_normals=normals is not None)
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
+
+
+def _linear_bytes(colors: NDArray[np.floating] | None, count: int) -> NDArray[np.uint8]:
+    """(count, 4) of sRGB-encoded colours (..., 3): vertex colours travel as bytes."""
+    linear = np.full((count, 4), 255, np.uint8)
+    if colors is not None:
+        light = srgb_to_linear(np.clip(colors.reshape(-1, 3), 0, 1))
+        linear[:, :3] = np.rint(light * 255)
+    return linear
+
+
+def _merged_corners(
+    faces: NDArray[np.integer], columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Corners that are alike made one: a corner (N,) for each that is left, and faces (M, 3).
+
+    columns : (3 M, ...) of whole 32 bits; alike are corners with the same vertex and bits here.
+    """
+    number = faces.reshape(-1).astype(np.int64)
+    used = np.zeros(int(number.max(initial=-1)) + 1, bool)
+    used[number] = True
+    number = (np.cumsum(used) - 1)[number]
+    first = np.zeros(int(used.sum()), np.int64)
+    first[number] = np.arange(len(number))
+    for values in columns.values():
+        for bits in np.ascontiguousarray(values).view(np.uint32).T:
+            # Mostly the corners of a vertex agree, and nothing has to be sorted.
+            if not np.array_equal(bits[first][number], bits):
+                key = number.astype(np.uint64) << np.uint64(32) | bits
+                _, first, number = np.unique(key, return_index=True, return_inverse=True)
+    return first, number.reshape(-1, 3)
 
 
 def _material(part: Any, texture_size: int | None) -> Material:

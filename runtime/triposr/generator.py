@@ -22,9 +22,18 @@ from xray_addon.surface import Material, Surface
 from ..checkpoints import locate
 from ..devices import choose_device
 from ..intake import cut_out, online_allowed, read_image
+from ..interrupting import interruptible
 from ..memory import Chunks, is_out_of_memory, out_of_memory
 from . import field
-from .extraction import STRIDES, GridField, density_level, march, sample_surface
+from .extraction import (
+    STRIDES,
+    GridField,
+    Sparse,
+    TooIntricate,
+    density_level,
+    march,
+    sample_surface,
+)
 from .model import TripoSR
 from .preparation import prepare
 from .texture import bake
@@ -109,8 +118,10 @@ class TripoSRGenerator:
         picture = read_image(image)
         progress(Progress("image", 0, 1, "Cutting out the object"))
         cut = cut_out(picture, remove_background, online=online_allowed(), progress=progress)
-        progress(Progress("predict", 0, 1, "Predicting the field"))
-        planes = self.predict(prepare(cut.rgba))
+        predicting = Progress("predict", 0, 1, "Predicting the field")
+        progress(predicting)
+        with interruptible([self.model], lambda: progress(predicting)):
+            planes = self.predict(prepare(cut.rgba))
         progress(Progress("predict", 1, 1, "Predicting the field"))
         return planes
 
@@ -147,8 +158,9 @@ class TripoSRGenerator:
     ) -> Surface:
         """The mesh where the density is `threshold`, in world axes (viewer at -y, z up).
 
-        resolution : grid points along each side of the box. An object that is nowhere so dense
-        but can be seen is meshed at `FAINT` of its greatest density. texture_size : px of the
+        resolution : grid points along each side of the box; fewer are taken where the surface is
+        `TooIntricate`. An object that is nowhere so dense but can be seen is meshed at `FAINT` of
+        its greatest density. texture_size : px of the
         texture that the colours are baked to; 0 gives corner colours instead.
 
         Raises XRayError `nothing_predicted`, `out_of_memory`.
@@ -161,18 +173,35 @@ class TripoSRGenerator:
             seeking = replace(seeking, step=step, of=of + 2)
             progress(seeking)
 
+        def alive() -> None:
+            progress(seeking)
+
+        def seek(level: float) -> Sparse:
+            nonlocal resolution, seeking
+            while True:
+                density = GridField(planes, self.model.decoder, resolution, self.chunks, alive)
+                try:
+                    return sample_surface(density, resolution, level, planes.device, report)
+                except TooIntricate as found:
+                    before, resolution = resolution, found.fewer(resolution)
+                    log.warning(
+                        "at %d points a side the mesh would have %.0f million triangles, taking %d",
+                        before,
+                        2e-6 * found.cells,
+                        resolution,
+                    )
+                    told = f"Too intricate for {before} points a side, taking {resolution}"
+                    seeking = replace(seeking, message=told)
+
         config = self.model.config
         try:
-            density = GridField(
-                planes, self.model.decoder, resolution, self.chunks, lambda: progress(seeking)
-            )
             level = density_level(threshold, config.density_bias)
-            sparse = sample_surface(density, resolution, level, planes.device, report)
+            sparse = seek(level)
             greatest = math.exp(min(float(sparse.values.max()) + level + config.density_bias, 80))
             if VISIBLE < greatest < threshold:
                 log.warning("nothing is as dense as %g, taking %g", threshold, FAINT * greatest)
                 level = density_level(FAINT * greatest, config.density_bias)
-                sparse = sample_surface(density, resolution, level, planes.device, report)
+                sparse = seek(level)
             progress(Progress("mesh", 4, 6, "Making the mesh"))
             vertices, faces = march(sparse, config.radius)
             if not len(faces):

@@ -25,6 +25,7 @@ from xray_addon.settings import GenerateSettings
 
 from ..devices import choose_device
 from ..intake import cut_out, frame, online_allowed, read_image
+from ..interrupting import interruptible
 from ..memory import is_out_of_memory
 from . import parts as loading
 from .conditioning import IMAGE_SIZE, embed, opaque, sdxl_latents, svd_latents, to_tensor
@@ -112,18 +113,28 @@ class XRayPaperGenerator:
             self.denoiser.set_batch_order(settings.batch_order)
         generator = torch.Generator().manual_seed(settings.seed)
         noise = torch.randn(self.noise_shape, generator=generator)
-        progress(Progress("condition", 0, 1, "Looking at the image"))
-        conditions = self.condition(rgb)
-        progress(Progress("sample", 0, steps, "Sampling the layers"))
-        frames = self.sample(
-            conditions,
-            noise,
-            steps=steps,
-            progress=lambda n: progress(Progress("sample", n, steps, "Sampling the layers")),
-        )
-        if self.upsampler is not None:
-            progress(Progress("upsample", 0, 1, "Enlarging the layers"))
-            frames = self.upsample(frames, rgb)
+        state = Progress("condition", 0, 1, "Looking at the image")
+
+        def tell(reached: Progress) -> None:
+            nonlocal state
+            state = reached
+            progress(state)
+
+        models = [self.denoiser, *self._encoders.values()]
+        models += [self.upsampler] if self.upsampler is not None else []
+        with interruptible(models, lambda: progress(state)):
+            tell(state)
+            conditions = self.condition(rgb)
+            tell(Progress("sample", 0, steps, "Sampling the layers"))
+            frames = self.sample(
+                conditions,
+                noise,
+                steps=steps,
+                progress=lambda n: tell(Progress("sample", n, steps, "Sampling the layers")),
+            )
+            if self.upsampler is not None:
+                tell(Progress("upsample", 0, 1, "Enlarging the layers"))
+                frames = self.upsample(frames, rgb)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         return self.decode(frames, progress)
 

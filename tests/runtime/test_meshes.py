@@ -71,6 +71,24 @@ def test_a_texture_round_trips_with_its_uvs(tmp_path: Path):
     np.testing.assert_allclose(cast(again, camera, 1).color[0], pixels / 255, atol=1e-6)
 
 
+def test_only_vertices_whose_corners_differ_are_split(tmp_path: Path):
+    square = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [9, 9, 9]])
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    colors = np.zeros((2, 3, 3))
+    colors[1, 1] = 1.0  # vertex 2 is black in one face and white in the other
+    write_glb(tmp_path / "split.glb", Surface(square, faces, corner_colors=colors))
+    again = read_mesh(tmp_path / "split.glb")
+    assert len(again.vertices) == 5  # vertex 2 twice, the unused one not at all
+    np.testing.assert_allclose(again.vertices[again.faces], square[faces], atol=1e-6)
+    np.testing.assert_allclose(again.corner_colors, colors, atol=1e-6)
+
+
+def test_a_surface_without_faces_is_a_file_too(tmp_path: Path):
+    empty = Surface(np.zeros((0, 3)), np.zeros((0, 3), int), corner_colors=np.zeros((0, 3, 3)))
+    write_glb(tmp_path / "empty.glb", empty)
+    assert (tmp_path / "empty.glb").is_file()
+
+
 def test_files_without_a_mesh_are_refused(tmp_path: Path):
     (tmp_path / "bad.glb").write_bytes(b"not a mesh")
     for path in (tmp_path / "bad.glb", tmp_path / "none.glb"):

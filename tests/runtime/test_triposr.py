@@ -20,7 +20,13 @@ import runtime
 from runtime.memory import LEAST, Chunks
 from runtime.triposr import field
 from runtime.triposr.config import TripoSRConfig, VitConfig
-from runtime.triposr.extraction import GridField, Sparse, march, sample_surface
+from runtime.triposr.extraction import (
+    GridField,
+    Sparse,
+    TooIntricate,
+    march,
+    sample_surface,
+)
 from runtime.triposr.generator import TO_WORLD, TripoSRGenerator
 from runtime.triposr.model import TripoSR
 from runtime.triposr.preparation import prepare
@@ -207,6 +213,47 @@ def test_few_points_are_computed_where_the_surface_is_small():
     assert sparse.evaluated < 0.2 * 129**3
 
 
+def noise(resolution: int):
+    """Another random value at each point of a grid: nearly all cells are crossed."""
+    values = torch.randn(resolution**3, generator=torch.Generator().manual_seed(0))
+    return lambda index: values[index]
+
+
+def test_a_surface_of_too_many_triangles_is_told_before_all_is_computed(monkeypatch):
+    monkeypatch.setattr("runtime.triposr.extraction.MOST_CELLS", 10_000)
+    computed = []
+
+    def evaluate(index: torch.Tensor) -> torch.Tensor:
+        computed.append(len(index))
+        return noise(65)(index)
+
+    with pytest.raises(TooIntricate) as caught:
+        sample_surface(evaluate, 65, 0.0, CPU)
+    assert sum(computed) == 17**3
+    assert caught.value.cells > 10_000
+    assert caught.value.fewer(65) < 65
+    # Small enough for the coarse points, too many where they are all known.
+    monkeypatch.setattr("runtime.triposr.extraction.MOST_CELLS", 100_000)
+    with pytest.raises(TooIntricate) as caught:
+        sample_surface(noise(65), 65, 0.0, CPU)
+    assert 100_000 < caught.value.cells <= 64**3
+
+
+def test_noise_is_meshed_at_fewer_points_and_says_so(folder: Path, monkeypatch, caplog):
+    generator = runtime.load("triposr", str(folder), "cpu")
+    planes = 3 * torch.randn(3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
+    threshold = float(generator.query(planes, points)[0].median())
+    whole = generator.surface(planes, 64, threshold)
+    monkeypatch.setattr("runtime.triposr.extraction.MOST_CELLS", 10_000)
+    reports = []
+    surface = generator.surface(planes, 64, threshold, progress=reports.append)
+    assert 0 < len(surface.faces) < 30_000 < len(whole.faces)
+    np.testing.assert_allclose(surface.bounds, whole.bounds, atol=0.05)
+    assert any("Too intricate for 64 points a side" in report.message for report in reports)
+    assert "million triangles" in caplog.text
+
+
 def test_a_grid_field_is_the_field_on_a_grid(model: TripoSR):
     planes = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     size = 12
@@ -282,6 +329,34 @@ def test_it_can_be_cancelled_at_every_stage(ball, stage: str):
 
     with pytest.raises(Cancelled):
         ball.generate(picture(), settings(), stop)
+
+
+def test_the_network_the_colours_and_the_unwrapping_can_be_cancelled(folder, monkeypatch):
+    """Each takes a slow machine long, and is heard of more than once."""
+    monkeypatch.setattr("runtime.interrupting.INTERVAL", 0.0)
+    monkeypatch.setattr("runtime.triposr.generator._COLORED_AT_ONCE", 100)
+    generator = TripoSRGenerator.load(str(folder), "cpu")
+    planes = 3 * torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def ended_by(message: str, count: int, work) -> None:
+        heard = []
+
+        def stop(progress) -> None:
+            heard.append(progress.message == message)
+            if sum(heard) == count:
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            work(stop)
+
+    ended_by("Predicting the field", 3, lambda p: generator.encode(picture(), progress=p))
+    ended_by("Colouring the mesh", 3, lambda p: generator.surface(planes, 32, 0.3, progress=p))
+    ended_by(
+        "Unwrapping the mesh and baking its texture",
+        3,
+        lambda p: generator.surface(planes, 32, 0.3, texture_size=64, progress=p),
+    )
+    assert not any(module._forward_pre_hooks for module in generator.model.modules())
 
 
 def test_settings_of_other_generators_change_nothing(ball):

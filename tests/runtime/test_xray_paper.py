@@ -204,6 +204,21 @@ def test_it_can_be_cancelled_at_every_stage(generator, stage):
         generator.generate(REFERENCE, GenerateSettings(steps=2), stop)
 
 
+@pytest.mark.parametrize("stage", ["condition", "sample", "upsample"])
+def test_it_can_be_cancelled_within_a_pass_through_a_network(generator, stage, monkeypatch):
+    """On a slow machine each takes minutes."""
+    monkeypatch.setattr("runtime.interrupting.INTERVAL", 0.0)
+    heard = []
+
+    def stop(progress):
+        heard.append((progress.stage, progress.step) == (stage, 0))
+        if sum(heard) == 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        generator.generate(REFERENCE, GenerateSettings(steps=1), stop)
+
+
 def test_the_command_line_takes_it(published, tmp_path, capsys):
     out = tmp_path / "out.glb"
     where = ["--checkpoint", str(published), "--xray", str(tmp_path / "x.npz"), "--device", "cpu"]
