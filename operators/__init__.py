@@ -32,6 +32,7 @@ def unregister() -> None:
 def _classes() -> tuple[type[Any], ...]:
     from . import (
         ops_capture,
+        ops_cutout,
         ops_dataset,
         ops_drop,
         ops_generate,
@@ -45,6 +46,7 @@ def _classes() -> tuple[type[Any], ...]:
 
     modules = (
         ops_capture,
+        ops_cutout,
         ops_dataset,
         ops_drop,
         ops_generate,

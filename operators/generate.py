@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,14 +99,9 @@ def generate_steps(
     name = image_name(image)
     if not isinstance(image, bpy.types.Image) and not Path(image).is_file():
         raise XRayError("missing_file", f"There is no image {image}.", "Choose an image file.")
-    # Kept by name: the image may be gone when its turn comes, as after File > New.
-    packed = image.name if isinstance(image, bpy.types.Image) else ""
 
     def steps() -> jobs.Steps:
-        source = find_image(packed) if packed else image
-        with tempfile.TemporaryDirectory(prefix="xray-") as folder:
-            path = _image_file(source, Path(folder))
-            generated = yield from service.generate_steps(path, settings)
+        source, generated = yield from in_runtime
         obj = yield from add_steps(
             generated,
             name,
@@ -119,6 +114,27 @@ def generate_steps(
         return obj
 
     # The checks above are made now, not at the first step.
+    in_runtime = _with_file(image, lambda path: service.generate_steps(path, settings))
+    return steps()
+
+
+def cut_out_steps(image: Image, settings: GenerateSettings) -> jobs.Steps:
+    """The `CutOut` of `image`: its object as a generator would see it."""
+    _, cut = yield from _with_file(image, lambda path: service.cut_out_steps(path, settings))
+    return cut
+
+
+def _with_file(image: Image, work: Callable[[Path], jobs.Steps]) -> jobs.Steps:
+    """Do `work` with a file of `image`; the image as it is by then, and the result."""
+    # Kept by name: the image may be gone when its turn comes, as after File > New.
+    packed = image.name if isinstance(image, bpy.types.Image) else ""
+
+    def steps() -> jobs.Steps:
+        source = find_image(packed) if packed else image
+        with tempfile.TemporaryDirectory(prefix="xray-") as folder:
+            result = yield from work(_image_file(source, Path(folder)))
+        return source, result
+
     return steps()
 
 

@@ -146,6 +146,13 @@ def generate_steps(image: str | PathLike[str], settings: GenerateSettings) -> jo
     return generated
 
 
+def cut_out_steps(image: str | PathLike[str], settings: GenerateSettings) -> jobs.Steps:
+    """The `CutOut` of the file `image`. Raises as `generate_steps`."""
+    running = client()
+    cut = yield from _follow(running, running.cut_out(image, settings))
+    return cut
+
+
 def offer_steps(name: str) -> jobs.Steps:
     """The `Offer` of the hub for the weights called `name`. Raises as `generate_steps`."""
     running = client()

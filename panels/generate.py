@@ -8,12 +8,16 @@ from typing import Any
 import bpy
 
 from ..operators import runtime_service as service
+from ..operators.icons import icon_of
+from ..operators.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
 from ..operators.ops_drop import XRAY_OT_paste_image
 from ..operators.ops_generate import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.properties import copy_settings, preferences
 from ..xray_addon.settings import GenerateSettings, ResultSettings
 from .weights import draw_missing_weights
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
+
+CUTOUT_SCALE = 9.0  # times the size of an icon
 
 
 class XRAY_PT_generate(SidebarPanel):
@@ -64,6 +68,39 @@ def _draw_again(layout: Any, context: bpy.types.Context) -> None:
     row.operator(XRAY_OT_copy_command.bl_idname, text="", icon="COPYDOWN")
 
 
+class XRAY_PT_generate_cutout(SidebarPanel):
+    """What of the image the model sees."""
+
+    bl_label = "Cut-Out"
+    bl_parent_id = "XRAY_PT_generate"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Without a runtime there is nothing to set."""
+        return service.is_available()
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """How the object is cut out, and the picture of it."""
+        layout, scene = self.layout, context.scene.xray.generate
+        column = layout.column()
+        column.use_property_split = True
+        column.use_property_decorate = False
+        column.prop(scene, "remove_background", text="Method")
+        column.prop(scene, "margin")
+        layout.operator(XRAY_OT_preview_cutout.bl_idname, icon="IMAGE_ALPHA")
+        draw_progress(layout, context, XRAY_OT_preview_cutout)
+        latest = shown(scene)
+        if latest is None:
+            return
+        fresh = latest.asked == asked(scene)
+        column = layout.column()
+        column.active = fresh
+        told = f"Cut out {describe(latest.cut)}" if fresh else "As it was before these settings"
+        column.label(text=told)
+        column.template_icon(icon_of("cutout", latest.cut.picture), scale=CUTOUT_SCALE)
+
+
 class XRAY_PT_generate_settings(SidebarPanel):
     """How the model runs."""
 
@@ -86,7 +123,7 @@ class XRAY_PT_generate_settings(SidebarPanel):
             own = ("mesh_resolution", "density_threshold", "texture_size")
         elif machine is not None and machine.generator == "xray-paper":
             own = (*own, "batch_order")
-        names = (*own, "variations", "remove_background", "checkpoint")
+        names = (*own, "variations", "checkpoint")
         draw_properties(self.layout, context.scene.xray.generate, names)
 
 
@@ -113,6 +150,7 @@ class XRAY_PT_generate_result(SidebarPanel):
 
 CLASSES: tuple[type[Any], ...] = (
     XRAY_PT_generate,
+    XRAY_PT_generate_cutout,
     XRAY_PT_generate_settings,
     XRAY_PT_generate_result,
 )

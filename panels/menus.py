@@ -7,6 +7,7 @@ from typing import Any
 import bpy
 
 from ..operators.ops_capture import XRAY_OT_capture
+from ..operators.ops_cutout import XRAY_OT_preview_cutout
 from ..operators.ops_dataset import (
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
@@ -40,6 +41,7 @@ class XRAY_MT_object(bpy.types.Menu):
         layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
         layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
+        layout.operator(XRAY_OT_preview_cutout.bl_idname)
         layout.operator(XRAY_OT_regenerate.bl_idname).another_seed = False
         again = layout.operator(XRAY_OT_regenerate.bl_idname, text="Regenerate with Another Seed")
         again.another_seed = True

@@ -14,7 +14,7 @@ import os
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from os import PathLike
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xray_addon.progress import ProgressCallback
+    from xray_addon.settings import GenerateSettings
 
 ONLINE_VARIABLE = "XRAY_ONLINE"  # "1": whoever started the runtime allows the network
 MAX_SIDE = 2048  # px; more than any model here sees, little enough to work on quickly
@@ -288,6 +289,48 @@ def cut_out(
         "online access in Blender's preferences, or put rembg's model file "
         f"at {_weights_paths(model)[0]}.",
     )
+
+
+def cut_object(
+    image: Any, settings: GenerateSettings, progress: ProgressCallback = ignore_progress
+) -> CutOut:
+    """The object in `image`, read and cut out as `settings` ask for.
+
+    image : as `read_image` takes it. Raises as `read_image` and `cut_out`.
+    """
+    progress(Progress("image", 0, 1, "Reading the image"))
+    picture = read_image(image)
+    progress(Progress("image", 0, 1, "Cutting out the object"))
+    method = settings.remove_background
+    cut = cut_out(picture, method, online=online_allowed(), progress=progress)
+    if not settings.margin:
+        return cut
+    return replace(cut, rgba=move_edge(cut.rgba, picture, settings.margin / 100))
+
+
+def move_edge(rgba: NDArray[np.uint8], image: Image.Image, margin: float) -> NDArray[np.uint8]:
+    """A cut-out (H, W, 4) with its edge moved outwards, below 0 inwards.
+
+    image : what it was cut from, of any size; what it grows by has its colours.
+    margin : how far, in longer sides of the image.
+    """
+    height, width = rgba.shape[:2]
+    solid = rgba[..., 3] > 127
+    if solid.all() or not solid.any():
+        return rgba
+    # From the edge, outwards; nothing is known beyond the image, so no edge is there.
+    distance = ndimage.distance_transform_edt(~solid) - ndimage.distance_transform_edt(solid)
+    ramp = np.clip(margin * max(height, width) - distance + 0.5, 0.0, 1.0)
+    band = np.rint(ramp * 255.0).astype(np.uint8)
+    moved = rgba.copy()
+    if margin > 0:
+        hidden = rgba[..., 3] == 0
+        moved[hidden, :3] = np.asarray(image.convert("RGB").resize((width, height)))[hidden]
+        moved[..., 3] = np.maximum(rgba[..., 3], band)
+    else:
+        moved[..., 3] = np.minimum(rgba[..., 3], band)
+    moved[moved[..., 3] == 0] = 0
+    return moved
 
 
 def _by_alpha(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:

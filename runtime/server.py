@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from xray_addon import protocol
+from xray_addon.canonical import FILL
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.protocol import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
 EXIT_GRACE = 1.0  # s that running work has to end by itself before the process exits over it
 PREVIEW_INTERVAL = 0.2  # s between two pictures of what is being made
+CUT_OUT_SIZE = 256  # px of a picture of a cut-out
 PARENT_INTERVAL = 1.0  # s between two looks at the parent process
 
 REPORTED_PACKAGES = ("torch", "diffusers", "rembg", "onnxruntime", "numpy")
@@ -195,7 +197,7 @@ class Server:
             return {}
         if not self._initialized:
             raise ProtocolError(protocol.INVALID_REQUEST, f"{method} came before initialize.")
-        if method in (protocol.GENERATE, protocol.OFFER, protocol.DOWNLOAD):
+        if method in (protocol.GENERATE, protocol.CUT_OUT, protocol.OFFER, protocol.DOWNLOAD):
             self._queue_job(request)
             return None
         if method == protocol.RELEASE:
@@ -234,8 +236,9 @@ class Server:
             raise ProtocolError(protocol.INVALID_REQUEST, f"{method} needs an id of its own.")
         cancel = threading.Event()
         work: Callable[[], dict[str, Any]]
-        if method == protocol.GENERATE:
-            work = partial(self._run, number, GenerateParams.from_dict(request.params), cancel)
+        if method in (protocol.GENERATE, protocol.CUT_OUT):
+            run = self._run if method == protocol.GENERATE else self._cut_out
+            work = partial(run, number, GenerateParams.from_dict(request.params), cancel)
         else:
             weights = WeightsParams.from_dict(request.params)
             work = partial(self._fetch, number, method, weights, cancel)
@@ -314,6 +317,20 @@ class Server:
         seconds = time.monotonic() - start
         logger.info("request %s is done in %.2f s", id, seconds)
         return {"file": str(file), "seconds": seconds, "device": loaded.device}
+
+    def _cut_out(self, id: Id, params: GenerateParams, cancel: threading.Event) -> dict[str, Any]:
+        """The object as a generator would see it, without one."""
+        from .intake import cut_object, frame
+
+        def report(progress: Progress) -> None:
+            if cancel.is_set():
+                raise Cancelled
+            self._send(Request(protocol.PROGRESS, protocol.progress_to_params(id, progress)))
+
+        cut = cut_object(params.image, params.settings, report)
+        file = Path(params.folder) / f"{uuid.uuid4().hex}.npy"
+        np.save(file, frame(cut.rgba, CUT_OUT_SIZE, fill=FILL))
+        return {"file": str(file), "how": cut.how}
 
     def _fetch(
         self, id: Id, method: str, params: WeightsParams, cancel: threading.Event

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from . import protocol
 from .environment import NO_WINDOW, child_environment, default_folder
 from .errors import XRayError
-from .generated import Generated
+from .generated import CutOut, Generated
 from .progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
 from .protocol import (
     GenerateParams,
@@ -74,7 +74,7 @@ class Job:
     method, params : of the request; the folder for results is named when it is sent.
     state : see `State`; a plain string compares equal ("done").
     progress : the latest report.
-    result : set when `state` is done: a `Generated`, or what else the runtime answers.
+    result : set when `state` is done: a `Generated`, a `CutOut`, or what else the runtime answers.
     error : set when `state` is failed.
     cancelling : a cancel was asked for and is not through yet.
     """
@@ -194,13 +194,14 @@ class RuntimeClient:
         Jobs run one after the other. When the process dies, the running job fails, and those
         it has not begun go to the next process.
         """
-        settings = replace(settings)
-        # The process has another working folder. What is no path here is a hub's name.
-        checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
-        if checkpoint is not None:
-            settings.checkpoint = str(checkpoint.absolute())
-        params = GenerateParams(str(Path(image).absolute()), "", settings)
-        return self._queue(protocol.GENERATE, params)
+        return self._queue(protocol.GENERATE, _params(image, settings))
+
+    def cut_out(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
+        """Queue the question how the object in `image` is cut out.
+
+        The result is the `CutOut`. Otherwise as `submit`.
+        """
+        return self._queue(protocol.CUT_OUT, _params(image, settings))
 
     def ask_offer(self, name: str) -> Job:
         """Queue the question what a download of the weights called `name` would fetch.
@@ -460,20 +461,28 @@ class RuntimeClient:
         self.request_status()
         error = message.error
         file = Path(str((message.result or {}).get("file", "")))
-        makes_mesh = job.method == protocol.GENERATE
-        if makes_mesh and error is None and (self._folder is None or file.parent != self._folder):
+        makes_file = job.method in (protocol.GENERATE, protocol.CUT_OUT)
+        if makes_file and error is None and (self._folder is None or file.parent != self._folder):
             reason = f"The runtime names no result file ({file})."
             error = XRayError("bad_result", reason, "Try again.")
         if error is not None and error.code != "cancelled" and not job.cancelling:
             self._finish(job, State.FAILED, error)
         elif error is not None:
             self._finish(job, State.CANCELLED)
-        elif not makes_mesh:
-            job.result = message.result
-            self._finish(job, State.DONE)
-        else:
+        elif job.method == protocol.GENERATE:
             job.progress = READING
             self._reading = _read_result(file)
+        elif job.method == protocol.CUT_OUT:
+            picture = self._read_preview(file)
+            if picture is None:
+                reason = "The runtime's cut-out cannot be read."
+                self._finish(job, State.FAILED, XRayError("bad_result", reason, "Try again."))
+                return
+            job.result = CutOut(picture, str((message.result or {}).get("how", "")))
+            self._finish(job, State.DONE)
+        else:
+            job.result = message.result
+            self._finish(job, State.DONE)
 
     def _take_result(self, job: Job, reading: Future[Generated]) -> None:
         self._reading = None
@@ -714,6 +723,16 @@ class _Process:
                         rest = rest[stream.write(rest) :]
                 except OSError:
                     return  # the process is dead, as its reader finds too
+
+
+def _params(image: str | PathLike[str], settings: GenerateSettings) -> GenerateParams:
+    """What is asked for `image`; its folder is named when it is sent."""
+    settings = replace(settings)
+    # The process has another working folder. What is no path here is a hub's name.
+    checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
+    if checkpoint is not None:
+        settings.checkpoint = str(checkpoint.absolute())
+    return GenerateParams(str(Path(image).absolute()), "", settings)
 
 
 def _read_result(file: Path) -> Future[Generated]:

@@ -17,6 +17,18 @@ from .xray import XRay
 
 
 @dataclass(frozen=True, eq=False)
+class CutOut:
+    """The object of an image as a generator sees it.
+
+    picture : (S, S, 4) uint8, straight alpha; the object centred.
+    how : what told it from its background, such as "alpha" or "plain".
+    """
+
+    picture: NDArray[np.uint8]
+    how: str
+
+
+@dataclass(frozen=True, eq=False)
 class Generated:
     """A mesh from one image.
 

@@ -4,9 +4,10 @@ Requests, all of them from Blender's side::
 
     initialize {protocol}                -> {protocol, pid, versions}
     generate {image, folder, settings}   -> {file, seconds, device}   the file is `Generated.save`'s
+    cut_out {image, folder, settings}    -> {file, how}               an .npy of what a model sees
     offer {name}                         -> `Offer`                   what a download would fetch
     download {name, revision}            -> {folder}                  of the commit that was offered
-    cancel {id}                          -> {cancelled}               the id of any of these three
+    cancel {id}                          -> {cancelled}               the id of any of these four
     status {}                            -> `RuntimeStatus`
     release {}                           -> {released}                weights leave the memory
     shutdown {}                          -> {}                        and the runtime exits
@@ -36,6 +37,7 @@ MAX_LINE = 1 << 20
 
 INITIALIZE = "initialize"
 GENERATE = "generate"
+CUT_OUT = "cut_out"
 OFFER = "offer"
 DOWNLOAD = "download"
 CANCEL = "cancel"
@@ -195,7 +197,7 @@ def error_from_rpc(data: Any) -> XRayError:
 
 @dataclass(frozen=True)
 class GenerateParams:
-    """What `generate` is asked.
+    """What `generate` and `cut_out` are asked.
 
     image : path of the image file.
     folder : existing folder that the result's file is written to.
@@ -216,7 +218,7 @@ class GenerateParams:
         if not (isinstance(image, str) and isinstance(folder, str) and isinstance(settings, dict)):
             raise ProtocolError(
                 INVALID_PARAMS,
-                "generate needs the strings image and folder and the object settings.",
+                "The strings image and folder and the object settings are needed.",
             )
         return cls(image, folder, GenerateSettings.from_dict(settings))
 

@@ -295,6 +295,13 @@ class GenerateSettings(Settings):
         "background; or one of them alone",
         choices=("auto", "alpha", "rembg", "plain"),
     )
+    margin: float = _setting(
+        0.0,
+        "Moves the cut-out's edge: outwards above 0, inwards below, in percent of the image's "
+        "longer side",
+        min=-10.0,
+        max=10.0,
+    )
     mesh_resolution: int = _setting(
         256, "TripoSR: grid points along each side of the box that is meshed", min=32, max=512
     )

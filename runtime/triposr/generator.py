@@ -21,7 +21,7 @@ from xray_addon.surface import Material, Surface
 
 from ..checkpoints import locate
 from ..devices import choose_device
-from ..intake import cut_out, online_allowed, read_image
+from ..intake import cut_object
 from ..interrupting import interruptible
 from ..memory import Chunks, is_out_of_memory, out_of_memory
 from . import field
@@ -95,7 +95,7 @@ class TripoSRGenerator:
         """
         tell = progress or ignore_progress
         surface = self.surface(
-            self.encode(image, settings.remove_background, progress=tell),
+            self.encode(image, settings, progress=tell),
             settings.mesh_resolution,
             settings.density_threshold,
             texture_size=settings.texture_size,
@@ -106,18 +106,15 @@ class TripoSRGenerator:
     def encode(
         self,
         image: Any,
-        remove_background: str = "auto",
+        settings: GenerateSettings | None = None,
         *,
         progress: ProgressCallback = ignore_progress,
     ) -> Tensor:
         """The scene code (3, c, 2P, 2P) of an image; for `surface`, `orbit` and `query`.
 
-        image, remove_background : as `generate` and its settings take them. Raises as `generate`.
+        image, settings : as `generate` takes them. Raises as `generate`.
         """
-        progress(Progress("image", 0, 1, "Reading the image"))
-        picture = read_image(image)
-        progress(Progress("image", 0, 1, "Cutting out the object"))
-        cut = cut_out(picture, remove_background, online=online_allowed(), progress=progress)
+        cut = cut_object(image, settings or GenerateSettings(), progress)
         predicting = Progress("predict", 0, 1, "Predicting the field")
         progress(predicting)
         with interruptible([self.model], lambda: progress(predicting)):

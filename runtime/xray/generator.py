@@ -22,7 +22,7 @@ from xray_addon.settings import GenerateSettings
 from xray_addon.xray import XRay
 
 from ..devices import choose_device
-from ..intake import cut_out, frame, online_allowed, read_image
+from ..intake import cut_object, frame
 from .model import Network, Prediction, image_to_input, sample
 from .solid import smooth_surface, solid_layers
 from .weights import DEFAULT_WEIGHTS, load_weights
@@ -75,10 +75,7 @@ class XRayGenerator:
         Raises XRayError (the intake's: unreadable image, no object found, ...) and `Cancelled`.
         """
         tell = progress or ignore_progress
-        tell(Progress("image", 0, 1, "Reading the image"))
-        picture = read_image(image)
-        tell(Progress("image", 0, 1, "Cutting out the object"))
-        cut = cut_out(picture, settings.remove_background, online=online_allowed(), progress=tell)
+        cut = cut_object(image, settings, tell)
         framed = frame(cut.rgba, OUTPUT_SIZE, fill=FILL)
         return self.generate_framed(framed, settings, tell)
 

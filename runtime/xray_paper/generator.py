@@ -24,7 +24,7 @@ from xray_addon.reconstruction import reconstruct
 from xray_addon.settings import GenerateSettings
 
 from ..devices import choose_device
-from ..intake import cut_out, frame, online_allowed, read_image
+from ..intake import cut_object, frame
 from ..interrupting import interruptible
 from ..memory import is_out_of_memory
 from . import parts as loading
@@ -94,10 +94,7 @@ class XRayPaperGenerator:
     ) -> Generated:
         """A mesh with corner colours from `image`; see `runtime.Generator`."""
         tell = progress or ignore_progress
-        tell(Progress("image", 0, 1, "Reading the image"))
-        picture = read_image(image)
-        tell(Progress("image", 0, 1, "Cutting out the object"))
-        cut = cut_out(picture, settings.remove_background, online=online_allowed(), progress=tell)
+        cut = cut_object(image, settings, tell)
         rgba = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
         return self.generate_framed(opaque(rgba), settings, tell)
 

@@ -77,6 +77,13 @@ def show_tab() -> bool:
     return True
 
 
+def open_panel(name: str) -> None:
+    """Show the panel of this class open: Blender remembers by the name whether one is."""
+    panel = getattr(bpy.types, name)
+    bpy.utils.unregister_class(panel)
+    bpy.utils.register_class(type(f"{name}_open", (panel,), {"bl_options": set()}))
+
+
 def pointed_at() -> str:
     """The Python command of the sidebar's button under the mouse; "" where there is none."""
     with bpy.context.temp_override(**{**view3d(), "region": sidebar()}):
@@ -89,6 +96,7 @@ def pointed_at() -> str:
 NAMES: dict[str, Any] = {
     "bpy": bpy,
     "heart": heart,
+    "open_panel": open_panel,
     "pointed_at": pointed_at,
     "show_tab": show_tab,
     "sidebar": sidebar,

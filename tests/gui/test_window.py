@@ -77,6 +77,27 @@ def test_a_picked_image_becomes_a_mesh(blender, picture):
     assert clean(blender)
 
 
+def test_the_cut_out_is_seen_and_corrected_before(fake, picture):
+    load = f"bpy.data.images.load({str(picture('pear'))!r})"
+    fake.do(f"bpy.context.scene.xray.generate.image = {load}")
+    fake.do("open_panel('XRAY_PT_generate_cutout'); show_tab()")
+    time.sleep(0.5)
+    fake.click_operator("xray.preview_cutout")
+    shown = f"__import__('sys').modules['{rig.MODULE}.operators.ops_cutout'].shown"
+    fake.until(f"{shown}(bpy.context.scene.xray.generate)", 60)
+    idle(fake)
+    fake.shot("shown")
+    fake.do("bpy.context.scene.xray.generate.margin = 3; show_tab()")
+    time.sleep(1)
+    fake.shot("changed")
+    fake.click_operator("xray.preview_cutout")
+    fake.until(f"{shown}(bpy.context.scene.xray.generate).asked[2] == 3", 60)
+    idle(fake)
+    fake.shot("corrected")
+    assert "pear" not in fake.get("list(bpy.data.objects.keys())")
+    assert clean(fake)
+
+
 def test_progress_is_seen_and_the_cross_cancels(fake, picture):
     generate(fake, picture("slow"), picture("pear"))
     runs(fake)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
 
 from runtime import intake
-from runtime.intake import cut_out, frame, online_allowed, read_image
+from runtime.intake import cut_object, cut_out, frame, move_edge, online_allowed, read_image
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
+from xray_addon.settings import GenerateSettings
 
 FILL = 0.85
 RED, GREEN, BLUE = (220, 30, 40), (30, 180, 60), (20, 40, 200)
@@ -573,6 +574,38 @@ def test_weights_are_looked_for_where_rembg_looks(variables, monkeypatch):
 
 def test_every_rembg_model_that_is_taken_is_known_to_rembg():
     assert set(intake.REMBG_MODELS) <= set(pytest.importorskip("rembg.sessions").sessions_names)
+
+
+def test_the_edge_moves_by_the_margin() -> None:
+    image = _disk(200, RED, "white")
+    rgba = np.dstack([np.asarray(image), np.zeros((200, 200), np.uint8)])
+    rows, columns = np.mgrid[:200, :200] - 99.5
+    distance = np.hypot(rows, columns)
+    rgba[distance < 60, 3] = 255
+    for margin in (-0.05, 0.05):
+        moved = move_edge(rgba, image, margin)
+        radius = 60 + margin * 200
+        assert (moved[distance < radius - 2, 3] == 255).all()
+        assert (moved[distance > radius + 2] == 0).all()
+        np.testing.assert_array_equal(moved[distance < 45], rgba[distance < 45])
+    grown = move_edge(rgba, image.resize((400, 400)), 0.05)
+    assert (grown[(distance > 64) & (distance < 67), :3] > 250).all()
+
+
+def test_an_edge_that_is_not_there_stays() -> None:
+    whole = np.full((8, 8, 4), 255, np.uint8)
+    for rgba in (whole, np.zeros_like(whole)):
+        assert move_edge(rgba, Image.fromarray(whole), -0.1) is rgba
+
+
+def test_settings_say_how_the_object_is_cut_out() -> None:
+    image = np.asarray(_disk(200, RED, "white"))
+    plain = cut_object(image, GenerateSettings(remove_background="plain"))
+    grown = cut_object(image, GenerateSettings(remove_background="plain", margin=4.0))
+    assert plain.how == grown.how == "plain"
+    assert (grown.rgba[..., 3] > 0).sum() > 1.2 * (plain.rgba[..., 3] > 0).sum()
+    with pytest.raises(XRayError, match="alpha"):
+        cut_object(image, GenerateSettings(remove_background="alpha"))
 
 
 # ------------------------------------------------------------------------------- plain background

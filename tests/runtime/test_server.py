@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from runtime.server import typed_error
 from xray_addon.generated import Generated
@@ -139,6 +141,24 @@ def test_a_mesh_comes_as_a_file_after_its_progress(ready: Peer) -> None:
         "save",
     ]
     assert all(note["id"] == 7 for note in ready.notes)
+
+
+def test_a_cut_out_comes_as_a_picture(ready: Peer) -> None:
+    image = ready.folder / "photo.png"
+    photo = np.full((64, 64, 3), 255, np.uint8)
+    photo[20:44, 16:48] = (200, 30, 30)
+    Image.fromarray(photo).save(image)
+    covered = []
+    for number, margin in enumerate((0.0, 5.0, -5.0), 7):
+        settings = {"remove_background": "plain", "margin": margin}
+        params = {"image": str(image), "folder": str(ready.folder), "settings": settings}
+        answer = ready.ask("cut_out", params, number)["result"]
+        assert answer["how"] == "plain"
+        picture = np.load(answer["file"])
+        assert picture.shape == (256, 256, 4)
+        covered.append(picture[128, :, :3].min(axis=1).max())
+    # Framed alike; only what is beyond the object's edge is white.
+    assert covered[1] > covered[0] == pytest.approx(covered[2], abs=8)
 
 
 @pytest.mark.parametrize(
