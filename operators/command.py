@@ -33,7 +33,7 @@ from .dataset import Captures, DatasetRun, dataset_steps
 from .files import check_output, empty_file, open_alone, save_objects
 from .generate import generate_mesh
 from .layers import FORMS, import_xray
-from .standard_output import output_to
+from .standard_output import heard, output_to
 
 if TYPE_CHECKING:
     from ..xray_addon.surface import Surface
@@ -176,7 +176,11 @@ def _capture(arguments: argparse.Namespace) -> Answer:
 
 
 def _file_steps(uid: str, path: str, out: Path, settings: CaptureSettings) -> jobs.Steps:
-    objects = open_alone(path)
+    said: list[str] = []
+    with heard(said):
+        objects = open_alone(path)
+    for line in said:
+        _say_line(f"{uid}: {line}")
     scene = bpy.context.scene
     camera = None
     if settings.camera == "scene":

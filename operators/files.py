@@ -10,6 +10,7 @@ import bpy
 from ..xray_addon.errors import XRayError
 from ..xray_addon.files import replacing
 from .convert.surfaces import SOLID_TYPES
+from .standard_output import quietly
 
 # Operators by suffix; the first that this Blender has is taken.
 IMPORTERS = {
@@ -81,7 +82,7 @@ def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
     path = Path(path)
     check_output(path)
     try:
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, quietly():
             if path.suffix.lower() == ".blend":
                 temporary.unlink()  # else Blender keeps the empty file as a backup, .blend1
                 bpy.ops.wm.save_as_mainfile(filepath=str(temporary), copy=True, compress=True)

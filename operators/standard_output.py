@@ -33,11 +33,15 @@ def output_to(target: int) -> Iterator[int]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what Blender prints of a picture where it has no window: dozens of lines each."""
+    """Without what Blender prints of its work where it has no window: dozens of lines a picture."""
     if not bpy.app.background:
         yield
         return
-    with Path(os.devnull).open("wb") as nothing, output_to(nothing.fileno()):
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nothing,
+        output_to(nothing.fileno()),
+        redirect_stdout(nothing),  # an operator's reports
+    ):
         yield
 
 

@@ -40,8 +40,8 @@ class Look:
     color_attribute : name of the colour attribute that multiplies; "" for the one active in
         renders, None for none.
     reason : why this is not all of what the material shows; "" where it is.
-    missing : name of an image file that is not there; "" where none is missed. It counts as
-        magenta, as Blender shows it, so that X-Rays agree with pictures.
+    missing : names of image files that are not there. They count as magenta, as Blender shows
+        them, so that X-Rays agree with pictures.
     """
 
     material: Material
@@ -49,7 +49,7 @@ class Look:
     uv_transform: NDArray[np.float64] | None = None
     color_attribute: str | None = None
     reason: str = ""
-    missing: str = ""
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Color:
     image: _Image | None = None
     color_attribute: str | None = None
     reason: str = ""
-    missing: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def constant(self) -> bool:
@@ -95,7 +95,7 @@ class _Color:
             other.image if self.image is None else self.image,
             other.color_attribute if self.color_attribute is None else self.color_attribute,
             reason,
-            self.missing or other.missing,
+            self.missing + other.missing,
         )
 
     def lost(self, reason: str) -> _Color:
@@ -351,7 +351,8 @@ def _shader_color(socket: Any, groups: _Groups) -> _Color | None:
         if upstream.type == "SHADER" and (color := _shader_color(upstream, groups)) is not None
     ]
     if len(found) > 1:
-        return found[0].lost(f"it mixes shaders ({_label(node)})")
+        missing = tuple(name for color in found for name in color.missing)
+        return replace(found[0], missing=missing).lost(f"it mixes shaders ({_label(node)})")
     return found[0] if found else None
 
 
@@ -397,10 +398,11 @@ def _socket_color(socket: Any, groups: _Groups) -> _Color:
 
 def _image_color(node: Any, output: Any, groups: _Groups) -> _Color:
     if node.image is None:
-        return _Color(_BLACK, missing=f"{node.name} names none")
+        return _Color(_BLACK, missing=(f"{node.name} names none",))
     if not all(node.image.size):
         path = node.image.filepath.replace("\\", "/")
-        return _Color(np.array(MISSING), missing=path.rpartition("/")[2] or node.image.name)
+        name = path.rpartition("/")[2] or node.image.name
+        return _Color(np.array(MISSING), missing=(name,))
     uses_alpha = any(link.is_valid and not link.is_muted for link in node.outputs["Alpha"].links)
     source, reason = _image_source(node, groups, unpacked=uses_alpha)
     color = replace(_WHITE, image=source)
@@ -448,11 +450,12 @@ def _mixed(node: Any, factor: Any, a: Any, b: Any, groups: _Groups) -> _Color:
             return second
         if value is not None and first.constant and second.constant:
             mixed = first.rgb * (1 - amount) + second.rgb * amount
-            missing = first.missing or second.missing
+            missing = first.missing + second.missing
             return _Color(mixed, reason=first.reason or second.reason, missing=missing)
         nearest = second if amount > 0.5 else first
     else:
         nearest = second if amount > 0.5 else first
+    nearest = replace(nearest, missing=first.missing + second.missing)
     return nearest.lost(f"it mixes colours ({node.blend_type.replace('_', ' ').lower()})")
 
 

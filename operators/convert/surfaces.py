@@ -303,7 +303,7 @@ def _joined_sources(parts: list[tuple[str, _Part]], reader: MaterialReader) -> F
             ]
         ),
         np.concatenate([part.polygon for _, part in parts]),
-        tuple(sorted({look.missing for look in reader.looks if look.missing})),
+        tuple(sorted({name for look in reader.looks for name in look.missing})),
     )
 
 

@@ -64,6 +64,19 @@ def test_capture_a_folder_of_every_format(answer, meshes, part, tmp_path):
         assert len(other.index) == pytest.approx(len(first.index), rel=0.02), uid
 
 
+def test_only_the_commands_own_lines_are_said(main, meshes, capfd, tmp_path):
+    assert main(["capture", str(meshes), str(tmp_path), *SIZES]) == 0
+    (tmp_path / "cut.glb").write_bytes((meshes / "gltf.glb").read_bytes()[:500])
+    assert main(["capture", str(tmp_path / "cut.glb"), str(tmp_path), *SIZES]) == 1
+    file = str(tmp_path / "xrays/ply/000.npz")
+    assert main(["import", file, "--out", str(tmp_path / "ply.glb")]) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("xray: cut: cut.glb cannot be imported (")
+    assert line.endswith("). Check the file.")
+
+
 def test_capture_equals_the_operator(main, meshes, part, tmp_path):
     assert main(["capture", str(meshes / "blend.blend"), str(tmp_path / "a"), *SIZES]) == 0
     bpy.ops.object.select_all(action="SELECT")

@@ -326,6 +326,38 @@ def test_a_missing_image_is_named_and_magenta_as_in_pictures(
     assert np.median(green[alpha > 250]) < 100
 
 
+def test_all_missing_images_of_a_baked_material_are_named(
+    making, core, settings, part, cube, capfd, tmp_path
+):
+    material = bpy.data.materials.new("Planks")
+    material.use_nodes = True
+    tree = material.node_tree
+    mix = tree.nodes.new("ShaderNodeMixRGB")
+    mix.blend_type, mix.inputs[0].default_value = "DIFFERENCE", 1.0
+    for name, socket in (("wood", mix.inputs[1]), ("moss", mix.inputs[2])):
+        image = bpy.data.images.new(name, 4, 4)
+        image.filepath_raw, image.file_format = str(tmp_path / f"{name}.png"), "PNG"
+        image.save()
+        node = tree.nodes.new("ShaderNodeTexImage")
+        node.image = bpy.data.images.load(str(tmp_path / f"{name}.png"))
+        tree.links.new(node.outputs["Color"], socket)
+    shader = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
+    tree.links.new(mix.outputs["Color"], shader.inputs["Base Color"])
+    cube.data.materials.append(material)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    item, out = core.read_source(tmp_path / "a.blend"), tmp_path / "out"
+    capfd.readouterr()
+    run = making.make_dataset(item, out, settings(image="none", bake_size=256))
+    assert capfd.readouterr() == ("", "")
+    assert (run.results[0].status, run.results[0].reason) == ("done", "")
+    row = json.loads((out / "metadata/a.json").read_text())
+    assert row["missing_textures"] == ["moss.png", "wood.png"]
+    # Magenta from magenta is black, as Cycles bakes it.
+    assert not load(part, out / "xrays/a/000.npz").hit_color.any()
+
+
 def test_every_torture_file_is_captured_or_refused_by_name(
     making, core, settings, assets, xray, tmp_path
 ):

@@ -255,6 +255,24 @@ def test_colour_attributes(square, read, seen, domain, kind, node):
     assert np.allclose(seen(surface)[0], (0.2, 0.4, 0.6), atol=0.003)
 
 
+@pytest.mark.parametrize("domain", ["POINT", "CORNER"])
+@pytest.mark.parametrize("kind", ["FLOAT_COLOR", "BYTE_COLOR"])
+def test_colour_attributes_through_gltf(square, read, seen, tmp_path, domain, kind):
+    obj = square()
+    attribute = obj.data.color_attributes.new("Paint", kind, domain)
+    attribute.data.foreach_set("color_srgb", [0.2, 0.4, 0.6, 1.0] * 4)
+    nodes = Nodes(obj)
+    nodes.link(nodes.new("VertexColor", layer_name="Paint").outputs["Color"], nodes.color)
+    path = str(tmp_path / "painted.glb")
+    bpy.ops.export_scene.gltf(filepath=path)
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.ops.import_scene.gltf(filepath=path)
+    back = next(o for o in bpy.context.view_layer.objects if o.type == "MESH")
+    surface, reasons = read(back)
+    assert reasons == [""]
+    assert np.allclose(seen(surface)[0], (0.2, 0.4, 0.6), atol=0.003)
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "light"),
     [
