@@ -30,9 +30,25 @@ const JOB_TYPE = {
     ],
 };
 
+// From the root, of a drive or a share too, at a URL, or from one of Flamenco's variables. Workers
+// start in any folder, and the Manager does not know in which one a job was submitted.
+function checkAbsolute(name, path) {
+    if (path && (path.startsWith("//") || !/^([\\/{]|[A-Za-z]:[\\/]|\w+:\/\/)/.test(path))) {
+        throw new Error(`${name} is the relative path ${path}. Give it from the root.`);
+    }
+}
+
 function compileJob(job) {
     const settings = job.settings;
     const further = shellSplit(settings.options || "");
+    checkAbsolute("source", settings.source);
+    checkAbsolute("out", settings.out);
+    for (const name of ["--poses", "--hdri", "--staging"]) {
+        const at = further.findIndex((each) => each === name || each.startsWith(`${name}=`));
+        if (at >= 0) {
+            checkAbsolute(name, further[at] === name ? further[at + 1] : further[at].slice(name.length + 1));
+        }
+    }
     for (let i = 1; i <= settings.shards; i++) {
         const task = author.Task(`shard-${i}-of-${settings.shards}`, "blender");
         // The farm rather than Blender alone: what crashes Blender costs that object, not the shard.

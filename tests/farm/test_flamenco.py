@@ -67,6 +67,26 @@ def test_what_is_required_is_asked_for():
         compile_job(out="/data")
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"source": "meshes"}, "source is the relative path meshes"),
+        ({"out": "//data"}, "out is the relative path //data"),
+        ({"options": "--tar --poses poses.json"}, "--poses is the relative path poses.json"),
+        ({"options": "--hdri=sky.hdr"}, "--hdri is the relative path sky.hdr"),
+    ],
+)
+def test_relative_paths_are_refused(settings, named):
+    with pytest.raises(ValueError, match=named):
+        compile_job(**{"source": "/meshes", "out": "/data"} | settings)
+
+
+@pytest.mark.parametrize("path", ["/meshes", "C:\\meshes", "\\\\host\\meshes", "{storage}/meshes"])
+def test_absolute_paths_of_every_system_pass(path):
+    job = compile_job(source=path, out="s3://bucket/data", options=f"--hdri '{path}'")
+    assert path in job["tasks"][0]["commands"][0]["parameters"]["args"]
+
+
 def test_the_tasks_make_the_shards(source, tmp_path, fake_blender, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)
     out = tmp_path / "out"
