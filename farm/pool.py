@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from xray_addon.dataset import (
     Item,
     Result,
     claim,
+    conflict,
     find,
     refuse,
     stop_on,
@@ -56,6 +58,8 @@ def capture(
     files that the settings name; KeyboardInterrupt and what `on_result` raises, when all workers
     have ended.
     """
+    if replace and conflict(folder, settings) is not None:
+        _try_worker(folder / "logs" / "worker.log", settings, farm)  # before anything is taken out
     digest = claim(folder, settings, replace)
     results = []
     todo: deque[Item] = deque()
@@ -76,6 +80,13 @@ def capture(
         with work_folder(folder):
             pass  # entering it removes what workers that were killed have left behind
     return results + pool.results
+
+
+def _try_worker(log: Path, settings: DatasetSettings, farm: FarmSettings) -> None:
+    """See whether a worker starts with `settings`, in a folder of its own; raises as `check`."""
+    log.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="xray-") as folder:
+        asyncio.run(check(worker_command(farm.blender, Path(folder), settings), log))
 
 
 class _Pool:

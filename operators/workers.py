@@ -23,10 +23,12 @@ from ..xray_addon import dataset
 from ..xray_addon.dataset import FAILED, Item, Result
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Progress
+from ..xray_addon.settings import is_used
 from ..xray_addon.worker import ITEM_TIMEOUT, worker_command
 from . import jobs
 from .dataset import DatasetRun
 from .registration import extension_package
+from .rendering import check_environment
 
 if TYPE_CHECKING:
     from ..xray_addon.settings import DatasetSettings
@@ -44,6 +46,8 @@ def worker_steps(
     `dataset.STOPPING`, and what is wrong with the files that the settings name.
     """
     run = DatasetRun(Path(folder))
+    if is_used(settings, "hdri"):
+        check_environment(settings.hdri)  # before anything is taken out
     digest = dataset.claim(run.folder, settings, replace)
     log = run.folder / "logs" / "worker.log"
     with dataset.writing(run.folder):

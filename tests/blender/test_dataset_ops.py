@@ -305,6 +305,17 @@ def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
         answered(workers.worker_steps(items, tmp_path / "out", settings))
 
 
+def test_nothing_is_replaced_for_an_environment_that_is_no_image(cube, part, tmp_path):
+    bpy.ops.xray.dataset(directory=str(tmp_path), **SETTINGS)
+    before = (tmp_path / "settings.json").read_bytes()
+    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    settings = part("xray_addon.settings").DatasetSettings(lights="hdri", hdri=__file__)
+    with pytest.raises(part("xray_addon.errors").XRayError, match="is no image"):
+        answered(workers.worker_steps([core.Item("a", "a.obj")], tmp_path, settings, replace=True))
+    assert (tmp_path / "settings.json").read_bytes() == before
+    assert (tmp_path / "metadata/Cube.json").exists()
+
+
 def answered(steps):
     """The result of steps that wait for another process."""
     end = time.monotonic() + 20

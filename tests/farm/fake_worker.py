@@ -50,6 +50,7 @@ def main(argv):
     folder = arguments.folder
     settings = DatasetSettings(views=arguments.views, seed=arguments.seed)
     print("Blender 0.0 (a stand-in)", flush=True)
+    (folder / "logs").mkdir(exist_ok=True)
     with (folder / "logs" / "workers.txt").open("a") as stream:
         stream.write(f"{os.getpid()}\n")
     for done, line in enumerate(sys.stdin):

@@ -11,6 +11,7 @@ import sys
 import termios
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from farm.run import run
 from xray_addon.dataset import FAILED, Result
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
+from xray_addon.settings import DatasetSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("XRAY_KILLS", "4"))  # more of them take longer and find more
@@ -193,6 +195,20 @@ def test_what_a_worker_says_of_the_settings_is_the_reason(source, work, tmp_path
         run(work(source(2), blender=str(choosy)))
     assert caught.value.code == "bad_environment"
     assert not (tmp_path / "out/refused").exists()
+
+
+def test_nothing_is_replaced_where_no_worker_starts(source, work, tmp_path, contents):
+    folder = source(2)
+    run(work(folder))
+    before = contents(tmp_path / "out")
+    broken = tmp_path / "broken-blender"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    other = work(folder, blender=str(broken))
+    other = replace(other, settings=DatasetSettings(views=3), replace=True)
+    with pytest.raises(XRayError, match="Install the extension"):
+        run(other)
+    assert contents(tmp_path / "out") == before
 
 
 def test_other_settings_are_named_and_replace_only_where_that_is_said(
