@@ -178,13 +178,15 @@ def _generate(arguments: argparse.Namespace) -> int:
 
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         generated = generator.generate(arguments.image, settings, _Reporter())
+        write_glb(arguments.out, generated.surface)
         if arguments.xray and generated.xray is None:
+            # Told after the mesh is written: it may have taken minutes.
             raise XRayError(
                 "no_xray",
-                f"The generator {settings.generator} predicts no X-Ray.",
+                f"{arguments.out} is written, but the generator {settings.generator} predicts no "
+                "X-Ray.",
                 "Leave --xray out, or take another generator.",
             )
-        write_glb(arguments.out, generated.surface)
         if arguments.xray and generated.xray is not None:
             generated.xray.save(arguments.xray)
     if arguments.json:

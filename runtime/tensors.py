@@ -39,10 +39,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 "It was not run.",
                 "Delete the file and get the weights again from where they were published.",
             ) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise XRayError(
             "bad_weights",
-            f"{path} is damaged or only a part of a file ({_size(path)}: {reason}).",
+            f"{path} is damaged or only a part of a file ({_size(path)}: {_reason(error)}).",
             "Get it again; a download that broke off can be resumed.",
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -63,6 +62,14 @@ def _is_zip(path: Path) -> bool:
 def _asks_for_code(error: UnpicklingError) -> bool:
     text = str(error)
     return "Unsupported global" in text or "GLOBAL" in text or "Trying to" in text
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what a reader said."""
+    if isinstance(error, UnpicklingError):
+        return "it holds no tensors"  # torch's advice is to trust the file
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0][:200]
 
 
 def _size(path: Path) -> str:

@@ -40,6 +40,13 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
 
     Raises XRayError: `missing_weights`, `bad_weights`.
     """
+    if path.is_dir():
+        raise XRayError(
+            "bad_weights",
+            f"{path} is a folder; the weights of X-Ray's own generator are one file.",
+            "Choose a model.safetensors that `python -m runtime train` wrote, or the generator "
+            "that this folder belongs to.",
+        )
     if not path.is_file():
         raise XRayError(
             "missing_weights",

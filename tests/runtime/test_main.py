@@ -117,6 +117,8 @@ def test_a_generator_without_layers_cannot_write_them(
 ) -> None:
     assert generate(image, "--xray", str(image.with_name("layers.npz"))) == 3
     assert "predicts no X-Ray" in capsys.readouterr().err
+    assert image.with_name("out.glb").is_file()  # it may have taken minutes
+    assert not image.with_name("layers.npz").exists()
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,9 @@ def test_files_that_are_no_weights_are_refused(config, tmp_path):
     with pytest.raises(XRayError) as caught:
         load_weights(tmp_path / "none.safetensors", "cpu")
     assert caught.value.code == "missing_weights"
+    with pytest.raises(XRayError, match="is a folder") as caught:
+        load_weights(tmp_path, "cpu")  # as the other generators' checkpoints are
+    assert caught.value.code == "bad_weights"
 
 
 def test_only_what_is_hidden_is_noised():
