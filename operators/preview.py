@@ -11,6 +11,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from ..xray_addon.dataset import read_row
 from ..xray_addon.errors import DONE, SOME_FAILED, XRayError
 from ..xray_addon.preview import View, contact_sheet
 from ..xray_addon.xray import XRay
@@ -71,7 +72,9 @@ def _view(folder: Path, path: Path) -> View:
     uid = path.parent.relative_to(folder / "xrays")
     image = folder / "images" / uid / f"{path.stem}.png"
     pixels = read_image(image) if image.is_file() else None
-    return View(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels)
+    row = read_row(folder, uid.as_posix())
+    dropped = row["views"][int(path.stem)]["dropped"] if row else None
+    return View(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -70,6 +70,7 @@ __all__ = [
     "judge",
     "publish",
     "put_files",
+    "read_row",
     "read_source",
     "read_state",
     "refuse",
@@ -163,7 +164,7 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
     An item exists while its row does, the source is what it was, and every file that the row
     lists is there with its size.
     """
-    row = _read_row(folder / "metadata" / f"{item.uid}.json")
+    row = read_row(folder, item.uid)
     if row and _fits(folder, row, item, digest) and _is_whole(folder, row):
         views = row["views"]
         return Result(
@@ -369,6 +370,11 @@ def writing(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written to ({error.strerror or error}).",
             "Choose a folder that exists or can be made, with space left.",
         ) from error
+
+
+def read_row(folder: Path, uid: str) -> dict[str, Any] | None:
+    """The metadata row of an item, see `finish`; None where it is not complete."""
+    return _read_row(folder / "metadata" / f"{uid}.json")
 
 
 def rows(folder: Path) -> Iterator[dict[str, Any]]:

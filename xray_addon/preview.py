@@ -34,11 +34,16 @@ ROWS = ("depth", "normal", "colour", "hit")
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One view of an item: `image` (h, w, 3 or 4) uint8 where there is one."""
+    """One view of an item.
+
+    image : (h, w, 3 or 4) uint8 where there is one. dropped : hits behind the last layer, of which
+    an X-Ray's file does not tell; None where it is not known.
+    """
 
     title: str
     xray: XRay
     image: Picture | None = None
+    dropped: int | None = None
 
 
 def contact_sheet(views: Sequence[View], *, layers: int = 8) -> Picture:
@@ -59,7 +64,7 @@ def contact_sheet(views: Sequence[View], *, layers: int = 8) -> Picture:
     hits = np.zeros(longest, dtype=np.int64)
     for view in views:
         hits[: view.xray.shape[0]] += view.xray.hits_per_layer
-    dropped = sum(view.xray.dropped for view in views)
+    dropped = sum(view.dropped or 0 for view in views)
     return np.concatenate([*blocks, hits_histogram(hits, dropped, width=width)])
 
 
@@ -104,8 +109,9 @@ def statistics(view: View) -> list[tuple[str, str]]:
         ("size", f"{width}x{height}x{layers}"),
         ("hits", f"{int(hits.sum()):,}"),
         ("deepest layer", str(int(used[-1]) + 1) if len(used) else "none"),
-        ("dropped", f"{xray.dropped:,}"),
     ]
+    if view.dropped is not None:
+        found.append(("dropped", f"{view.dropped:,}"))
     if len(xray.hit_depth):
         found.append(("depth", f"{xray.hit_depth.min():.3g}-{xray.hit_depth.max():.3g}"))
     if view.image is not None and view.image.shape[2] == 4:

@@ -39,6 +39,18 @@ def test_a_sample_shows_each_item_once_and_is_reproducible(part, dataset):
     assert len({tuple(titles(views(dataset, sample=1, seed=seed))) for seed in range(20)}) > 1
 
 
+def test_what_lies_behind_the_last_layer_is_that_of_the_row(part, tmp_path):
+    bpy.ops.mesh.primitive_uv_sphere_add()
+    item = part("xray_addon.dataset").Item("Sphere", "", name="Sphere")
+    settings = part("xray_addon.settings").DatasetSettings(views=2, layers=1, size=32, image="none")
+    load = part("operators.ops_dataset").load_objects
+    steps = part("operators.dataset").dataset_steps([item], tmp_path, settings, load)
+    part("operators.jobs").run(steps)
+    for view in part("operators.preview").dataset_views(tmp_path, uid="Sphere"):
+        assert view.dropped == view.xray.hits_per_layer[0] > 100
+        assert ("dropped", str(view.dropped)) in part("xray_addon.preview").statistics(view)
+
+
 def test_an_empty_folder_is_no_item(part, dataset):
     (dataset / "xrays" / "A").mkdir()
     views = part("operators.preview").dataset_views
