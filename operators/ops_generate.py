@@ -43,7 +43,7 @@ class _Generating(TaskOperator):
             cls.poll_message_set("Go to Object Mode first")
             return False
         if not service.is_available():
-            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Runtime)")
+            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
             return False
         return True
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..xray_addon.environment import Check
 
 
+report = ""  # what the latest check has found
+
+
 class XRAY_OT_runtime_install(TaskOperator):
     """Install the model runtime (PyTorch and friends) into its own folder, outside Blender"""
 
@@ -48,6 +51,85 @@ class XRAY_OT_runtime_install(TaskOperator):
     def summary(self, result: Check) -> tuple[str, str]:
         """The device that works."""
         return "INFO", f"The runtime is installed and runs on {result.device_name}"
+
+
+class XRAY_OT_runtime_remove(TaskOperator):
+    """Remove the model runtime from the disk, for every Blender; downloaded weights stay"""
+
+    bl_idname = "xray.runtime_remove"
+    bl_label = "Remove Runtime"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """It must be installed and nothing run."""
+        if not service.environment().is_installed:
+            cls.poll_message_set("The runtime is not installed")
+            return False
+        if jobs.queue:
+            cls.poll_message_set("Wait for the work that runs")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
+        """Ask before."""
+        return context.window_manager.invoke_confirm(self, event)
+
+    def work(self, _context: bpy.types.Context) -> jobs.Steps:
+        """Remove the preferences' folder's environment."""
+        return service.remove_steps()
+
+    def summary(self, _result: Any) -> tuple[str, str]:
+        """That it is gone."""
+        return "INFO", "The runtime is removed"
+
+
+class XRAY_OT_runtime_check(TaskOperator):
+    """Try the model runtime and tell device, memory, driver, versions and model"""
+
+    bl_idname = "xray.runtime_check"
+    bl_label = "Check Runtime"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """It must be installed."""
+        if not service.is_available():
+            cls.poll_message_set("Install the runtime first")
+            return False
+        return True
+
+    def work(self, _context: bpy.types.Context) -> jobs.Steps:
+        """Try it."""
+        return service.check_steps()
+
+    def summary(self, result: str) -> tuple[str, str]:
+        """That it works; the panel shows the rest."""
+        global report
+        report = result
+        return "INFO", "The runtime works"
+
+
+class XRAY_OT_copy_report(bpy.types.Operator):
+    """Copy what the check of the runtime has found, for a bug report"""
+
+    bl_idname = "xray.copy_report"
+    bl_label = "Copy Runtime Report"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """It must have been checked."""
+        if not report:
+            cls.poll_message_set("Check the runtime first")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> Result:
+        """Put it into the clipboard."""
+        context.window_manager.clipboard = report
+        self.report({"INFO"}, "The report is in the clipboard")
+        return {"FINISHED"}
 
 
 class XRAY_OT_runtime_start(TaskOperator):
@@ -125,6 +207,9 @@ def _running(cls: Any) -> bool:
 
 CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_runtime_install,
+    XRAY_OT_runtime_remove,
+    XRAY_OT_runtime_check,
+    XRAY_OT_copy_report,
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
     XRAY_OT_release_memory,

@@ -47,7 +47,7 @@ class XRAY_OT_weights_download(TaskOperator):
     def poll(cls, _context: bpy.types.Context) -> bool:
         """The runtime does it. Without online access it says how to bring the files here."""
         if not service.is_available():
-            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Runtime)")
+            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
             return False
         return True
 

@@ -5,20 +5,23 @@ Blender's process never imports torch or the runtime; it installs it, starts it 
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
-from concurrent.futures import Future
+import tomllib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..xray_addon.client import RuntimeClient
+from ..xray_addon.client import EXTENSION_FOLDER, RuntimeClient
 from ..xray_addon.environment import RuntimeEnvironment
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.weights import Offer, missing
+from ..xray_addon.weights import Offer, megabytes, missing
 from . import jobs
 from .properties import absolute_path, preferences
 
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from ..xray_addon.client import Job
-    from ..xray_addon.environment import Check
+    from ..xray_addon.environment import Check, Plan
     from ..xray_addon.settings import GenerateSettings
 
 WATCH_INTERVAL = 1.0  # s between two looks at the process while no task looks
 STATUS_INTERVAL = 10.0  # s between two questions for its status
+IDLE = 300.0  # s without work, after which the model leaves the memory
+REPORTED = ("python", "torch", "diffusers", "numpy", "rembg", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ def client() -> RuntimeClient:
                     "The model runtime is not installed.",
                     "Press Install Runtime in the sidebar's X-Ray tab.",
                 )
-            _client = RuntimeClient(found.python, found.runtime_log)
+            idle = 60.0 * chosen.release_after if (chosen := preferences()) else IDLE
+            serve = ("-m", "runtime", "serve", "--idle", f"{idle:g}")
+            _client = RuntimeClient(found.python, found.runtime_log, arguments=serve)
     # Whether weights may be fetched, and where they are; both count from the next start.
     _client.online = bool(bpy.app.online_access)
     _client.checkpoints = checkpoint_folder()
@@ -119,6 +126,83 @@ def stop() -> None:
 def shut_down() -> None:
     """End everything that this module started."""
     stop()
+
+
+def state() -> str:
+    """One of "off", "starting", "ready", "busy" and "lost": it ended by itself."""
+    if _client is None or not _client.is_running:
+        return "off" if _client is None or _client.error is None else "lost"
+    if not _client.is_ready:
+        return "starting"
+    status = _client.latest_status
+    return "busy" if _client.jobs or (status is not None and status.busy) else "ready"
+
+
+def check_steps() -> jobs.Steps:
+    """Try what is installed and start the process; a report (str) for people. Raises XRayError."""
+    check = None
+    if command is None:
+        trying = Progress("check", message="trying the runtime")
+        check = yield from jobs.in_thread(environment().check, trying)
+    yield from start_steps()
+    running = client()
+    while running.is_running and running.latest_status is None:
+        running.poll()
+        yield Progress("check", message="asking the runtime")
+    return health_report(check)
+
+
+def health_report(check: Check | None) -> str:
+    """Versions, device, memory, driver, model and the process's state, a line each.
+
+    check : what was tried; None without an installed environment.
+    """
+    manifest = tomllib.loads((EXTENSION_FOLDER / "blender_manifest.toml").read_text("utf-8"))
+    lines = [
+        f"X-Ray {manifest['version']}, Blender {bpy.app.version_string}",
+        f"System: {platform.platform()}",
+    ]
+    if check is not None:
+        holds = f", {megabytes(check.memory)}" if check.memory else ""
+        driver = f", driver {check.driver}" if check.driver else ""
+        lines.append(f"Device: {check.device}, {check.device_name}{holds}{driver}")
+        found = (f"{name} {check.versions[name]}" for name in REPORTED if name in check.versions)
+        lines.append(", ".join(found))
+        size = environment().size
+        on_disk = f", {megabytes(size)} on disk" if size else ""
+        lines.append(f"Runtime: {environment().folder}{on_disk}")
+    chosen = preferences()
+    status = _client.latest_status if _client else None
+    model = chosen.generator if chosen else ""
+    loaded = f"loaded on {status.device_name}" if status and status.device else "not loaded"
+    lines.append(f"Model: {model}, {loaded}")
+    memory = f", {megabytes(status.memory)} in use" if status and status.memory else ""
+    lines.append(f"Process: {state()}{memory}")
+    if _client is not None and _client.error is not None:
+        lines.append(f"Last error: {_client.error}")
+    return "\n".join(lines)
+
+
+def remove_steps() -> jobs.Steps:
+    """Stop the process and remove what is installed. Raises XRayError `busy`."""
+    stop()
+    removing = Progress("remove", message="removing the runtime")
+    return jobs.in_thread(environment().uninstall, removing)
+
+
+@lru_cache
+def _planning(device: str) -> Future[Plan]:
+    threads = ThreadPoolExecutor(1, "xray-plan")  # it asks the driver, which may take a second
+    plan = threads.submit(RuntimeEnvironment().plan, device)
+    threads.shutdown(wait=False)
+    return plan
+
+
+def install_plan() -> Plan | None:
+    """What an install would fetch; None until that is known. Raises XRayError. Fit for `draw`."""
+    chosen = preferences()
+    planning = _planning(chosen.install_device if chosen else "auto")
+    return planning.result() if planning.done() else None
 
 
 def start_steps() -> jobs.Steps:

@@ -9,7 +9,7 @@ def _classes() -> tuple[type[Any], ...]:
     from . import capture, dataset, generate, layers, menus, preferences, runtime
 
     # In the order in which the sidebar shows them.
-    panels = (generate, capture, dataset, layers, runtime)
+    panels = (generate, runtime, layers, capture, dataset)
     return sum((module.CLASSES for module in (preferences, *panels, menus)), ())
 
 

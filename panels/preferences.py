@@ -42,6 +42,14 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         description="Folder of Python wheels to install from, for machines without network",
         subtype="DIR_PATH",
     )
+    release_after: bpy.props.IntProperty(
+        name="Release Memory After",
+        description="Minutes without work, after which the model leaves the memory; counts from "
+        "the runtime's next start",
+        default=5,
+        min=1,
+        max=1440,
+    )
     install_device: bpy.props.EnumProperty(
         name="Install For",
         description="Which build of PyTorch is installed",
@@ -62,6 +70,7 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         column.prop(self, "checkpoint_folder")
         column.prop(self, "wheelhouse")
         column.prop(self, "install_device")
+        column.prop(self, "release_after")
         draw_runtime(layout, context)
         draw_published_weights(layout, context)
 

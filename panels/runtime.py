@@ -7,18 +7,24 @@ from typing import Any
 import bpy
 
 from ..operators import runtime_service as service
-from .widgets import SidebarPanel, draw_runtime
+from .widgets import STATES, SidebarPanel, draw_runtime
 
 
 class XRAY_PT_runtime(SidebarPanel):
     """The process that the model runs in."""
 
     bl_label = "Runtime"
+    bl_parent_id = "XRAY_PT_generate"
+    bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         """Until it is installed, the Generate panel has its button."""
         return service.is_available()
+
+    def draw_header_preset(self, _context: bpy.types.Context) -> None:
+        """Its state, also while the panel is closed."""
+        self.layout.label(text=STATES[service.state()][0])
 
     def draw(self, context: bpy.types.Context) -> None:
         """Its state and its buttons."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..operators import jobs
+from ..operators import jobs, ops_runtime
 from ..operators import runtime_service as service
 from ..operators.icons import icon_of
 from ..operators.ops_queue import (
@@ -18,11 +18,16 @@ from ..operators.ops_queue import (
     XRAY_OT_queue_resume,
 )
 from ..operators.ops_runtime import (
+    XRAY_OT_copy_report,
     XRAY_OT_release_memory,
+    XRAY_OT_runtime_check,
     XRAY_OT_runtime_install,
+    XRAY_OT_runtime_remove,
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
 )
+from ..xray_addon.errors import XRayError
+from ..xray_addon.weights import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +37,21 @@ CHARACTER_WIDTH = 6.5
 PREVIEW_SCALE = 8.0  # times the size of an icon
 WAITING_SHOWN = 8
 FAILURES_SHOWN = 3
+
+# How the runtime's states are shown.
+STATES = {
+    "off": ("Off", "RADIOBUT_OFF"),
+    "starting": ("Starting", "TIME"),
+    "ready": ("Ready", "CHECKMARK"),
+    "busy": ("Busy", "PLAY"),
+    "lost": ("Lost", "ERROR"),
+}
+RUNTIME_TASKS = (
+    XRAY_OT_runtime_install,
+    XRAY_OT_runtime_remove,
+    XRAY_OT_runtime_check,
+    XRAY_OT_runtime_start,
+)
 
 ONLINE_ACCESS_OFF = (
     "Blender's online access is off. Allow it in Preferences > System, or name a wheelhouse "
@@ -125,32 +145,51 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
     client = service.current_client()
     if not service.is_available():
         layout.label(text="Not installed", icon="X")
-        if not XRAY_OT_runtime_install.possible():
+        if XRAY_OT_runtime_install.possible():
+            _draw_plan(layout, context)
+        else:
             draw_text(layout, context, ONLINE_ACCESS_OFF)
         layout.operator(XRAY_OT_runtime_install.bl_idname, icon="IMPORT")
         draw_progress(layout, context, XRAY_OT_runtime_install)
         return
+    text, icon = STATES[service.state()]
+    layout.label(text=text, icon=icon)
     running = service.is_running()
-    if not running:
-        layout.label(text="Installed", icon="CHECKMARK")
-    elif client is not None and client.is_ready:
-        layout.label(text="Running", icon="PLAY")
-    else:
-        layout.label(text="Starting", icon="TIME")
     status = client.latest_status if client and running else None
     if status is not None and status.device:
-        gigabytes = status.memory / 1e9
-        layout.label(text=f"{status.device_name or status.device}: {gigabytes:.1f} GB in use")
+        total = f" of {megabytes(status.memory_total)}" if status.memory_total else ""
+        used = f": {megabytes(status.memory)}{total} in use" if status.memory else ""
+        draw_text(layout, context, f"{status.device_name or status.device}{used}")
     if client is not None and client.error is not None:
         draw_text(layout, context, str(client.error), "ERROR")
-    draw_progress(layout, context, XRAY_OT_runtime_install, XRAY_OT_runtime_start)
     row = layout.row(align=True)
     if running:
         row.operator(XRAY_OT_runtime_stop.bl_idname, text="Stop", icon="QUIT")
         row.operator(XRAY_OT_release_memory.bl_idname, text="Release Memory", icon="TRASH")
     else:
         row.operator(XRAY_OT_runtime_start.bl_idname, text="Start", icon="PLAY")
-        row.operator(XRAY_OT_runtime_install.bl_idname, text="Reinstall", icon="FILE_REFRESH")
+        row.operator(XRAY_OT_runtime_install.bl_idname, text="Repair", icon="FILE_REFRESH")
+        row.operator(XRAY_OT_runtime_remove.bl_idname, text="Remove", icon="TRASH")
+    layout.operator(XRAY_OT_runtime_check.bl_idname, icon="CHECKMARK")
+    draw_progress(layout, context, *RUNTIME_TASKS)
+    if ops_runtime.report:
+        box = layout.box()
+        for line in ops_runtime.report.splitlines():
+            draw_text(box, context, line)
+        box.operator(XRAY_OT_copy_report.bl_idname, text="Copy", icon="COPYDOWN")
+
+
+def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
+    """What an install would fetch, and how much."""
+    try:
+        plan = service.install_plan()
+    except XRayError as error:
+        draw_text(layout, context, str(error), "ERROR")
+        return
+    if plan is not None:
+        fetched = f" about {megabytes(plan.download)} to download," if plan.download else ""
+        text = f"PyTorch for {plan.build}:{fetched} takes {plan.needed / 1e9:.0f} GB of free disk"
+        draw_text(layout, context, text)
 
 
 class SidebarPanel(bpy.types.Panel):

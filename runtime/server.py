@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import faulthandler
 import gc
-import importlib
 import importlib.metadata
 import logging
 import os
@@ -464,11 +463,11 @@ def _memory(device: str) -> tuple[int, int]:
     if device.startswith("mps"):
         total = torch.mps.recommended_max_memory()
         return int(torch.mps.current_allocated_memory()), int(total)
-    try:
-        psutil = importlib.import_module("psutil")
-    except ImportError:
+    if sys.platform != "linux":
         return 0, 0
-    return int(psutil.Process().memory_info().rss), int(psutil.virtual_memory().total)
+    page = os.sysconf("SC_PAGE_SIZE")
+    resident = int(Path("/proc/self/statm").read_text().split()[1])
+    return resident * page, os.sysconf("SC_PHYS_PAGES") * page
 
 
 def _device_name(device: str) -> str:

@@ -52,6 +52,7 @@ STOP_GRACE = 2.0  # s the process has to end by itself when the client stops
 DEATH_GRACE = 2.0  # s between the first sign of the process's end and giving up on the others
 
 POLL_INTERVAL = 0.02  # s between two polls of the waiting methods
+LAST_WORDS = 2_000  # bytes at the end of the log that say why a process died
 LOG_LIMIT = 2_000_000  # bytes, after which the log starts anew
 MESSAGES_HELD = 10_000  # unread ones, after which the process has to wait
 MESSAGES_A_POLL = 1_000  # taken at most, so that a flood cannot hold `poll`
@@ -515,7 +516,7 @@ class RuntimeClient:
     def _bury(self, process: _Process) -> None:
         """The process is dead: its job ends, and so do all if it never came to life."""
         job = self._running
-        error = process.failure or _death(process.returncode, process.ready)
+        error = process.failure or _death(process.returncode, process.ready, _last_words(self.log))
         error = self._with_log(error)
         process.abandon()
         self._forget_process()
@@ -750,8 +751,27 @@ def _read_result(file: Path) -> Future[Generated]:
     return result
 
 
-def _death(returncode: int | None, was_ready: bool) -> XRayError:
-    """What to tell about a process that ended by itself with `returncode`."""
+# What a process that dies writes to its log, and what that means to people.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
+_DRIVER = ("CUDA error", "CUDA driver", "NVIDIA driver", "unspecified launch failure", "hipError")
+
+
+def _last_words(log: Path) -> str:
+    """What the last process that was started wrote at the end of `log`."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - LAST_WORDS))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return text.rpartition("\n--- ")[2]
+
+
+def _death(returncode: int | None, was_ready: bool, words: str = "") -> XRayError:
+    """What to tell about a process that ended by itself with `returncode`.
+
+    words : the end of what it wrote to its log.
+    """
     when = "" if was_ready else " while it started"
     if returncode is None:
         how = "it does not react"
@@ -764,8 +784,18 @@ def _death(returncode: int | None, was_ready: bool) -> XRayError:
         how = f"exit code 0x{returncode:08X}"  # Windows writes its exceptions like this
     else:
         how = f"exit code {returncode}"
-    if how == "SIGKILL":
+    if any(sign in words for sign in _OUT_OF_MEMORY):
+        how = f"out of memory, {how}"
+        remedy = "Close other programs and try again, or take smaller settings or the CPU."
+    elif any(sign in words for sign in _DRIVER):
+        how = f"the GPU's driver failed, {how}"
+        remedy = "Restart the computer or update the driver, or set the device to the CPU."
+    elif how == "SIGKILL":
+        how = "killed, SIGKILL"
         remedy = "The system may have run out of memory: close other programs and try again."
+    elif how == "SIGTERM":
+        how = "ended from outside, SIGTERM"
+        remedy = "Try again; the runtime is started anew."
     elif was_ready:
         remedy = "Try again; the runtime is started anew."
     else:

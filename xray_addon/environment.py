@@ -31,7 +31,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,10 @@ ROCM_TAG = "rocm7.2"
 OLDEST_DRIVER = 525  # NVIDIA's first that runs CUDA 12
 
 NEEDED_SPACE = {"cpu": 3_000_000_000, "cuda": 8_000_000_000, "rocm": 8_000_000_000}  # bytes
+
+# Bytes of the wheels for Linux, about; 0 where nobody has counted them.
+DOWNLOAD = {"cpu": 400_000_000, "cuda": 2_950_000_000, "rocm": 0}
+BUILDS = {"cpu": "CPU", "cuda": "NVIDIA ({})", "rocm": "AMD ({})"}
 
 # The pip for Pythons that have none (Debian's) or one that tells no progress.
 PIP_VERSION = "26.3"
@@ -105,11 +109,27 @@ class Check:
     """What works in the environment.
 
     versions : by package. device : "cuda", "mps" or "cpu"; device_name : for people.
+    memory : bytes that the device has; 0 where it is unknown. driver : NVIDIA's version, or "".
     """
 
     versions: dict[str, str]
     device: str
     device_name: str
+    memory: int = 0
+    driver: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an install would do.
+
+    build : of torch, for people. download : bytes it fetches, about; 0 where that is unknown.
+    needed : bytes of free space it wants.
+    """
+
+    build: str
+    download: int
+    needed: int
 
 
 class RuntimeEnvironment:
@@ -172,6 +192,12 @@ class RuntimeEnvironment:
         return dict(versions) if isinstance(versions, dict) else {}
 
     @property
+    def size(self) -> int:
+        """Bytes on disk, as the install found them; 0 without an install."""
+        size = self._record.get("size", 0)
+        return size if isinstance(size, int) else 0
+
+    @property
     def _record(self) -> dict[str, Any]:
         try:
             record = json.loads(self._marker.read_text("utf-8"))
@@ -181,10 +207,7 @@ class RuntimeEnvironment:
 
     def sizes(self, device: str = "auto") -> Sizes:
         """How much space is taken, needed and free. Walks the folder: not for `draw`."""
-        installed = 0
-        for venv in (self._venv, self._old_venv):
-            for path, _, names in os.walk(venv):
-                installed += sum(os.lstat(os.path.join(path, name)).st_size for name in names)
+        installed = _bytes_in(self._venv) + _bytes_in(self._old_venv)
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if device == "auto":
             device = "cuda" if _nvidia() else "cpu"
@@ -263,6 +286,16 @@ class RuntimeEnvironment:
                 str(self.log),
             ) from error
 
+    def plan(self, device: str = "auto") -> Plan:
+        """What `install` would fetch for `device`. Asks the driver: not for `draw`.
+
+        Raises XRayError `driver_too_old`.
+        """
+        index = _torch_index(device)
+        build = "cpu" if index is None else index.rpartition("/")[2]
+        kind = "cpu" if build == "cpu" else "rocm" if build.startswith("rocm") else "cuda"
+        return Plan(BUILDS[kind].format(build), DOWNLOAD[kind], NEEDED_SPACE[kind])
+
     def check(self) -> Check:
         """Import torch in the environment; takes seconds.
 
@@ -329,7 +362,11 @@ class RuntimeEnvironment:
             "packages", "Installing the packages", [*pip, *extra, "-r", str(self._requirements)]
         )
         check = self._check(steps)
-        record = {"requirements": self._requirements_hash(), **asdict(check)}
+        record = {
+            "requirements": self._requirements_hash(),
+            "size": _bytes_in(self._venv),
+            **asdict(check),
+        }
         with replacing(self._marker) as temporary:
             temporary.write_text(json.dumps(record, indent=1), "utf-8")
         steps.report(Progress("done", 1, 1, "The runtime is installed"))
@@ -363,7 +400,8 @@ class RuntimeEnvironment:
     def _check(self, steps: _Steps) -> Check:
         command = [str(self.python), "-c", _CHECK, *self._imports]
         lines = steps.run("check", "Trying the runtime", command, CHECK_TIMEOUT)
-        return Check(**json.loads(lines[-1]))
+        check = Check(**json.loads(lines[-1]))
+        return replace(check, driver=_query_nvidia("driver_version")) if _nvidia() else check
 
     def _pinned(self, name: str) -> str | None:
         """The requirement of `name`, e.g. "torch==2.13.0"."""
@@ -600,22 +638,29 @@ class _Steps:
 
 # Run by the environment's own Python; the last line it writes is `Check` as JSON.
 _CHECK = """
-import importlib, importlib.metadata, json, platform, sys
+import importlib, importlib.metadata, json, os, platform, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
 versions = {
     distribution.metadata["Name"]: distribution.version
     for distribution in importlib.metadata.distributions()
 }
-device, device_name = "cpu", platform.processor() or platform.machine()
+device, device_name, memory = "cpu", platform.processor() or platform.machine(), 0
+if sys.platform == "linux":
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with open("/proc/cpuinfo", errors="replace") as lines:
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    device_name = names[0] if names else device_name
 torch = sys.modules.get("torch")
 if torch is not None and torch.cuda.is_available():
     device, device_name = "cuda", torch.cuda.get_device_name(0)
+    memory = torch.cuda.get_device_properties(0).total_memory
 elif torch is not None and torch.backends.mps.is_available():
     device = "mps"
 versions["python"] = platform.python_version()
 print()
-print(json.dumps({"versions": versions, "device": device, "device_name": device_name}))
+found = {"versions": versions, "device": device, "device_name": device_name, "memory": memory}
+print(json.dumps(found))
 """
 
 
@@ -654,24 +699,38 @@ def _torch_index(device: str) -> str | None:
 
 def _nvidia() -> tuple[int, float] | None:
     """The driver's major version and the lowest compute capability; None without a driver."""
+    rows = [line.split(",") for line in _query_nvidia("driver_version,compute_cap").splitlines()]
+    try:
+        return int(rows[0][0].split(".")[0]), min(float(row[1]) for row in rows)
+    except (ValueError, IndexError):
+        return None
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(
+        os.lstat(os.path.join(path, name)).st_size
+        for path, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _query_nvidia(what: str) -> str:
+    """A line for each GPU with what its driver says; "" without a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None
-    query = [program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
+        return ""
     try:
-        output = subprocess.run(
-            query,
+        return subprocess.run(
+            [program, f"--query-gpu={what}", "--format=csv,noheader"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=30,
             check=True,
             creationflags=NO_WINDOW,
-        ).stdout
-        rows = [line.split(",") for line in output.splitlines() if line.strip()]
-        return int(rows[0][0].split(".")[0]), min(float(row[1]) for row in rows)
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -255,7 +255,8 @@ class RuntimeStatus:
     busy : whether it generates now.
     generator, checkpoint, device : what is loaded ("cpu", "cuda:0", "mps"); empty: nothing.
     device_name : for people, e.g. "NVIDIA RTX A4000"; empty: nothing is loaded.
-    memory : bytes of device memory the weights and caches hold; on the CPU, of the process.
+    memory : bytes of device memory the weights and caches hold; on the CPU, of the process, 0 where
+        it is unknown.
     memory_total : bytes the device has; 0 where it is unknown.
     idle_seconds : since the last request was done.
     versions : of python, torch, diffusers...; only what is installed.

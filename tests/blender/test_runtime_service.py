@@ -29,6 +29,55 @@ def test_start_stop_release(fake_runtime):
     assert not fake_runtime.is_running()
 
 
+def test_the_state_is_one_word(fake_runtime, part):
+    assert fake_runtime.state() == "off"
+    steps = fake_runtime.start_steps()
+    next(steps)
+    assert fake_runtime.state() == "starting"
+    part("operators.jobs").run(steps, interval=0.01)
+    assert fake_runtime.state() == "ready"
+    client = fake_runtime.current_client()
+    os.kill(client.pid, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while fake_runtime.is_running():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+        client.poll()
+    assert fake_runtime.state() == "lost"
+    assert set(part("panels.widgets").STATES) == {"off", "starting", "ready", "busy", "lost"}
+
+
+def test_a_check_says_what_a_bug_report_needs(fake_runtime, part):
+    assert not bpy.ops.xray.copy_report.poll()
+    assert bpy.ops.xray.runtime_check() == {"FINISHED"}
+    report = part("operators.ops_runtime").report
+    check = part("xray_addon.environment").Check
+    found = check({"torch": "2.13.0"}, "cuda", "RTX A4000", 16_000_000_000, "580.65")
+    whole = fake_runtime.health_report(found)
+    for text in (f"Blender {bpy.app.version_string}", "System: ", "Model: xray", "Process: ready"):
+        assert text in report
+        assert text in whole
+    assert "RTX A4000, 16.00 GB, driver 580.65" in whole
+    assert "torch 2.13.0" in whole
+
+
+def test_the_process_is_told_when_to_release_its_memory(service, xray, monkeypatch, tmp_path):
+    found = SimpleNamespace(is_installed=True, python="python", runtime_log=tmp_path / "log")
+    monkeypatch.setattr(service, "environment", lambda: found)
+    bpy.context.preferences.addons[xray.__name__].preferences.release_after = 2
+    assert service.client()._command[-2:] == ["--idle", "120"]
+    service.stop()
+
+
+def test_removing_ends_the_process_first(fake_runtime, part, monkeypatch):
+    bpy.ops.xray.runtime_start()
+    removed = []
+    found = SimpleNamespace(uninstall=lambda: removed.append(fake_runtime.is_running()))
+    monkeypatch.setattr(fake_runtime, "environment", lambda: found)
+    part("operators.jobs").run(fake_runtime.remove_steps(), interval=0.01)
+    assert removed == [False]
+
+
 def test_disabling_the_extension_ends_the_process(xray, fake_runtime):
     bpy.ops.xray.runtime_start()
     client = fake_runtime.current_client()

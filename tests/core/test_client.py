@@ -335,6 +335,24 @@ def test_an_idle_process_that_died_is_replaced(make_client: MakeClient, image: P
     assert_for_people(client.error, "runtime_died")
 
 
+@pytest.mark.parametrize(
+    ("returncode", "words", "told"),
+    [
+        (-9, "", "SIGKILL"),
+        (-15, "", "ended from outside"),
+        (-6, "terminate called after throwing an instance of 'std::bad_alloc'", "out of memory"),
+        (1, "RuntimeError: CUDA error: unspecified launch failure", "the GPU's driver failed"),
+        (3, "ModuleNotFoundError", "exit code 3"),
+    ],
+)
+def test_why_it_died_is_told(tmp_path: Path, returncode: int, words: str, told: str) -> None:
+    log = tmp_path / "runtime.log"
+    log.write_text(f"--- before\nout of memory\n--- now\n{words}\n")
+    error = client_module._death(returncode, True, client_module._last_words(log))
+    assert told in error.message
+    assert error.remedy
+
+
 def test_a_runtime_that_never_answers_is_given_up(make_client: MakeClient, image: Path) -> None:
     client = make_client("mute", timeout=0.5)
     job = finish(client, client.submit(image, settings()))

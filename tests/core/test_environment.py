@@ -99,6 +99,7 @@ def test_a_wheelhouse_serves_a_machine_without_network(installed: Installed) -> 
     assert installed.check.device == "cpu"
     assert environment.check() == installed.check
     assert environment.sizes("cpu").installed > 100_000
+    assert environment.size == environment.sizes("cpu").installed
 
 
 def test_it_tells_what_it_is_doing(installed: Installed) -> None:
@@ -450,6 +451,17 @@ def test_a_machine_without_a_gpu_never_takes_the_cuda_build(
     monkeypatch.setattr(module, "_nvidia", lambda: (580, 8.9))
     assert module._torch_index("auto") == "https://download.pytorch.org/whl/cu130"
     assert module._torch_index("cpu") == "https://download.pytorch.org/whl/cpu"
+
+
+def test_what_would_be_installed_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = RuntimeEnvironment()
+    monkeypatch.setattr(module, "_nvidia", lambda: None)
+    assert environment.plan().build == "CPU"
+    assert environment.plan().download < environment.plan("cuda").download
+    assert "rocm" in environment.plan("rocm").build
+    monkeypatch.setattr(module, "_nvidia", lambda: (470, 8.6))
+    with pytest.raises(XRayError, match="too old"):
+        environment.plan()
 
 
 def test_a_full_disk_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 OUT = ROOT / "build" / "gui"  # all that the tests write
 MODULE = "bl_ext.user_default.xray"
 BUILD_LIMIT = 600  # s
+WIDTH, HEIGHT = 1280, 1000  # px of the screen and Blender's window
 BUTTON_STEP = 10  # px between two looks for a button, which is at least twice as high
 
 Result = subprocess.CompletedProcess
@@ -91,7 +92,14 @@ class Screen:
             "XDG_RUNTIME_DIR": "/tmp",
         }
         self._server = self.start(
-            "Xvfb", f":{number}", "-screen", "0", "1280x800x24", "-nolisten", "tcp", log="xvfb"
+            "Xvfb",
+            f":{number}",
+            "-screen",
+            "0",
+            f"{WIDTH}x{HEIGHT}x24",
+            "-nolisten",
+            "tcp",
+            log="xvfb",
         )
         socket = folder / f"tmp/.X11-unix/X{number}"
         end = time.monotonic() + 20
@@ -153,8 +161,8 @@ class Blender:
             "--window-geometry",
             "0",
             "0",
-            "1280",
-            "800",
+            WIDTH,
+            HEIGHT,
             "-P",
             HERE / "driver.py",
             "--",

@@ -146,6 +146,19 @@ def test_operator_search_finds_ours(fake):
     fake.shot("started")
 
 
+def test_a_check_of_the_runtime_can_be_copied(blender):
+    blender.do("open_panel('XRAY_PT_runtime'); show_tab()")
+    time.sleep(0.5)
+    blender.click_operator("xray.runtime_check")
+    blender.until(f"__import__('sys').modules['{rig.MODULE}.operators.ops_runtime'].report", 120)
+    idle(blender)
+    time.sleep(1)
+    blender.shot("checked")
+    blender.click_operator("xray.copy_report")
+    assert "torch" in blender.get("bpy.context.window_manager.clipboard")
+    assert clean(blender)
+
+
 def test_a_killed_runtime_says_why_and_the_queue_goes_on(fake, picture):
     generate(fake, picture("slow"), picture("pear"))
     runs(fake)
