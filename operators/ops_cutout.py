@@ -79,7 +79,11 @@ def _show_steps(image: Any, settings: GenerateSettings, key: tuple[str, str, flo
 
 def describe(cut: CutOut) -> str:
     """By which way it was made, for people."""
-    ways = {"alpha": "by the alpha channel", "plain": "off its plain background"}
+    ways = {
+        "alpha": "by the alpha channel",
+        "plain": "off its plain background",
+        "built-in": "by the built-in network",
+    }
     return ways.get(cut.how, f"by {cut.how}")
 
 

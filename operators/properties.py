@@ -83,6 +83,7 @@ def _property(item: Any) -> Any:
     choices = GENERATORS if item.name == "generator" else meta.get("choices")
     if choices:
         labels = {
+            "built-in": "Built-in Network",
             "cast": "Built-in",
             "cpu": "CPU",
             "cuda": "CUDA",

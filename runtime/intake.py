@@ -14,8 +14,9 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -233,7 +234,7 @@ class CutOut:
     """An object without its background.
 
     rgba : (H, W, 4) uint8, straight alpha, sRGB.
-    how : the method that made it: "alpha", "rembg" or "plain".
+    how : the method that made it: "alpha", "rembg", "plain" or "built-in".
     skipped : why each method tried before it did not serve, for people.
     """
 
@@ -244,6 +245,9 @@ class CutOut:
 
 class _NotCutError(Exception):
     """A method of cutting out does not serve for this image; its text says why."""
+
+
+_Way = Callable[[Image.Image, bool, "ProgressCallback"], "NDArray[np.uint8]"]
 
 
 def online_allowed() -> bool:
@@ -258,25 +262,36 @@ def cut_out(
     online: bool,
     progress: ProgressCallback = ignore_progress,
 ) -> CutOut:
-    """The object in `image`, cut out by its alpha channel, by rembg or off a plain background.
+    """The object in `image`, cut out by its alpha channel, a network or off a plain background.
 
     image : 8-bit RGB or RGBA, as `read_image` gives it.
-    method : "auto" takes the first of "alpha", "rembg" and "plain" that serves; or one of them.
+    method : "alpha"; "rembg", by a network of rembg's; "plain"; "built-in", by the small network
+        that comes with X-Ray; or "auto", the first of these that serves, where "plain" comes
+        before "built-in" if the background is even and after it if it is less so.
     online : whether rembg may fetch its weights (about 170 MB) where they are not there.
 
     Raises XRayError `no_cutout`, and `Cancelled` where `progress` does.
     """
-    ways = {"alpha": _by_alpha, "rembg": _by_rembg, "plain": _by_plain_background}
+    order: list[tuple[str, _Way]] = [
+        ("alpha", _by_alpha),
+        ("rembg", _by_rembg),
+        ("plain", partial(_by_plain_background, least_share=_EVEN_SHARE)),
+        ("built-in", _by_built_in),
+        ("plain", _by_plain_background),
+    ]
+    ways = dict(order)
     if method != "auto" and method not in ways:
         raise XRayError(
             "bad_settings",
             f"There is no way to cut out called {method!r}.",
             f"Choose one of: auto, {', '.join(ways)}.",
         )
+    if method != "auto":
+        order = [(method, ways[method])]
     skipped: list[str] = []
-    for name in ways if method == "auto" else (method,):
+    for name, way in order:
         try:
-            rgba = ways[name](image, online, progress)
+            rgba = way(image, online, progress)
         except _NotCutError as error:
             skipped.append(f"{name}: {error}")
         else:
@@ -394,8 +409,9 @@ def _rembg_session(model: str, path: str) -> Any:
 
 
 def release_rembg() -> None:
-    """Gives back the memory of rembg's network; the next use loads it again."""
+    """Gives back the memory of the networks that rembg runs; the next use loads them again."""
     _rembg_session.cache_clear()
+    _built_in_session.cache_clear()
 
 
 def _rembg_failures() -> tuple[type[BaseException], ...]:
@@ -420,11 +436,88 @@ def _rembg_reason(error: BaseException, path: Path | None) -> str:
     return f"it failed with {path}, which may be damaged ({detail})"
 
 
+# ------------------------------------------------------------------------------- built-in network
+
+BUILT_IN_WEIGHTS = Path(__file__).parent / "weights" / "segmentation.onnx"
+_SEEN_SIZE = (320, 320)  # px: as U2-Net, which rembg's session is made for
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as U2-Net
+_DOUBT = 0.3  # most doubt, in shares of what is seen: beyond it one cut in twenty is of use
+_GUIDE_RADIUS = 10  # px, of an image of 512
+_GUIDE_NOISE = 1e-4  # variance of grey 0..1 below which there is no edge to follow
+_STEEPNESS = 4.0  # what the network half sees is object or background, but for the very edge
+
+
+def _by_built_in(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:
+    """The object that the small network which comes with X-Ray sees."""
+    del online
+    if not BUILT_IN_WEIGHTS.is_file():
+        raise _NotCutError(f"its model file {BUILT_IN_WEIGHTS} is not there")
+    progress(Progress("background", 0, 2, "Loading the built-in network"))
+    failures = _rembg_failures()
+    rgb = _at_most(image.convert("RGB"), _PLAIN_SIDE)
+    try:
+        session = _built_in_session()
+        progress(Progress("background", 1, 2, "Removing the background"))
+        seen = (_seen(session, rgb) + _seen(session, ImageOps.mirror(rgb))[:, ::-1]) / 2
+    except failures as error:
+        raise _NotCutError(_rembg_reason(error, BUILT_IN_WEIGHTS)) from error
+    object_ = float((seen > 0.5).sum())
+    if float(np.minimum(seen, 1 - seen).sum()) > _DOUBT * object_:
+        raise _NotCutError("it is unsure what in the image is the object")
+    pixels = np.asarray(rgb)
+    soft = np.asarray(Image.fromarray(seen).resize(rgb.size, Image.Resampling.BICUBIC))
+    alpha = np.clip(0.5 + _STEEPNESS * (_guided(soft, pixels) - 0.5), 0.0, 1.0)
+    _check_share(alpha)
+    progress(Progress("background", 2, 2))
+    return _with_alpha(pixels, alpha)
+
+
+@lru_cache(maxsize=1)
+def _built_in_session() -> Any:
+    """The built-in network in rembg's session for networks that are called as U2-Net is."""
+    base: Any = importlib.import_module("rembg.sessions.u2net_custom").U2netCustomSession
+    options = importlib.import_module("onnxruntime").SessionOptions()
+
+    class Session(base):
+        @classmethod
+        def validate_model_path(cls, *, model_path: str) -> str:
+            """rembg's own takes files in its folder alone."""
+            return model_path
+
+    return Session("u2net_custom", options, model_path=str(BUILT_IN_WEIGHTS))
+
+
+def _seen(session: Any, rgb: Image.Image) -> NDArray[np.float32]:
+    """How surely each pixel is of the object, 0..1, at the size that the network sees."""
+    # Not by rembg's `predict`, which stretches the answer to 0..1 also where nothing is seen.
+    found = session.inner_session.run(None, session.normalize(rgb, _MEAN, _DEVIATION, _SEEN_SIZE))
+    return np.asarray(found[0][0, 0], dtype=np.float32)
+
+
+def _guided(alpha: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Alpha (H, W) with its edges moved to those of the image (H, W, 3).
+
+    He, Sun and Tang, "Guided image filtering" (TPAMI 2013), guided by grey.
+    """
+    side = 2 * round(_GUIDE_RADIUS * _pixel(*alpha.shape)) + 1
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(ndimage.uniform_filter(values, side, mode="nearest"))
+
+    grey = rgb.astype(np.float32).mean(axis=2) / np.float32(255)
+    grey_mean, alpha_mean = mean(grey), mean(alpha)
+    variance = mean(grey * grey) - grey_mean**2
+    slope = (mean(grey * alpha) - grey_mean * alpha_mean) / (variance + _GUIDE_NOISE)
+    offset = alpha_mean - slope * grey_mean
+    return mean(slope) * grey + mean(offset)
+
+
 # ------------------------------------------------------------------------------- plain background
 
 _PLAIN_SIDE = 1024  # px: a larger image is reduced to it, which takes seconds off the work
 _BORDER = 0.02  # of the shorter side: the strip along the image's border taken for background
 _PLAIN_SHARE = 0.6  # of that strip must fit one smooth colour; the object may touch the rest
+_EVEN_SHARE = 0.95  # of it where the built-in network's cut is no better (tests/benchmarks)
 _PLAIN_SPREAD = 5.0  # CIELAB: the most that the strip's median pixel may stray from that colour
 _EVEN_SPREAD = 1.0  # CIELAB: a fit this good needs no more terms, which would only follow noise
 _TOLERANCE = (5.0, 14.0)  # CIELAB: least and most distance at which a pixel is still background
@@ -436,9 +529,14 @@ _SHARE = (0.001, 0.95)  # of the pixels: less is no object, more is no backgroun
 
 
 def _by_plain_background(
-    image: Image.Image, online: bool, progress: ProgressCallback
+    image: Image.Image,
+    online: bool,
+    progress: ProgressCallback,
+    least_share: float = _PLAIN_SHARE,
 ) -> NDArray[np.uint8]:
     """The object before a background of one colour that may change softly over the image.
+
+    least_share : of the image's border that must be of that colour.
 
     The background's colour is a smooth surface in CIELAB, fitted to the image's border and then
     to all that lies near it. What is near it and connected to the border is background; so are
@@ -450,13 +548,13 @@ def _by_plain_background(
     rgb = np.asarray(_at_most(image.convert("RGB"), _PLAIN_SIDE))
     if min(rgb.shape[:2]) < 8:
         raise _NotCutError("the image is too small to tell an object from its background")
-    alpha = _edge_alpha(rgb, _background(rgb))
+    alpha = _edge_alpha(rgb, _background(rgb, least_share))
     _check_share(alpha)
     progress(Progress("background", 1, 1))
     return _with_alpha(rgb, alpha)
 
 
-def _background(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]:
     """Where the plain background of (H, W, 3) sRGB is, (H, W) bool."""
     height, width = rgb.shape[:2]
     # A touch of blur keeps the noise of JPEG below the tolerance and hardly moves an edge.
@@ -465,7 +563,7 @@ def _background(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     border = np.ones((height, width), dtype=np.bool_)
     border[rim:-rim, rim:-rim] = False
 
-    plate, tolerance, even = _border_color(lab, border)
+    plate, tolerance, even = _border_color(lab, border, least_share)
     distance = _distance(lab, plate)
     if not even:
         for degree in (3, 4, 5, 5):
@@ -520,7 +618,7 @@ def _tolerance(distance: NDArray[np.float32]) -> float:
 
 
 def _border_color(
-    lab: NDArray[np.float32], border: NDArray[np.bool_]
+    lab: NDArray[np.float32], border: NDArray[np.bool_], least_share: float
 ) -> tuple[NDArray[np.float32], float, bool]:
     """Colour of the background, judged by the border: (H, W, 3), its tolerance, and if it is even.
 
@@ -541,10 +639,10 @@ def _border_color(
         if not fitted.any():
             break
     share = float((distance[border] < tolerance).mean())
-    if spread > _PLAIN_SPREAD or share < _PLAIN_SHARE:
+    if spread > _PLAIN_SPREAD or share < least_share:
         raise _NotCutError(
             f"the background is not plain: {share:.0%} of the image's border is of one colour, "
-            f"and it takes {_PLAIN_SHARE:.0%}"
+            f"and it takes {least_share:.0%}"
         )
     return plate, tolerance, degree == 0
 

@@ -291,9 +291,9 @@ class GenerateSettings(Settings):
     device: str = _setting("auto", "Where the model runs", choices=("auto", "cpu", "cuda", "mps"))
     remove_background: str = _setting(
         "auto",
-        "How the object is cut out: 'auto' uses the alpha channel, else rembg, else a plain "
-        "background; or one of them alone",
-        choices=("auto", "alpha", "rembg", "plain"),
+        "How the object is cut out: by its alpha channel, by rembg, off a plain background or by "
+        "the built-in network; 'auto' takes the first that serves",
+        choices=("auto", "alpha", "rembg", "plain", "built-in"),
     )
     margin: float = _setting(
         0.0,

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageDraw
 
 from runtime import intake
 from runtime.intake import cut_object, cut_out, frame, move_edge, online_allowed, read_image
+from runtime.segmentation.data import background as procedural_background
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
 from xray_addon.settings import GenerateSettings
@@ -606,6 +607,75 @@ def test_settings_say_how_the_object_is_cut_out() -> None:
     assert (grown.rgba[..., 3] > 0).sum() > 1.2 * (plain.rgba[..., 3] > 0).sum()
     with pytest.raises(XRayError, match="alpha"):
         cut_object(image, GenerateSettings(remove_background="alpha"))
+
+
+# ------------------------------------------------------------------------------- built-in network
+
+_TOADSTOOL = Image.open(Path(__file__).parents[1] / "demo" / "toadstool.png")
+
+
+def _scene(seed: int, size: int = 512) -> Image.Image:
+    """A procedural background that is not plain."""
+    values = procedural_background(size, np.random.default_rng(seed))
+    return Image.fromarray(np.rint(255 * values).astype(np.uint8))
+
+
+def _photo(seed: int) -> tuple[Image.Image, np.ndarray]:
+    """The demo's object before such a background, and where it is."""
+    cut = _TOADSTOOL.convert("RGBA").resize((420, 420))
+    photo = _scene(seed)
+    photo.paste(cut, (46, 46), cut)
+    mask = np.zeros((512, 512), dtype=bool)
+    mask[46:466, 46:466] = np.asarray(cut)[..., 3] > 127
+    return photo, mask
+
+
+@pytest.mark.usefixtures("weights_home")
+def test_a_photo_without_alpha_is_cut_out_by_the_network_that_comes_along():
+    overlaps = []
+    for seed in (0, 1, 2, 3):
+        photo, mask = _photo(seed)
+        cut = cut_out(photo, "built-in", online=False)
+        assert cut.how == "built-in"
+        assert cut.rgba.shape == (512, 512, 4)
+        overlaps.append(_overlap(cut.rgba[..., 3] > 127, mask))
+    assert np.mean(overlaps) > 0.9
+    assert min(overlaps) > 0.7
+
+
+@pytest.mark.usefixtures("weights_home")
+def test_where_the_background_is_not_even_the_built_in_network_comes_before_plain():
+    photo, _ = _photo(5)
+    reports = []
+    assert cut_out(photo, online=False, progress=reports.append).how == "built-in"
+    assert {report.stage for report in reports} == {"background"}
+    assert cut_out(_disk(256, RED, "white"), online=False).how == "plain"
+
+
+@pytest.mark.parametrize("make", [lambda: _scene(1), lambda: _noise(320)], ids=["scene", "noise"])
+def test_where_the_network_sees_no_object_it_says_so(make):
+    with pytest.raises(XRayError, match="unsure what in the image") as caught:
+        cut_out(make(), "built-in", online=False)
+    assert caught.value.code == "no_cutout"
+
+
+def test_a_network_that_is_damaged_or_gone_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(intake, "BUILT_IN_WEIGHTS", tmp_path / "gone.onnx")
+    with pytest.raises(XRayError, match=r"gone\.onnx is not there"):
+        cut_out(_photo(0)[0], "built-in", online=False)
+    (tmp_path / "gone.onnx").write_bytes(b"nonsense")
+    intake.release_rembg()
+    with pytest.raises(XRayError, match="damaged"):
+        cut_out(_photo(0)[0], "built-in", online=False)
+
+
+def test_a_guided_alpha_keeps_to_the_edges_of_the_image():
+    mask = _disk_mask(512)
+    rough = np.asarray(Image.fromarray(mask).resize((40, 40)).resize((512, 512)), dtype=np.float32)
+    image = np.asarray(_disk(512, RED, BLUE))
+    before, after = _overlap(rough > 0.5, mask), _overlap(intake._guided(rough, image) > 0.5, mask)
+    assert before < 0.98
+    assert after > 0.99
 
 
 # ------------------------------------------------------------------------------- plain background
