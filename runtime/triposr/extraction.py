@@ -30,6 +30,8 @@ MARGIN = 0.5
 # Cells that a surface may cross, each for two triangles or so. The largest ball in the box crosses
 # 1.2 million at 512 points a side, a chair at 256 crosses 70,000; noise crosses nearly all.
 MOST_CELLS = 1_500_000
+# Where the mesh is unwrapped, which takes more than twice as long for twice the triangles.
+MOST_UNWRAPPED_CELLS = 300_000
 
 
 class GridField:
@@ -110,15 +112,16 @@ class Sparse:
 
 
 class TooIntricate(Exception):
-    """A surface that crosses more than `MOST_CELLS` cells. cells : about how many."""
+    """A surface that crosses more than `most` cells. cells : about how many."""
 
-    def __init__(self, cells: int) -> None:
-        super().__init__(f"the surface crosses {cells} cells")
+    def __init__(self, cells: int, most: int) -> None:
+        super().__init__(f"the surface crosses {cells} cells, more than {most}")
         self.cells = cells
+        self.most = most
 
     def fewer(self, resolution: int) -> int:
         """Points a side at which the surface of `resolution` points should do."""
-        return int(0.9 * resolution * math.sqrt(MOST_CELLS / self.cells))
+        return int(0.9 * resolution * math.sqrt(self.most / self.cells))
 
 
 def sample_surface(
@@ -127,10 +130,12 @@ def sample_surface(
     level: float,
     device: torch.device,
     report: Callable[[int, int], None] | None = None,
+    most: int = MOST_CELLS,
 ) -> Sparse:
     """The values around `level` of a field on a grid.
 
     evaluate : flat indices (N,) to values (N,). report : hears (step, of), may raise.
+    most : cells that the surface may cross.
 
     Raises TooIntricate, as early as it can be told.
     """
@@ -144,7 +149,7 @@ def sample_surface(
     known = torch.ones_like(values, dtype=torch.bool)
     for number, (before, after) in enumerate(pairwise(axes)):
         report(number + 1, steps)
-        _bound(_crossed(values > 0), STRIDES[number])
+        _bound(_crossed(values > 0), most, STRIDES[number])
         # Every finer point takes the value of the coarser one below it until it has its own.
         below = torch.searchsorted(before, after, right=True) - 1
         shared = torch.isin(after, before)
@@ -158,7 +163,7 @@ def sample_surface(
     while True:
         report(steps - 1, steps)
         cells = _crossed(values > 0)
-        _bound(cells)
+        _bound(cells, most)
         followed = cells & ~_all_corners(known)
         if not followed.any():
             break
@@ -167,12 +172,12 @@ def sample_surface(
     return Sparse(values, cells, evaluated)
 
 
-def _bound(cells: Tensor, stride: int = 1) -> None:
+def _bound(cells: Tensor, most: int, stride: int = 1) -> None:
     """Raises TooIntricate for the crossed cells of a grid of every `stride`-th point."""
     count = int(cells.sum())
     # There are stride^2 as many at stride 1, give or take: the coarser, the more is let pass.
-    if count * stride > MOST_CELLS:
-        raise TooIntricate(count * stride * stride)
+    if count * stride > most:
+        raise TooIntricate(count * stride * stride, most)
 
 
 def _axis(resolution: int, stride: int, device: torch.device) -> Tensor:

@@ -26,6 +26,8 @@ from ..interrupting import interruptible
 from ..memory import Chunks, is_out_of_memory, out_of_memory
 from . import field
 from .extraction import (
+    MOST_CELLS,
+    MOST_UNWRAPPED_CELLS,
     STRIDES,
     GridField,
     Sparse,
@@ -162,7 +164,7 @@ class TripoSRGenerator:
 
         Raises XRayError `nothing_predicted`, `out_of_memory`.
         """
-
+        most = MOST_UNWRAPPED_CELLS if texture_size else MOST_CELLS
         seeking = Progress("mesh", 0, len(STRIDES) + 3, "Seeking the surface")
 
         def report(step: int, of: int) -> None:
@@ -178,13 +180,13 @@ class TripoSRGenerator:
             while True:
                 density = GridField(planes, self.model.decoder, resolution, self.chunks, alive)
                 try:
-                    return sample_surface(density, resolution, level, planes.device, report)
+                    return sample_surface(density, resolution, level, planes.device, report, most)
                 except TooIntricate as found:
                     before, resolution = resolution, found.fewer(resolution)
                     log.warning(
-                        "at %d points a side the mesh would have %.0f million triangles, taking %d",
+                        "at %d points a side the mesh would have some %s triangles, taking %d",
                         before,
-                        2e-6 * found.cells,
+                        f"{2 * found.cells:,}",
                         resolution,
                     )
                     told = f"Too intricate for {before} points a side, taking {resolution}"

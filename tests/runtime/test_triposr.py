@@ -219,8 +219,7 @@ def noise(resolution: int):
     return lambda index: values[index]
 
 
-def test_a_surface_of_too_many_triangles_is_told_before_all_is_computed(monkeypatch):
-    monkeypatch.setattr("runtime.triposr.extraction.MOST_CELLS", 10_000)
+def test_a_surface_of_too_many_triangles_is_told_before_all_is_computed():
     computed = []
 
     def evaluate(index: torch.Tensor) -> torch.Tensor:
@@ -228,30 +227,36 @@ def test_a_surface_of_too_many_triangles_is_told_before_all_is_computed(monkeypa
         return noise(65)(index)
 
     with pytest.raises(TooIntricate) as caught:
-        sample_surface(evaluate, 65, 0.0, CPU)
+        sample_surface(evaluate, 65, 0.0, CPU, most=10_000)
     assert sum(computed) == 17**3
     assert caught.value.cells > 10_000
     assert caught.value.fewer(65) < 65
-    # Small enough for the coarse points, too many where they are all known.
-    monkeypatch.setattr("runtime.triposr.extraction.MOST_CELLS", 100_000)
+    # Few enough at the coarse points, too many where all are known.
     with pytest.raises(TooIntricate) as caught:
-        sample_surface(noise(65), 65, 0.0, CPU)
+        sample_surface(noise(65), 65, 0.0, CPU, most=100_000)
     assert 100_000 < caught.value.cells <= 64**3
 
 
-def test_noise_is_meshed_at_fewer_points_and_says_so(folder: Path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("name", "texture_size"), [("MOST_CELLS", 0), ("MOST_UNWRAPPED_CELLS", 64)]
+)
+def test_noise_is_meshed_at_fewer_points_and_says_so(
+    folder: Path, monkeypatch, caplog, name: str, texture_size: int
+):
     generator = runtime.load("triposr", str(folder), "cpu")
     planes = 3 * torch.randn(3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
     points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
     threshold = float(generator.query(planes, points)[0].median())
     whole = generator.surface(planes, 64, threshold)
-    monkeypatch.setattr("runtime.triposr.extraction.MOST_CELLS", 10_000)
+    monkeypatch.setattr(f"runtime.triposr.generator.{name}", 3000)
     reports = []
-    surface = generator.surface(planes, 64, threshold, progress=reports.append)
-    assert 0 < len(surface.faces) < 30_000 < len(whole.faces)
-    np.testing.assert_allclose(surface.bounds, whole.bounds, atol=0.05)
+    surface = generator.surface(
+        planes, 64, threshold, texture_size=texture_size, progress=reports.append
+    )
+    assert 0 < len(surface.faces) < 9000 < len(whole.faces)
+    np.testing.assert_allclose(surface.bounds, whole.bounds, atol=0.1)
     assert any("Too intricate for 64 points a side" in report.message for report in reports)
-    assert "million triangles" in caplog.text
+    assert "triangles" in caplog.text
 
 
 def test_a_grid_field_is_the_field_on_a_grid(model: TripoSR):
