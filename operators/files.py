@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,14 @@ def empty_file() -> None:
     """Leave nothing in this Blender's file."""
     # The factory's startup file, so that nobody's own decides what comes out.
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Have C's allocator return what is free: in a worker it would be more with every file."""
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError):  # musl has no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
