@@ -444,6 +444,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, 
 _DOUBT = 0.3  # most doubt, in shares of what is seen: beyond it one cut in twenty is of use
 _GUIDE_RADIUS = 10  # px, of an image of 512
 _GUIDE_NOISE = 1e-4  # variance of grey 0..1 below which there is no edge to follow
+_GAP = 0.02  # of the object: what it sees as background within, if smaller, is object
 _STEEPNESS = 4.0  # what the network half sees is object or background, but for the very edge
 
 
@@ -461,12 +462,13 @@ def _by_built_in(image: Image.Image, online: bool, progress: ProgressCallback) -
         seen = (_seen(session, rgb) + _seen(session, ImageOps.mirror(rgb))[:, ::-1]) / 2
     except failures as error:
         raise _NotCutError(_rembg_reason(error, BUILT_IN_WEIGHTS)) from error
-    object_ = float((seen > 0.5).sum())
-    if float(np.minimum(seen, 1 - seen).sum()) > _DOUBT * object_:
+    if float(np.minimum(seen, 1 - seen).sum()) > _DOUBT * float((seen > 0.5).sum()):
         raise _NotCutError("it is unsure what in the image is the object")
     pixels = np.asarray(rgb)
     soft = np.asarray(Image.fromarray(seen).resize(rgb.size, Image.Resampling.BICUBIC))
     alpha = np.clip(0.5 + _STEEPNESS * (_guided(soft, pixels) - 0.5), 0.0, 1.0)
+    gaps, sizes = _pieces(alpha <= 0.5)
+    alpha[np.concatenate([[False], sizes < _GAP * (alpha > 0.5).sum()])[gaps]] = 1.0
     _check_share(alpha)
     progress(Progress("background", 2, 2))
     return _with_alpha(pixels, alpha)
