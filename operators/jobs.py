@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..xray_addon.errors import XRayError
 from ..xray_addon.progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
+from .translation import translated
 
 Steps = Generator[Progress, None, Any]
 
@@ -296,7 +297,7 @@ def failure_details() -> str:
 
 def describe(progress: Progress) -> str:
     """One line for people, e.g. "Sampling 3/25"."""
-    text = progress.message or progress.stage
+    text = translated(progress.message or progress.stage)
     text = text[:1].upper() + text[1:]
     return f"{text} {progress.step}/{progress.of}" if progress.of else text
 

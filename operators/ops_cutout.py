@@ -67,7 +67,7 @@ class XRAY_OT_preview_cutout(TaskOperator):
 
     def summary(self, result: CutOut) -> tuple[str, str]:
         """What told the object from its background."""
-        return "INFO", f"Cut out: {describe(result)}"
+        return "INFO", describe(result)
 
 
 def _show_steps(image: Any, settings: GenerateSettings, key: tuple[str, str, float]) -> jobs.Steps:
@@ -80,11 +80,11 @@ def _show_steps(image: Any, settings: GenerateSettings, key: tuple[str, str, flo
 def describe(cut: CutOut) -> str:
     """By which way it was made, for people."""
     ways = {
-        "alpha": "by the alpha channel",
-        "plain": "off its plain background",
-        "built-in": "by the built-in network",
+        "alpha": "Cut out by the alpha channel",
+        "plain": "Cut off its plain background",
+        "built-in": "Cut out by the built-in network",
     }
-    return ways.get(cut.how, f"by {cut.how}")
+    return ways.get(cut.how, f"Cut out by {cut.how}")
 
 
 CLASSES: tuple[type[Any], ...] = (XRAY_OT_preview_cutout,)

@@ -16,6 +16,7 @@ from ..operators.ops_dataset import (
     set_from_panel,
 )
 from ..operators.properties import copy_settings
+from ..operators.translation import translated
 from ..xray_addon.dataset import FAILED, GATES, REJECTED, STATUSES
 from ..xray_addon.settings import DatasetSettings, is_used
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
@@ -69,7 +70,8 @@ class XRAY_PT_dataset(SidebarPanel):
             for result in refused[:REFUSED_SHOWN]:
                 draw_text(box, context, f"{result.uid}: {result.reason}", "ERROR")
             if len(refused) > REFUSED_SHOWN:
-                box.label(text=f"{len(refused) - REFUSED_SHOWN} more in the report")
+                more = len(refused) - REFUSED_SHOWN
+                box.label(text=translated("{} more in the report").format(more))
             row = box.row(align=True)
             for text, path in (("Open Report", run.folder / "report.md"), ("Folder", run.folder)):
                 icon = "TEXT" if path.suffix else "FILE_FOLDER"

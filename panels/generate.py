@@ -96,7 +96,7 @@ class XRAY_PT_generate_cutout(SidebarPanel):
         fresh = latest.asked == asked(scene)
         column = layout.column()
         column.active = fresh
-        told = f"Cut out {describe(latest.cut)}" if fresh else "As it was before these settings"
+        told = describe(latest.cut) if fresh else "As it was before these settings"
         column.label(text=told)
         column.template_icon(icon_of("cutout", latest.cut.picture), scale=CUTOUT_SCALE)
 

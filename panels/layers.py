@@ -8,6 +8,7 @@ import bpy
 
 from ..operators.layers import layer_objects, layers_of
 from ..operators.ops_layers import XRAY_OT_rebuild, XRAY_OT_show_picture
+from ..operators.translation import translated
 from .widgets import SidebarPanel, draw_properties, draw_text
 
 
@@ -53,8 +54,8 @@ class XRAY_PT_layers(SidebarPanel):
 
 
 def _draw_layer(row: Any, layer: int, hits: int) -> None:
-    row.label(text=f"Layer {layer + 1}")
-    row.label(text=f"{hits:,} hits")
+    row.label(text=translated("Layer {}").format(layer + 1))
+    row.label(text=translated("{:,} hits").format(hits))
 
 
 CLASSES: tuple[type[Any], ...] = (XRAY_PT_layers,)

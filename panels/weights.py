@@ -8,6 +8,7 @@ import bpy
 
 from ..operators import runtime_service as service
 from ..operators.ops_weights import XRAY_OT_weights_download
+from ..operators.translation import translated
 from ..xray_addon.weights import PUBLISHED, is_here, megabytes
 from .widgets import draw_progress
 
@@ -24,7 +25,7 @@ def draw_published_weights(layout: Any, context: bpy.types.Context) -> None:
     column = layout.column(heading="Weights")
     for name in PUBLISHED:
         if is_here(name, service.checkpoint_folder()):
-            column.label(text=f"{name} is here", icon="CHECKMARK")
+            column.label(text=translated("{} is here").format(name), icon="CHECKMARK")
         elif service.is_available():
             _draw_download(column, name)
     draw_progress(layout, context, XRAY_OT_weights_download)
@@ -34,6 +35,8 @@ def _draw_download(layout: Any, name: str) -> None:
     known = PUBLISHED.get(name)
     size = f" ({megabytes(known.size)})" if known else ""
     button = layout.operator(
-        XRAY_OT_weights_download.bl_idname, text=f"Download {name}{size}...", icon="IMPORT"
+        XRAY_OT_weights_download.bl_idname,
+        text=translated("Download {}...").format(name + size),
+        icon="IMPORT",
     )
     button.weights = name

@@ -26,6 +26,7 @@ from ..operators.ops_runtime import (
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
 )
+from ..operators.translation import translated
 from ..xray_addon.errors import XRayError
 from ..xray_addon.weights import megabytes
 
@@ -60,13 +61,13 @@ ONLINE_ACCESS_OFF = (
 
 
 def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """`text` over as many lines as the region's width asks for."""
+    """`text`, translated, over as many lines as the region's width asks for."""
     scale = context.preferences.system.ui_scale
     width = context.region.width if context.region else 300
     columns = max(20, int((width - 60 * scale) / (CHARACTER_WIDTH * scale)))
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for i, line in enumerate(textwrap.wrap(text, columns)):
+    for i, line in enumerate(textwrap.wrap(translated(text), columns)):
         column.label(text=line, icon=icon if i == 0 else "BLANK1" if icon != "NONE" else "NONE")
 
 
@@ -93,11 +94,13 @@ def _draw_running(layout: Any, task: jobs.Task) -> None:
     progress, left = task.progress, task.seconds_left
     layout.label(text=task.label)
     row = layout.row(align=True)
-    time_left = "" if left is None else f", {left // 60:.0f}:{left % 60:02.0f} left"
+    time_left = ""
+    if left is not None:
+        time_left = translated(", {:.0f}:{:02.0f} left").format(left // 60, left % 60)
     row.progress(
         factor=progress.fraction,
         type="BAR" if progress.of else "RING",
-        text="Cancelling" if task.cancelling else jobs.describe(progress) + time_left,
+        text=translated("Cancelling") if task.cancelling else jobs.describe(progress) + time_left,
     )
     row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL").index = 0
     if task.preview is not None:
@@ -119,7 +122,7 @@ def _draw_waiting(layout: Any) -> None:
         button = row.operator(XRAY_OT_cancel.bl_idname, text="", icon="X", emboss=False)
         button.index = index
     if len(waiting) > WAITING_SHOWN:
-        column.label(text=f"{len(waiting) - WAITING_SHOWN} more")
+        column.label(text=translated("{} more").format(len(waiting) - WAITING_SHOWN))
     column.separator()
     column.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
 
@@ -157,9 +160,11 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
     running = service.is_running()
     status = client.latest_status if client and running else None
     if status is not None and status.device:
-        total = f" of {megabytes(status.memory_total)}" if status.memory_total else ""
-        used = f": {megabytes(status.memory)}{total} in use" if status.memory else ""
-        draw_text(layout, context, f"{status.device_name or status.device}{used}")
+        text = status.device_name or status.device
+        if status.memory:
+            used, total = megabytes(status.memory), megabytes(status.memory_total)
+            text += translated(": {} of {} in use").format(used, total)
+        draw_text(layout, context, text)
     if client is not None and client.error is not None:
         draw_text(layout, context, str(client.error), "ERROR")
     row = layout.row(align=True)
@@ -187,8 +192,10 @@ def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
         draw_text(layout, context, str(error), "ERROR")
         return
     if plan is not None:
-        fetched = f" about {megabytes(plan.download)} to download," if plan.download else ""
-        text = f"PyTorch for {plan.build}:{fetched} takes {plan.needed / 1e9:.0f} GB of free disk"
+        text = translated("PyTorch for {}, {:.0f} GB on disk").format(plan.build, plan.needed / 1e9)
+        if plan.download:
+            fetched = megabytes(plan.download)
+            text += translated(", of which about {} are downloaded").format(fetched)
         draw_text(layout, context, text)
 
 

@@ -64,7 +64,7 @@ class FakeGenerator:
             time.sleep(0.02)
         surface = ball(0.3 + 0.1 * settings.seed, 316 if name == "big" else 12)
         camera = Camera.look_at((0.0, -1.5, 0.0), width=32, height=32)
-        return Generated(surface, cast(surface, camera, 4), camera)
+        return Generated(surface, cast(surface, camera, 4, backend="numpy"), camera)
 
 
 class FakeIntake(ModuleType):

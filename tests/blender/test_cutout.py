@@ -27,7 +27,7 @@ def test_it_is_made_with_the_panels_settings(scene, part):
     assert bpy.ops.xray.preview_cutout() == {"FINISHED"}
     shown = cutout.shown(scene)
     assert shown.asked == cutout.asked(scene)
-    assert cutout.describe(shown.cut) == "off its plain background"
+    assert cutout.describe(shown.cut) == "Cut off its plain background"
     before = opaque(shown)
     scene.margin = 2.0
     assert cutout.shown(scene).asked != cutout.asked(scene)

@@ -93,6 +93,23 @@ def test_every_operator_is_in_a_menu(part):
     assert {name.replace("xray.", "XRAY_OT_") for name in drawn if "." in name} == operators
 
 
+def test_tooltips_are_there_and_end_without_a_full_stop(xray):
+    told = {}
+    for name in registered():
+        if name.startswith("XRAY_OT_"):
+            shown = getattr(bpy.ops.xray, name.removeprefix("XRAY_OT_")).get_rna_type()
+            assert shown.description, name
+            told[name] = shown.description
+        elif name.startswith("XRAY_PG_"):
+            shown = getattr(bpy.types, name).bl_rna
+        else:
+            continue
+        told |= {f"{name}.{item.identifier}": item.description for item in shown.properties}
+    assert len(told) > 100
+    own = {name: text for name, text in told.items() if not name.endswith(("rna_type", ".name"))}
+    assert not [name for name, text in own.items() if text.endswith(".")]
+
+
 @pytest.mark.parametrize(
     ("name", "undo"),
     [

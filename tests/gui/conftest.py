@@ -50,6 +50,7 @@ def start(screen, installed, request):
 
     def start(**extra: str) -> rig.Blender:
         name = request.node.name.removeprefix("test_").replace("_", "-")
+        name += f"-{len(started) + 1}" if started else ""
         user = rig.OUT / f"user-{name}"
         shutil.rmtree(user, ignore_errors=True)
         shutil.copytree(installed, user)
@@ -74,6 +75,11 @@ def blender(start) -> rig.Blender:
 @pytest.fixture
 def fake(blender) -> rig.Blender:
     """A Blender whose runtime is the real server with a generator that makes balls."""
+    return with_balls(blender)
+
+
+def with_balls(blender: rig.Blender) -> rig.Blender:
+    """Have `blender` take the fake generator."""
     server = rig.ROOT / "tests" / "blender" / "fake_server.py"
     python = RUNTIME / "venv" / "bin" / "python"
     blender.do(
@@ -84,6 +90,12 @@ service.command = service.Command("{python}", ("{server}",))
 """
     )
     return blender
+
+
+@pytest.fixture
+def other(start, fake) -> rig.Blender:
+    """A second Blender beside `fake`, with the same user's settings."""
+    return with_balls(start())
 
 
 @pytest.fixture

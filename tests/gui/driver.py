@@ -47,10 +47,13 @@ class Heart:
 heart = Heart()
 
 
-def view3d() -> dict[str, Any]:
-    """The context of the 3D view, for `bpy.context.temp_override`."""
-    window = bpy.context.window_manager.windows[0]
-    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+def view3d(number: int = 0) -> dict[str, Any]:
+    """The context of a window's 3D view, for `bpy.context.temp_override`."""
+    window = bpy.context.window_manager.windows[number]
+    area = next((area for area in window.screen.areas if area.type == "VIEW_3D"), None)
+    if area is None:
+        area = window.screen.areas[0]
+        area.type = "VIEW_3D"
     region = next(region for region in area.regions if region.type == "WINDOW")
     return {"window": window, "area": area, "region": region}
 
@@ -84,6 +87,13 @@ def open_panel(name: str) -> None:
     bpy.utils.register_class(type(f"{name}_open", (panel,), {"bl_options": set()}))
 
 
+def draw() -> None:
+    """Draw every window now."""
+    for window in bpy.context.window_manager.windows:
+        with bpy.context.temp_override(window=window):
+            bpy.ops.wm.redraw_timer(type="DRAW_WIN_SWAP", iterations=1)
+
+
 def pointed_at() -> str:
     """The Python command of the sidebar's button under the mouse; "" where there is none."""
     with bpy.context.temp_override(**{**view3d(), "region": sidebar()}):
@@ -95,6 +105,7 @@ def pointed_at() -> str:
 
 NAMES: dict[str, Any] = {
     "bpy": bpy,
+    "draw": draw,
     "heart": heart,
     "open_panel": open_panel,
     "pointed_at": pointed_at,

@@ -219,7 +219,8 @@ class Blender:
 
     def shot(self, name: str) -> Path:
         """A picture of the whole screen, in `build/gui`."""
-        time.sleep(0.4)  # a frame of software rendering
+        self.do("draw()")
+        time.sleep(0.2)
         path = OUT / f"{self.name}-{name}.png"
         done = self.screen.run("import", "-window", "root", path)
         assert done.returncode == 0, done.stderr

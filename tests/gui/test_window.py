@@ -175,10 +175,91 @@ def test_a_new_file_keeps_the_work(fake, picture):
     generate(fake, picture("slow"))
     runs(fake)
     fake.do("bpy.ops.wm.read_homefile()")
-    fake.until("'slow' in bpy.data.objects", 60)
+    fake.until("'slow' in bpy.data.objects", 120)
     idle(fake)
     fake.until("show_tab()")
     fake.shot("new-file")
+    assert clean(fake)
+
+
+def test_opening_another_file_keeps_the_work(fake, picture):
+    path = rig.OUT / "other.blend"
+    fake.do(f"bpy.ops.wm.save_as_mainfile(filepath={str(path)!r}, copy=True)")
+    generate(fake, picture("slow"))
+    runs(fake)
+    fake.do(f"bpy.ops.wm.open_mainfile(filepath={str(path)!r})")
+    fake.until("'slow' in bpy.data.objects", 120)
+    idle(fake)
+    assert clean(fake)
+
+
+def test_a_render_goes_on_beside(fake, picture):
+    fake.do(
+        """
+scene = bpy.context.scene
+scene.render.engine, scene.cycles.samples = "CYCLES", 16
+scene.cycles.use_denoising, scene.render.resolution_percentage = False, 25
+bpy.app.handlers.render_complete.append(lambda *_: bpy.app.driver_namespace.update(done=True))
+"""
+    )
+    generate(fake, picture("slow"))
+    runs(fake)
+    fake.do('bpy.ops.render.render("INVOKE_DEFAULT")')
+    fake.until("bpy.app.driver_namespace.get('done')", 90)
+    fake.until("'slow' in bpy.data.objects", 120)
+    idle(fake)
+    fake.shot("both-done")
+    assert clean(fake)
+
+
+def test_closing_the_window_it_was_asked_in_keeps_the_work(fake, picture):
+    fake.do("bpy.ops.wm.window_new()")
+    fake.until("len(bpy.context.window_manager.windows) == 2", 10)
+    asked = GENERATE.replace("**view3d()", "**view3d(1)")
+    fake.do(asked.format(arguments=f"filepath={str(picture('slow'))!r}"))
+    runs(fake)
+    fake.shot("two-windows")
+    fake.do(
+        """
+with bpy.context.temp_override(window=bpy.context.window_manager.windows[1]):
+    bpy.ops.wm.window_close()
+"""
+    )
+    fake.until("'slow' in bpy.data.objects", 120)
+    idle(fake)
+    assert clean(fake)
+
+
+def test_two_blenders_work_and_end_by_themselves(fake, other, picture):
+    for blender in (fake, other):
+        generate(blender, picture("slow"))
+    for blender in (fake, other):
+        runs(blender)
+    pids = [runtime_pid(blender) for blender in (fake, other)]
+    assert pids[0] != pids[1]
+    fake.send("bpy.ops.wm.quit_blender()")
+    assert fake.wait(30) == 0
+    assert gone(pids[0])
+    other.until("'slow' in bpy.data.objects", 120)
+    assert clean(fake)
+    assert clean(other)
+
+
+def test_updating_the_extension_while_busy(fake, picture):
+    generate(fake, picture("slow"))
+    runs(fake)
+    pid = runtime_pid(fake)
+    archive = str(rig.OUT / "xray.zip")
+    fake.do(
+        f"bpy.ops.extensions.package_install_files(filepath={archive!r}, repo='user_default', "
+        "enable_on_install=True)",
+        60,
+    )
+    assert gone(pid)
+    fake.until(f"{rig.MODULE!r} in bpy.context.preferences.addons", 30)
+    fake.until("show_tab()")
+    assert fake.get("bpy.ops.xray.generate.poll()")
+    fake.shot("updated")
     assert clean(fake)
 
 
