@@ -36,7 +36,8 @@ class XRAY_PT_layers(SidebarPanel):
                 self.layout.operator_menu_enum(
                     XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
                 )
-            draw_text(self.layout, context, "Import as layers to peel and edit them.")
+            made = "Generate with Keep Layers" if "xray_settings" in obj else "Import as layers"
+            draw_text(self.layout, context, f"{made} to peel and edit them.")
             return
         column.prop(collection, "hide_viewport", text="Hide Layers", toggle=True)
         if not collection.hide_viewport:
