@@ -1,9 +1,10 @@
 """Meshes from a field: dense values are computed only where the surface is.
 
 The grid and its values are those of the published procedure, R^3 points on the box's corners and
-between. Values are known first on every `STRIDES[0]`-th point along each axis, then finer where
-the surface may be, and at last the surface is followed wherever it leaves what is known: a piece
-of the surface is found whole or, if it is smaller than the first stride, perhaps not at all.
+between. Values are known first on every fourth point along each axis, then finer where the
+surface may be, and at last the surface is followed wherever it leaves what is known: a piece of
+the surface is found whole or, if it is smaller than the first stride, perhaps not at all. So that
+stride is no longer than a pixel of the planes that the field is made of; see `strides`.
 """
 
 from __future__ import annotations
@@ -111,6 +112,11 @@ class Sparse:
     evaluated: int
 
 
+def strides(resolution: int, width: int) -> tuple[int, ...]:
+    """Of `STRIDES`, those at which no pixel of planes `width` wide is skipped, and 1."""
+    return tuple(stride for stride in STRIDES if stride == 1 or stride * width <= resolution)
+
+
 class TooIntricate(Exception):
     """A surface that crosses more than `most` cells. cells : about how many."""
 
@@ -131,16 +137,17 @@ def sample_surface(
     device: torch.device,
     report: Callable[[int, int], None] | None = None,
     most: int = MOST_CELLS,
+    strides: tuple[int, ...] = STRIDES,
 ) -> Sparse:
     """The values around `level` of a field on a grid.
 
     evaluate : flat indices (N,) to values (N,). report : hears (step, of), may raise.
-    most : cells that the surface may cross.
+    most : cells that the surface may cross. strides : each half of the one before, down to 1.
 
     Raises TooIntricate, as early as it can be told.
     """
-    axes = [_axis(resolution, stride, device) for stride in STRIDES]
-    steps = len(STRIDES) + 1
+    axes = [_axis(resolution, stride, device) for stride in strides]
+    steps = len(strides) + 1
     report = report or (lambda *_: None)
     report(0, steps)
     coarse = axes[0]
@@ -149,7 +156,7 @@ def sample_surface(
     known = torch.ones_like(values, dtype=torch.bool)
     for number, (before, after) in enumerate(pairwise(axes)):
         report(number + 1, steps)
-        _bound(_crossed(values > 0), most, STRIDES[number])
+        _bound(_crossed(values > 0), most, strides[number])
         # Every finer point takes the value of the coarser one below it until it has its own.
         below = torch.searchsorted(before, after, right=True) - 1
         shared = torch.isin(after, before)
@@ -167,7 +174,7 @@ def sample_surface(
         followed = cells & ~_all_corners(known)
         if not followed.any():
             break
-        wanted = _corners(_blocks(followed, STRIDES[0])) & ~known
+        wanted = _corners(_blocks(followed, strides[0])) & ~known
         evaluated += _fill(evaluate, values, known, wanted, fine, level, resolution)
     return Sparse(values, cells, evaluated)
 

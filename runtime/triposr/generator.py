@@ -35,6 +35,7 @@ from .extraction import (
     density_level,
     march,
     sample_surface,
+    strides,
 )
 from .model import TripoSR
 from .preparation import prepare
@@ -179,8 +180,11 @@ class TripoSRGenerator:
             nonlocal resolution, seeking
             while True:
                 density = GridField(planes, self.model.decoder, resolution, self.chunks, alive)
+                steps = strides(resolution, planes.shape[-1])
                 try:
-                    return sample_surface(density, resolution, level, planes.device, report, most)
+                    return sample_surface(
+                        density, resolution, level, planes.device, report, most, steps
+                    )
                 except TooIntricate as found:
                     before, resolution = resolution, found.fewer(resolution)
                     log.warning(

@@ -42,6 +42,7 @@ from runtime.triposr.extraction import (  # noqa: E402
     density_level,
     march,
     sample_surface,
+    strides,
 )
 from runtime.triposr.generator import TripoSRGenerator  # noqa: E402
 from runtime.triposr.model import FieldPerceptron, TripoSR  # noqa: E402
@@ -155,7 +156,8 @@ def our_mesh(
     chunks = TripoSRGenerator(None, str(planes.device)).chunks  # type: ignore[arg-type]
     grid = GridField(planes, decoder, resolution, chunks)
     level = density_level(THRESHOLD, config.density_bias)
-    sparse = sample_surface(grid, resolution, level, planes.device)
+    steps = strides(resolution, planes.shape[-1])
+    sparse = sample_surface(grid, resolution, level, planes.device, strides=steps)
     return *march(sparse, config.radius), sparse.evaluated
 
 

@@ -26,6 +26,7 @@ from runtime.triposr.extraction import (
     TooIntricate,
     march,
     sample_surface,
+    strides,
 )
 from runtime.triposr.generator import TO_WORLD, TripoSRGenerator
 from runtime.triposr.model import TripoSR
@@ -199,6 +200,26 @@ def test_a_surface_is_followed_where_no_coarse_point_sees_it():
     wanted, _ = dense(evaluate, n, 0.0)
     assert np.ptp(vertices[:, 0]) > 1.7
     assert len(vertices) == len(wanted)
+
+
+def test_the_first_stride_skips_no_pixel_of_the_planes():
+    assert strides(256, 64) == strides(512, 64) == (4, 2, 1)
+    assert strides(255, 64) == strides(128, 64) == (2, 1)
+    assert strides(127, 64) == strides(32, 64) == (1,)
+
+
+def test_a_coarse_grid_misses_no_speck(folder: Path):
+    """Noise, in which each pixel of the planes may have a piece of surface of its own."""
+    generator = runtime.load("triposr", str(folder), "cpu")
+    planes = 3 * torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    raw = GridField(planes, generator.model.decoder, 31, Chunks(4096))(torch.arange(31**3))
+    level = float(raw.quantile(0.995))
+    surface = generator.surface(planes, 31, math.exp(level + TINY.density_bias))
+    wanted, wanted_faces = dense(lambda _: raw, 31, level)
+    assert len(surface.vertices) == len(wanted)
+    assert len(surface.faces) == len(wanted_faces)
+    found, _ = march(sample_surface(lambda i: raw[i], 31, level, CPU), 1.0)
+    assert len(found) < len(wanted)  # which the longest stride would miss
 
 
 def test_few_points_are_computed_where_the_surface_is_small():
