@@ -186,6 +186,7 @@ class Report(Plain):
 
     gates : of each, how many items it `counted` and how many of these it `refused`.
     hits : of each layer, over all views. dropped : behind the last one.
+    missing_textures : of each item that lacks some, the names of image files.
     """
 
     captured: int
@@ -198,6 +199,7 @@ class Report(Plain):
     outside: int
     gates: dict[str, dict[str, int]]
     refused: list[dict[str, str]]
+    missing_textures: dict[str, list[str]]
 
     def to_markdown(self) -> str:
         """The report for people."""
@@ -227,12 +229,19 @@ class Report(Plain):
                 + " |"
                 for row in self.refused
             ]
+        if self.missing_textures:
+            lines += ["", "| item | image files that are not there |", "|---|---|"]
+            for uid, names in self.missing_textures.items():
+                told = ", ".join(names).replace("|", "\\|")
+                lines.append(f"| {uid} | {told} |")
         return "\n".join(lines) + "\n"
 
     def add(self, row: dict[str, Any]) -> None:
         """Count a metadata row."""
         self.captured += 1
         self.triangles += row["triangles"]
+        if "missing_textures" in row:
+            self.missing_textures[row["uid"]] = row["missing_textures"]
         for view in row["views"]:
             self.views += 1
             self.dropped += view["dropped"]
@@ -392,7 +401,7 @@ def finish(folder: str | PathLike[str]) -> Report:
     Raises XRayError `cannot_write`.
     """
     folder = Path(folder)
-    report = Report(0, 0, 0, 0, 0, [], 0, 0, {}, [])
+    report = Report(0, 0, 0, 0, 0, [], 0, 0, {}, [], {})
     counted: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
     with _exclusive(folder) as place:

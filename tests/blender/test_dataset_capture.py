@@ -354,6 +354,8 @@ def test_all_missing_images_of_a_baked_material_are_named(
     assert (run.results[0].status, run.results[0].reason) == ("done", "")
     row = json.loads((out / "metadata/a.json").read_text())
     assert row["missing_textures"] == ["moss.png", "wood.png"]
+    assert run.report.missing_textures == {"a": ["moss.png", "wood.png"]}
+    assert "\n| a | moss.png, wood.png |\n" in (out / "report.md").read_text()
     # Magenta from magenta is black, as Cycles bakes it.
     assert not load(part, out / "xrays/a/000.npz").hit_color.any()
 
