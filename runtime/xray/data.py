@@ -113,10 +113,13 @@ class MeshCache:
         self._cumulative = np.cumsum(weights / weights.sum())
         self._surfaces: dict[int, Surface] = {}
 
+    def choose(self, random: np.random.Generator) -> int:
+        """The number of a random mesh."""
+        return min(int(np.searchsorted(self._cumulative, random.random())), len(self.files) - 1)
+
     def draw(self, random: np.random.Generator) -> Surface:
         """A random mesh."""
-        number = min(int(np.searchsorted(self._cumulative, random.random())), len(self.files) - 1)
-        return self.surface(number)
+        return self.surface(self.choose(random))
 
     def surface(self, number: int) -> Surface:
         """Mesh `number`."""
@@ -346,11 +349,17 @@ def _repattern(view: View, random: np.random.Generator) -> None:
 
 def _recolor(view: View, random: np.random.Generator) -> None:
     """Half of the objects get other colours: channels swapped, each with its own gamma."""
-    if random.random() < 0.5:
-        return
-    order, gamma = random.permutation(3), np.exp(random.normal(0, 0.3, size=3))
+    order, gamma = new_colors(random)
     for xray in (view.xray, view.fine):
         xray.hit_color = (xray.hit_color[:, order] ** gamma).astype(np.float32)
+
+
+def new_colors(random: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """From which channel each one's values are to come, and each one's gamma; for half of the
+    objects those that change nothing."""
+    if random.random() < 0.5:
+        return np.arange(3), np.ones(3)
+    return random.permutation(3), np.exp(random.normal(0, 0.3, size=3))
 
 
 def photograph(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:

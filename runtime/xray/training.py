@@ -31,6 +31,7 @@ from .. import parallel
 from ..configs import read_config
 from ..datasets import XRayDataset
 from ..runs import CHECKPOINT, refuse_another, run
+from .batches import BatchDataset
 from .data import CastDataset, Pairs, list_meshes
 from .model import Network, NetworkConfig, Prediction, image_to_input, make_network, noised
 from .stored import StoredDataset, stored_places
@@ -56,6 +57,8 @@ class TrainingConfig:
         needs; the rest learns to predict in one pass.
     fill_weight : of the depth where a layer has no hit, which is then that of the layer before
         it; for an `ordered` network, whose gaps are to close there.
+    cast : where meshes are cast: "workers", in the loader's, or "device", where the model trains,
+        a batch at a time; the samples are the same. On a device there is no variety.
     variety : which of `variety.VARIETIES` the samples have.
     start_from : weights (safetensors) to begin with instead of random ones; "" for none.
     """
@@ -87,6 +90,7 @@ class TrainingConfig:
     workers: int = 1
     split: str = "train"
     exclude: tuple[str, ...] = ()
+    cast: str = "workers"
     variety: tuple[str, ...] = ()
     start_from: str = ""
 
@@ -98,6 +102,10 @@ class TrainingConfig:
         unknown = set(self.variety) - set(VARIETIES)
         if unknown:
             raise ValueError(f"variety takes {VARIETIES}, got {sorted(unknown)}")
+        if self.cast not in ("workers", "device"):
+            raise ValueError(f"cast must be workers or device, got {self.cast!r}")
+        if self.cast == "device" and self.variety:
+            raise ValueError("cast on a device makes no variety: leave variety out")
         self.network_config()
 
     @classmethod
@@ -373,11 +381,14 @@ def train(
     trainer = Trainer(config, device)
     if resume:
         trainer.resume(out)
+    dataset = _dataset(config, data, trainer.samples, trainer.device)
+    whole = isinstance(dataset, BatchDataset)
+    workers = 0 if whole else config.workers
     loader = DataLoader(
-        _dataset(config, data, trainer.samples),
-        batch_size=config.batch,
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
+        dataset,
+        batch_size=None if whole else config.batch,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
     )
     run(
         trainer,
@@ -391,7 +402,7 @@ def train(
     return trainer
 
 
-def _dataset(config: TrainingConfig, data: Path, samples: int) -> Pairs:
+def _dataset(config: TrainingConfig, data: Path, samples: int, device: torch.device) -> Pairs:
     """What this process learns from in `data` once all have had so many `samples`."""
     shape: dict[str, int] = {
         "seed": config.seed,
@@ -405,4 +416,6 @@ def _dataset(config: TrainingConfig, data: Path, samples: int) -> Pairs:
     if places := stored_places(data):
         return StoredDataset(XRayDataset(places), **shape)
     files = list_meshes(data, split=config.split, exclude=config.exclude)
+    if config.cast == "device":
+        return BatchDataset(files, device=device, **shape)
     return CastDataset(files, variety=config.variety, **shape)

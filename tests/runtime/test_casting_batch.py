@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+from runtime.xray.batches import BatchDataset
 from runtime.xray.casting import MeshBank, cast_batch, shade_batch
-from runtime.xray.data import MeshCache, list_meshes
+from runtime.xray.data import CastDataset, MeshCache, list_meshes
+from runtime.xray.training import train
 from xray_addon import Surface, cast
 from xray_addon.canonical import FOV_X, canonical_camera, place
 from xray_addon.shading import Lights, shade
@@ -114,3 +120,31 @@ def test_objects_behind_the_camera_are_refused(surfaces):
             size=8,
             layers=1,
         )
+
+
+def test_batches_are_those_of_the_loaders_workers(meshes):
+    shape = {"seed": 3, "layers": LAYERS, "resolution": 24, "image_resolution": 32, "batch": 8}
+    files = list_meshes(meshes)
+    wanted = iter(DataLoader(CastDataset(files, first_batch=1, **shape), batch_size=8))
+    got = iter(DataLoader(BatchDataset(files, first_batch=1, **shape), batch_size=None))
+    for _ in range(2):
+        one, other = next(wanted), next(got)
+        assert one.keys() == other.keys()
+        torch.testing.assert_close(other["elevation"], one["elevation"])
+        for name in ("image", "frames"):
+            assert other[name].shape == one[name].shape
+            assert other[name].dtype == one[name].dtype
+            # Where a vertex rounds another way, a pixel of a rim is another.
+            assert ((other[name] - one[name]).abs() > 3e-3).float().mean() < 1e-3
+
+
+def test_it_trains_on_them(config, meshes, tmp_path: Path):
+    trainer = train(replace(config, cast="device", samples=8), meshes, tmp_path)
+    assert trainer.samples == 8
+
+
+def test_variety_is_made_by_workers_alone(config):
+    with pytest.raises(ValueError, match="variety"):
+        replace(config, cast="device", variety=("photos",))
+    with pytest.raises(ValueError, match="cast must be"):
+        replace(config, cast="moon")

@@ -1,0 +1,119 @@
+"""Training samples cast and lit in torch, a whole batch at once, on the device that trains."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xray_addon.canonical import FAR, FOV_X, NEAR, canonical_camera, place
+from xray_addon.shading import Lights
+
+from .casting import Layers, MeshBank, cast_batch, shade_batch
+from .data import MAX_ELEVATION, MIN_ELEVATION, MeshCache, MeshFile, Pairs, new_colors, photograph
+
+
+class BatchDataset(Pairs):
+    """The samples of `CastDataset` without variety, in whole batches on `device`: as a loader of
+    no workers and no batch size takes them."""
+
+    def __init__(
+        self,
+        files: list[MeshFile],
+        *,
+        seed: int,
+        layers: int,
+        resolution: int,
+        image_resolution: int,
+        batch: int,
+        first_batch: int = 0,
+        batch_step: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(batch, first_batch, batch_step)
+        self.meshes = MeshCache(files)
+        self.bank = MeshBank([self.meshes.surface(n) for n in range(len(files))], device)
+        self.seed = seed
+        self.layers = layers
+        self.resolution = resolution
+        self.image_resolution = image_resolution
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for number in itertools.count(self.first_batch, self.batch_step):
+            yield self.batch(number)
+
+    def batch(self, number: int) -> dict[str, Tensor]:
+        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), elevation (B,)}."""
+        first = number * self.batch_pairs
+        randoms = [
+            np.random.default_rng([self.seed, pair])
+            for pair in range(first, first + self.batch_pairs)
+        ]
+        views = [self._view(random) for random in randoms]
+        objects = torch.tensor([view[0] for view in views], device=self.bank.device)
+        cameras = [canonical_camera(self.image_resolution, view[2]) for view in views]
+        matrices = torch.from_numpy(
+            np.stack([c.world_to_camera @ v[1] for c, v in zip(cameras, views, strict=True)])
+        ).to(self.bank.device)
+        order, gamma = zip(*(new_colors(random) for random in randoms), strict=True)
+        colors = self._tensor(order).long(), self._tensor(gamma)
+        deep, fine = (
+            _recolored(
+                cast_batch(self.bank, objects, matrices, fov_x=FOV_X, size=size, layers=layers),
+                *colors,
+            )
+            for size, layers in ((self.resolution, self.layers), (self.image_resolution, 1))
+        )
+        frames = to_frames(deep)
+        mirrored = frames.flip(-1)
+        mirrored[:, :, 1] *= -1
+        pictures = []
+        for _ in range(2):
+            lights = [Lights.random(c, r) for c, r in zip(cameras, randoms, strict=True)]
+            images = shade_batch(
+                fine,
+                self._tensor([light.up for light in lights]),
+                self._tensor([light.sky for light in lights]),
+                self._tensor([light.ground for light in lights]),
+                self._tensor([light.strengths @ light.directions for light in lights]),
+                fov_x=FOV_X,
+            )
+            clean = images.movedim(1, -1).cpu().numpy()
+            taken = [photograph(i, r) for i, r in zip(clean, randoms, strict=True)]
+            pictures.append(self._tensor(taken).movedim(-1, 1))
+        return {
+            "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
+            "frames": torch.stack([frames, mirrored], dim=1).flatten(0, 1),
+            "elevation": self._tensor([view[2] for view in views]).repeat_interleave(2),
+        }
+
+    def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:
+        """Which object, the matrix that places it in the frame, and the elevation."""
+        while True:
+            number = self.meshes.choose(random)
+            azimuth = random.uniform(0, 2 * math.pi)
+            elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
+            if (placed := place(self.meshes.surface(number), azimuth, elevation)) is not None:
+                return number, placed[0], elevation
+
+    def _tensor(self, values: object) -> Tensor:
+        return torch.tensor(np.array(values), dtype=torch.float32, device=self.bank.device)
+
+
+def _recolored(layers: Layers, order: Tensor, gamma: Tensor) -> Layers:
+    """Channels swapped by `order` (B, 3), each with its `gamma` (B, 3)."""
+    order, gamma = (values[:, None, None, None] for values in (order, gamma))
+    return replace(layers, color=layers.color.gather(-1, order.expand_as(layers.color)) ** gamma)
+
+
+def to_frames(layers: Layers) -> Tensor:
+    """As `data.to_frames`: (B, L, 8, S, S)."""
+    hit = (layers.depth > 0).float()[..., None]
+    depth = ((layers.depth[..., None] - NEAR) / (FAR - NEAR) * 2 - 1).clamp(-1, 1)
+    values = torch.cat([depth, layers.normal, layers.color * 2 - 1], dim=-1) * hit
+    return torch.cat([values, hit * 2 - 1], dim=-1).movedim(-1, 2)
