@@ -303,7 +303,11 @@ class GenerateSettings(Settings):
         max=10.0,
     )
     mesh_resolution: int = _setting(
-        256, "TripoSR: grid points along each side of the box that is meshed", min=32, max=512
+        256,
+        "TripoSR: grid points along each side of the box that is meshed; fewer are taken where the "
+        "mesh would have more than three million triangles",
+        min=32,
+        max=512,
     )
     density_threshold: float = _setting(
         25.0, "TripoSR: density of the field where the surface is", min=0.01, max=10_000.0

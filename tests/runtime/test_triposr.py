@@ -6,6 +6,8 @@ import contextlib
 import math
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from xray_addon import Camera, GenerateSettings, XRayError, cast
 from xray_addon.progress import Cancelled
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 TINY = TripoSRConfig(
     image_size=32,
     plane_size=4,
@@ -587,6 +590,17 @@ def test_an_unknown_image_encoder_needs_its_configuration(folder: Path):
     path = folder / "config.yaml"
     path.write_text(path.read_text().replace("facebook/dino-vitb16", "somebody/vit"))
     assert "dino/config.json" in refused(folder).message
+
+
+def test_importing_it_is_quick_and_quiet():
+    code = (
+        "import sys, runtime.triposr.generator; "
+        "assert not {'diffusers', 'transformers', 'rembg', 'onnxruntime', 'huggingface_hub'} "
+        "& set(sys.modules)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 # ------------------------------------------------------------------------------ memory
