@@ -51,8 +51,10 @@ class XRAY_OT_paste_image(bpy.types.Operator):
         try:
             # Its poll is false, and this raises, where the clipboard holds no image.
             bpy.ops.image.clipboard_paste()
-        except RuntimeError as error:
-            self.report({"ERROR"}, f"There is no image in the clipboard ({error})")
+        except RuntimeError:
+            self.report(
+                {"ERROR"}, "Blender finds no image in the clipboard. Under Linux it needs Wayland"
+            )
         finally:
             area.type = before
         pasted = [image for image in bpy.data.images if image not in known]

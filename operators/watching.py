@@ -89,7 +89,8 @@ class TaskOperator(bpy.types.Operator):
         for error in errors[:1]:
             self.report({"ERROR"}, str(error))
         if len(self._tasks) > 1:
-            counts = f"{len(done)} of {len(self._tasks)} done, {len(errors)} failed"
+            counts = f"{len(done)} of {len(self._tasks)} done"
+            counts += f", {len(errors)} failed" if errors else ""
             self.report({"WARNING" if errors else "INFO"}, f"{self.bl_label}: {counts}")
         elif not done and not errors:
             self.report({"INFO"}, f"{self.bl_label} cancelled")

@@ -43,7 +43,7 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         subtype="DIR_PATH",
     )
     release_after: bpy.props.IntProperty(
-        name="Release Memory After",
+        name="Release After (min)",
         description="Minutes without work, after which the model leaves the memory; counts from "
         "the runtime's next start",
         default=5,

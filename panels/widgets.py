@@ -192,10 +192,11 @@ def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
         draw_text(layout, context, str(error), "ERROR")
         return
     if plan is not None:
-        text = translated("PyTorch for {}, {:.0f} GB on disk").format(plan.build, plan.needed / 1e9)
+        needed = plan.needed / 1e9
+        text = translated("PyTorch for {} needs {:.0f} GB of free disk").format(plan.build, needed)
         if plan.download:
-            fetched = megabytes(plan.download)
-            text += translated(", of which about {} are downloaded").format(fetched)
+            fetched = plan.download / 1e9
+            text += translated(" and downloads about {:.1f} GB").format(fetched)
         draw_text(layout, context, text)
 
 

@@ -326,7 +326,8 @@ def cut_object(
 def move_edge(rgba: NDArray[np.uint8], image: Image.Image, margin: float) -> NDArray[np.uint8]:
     """A cut-out (H, W, 4) with its edge moved outwards, below 0 inwards.
 
-    image : what it was cut from, of any size; what it grows by has its colours.
+    image : what it was cut from, of any size. What it grows by has its colours, and those of the
+        object's edge where the image has an alpha channel.
     margin : how far, in longer sides of the image.
     """
     height, width = rgba.shape[:2]
@@ -339,8 +340,11 @@ def move_edge(rgba: NDArray[np.uint8], image: Image.Image, margin: float) -> NDA
     band = np.rint(ramp * 255.0).astype(np.uint8)
     moved = rgba.copy()
     if margin > 0:
-        hidden = rgba[..., 3] == 0
-        moved[hidden, :3] = np.asarray(image.convert("RGB").resize((width, height)))[hidden]
+        gained = (rgba[..., 3] == 0) & (band > 0)
+        if image.mode == "RGBA":  # what it hides was never seen
+            moved[gained, :3] = _nearest(rgba[..., :3], solid, gained)[0]
+        else:
+            moved[gained, :3] = np.asarray(image.resize((width, height)))[gained]
         moved[..., 3] = np.maximum(rgba[..., 3], band)
     else:
         moved[..., 3] = np.minimum(rgba[..., 3], band)

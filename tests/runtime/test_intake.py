@@ -590,7 +590,10 @@ def test_the_edge_moves_by_the_margin() -> None:
         assert (moved[distance > radius + 2] == 0).all()
         np.testing.assert_array_equal(moved[distance < 45], rgba[distance < 45])
     grown = move_edge(rgba, image.resize((400, 400)), 0.05)
-    assert (grown[(distance > 64) & (distance < 67), :3] > 250).all()
+    rim = (distance > 64) & (distance < 67)
+    assert (grown[rim, :3] > 250).all()
+    grown = move_edge(rgba, image.convert("RGBA"), 0.05)
+    assert grown[rim, 1].mean() < 100  # red, and not the white behind
 
 
 def test_an_edge_that_is_not_there_stays() -> None:
