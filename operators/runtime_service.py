@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 WATCH_INTERVAL = 1.0  # s between two looks at the process while no task looks
 STATUS_INTERVAL = 10.0  # s between two questions for its status
-IDLE = 300.0  # s without work, after which the model leaves the memory
 REPORTED = ("python", "torch", "diffusers", "numpy", "rembg", "onnxruntime")
 
 
@@ -85,8 +84,9 @@ def client() -> RuntimeClient:
                     "The model runtime is not installed.",
                     "Press Install Runtime in the sidebar's X-Ray tab.",
                 )
-            idle = 60.0 * chosen.release_after if (chosen := preferences()) else IDLE
-            serve = ("-m", "runtime", "serve", "--idle", f"{idle:g}")
+            serve = ["-m", "runtime", "serve"]
+            if chosen := preferences():
+                serve += ["--idle", str(60 * chosen.release_after)]
             _client = RuntimeClient(found.python, found.runtime_log, arguments=serve)
     # Whether weights may be fetched, and where they are; both count from the next start.
     _client.online = bool(bpy.app.online_access)
