@@ -401,7 +401,7 @@ class RuntimeEnvironment:
         command = [str(self.python), "-c", _CHECK, *self._imports]
         lines = steps.run("check", "Trying the runtime", command, CHECK_TIMEOUT)
         check = Check(**json.loads(lines[-1]))
-        return replace(check, driver=_query_nvidia("driver_version")) if _nvidia() else check
+        return replace(check, driver=_query_nvidia("driver_version").partition("\n")[0])
 
     def _pinned(self, name: str) -> str | None:
         """The requirement of `name`, e.g. "torch==2.13.0"."""

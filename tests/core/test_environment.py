@@ -453,6 +453,18 @@ def test_a_machine_without_a_gpu_never_takes_the_cuda_build(
     assert module._torch_index("cpu") == "https://download.pytorch.org/whl/cpu"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert module._nvidia() is None
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '580.65.06, 9.0'\necho '580.65.06, 8.6'\n")
+    tool.chmod(0o755)
+    assert module._nvidia() == (580, 8.6)
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert module._nvidia() is None
+
+
 def test_what_would_be_installed_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = RuntimeEnvironment()
     monkeypatch.setattr(module, "_nvidia", lambda: None)
