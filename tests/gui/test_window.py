@@ -135,6 +135,33 @@ def test_undo_takes_a_mesh_away_and_redo_brings_it_back(fake, picture):
     fake.until("'apple' in bpy.data.objects", 10)
 
 
+def test_layers_are_peeled_pulled_apart_and_rebuilt(fake, picture):
+    generate(fake, picture("apple"), keep_layers=True)
+    idle(fake)
+    layers = f"__import__('sys').modules['{rig.MODULE}.operators.layers']"
+    collection = f"{layers}.layers_of(bpy.data.objects['apple'])"
+    fake.do(
+        f"""
+bpy.data.objects.remove(bpy.data.objects["Cube"])
+collection = {collection}
+collection.hide_viewport = False
+collection.xray.explode = 0.5
+"""
+    )
+    fake.shot("apart")
+    fake.do(f"{collection}.xray.peel = 1")
+    hidden = fake.get(f"[o.hide_viewport for o in {layers}.layer_objects({collection})]")
+    assert hidden[0]
+    assert not any(hidden[1:])
+    fake.shot("peeled")
+    fake.click_operator("xray.rebuild")
+    apple = "bpy.data.objects['apple']"
+    # Made of the hits, which are more than the vertices it had.
+    fake.until(f"len({apple}.data.vertices) > 0.9 * sum({apple}['xray_hits'])", 10)
+    fake.shot("rebuilt")
+    assert clean(fake)
+
+
 def test_operator_search_finds_ours(fake):
     fake.hover_view()
     fake.press("69")  # F3 by its code: newer key tables have it with Alt only
