@@ -77,7 +77,8 @@ def test_noise_is_calmed():
     st.floats(0.15, 0.7),
     st.floats(0.15, 0.7),
     st.floats(0.02, 0.7),
-    st.floats(0, 0.08),
+    # Training, which other tests of the process do, has the CPU flush denormals.
+    st.floats(0, 0.08, allow_subnormal=False),
 )
 def test_any_solid_comes_back_closed_with_its_outside_outside(kind, x, y, z, noise):
     shape = {
