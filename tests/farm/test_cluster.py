@@ -30,6 +30,14 @@ SMALL = ClusterSettings(array=2, cpus=1, time=10, job_memory=1)
 
 
 @pytest.fixture(autouse=True)
+def _interruptible():
+    """Local jobs are cancelled by SIGINT, and inherit it ignored from a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(farm.cluster, "POLL", 0.2)
 
