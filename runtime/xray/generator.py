@@ -98,8 +98,6 @@ class XRayGenerator:
         premultiplied = torch.cat([fine[:, :3] * fine[:, 3:], fine[:, 3:]], dim=1)
         small = functional.interpolate(premultiplied, size=(size, size), mode="area")
         small[:, :3] /= small[:, 3:].clamp(min=1e-4)
-        if steps == 1:
-            small = torch.cat([small, small.flip(-1)])
         progress(Progress("predict", 0, steps, "Predicting the layers"))
         prediction = sample(
             self.model,
@@ -110,8 +108,6 @@ class XRayGenerator:
                 Progress("predict", step, steps, "Predicting the layers")
             ),
         )
-        if steps == 1:
-            prediction = average_mirrored(prediction)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         xray = decode(prediction, fine)
         camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
@@ -126,18 +122,6 @@ class XRayGenerator:
         surface = smooth_surface(surface, SMOOTHING)
         progress(Progress("mesh", 2, 2, "Done"))
         return Generated(surface, xray, camera)
-
-
-def average_mirrored(prediction: Prediction) -> Prediction:
-    """One prediction from two: of an image and of its mirror image.
-
-    What the two agree on stays and their errors partly cancel.
-    """
-    straight, mirrored = prediction.frames[:1], prediction.frames[1:].flip(-1)
-    flip = torch.ones(mirrored.shape[2], device=mirrored.device)
-    flip[1] = -1  # the normal's x
-    frames = (straight + mirrored * flip[:, None, None]) / 2
-    return Prediction(frames, prediction.elevation.mean(dim=0, keepdim=True))
 
 
 def decode(prediction: Prediction, fine: Tensor) -> XRay:

@@ -291,6 +291,27 @@ def noised(frames: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     return torch.cat([frames[:, :1], hidden], dim=1)
 
 
+def mirrored(frames: Tensor) -> Tensor:
+    """Frames (B, L, 8, S, S) as a mirror shows them."""
+    flipped = frames.flip(-1)
+    flipped[:, :, 1] *= -1  # the normal's x
+    return flipped
+
+
+def both_ways(
+    model: Network, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
+) -> Prediction:
+    """The mean of what `model` predicts and of what it predicts in the mirror."""
+    prediction = model(
+        torch.cat([image, image.flip(-1)]),
+        None if frames is None else torch.cat([frames, mirrored(frames)]),
+        None if time is None else time.repeat(2),
+    )
+    straight, turned = prediction.frames.chunk(2)
+    elevation = prediction.elevation.unflatten(0, (2, -1)).mean(dim=0)
+    return Prediction((straight + mirrored(turned)) / 2, elevation)
+
+
 @torch.no_grad()
 def sample(
     model: Network,
@@ -304,9 +325,11 @@ def sample(
     """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` on.
 
     The visible layer and the elevation are those of the pass. Deterministic given `generator`
-    (the noise is drawn once; steps are those of DDIM, Song et al. 2021).
+    (the noise is drawn once; steps are those of DDIM, Song et al. 2021). Each prediction is the
+    mean of the image's and its mirror image's: what the two agree on stays and their errors
+    partly cancel.
     """
-    first = prediction = model(image)
+    first = prediction = both_ways(model, image)
     if on_step is not None:
         on_step(1)
     if steps == 1:
@@ -318,7 +341,7 @@ def sample(
     for step in range(1, steps):
         time = image.new_full((len(image),), start + (1 - start) * (step - 1) / (steps - 1))
         seen = noised(torch.cat([visible, prediction.clean()[:, 1:]], dim=1), noise, time)
-        prediction = model(image, seen, time)
+        prediction = both_ways(model, image, seen, time)
         noise = (seen - float(time[0]) * prediction.clean()) / (1 - float(time[0]))
         if on_step is not None:
             on_step(step + 1)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import runtime
-from runtime.xray.generator import XRayGenerator, average_mirrored, decode
+from runtime.xray.generator import XRayGenerator, decode
 from runtime.xray.model import Prediction
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError
@@ -56,16 +56,6 @@ def test_layers_decode_to_the_object_they_describe():
     assert xray.hits_per_layer[2:].tolist() == [0, 0]
     assert (np.diff(xray.depth, axis=0)[xray.hit[1:]] >= 0).all()
     np.testing.assert_allclose(np.linalg.norm(xray.hit_normal, axis=1), 1, atol=1e-5)
-
-
-def test_a_picture_and_its_mirror_agree_on_a_symmetric_object():
-    prediction, _ = ball()
-    mirrored = prediction.frames.flip(-1).clone()
-    mirrored[:, :, 1] *= -1
-    both = Prediction(torch.cat([prediction.frames, mirrored]), torch.tensor([0.2, 0.4]))
-    average = average_mirrored(both)
-    torch.testing.assert_close(average.frames, prediction.frames)
-    assert average.elevation.item() == pytest.approx(0.3)
 
 
 def test_front_and_back_of_a_closed_object_share_their_outline():

@@ -12,7 +12,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from runtime.xray.data import CastDataset, MeshCache, list_meshes, to_frames
-from runtime.xray.model import Prediction, image_to_input, noised, sample
+from runtime.xray.model import (
+    Prediction,
+    both_ways,
+    image_to_input,
+    mirrored,
+    noised,
+    sample,
+)
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
 from runtime.xray.weights import load_weights, save_weights
 from xray_addon import XRayError
@@ -140,9 +147,10 @@ def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
     [
         {"ordered": True, "fill_weight": 1.0},
         {"denoise_share": 0.5},
+        {"denoise_share": 0.5, "guess_share": 1.0},
         {"network": "video", "fold": 1, "channels": (32, 32)},
     ],
-    ids=["ordered", "sampler", "video"],
+    ids=["ordered", "sampler", "guessing", "video"],
 )
 def test_every_network_learns_is_kept_and_predicts(changes, config, meshes, tmp_path):
     trainer = Trainer(replace(config, **changes), "cpu")
@@ -329,6 +337,41 @@ def test_only_what_is_hidden_is_noised():
     assert torch.equal(seen[:, 0], frames[:, 0])
     assert torch.equal(seen[0, 1:], noise[0, 1:])
     assert torch.equal(seen[1], frames[1])
+
+
+def test_a_mirrored_picture_gives_the_mirrored_prediction(config):
+    torch.manual_seed(0)
+    model = config.model().eval()
+    torch.nn.init.normal_(model.frame_out.weight, std=0.1)  # zeros before training
+    torch.nn.init.normal_(model.elevation_out.weight, std=0.1)
+    image, time = image_to_input(torch.rand(2, 4, 32, 32)), torch.tensor([0.3, 0.6])
+    frames = torch.rand(2, *model.frame_shape)
+    alone, both = model(image, frames, time), both_ways(model, image, frames, time)
+    turned = both_ways(model, image.flip(-1), mirrored(frames), time)
+    torch.testing.assert_close(turned.frames, mirrored(both.frames))
+    torch.testing.assert_close(turned.elevation, both.elevation)
+    assert not torch.allclose(alone.frames, both.frames)
+    torch.testing.assert_close(mirrored(mirrored(frames)), frames)
+
+
+def test_the_visible_layer_to_denoise_by_can_be_a_guess(config, meshes):
+    samples = take(dataset(meshes), 4)
+    image = image_to_input(torch.stack([item["image"] for item in samples]))
+    frames = torch.stack([item["frames"] for item in samples])
+    kept = frames.clone()
+
+    def seen(guess_share: float) -> torch.Tensor:
+        chosen = replace(config, denoise_share=1.0, guess_share=guess_share)
+        trainer = Trainer(chosen, "cpu")
+        got, _ = trainer._noised(image, frames)
+        assert got is not None
+        return got
+
+    truth, guess = seen(0.0), seen(1.0)
+    assert torch.equal(truth[:, 0], frames[:, 0])
+    assert not torch.equal(guess[:, 0], frames[:, 0])
+    assert torch.equal(guess[:, 1:], truth[:, 1:])
+    assert torch.equal(frames, kept)  # the loss is still against the truth
 
 
 def test_sampling_is_reproducible_and_seeds_differ(config):
