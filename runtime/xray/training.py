@@ -4,7 +4,7 @@ python -m runtime train --config FILE --data DIR --out DIR [--minutes N] [--resu
 
 DIR holds the meshes, or is a dataset in the published layout, a folder of tars, a tar or a
 metadata.jsonl; --out gets `checkpoint.pt` (everything a resumed run needs),
-`model.safetensors` (the averaged weights in half precision, what the generator loads) and
+`model.safetensors` (the averaged weights, rounded, what the generator loads) and
 the metrics (see `runs`). Several processes can train together, see `parallel`.
 """
 

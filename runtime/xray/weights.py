@@ -1,4 +1,8 @@
-"""Weights on disk: safetensors in half precision, configuration and training record inside."""
+"""Weights on disk: safetensors, configuration and training record inside.
+
+The kernels, nearly all of a network, take a byte a number: each output channel's are whole numbers
+from -127 to 127 times a scale of its own. All else is in half precision.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
@@ -18,14 +23,19 @@ from .model import Network, NetworkConfig, make_network
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "xray.safetensors"
 FORMAT = "xray-predictor"
+SCALE = ".scale"  # behind a kernel's name
 
 
 def save_weights(path: Path, model: Network, record: dict[str, Any]) -> None:
-    """Write `model` in half precision, atomically; `record` (plain data) says how it was made."""
-    tensors = {
-        name: tensor.detach().half().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    """Write `model`, rounded, atomically; `record` (plain data) says how it was made."""
+    tensors: dict[str, Tensor] = {}
+    kernels = {id(kernel) for kernel in model.kernels()}
+    for name, parameter in model.state_dict(keep_vars=True).items():
+        tensor = parameter.detach().cpu().contiguous()
+        if id(parameter) in kernels:
+            tensors[name], tensors[name + SCALE] = in_bytes(tensor)
+        else:
+            tensors[name] = tensor.half()
     metadata = {
         "format": FORMAT,
         "config": json.dumps(asdict(model.config)),
@@ -33,6 +43,14 @@ def save_weights(path: Path, model: Network, record: dict[str, Any]) -> None:
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+
+
+def in_bytes(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """A kernel (out, ...) as int8 of the same shape, and what they are to be multiplied by
+    (out,)."""
+    rows = kernel.flatten(1)
+    scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30)  # for rows of zeros
+    return (rows / scale[:, None]).round().to(torch.int8).view(kernel.shape), scale
 
 
 def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
@@ -59,6 +77,8 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
             if metadata.get("format") != FORMAT:
                 raise ValueError("it was not written by X-Ray's training")
             state = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
+        for name in [name for name in state if name.endswith(SCALE)]:
+            state[name.removesuffix(SCALE)].flatten(1).mul_(state.pop(name)[:, None])
         config = json.loads(metadata["config"])
         record: dict[str, Any] = json.loads(metadata["training"])
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}

@@ -1,0 +1,100 @@
+"""What each of `variety.VARIETIES` brings: errors of the layers on scans, clean and as photos.
+
+Run by hand in the runtime's environment, with the meshes in XRAY_ASSETS:
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/variety.py none=WEIGHTS colors=WEIGHTS ...
+
+Every scan is seen from six sides, each with two lights: by the cameras that all weights have
+trained with, and as `cameras` and `photos` do. Everything else is measured beside the first
+weights, on the same pictures: the difference of the objects' means, with its 95 % interval.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from runtime.evaluation.protocols import interval  # noqa: E402
+from runtime.xray.data import CastDataset, list_meshes  # noqa: E402
+from runtime.xray.model import Network, both_ways, image_to_input  # noqa: E402
+from runtime.xray.weights import load_weights  # noqa: E402
+
+ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
+PICTURES = {"clean pictures": (), "as photos": ("cameras", "photos")}
+SAMPLES = 12
+MEASURES = ("depth of the first layer", "depth of the others", "hits that differ")
+
+
+def objects(variety: tuple[str, ...]) -> Iterator[dict[str, torch.Tensor]]:
+    """A batch of each scan's pictures and frames."""
+    for file in list_meshes(ASSETS / "bench"):
+        source = CastDataset(
+            [file],
+            seed=1,
+            layers=8,
+            resolution=64,
+            image_resolution=128,
+            batch=2,
+            variety=variety,
+        )
+        samples = list(itertools.islice(source, SAMPLES))
+        yield {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+@torch.no_grad()
+def errors(model: Network, batch: dict[str, torch.Tensor]) -> list[float]:
+    """`MEASURES` of one pass: L1 in units of the frame's depth, and the share of hits."""
+    got, truth = both_ways(model, image_to_input(batch["image"])).frames, batch["frames"]
+    hit = truth[:, :, 7] > 0
+    off = (got[:, :, 0] - truth[:, :, 0]).abs()
+    first, others = hit[:, :1], hit[:, 1:]
+    wrong = (got[:, :, 7] > 0) != hit
+    return [
+        float(off[:, :1][first].mean()),
+        float(off[:, 1:][others].mean()) if others.any() else 0.0,
+        float(wrong.sum() / hit.sum()),
+    ]
+
+
+def main() -> int:
+    """Print a table for each kind of picture."""
+    torch.set_flush_denormal(True)
+    models = {
+        name: load_weights(Path(path), "cpu")[0]
+        for name, path in (argument.split("=", 1) for argument in sys.argv[1:])
+    }
+    for kind, variety in PICTURES.items():
+        rows: dict[str, list[list[float]]] = {name: [] for name in models}
+        for batch in objects(variety):
+            for name, model in models.items():
+                rows[name].append(errors(model, batch))
+        found = {name: np.array(values) for name, values in rows.items()}
+        print(f"\n| {kind} | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
+        first = next(iter(found.values()))
+        for name, values in found.items():
+            print(f"| {name} | {' | '.join(cells(values, first))} |")
+    return 0
+
+
+def cells(values: NDArray[np.float64], first: NDArray[np.float64]) -> Iterator[str]:
+    """Means over the objects (N, measures), and how they differ from the `first` weights'."""
+    for mean, difference in zip(values.mean(axis=0), (values - first).T, strict=True):
+        if not difference.any():
+            yield f"{mean:.4f}"
+            continue
+        low, high = interval(list(difference), seed=0)
+        yield f"{mean:.4f}, {difference.mean():+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
