@@ -1,6 +1,8 @@
 """A training run: batches until it has seen enough, checkpoints, metrics, progress.
 
-Metrics go to `metrics.jsonl`, a line each, and to `tensorboard/`, both by samples.
+Metrics go to `metrics.jsonl`, a line each, and to `tensorboard/`, both by samples. Three rates, all
+in samples a second of all processes, tell what is the limit: `rate`, of the whole; `model_rate`,
+that of the steps alone; `data_rate`, at which the loader's workers make samples.
 """
 
 from __future__ import annotations
@@ -8,13 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from tensorboardX import SummaryWriter
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled, Progress, ProgressCallback
@@ -27,6 +30,7 @@ CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 CHECKPOINT_SECONDS = 120
+MAKING = "making_seconds"  # what a sample tells beside its own: how long it took to make
 
 
 class Trainer(Protocol):
@@ -38,6 +42,9 @@ class Trainer(Protocol):
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One update; returns the terms of the loss."""
+
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1."""
 
     def learning_rate(self) -> float:
         """That of the next step."""
@@ -56,38 +63,71 @@ def refuse_another(out: Path) -> None:
         )
 
 
+class Timed(IterableDataset):
+    """The samples of `dataset`, each with the seconds that making it took."""
+
+    def __init__(self, dataset: IterableDataset[dict[str, Tensor]]) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        began = time.perf_counter()
+        for sample in self.dataset:
+            yield sample | {MAKING: torch.tensor(time.perf_counter() - began)}
+            began = time.perf_counter()
+
+
 def run(
     trainer: Trainer,
-    batches: Iterable[dict[str, Tensor]],
+    dataset: IterableDataset[dict[str, Tensor]],
     out: Path,
     *,
-    samples: int,
+    batch: int | None,
+    workers: int,
     minutes: float | None,
     log_steps: int,
     progress: ProgressCallback,
 ) -> None:
-    """Train until `samples`, for `minutes` at most, or until `progress` cancels.
+    """Train until the trainer is done, for `minutes` at most, or until `progress` cancels.
 
-    However it ends, a checkpoint is left in `out`. log_steps : between two lines of metrics. Of
-    several processes (see `parallel`) the first writes and reports, and all end together.
+    However it ends, a checkpoint is left in `out`. batch : samples a step, or None where `dataset`
+    gives whole batches. workers : processes that make samples; 0 for this one. log_steps : between
+    two lines of metrics. Of several processes (see `parallel`) the first writes and reports, and
+    all end together.
     """
+    loader = DataLoader(
+        Timed(dataset),
+        batch_size=batch,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
     first_process = parallel.rank() == 0
     writer = SummaryWriter(str(out / TENSORBOARD)) if first_process else None
     began = last_save = time.monotonic()
-    before, first = trainer.seconds, trainer.samples
+    before, first, first_done = trainer.seconds, trainer.samples, trainer.done()
+    making = stepping = 0.0
     recent: list[dict[str, float]] = []
+    over = parallel.any_of(first_done >= 1, trainer.device)
     try:
-        for batch in batches:
-            recent.append(trainer.step(batch))
+        for samples in () if over else loader:
+            making += float(samples.pop(MAKING).sum())
+            stepped = time.monotonic()
+            recent.append(trainer.step(samples))
             now = time.monotonic()
+            stepping += now - stepped
             trainer.seconds = before + now - began
             if len(recent) == log_steps:
-                rate = (trainer.samples - first) / (now - began)
                 if writer is not None:
-                    _report(trainer, recent, rate, samples, out, writer, progress)
+                    seen = trainer.samples - first
+                    rates = {
+                        "rate": seen / (now - began),
+                        "model_rate": seen / stepping,
+                        "data_rate": seen * max(workers, 1) / making,
+                    }
+                    left = (now - began) * (1 - trainer.done()) / (trainer.done() - first_done)
+                    _report(trainer, recent, rates, left, out, writer, progress)
                 recent = []
             late = minutes is not None and now - began >= minutes * 60
-            if parallel.any_of(late or trainer.samples >= samples, trainer.device):
+            if parallel.any_of(late or trainer.done() >= 1, trainer.device):
                 break
             if first_process and now - last_save >= CHECKPOINT_SECONDS:
                 trainer.save(out)
@@ -104,27 +144,27 @@ def run(
 def _report(
     trainer: Trainer,
     recent: list[dict[str, float]],
-    rate: float,
-    samples: int,
+    rates: dict[str, float],
+    left: float,
     out: Path,
     writer: SummaryWriter,
     progress: ProgressCallback,
 ) -> None:
-    """Write the recent mean and tell how it goes."""
+    """Write the recent mean and tell how it goes. left : seconds of the run."""
     line: dict[str, Any] = {
         name: round(sum(terms[name] for terms in recent) / len(recent), 5) for name in recent[0]
     }
     terms = " ".join(f"{name} {value:.4f}" for name, value in line.items())
+    line |= {name: round(rate, 1) for name, rate in rates.items()}
     line |= {
         "samples": trainer.samples,
         "seconds": round(trainer.seconds),
-        "rate": round(rate, 1),
         "learning_rate": trainer.learning_rate(),
     }
     with (out / METRICS).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
     for name in line.keys() - {"samples", "seconds"}:
         writer.add_scalar(name, line[name], trainer.samples)
-    left = (samples - trainer.samples) / rate / 60
-    text = f"{terms}, {rate:.1f} samples/s, {left:.0f} min left"
-    progress(Progress("train", trainer.samples, samples, text))
+    told = "{rate:.1f} samples/s (model {model_rate:.1f}, data {data_rate:.1f})".format(**rates)
+    text = f"{terms}, {told}, {left / 60:.0f} min left"
+    progress(Progress("train", trainer.samples, round(trainer.samples / trainer.done()), text))

@@ -18,7 +18,6 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
@@ -91,12 +90,17 @@ class Trainer:
         self.samples = 0
         self.seconds = 0.0
 
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        return min(1.0, self.samples / self.config.samples)
+
     def learning_rate(self) -> float:
         """Linear warm-up, then a cosine to a hundredth."""
         config = self.config
         warm = min(1.0, (self.samples + config.batch) / config.warmup_samples)
-        done = min(1.0, self.samples / config.samples)
-        return config.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        return (
+            config.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * self.done())) / 2)
+        )
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One update; returns the terms of the loss."""
@@ -211,17 +215,12 @@ def train(
         size=SIZE // REDUCTION,
         first_sample=trainer.samples,
     )
-    loader = DataLoader(
-        dataset,
-        batch_size=config.batch,
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-    )
     run(
         trainer,
-        loader,
+        dataset,
         out,
-        samples=config.samples,
+        batch=config.batch,
+        workers=config.workers,
         minutes=minutes,
         log_steps=LOG_STEPS,
         progress=progress,

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
@@ -128,12 +127,15 @@ class Trainer:
         self.samples = 0
         self.seconds = 0.0
 
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        return min(1.0, self.samples / self.config.samples)
+
     def learning_rate(self) -> float:
         """Linear warm-up, then a cosine to zero."""
         config = self.config
         warm = min(1.0, (self.samples + config.batch) / max(config.warmup_samples, 1))
-        done = min(1.0, self.samples / config.samples)
-        return config.learning_rate * warm * (1 + math.cos(math.pi * done)) / 2
+        return config.learning_rate * warm * (1 + math.cos(math.pi * self.done())) / 2
 
     def render(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Colours (B, V, P, P, 3) on white and opacity (B, V, P, P) along the batch's rays."""
@@ -259,17 +261,12 @@ def train(
         seed=config.seed,
         first_sample=trainer.samples,
     )
-    loader = DataLoader(
-        dataset,
-        batch_size=config.batch,
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-    )
     run(
         trainer,
-        loader,
+        dataset,
         out,
-        samples=config.samples,
+        batch=config.batch,
+        workers=config.workers,
         minutes=minutes,
         log_steps=LOG_STEPS,
         progress=progress,

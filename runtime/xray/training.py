@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,7 +20,6 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from xray_addon.errors import XRayError
 from xray_addon.files import replacing
@@ -361,16 +359,6 @@ class Trainer:
         self.warm_starts = record.get("warm_starts", 0) + 1
 
 
-def until_done(
-    batches: Iterable[dict[str, Tensor]], trainer: Trainer
-) -> Iterator[dict[str, Tensor]]:
-    """`batches` until the trainer has had what its configuration gives it."""
-    for batch in batches:
-        if parallel.any_of(trainer.done() >= 1, trainer.device):
-            return
-        yield batch
-
-
 def train(
     config: TrainingConfig,
     data: Path,
@@ -393,18 +381,12 @@ def train(
         trainer.resume(out)
     dataset = _dataset(config, data, trainer.samples, trainer.device)
     whole = isinstance(dataset, BatchDataset)
-    workers = 0 if whole else config.workers
-    loader = DataLoader(
-        dataset,
-        batch_size=None if whole else config.batch,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
     run(
         trainer,
-        until_done(loader, trainer),
+        dataset,
         out,
-        samples=config.samples,
+        batch=None if whole else config.batch,
+        workers=0 if whole else config.workers,
         minutes=minutes,
         log_steps=LOG_STEPS,
         progress=progress,
