@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,14 @@ from xray_addon.xray import XRay
 
 from ..devices import choose_device
 from ..intake import cut_object, frame
-from .model import Network, Prediction, image_to_input, sample
+from .model import Network, Prediction, both_ways, image_to_input, sample
 from .solid import smooth_surface, solid_layers
+from .upsampling import enlarge_frames
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 OUTPUT_SIZE = 256
-# Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
-DEPTH_GAP = 0.12
 # Least distance between a layer and the next (frame units): no object is thinner than paper.
 MIN_THICKNESS = 0.005
-# Cells beyond a layer's outline that get values too; thin parts can lie outside of it.
-SPREAD = 8
 # Rounds that smooth the steps of the pixels off the mesh.
 SMOOTHING = 10
 # An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
@@ -124,32 +120,34 @@ class XRayGenerator:
         return Generated(surface, xray, camera)
 
 
-def decode(prediction: Prediction, fine: Tensor) -> XRay:
+def decode(prediction: Prediction, fine: Tensor, upsampler: Network | None = None) -> XRay:
     """The X-Ray (L, 256, 256) that a prediction stands for; the first of its batch.
 
     fine : (1, 4, 256, 256) the framed image, straight alpha. Its detail, which the frames are
-    too coarse to hold, is added to the first layer's colours.
+        too coarse to hold, is added to the first layer's colours.
+    upsampler : for what interpolation of the frames cannot know; None for interpolation alone.
     """
-    frames = prediction.frames[0].float()  # (L, 8, S, S)
-    depth = (frames[:, :1].clamp(-1, 1) * 0.5 + 0.5) * (FAR - NEAR) + NEAR
-    color = frames[:, 4:7].clamp(-1, 1) * 0.5 + 0.5
-    logit, closed = _pair(frames[:, 7:])
-    size = fine.shape[-2:]
-    values = torch.cat([depth, frames[:, 1:4], color], dim=1)
-    values = _enlarge(values, (logit > 0).float(), size)
-    share = functional.interpolate(logit, size=size, mode="bilinear", align_corners=False).sigmoid()
+    frames = prediction.frames[:1].float()  # (1, L, 8, S, S)
+    coarse_size = frames.shape[-2:]
+    logit, closed = _pair(frames[0, :, 7:])
+    frames = torch.cat([frames[:, :, :7].clamp(-1, 1), logit[None]], dim=2)
+    frames, known = enlarge_frames(frames, fine.shape[-1])
+    if upsampler is not None:
+        frames = both_ways(upsampler, image_to_input(fine), frames).frames
+    values, known, share = frames[0, :, :7], known[0].float(), frames[0, :, 7:].sigmoid()
     # The outline is the image's own; a closed object's back has the same one.
     outline = fine[0, 3] > 0.5
     share[: 2 if closed else 1] = outline.float()
     # A layer is there only where it has values, and behind the one before it.
-    known = (values[:, :1] > 0).float().cumprod(dim=0) > 0
+    known = known.cumprod(dim=0) > 0
     inside = known & ((share > 0.5).float().cumprod(dim=0) > 0)
     least = MIN_THICKNESS * torch.arange(len(values), device=values.device).view(-1, 1, 1, 1)
-    depth = (values[:, :1] - least).cummax(dim=0).values + least
-    color = values[:, 4:7]
+    depth = (values[:, :1] * 0.5 + 0.5) * (FAR - NEAR) + NEAR
+    depth = (depth - least).cummax(dim=0).values + least
+    color = values[:, 4:7].clamp(-1, 1) * 0.5 + 0.5
     coarse = functional.interpolate(
-        functional.interpolate(fine, size=frames.shape[-2:], mode="area"),
-        size=size,
+        functional.interpolate(fine, size=coarse_size, mode="area"),
+        size=fine.shape[-2:],
         mode="bilinear",
         align_corners=False,
     )
@@ -163,7 +161,7 @@ def decode(prediction: Prediction, fine: Tensor) -> XRay:
             color,
             share[::2, 0].cpu().numpy(),
             outline.cpu().numpy(),
-            canonical_camera(size[0]),
+            canonical_camera(fine.shape[-1]),
         )
     normal = functional.normalize(values[:, 1:4], dim=1)
     return XRay((depth * inside)[:, 0].cpu().numpy(), normal.movedim(1, -1).cpu().numpy(), color)
@@ -180,44 +178,3 @@ def _pair(logit: Tensor) -> tuple[Tensor, bool]:
         return logit, False
     pairs = logit.unflatten(0, (-1, 2)).mean(dim=1)
     return pairs.repeat_interleave(2, dim=0), True
-
-
-def _enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Values (L, C, S, S) at a larger size, from cells with a hit only.
-
-    The first channel is depth: across a gap in it the nearest cell decides, so that no value
-    lies between two surfaces.
-    """
-    # Cells around the outline take their neighbours' values, so that the finer outline has some.
-    spread, weight = values * hit, hit
-    for _ in range(SPREAD):
-        share = functional.avg_pool2d(weight, 3, 1, 1)
-        fill = (weight == 0) & (share > 0)
-        total = functional.avg_pool2d(spread, 3, 1, 1)
-        spread = torch.where(fill, total / share.clamp(min=1e-6), spread)
-        weight = torch.where(fill, torch.ones_like(weight), weight)
-    gap = _depth_range(spread[:, :1], weight) > DEPTH_GAP
-    # The network folds 2x2 pixels into channels, which leaves a faint pattern of that size.
-    soft = _binomial(spread * weight) / _binomial(weight).clamp(min=1e-6)
-    spread = torch.where(gap, spread, soft * weight)
-    smooth = functional.interpolate(spread * weight, size=size, mode="bilinear")
-    support = functional.interpolate(weight, size=size, mode="bilinear")
-    smooth = smooth / support.clamp(min=1e-6)
-    nearest = functional.interpolate(spread, size=size, mode="nearest")
-    gap = functional.interpolate(gap.float(), size=size, mode="nearest") > 0
-    return torch.where(gap, nearest, smooth)
-
-
-def _depth_range(depth: Tensor, weight: Tensor) -> Tensor:
-    """Greatest less least depth (L, 1, S, S) of the 3x3 cells around each, where weight is."""
-    none = torch.full_like(depth, -math.inf)
-    high = functional.max_pool2d(torch.where(weight > 0, depth, none), 3, 1, 1)
-    low = -functional.max_pool2d(torch.where(weight > 0, -depth, none), 3, 1, 1)
-    return (high - low).nan_to_num(0.0)
-
-
-def _binomial(values: Tensor) -> Tensor:
-    """Values (L, C, S, S) blurred by the 3x3 binomial kernel; beyond the border they are 0."""
-    kernel = torch.tensor([1.0, 2.0, 1.0], device=values.device) / 4
-    kernel = (kernel[:, None] * kernel).expand(values.shape[1], 1, 3, 3)
-    return functional.conv2d(values, kernel, padding=1, groups=values.shape[1])

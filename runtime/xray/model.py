@@ -31,7 +31,8 @@ TIME_FEATURES = 64
 class NetworkConfig:
     """What a network is made of; `make_network` makes it.
 
-    network : "stacked" (`XRayPredictor`) or "video" (`VideoPredictor`, the paper's).
+    network : "stacked" (`XRayPredictor`), "video" (`VideoPredictor`, the paper's) or "upsampler"
+        (`Upsampler`), which makes frames finer that one of the others predicted.
     layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
     channels, blocks : of each level of the U-Net, from the finest on. fold : pixels of a row that
         share a cell of the finest level. frame_features : channels that the noised frames get.
@@ -64,7 +65,7 @@ class NetworkConfig:
             )
 
 
-NETWORKS = ("stacked", "video")
+NETWORKS = ("stacked", "video", "upsampler")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +115,10 @@ def make_network(config: NetworkConfig) -> Network:
         from .video import VideoPredictor  # diffusers takes seconds to import
 
         return VideoPredictor(config)
+    if config.network == "upsampler":
+        from .upsampling import Upsampler
+
+        return Upsampler(config)
     return XRayPredictor(config)
 
 

@@ -33,6 +33,7 @@ from .batches import BatchDataset
 from .data import CastDataset, Pairs, list_meshes
 from .model import Network, NetworkConfig, Prediction, image_to_input, make_network, noised
 from .stored import StoredDataset, stored_places
+from .upsampling import coarse_guess
 from .variety import VARIETIES
 from .weights import load_weights, save_weights
 
@@ -71,6 +72,7 @@ class TrainingConfig:
     channels: tuple[int, ...] = (96, 224, 288)
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
+    frame_features: int = 32
     ordered: bool = False
     batch: int = 32
     samples: int = 146_000
@@ -124,6 +126,7 @@ class TrainingConfig:
             channels=self.channels,
             blocks=self.blocks,
             fold=self.fold,
+            frame_features=self.frame_features,
             ordered=self.ordered,
         )
 
@@ -232,8 +235,8 @@ class Trainer:
         elevation = batch["elevation"].to(self.device)
         with torch.no_grad():
             torch._foreach_copy_(list(self.half.parameters()), list(self.model.parameters()))
-        noised, share = self._noised(image, frames)
-        prediction = self.half(image, noised, share)
+        seen, share = self._seen(image, frames)
+        prediction = self.half(image, seen, share)
         terms = losses(prediction, frames, elevation)
         total = sum(getattr(config, f"{name}_weight") * term for name, term in terms.items())
         assert isinstance(total, Tensor)
@@ -260,17 +263,20 @@ class Trainer:
         self.compute_seconds += clock() - began
         return told
 
-    def _noised(self, image: Tensor, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Frames to denoise and their share of signal (B,).
+    def _seen(self, image: Tensor, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Frames that the network sees: those to denoise and their share of signal (B,).
 
-        Time 0 with empty frames is the one-pass predictor; None where all are.
+        Time 0 with empty frames is the one-pass predictor; None where all are. An upsampler sees
+        frames that were coarse.
         """
         config = self.config
-        if not config.denoise_share:
-            return None, None
         generator = torch.Generator().manual_seed(
             config.seed * 1_000_003 + self.samples + parallel.rank()
         )
+        if config.network == "upsampler":
+            return coarse_guess(frames, config.fold, generator), None
+        if not config.denoise_share:
+            return None, None
         denoised = torch.rand(len(frames), generator=generator) < config.denoise_share
         share = (torch.rand(len(frames), generator=generator) * denoised).to(self.device)
         noise = torch.randn(frames.shape, generator=generator).to(self.device)

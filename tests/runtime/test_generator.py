@@ -13,7 +13,7 @@ from PIL import Image
 
 import runtime
 from runtime.xray.generator import XRayGenerator, decode
-from runtime.xray.model import Prediction
+from runtime.xray.model import NetworkConfig, Prediction, make_network
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError
 from xray_addon.canonical import DISTANCE, FAR, NEAR
@@ -91,6 +91,24 @@ def test_a_jump_in_depth_is_not_smeared():
     jump = np.abs(np.diff(depth[60:196]))
     assert (jump > 0.2).sum() == 1
     assert jump[jump <= 0.2].max() < 0.06
+
+
+def test_an_upsampler_adds_to_the_enlarged_layers():
+    prediction, picture = ball()
+    config = NetworkConfig(
+        "upsampler", 4, 256, 256, channels=(32,), blocks=(1,), fold=4, frame_features=32
+    )
+    model = make_network(config).eval()
+    plain = decode(prediction, picture)
+    with torch.no_grad():
+        same = decode(prediction, picture, model)
+        np.testing.assert_allclose(same.depth, plain.depth, atol=1e-5)
+        # All depths further away.
+        model.frame_out.bias.view(4, 8, 16)[:, 0] = 0.1
+        moved = decode(prediction, picture, model)
+    both = plain.hit & moved.hit
+    assert both[0].mean() > 0.3
+    assert np.median((moved.depth - plain.depth)[both]) == pytest.approx(0.1, abs=0.01)
 
 
 def tiny(config, tmp_path: Path, **record) -> Path:

@@ -379,7 +379,7 @@ def test_the_visible_layer_to_denoise_by_can_be_a_guess(config, meshes):
     def seen(guess_share: float) -> torch.Tensor:
         chosen = replace(config, denoise_share=1.0, guess_share=guess_share)
         trainer = Trainer(chosen, "cpu")
-        got, _ = trainer._noised(image, frames)
+        got, _ = trainer._seen(image, frames)
         assert got is not None
         return got
 
