@@ -54,8 +54,6 @@ class TrainingConfig:
     warmup : share of the run in which the learning rate rises.
     denoise_share : part of each batch that learns to denoise the hidden layers, which sampling
         needs; the rest learns to predict in one pass.
-    guess_share : part of those whose visible layer is what the network itself predicts, as it is
-        in sampling, instead of the truth.
     fill_weight : of the depth where a layer has no hit, which is then that of the layer before
         it; for an `ordered` network, whose gaps are to close there.
     cast : where meshes are cast: "workers", in the loader's, or "device", where the model trains,
@@ -83,7 +81,6 @@ class TrainingConfig:
     gradient_norm: float = 1.0
     ema: float = 0.999
     denoise_share: float = 0.0
-    guess_share: float = 0.0
     depth_weight: float = 4.0
     hit_weight: float = 1.0
     normal_weight: float = 1.0
@@ -235,7 +232,7 @@ class Trainer:
         elevation = batch["elevation"].to(self.device)
         with torch.no_grad():
             torch._foreach_copy_(list(self.half.parameters()), list(self.model.parameters()))
-        seen, share = self._seen(image, frames)
+        seen, share = self._seen(frames)
         prediction = self.half(image, seen, share)
         terms = losses(prediction, frames, elevation)
         total = sum(getattr(config, f"{name}_weight") * term for name, term in terms.items())
@@ -263,7 +260,7 @@ class Trainer:
         self.compute_seconds += clock() - began
         return told
 
-    def _seen(self, image: Tensor, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Frames that the network sees: those to denoise and their share of signal (B,).
 
         Time 0 with empty frames is the one-pass predictor; None where all are. An upsampler sees
@@ -280,13 +277,6 @@ class Trainer:
         denoised = torch.rand(len(frames), generator=generator) < config.denoise_share
         share = (torch.rand(len(frames), generator=generator) * denoised).to(self.device)
         noise = torch.randn(frames.shape, generator=generator).to(self.device)
-        guessed = denoised & (torch.rand(len(frames), generator=generator) < config.guess_share)
-        if guessed.any():
-            chosen = guessed.to(self.device)
-            with torch.no_grad():
-                guess = self.half(image[chosen]).clean()
-            frames = frames.clone()
-            frames[chosen, :1] = guess[:, :1]
         kept = denoised.to(self.device)[:, None, None, None, None]
         return noised(frames, noise, share) * kept, share
 

@@ -147,10 +147,9 @@ def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
     [
         {"ordered": True, "fill_weight": 1.0},
         {"denoise_share": 0.5},
-        {"denoise_share": 0.5, "guess_share": 1.0},
         {"network": "video", "fold": 1, "channels": (32, 32)},
     ],
-    ids=["ordered", "sampler", "guessing", "video"],
+    ids=["ordered", "sampler", "video"],
 )
 def test_every_network_learns_is_kept_and_predicts(changes, config, meshes, tmp_path):
     trainer = Trainer(replace(config, **changes), "cpu")
@@ -368,26 +367,6 @@ def test_a_mirrored_picture_gives_the_mirrored_prediction(config):
     torch.testing.assert_close(turned.elevation, both.elevation)
     assert not torch.allclose(alone.frames, both.frames)
     torch.testing.assert_close(mirrored(mirrored(frames)), frames)
-
-
-def test_the_visible_layer_to_denoise_by_can_be_a_guess(config, meshes):
-    samples = take(dataset(meshes), 4)
-    image = image_to_input(torch.stack([item["image"] for item in samples]))
-    frames = torch.stack([item["frames"] for item in samples])
-    kept = frames.clone()
-
-    def seen(guess_share: float) -> torch.Tensor:
-        chosen = replace(config, denoise_share=1.0, guess_share=guess_share)
-        trainer = Trainer(chosen, "cpu")
-        got, _ = trainer._seen(image, frames)
-        assert got is not None
-        return got
-
-    truth, guess = seen(0.0), seen(1.0)
-    assert torch.equal(truth[:, 0], frames[:, 0])
-    assert not torch.equal(guess[:, 0], frames[:, 0])
-    assert torch.equal(guess[:, 1:], truth[:, 1:])
-    assert torch.equal(frames, kept)  # the loss is still against the truth
 
 
 def test_sampling_is_reproducible_and_seeds_differ(config):
