@@ -34,7 +34,9 @@ MIN_THICKNESS = 0.005
 SMOOTHING = 10
 # An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
 CLOSED_SHARE = 0.7
-STEPS = 1  # where the settings leave it open: one pass, as the weights that ship are trained
+# Where the settings leave it open, and the weights have learned to sample: the knee of error
+# against steps (docs/quality.md).
+STEPS = 8
 
 
 class XRayGenerator:
@@ -58,6 +60,12 @@ class XRayGenerator:
         device = choose_device(device)
         path = Path(checkpoint) if checkpoint else DEFAULT_WEIGHTS
         model, record = load_weights(path, device)
+        if model.config.network == "upsampler":
+            raise XRayError(
+                "bad_weights",
+                f"{path} makes layers finer; it cannot predict them.",
+                "Choose the weights of a network that predicts layers.",
+            )
         return cls(model, device, record)
 
     def generate(
@@ -82,8 +90,9 @@ class XRayGenerator:
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
         """As `generate`, from an image (256, 256, 4) that is already in the canonical frame."""
-        steps = settings.steps or STEPS
-        if steps > 1 and not self.training.get("denoise_share"):
+        samples = bool(self.training.get("denoise_share"))
+        steps = settings.steps or (STEPS if samples else 1)
+        if steps > 1 and not samples:
             raise XRayError(
                 "bad_settings",
                 "These weights predict in one pass; they have not learned to sample.",

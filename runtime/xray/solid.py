@@ -13,11 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import ndimage
 
 from xray_addon.camera import Camera
 from xray_addon.surface import Surface
 from xray_addon.xray import XRay
+
+from .smoothing import neighbour_mean, vertex_normals
 
 CELL = 0.0125  # frame units along a ray
 BLUR = 4.0  # px across the rays, of an image of 256
@@ -143,21 +145,9 @@ def smooth_surface(surface: Surface, rounds: int) -> Surface:
     shrinks the mesh a little and grows it again, so that its volume stays.
     """
     vertices, faces = surface.vertices.astype(np.float64), surface.faces
-    count = len(vertices)
-    ends = np.concatenate([faces, faces[:, [1, 2, 0]]]).ravel()
-    others = np.concatenate([faces[:, [1, 2, 0]], faces]).ravel()
-    links = sparse.csr_matrix((np.ones(len(ends)), (ends, others)), shape=(count, count))
-    links.data[:] = 1
-    mean = sparse.diags(1 / np.maximum(links.sum(axis=1).A1, 1)) @ links
+    mean = neighbour_mean(faces, len(vertices))
     for _ in range(rounds):
         for step in (0.5, -0.53):
             vertices = vertices + step * (mean @ vertices - vertices)
-    corners = vertices[faces]
-    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    owner = sparse.csr_matrix(
-        (np.ones(faces.size), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))),
-        shape=(count, len(faces)),
-    )
-    normal = owner @ flat
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    return replace(surface, vertices=vertices, corner_normals=normal[faces].astype(np.float32))
+    normal = vertex_normals(vertices, faces)[faces].astype(np.float32)
+    return replace(surface, vertices=vertices, corner_normals=normal)

@@ -16,6 +16,8 @@ from PIL import Image
 
 from xray_addon.surface import Material, Surface
 
+from .smoothing import neighbour_mean, vertex_normals
+
 # colors : objects of one flat colour are drawn a third as often. materials : half of the objects
 # get a procedural pattern. shapes : half are subdivided and smoothed. scenes : a sixth have a
 # second object beside or upon them. cameras : fields of view of 30 to 70 degrees, elevations of
@@ -81,21 +83,11 @@ def rounded(surface: Surface, random: np.random.Generator) -> Surface:
     places = np.rint((surface.vertices - low) / step).astype(np.int64)
     _, first, weld = np.unique(places, axis=0, return_index=True, return_inverse=True)
     vertices, faces = surface.vertices[first].astype(np.float64), weld.reshape(-1)[surface.faces]
-    edges = np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
-    ends = np.concatenate([edges, edges[:, ::-1]])
-    count = np.maximum(np.bincount(ends[:, 0], minlength=len(vertices)), 1)[:, None]
+    mean = neighbour_mean(faces, len(vertices))
     for _ in range(int(random.integers(1, 6))):
-        vertices = 0.5 * vertices + 0.5 * _summed(ends[:, 0], vertices[ends[:, 1]]) / count
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    normal = np.repeat(np.cross(b - a, c - a), 3, axis=0)
-    shared = _summed(faces.reshape(-1), normal)
-    shared = shared / np.maximum(np.linalg.norm(shared, axis=1, keepdims=True), 1e-30)
-    return replace(surface, vertices=vertices, faces=faces, corner_normals=shared[faces])
-
-
-def _summed(index: NDArray[np.integer], values: Floats) -> Floats:
-    """Sums (max + 1, 3) of values (N, 3) with the same index."""
-    return np.stack([np.bincount(index, values[:, axis]) for axis in range(3)], axis=1)
+        vertices = (vertices + mean @ vertices) / 2
+    normal = vertex_normals(vertices, faces)[faces]
+    return replace(surface, vertices=vertices, faces=faces, corner_normals=normal)
 
 
 def _subdivided(surface: Surface) -> Surface:

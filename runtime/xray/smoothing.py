@@ -1,0 +1,32 @@
+"""Triangle meshes as graphs: what smoothing them takes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Floats = NDArray[np.floating]
+
+
+def neighbour_mean(faces: NDArray[np.integer], count: int) -> sparse.csr_matrix:
+    """The matrix (count, count) that makes of each vertex the mean of those it shares an edge with.
+
+    faces (F, 3). A vertex without a face becomes 0.
+    """
+    ends = np.concatenate([faces, faces[:, [1, 2, 0]]]).ravel()
+    others = np.concatenate([faces[:, [1, 2, 0]], faces]).ravel()
+    links = sparse.csr_matrix((np.ones(len(ends)), (ends, others)), shape=(count, count))
+    links.data[:] = 1  # an edge counts once, however many faces have it
+    return sparse.diags(1 / np.maximum(links.sum(axis=1).A1, 1)) @ links
+
+
+def vertex_normals(vertices: Floats, faces: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Unit normals (N, 3): the mean of the faces' around a vertex, by their areas."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    around = sparse.csr_matrix(
+        (np.ones(faces.size), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))),
+        shape=(len(vertices), len(faces)),
+    )
+    normal: NDArray[np.float64] = around @ np.cross(b - a, c - a)
+    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
