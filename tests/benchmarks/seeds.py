@@ -1,0 +1,69 @@
+"""How much seeds change what is hidden, and whether they do so where the image leaves it open.
+
+Run by hand in the runtime's environment, with the meshes in XRAY_ASSETS:
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/seeds.py [WEIGHTS] [STEPS]
+
+Every scan from one side, with the seeds 0 to 7. Depths are in units of the frame.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from runtime.evaluation.protocols import interval  # noqa: E402
+from runtime.xray.data import CastDataset, list_meshes  # noqa: E402
+from runtime.xray.generator import STEPS  # noqa: E402
+from runtime.xray.model import image_to_input, sample  # noqa: E402
+from runtime.xray.weights import DEFAULT_WEIGHTS, load_weights  # noqa: E402
+
+ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
+SEEDS = 8
+
+
+def main() -> int:
+    """Print the means over the scans."""
+    torch.set_flush_denormal(True)
+    weights = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_WEIGHTS
+    steps = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
+    model, _ = load_weights(weights, "cpu")
+    rows = []
+    for file in list_meshes(ASSETS / "bench"):
+        source = CastDataset([file], seed=1, layers=8, resolution=64, image_resolution=128, batch=2)
+        item = next(iter(source))
+        image = image_to_input(item["image"][None])
+        truth = item["frames"][1:]
+        hit = truth[:, 7] > 0
+        if not hit.any():
+            continue
+        frames = torch.stack(
+            [
+                sample(model, image, steps, torch.Generator().manual_seed(seed)).frames[0, 1:]
+                for seed in range(SEEDS)
+            ]
+        )
+        error = (frames[:, :, 0] - truth[:, 0]).abs()[:, hit].mean(dim=1)
+        spread = frames[:, :, 0].std(dim=0)[hit].mean()
+        changed = (frames[:, :, 7] > 0).float().var(dim=0, unbiased=True).mul(2).sum() / hit.sum()
+        rows.append([float(v) for v in (error.mean(), error.min(), spread, changed)])
+    values = np.array(rows)
+    names = ("error of a seed", "error of the best of 8", "spread of the seeds", "hits that differ")
+    for name, column in zip(names, values.T, strict=True):
+        low, high = interval(list(column), seed=0)
+        print(f"{name}: {column.mean():.4f} ({low:.4f} to {high:.4f})")
+    correlation = spearmanr(values[:, 0], values[:, 2])
+    print(f"rank correlation of error and spread: {correlation.statistic:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
