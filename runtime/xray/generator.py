@@ -37,6 +37,7 @@ CLOSED_SHARE = 0.7
 # Where the settings leave it open, and the weights have learned to sample: the knee of error
 # against steps (docs/quality.md).
 STEPS = 8
+UPSAMPLER = "upsampler.safetensors"
 
 
 class XRayGenerator:
@@ -44,14 +45,23 @@ class XRayGenerator:
 
     name = "xray"
 
-    def __init__(self, model: Network, device: str, training: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Network,
+        device: str,
+        training: dict[str, Any],
+        upsampler: Network | None = None,
+    ) -> None:
         self.model = model
         self.device = device
         self.training = training  # the record in the weights: samples, excluded packs, ...
+        self.upsampler = upsampler
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> XRayGenerator:
         """With the weights at `checkpoint` (a safetensors file), or those that ship.
+
+        A file `upsampler.safetensors` beside them makes the layers finer.
 
         Raises XRayError: `missing_weights`, `bad_weights`, `no_device`.
         """
@@ -66,7 +76,9 @@ class XRayGenerator:
                 f"{path} makes layers finer; it cannot predict them.",
                 "Choose the weights of a network that predicts layers.",
             )
-        return cls(model, device, record)
+        beside = path.with_name(UPSAMPLER)
+        upsampler = _load_upsampler(beside, model, device) if beside.exists() else None
+        return cls(model, device, record, upsampler)
 
     def generate(
         self,
@@ -90,9 +102,9 @@ class XRayGenerator:
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
         """As `generate`, from an image (256, 256, 4) that is already in the canonical frame."""
-        samples = bool(self.training.get("denoise_share"))
-        steps = settings.steps or (STEPS if samples else 1)
-        if steps > 1 and not samples:
+        can_sample = bool(self.training.get("denoise_share"))
+        steps = settings.steps or (STEPS if can_sample else 1)
+        if steps > 1 and not can_sample:
             raise XRayError(
                 "bad_settings",
                 "These weights predict in one pass; they have not learned to sample.",
@@ -114,7 +126,7 @@ class XRayGenerator:
             ),
         )
         progress(Progress("mesh", 0, 2, "Reading the layers"))
-        xray = decode(prediction, fine)
+        xray = decode(prediction, fine, self.upsampler)
         camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
         progress(Progress("mesh", 1, 2, "Linking the layers", layer_sheet(xray)))
         surface = reconstruct(xray, camera)
@@ -129,6 +141,20 @@ class XRayGenerator:
         return Generated(surface, xray, camera)
 
 
+def _load_upsampler(path: Path, model: Network, device: str) -> Network:
+    """The network that makes `model`'s layers finer; raises XRayError `bad_weights`."""
+    upsampler, _ = load_weights(path, device)
+    found, wanted = upsampler.config, model.config
+    if (found.network, found.layers, found.resolution) != ("upsampler", wanted.layers, OUTPUT_SIZE):
+        raise XRayError(
+            "bad_weights",
+            f"{path} does not make {wanted.layers} layers finer, to {OUTPUT_SIZE} pixels.",
+            f"Train one for them with runtime/xray/configs/{path.stem}.json, or move it away.",
+        )
+    return upsampler
+
+
+@torch.no_grad()
 def decode(prediction: Prediction, fine: Tensor, upsampler: Network | None = None) -> XRay:
     """The X-Ray (L, 256, 256) that a prediction stands for; the first of its batch.
 

@@ -1,0 +1,68 @@
+"""What the upsampler adds to interpolation: true layers known at 64 x 64, made 256 x 256.
+
+Run by hand in the runtime's environment, with the meshes in XRAY_ASSETS:
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/upsampler.py WEIGHTS
+
+Every scan from one side. Errors over the true hits, in units of the frames; hits as cross-entropy
+and as the share that differs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from runtime.evaluation.protocols import interval  # noqa: E402
+from runtime.xray.data import CastDataset, list_meshes  # noqa: E402
+from runtime.xray.model import both_ways, image_to_input  # noqa: E402
+from runtime.xray.training import losses  # noqa: E402
+from runtime.xray.upsampling import coarse_guess  # noqa: E402
+from runtime.xray.weights import load_weights  # noqa: E402
+
+ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
+MEASURES = ("depth", "normal", "color", "hit")
+
+
+@torch.no_grad()
+def main() -> int:
+    """Print a table."""
+    torch.set_flush_denormal(True)
+    model, _ = load_weights(Path(sys.argv[1]), "cpu")
+    size, times = model.config.resolution, model.config.fold
+    rows = []
+    for file in list_meshes(ASSETS / "bench"):
+        source = CastDataset(
+            [file], seed=1, layers=8, resolution=size, image_resolution=size, batch=2
+        )
+        item = {name: value[None] for name, value in next(iter(source)).items()}
+        coarse = coarse_guess(item["frames"], times, torch.Generator().manual_seed(0))
+        finer = both_ways(model, image_to_input(item["image"]), coarse)
+        hit = item["frames"][:, :, 7] > 0
+        both = []
+        for frames in (coarse, finer.frames):
+            terms = losses(replace(finer, frames=frames), item["frames"], item["elevation"])
+            wrong = ((frames[:, :, 7] > 0) != hit).sum() / hit.sum()
+            both.append([*(float(terms[name]) for name in MEASURES), float(wrong)])
+        rows.append(both)
+    before, after = np.array(rows).swapaxes(0, 1)
+    print("| | interpolated | with the network | difference |\n|---|---|---|---|")
+    for number, name in enumerate((*MEASURES, "hits that differ")):
+        low, high = interval(list((after - before)[:, number]), seed=0)
+        print(
+            f"| {name} | {before[:, number].mean():.4f} | {after[:, number].mean():.4f} "
+            f"| {low:+.4f} to {high:+.4f} |"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
