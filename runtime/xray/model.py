@@ -324,7 +324,7 @@ def sample(
     steps: int,
     generator: torch.Generator,
     *,
-    start: float = 0.3,
+    start: float = 0.6,
     on_step: Callable[[int], None] | None = None,
 ) -> Prediction:
     """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` on.
