@@ -280,8 +280,8 @@ class GenerateSettings(Settings):
     )
     steps: int = _setting(
         0,
-        "Steps of the sampling; 0 takes the generator's own: 1 for xray (one pass), 25 for "
-        "xray-paper. TripoSR has only one pass",
+        "Steps of the sampling; 0 takes the generator's own: 8 for xray (1 is one pass without "
+        "sampling), 25 for xray-paper. TripoSR has only one pass",
         min=0,
         max=1000,
     )
