@@ -123,6 +123,8 @@ class XRAY_PT_generate_settings(SidebarPanel):
             own = ("mesh_resolution", "density_threshold", "texture_size")
         elif machine is not None and machine.generator == "xray-paper":
             own = (*own, "batch_order")
+        else:
+            own = (*own, "freedom")
         names = (*own, "variations", "checkpoint")
         draw_properties(self.layout, context.scene.xray.generate, names)
 

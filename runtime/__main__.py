@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("camera", "xray", "lari"),
         help="how they are compared: in the camera's frame, or as a paper does (default: camera)",
     )
-    _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "device"))
+    _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "freedom", "device"))
 
     pack = commands.add_parser("pack", help="put many meshes into one small file, to train from")
     pack.add_argument("--data", required=True, metavar="DIR", help="the meshes")

@@ -288,6 +288,13 @@ class GenerateSettings(Settings):
     seed: int = _setting(
         0, "Seed of the sampling; the same seed gives the same mesh", min=0, max=2**31 - 1
     )
+    freedom: float = _setting(
+        0.4,
+        "xray: how far what the image does not show may go from the likeliest; 0 makes all seeds "
+        "alike, 1 starts from noise alone",
+        min=0.0,
+        max=1.0,
+    )
     device: str = _setting("auto", "Where the model runs", choices=("auto", "cpu", "cuda", "mps"))
     remove_background: str = _setting(
         "auto",

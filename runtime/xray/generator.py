@@ -110,6 +110,8 @@ class XRayGenerator:
                 "These weights predict in one pass; they have not learned to sample.",
                 "Set steps to 1, or choose weights trained with a denoise_share above 0.",
             )
+        if settings.freedom == 0:
+            steps = 1  # what the first pass says
         size = self.model.config.image_resolution
         fine = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
         premultiplied = torch.cat([fine[:, :3] * fine[:, 3:], fine[:, 3:]], dim=1)
@@ -121,6 +123,7 @@ class XRayGenerator:
             image_to_input(small),
             steps,
             torch.Generator().manual_seed(settings.seed),
+            start=1 - settings.freedom,
             on_step=lambda step: progress(
                 Progress("predict", step, steps, "Predicting the layers")
             ),

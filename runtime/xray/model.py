@@ -324,10 +324,10 @@ def sample(
     steps: int,
     generator: torch.Generator,
     *,
-    start: float = 0.6,
+    start: float,
     on_step: Callable[[int], None] | None = None,
 ) -> Prediction:
-    """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` on.
+    """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` (below 1) on.
 
     The visible layer and the elevation are those of the pass. Deterministic given `generator`
     (the noise is drawn once; steps are those of DDIM, Song et al. 2021). Each prediction is the

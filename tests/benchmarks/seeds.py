@@ -2,9 +2,9 @@
 
 Run by hand in the runtime's environment, with the meshes in XRAY_ASSETS:
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/seeds.py [WEIGHTS] [STEPS]
+    OMP_NUM_THREADS=1 python tests/benchmarks/seeds.py FREEDOM
 
-Every scan from one side, with the seeds 0 to 3. Depths are in units of the frame.
+Every fourth scan from one side, with the seeds 0 to 3. Depths are in units of the frame.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ SEEDS = 4
 def main() -> int:
     """Print the means over the scans."""
     torch.set_flush_denormal(True)
-    weights = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_WEIGHTS
-    steps = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
-    model, _ = load_weights(weights, "cpu")
+    start = 1 - float(sys.argv[1])
+    model, _ = load_weights(DEFAULT_WEIGHTS, "cpu")
     rows = []
-    for file in list_meshes(ASSETS / "bench"):
+    for file in list_meshes(ASSETS / "bench")[::4]:
         source = CastDataset([file], seed=1, layers=8, resolution=64, image_resolution=128, batch=2)
         item = next(iter(source))
         image = image_to_input(item["image"][None])
@@ -47,7 +46,9 @@ def main() -> int:
             continue
         frames = torch.stack(
             [
-                sample(model, image, steps, torch.Generator().manual_seed(seed)).frames[0, 1:]
+                sample(
+                    model, image, STEPS, torch.Generator().manual_seed(seed), start=start
+                ).frames[0, 1:]
                 for seed in range(SEEDS)
             ]
         )

@@ -173,6 +173,21 @@ def test_an_upsampler_beside_the_weights_is_used(config, tmp_path: Path):
     assert caught.value.code == "bad_weights"
 
 
+def test_freedom_is_how_far_seeds_go_apart():
+    generator = runtime.load("xray", device="cpu")
+
+    def hidden(freedom: float, seed: int) -> np.ndarray:
+        settings = GenerateSettings(freedom=freedom, seed=seed, steps=4)
+        return generator.generate(REFERENCE, settings).xray.depth[1]
+
+    def apart(freedom: float) -> float:
+        one, other = hidden(freedom, 0), hidden(freedom, 1)
+        return float(np.abs(one - other)[(one > 0) & (other > 0)].mean())
+
+    assert apart(0.0) == 0
+    assert 0 < apart(0.3) < apart(1.0)
+
+
 def test_no_surface_is_an_error_not_an_empty_mesh(config):
     model = config.model()
     with torch.no_grad():
