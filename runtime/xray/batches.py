@@ -16,6 +16,7 @@ from xray_addon.shading import Lights
 
 from .casting import Layers, MeshBank, cast_batch, shade_batch
 from .data import MAX_ELEVATION, MIN_ELEVATION, MeshCache, MeshFile, Pairs, new_colors, photograph
+from .model import mirrored
 
 
 class BatchDataset(Pairs):
@@ -70,8 +71,6 @@ class BatchDataset(Pairs):
             for size, layers in ((self.resolution, self.layers), (self.image_resolution, 1))
         )
         frames = to_frames(deep)
-        mirrored = frames.flip(-1)
-        mirrored[:, :, 1] *= -1
         pictures = []
         for _ in range(2):
             lights = [Lights.random(c, r) for c, r in zip(cameras, randoms, strict=True)]
@@ -88,7 +87,7 @@ class BatchDataset(Pairs):
             pictures.append(self._tensor(taken).movedim(-1, 1))
         return {
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
-            "frames": torch.stack([frames, mirrored], dim=1).flatten(0, 1),
+            "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
             "elevation": self._tensor([view[2] for view in views]).repeat_interleave(2),
         }
 

@@ -34,8 +34,8 @@ MIN_THICKNESS = 0.005
 SMOOTHING = 10
 # An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
 CLOSED_SHARE = 0.7
-# Where the settings leave it open, and the weights have learned to sample: the knee of error
-# against steps (docs/quality.md).
+# Where the settings leave it open, and the weights have learned to sample: two steps are as near,
+# more make backs smoother (docs/quality.md).
 STEPS = 8
 UPSAMPLER = "upsampler.safetensors"
 

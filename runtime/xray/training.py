@@ -230,9 +230,9 @@ class Trainer:
         image = image_to_input(batch["image"].to(self.device))
         frames = batch["frames"].to(self.device)
         elevation = batch["elevation"].to(self.device)
+        seen, share = self._seen(frames)
         with torch.no_grad():
             torch._foreach_copy_(list(self.half.parameters()), list(self.model.parameters()))
-        seen, share = self._seen(frames)
         prediction = self.half(image, seen, share)
         terms = losses(prediction, frames, elevation)
         total = sum(getattr(config, f"{name}_weight") * term for name, term in terms.items())

@@ -9,24 +9,18 @@ Every fourth scan from one side, with the seeds 0 to 3. Depths are in units of t
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
+from scans import scans  # makes the runtime importable
 from scipy.stats import spearmanr
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from runtime.evaluation.protocols import interval
+from runtime.xray.generator import STEPS
+from runtime.xray.model import image_to_input, sample
+from runtime.xray.weights import DEFAULT_WEIGHTS, load_weights
 
-from runtime.evaluation.protocols import interval  # noqa: E402
-from runtime.xray.data import CastDataset, list_meshes  # noqa: E402
-from runtime.xray.generator import STEPS  # noqa: E402
-from runtime.xray.model import image_to_input, sample  # noqa: E402
-from runtime.xray.weights import DEFAULT_WEIGHTS, load_weights  # noqa: E402
-
-ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
 SEEDS = 4
 
 
@@ -36,11 +30,8 @@ def main() -> int:
     start = 1 - float(sys.argv[1])
     model, _ = load_weights(DEFAULT_WEIGHTS, "cpu")
     rows = []
-    for file in list_meshes(ASSETS / "bench")[::4]:
-        source = CastDataset([file], seed=1, layers=8, resolution=64, image_resolution=128, batch=2)
-        item = next(iter(source))
-        image = image_to_input(item["image"][None])
-        truth = item["frames"][1:]
+    for batch in scans(1, every=4):
+        image, truth = image_to_input(batch["image"]), batch["frames"][0, 1:]
         hit = truth[:, 7] > 0
         if not hit.any():
             continue

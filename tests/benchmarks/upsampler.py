@@ -10,25 +10,20 @@ and as the share that differs.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from scans import scans  # makes the runtime importable
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from runtime.evaluation.protocols import interval
+from runtime.xray.model import both_ways, image_to_input
+from runtime.xray.training import losses
+from runtime.xray.upsampling import coarse_guess
+from runtime.xray.weights import load_weights
 
-from runtime.evaluation.protocols import interval  # noqa: E402
-from runtime.xray.data import CastDataset, list_meshes  # noqa: E402
-from runtime.xray.model import both_ways, image_to_input  # noqa: E402
-from runtime.xray.training import losses  # noqa: E402
-from runtime.xray.upsampling import coarse_guess  # noqa: E402
-from runtime.xray.weights import load_weights  # noqa: E402
-
-ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
 MEASURES = ("depth", "normal", "color", "hit")
 
 
@@ -39,11 +34,7 @@ def main() -> int:
     model, _ = load_weights(Path(sys.argv[1]), "cpu")
     size, times = model.config.resolution, model.config.fold
     rows = []
-    for file in list_meshes(ASSETS / "bench"):
-        source = CastDataset(
-            [file], seed=1, layers=8, resolution=size, image_resolution=size, batch=2
-        )
-        item = {name: value[None] for name, value in next(iter(source)).items()}
+    for item in scans(1, resolution=size, image_resolution=size):
         coarse = coarse_guess(item["frames"], times, torch.Generator().manual_seed(0))
         finer = both_ways(model, image_to_input(item["image"]), coarse)
         hit = item["frames"][:, :, 7] > 0

@@ -11,8 +11,6 @@ weights, on the same pictures: the difference of the objects' means, with its 95
 
 from __future__ import annotations
 
-import itertools
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,35 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scans import scans  # makes the runtime importable
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from runtime.evaluation.protocols import interval
+from runtime.xray.model import Network, image_to_input
+from runtime.xray.weights import load_weights
 
-from runtime.evaluation.protocols import interval  # noqa: E402
-from runtime.xray.data import CastDataset, list_meshes  # noqa: E402
-from runtime.xray.model import Network, image_to_input  # noqa: E402
-from runtime.xray.weights import load_weights  # noqa: E402
-
-ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
 PICTURES = {"clean pictures": (), "as photos": ("cameras", "photos")}
 SAMPLES = 6
 MEASURES = ("depth of the first layer", "depth of the others", "hits that differ")
-
-
-def objects(variety: tuple[str, ...]) -> Iterator[dict[str, torch.Tensor]]:
-    """A batch of each scan's pictures and frames."""
-    for file in list_meshes(ASSETS / "bench"):
-        source = CastDataset(
-            [file],
-            seed=1,
-            layers=8,
-            resolution=64,
-            image_resolution=128,
-            batch=2,
-            variety=variety,
-        )
-        samples = list(itertools.islice(source, SAMPLES))
-        yield {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 @torch.no_grad()
@@ -75,7 +53,7 @@ def main() -> int:
     }
     for kind, variety in PICTURES.items():
         rows: dict[str, list[list[float]]] = {name: [] for name in models}
-        for batch in objects(variety):
+        for batch in scans(SAMPLES, variety=variety):
             for name, model in models.items():
                 rows[name].append(errors(model, batch))
         found = {name: np.array(values) for name, values in rows.items()}

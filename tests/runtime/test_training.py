@@ -67,10 +67,11 @@ def test_image_and_frames_show_the_same_object(meshes: Path):
 
 def test_the_second_of_a_pair_is_the_mirror_of_the_first(meshes: Path):
     left, right = take(dataset(meshes), 2)
-    mirrored = right["frames"].flip(-1)
-    assert torch.equal(mirrored[:, 0], left["frames"][:, 0])
-    assert torch.equal(mirrored[:, 1], -left["frames"][:, 1])
-    assert torch.equal(mirrored[:, 4:], left["frames"][:, 4:])
+    turned = right["frames"].flip(-1)
+    assert torch.equal(turned[:, 0], left["frames"][:, 0])
+    assert torch.equal(turned[:, 1], -left["frames"][:, 1])
+    assert torch.equal(turned[:, 4:], left["frames"][:, 4:])
+    assert torch.equal(mirrored(left["frames"][None])[0], right["frames"])
     alpha = left["image"][3], right["image"][3].flip(-1)
     assert (alpha[0] - alpha[1]).abs().max() < 1
 
@@ -318,6 +319,10 @@ def test_weights_come_back_nearly_the_same_with_their_record(changes, config, tm
         step = kernel.detach().flatten(1).abs().amax(dim=1) / 127
         off = (kernel - kept).detach().flatten(1).abs().amax(dim=1)
         assert (off <= 0.51 * step).all()
+    kernels = {id(kernel) for kernel in model.kernels()}
+    for other, kept in zip(model.parameters(), again.parameters(), strict=True):
+        if id(other) not in kernels:
+            torch.testing.assert_close(other, kept, rtol=1e-3, atol=1e-6)
     others = sum(p.numel() for p in model.parameters()) - sum(k.numel() for k in model.kernels())
     in_bytes = sum(k.numel() + 4 * len(k) for k in model.kernels())
     assert path.stat().st_size == pytest.approx(in_bytes + 2 * others, rel=0.05)  # and names

@@ -48,22 +48,22 @@ def test_before_training_it_is_the_interpolation(small, meshes):
 def test_it_learns_what_interpolation_cannot_know(small, meshes, tmp_path):
     trainer = Trainer(replace(small, samples=1000), "cpu")
     samples = batch(meshes)
-    first = trainer.step(samples)
-    for _ in range(30):
+    for _ in range(31):
         trainer.step(samples)
     trainer.save(tmp_path)
     model, _ = load_weights(tmp_path / "model.safetensors", "cpu")
     frames = coarse_guess(samples["frames"], 4, torch.Generator().manual_seed(5))
     with torch.no_grad():
         got = trainer.model(image_to_input(samples["image"]), frames)
+        kept = model(image_to_input(samples["image"]), frames)
     after, before = (
         losses(replace(got, frames=f), samples["frames"], samples["elevation"])
         for f in (got.frames, frames)
     )
     assert after["depth"] < 0.9 * before["depth"]
     assert after["hit"] < 0.9 * before["hit"]
-    assert first["depth"] > 0
-    assert model.config.network == "upsampler"
+    # The file holds the averaged weights, which are still on their way.
+    assert not torch.equal(kept.frames, frames)
 
 
 def test_a_guess_is_near_the_truth_and_reproducible(meshes):
