@@ -36,11 +36,12 @@ def canonical_camera(size: int, elevation: float = 0.0) -> Camera:
 
 
 def place(
-    surface: Surface, azimuth: float, elevation: float
+    surface: Surface, azimuth: float, elevation: float, roll: float = 0.0
 ) -> tuple[NDArray[np.float64], float] | None:
     """Where `surface` (z up) goes in the frame when seen from this side.
 
     azimuth, elevation : of the viewer around the object, in radians; azimuth 0 is the -y side.
+    roll : by which the object then leans to the left in the image, in radians.
 
     Returns the (4, 4) matrix for `Surface.transformed` and the size that the object's longest
     side has in the frame, or None where the view has no place in the frame: an object much
@@ -54,6 +55,9 @@ def place(
     turn = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
     camera = canonical_camera(2, elevation)
     axes = camera.camera_to_world[:3, :3]
+    cosine, sine = math.cos(roll), math.sin(roll)
+    lean = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    turn = axes @ lean @ axes.T @ turn
     points = ((used - (low + high) / 2) / longest) @ turn.T @ axes  # camera axes, size 1
     target = FILL * 2 * math.tan(FOV_X / 2)
     # The largest scale at which no point comes nearer than NEAR.

@@ -89,6 +89,7 @@ class BatchDataset(Pairs):
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
             "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
             "elevation": self._tensor([view[2] for view in views]).repeat_interleave(2),
+            "roll": torch.zeros(2 * len(views), device=self.bank.device),
         }
 
     def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:

@@ -133,8 +133,9 @@ class View:
     """An object placed in the canonical frame and seen.
 
     xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
-    the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
-    `fine`. frame : how `xray` and `fine` come into the frame where they were not cast in it.
+    the object's longest side in the frame. elevation, roll : radians. surface : as placed.
+    camera : of `fine`. frame : how `xray` and `fine` come into the frame where they were not cast
+    in it.
     """
 
     xray: XRay
@@ -143,6 +144,7 @@ class View:
     elevation: float
     surface: Surface
     camera: Camera
+    roll: float = 0.0
     frame: CanonicalFrame | None = None
 
 
@@ -153,11 +155,16 @@ def view_object(
     layers: int,
     resolution: int,
     image_resolution: int,
+    roll: float = 0.0,
 ) -> View | None:
-    """`surface` from a random side, or None where that side has no place in the frame."""
+    """`surface` from a random side, or None where that side has no place in the frame.
+
+    roll : standard deviation of the camera's, radians.
+    """
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
-    placed = place(surface, azimuth, elevation)
+    lean = random.normal(0, roll) if roll else 0.0
+    placed = place(surface, azimuth, elevation, lean)
     if placed is None:
         return None
     matrix, scale = placed
@@ -165,7 +172,7 @@ def view_object(
     xray = cast(moved, canonical_camera(resolution, elevation), layers)
     camera = canonical_camera(image_resolution, elevation)
     fine = cast(moved, camera, 1)
-    return View(xray, fine, scale, elevation, moved, camera) if len(fine.index) else None
+    return View(xray, fine, scale, elevation, moved, camera, lean) if len(fine.index) else None
 
 
 def view_by_any_camera(
@@ -193,7 +200,7 @@ def view_by_any_camera(
     fine = cast(moved, camera, 1)
     if frame is None or not len(fine.index):
         return None
-    return View(xray, fine, scale, frame.elevation, moved, camera, frame)
+    return View(xray, fine, scale, frame.elevation, moved, camera, frame=frame)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:
@@ -215,7 +222,7 @@ def to_frames(xray: XRay) -> NDArray[np.float32]:
 
 
 class Pairs(IterableDataset):
-    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
+    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation (), roll ()}.
 
     Samples come in mirrored pairs (2 i, 2 i + 1). batch : the loader's. first_batch, batch_step :
     from which on, and each how many-th.
@@ -243,7 +250,7 @@ class Pairs(IterableDataset):
 class CastDataset(Pairs):
     """Samples cast on the fly; those of a pair are of one cast, each with lights of its own.
 
-    variety : some of `variety.VARIETIES`.
+    variety : some of `variety.VARIETIES`. roll : standard deviation of the camera's, radians.
     """
 
     def __init__(
@@ -258,9 +265,11 @@ class CastDataset(Pairs):
         first_batch: int = 0,
         batch_step: int = 1,
         variety: tuple[str, ...] = (),
+        roll: float = 0.0,
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
         self.variety = variety
+        self.roll = roll
         self.meshes = MeshCache(files)
         self.seed = seed
         self.layers = layers
@@ -283,7 +292,7 @@ class CastDataset(Pairs):
         frames = to_frames(xray)
         for mirrored in (False, True):
             image = self._picture(view, random)
-            yield training_sample(image, frames, view.elevation, mirrored=mirrored)
+            yield training_sample(image, frames, view.elevation, view.roll, mirrored=mirrored)
 
     def _object(self, random: np.random.Generator) -> Surface:
         """What is to be seen."""
@@ -298,15 +307,23 @@ class CastDataset(Pairs):
         return surface
 
     def _view(self, surface: Surface, random: np.random.Generator) -> View | None:
-        anyhow = "cameras" in self.variety
         finer = 2 if "photos" in self.variety else 1
-        return (view_by_any_camera if anyhow else view_object)(
+        size = self.image_resolution * finer
+        if "cameras" in self.variety:
+            return view_by_any_camera(
+                surface,
+                random,
+                layers=self.layers,
+                resolution=self.resolution * 2,  # What is resampled is cast finer.
+                image_resolution=size,
+            )
+        return view_object(
             surface,
             random,
             layers=self.layers,
-            # What is resampled is cast finer.
-            resolution=self.resolution * (2 if anyhow else 1),
-            image_resolution=self.image_resolution * finer,
+            resolution=self.resolution,
+            image_resolution=size,
+            roll=self.roll,
         )
 
     def _picture(self, view: View, random: np.random.Generator) -> NDArray[np.float32]:
@@ -325,16 +342,23 @@ class CastDataset(Pairs):
 
 
 def training_sample(
-    image: NDArray[np.float32], frames: NDArray[np.float32], elevation: float, *, mirrored: bool
+    image: NDArray[np.float32],
+    frames: NDArray[np.float32],
+    elevation: float,
+    roll: float = 0.0,
+    *,
+    mirrored: bool,
 ) -> dict[str, torch.Tensor]:
     """An image (I, I, 4) and frames (L, 8, S, S), or both as a mirror shows them, as tensors."""
     if mirrored:
         image, frames = image[:, ::-1], frames[..., ::-1].copy()
         frames[:, 1] *= -1
+        roll = -roll
     return {
         "image": torch.from_numpy(np.moveaxis(image, -1, 0).copy()),
         "frames": torch.from_numpy(frames.copy()),
         "elevation": torch.tensor(elevation, dtype=torch.float32),
+        "roll": torch.tensor(roll, dtype=torch.float32),
     }
 
 

@@ -17,13 +17,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS = 8  # depth, normal x y z, red green blue, hit
+POSE = 5  # elevation, roll, and the three of the plane
+MIRROR_POSE = (1.0, -1.0, 1.0, -1.0, 1.0)  # what a mirror does to them
 TIME_FEATURES = 64
 
 
@@ -74,11 +76,29 @@ class Prediction:
 
     frames : (B, L, 8, S, S). Depth from -1 (near) to 1 (far), normal in camera space (not of
         unit length), colour from -1 to 1, and the logit of there being a hit.
-    elevation : (B,) of the camera above the object's horizon, radians.
+    pose : (B, 5) how the object stands: elevation of the camera above the object's horizon and
+        roll of the camera, both in radians, and the plane nearest to the visible layer: its depth
+        in the middle of the image and how much that changes towards the image's right and lower
+        border, in the unit of the frames' depth.
     """
 
     frames: Tensor
-    elevation: Tensor
+    pose: Tensor
+
+    @property
+    def elevation(self) -> Tensor:
+        """(B,) radians."""
+        return self.pose[:, 0]
+
+    @property
+    def roll(self) -> Tensor:
+        """(B,) radians; above 0 where the object leans to the left in the image."""
+        return self.pose[:, 1]
+
+    @property
+    def plane(self) -> Tensor:
+        """(B, 3) depth in the middle, its change to the right and its change downwards."""
+        return self.pose[:, 2:]
 
     def clean(self) -> Tensor:
         """The frames with the hit channel from -1 to 1, as they are noised for sampling."""
@@ -120,6 +140,20 @@ def make_network(config: NetworkConfig) -> Network:
 
         return Upsampler(config)
     return XRayPredictor(config)
+
+
+def at_resolution(model: XRayPredictor, resolution: int, image_resolution: int) -> XRayPredictor:
+    """`model` for frames of another size: the same weights, its learned places resized."""
+    config = replace(model.config, resolution=resolution, image_resolution=image_resolution)
+    resized = XRayPredictor(config)
+    state = model.state_dict()
+    for number, place in enumerate(resized.places):
+        name = f"places.{number}"
+        state[name] = functional.interpolate(
+            state[name][None], size=place.shape[1:], mode="bilinear", antialias=True
+        )[0]
+    resized.load_state_dict(state)
+    return resized.to(next(model.parameters()).device)
 
 
 def time_features(time: Tensor) -> Tensor:
@@ -232,8 +266,8 @@ class XRayPredictor(Network):
             nn.Sequential(*(Block(c) for _ in range(n)), Norm(c)) for c, n in fine
         )
         self.frame_out = nn.Conv2d(channels[0], folded, 3, padding=1)
-        self.elevation_out = nn.Linear(coarse, 1)
-        for layer in (*self.times, self.frame_out, self.elevation_out):
+        self.pose_out = nn.Linear(coarse, POSE)
+        for layer in (*self.times, self.frame_out, self.pose_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -271,13 +305,27 @@ class XRayPredictor(Network):
                 kept.append(x)
                 x = self.shrink[level](functional.pixel_unshuffle(x, 2))
         x = self.middle(x)
-        elevation = self.elevation_out(x.mean(dim=(2, 3)))[:, 0]
+        pose = self.pose_out(x.mean(dim=(2, 3))).float()
         for level in reversed(range(len(self.up))):
             x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
             x = self.up[level](x)
         out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
         frames = self.finish(out.unflatten(1, self.frame_shape[:2]))
-        return Prediction(frames, elevation.float())
+        return Prediction(on_plane(frames, pose[:, 2:]), pose)
+
+
+def plane_depth(plane: Tensor, size: int) -> Tensor:
+    """Depth (B, S, S) of planes (B, 3): in the middle, and the changes to the right and lower
+    border."""
+    across = (torch.arange(size, device=plane.device, dtype=plane.dtype) + 0.5) * 2 / size - 1
+    middle, right, down = plane[:, :, None, None].unbind(1)
+    return middle + right * across + down * across[:, None]
+
+
+def on_plane(frames: Tensor, plane: Tensor) -> Tensor:
+    """Frames (B, L, 8, S, S) whose depth was relative to `plane` (B, 3)."""
+    depth = frames[:, :, :1] + plane_depth(plane, frames.shape[-1])[:, None, None]
+    return torch.cat([depth, frames[:, :, 1:]], dim=2)
 
 
 def image_to_input(rgba: Tensor) -> Tensor:
@@ -313,8 +361,9 @@ def both_ways(
         None if time is None else time.repeat(2),
     )
     straight, turned = prediction.frames.chunk(2)
-    elevation = prediction.elevation.unflatten(0, (2, -1)).mean(dim=0)
-    return Prediction((straight + mirrored(turned)) / 2, elevation)
+    pose, turned_pose = prediction.pose.chunk(2)
+    pose = (pose + turned_pose * pose.new_tensor(MIRROR_POSE)) / 2
+    return Prediction((straight + mirrored(turned)) / 2, pose)
 
 
 @torch.no_grad()
@@ -329,7 +378,7 @@ def sample(
 ) -> Prediction:
     """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` (below 1) on.
 
-    The visible layer and the elevation are those of the pass. Deterministic given `generator`
+    The visible layer and the pose are those of the pass. Deterministic given `generator`
     (the noise is drawn once; steps are those of DDIM, Song et al. 2021). Each prediction is the
     mean of the image's and its mirror image's: what the two agree on stays and their errors
     partly cancel.
@@ -351,4 +400,4 @@ def sample(
         if on_step is not None:
             on_step(step + 1)
     frames = torch.cat([first.frames[:, :1], prediction.frames[:, 1:]], dim=1)
-    return Prediction(frames, first.elevation)
+    return Prediction(frames, first.pose)

@@ -36,7 +36,7 @@ class Upsampler(XRayPredictor):
         logit = frames[:, :, 7:]
         seen = torch.cat([frames[:, :, :7], torch.tanh(logit / 2)], dim=2)
         got = super().forward(image, seen, time)
-        return Prediction(got.frames + frames, got.elevation)
+        return Prediction(got.frames + frames, got.pose)
 
 
 def enlarge_frames(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
