@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from xray_addon.dataset import (
+from xray_addon.dataset.store import (
     FAILED,
     Item,
     Result,
@@ -22,9 +22,9 @@ from xray_addon.dataset import (
     work_folder,
     write_log,
 )
-from xray_addon.files import replacing
+from xray_addon.dataset.worker import worker_command
+from xray_addon.files.atomic import replacing
 from xray_addon.settings import DatasetSettings
-from xray_addon.worker import worker_command
 
 from .settings import FarmSettings
 from .worker import Worker, WorkerLost, check

@@ -7,16 +7,8 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xray_addon.dataset import (
-    EXISTS,
-    FAILED,
-    Result,
-    find,
-    finish,
-    read_source,
-    shard,
-)
-from xray_addon.recipe import Recipe
+from xray_addon.dataset.recipe import Recipe
+from xray_addon.dataset.store import EXISTS, FAILED, Result, find, finish, read_source, shard
 from xray_addon.settings import DatasetSettings
 
 from . import shards

@@ -18,8 +18,8 @@ from ..xray_addon.settings import (
     ResultSettings,
     Settings,
 )
-from .layers import show_layers
-from .registration import extension_package, register_classes, unregister_classes
+from .interface.registration import extension_package, register_classes, unregister_classes
+from .layers.layers import show_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

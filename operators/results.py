@@ -11,8 +11,8 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from ..xray_addon.camera import Camera
+from ..xray_addon.pictures.shading import shade_surface
 from ..xray_addon.settings import ResultSettings
-from ..xray_addon.shading import shade_surface
 from ..xray_addon.surface import Material
 from .convert import COLOR_ATTRIBUTE, new_material, surface_from_objects
 from .convert.baking import MARGIN, cast_uvs, loop_uvs, unwrap

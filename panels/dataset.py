@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 from bl_ui.utils import PresetPanel
 
-from ..operators.ops_dataset import (
+from ..operators.dataset.ops import (
     PRESETS,
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
@@ -15,9 +15,9 @@ from ..operators.ops_dataset import (
     last_run,
     set_from_panel,
 )
+from ..operators.interface.translation import translated
 from ..operators.properties import copy_settings
-from ..operators.translation import translated
-from ..xray_addon.dataset import FAILED, GATES, REJECTED, STATUSES
+from ..xray_addon.dataset.store import FAILED, GATES, REJECTED, STATUSES
 from ..xray_addon.settings import DatasetSettings, is_used
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
 

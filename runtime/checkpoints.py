@@ -1,6 +1,6 @@
 """Weights that are not part of X-Ray: where they are, and how they are fetched when asked for.
 
-What they are called and where they lie says `xray_addon.weights`. `locate` finds what is on this
+What they are called and where they lie says `xray_addon.systems.weights`. `locate` finds what is on this
 machine and never touches the network. `make_offer` asks the hub what there is, and `download`
 fetches it after its caller confirmed that `Offer`; nothing else here does.
 
@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.weights import (
+from xray_addon.systems.weights import (
     CACHE_VARIABLE,
     PUBLISHED,
     Checkpoint,

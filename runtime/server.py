@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from xray_addon import protocol
 from xray_addon.canonical import FILL
 from xray_addon.errors import XRayError
-from xray_addon.progress import Cancelled, Progress
-from xray_addon.protocol import (
+from xray_addon.process import protocol
+from xray_addon.process.protocol import (
     GenerateParams,
     Id,
     Message,
@@ -41,6 +40,7 @@ from xray_addon.protocol import (
     RuntimeStatus,
     WeightsParams,
 )
+from xray_addon.progress import Cancelled, Progress
 
 from .registry import Generator, load
 
@@ -319,7 +319,7 @@ class Server:
 
     def _cut_out(self, id: Id, params: GenerateParams, cancel: threading.Event) -> dict[str, Any]:
         """The object as a generator would see it, without one."""
-        from .intake import cut_object, frame
+        from .images.intake import cut_object, frame
 
         def report(progress: Progress) -> None:
             if cancel.is_set():
@@ -336,7 +336,7 @@ class Server:
     ) -> dict[str, Any]:
         """The offer of weights, or the download of the one that was confirmed."""
         from .checkpoints import download, make_offer
-        from .intake import online_allowed
+        from .images.intake import online_allowed
 
         def report(progress: Progress) -> None:
             if cancel.is_set():
@@ -368,7 +368,7 @@ class Server:
     def _release(self) -> bool:
         """Let the weights go; whether there were any."""
         held, self._loaded = self._loaded is not None, None
-        intake: Any = sys.modules.get("runtime.intake")
+        intake: Any = sys.modules.get("runtime.images.intake")
         if intake is not None:
             intake.release_rembg()
         _empty_caches()

@@ -178,14 +178,14 @@ class XRay:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the published `.npz` (see `codec.write_xray`), whole or not at all."""
-        from .codec import write_xray
+        from .files.xray_file import write_xray
 
         write_xray(path, self)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> XRay:
         """Read the published `.npz`; raises XRayError for a file that is none."""
-        from .codec import read_xray
+        from .files.xray_file import read_xray
 
         return read_xray(path)
 

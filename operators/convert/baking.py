@@ -20,7 +20,7 @@ from ...xray_addon.camera import Camera
 from ...xray_addon.casting import cast
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Material, Surface
-from ..standard_output import quietly
+from ..interface.standard_output import quietly
 from .materials import (
     MaterialReader,
     emits,

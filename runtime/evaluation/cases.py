@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from xray_addon.camera import Camera
 from xray_addon.canonical import DISTANCE, canonical_camera
-from xray_addon.codec import read_xray
 from xray_addon.errors import XRayError
+from xray_addon.files.transforms import read_transforms
+from xray_addon.files.xray_file import read_xray
+from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.progress import Progress, ProgressCallback
 from xray_addon.reconstruction import reconstruct
-from xray_addon.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.surface import Surface
-from xray_addon.transforms import read_transforms
 
 from ..xray.data import MeshCache, MeshFile, View, list_meshes, view_object
 from .protocols import Positions

@@ -20,10 +20,10 @@ from xray_addon.settings import GenerateSettings
 from xray_addon.surface import Material, Surface
 
 from ..checkpoints import locate
-from ..devices import choose_device
-from ..intake import cut_object
-from ..interrupting import interruptible
-from ..memory import Chunks, is_out_of_memory, out_of_memory
+from ..images.intake import cut_object
+from ..torch_helpers.devices import choose_device
+from ..torch_helpers.interrupting import interruptible
+from ..torch_helpers.memory import Chunks, is_out_of_memory, out_of_memory
 from . import field
 from .extraction import (
     MOST_CELLS,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from xray_addon.canonical import FAR, FOV_X, NEAR, canonical_camera, place
-from xray_addon.shading import Lights
+from xray_addon.pictures.shading import Lights
 
-from .casting import Layers, MeshBank, cast_batch, shade_batch
+from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
 from .data import MAX_ELEVATION, MIN_ELEVATION, MeshCache, MeshFile, Pairs, new_colors, photograph
 from .model import mirrored
 

@@ -23,12 +23,12 @@ from xray_addon.camera import Camera
 from xray_addon.canonical import FAR, FOV_X, NEAR, canonical_camera, place
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
-from xray_addon.shading import Lights, reduce_image, shade
+from xray_addon.pictures.shading import Lights, reduce_image, shade
 from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
-from ..quantised import SUFFIX, read_quantised
-from .framing import CanonicalFrame, canonical_frame
+from ..meshes.quantised import SUFFIX, read_quantised
+from ..training.framing import CanonicalFrame, canonical_frame
 from .variety import (
     ELEVATION,
     FOV,
@@ -62,7 +62,7 @@ class MeshFile:
         """Raises XRayError `unreadable_mesh`."""
         if self.path.name.endswith(SUFFIX):
             return read_quantised(self.path)
-        from ..meshes import read_mesh  # packed meshes need no trimesh
+        from ..meshes.files import read_mesh  # packed meshes need no trimesh
 
         return read_mesh(self.path, texture_size=TEXTURE_SIZE)
 

@@ -112,11 +112,11 @@ class Network(nn.Module):
 def make_network(config: NetworkConfig) -> Network:
     """A new network with random weights."""
     if config.network == "video":
-        from .video import VideoPredictor  # diffusers takes seconds to import
+        from .networks.video import VideoPredictor  # diffusers takes seconds to import
 
         return VideoPredictor(config)
     if config.network == "upsampler":
-        from .upsampling import Upsampler
+        from .networks.upsampler import Upsampler
 
         return Upsampler(config)
     return XRayPredictor(config)

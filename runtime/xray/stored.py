@@ -15,9 +15,9 @@ from torch import Tensor
 from xray_addon.errors import XRayError
 from xray_addon.xray import XRay
 
-from ..datasets import XRayDataset
+from ..training.datasets import XRayDataset
+from ..training.framing import canonical_frame
 from .data import Pairs, photograph, to_frames, training_sample
-from .framing import canonical_frame
 
 
 def stored_places(data: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 
 from .model import Network, NetworkConfig, make_network
 

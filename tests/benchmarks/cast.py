@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from xray_addon import Camera, Material, Surface, cast, casting  # noqa: E402
-from xray_addon.casting_scene import Scene  # noqa: E402
-from xray_addon.codec import encode, write_xray  # noqa: E402
+from xray_addon.casting.scene import Scene  # noqa: E402
+from xray_addon.files.xray_file import encode, write_xray  # noqa: E402
 
 SIZE, LAYERS = 256, 16
 TRIANGLES = (1_000, 10_000, 100_000, 1_000_000, 5_000_000)

@@ -20,8 +20,8 @@ from scans import scans  # makes the runtime importable
 
 from runtime.evaluation.protocols import interval
 from runtime.xray.model import both_ways, image_to_input
+from runtime.xray.networks.upsampler import coarse_guess
 from runtime.xray.training import losses
-from runtime.xray.upsampling import coarse_guess
 from runtime.xray.weights import load_weights
 
 MEASURES = ("depth", "normal", "color", "hit")

@@ -87,6 +87,6 @@ class FakeIntake(ModuleType):
 
 
 if find_spec("PIL") is None:
-    sys.modules["runtime.intake"] = FakeIntake("runtime.intake")
+    sys.modules["runtime.images.intake"] = FakeIntake("runtime.images.intake")
 registry.GENERATORS["xray"] = lambda _checkpoint, _device: FakeGenerator()
 sys.exit(serve())

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray_addon import client as client_module
-from xray_addon.client import EXTENSION_FOLDER, Job, RuntimeClient, _environment
 from xray_addon.errors import XRayError
+from xray_addon.process import client as client_module
+from xray_addon.process.client import EXTENSION_FOLDER, Job, RuntimeClient, _environment
+from xray_addon.process.protocol import GenerateParams
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.protocol import GenerateParams
 from xray_addon.settings import GenerateSettings
 
 FAKE = Path(__file__).with_name("fake_runtime.py")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from xray_addon import Camera, XRayError
-from xray_addon.dataset import (
+from xray_addon.dataset.store import (
     DONE,
     EXISTS,
     FAILED,
@@ -41,9 +41,9 @@ from xray_addon.dataset import (
     write_log,
 )
 from xray_addon.errors import SOME_FAILED, USAGE, exit_code
-from xray_addon.locks import lock
+from xray_addon.files.locks import lock
+from xray_addon.files.transforms import write_transforms
 from xray_addon.settings import DatasetSettings
-from xray_addon.transforms import write_transforms
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = settings_hash(DatasetSettings())
@@ -427,7 +427,7 @@ def test_judging_again_can_be_killed(tmp_path, item, monkeypatch):
     claim(out, DatasetSettings())
     make(out, item)
     with monkeypatch.context() as patch:
-        patch.setattr("xray_addon.dataset._withdraw", lambda *_: 1 / 0)
+        patch.setattr("xray_addon.dataset.store._withdraw", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             claim(out, DatasetSettings(min_iou=0.99))
     claim(out, DatasetSettings())
@@ -440,7 +440,7 @@ def test_a_source_with_another_time_is_read_again(tmp_path, item, monkeypatch):
     make(out, item)
     write_log(out, Result(item.uid, DONE), {"read": read_state(item)})
     with monkeypatch.context() as patch:
-        patch.setattr("xray_addon.dataset.file_hash", lambda _: 1 / 0)
+        patch.setattr("xray_addon.dataset.store.file_hash", lambda _: 1 / 0)
         assert find(out, item, DIGEST), "the same time: it need not be read"
     stamp = Path(item.source).stat().st_mtime_ns
     Path(item.source).write_bytes(b"y" * len("chair"))

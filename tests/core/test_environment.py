@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from xray_addon import environment as module
-from xray_addon.environment import RuntimeEnvironment, child_environment, cuda_tag, main
 from xray_addon.errors import XRayError
+from xray_addon.process import environment as module
+from xray_addon.process.environment import RuntimeEnvironment, child_environment, cuda_tag, main
 from xray_addon.progress import Cancelled, Progress, ignore_progress
 
 ensurepip = pytest.importorskip("ensurepip")

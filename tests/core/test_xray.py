@@ -14,7 +14,8 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray_addon import Camera, Surface, XRay, XRayError, cast, codec
+from xray_addon import Camera, Surface, XRay, XRayError, cast
+from xray_addon.files import xray_file as codec
 
 
 def ball_xray(size: int = 32, layers: int = 4) -> tuple[XRay, Camera]:

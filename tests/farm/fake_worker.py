@@ -3,7 +3,7 @@
 What it does with an item is in the item's file: "ok", "crash", "exit", "hang", "garbage",
 "wrong", "flood", "mute", "leak", "slow", "full", "failed", "rejected", "die-once", "leave" (after
 it), or "crash-after N" (items). It writes real items, of a few bytes each, through
-`xray_addon.dataset`.
+`xray_addon.dataset.store`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from xray_addon.dataset import (  # noqa: E402
+from xray_addon.dataset.store import (  # noqa: E402
     DONE,
     FAILED,
     REJECTED,

@@ -20,7 +20,7 @@ from helpers import in_turn, is_alive, lines, rows, statuses
 import farm.worker
 from farm.__main__ import main
 from farm.run import run
-from xray_addon.dataset import FAILED, Result
+from xray_addon.dataset.store import FAILED, Result
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
 from xray_addon.settings import DatasetSettings

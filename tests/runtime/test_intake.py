@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
 
-from runtime import intake
-from runtime.intake import cut_object, cut_out, frame, move_edge, online_allowed, read_image
+from runtime.images import intake
+from runtime.images.intake import cut_object, cut_out, frame, move_edge, online_allowed, read_image
 from runtime.segmentation.data import background as procedural_background
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
