@@ -33,7 +33,7 @@ def unregister() -> None:
 
 def _classes() -> tuple[type[Any], ...]:
     from .dataset import ops as ops_dataset
-    from .dataset import ops_capture, preview
+    from .dataset import ops_capture, ops_preview
     from .generate import ops as ops_generate
     from .generate import ops_cutout, ops_drop
     from .layers import ops as ops_layers
@@ -53,6 +53,6 @@ def _classes() -> tuple[type[Any], ...]:
         ops_queue,
         ops_runtime,
         ops_weights,
-        preview,
+        ops_preview,
     )
     return tuple(cls for module in modules for cls in module.CLASSES)

@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import bpy
 
-from ..xray_addon.dataset.store import FAILED, REJECTED, STATUSES, Item, Result, read_source, shard
+from ..xray_addon.dataset.manifest import Item, read_source, shard
+from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, Result
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings import CaptureSettings, DatasetSettings, GenerateSettings, ResultSettings
 from ..xray_addon.settings.arguments import add_settings, read_settings
+from ..xray_addon.settings.capture import CaptureSettings
+from ..xray_addon.settings.dataset import DatasetSettings
+from ..xray_addon.settings.generate import GenerateSettings, ResultSettings
 from .convert import camera_from_object, surface_from_objects
 from .convert.mesh_files import check_output, empty_file, open_alone, save_objects
 from .dataset import preview

@@ -17,8 +17,9 @@ from ..operators.dataset.ops import (
 )
 from ..operators.interface.translation import translated
 from ..operators.properties import copy_settings
-from ..xray_addon.dataset.store import FAILED, GATES, REJECTED, STATUSES
-from ..xray_addon.settings import DatasetSettings, is_used
+from ..xray_addon.dataset.gates import GATES
+from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES
+from ..xray_addon.settings.dataset import DatasetSettings, is_used
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
 
 # Reasons why items are not in the dataset that the panel has room for.

@@ -13,7 +13,7 @@ from ..operators.generate.ops_drop import XRAY_OT_paste_image
 from ..operators.interface.icons import icon_of
 from ..operators.properties import copy_settings, preferences
 from ..operators.runtime import service
-from ..xray_addon.settings import GenerateSettings, ResultSettings
+from ..xray_addon.settings.generate import GenerateSettings, ResultSettings
 from .weights import draw_missing_weights
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
 

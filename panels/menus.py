@@ -13,7 +13,7 @@ from ..operators.dataset.ops import (
     set_from_panel,
 )
 from ..operators.dataset.ops_capture import XRAY_OT_capture
-from ..operators.dataset.preview import XRAY_OT_preview
+from ..operators.dataset.ops_preview import XRAY_OT_preview
 from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout
 from ..operators.generate.ops_drop import XRAY_OT_paste_image

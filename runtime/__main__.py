@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from xray_addon.errors import DONE, XRayError, exit_code
+from xray_addon.files.folders import CACHE_VARIABLE
 from xray_addon.progress import Progress
-from xray_addon.settings import GenerateSettings
-from xray_addon.systems.weights import CACHE_VARIABLE, PUBLISHED, Offer
+from xray_addon.settings.generate import GenerateSettings
+from xray_addon.systems.weights import PUBLISHED, Offer
 
 from . import server
 from .checkpoints import download
+from .errors import typed_error
 from .registry import GENERATORS, load
 
 
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(arguments, XRayError("cancelled", "Cancelled."))
     except Exception as error:  # the process border
-        failure = server.typed_error(error)
+        failure = typed_error(error)
         if failure.code == "internal":
             logging.getLogger("xray.runtime").debug("details", exc_info=True)
         return _fail(arguments, failure)
@@ -205,7 +207,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from .images.intake import ONLINE_VARIABLE
+    from .images.cutout import ONLINE_VARIABLE
 
     def confirm(offer: Offer) -> bool:
         sys.stderr.write(f"{offer}\n")

@@ -19,15 +19,18 @@ import bpy
 import numpy as np
 
 from ...xray_addon.casting import cast
-from ...xray_addon.dataset import store as dataset
+from ...xray_addon.dataset import store
 from ...xray_addon.dataset.cameras import dataset_cameras, item_seed, placed
-from ...xray_addon.dataset.gates import silhouette_iou
-from ...xray_addon.dataset.store import DONE, FAILED, REJECTED, Item, Report, Result, View
+from ...xray_addon.dataset.gates import View, judge, silhouette_iou
+from ...xray_addon.dataset.manifest import Item
+from ...xray_addon.dataset.recipe import file_hash
+from ...xray_addon.dataset.report import Report
+from ...xray_addon.dataset.result import DONE, FAILED, REJECTED, STOPPING, Result
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.transforms import write_transforms
 from ...xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
-from ...xray_addon.settings import is_used
+from ...xray_addon.settings.dataset import is_used
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
 from ..convert.mesh_files import open_alone
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...xray_addon.camera import Camera
-    from ...xray_addon.settings import DatasetSettings
+    from ...xray_addon.settings.dataset import DatasetSettings
     from ...xray_addon.surface import Surface
     from ...xray_addon.xray import XRay
 
@@ -95,7 +98,7 @@ def dataset_steps(
     file is opened, and what this Blender held is gone. `on_result` hears of each item at once.
     `replace` takes out what other settings have made there.
 
-    Raises XRayErrors of `dataset.STOPPING`, and what the settings name and is not there.
+    Raises XRayErrors of `STOPPING`, and what the settings name and is not there.
     """
     run = DatasetRun(Path(folder))
     with Captures(run.folder, settings, load or open_item, replace=replace) as captures:
@@ -104,7 +107,7 @@ def dataset_steps(
             run.results.append(result)
             on_result(result)
     yield Progress("dataset", len(items), len(items), "report")
-    run.report = dataset.finish(run.folder)
+    run.report = store.finish(run.folder)
     return run
 
 
@@ -142,8 +145,8 @@ class Captures:
         self._exit = ExitStack()
 
     def __enter__(self) -> Captures:
-        self.digest = dataset.claim(self.folder, self.settings, self._replace)
-        self._work = self._exit.enter_context(dataset.work_folder(self.folder))
+        self.digest = store.claim(self.folder, self.settings, self._replace)
+        self._work = self._exit.enter_context(store.work_folder(self.folder))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,17 +155,17 @@ class Captures:
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
         """Capture `item`, the `number`th of `of`; the result is a `Result`.
 
-        Only what every item would meet raises (XRayErrors of `dataset.STOPPING`), and `Cancelled`;
+        Only what every item would meet raises (XRayErrors of `STOPPING`), and `Cancelled`;
         everything else is the item's own failure, with a log.
         """
-        known = dataset.find(self.folder, item, self.digest)
+        known = store.find(self.folder, item, self.digest)
         if known is not None:
             return known
         attempt = _Attempt(item)
         made = self._work / item.uid
         detail = ""
         try:
-            with dataset.writing(self.folder):
+            with store.writing(self.folder):
                 made.mkdir()
             yield Progress("dataset", number, of, item.uid)
             for view in self._made(attempt, made):
@@ -171,7 +174,7 @@ class Captures:
         except Cancelled:
             raise
         except XRayError as error:
-            if error.code in dataset.STOPPING:
+            if error.code in STOPPING:
                 raise
             detail = traceback.format_exc()
             status = REJECTED if error.code in _REJECTING else FAILED
@@ -195,17 +198,17 @@ class Captures:
             "blender": bpy.app.version_string,
             "detail": detail,
         }
-        log = dataset.write_log(self.folder, result, details)
+        log = store.write_log(self.folder, result, details)
         return replace(result, log=str(log))
 
     def _made(self, attempt: _Attempt, made: Path) -> Iterator[str]:
         """Write all of an item into the folder `made`; yields after each view."""
         settings, item = self.settings, attempt.item
-        attempt.read = dataset.read_state(item)
+        attempt.read = store.read_state(item)
         with attempt.timed("hash"):
             attempt.row = {
-                **dataset.described(item, self.digest),
-                "source_sha256": dataset.file_hash(item.source) if item.source else "",
+                **store.described(item, self.digest),
+                "source_sha256": file_hash(item.source) if item.source else "",
                 "triangles": 0,
                 "images": settings.image != "none",
                 "gates": [],
@@ -234,7 +237,7 @@ class Captures:
                         Renderer(objects, settings, surface=surface, matrix=matrix)
                     )
             seed = item_seed(settings.seed, item.uid)
-            with dataset.writing(self.folder):
+            with store.writing(self.folder):
                 for kind in ("xrays", "images", *(["ids"] if settings.ids else [])):
                     (made / kind).mkdir()
             for i, camera in enumerate(cameras):
@@ -244,14 +247,14 @@ class Captures:
                 if renderer is not None:
                     with attempt.timed("image"):
                         picture = renderer.image(camera, (seed + i) % 2**31)
-                with attempt.timed("write"), dataset.writing(self.folder):
+                with attempt.timed("write"), store.writing(self.folder):
                     write_view(made, i, xray, picture)
                     if settings.ids:
                         _write_ids(made / "ids" / f"{i:03d}.npz", xray, sources)
                 attempt.views.append(self._view(xray, picture, surface))
                 yield f"{i + 1}/{len(cameras)}"
             names = [f"{i:03d}" for i in range(len(cameras))]
-            with dataset.writing(self.folder):
+            with store.writing(self.folder):
                 write_transforms(made / "images" / "transforms.json", cameras, names)
         attempt.row["views"] = [view.to_dict() for view in attempt.views]
 
@@ -276,15 +279,15 @@ class Captures:
         return View(xray.hits_per_layer.tolist(), xray.dropped, int(outside.sum()), iou)
 
     def _published(self, attempt: _Attempt, made: Path) -> Result:
-        gates, reason = dataset.judge(attempt.views, self.settings)
+        gates, reason = judge(attempt.views, self.settings)
         attempt.row["gates"] = gates + attempt.row["gates"]
         if reason is not None:
             return self._refused(attempt, REJECTED, reason)
-        dataset.publish(self.folder, attempt.item, made, attempt.row)
+        store.publish(self.folder, attempt.item, made, attempt.row)
         return attempt.result(DONE)
 
     def _refused(self, attempt: _Attempt, status: str, error: XRayError) -> Result:
-        dataset.refuse(self.folder, attempt.item, self.digest, status, error, attempt.row)
+        store.refuse(self.folder, attempt.item, self.digest, status, error, attempt.row)
         return attempt.result(status, error)
 
 

@@ -11,7 +11,8 @@ import bpy
 
 from ...xray_addon.casting import cast
 from ...xray_addon.dataset.cameras import sampled_cameras
-from ...xray_addon.dataset.store import put_files, unique_uids, work_folder, writing
+from ...xray_addon.dataset.manifest import unique_uids
+from ...xray_addon.dataset.store import put_files, work_folder, writing
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.transforms import write_transforms
 from ...xray_addon.pictures.shading import shade_surface
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...xray_addon.camera import Camera
-    from ...xray_addon.settings import CaptureSettings
+    from ...xray_addon.settings.capture import CaptureSettings
     from ...xray_addon.surface import Surface
 
 # The published images have twice the X-Ray's pixels along each side.

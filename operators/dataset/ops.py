@@ -9,17 +9,11 @@ import bpy
 from bl_operators.presets import AddPresetBase
 
 from ...xray_addon.dataset.cameras import dataset_cameras, placed
-from ...xray_addon.dataset.store import (
-    FAILED,
-    REJECTED,
-    STATUSES,
-    Item,
-    conflict,
-    read_source,
-    unique_uids,
-)
+from ...xray_addon.dataset.manifest import Item, read_source, unique_uids
+from ...xray_addon.dataset.result import FAILED, REJECTED, STATUSES
+from ...xray_addon.dataset.store import conflict
 from ...xray_addon.errors import XRayError
-from ...xray_addon.settings import DatasetSettings
+from ...xray_addon.settings.dataset import DatasetSettings
 from ..convert import add_camera, camera_from_object, surface_from_objects
 from ..properties import (
     PATH_OPTIONS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.settings import CaptureSettings
+from ...xray_addon.settings.capture import CaptureSettings
 from ..convert.surfaces import SOLID_TYPES
 from ..properties import PATH_OPTIONS, absolute_path, preferences, read_settings, with_settings
 from ..tasks.watching import Result, TaskOperator

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import bpy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,13 +14,11 @@ from ...xray_addon.errors import DONE, SOME_FAILED, XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.pictures.contact_sheet import View, contact_sheet
 from ...xray_addon.xray import XRay
-from ..convert.staging import Owned
-from ..properties import absolute_path, preferences
 
 if TYPE_CHECKING:
-    from ..tasks.watching import Result
+    pass
+from ..convert.images import read_image
 
-IMAGE_NAME = "X-Ray Preview"
 # Views of one item that a sheet shows; a sheet of more would be too long to look at.
 MOST_VIEWS = 12
 
@@ -77,27 +73,6 @@ def _view(folder: Path, path: Path) -> View:
     return View(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """(h, w, 4) uint8 with straight alpha, row 0 at the top, of an image file.
-
-    Raises XRayError `unreadable_image`.
-    """
-    with Owned() as read:
-        try:
-            image: Any = read.own(bpy.data.images.load(str(path)))
-            width, height = image.size
-        except RuntimeError:
-            width = height = 0
-        if not width or not height or image.channels != 4:
-            raise XRayError(
-                "unreadable_image", f"{path} cannot be read as an image.", "Make the item again."
-            )
-        pixels = np.empty(width * height * 4, dtype=np.float32)
-        image.pixels.foreach_get(pixels)
-    rows = pixels.reshape(height, width, 4)[::-1]
-    return np.rint(np.clip(rows, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
 # Command line
 
 
@@ -146,87 +121,3 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             "Choose another file.",
         ) from error
     return DONE, {"out": str(arguments.out), "views": [view.title for view in views]}
-
-
-# In Blender
-
-
-def show(picture: NDArray[np.uint8], name: str = IMAGE_NAME) -> bpy.types.Image:
-    """`picture` (H, W, 3) as Blender's image `name`, in every open Image Editor."""
-    height, width = picture.shape[:2]
-    images: Any = bpy.data.images
-    image: Any = images.get(name)
-    if image is None or not image.has_data or image.is_float:
-        image = images.new(name, width, height)
-    if tuple(image.size) != (width, height):
-        image.scale(width, height)
-    rgba = np.ones((height, width, 4), dtype=np.float32)
-    rgba[..., :3] = picture[::-1].astype(np.float32) / 255.0
-    image.pixels.foreach_set(rgba.reshape(-1))
-    image.update()
-    image.pack()
-    for area in image_editors():
-        area.spaces.active.image = image
-        area.tag_redraw()
-    return image
-
-
-def image_editors() -> Sequence[Any]:
-    """The Image Editors on screen."""
-    manager: Any = bpy.context.window_manager
-    return [
-        area
-        for window in (manager.windows if manager else ())
-        for area in window.screen.areas
-        if area.type == "IMAGE_EDITOR"
-    ]
-
-
-class XRAY_OT_preview(bpy.types.Operator):
-    """Show a contact sheet of a dataset in the Image Editor"""
-
-    bl_idname = "xray.preview"
-    bl_label = "Preview X-Ray Dataset"
-    bl_options = {"REGISTER", "UNDO"}
-
-    directory: bpy.props.StringProperty(
-        name="Folder", description="The dataset's folder", subtype="DIR_PATH"
-    )
-    uid: bpy.props.StringProperty(
-        name="Item", description="Name of the item; empty for a random sample"
-    )
-    sample: bpy.props.IntProperty(
-        name="Sample", description="Number of random items", default=4, min=1, max=100
-    )
-    seed: bpy.props.IntProperty(name="Seed", description="Seed of the sample", min=0)
-    layers: bpy.props.IntProperty(
-        name="Layers", description="Layers to show", default=8, min=1, max=32
-    )
-    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
-
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
-        """Ask for the folder; it starts at the one that datasets are written to."""
-        if not self.directory:
-            chosen = preferences()
-            self.directory = str(chosen.dataset_folder) if chosen else ""
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
-
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Show it."""
-        try:
-            if not self.directory:
-                raise XRayError("no_folder", "There is no folder to look at.", "Choose one.")
-            views = dataset_views(
-                absolute_path(self.directory), uid=self.uid, sample=self.sample, seed=self.seed
-            )
-            image = show(contact_sheet(views, layers=self.layers))
-        except XRayError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        where = "" if image_editors() else f": open an Image Editor and choose {image.name}"
-        self.report({"INFO"}, f"Preview of {len(views)} views{where}")
-        return {"FINISHED"}
-
-
-CLASSES: tuple[type[Any], ...] = (XRAY_OT_preview,)

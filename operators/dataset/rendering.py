@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...xray_addon.camera import Camera
-    from ...xray_addon.settings import DatasetSettings
+    from ...xray_addon.settings.dataset import DatasetSettings
     from ...xray_addon.surface import Surface
 
 # How wide a sun is, in radians: its shadows have soft edges.

@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from ...xray_addon.dataset import store as dataset
-from ...xray_addon.dataset.store import FAILED, Item, Result
+from ...xray_addon.dataset import store
+from ...xray_addon.dataset.manifest import Item
+from ...xray_addon.dataset.result import FAILED, Result, stop_on
 from ...xray_addon.dataset.worker import ITEM_TIMEOUT, worker_command
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Progress
-from ...xray_addon.settings import is_used
+from ...xray_addon.settings.dataset import is_used
 from ..interface.registration import extension_package
 from ..tasks import jobs
 from .capture import DatasetRun
 from .rendering import check_environment
 
 if TYPE_CHECKING:
-    from ...xray_addon.settings import DatasetSettings
+    from ...xray_addon.settings.dataset import DatasetSettings
 
 STOP_SECONDS = 2.0  # to end by itself before it is killed
 
@@ -43,19 +44,19 @@ def worker_steps(
 
     An item that takes that Blender down, or longer than `ITEM_TIMEOUT`, has failed. What it prints
     goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those of
-    `dataset.STOPPING`, and what is wrong with the files that the settings name.
+    `STOPPING`, and what is wrong with the files that the settings name.
     """
     run = DatasetRun(Path(folder))
     if is_used(settings, "hdri"):
         check_environment(settings.hdri)  # before anything is taken out
-    digest = dataset.claim(run.folder, settings, replace)
+    digest = store.claim(run.folder, settings, replace)
     log = run.folder / "logs" / "worker.log"
-    with dataset.writing(run.folder):
+    with store.writing(run.folder):
         log.parent.mkdir(parents=True, exist_ok=True)
     worker: _Worker | None = None
     try:
         for i, item in enumerate(items):
-            result = dataset.find(run.folder, item, digest)
+            result = store.find(run.folder, item, digest)
             yield Progress("dataset", i, len(items), item.uid)
             if result is None:
                 if worker is None:
@@ -69,20 +70,20 @@ def worker_steps(
                 if result is not None and not result.uid:  # it cannot start
                     raise XRayError(result.code, result.reason)
                 if result is not None:
-                    dataset.stop_on(result)
+                    stop_on(result)
                 else:
                     error = _lost(item, worker.is_alive, log)
                     worker.stop()
                     worker = None
-                    dataset.refuse(run.folder, item, digest, FAILED, error)
+                    store.refuse(run.folder, item, digest, FAILED, error)
                     result = Result(item.uid, FAILED, error.code, error.message, log=str(log))
             run.results.append(result)
     finally:
         if worker is not None:
             worker.stop()
-        with suppress(XRayError), dataset.work_folder(run.folder):
+        with suppress(XRayError), store.work_folder(run.folder):
             pass  # what a worker that was killed left behind is gone
-    run.report = dataset.finish(run.folder)
+    run.report = store.finish(run.folder)
     return run
 
 

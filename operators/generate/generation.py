@@ -14,7 +14,7 @@ from mathutils import Matrix, Vector
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.progress import Progress
-from ...xray_addon.settings import GenerateSettings, ResultSettings
+from ...xray_addon.settings.generate import GenerateSettings, ResultSettings
 from ..convert import MeshArrays, add_camera, add_object, mesh_steps, texture_from_image
 from ..layers.layers import add_layers, scale_layers
 from ..results import finish, vertex_positions

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.settings import GenerateSettings, ResultSettings
+from ...xray_addon.settings.generate import GenerateSettings, ResultSettings
 from ..properties import absolute_path, preferences, read_settings, with_settings
 from ..runtime import service
 from ..tasks.watching import Result, TaskOperator

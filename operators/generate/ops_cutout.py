@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ...xray_addon.settings import GenerateSettings
+from ...xray_addon.settings.generate import GenerateSettings
 from ..properties import read_settings
 from ..runtime import service
 from ..tasks.watching import TaskOperator

@@ -24,4 +24,4 @@ def unregister_classes(classes: Sequence[type[Any]]) -> None:
 
 def extension_package() -> str:
     """The extension's own package, as Blender names it (`bl_ext.<repository>.xray`)."""
-    return __package__.rpartition(".")[0]
+    return __package__.partition(".operators")[0]

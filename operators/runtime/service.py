@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.process.client import EXTENSION_FOLDER, RuntimeClient
+from ...xray_addon.process.child import EXTENSION_FOLDER
+from ...xray_addon.process.client import RuntimeClient
 from ...xray_addon.process.environment import RuntimeEnvironment
 from ...xray_addon.progress import Cancelled, Progress
 from ...xray_addon.systems.weights import Offer, megabytes, missing
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from ...xray_addon.process.client import Job
     from ...xray_addon.process.environment import Check, Plan
-    from ...xray_addon.settings import GenerateSettings
+    from ...xray_addon.settings.generate import GenerateSettings
 
 WATCH_INTERVAL = 1.0  # s between two looks at the process while no task looks
 STATUS_INTERVAL = 10.0  # s between two questions for its status

@@ -34,11 +34,11 @@ from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 from xray_addon.xray import Points, XRay
 
+from ..meshes.collection import MeshFile, find_manifest, list_meshes
 from ..registry import Generator, load
-from ..xray.data import MeshFile, find_manifest, list_meshes
 from .cases import (
     POINTS,
     TRUTH_LAYERS,

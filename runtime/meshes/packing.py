@@ -19,7 +19,7 @@ from xray_addon.errors import DONE, SOME_FAILED, XRayError
 from xray_addon.files.atomic import replacing
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 
-from ..xray.data import MeshFile, list_meshes
+from .collection import MeshFile, list_meshes
 from .files import read_mesh
 from .quantised import SUFFIX, to_quantised
 

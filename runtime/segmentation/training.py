@@ -23,9 +23,9 @@ from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 from xray_addon.progress import ProgressCallback, ignore_progress
 
+from ..meshes.collection import list_meshes
 from ..training.configs import read_config
 from ..training.run import CHECKPOINT, refuse_another, run
-from ..xray.data import list_meshes
 from .data import Composites
 from .model import REDUCTION, SIZE, Segmenter, normalize
 

@@ -29,10 +29,9 @@ from torch.utils.data import Dataset
 from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.files.transforms import camera_from_frame, read_transforms
-from xray_addon.files.xray_file import read_xray
 from xray_addon.xray import XRay
 
-from ..xray.data import to_frames
+from .views import to_frames
 
 Name = str | PathLike[str]
 
@@ -51,7 +50,7 @@ class XRayDataset(Dataset):
     - camera : of the X-Ray's pixels, the tensors camera_to_world (4, 4), fov_x (radians), cx, cy
       and pixel_offset; see `xray_addon.Camera`. Not there where there is no transforms.json.
 
-    Raises XRayError `no_data` where nothing is found, and for single samples what `read_xray` and
+    Raises XRayError `no_data` where nothing is found, and for single samples what `XRay.load` and
     `read_transforms` raise.
     """
 
@@ -126,7 +125,7 @@ class _FileView(_View):
         self._image = folder / "images" / uid / f"{name}.png"
 
     def xray(self) -> XRay:
-        return read_xray(self._xray)
+        return XRay.load(self._xray)
 
     def image(self) -> torch.Tensor | None:
         return _pixels(self._image) if self._image.is_file() else None
@@ -152,7 +151,7 @@ class _TarView(_View):
         self._members = members
 
     def xray(self) -> XRay:
-        return read_xray(io.BytesIO(self._read("npz")))
+        return XRay.load(io.BytesIO(self._read("npz")))
 
     def image(self) -> torch.Tensor | None:
         return _pixels(io.BytesIO(self._read("png"))) if "png" in self._members else None

@@ -22,7 +22,7 @@ from xray_addon.errors import XRayError
 from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.surface import Surface
 
-from ..xray.data import MeshCache, MeshFile
+from ..meshes.collection import MeshCache, MeshFile
 from . import field
 from .preparation import prepare
 

@@ -17,7 +17,8 @@ from xray_addon.xray import XRay
 
 from ..training.datasets import XRayDataset
 from ..training.framing import canonical_frame
-from .data import Pairs, photograph, to_frames, training_sample
+from ..training.views import to_frames
+from .data import Pairs, photograph, training_sample
 
 
 def stored_places(data: Path) -> list[Path]:

@@ -21,9 +21,10 @@ from xray_addon.pictures.contact_sheet import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.published import frames_to_xray
 from xray_addon.reconstruction import reconstruct
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 
-from ..images.intake import cut_object, frame
+from ..images.cutout import cut_object
+from ..images.framing import frame
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import is_out_of_memory

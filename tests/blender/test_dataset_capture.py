@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -23,7 +24,10 @@ def making(part):
 
 @pytest.fixture
 def core(part):
-    return part("xray_addon.dataset.store")
+    """All that a dataset on disk consists of."""
+    modules = ("manifest", "recipe", "result", "store")
+    found = [vars(part(f"xray_addon.dataset.{module}")) for module in modules]
+    return SimpleNamespace(**{name: value for names in found for name, value in names.items()})
 
 
 @pytest.fixture
@@ -318,7 +322,7 @@ def test_a_missing_image_is_named_and_magenta_as_in_pictures(
     assert any("ERROR" in line and "wood.png" in line for line in said)  # the importer's own
     xray = load(part, out / "xrays/a/000.npz")
     assert np.allclose(xray.hit_color, (1, 0, 1), atol=0.003)
-    picture = part("operators.dataset.preview").read_image(out / "images/a/000.png")
+    picture = part("operators.convert.images").read_image(out / "images/a/000.png")
     red, green, blue, alpha = np.moveaxis(picture, 2, 0)
     assert (red[alpha > 250] > 100).all()
     assert (blue[alpha > 250] > 100).all()

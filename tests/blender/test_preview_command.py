@@ -29,7 +29,9 @@ def test_an_item_shows_all_its_views(part, dataset):
     assert views[0].image.shape == (64, 64, 4)
     assert not bpy.data.images
     # The picture is the file's: its alpha is the first layer's silhouette.
-    assert part("xray_addon.dataset.gates").silhouette_iou(views[0].image[..., 3], views[0].xray) > 0.9
+    assert (
+        part("xray_addon.dataset.gates").silhouette_iou(views[0].image[..., 3], views[0].xray) > 0.9
+    )
 
 
 def test_a_sample_shows_each_item_once_and_is_reproducible(part, dataset):
@@ -41,14 +43,16 @@ def test_a_sample_shows_each_item_once_and_is_reproducible(part, dataset):
 
 def test_what_lies_behind_the_last_layer_is_that_of_the_row(part, tmp_path):
     bpy.ops.mesh.primitive_uv_sphere_add()
-    item = part("xray_addon.dataset.store").Item("Sphere", "", name="Sphere")
+    item = part("xray_addon.dataset.manifest").Item("Sphere", "", name="Sphere")
     settings = part("xray_addon.settings").DatasetSettings(views=2, layers=1, size=32, image="none")
     load = part("operators.dataset.ops").load_objects
     steps = part("operators.dataset.capture").dataset_steps([item], tmp_path, settings, load)
     part("operators.tasks.jobs").run(steps)
     for view in part("operators.dataset.preview").dataset_views(tmp_path, uid="Sphere"):
         assert view.dropped == view.xray.hits_per_layer[0] > 100
-        assert ("dropped", str(view.dropped)) in part("xray_addon.pictures.contact_sheet").statistics(view)
+        assert ("dropped", str(view.dropped)) in part(
+            "xray_addon.pictures.contact_sheet"
+        ).statistics(view)
 
 
 def test_an_empty_folder_is_no_item(part, dataset):

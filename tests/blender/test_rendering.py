@@ -51,7 +51,9 @@ def render(part, settings):
     def pictures(objects, cameras, seed=0, matrix=None, **values):
         bpy.context.view_layer.update()
         before = everything()
-        renderer = part("operators.dataset.rendering").Renderer(objects, settings(**values), matrix=matrix)
+        renderer = part("operators.dataset.rendering").Renderer(
+            objects, settings(**values), matrix=matrix
+        )
         with renderer:
             made = [renderer.image(camera, seed) for camera in cameras]
         assert everything() == before
@@ -233,7 +235,7 @@ def test_a_blender_without_the_denoiser_says_so_before_it_renders(
         rendering.Renderer([cube], settings(denoise=True)),
     ):
         pass
-    assert caught.value.code in part("xray_addon.dataset.store").STOPPING
+    assert caught.value.code in part("xray_addon.dataset.result").STOPPING
     with rendering.Renderer([cube], settings()):
         pass
 

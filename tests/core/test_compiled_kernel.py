@@ -221,13 +221,17 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(copied):
 
 def test_a_cache_that_is_damaged_or_of_another_package_name_is_no_error(copied):
     run(PROJECT.format(package="xray_addon"), copied)
-    cached = sorted((copied / "xray_addon" / "casting" / "__pycache__").glob("compiled_kernel._project*"))
+    cached = sorted(
+        (copied / "xray_addon" / "casting" / "__pycache__").glob("compiled_kernel._project*")
+    )
     assert len(cached) == 2
     # The same files under another name, as Blender has them beside the runtime.
     (copied / "extension").mkdir()
     (copied / "extension" / "__init__.py").touch()
     (copied / "xray_addon").rename(copied / "extension" / "xray_addon")
     run(PROJECT.format(package="extension.xray_addon"), copied)
-    for path in (copied / "extension" / "xray_addon" / "casting" / "__pycache__").glob("*._project*"):
+    for path in (copied / "extension" / "xray_addon" / "casting" / "__pycache__").glob(
+        "*._project*"
+    ):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     run(PROJECT.format(package="extension.xray_addon"), copied)

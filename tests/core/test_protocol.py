@@ -23,7 +23,7 @@ from xray_addon.process.protocol import (
     read_messages,
 )
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 
 text = st.text('aZ0é\u2028\n"{', max_size=5)
 json_values = st.recursive(

@@ -139,7 +139,9 @@ def main() -> int:
         settings = part("xray_addon.settings").GenerateSettings()
         work = service.generate_steps(HERE / "toadstool.png", settings)
         generated = jobs.run(work, lambda _: None)
-        obj = part("operators.generate.generation").add_generated(generated, "Toadstool", keep_camera=True)
+        obj = part("operators.generate.generation").add_generated(
+            generated, "Toadstool", keep_camera=True
+        )
     surface = generated.surface
     say(
         f"           {len(surface.vertices):,} vertices, {len(surface.faces):,} faces, "

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from runtime.training.datasets import XRayDataset
-from runtime.xray.data import to_frames
+from runtime.training.views import to_frames
 from xray_addon import Camera, Surface, XRay, XRayError, cast
 from xray_addon.files.transforms import write_transforms
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from runtime.meshes.collection import MeshCache, list_meshes
 from runtime.training.datasets import XRayDataset
 from runtime.training.framing import canonical_frame
-from runtime.xray.data import MeshCache, list_meshes, to_frames
+from runtime.training.views import to_frames
 from runtime.xray.stored import StoredDataset, stored_places
 from runtime.xray.training import train
 from xray_addon import Camera, Surface, XRayError, cast

@@ -1,6 +1,6 @@
 """The kernel of `cast` in array code: needs NumPy and nothing else.
 
-`compiled_kernel` has the same functions, and gives the same hits bit for bit: whatever decides about
+`compiled_kernel` has the same functions and gives the same hits bit for bit: whatever decides about
 a hit or its place is written here as one rounded operation after the other, without sums whose
 order NumPy or BLAS may choose.
 """

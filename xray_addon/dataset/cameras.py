@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..camera import PUBLISHED_FOV_X, Camera
 from ..files.transforms import read_transforms
-from ..settings import DatasetSettings
+from ..settings.dataset import DatasetSettings
 
 PUBLISHED_DISTANCE = 1.2
 FRONT = -math.pi / 2  # azimuth of what Blender calls the front, -y

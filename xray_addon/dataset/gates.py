@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import XRayError
 from ..files.plain import Plain
-from ..settings import DatasetSettings
+from ..settings.dataset import DatasetSettings
 from ..xray import XRay
 
 # What each gate's count in the report means.

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ..errors import XRayError
 from ..files.plain import Plain
-from ..settings import DatasetSettings, is_used
+from ..settings.dataset import DatasetSettings, is_used
 from .cameras import dataset_cameras
 
 # Raised by one whenever the same settings would give other bytes.

@@ -35,93 +35,24 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..errors import XRayError
 from ..files.locks import lock
-from ..files.plain import Plain
-from ..settings import DatasetSettings
+from ..settings.dataset import DatasetSettings
 from .gates import GATE_OF, GATES, JUDGED, View, judge
-from .manifest import MESH_SUFFIXES, Item, read_source, shard, unique_uids
-from .recipe import Recipe, file_hash, other_settings, settings_hash
-
-__all__ = [
-    "DONE",
-    "EXISTS",
-    "FAILED",
-    "GATES",
-    "MESH_SUFFIXES",
-    "REJECTED",
-    "STATUSES",
-    "STOPPING",
-    "Item",
-    "Report",
-    "Result",
-    "View",
-    "claim",
-    "conflict",
-    "described",
-    "file_hash",
-    "find",
-    "finish",
-    "judge",
-    "publish",
-    "put_files",
-    "read_row",
-    "read_source",
-    "read_state",
-    "refuse",
-    "rows",
-    "settings_hash",
-    "shard",
-    "stop_on",
-    "unique_uids",
-    "work_folder",
-    "write_log",
-    "writing",
-]
-
-STATUSES = DONE, EXISTS, REJECTED, FAILED = "done", "exists", "rejected", "failed"
-
-# Errors that every other item would meet too: they end a run.
-STOPPING = frozenset(
-    {"cannot_write", "no_denoiser", "no_device", "no_gpu", "no_renderer", "other_settings"}
-)
+from .manifest import Item
+from .recipe import Recipe, file_hash, other_settings
+from .report import Report, view_line
+from .result import EXISTS, REJECTED, Result
 
 # The folders that hold an item's files, in the order in which they are put there.
 KINDS = ("ids", "images", "xrays")
 SETTINGS = "settings.json"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
-
-
-@dataclass(frozen=True)
-class Result(Plain):
-    """How one item ended.
-
-    status : "done"; "exists", it was complete before; "rejected" by a gate; "failed".
-    code, reason : why it was rejected or failed. log : path of the file that says more.
-    views, hits, dropped : sums over the item. seconds : what it took.
-    """
-
-    uid: str
-    status: str
-    code: str = ""
-    reason: str = ""
-    views: int = 0
-    hits: int = 0
-    dropped: int = 0
-    seconds: float = 0.0
-    log: str = ""
-
-
-def stop_on(result: Result) -> None:
-    """Raise what a worker's result says where it is one of `STOPPING`."""
-    if result.status == FAILED and result.code in STOPPING:
-        raise XRayError(result.code, result.reason)
 
 
 def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool = False) -> str:
@@ -178,86 +109,6 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
     if refused and row and row.get("status") == REJECTED and _fits(folder, row, item, digest):
         return Result(item.uid, REJECTED, row["code"], row["reason"])
     return None
-
-
-@dataclass
-class Report(Plain):
-    """What a dataset holds and lacks. `refused` has uid, source, status, code, reason of each.
-
-    gates : of each, how many items it `counted` and how many of these it `refused`.
-    hits : of each layer, over all views. dropped : behind the last one.
-    missing_textures : of each item that lacks some, the names of image files.
-    """
-
-    captured: int
-    rejected: int
-    failed: int
-    views: int
-    triangles: int
-    hits: list[int]
-    dropped: int
-    outside: int
-    gates: dict[str, dict[str, int]]
-    refused: list[dict[str, str]]
-    missing_textures: dict[str, list[str]]
-
-    def to_markdown(self) -> str:
-        """The report for people."""
-        lines = [
-            "# Dataset",
-            "",
-            f"{self.captured} captured, {self.rejected} rejected, {self.failed} failed. "
-            f"{self.views} views, {self.triangles} triangles, {sum(self.hits)} hits, "
-            f"{self.dropped} behind the last layer, {self.outside} out of near and far.",
-            "",
-            "| gate | counted | refused | meaning |",
-            "|---|---|---|---|",
-        ]
-        for name, counts in self.gates.items():
-            meaning = GATES.get(name, "")
-            lines.append(f"| {name} | {counts['counted']} | {counts['refused']} | {meaning} |")
-        lines += ["", "| layer | hits |", "|---|---|"]
-        lines += [f"| {i} | {count} |" for i, count in enumerate(self.hits, 1)]
-        if self.refused:
-            lines += ["", "| refused | source | status | code | reason |", "|---|---|---|---|---|"]
-            lines += [
-                "| "
-                + " | ".join(
-                    row[key].replace("|", "\\|").replace("\n", " ")
-                    for key in ("uid", "source", "status", "code", "reason")
-                )
-                + " |"
-                for row in self.refused
-            ]
-        if self.missing_textures:
-            lines += ["", "| item | image files that are not there |", "|---|---|"]
-            for uid, names in self.missing_textures.items():
-                told = ", ".join(names).replace("|", "\\|")
-                lines.append(f"| {uid} | {told} |")
-        return "\n".join(lines) + "\n"
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Count a metadata row."""
-        self.captured += 1
-        self.triangles += row["triangles"]
-        if "missing_textures" in row:
-            self.missing_textures[row["uid"]] = row["missing_textures"]
-        for view in row["views"]:
-            self.views += 1
-            self.dropped += view["dropped"]
-            self.outside += view["outside"]
-            self.hits += [0] * (len(view["hits"]) - len(self.hits))
-            for layer, hits in enumerate(view["hits"]):
-                self.hits[layer] += hits
-
-    def add_refused(self, row: dict[str, Any]) -> None:
-        """Count the row of an item that was refused."""
-        keys = ("uid", "source", "status", "code", "reason")
-        self.refused.append({key: str(row.get(key, "")) for key in keys})
-        if row["status"] == REJECTED:
-            self.rejected += 1
-        else:
-            self.failed += 1
 
 
 @contextmanager
@@ -410,7 +261,7 @@ def finish(folder: str | PathLike[str]) -> Report:
             report.add(row)
             counted.update(row["gates"])
             if row["images"]:
-                lines += [_view_line(row, i) for i in range(len(row["views"]))]
+                lines += [view_line(row, i) for i in range(len(row["views"]))]
         for row in _rows(folder / "refused"):
             report.add_refused(row)
             gate = GATE_OF.get(row["code"], row["code"])
@@ -620,25 +471,3 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _json(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-
-
-def _view_line(row: dict[str, Any], index: int) -> str:
-    """One line of metadata.jsonl: `file_name` is the image, as imagefolder wants it."""
-    name = f"{row['uid']}/{index:03d}"
-    view = row["views"][index]
-    values = {
-        "file_name": f"images/{name}.png",
-        "xray": f"xrays/{name}.npz",
-        "uid": row["uid"],
-        "view": index,
-        "source": row["source"],
-        "source_sha256": row["source_sha256"],
-        "license": row["license"],
-        "triangles": row["triangles"],
-        "hits": view["hits"],
-        "dropped": view["dropped"],
-        "outside": view["outside"],
-        "iou": view["iou"],
-        "gates": row["gates"],
-    }
-    return json.dumps(values, ensure_ascii=False) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..settings import DatasetSettings
+from ..settings.dataset import DatasetSettings
 
 # Seconds that one item may take before its worker is ended.
 ITEM_TIMEOUT = 900.0

@@ -16,6 +16,7 @@ import tokenize
 import zipfile
 import zlib
 from contextlib import nullcontext
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import XRayError
-from ..xray import XRay
 from .atomic import replacing
 from .npz import REPEATED, RUNS, npz
 
@@ -65,17 +65,31 @@ _DAMAGE = (
 )
 
 
-def write_xray(path: str | PathLike[str], xray: XRay) -> None:
-    """Write `xray` to `path` (the suffix .npz is not added), whole or not at all.
+@dataclass(frozen=True)
+class StoredHits:
+    """What the file of an X-Ray holds; see `XRay` for what each means.
 
-    The same X-Ray gives the same bytes. Raises XRayError `too_large` for more than `read_xray`
+    shape : (L, H, W). index : (N,) ascending. depth (N,), normal (N, 3), color (N, 3) : float32.
+    """
+
+    shape: tuple[int, int, int]
+    index: NDArray[np.integer]
+    depth: NDArray[np.float32]
+    normal: NDArray[np.float32]
+    color: NDArray[np.float32]
+
+
+def write_hits(path: str | PathLike[str], hits: StoredHits) -> None:
+    """Write `hits` to `path` (the suffix .npz is not added), whole or not at all.
+
+    The same hits give the same bytes. Raises XRayError `too_large` for more than `read_hits`
     reads.
     """
-    arrays = encode(xray)
+    arrays = encode(hits)
     if arrays["data"].nbytes >= LARGEST_ARRAY:
         raise XRayError(
             "too_large",
-            f"The X-Ray has {len(xray.index)} hits, which is too many for a file.",
+            f"The X-Ray has {len(hits.index)} hits, which is too many for a file.",
             "Capture fewer layers or pixels.",
         )
     content = npz(arrays, _parts(arrays))
@@ -102,14 +116,14 @@ def _parts(arrays: dict[str, NDArray[Any]]) -> dict[str, list[tuple[int, int]]]:
     return {"indices": [(start, RUNS), *rest], "data": parts + rest}
 
 
-def encode(xray: XRay) -> dict[str, NDArray[Any]]:
+def encode(hits: StoredHits) -> dict[str, NDArray[Any]]:
     """The arrays of the file, by name."""
-    layers, height, width = xray.shape
+    layers, height, width = hits.shape
     pixels = height * width
-    bounds = np.searchsorted(xray.index, np.arange(layers + 1) * pixels).astype(np.int64)
+    bounds = np.searchsorted(hits.index, np.arange(layers + 1) * pixels).astype(np.int64)
     kind = np.int32 if CHANNELS * pixels < 2**31 else np.int64
-    data = np.empty(CHANNELS * len(xray.index), dtype=np.float32)
-    indices = np.empty(CHANNELS * len(xray.index), dtype=kind)
+    data = np.empty(CHANNELS * len(hits.index), dtype=np.float32)
+    indices = np.empty(CHANNELS * len(hits.index), dtype=kind)
     channel = (np.arange(CHANNELS)[:, None] * pixels).astype(kind)
     # Rows are layers, columns ascend by channel and then by pixel.
     for layer in range(layers):
@@ -117,10 +131,10 @@ def encode(xray: XRay) -> dict[str, NDArray[Any]]:
         here = slice(start, stop)
         row = slice(CHANNELS * start, CHANNELS * stop)
         values = data[row].reshape(CHANNELS, -1)
-        values[0] = xray.hit_depth[here]
-        values[1:4] = xray.hit_normal[here].T
-        values[4:7] = xray.hit_color[here].T
-        pixel = (xray.index[here] - layer * pixels).astype(kind)
+        values[0] = hits.depth[here]
+        values[1:4] = hits.normal[here].T
+        values[4:7] = hits.color[here].T
+        pixel = (hits.index[here] - layer * pixels).astype(kind)
         np.add(channel, pixel, out=indices[row].reshape(CHANNELS, -1))
     stored = data != 0
     indptr = CHANNELS * bounds
@@ -138,7 +152,7 @@ def encode(xray: XRay) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_xray(path: str | PathLike[str] | BinaryIO) -> XRay:
+def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
     """Read the file at `path`, or an open one.
 
     Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
@@ -186,17 +200,12 @@ def read_xray(path: str | PathLike[str] | BinaryIO) -> XRay:
     if not np.isfinite(values).all() or (values[channel == 0] < 0).any():
         raise _bad_file(path, "it holds depths that are negative or values that are not finite")
     index = np.unique(cell[(channel == 0) & (values > 0)])
-    hits = np.zeros((len(index), CHANNELS), dtype=np.float32)
+    rows = np.zeros((len(index), CHANNELS), dtype=np.float32)
     place = np.searchsorted(index, cell)
     known = np.append(index, -1)[place] == cell  # what has no depth is no hit
-    hits[place[known], channel[known]] = values[known]
-    return XRay.from_hits(
-        (layers, height, width),
-        index,
-        hits[:, 0],
-        hits[:, 1:4],
-        hits[:, 4:7],
-    )
+    rows[place[known], channel[known]] = values[known]
+    shape = (layers, height, width)
+    return StoredHits(shape, index, rows[:, 0], rows[:, 1:4], rows[:, 4:7])
 
 
 def _read_arrays(path: str | PathLike[str] | BinaryIO) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ..errors import XRayError
 from ..progress import Progress
-from ..settings import GenerateSettings
+from ..settings.generate import GenerateSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from . import GENERATORS, Settings
+from .base import Settings
+from .generate import GENERATORS
 
 _T = TypeVar("_T", bound=Settings)
 

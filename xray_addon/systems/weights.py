@@ -8,7 +8,6 @@ called like one needs a separator, as in "./svd". Files of a hub lie under their
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -16,9 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from ..process.environment import default_folder
-
-CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the cache folder, where no other is named
+from ..files.folders import cache_folder
 
 # Names under which people keep the pretrained folders beside their checkpoints.
 SVD_NAMES = ("svd", "stable-video-diffusion-img2vid", "stable-video-diffusion-img2vid-xt")
@@ -149,14 +146,6 @@ class RemoteFile:
     path: str
     size: int
     digest: str
-
-
-def cache_folder(chosen: str | PathLike[str] | None = None) -> Path:
-    """Where checkpoints are kept: `chosen`, else the variable XRAY_CHECKPOINTS, else per user."""
-    folder = chosen or os.environ.get(CACHE_VARIABLE)
-    if folder:
-        return Path(folder).expanduser().absolute()
-    return default_folder().parent / "checkpoints"
 
 
 def local_path(checkpoint: str | PathLike[str]) -> Path | None:

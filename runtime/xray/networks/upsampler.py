@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from xray_addon.canonical import FAR, NEAR
 
-from ..model import Prediction, XRayPredictor
+from .base import Prediction
+from .stacked import XRayPredictor
 
 # Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
 DEPTH_GAP = 0.12

@@ -15,7 +15,7 @@ from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..model import CHANNELS, Network, NetworkConfig, Prediction
+from .base import CHANNELS, Network, NetworkConfig, Prediction
 
 LATENTS = 4
 TOKEN = 1024

@@ -14,9 +14,7 @@ matching (Lipman et al. 2023) in its clean-data form.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -109,19 +107,6 @@ class Network(nn.Module):
         return torch.cat([depth, frames[:, :, 1:]], dim=2)
 
 
-def make_network(config: NetworkConfig) -> Network:
-    """A new network with random weights."""
-    if config.network == "video":
-        from .networks.video import VideoPredictor  # diffusers takes seconds to import
-
-        return VideoPredictor(config)
-    if config.network == "upsampler":
-        from .networks.upsampler import Upsampler
-
-        return Upsampler(config)
-    return XRayPredictor(config)
-
-
 def time_features(time: Tensor) -> Tensor:
     """Sines and cosines (B, 64) of `time` (B,) from 0 to 1, as transformers place words."""
     half = TIME_FEATURES // 2
@@ -194,161 +179,7 @@ class Attention(nn.Module):
         return x + self.to_out(mixed.reshape(batch, channels, height, width))
 
 
-class XRayPredictor(Network):
-    """A U-Net over folded pixels; see the module's docstring.
-
-    Each level's grid is half as fine as the one before. The coarsest has its blocks once, each
-    after an attention; the others on the way down and again on the way up.
-    """
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
-        layers, resolution, channels = config.layers, config.resolution, config.channels
-        blocks, fold, frame_features = config.blocks, config.fold, config.frame_features
-        self.fold = fold
-        self.image_fold = fold * config.image_resolution // resolution
-        folded = layers * CHANNELS * fold**2
-        self.frame_in = nn.Conv2d(folded, frame_features, 1)
-        self.image_in = nn.Conv2d(
-            4 * self.image_fold**2 + frame_features, channels[0], 3, padding=1
-        )
-        # Depth depends on where in the image a pixel is, which convolutions cannot tell.
-        sizes = [resolution // fold // 2**level for level in range(len(channels))]
-        self.places = nn.ParameterList(
-            nn.Parameter(torch.zeros(c, n, n)) for c, n in zip(channels, sizes, strict=True)
-        )
-        self.times = nn.ModuleList(nn.Linear(TIME_FEATURES, c) for c in channels)
-        fine, coarse = list(zip(channels, blocks, strict=True))[:-1], channels[-1]
-        steps = list(itertools.pairwise(channels))
-        self.down = nn.ModuleList(nn.Sequential(*(Block(c) for _ in range(n))) for c, n in fine)
-        self.shrink = nn.ModuleList(Convolution(4 * a, b, 1) for a, b in steps)
-        self.middle = nn.Sequential(
-            *(part for _ in range(blocks[-1]) for part in (Attention(coarse), Block(coarse))),
-            Norm(coarse),
-        )
-        self.grow = nn.ModuleList(Convolution(b, 4 * a, 1) for a, b in steps)
-        self.skip = nn.ModuleList(Convolution(a, a, 1) for a, _ in steps)
-        self.up = nn.ModuleList(
-            nn.Sequential(*(Block(c) for _ in range(n)), Norm(c)) for c, n in fine
-        )
-        self.frame_out = nn.Conv2d(channels[0], folded, 3, padding=1)
-        self.elevation_out = nn.Linear(coarse, 1)
-        for layer in (*self.times, self.frame_out, self.elevation_out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def kernels(self) -> list[nn.Parameter]:
-        """Those of the `Convolution`s."""
-        return [module.weight for module in self.modules() if isinstance(module, Convolution)]
-
-    def forward(
-        self, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
-    ) -> Prediction:
-        """Predict clean frames.
-
-        image : (B, 4, I, I) from `image_to_input`. frames : (B, L, 8, S, S), the visible layer
-        clean and the others noised, zeros without. time : (B,) share of signal in the others,
-        0..1, zeros without.
-        """
-        batch, dtype = len(image), self.frame_out.weight.dtype
-        folded_image = functional.pixel_unshuffle(image.to(dtype), self.image_fold)
-        if frames is None:  # what `frame_in` makes of zeros
-            features = self.frame_in.bias[:, None, None].expand(batch, -1, *folded_image.shape[-2:])
-        else:
-            frames = frames.to(dtype).flatten(1, 2)
-            features = self.frame_in(functional.pixel_unshuffle(frames, self.fold))
-        if time is None:
-            time = image.new_zeros(batch)
-        signal = time_features(time).to(dtype)
-
-        x = torch.cat([folded_image, features], dim=1)
-        x = self.image_in(x.contiguous(memory_format=torch.channels_last))
-        kept = []
-        for level, place in enumerate(self.places):
-            x = x + place + self.times[level](signal)[:, :, None, None]
-            if level < len(self.down):
-                x = self.down[level](x)
-                kept.append(x)
-                x = self.shrink[level](functional.pixel_unshuffle(x, 2))
-        x = self.middle(x)
-        elevation = self.elevation_out(x.mean(dim=(2, 3)))[:, 0]
-        for level in reversed(range(len(self.up))):
-            x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
-            x = self.up[level](x)
-        out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
-        frames = self.finish(out.unflatten(1, self.frame_shape[:2]))
-        return Prediction(frames, elevation.float())
-
-
 def image_to_input(rgba: Tensor) -> Tensor:
     """The network's image input (B, 4, I, I) from RGBA (B, 4, I, I), straight alpha, 0..1."""
     alpha = rgba[:, 3:]
     return torch.cat([rgba[:, :3] * alpha, alpha], dim=1) * 2 - 1
-
-
-def noised(frames: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """What the denoiser sees of clean `frames` (B, L, 8, S, S) at `time` (B,).
-
-    The visible layer stays as it is: the image tells it, and what is hidden is to fit it.
-    """
-    share = time[:, None, None, None, None]
-    hidden = share * frames[:, 1:] + (1 - share) * noise[:, 1:]
-    return torch.cat([frames[:, :1], hidden], dim=1)
-
-
-def mirrored(frames: Tensor) -> Tensor:
-    """Frames (B, L, 8, S, S) as a mirror shows them."""
-    flipped = frames.flip(-1)
-    flipped[:, :, 1] *= -1  # the normal's x
-    return flipped
-
-
-def both_ways(
-    model: Network, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
-) -> Prediction:
-    """The mean of what `model` predicts and of what it predicts in the mirror."""
-    prediction = model(
-        torch.cat([image, image.flip(-1)]),
-        None if frames is None else torch.cat([frames, mirrored(frames)]),
-        None if time is None else time.repeat(2),
-    )
-    straight, turned = prediction.frames.chunk(2)
-    elevation = prediction.elevation.unflatten(0, (2, -1)).mean(dim=0)
-    return Prediction((straight + mirrored(turned)) / 2, elevation)
-
-
-@torch.no_grad()
-def sample(
-    model: Network,
-    image: Tensor,
-    steps: int,
-    generator: torch.Generator,
-    *,
-    start: float,
-    on_step: Callable[[int], None] | None = None,
-) -> Prediction:
-    """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` (below 1) on.
-
-    The visible layer and the elevation are those of the pass. Deterministic given `generator`
-    (the noise is drawn once; steps are those of DDIM, Song et al. 2021). Each prediction is the
-    mean of the image's and its mirror image's: what the two agree on stays and their errors
-    partly cancel.
-    """
-    first = prediction = both_ways(model, image)
-    if on_step is not None:
-        on_step(1)
-    if steps == 1:
-        return first
-    visible = first.clean()[:, :1]
-    noise = torch.randn(
-        (len(image), *model.frame_shape), generator=generator, device=generator.device
-    ).to(image)
-    for step in range(1, steps):
-        time = image.new_full((len(image),), start + (1 - start) * (step - 1) / (steps - 1))
-        seen = noised(torch.cat([visible, prediction.clean()[:, 1:]], dim=1), noise, time)
-        prediction = both_ways(model, image, seen, time)
-        noise = (seen - float(time[0]) * prediction.clean()) / (1 - float(time[0]))
-        if on_step is not None:
-            on_step(step + 1)
-    frames = torch.cat([first.frames[:, :1], prediction.frames[:, 1:]], dim=1)
-    return Prediction(frames, first.elevation)
