@@ -14,6 +14,7 @@ The camera's elevation is part of the frame: world z is up and the viewer is on 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,22 @@ FAR = 2.5
 _ROUNDS = 30
 
 
-def canonical_camera(size: int, elevation: float = 0.0) -> Camera:
-    """The camera of the frame: `size` x `size` px, `elevation` in radians above the horizon."""
+def canonical_camera(size: int, elevation: float = 0.0, roll: float = 0.0) -> Camera:
+    """The camera of the frame: `size` x `size` px, `elevation` in radians above the horizon.
+
+    roll : by which upright things lean to the left in the image, in radians.
+    """
     eye = (0.0, -DISTANCE * math.cos(elevation), DISTANCE * math.sin(elevation))
-    return Camera.look_at(eye, fov_x=FOV_X, width=size, height=size)
+    camera = Camera.look_at(eye, fov_x=FOV_X, width=size, height=size)
+    matrix = camera.camera_to_world.copy()
+    matrix[:3, :3] = matrix[:3, :3] @ _about_view(roll).T
+    return replace(camera, camera_to_world=matrix)
+
+
+def _about_view(roll: float) -> NDArray[np.float64]:
+    """The rotation (3, 3), in camera axes, that makes things lean to the left in the image."""
+    cosine, sine = math.cos(roll), math.sin(roll)
+    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 def place(
@@ -55,9 +68,7 @@ def place(
     turn = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
     camera = canonical_camera(2, elevation)
     axes = camera.camera_to_world[:3, :3]
-    cosine, sine = math.cos(roll), math.sin(roll)
-    lean = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-    turn = axes @ lean @ axes.T @ turn
+    turn = axes @ _about_view(roll) @ axes.T @ turn
     points = ((used - (low + high) / 2) / longest) @ turn.T @ axes  # camera axes, size 1
     target = FILL * 2 * math.tan(FOV_X / 2)
     # The largest scale at which no point comes nearer than NEAR.

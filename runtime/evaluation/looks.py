@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from xray_addon.camera import Camera
-from xray_addon.shading import reduce_image
+from xray_addon.pictures.shading import reduce_image
 from xray_addon.surface import Surface
 from xray_addon.xray import Points, XRay
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from xray_addon.canonical import FAR, FOV_X, NEAR, canonical_camera, place
-from xray_addon.shading import Lights
+from xray_addon.pictures.shading import Lights
 
-from .casting import Layers, MeshBank, cast_batch, shade_batch
-from .data import MAX_ELEVATION, MIN_ELEVATION, MeshCache, MeshFile, Pairs, new_colors, photograph
-from .model import mirrored
+from ..meshes.collection import MeshCache, MeshFile
+from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
+from ..training.views import MAX_ELEVATION, MIN_ELEVATION
+from .data import Pairs, new_colors, photograph
+from .sampling import mirrored
 
 
 class BatchDataset(Pairs):
@@ -49,7 +51,7 @@ class BatchDataset(Pairs):
             yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Tensor]:
-        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), elevation (B,)}."""
+        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), pose (B, 2)}."""
         first = number * self.batch_pairs
         randoms = [
             np.random.default_rng([self.seed, pair])
@@ -88,8 +90,7 @@ class BatchDataset(Pairs):
         return {
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
             "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
-            "elevation": self._tensor([view[2] for view in views]).repeat_interleave(2),
-            "roll": torch.zeros(2 * len(views), device=self.bank.device),
+            "pose": self._tensor([(view[2], 0.0) for view in views]).repeat_interleave(2, dim=0),
         }
 
     def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:

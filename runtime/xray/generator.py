@@ -14,17 +14,20 @@ from torch.nn import functional
 from xray_addon.canonical import FAR, FILL, NEAR, canonical_camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
-from xray_addon.preview import layer_sheet
+from xray_addon.pictures.contact_sheet import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.reconstruction import reconstruct
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 from xray_addon.xray import XRay
 
-from ..devices import choose_device
-from ..intake import cut_object, frame
-from .model import Network, Prediction, both_ways, image_to_input, sample
-from .solid import smooth_surface, solid_layers
-from .upsampling import enlarge_frames
+from ..images.cutout import cut_object
+from ..images.framing import frame
+from ..torch_helpers.devices import choose_device
+from .networks.base import Network, Prediction, image_to_input
+from .networks.upsampler import enlarge_frames
+from .sampling import both_ways, sample
+from .solid import Layers, solid_mesh
+from xray_addon.surface import Surface
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 OUTPUT_SIZE = 256
@@ -130,7 +133,7 @@ class XRayGenerator:
         )
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         xray = decode(prediction, fine, self.upsampler)
-        camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
+        camera = canonical_camera(OUTPUT_SIZE, *prediction.pose[0].tolist())
         progress(Progress("mesh", 1, 2, "Linking the layers", layer_sheet(xray)))
         surface = reconstruct(xray, camera)
         if not len(surface.faces):
@@ -155,6 +158,22 @@ def _load_upsampler(path: Path, model: Network, device: str) -> Network:
             f"Train one for them with runtime/xray/configs/{path.stem}.json, or move it away.",
         )
     return upsampler
+
+
+@torch.no_grad()
+def mesh_of(prediction, fine, fr512):
+    frames = prediction.frames[:1].float()
+    logit, closed = _pair(frames[0, :, 7:])
+    frames = torch.cat([frames[:, :, :7].clamp(-1, 1), logit[None]], dim=2)
+    frames, known = enlarge_frames(frames, fine.shape[-1])
+    values, known, share = frames[0, :, :7], known[0].float(), frames[0, :, 7:].sigmoid()
+    known = known.cumprod(dim=0) > 0
+    depth = (values[:, :1] * 0.5 + 0.5) * (FAR - NEAR) + NEAR
+    depth = depth.cummax(dim=0).values
+    camera = canonical_camera(OUTPUT_SIZE, *prediction.pose[0].tolist())
+    layers = Layers((depth * known)[:, 0].numpy(), share[::2, 0].numpy(), fine[0, 3].numpy())
+    v, f = solid_mesh(layers, camera)
+    return Surface(v, f), camera
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from xray_addon.camera import Camera
 
-from .remeshing import compacted, remesh
-from .smoothing import neighbour_mean
+from ..meshes.remeshing import remesh
+from ..meshes.smoothing import neighbour_mean
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -37,10 +37,11 @@ CLEAR = 0.8
 LEAST_GAP = 0.04  # frame units
 # The least that a body is thick, in cells, so that the grid cannot miss it.
 LEAST_THICKNESS = 1.3
+GROWTH = 0.01
 STEEP = 0.25  # least cosine that a distance along a ray is shortened by
 BLUR = 1.0  # of the field, cells
 FILLET = 0.012  # least radius, frame units, that rims are rounded with
-MOST_ROUND = 0.12
+MOST_ROUND = 0.03
 RIM = 0.04  # frame units from the outline within which the slope tells how round it is
 # Loose parts smaller than this share of the whole are left out.
 CRUMB = 0.01
@@ -127,15 +128,17 @@ def _maps(layers: Layers, camera: Camera) -> _Maps | None:
         leave[pair - 1] = np.where(joined, leave[pair], leave[pair - 1])
         enter_rest = likely[pair] & clear[pair]
         likely[pair] = enter_rest
+    some = likely.any(axis=(1, 2))
+    enter, leave, likely = enter[some], leave[some], likely[some]
     for values in (*enter, *leave):
-        _extend(values, outline)
+        _extend(values)
     leave = np.maximum(leave, enter + LEAST_THICKNESS * CELL)
     inside = np.stack([_signed_distance(mask, unit) for mask in likely])
     inside[0] += _thin(outline) * CELL
     return _Maps(enter, leave, inside, _rounding(enter[0], leave[0], inside[0], camera))
 
 
-def _extend(values: Floats, outline: Bools) -> None:
+def _extend(values: Floats) -> None:
     """Where a depth is unknown it becomes that of the nearest pixel where it is known."""
     unknown = values <= 0
     if unknown.any() and not unknown.all():
@@ -190,7 +193,10 @@ def _field(
     maps: _Maps, camera: Camera, low: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Floats:
     """The field (X, Y, Z) at the grid's nodes."""
-    axes = [torch.arange(n, dtype=torch.float32) * CELL + float(a) for n, a in zip(shape, low, strict=True)]
+    axes = [
+        torch.arange(n, dtype=torch.float32) * CELL + float(a)
+        for n, a in zip(shape, low, strict=True)
+    ]
     matrix = torch.from_numpy(camera.world_to_camera).float()
     # Each camera coordinate is a sum over the axes, so no array of points is needed.
     x, y, z = (
@@ -218,7 +224,7 @@ def _field(
         between = torch.minimum(
             (along - enter[pair]) * enter_cosine[pair], (leave[pair] - along) * leave_cosine[pair]
         )
-        value = _rounded(between, inside[pair], radius if pair == 0 else FILLET)
+        value = _rounded(between + GROWTH, inside[pair], radius if pair == 0 else FILLET)
         best = value if best is None else torch.maximum(best, value)
     # Far values do not matter, and would blur into near ones.
     return best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()

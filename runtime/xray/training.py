@@ -22,27 +22,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 from xray_addon.progress import ProgressCallback, ignore_progress
 
-from .. import parallel
-from ..configs import read_config
-from ..datasets import XRayDataset
-from ..runs import CHECKPOINT, refuse_another, run
+from ..meshes.collection import list_meshes
+from ..training import parallel
+from ..training.configs import read_config
+from ..training.datasets import XRayDataset
+from ..training.run import CHECKPOINT, refuse_another, run
 from .batches import BatchDataset
-from .data import CastDataset, Pairs, list_meshes
-from .model import (
-    Network,
-    NetworkConfig,
-    Prediction,
-    at_resolution,
-    image_to_input,
-    make_network,
-    noised,
-    plane_depth,
-)
+from .data import CastDataset, Pairs
+from .networks import at_resolution, make_network
+from .networks.base import Network, NetworkConfig, Prediction, image_to_input
+from .networks.upsampler import coarse_guess
+from .sampling import noised
 from .stored import StoredDataset, stored_places
-from .upsampling import coarse_guess
 from .variety import VARIETIES
 from .weights import load_weights, save_weights
 
@@ -69,10 +63,8 @@ class TrainingConfig:
         a batch at a time; the samples are the same. On a device there is no variety.
     variety : which of `variety.VARIETIES` the samples have.
     roll : standard deviation of the camera's, degrees.
-    relative_weight : of the depth that is left when each sample's mean error is taken off.
-    pose_weight : of elevation, roll and the visible layer's plane.
-    deep_weight : of a hit of the third layer or behind; one of the first two counts 1.
-    start_from : weights (safetensors) to begin with instead of random ones; "" for none.
+    start_from : weights (safetensors) to begin with instead of random ones, of the same network
+        but for its resolution; "" for none.
     """
 
     seed: int = 0
@@ -99,8 +91,6 @@ class TrainingConfig:
     normal_weight: float = 1.0
     color_weight: float = 1.0
     pose_weight: float = 0.5
-    relative_weight: float = 0.0
-    deep_weight: float = 1.0
     fill_weight: float = 0.0
     workers: int = 1
     split: str = "train"
@@ -148,30 +138,19 @@ class TrainingConfig:
         return make_network(self.network_config())
 
 
-def losses(
-    prediction: Prediction, frames: Tensor, pose: Tensor, deep_weight: float = 1.0
-) -> dict[str, Tensor]:
-    """Each term's mean: depth, normal and colour (L1 over the hits), hit, pose, relative and fill.
+def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Tensor]:
+    """Each term's mean: depth, normal and colour (L1 over the hits), hit, pose and fill.
 
-    frames (B, L, 8, S, S) as in `data.to_frames`, pose (B, 5) as in `Prediction`. deep_weight : of
-    hits from the third layer on. relative : the depth, each sample's mean error of the visible
-    layer taken off. fill : the depth behind the last hit of a ray, which is to stay that of this
-    hit.
+    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2). fill : the depth behind the
+    last hit of a ray, which is to stay that of this hit.
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
-    weight = hit.float()
-    weight[:, 2:] *= deep_weight
-    count = weight.sum().clamp(min=1)
+    count = hit.sum().clamp(min=1)
 
     def over_hits(first: int, last: int) -> Tensor:
         error = (got[:, :, first:last] - frames[:, :, first:last]).abs().mean(dim=2)
-        return (error * weight).sum() / count
-
-    off = (got[:, :, 0] - frames[:, :, 0]) * hit
-    seen = hit[:, 0].sum(dim=(1, 2)).clamp(min=1)
-    mean = off[:, 0].sum(dim=(1, 2)) / seen
-    relative = ((off - mean[:, None, None, None]).abs() * weight).sum() / count
+        return (error * hit).sum() / count
 
     filled = torch.where(hit, frames[:, :, 0], -1).cummax(dim=1).values
     behind = hit[:, :1] & ~hit
@@ -182,23 +161,8 @@ def losses(
         "color": over_hits(4, 7),
         "hit": functional.binary_cross_entropy_with_logits(got[:, :, 7], hit.float()),
         "pose": (prediction.pose - pose).abs().sum(dim=1).mean(),
-        "relative": relative,
         "fill": beyond,
     }
-
-
-def visible_plane(frames: Tensor) -> Tensor:
-    """The planes (B, 3) nearest to the visible layers of `frames` (B, L, 8, S, S)."""
-    size = frames.shape[-1]
-    basis = torch.stack(
-        [plane_depth(row, size)[0] for row in torch.eye(3, device=frames.device)[:, None]]
-    )
-    basis = basis.flatten(1)  # (3, S * S)
-    hit = (frames[:, 0, 7] > 0).float().flatten(1)
-    inner = torch.einsum("is,js,bs->bij", basis, basis, hit)
-    inner = inner + 1e-3 * torch.eye(3, device=frames.device)
-    right = torch.einsum("is,bs->bi", basis, frames[:, 0, 0].flatten(1) * hit)
-    return torch.linalg.solve(inner, right)
 
 
 class Trainer:
@@ -216,11 +180,8 @@ class Trainer:
         self.config = config
         self.device = torch.device(device)
         if config.start_from:
-            self.model = at_resolution(
-                load_weights(Path(config.start_from), device)[0],
-                config.resolution,
-                config.image_resolution,
-            )
+            start, _ = load_weights(Path(config.start_from), device)
+            self.model = at_resolution(start, config.resolution, config.image_resolution)
         else:
             self.model = config.model().to(self.device)
         self.model.train()
@@ -275,18 +236,12 @@ class Trainer:
         began = clock()
         image = image_to_input(batch["image"].to(self.device))
         frames = batch["frames"].to(self.device)
-        pose = torch.cat(
-            [
-                torch.stack([batch["elevation"], batch["roll"]], dim=1).to(self.device),
-                visible_plane(frames),
-            ],
-            dim=1,
-        )
+        pose = batch["pose"].to(self.device)
         seen, share = self._seen(frames)
         with torch.no_grad():
             torch._foreach_copy_(list(self.half.parameters()), list(self.model.parameters()))
         prediction = self.half(image, seen, share)
-        terms = losses(prediction, frames, pose, config.deep_weight)
+        terms = losses(prediction, frames, pose)
         total = sum(getattr(config, f"{name}_weight") * term for name, term in terms.items())
         assert isinstance(total, Tensor)
         total.backward()
