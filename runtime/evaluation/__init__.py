@@ -248,7 +248,6 @@ def _shape(case: Case, generated: Generated, seed: int) -> dict[str, float]:
         behind if len(behind) else _oriented(xray, eye, seed),
         case.view.xray,
         camera,
-        case.image,
         seed,
     )
     return result | {f"hidden {name}": value for name, value in colors.items()}
@@ -350,8 +349,8 @@ def _shape_table(shape: dict[str, float | None]) -> list[str]:
         ),
         row("base above the ground, where the truth is flat", "base", "true base", ".3f"),
         row("hidden colours off by", "hidden color", form=".3f"),
-        row("the image's colour there instead", "hidden front", form=".3f"),
-        row("the image's mean colour instead", "hidden mean", form=".3f"),
+        row("the true visible colour there instead", "hidden front", form=".3f"),
+        row("the mean true visible colour instead", "hidden mean", form=".3f"),
     ]
 
 

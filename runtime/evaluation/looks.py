@@ -16,7 +16,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from xray_addon.camera import Camera
-from xray_addon.pictures.shading import reduce_image
 from xray_addon.surface import Surface
 from xray_addon.xray import Points, XRay
 
@@ -161,15 +160,13 @@ def _underside(surface: Surface, size: float) -> Floats:
     return lowest - lowest.min()
 
 
-def hidden_colors(
-    prediction: Points, truth: XRay, camera: Camera, image: NDArray[np.uint8], seed: int
-) -> dict[str, float]:
+def hidden_colors(prediction: Points, truth: XRay, camera: Camera, seed: int) -> dict[str, float]:
     """How far colours are off, 0..1, at what the truth hides behind its first layer: the nearest
-    ones of the prediction ("color"), and two guesses that need no model, the image's colour at the
-    same pixel ("front") and the mean of the image's ("mean"). Empty where nothing is hidden.
+    ones of the prediction ("color"), and two guesses, the true visible colour at the same pixel
+    ("front") and the mean of the true visible ones ("mean"). Empty where nothing is hidden.
 
     prediction : what is behind its first layer, or all of it, in the camera's frame. camera : the
-    truth's. image : (I, I, 4) what was shown, I a multiple of the truth's size.
+    truth's.
     """
     _, height, width = truth.shape
     behind = np.flatnonzero(truth.index >= height * width)
@@ -179,12 +176,10 @@ def hidden_colors(
     points = truth.points(camera).positions[behind]
     points = (points - camera.position) @ camera.camera_to_world[:3, :3]
     colors = truth.hit_color[behind]
-    shown = reduce_image(image.astype(np.float32) / 255, len(image) // height)
-    covered = shown[..., 3] > 0.5
-    front = shown[..., :3].reshape(-1, 3)[truth.index[behind] % (height * width)]
+    visible = truth.color[0].reshape(-1, 3)
     guesses = {
         "color": prediction.colors[cKDTree(prediction.positions).query(points)[1]],
-        "front": front,
-        "mean": shown[covered][:, :3].mean(axis=0) if covered.any() else np.zeros(3),
+        "front": visible[truth.index[behind] % (height * width)],
+        "mean": truth.hit_color[truth.index < height * width].mean(axis=0),
     }
     return {name: float(np.abs(guess - colors).mean()) for name, guess in guesses.items()}

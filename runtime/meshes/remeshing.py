@@ -26,13 +26,10 @@ LEAST_COSINE = 0.5
 RELAXATIONS = 3
 
 
-def remesh(
-    vertices: Floats, faces: Ints, length: float, fixed: Floats | None = None
-) -> tuple[Floats, Ints]:
+def remesh(vertices: Floats, faces: Ints, length: float) -> tuple[Floats, Ints]:
     """Vertices (N, 3) and faces (F, 3) with edges of about `length`; the topology stays.
 
-    vertices, faces : a closed mesh without duplicates, of shorter edges. fixed : (3,) a direction
-    along which vertices do not move once they lie at its lowest place (a base), or None.
+    vertices, faces : a closed mesh of shorter edges.
     """
     vertices = vertices.astype(np.float64)
     random = np.random.default_rng(0)

@@ -21,9 +21,11 @@ from skimage import measure
 from torch.nn import functional
 
 from xray_addon.camera import Camera
+from xray_addon.canonical import DISTANCE
 
 from ..meshes.remeshing import remesh
-from ..meshes.smoothing import neighbour_mean
+from ..meshes.smoothing import taubin
+from .decoding import Layers
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -32,33 +34,31 @@ CELL = 0.0107  # of the field's grid, frame units: two pixels of 256
 FACES = 20_000
 # A pair behind the first is there from this likelihood on; the gap before it is one only where
 # that is clear, and where it is not the body goes on through it.
-LIKELY = 0.5
-CLEAR = 0.8
+LIKELY = 0.3
+CLEAR = 0.9
 LEAST_GAP = 0.04  # frame units
-# The least that a body is thick, in cells, so that the grid cannot miss it.
+SHARE_BLUR = 3.0  # px of 256, of the likelihoods
+HIDDEN_BLUR = 5.0  # px of 256, of the depths that the image does not show
+# The least that a body is thick, in cells, so that the grid cannot miss it, and the width, in px of
+# 256, below which the outline is thin.
 LEAST_THICKNESS = 1.3
-GROWTH = 0.01
+THIN = 5
 STEEP = 0.25  # least cosine that a distance along a ray is shortened by
+# The solid is this much larger than the layers say (frame units): networks see too little of what
+# is thin or hidden, and the scans come out nearer to the truth.
+GROWTH = 0.018
 BLUR = 1.0  # of the field, cells
 FILLET = 0.012  # least radius, frame units, that rims are rounded with
 MOST_ROUND = 0.03
 RIM = 0.04  # frame units from the outline within which the slope tells how round it is
 # Loose parts smaller than this share of the whole are left out.
 CRUMB = 0.01
-SMOOTHING = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Layers:
-    """What is predicted of a closed object, at the pixels of the image.
-
-    depth : (L, H, W) along the rays, 0 where unknown; a pixel's do not decrease. share : (L / 2, H,
-    W) the likelihood 0..1 of each pair. outline : (H, W) the image's alpha, 0..1.
-    """
-
-    depth: Floats
-    share: Floats
-    outline: Floats
+# A solid stands on its lowest layer, of this share of its height, that has this share of the area
+# of the largest of these layers.
+BASE_HEIGHT = 0.1
+BASE_SHARE = 0.5
+SNAP = 0.4  # cells above the ground, from where vertices are put on it
+SMOOTHING = 6
 
 
 def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -66,36 +66,39 @@ def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDA
     likely. camera : H x W."""
     maps = _maps(layers, camera)
     if maps is None:
-        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
+        return _nothing()
     low, shape = _grid(maps, camera)
-    field = _field(maps, camera, low, shape)
-    field = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
-    field = _without_crumbs(field)
-    field = _on_base(field)
-    if not (field > 0).any():
-        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
+    field = _without_crumbs(_field(maps, camera, low, shape))
+    base = _base(field)
+    if base is None:
+        return _nothing()
+    # The ground may lie between two of the grid's layers; it is taken to be at the lower one.
+    field = np.minimum(field, CELL * (np.arange(shape[2], dtype=np.float32) - base))
     vertices, faces, _, _ = measure.marching_cubes(field, 0.0, gradient_direction="ascent")
-    vertices = low + CELL * vertices.astype(np.float64)
+    vertices = vertices.astype(np.float64) * CELL
     faces = faces.astype(np.int64)
-    area = _area(vertices, faces)
-    length = math.sqrt(4 * area / (math.sqrt(3) * FACES))
+    length = math.sqrt(4 * _area(vertices, faces) / (math.sqrt(3) * FACES))
     vertices, faces = remesh(vertices, faces, max(length, CELL))
-    mean = neighbour_mean(faces, len(vertices))
-    for _ in range(SMOOTHING):
-        for step in (0.5, -0.53):
-            vertices = vertices + step * (mean @ vertices - vertices)
-    return vertices, faces
+    vertices = taubin(vertices, faces, SMOOTHING)
+    ground = base * CELL
+    vertices[vertices[:, 2] < ground + SNAP * CELL, 2] = ground
+    return vertices + low, faces
+
+
+def _nothing() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class _Maps:
     """enter, leave : (P, H, W) depths. inside : (P, H, W) distance to the border of where the pair
-    is, frame units. rounding : (H, W) radius of the rim."""
+    is, frame units. rounding : (H, W) radius of the rim. thin : (H, W) where the outline is."""
 
     enter: Floats
     leave: Floats
     inside: Floats
     rounding: Floats
+    thin: Bools
 
 
 def _signed_distance(mask: Bools, unit: float) -> Floats:
@@ -110,32 +113,34 @@ def _signed_distance(mask: Bools, unit: float) -> Floats:
 def _maps(layers: Layers, camera: Camera) -> _Maps | None:
     depth = layers.depth
     known = depth > 0
-    unit = 1.5 / camera.focal
-    outline = layers.outline > 0.5
+    unit = DISTANCE / camera.focal
+    outline = layers.outline
     if not (outline & known[0] & known[1]).any():
         return None
-    there = known[0::2] & known[1::2]
-    likely = there & (layers.share > LIKELY) & outline
+    share = ndimage.gaussian_filter(layers.share[::2], (0, SHARE_BLUR, SHARE_BLUR))
+    likely = known[0::2] & known[1::2] & (share > LIKELY) & outline
     likely[0] = outline
     likely = np.logical_and.accumulate(likely, axis=0)
     enter, leave = depth[0::2].copy(), depth[1::2].copy()
     gap = np.zeros_like(enter)
     gap[1:] = enter[1:] - leave[:-1]
-    clear = likely & (layers.share > CLEAR) & (gap > LEAST_GAP)
+    clear = likely & (share > CLEAR) & (gap > LEAST_GAP)
     # From behind: a gap that is not clear joins its two pairs.
     for pair in range(len(enter) - 1, 0, -1):
         joined = likely[pair] & ~clear[pair]
         leave[pair - 1] = np.where(joined, leave[pair], leave[pair - 1])
-        enter_rest = likely[pair] & clear[pair]
-        likely[pair] = enter_rest
+        likely[pair] &= clear[pair]
     some = likely.any(axis=(1, 2))
     enter, leave, likely = enter[some], leave[some], likely[some]
     for values in (*enter, *leave):
         _extend(values)
+    leave = ndimage.gaussian_filter(leave, (0, HIDDEN_BLUR, HIDDEN_BLUR))
+    enter[1:] = ndimage.gaussian_filter(enter[1:], (0, HIDDEN_BLUR, HIDDEN_BLUR))
     leave = np.maximum(leave, enter + LEAST_THICKNESS * CELL)
     inside = np.stack([_signed_distance(mask, unit) for mask in likely])
-    inside[0] += _thin(outline) * CELL
-    return _Maps(enter, leave, inside, _rounding(enter[0], leave[0], inside[0], camera))
+    thin = _thin(outline)
+    inside[0] = np.maximum(inside[0], _signed_distance(thin, unit) + CELL)
+    return _Maps(enter, leave, inside, _rounding(enter[0], leave[0], inside[0], camera), thin)
 
 
 def _extend(values: Floats) -> None:
@@ -148,11 +153,9 @@ def _extend(values: Floats) -> None:
         values[:] = values[tuple(nearest)]
 
 
-def _thin(outline: Bools) -> Floats:
-    """1 (H, W) on parts of the outline that are narrower than the grid can hold, else 0."""
-    opened = ndimage.binary_opening(outline, np.ones((4, 4), bool))
-    thin = outline & ~opened
-    return ndimage.uniform_filter(thin.astype(np.float32), 3).clip(0, 1)
+def _thin(outline: Bools) -> Bools:
+    """The parts (H, W) of the outline that are narrower than the grid can hold."""
+    return outline & ~ndimage.binary_opening(outline, np.ones((THIN, THIN), bool))
 
 
 def _slope_cosine(depth: Floats, camera: Camera) -> Floats:
@@ -167,7 +170,7 @@ def _rounding(enter: Floats, leave: Floats, inside: Floats, camera: Camera) -> F
     """Radius (H, W) of the rim: the flatter the front runs into the outline, the smaller."""
     cosine = np.minimum(_slope_cosine(enter, camera), 1)
     band = ((inside > 0) & (inside < RIM)).astype(np.float32)
-    blur = RIM * camera.focal / 1.5
+    blur = RIM * camera.focal / DISTANCE
     weight = ndimage.gaussian_filter(band, blur)
     flat = ndimage.gaussian_filter(cosine * band, blur) / np.maximum(weight, 1e-6)
     half = ndimage.gaussian_filter((leave - enter) * band, blur) / np.maximum(weight, 1e-6) / 2
@@ -181,8 +184,8 @@ def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, 
     for pair, inside in enumerate(maps.inside):
         row, column = np.nonzero(inside > -2 * CELL)
         ray = camera.ray_directions(row, column) @ camera.camera_to_world[:3, :3].T
-        for depth in (maps.enter[pair], maps.leave[pair]):
-            corners.append(camera.position + ray * depth[row, column, None])
+        ends = (maps.enter[pair, row, column, None], maps.leave[pair, row, column, None])
+        corners += [camera.position + ray * depth for depth in ends]
     points = np.concatenate(corners)
     low, high = points.min(axis=0) - 3 * CELL, points.max(axis=0) + 3 * CELL
     shape = np.ceil((high - low) / CELL).astype(int) + 1
@@ -212,22 +215,31 @@ def _field(
     count = len(maps.enter)
     cosines = [_slope_cosine(d, camera).clip(STEEP) for d in (*maps.enter, *maps.leave)]
     planes = np.concatenate(
-        [maps.enter, maps.leave, maps.inside, np.stack(cosines), maps.rounding[None]]
-    )
+        [
+            maps.enter,
+            maps.leave,
+            maps.inside,
+            np.stack(cosines),
+            maps.rounding[None],
+            maps.thin[None],
+        ]
+    ).astype(np.float32)
     seen = functional.grid_sample(
         torch.from_numpy(planes)[None], grid, padding_mode="border", align_corners=False
     )[0, :, 0]
     enter, leave, inside, enter_cosine, leave_cosine = seen[: 5 * count].view(5, count, -1)
-    radius = seen[-1]
-    best = None
+    radius, thin = seen[-2:]
+    best = torch.full_like(along, -math.inf)
     for pair in range(count):
         between = torch.minimum(
             (along - enter[pair]) * enter_cosine[pair], (leave[pair] - along) * leave_cosine[pair]
         )
         value = _rounded(between + GROWTH, inside[pair], radius if pair == 0 else FILLET)
-        best = value if best is None else torch.maximum(best, value)
+        best = torch.maximum(best, value)
     # Far values do not matter, and would blur into near ones.
-    return best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
+    field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
+    calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
+    return np.where(thin.view(shape).numpy() > 0.25, np.maximum(calm, field), calm)
 
 
 def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:
@@ -247,9 +259,16 @@ def _without_crumbs(field: Floats) -> Floats:
     return np.where(crumbs, np.minimum(field, -CELL), field)
 
 
-def _on_base(field: Floats) -> Floats:
-    """What stands on a flat base, cut at its lowest place where it is about as wide as above."""
-    return field
+def _base(field: Floats) -> int | None:
+    """The grid's layer that the solid stands on, None where there is no solid: the lowest that is
+    about as wide as those above it. What is round below loses little by that."""
+    area = (field > 0).sum(axis=(0, 1))
+    filled = np.flatnonzero(area)
+    if not len(filled):
+        return None
+    lowest, count = int(filled[0]), max(1, round(BASE_HEIGHT * len(filled)))
+    near = area[lowest : lowest + count + 1]
+    return lowest + int(np.argmax(near >= BASE_SHARE * near.max()))
 
 
 def _area(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> float:

@@ -34,7 +34,6 @@ from .batches import BatchDataset
 from .data import CastDataset, Pairs
 from .networks import at_resolution, make_network
 from .networks.base import Network, NetworkConfig, Prediction, image_to_input
-from .networks.upsampler import coarse_guess
 from .sampling import noised
 from .stored import StoredDataset, stored_places
 from .variety import VARIETIES
@@ -49,7 +48,7 @@ AVERAGE_STEPS = 4  # between two updates of the averaged weights
 class TrainingConfig:
     """One file a model: how it is built and trained.
 
-    network to ordered : see `NetworkConfig`.
+    network to frame_features : see `NetworkConfig`.
     batch : samples a step; they come in pairs, so an even number.
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
     compute_minutes : where above 0, both are counted in these minutes instead, which the steps
@@ -57,8 +56,6 @@ class TrainingConfig:
     warmup : share of the run in which the learning rate rises.
     denoise_share : part of each batch that learns to denoise the hidden layers, which sampling
         needs; the rest learns to predict in one pass.
-    fill_weight : of the depth where a layer has no hit, which is then that of the layer before
-        it; for an `ordered` network, whose gaps are to close there.
     cast : where meshes are cast: "workers", in the loader's, or "device", where the model trains,
         a batch at a time; the samples are the same. On a device there is no variety.
     variety : which of `variety.VARIETIES` the samples have.
@@ -76,7 +73,6 @@ class TrainingConfig:
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
     frame_features: int = 32
-    ordered: bool = False
     batch: int = 32
     samples: int = 146_000
     compute_minutes: float = 0.0
@@ -91,7 +87,6 @@ class TrainingConfig:
     normal_weight: float = 1.0
     color_weight: float = 1.0
     pose_weight: float = 0.5
-    fill_weight: float = 0.0
     workers: int = 1
     split: str = "train"
     exclude: tuple[str, ...] = ()
@@ -130,7 +125,6 @@ class TrainingConfig:
             blocks=self.blocks,
             fold=self.fold,
             frame_features=self.frame_features,
-            ordered=self.ordered,
         )
 
     def model(self) -> Network:
@@ -139,10 +133,9 @@ class TrainingConfig:
 
 
 def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Tensor]:
-    """Each term's mean: depth, normal and colour (L1 over the hits), hit, pose and fill.
+    """Each term's mean: depth, normal and colour (L1 over the hits), hit and pose.
 
-    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2). fill : the depth behind the
-    last hit of a ray, which is to stay that of this hit.
+    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2).
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
@@ -152,16 +145,12 @@ def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Te
         error = (got[:, :, first:last] - frames[:, :, first:last]).abs().mean(dim=2)
         return (error * hit).sum() / count
 
-    filled = torch.where(hit, frames[:, :, 0], -1).cummax(dim=1).values
-    behind = hit[:, :1] & ~hit
-    beyond = ((got[:, :, 0] - filled).abs() * behind).sum() / behind.sum().clamp(min=1)
     return {
         "depth": over_hits(0, 1),
         "normal": over_hits(1, 4),
         "color": over_hits(4, 7),
         "hit": functional.binary_cross_entropy_with_logits(got[:, :, 7], hit.float()),
         "pose": (prediction.pose - pose).abs().sum(dim=1).mean(),
-        "fill": beyond,
     }
 
 
@@ -270,15 +259,12 @@ class Trainer:
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Frames that the network sees: those to denoise and their share of signal (B,).
 
-        Time 0 with empty frames is the one-pass predictor; None where all are. An upsampler sees
-        frames that were coarse.
+        Time 0 with empty frames is the one-pass predictor; None where all are.
         """
         config = self.config
         generator = torch.Generator().manual_seed(
             config.seed * 1_000_003 + self.samples + parallel.rank()
         )
-        if config.network == "upsampler":
-            return coarse_guess(frames, config.fold, generator), None
         if not config.denoise_share:
             return None, None
         denoised = torch.rand(len(frames), generator=generator) < config.denoise_share

@@ -87,15 +87,11 @@ def test_hidden_colours_are_compared_where_the_truth_hides_something():
     surface = Surface(box.vertices, box.faces, corner_colors=red)
     camera = canonical_camera(64)
     truth = cast(surface, camera, 4)
-    image = np.zeros((128, 128, 4), np.uint8)
-    image[32:96, 32:96] = (0, 0, 0, 255)
-    behind = truth.points(camera).positions[truth.index >= 64 * 64]
+    first = truth.index < 64 * 64
+    truth.hit_color[first] = (0.2, 0.0, 0.0)
+    behind = truth.points(camera).positions[~first]
     behind = (behind - camera.position) @ camera.camera_to_world[:3, :3]
-    colors = np.broadcast_to([0.5, 0.0, 0.0], behind.shape)
-    found = hidden_colors(Points(behind, behind, colors), truth, camera, image, 0)
-    assert found["color"] == pytest.approx(0.1, abs=0.01)
-    assert found["mean"] == pytest.approx(0.8 / 3, abs=0.01)
-    only = hidden_colors(
-        Points(behind, behind, colors), truth.without(truth.index >= 64**2), camera, image, 0
-    )
-    assert only == {}
+    prediction = Points(behind, behind, np.broadcast_to([0.5, 0.0, 0.0], behind.shape))
+    found = hidden_colors(prediction, truth, camera, 0)
+    assert found == pytest.approx({"color": 0.1, "front": 0.2, "mean": 0.2}, abs=0.01)
+    assert hidden_colors(prediction, truth.without(~first), camera, 0) == {}
