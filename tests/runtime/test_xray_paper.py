@@ -40,6 +40,7 @@ from xray_addon import GenerateSettings, Surface, XRayError, cast
 from xray_addon.camera import Camera
 from xray_addon.progress import Cancelled
 from xray_addon.published import FAR, NEAR
+from xray_addon.systems.xray_paper import XRayPaperSettings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -188,9 +189,9 @@ def test_one_step_stands_for_the_usual_twenty_five(generator, monkeypatch):
     monkeypatch.setattr(generator, "condition", lambda _: None)
     monkeypatch.setattr(generator, "upsampler", None)
     image = np.zeros((32, 32, 3), np.uint8)
-    generator.generate_framed(image, GenerateSettings())
-    generator.generate_framed(image, GenerateSettings(steps=9))
-    generator.generate_framed(image, GenerateSettings(steps=1))  # a number is taken as it is
+    generator.generate_framed(image, XRayPaperSettings())
+    generator.generate_framed(image, XRayPaperSettings(steps=9))
+    generator.generate_framed(image, XRayPaperSettings(steps=1))  # a number is taken as it is
     assert asked == [25, 9, 1]
 
 
