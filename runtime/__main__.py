@@ -157,15 +157,21 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             from . import evaluation
 
-            code = evaluation.main(arguments, told.append, _Reporter())
+            code = evaluation.main(arguments, _settings(arguments), told.append, _Reporter())
     sys.stdout.writelines(f"{line}\n" for line in told)
     return code
 
 
-def _generate(arguments: argparse.Namespace) -> int:
-    settings = GenerateSettings(
-        **{item.name: getattr(arguments, item.name) for item in fields(GenerateSettings)}
+def _settings(arguments: argparse.Namespace) -> GenerateSettings:
+    """The settings that the command has arguments for; the others keep their defaults."""
+    given = vars(arguments)
+    return GenerateSettings(
+        **{item.name: given[item.name] for item in fields(GenerateSettings) if item.name in given}
     )
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
     if not Path(arguments.image).is_file():
         raise XRayError(
             "missing_file", f"There is no image file {arguments.image}.", "Check the path."

@@ -285,31 +285,30 @@ def _training_files(
 
 
 def main(
-    arguments: argparse.Namespace, tell: Callable[[str], None], progress: ProgressCallback
+    arguments: argparse.Namespace,
+    settings: GenerateSettings,
+    tell: Callable[[str], None],
+    progress: ProgressCallback,
 ) -> int:
-    """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out."""
+    """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out.
+
+    settings : what the generator is loaded and called with; its seed is the evaluation's, too.
+    """
     data, out = Path(arguments.data), Path(arguments.out)
     files = list_objects(data, split=arguments.split)
     if arguments.limit and arguments.limit < len(files):
-        chosen = np.random.default_rng(arguments.seed).permutation(len(files))
+        chosen = np.random.default_rng(settings.seed).permutation(len(files))
         files = [files[i] for i in sorted(chosen[: arguments.limit])]
-    settings = GenerateSettings(
-        generator=arguments.generator,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        steps=arguments.steps,
-        seed=arguments.seed,
-    )
     generator = load(settings.generator, settings.checkpoint or None, settings.device)
     record = getattr(generator, "training", {})
     gallery = None
     if training := _training_files(arguments, files, tuple(record.get("exclude", ()))):
-        gallery = Gallery(training, arguments.seed, progress)
+        gallery = Gallery(training, settings.seed, progress)
     result, kept = evaluate(
         generator,
         files,
         gallery,
-        seed=arguments.seed,
+        seed=settings.seed,
         views=arguments.views,
         settings=settings,
         protocol=PROTOCOLS[arguments.protocol],

@@ -129,6 +129,24 @@ def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, monkeyp
     assert "2404.14329" in table
 
 
+def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_path, monkeypatch):
+    cases = list(make_cases(list_meshes(meshes), 1, 3, []))
+    heard = []
+
+    class Listener(Oracle):
+        def generate(self, image, settings, progress=None):
+            heard.append(settings)
+            return super().generate(image, settings, progress)
+
+    monkeypatch.setitem(registry.GENERATORS, "oracle", lambda _c, _d: Listener(cases))
+    arguments = ["evaluate", "--data", str(meshes), "--generator", "oracle", "--out", str(tmp_path)]
+    given = {"seed": 3, "steps": 4, "freedom": 0.25, "checkpoint": "here", "device": "cpu"}
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    assert main([*arguments, *options]) == 0
+    assert len(heard) == 3
+    assert {name: getattr(heard[0], name) for name in given} == given
+
+
 def test_a_folder_without_meshes_is_an_error(tmp_path, capsys):
     assert main(["evaluate", "--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
     assert "no meshes" in capsys.readouterr().err
