@@ -14,8 +14,6 @@ from xray_addon.casting import cast
 from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
-from .framing import CanonicalFrame
-
 MIN_ELEVATION = math.radians(0)
 MAX_ELEVATION = math.radians(45)
 
@@ -26,7 +24,7 @@ class View:
 
     xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
     the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
-    `fine`. frame : how `xray` and `fine` come into the frame where they were not cast in it.
+    `fine`.
     """
 
     xray: XRay
@@ -35,7 +33,6 @@ class View:
     elevation: float
     surface: Surface
     camera: Camera
-    frame: CanonicalFrame | None = None
 
 
 def view_object(

@@ -34,10 +34,8 @@ from .batches import BatchDataset
 from .data import CastDataset, Pairs
 from .networks import make_network
 from .networks.base import Network, NetworkConfig, Prediction, image_to_input
-from .networks.upsampler import coarse_guess
 from .sampling import noised
 from .stored import StoredDataset, stored_places
-from .variety import VARIETIES
 from .weights import load_weights, save_weights
 
 LOG_STEPS = 50
@@ -49,7 +47,7 @@ AVERAGE_STEPS = 4  # between two updates of the averaged weights
 class TrainingConfig:
     """One file a model: how it is built and trained.
 
-    network to ordered : see `NetworkConfig`.
+    network to frame_features : see `NetworkConfig`.
     batch : samples a step; they come in pairs, so an even number.
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
     compute_minutes : where above 0, both are counted in these minutes instead, which the steps
@@ -57,11 +55,10 @@ class TrainingConfig:
     warmup : share of the run in which the learning rate rises.
     denoise_share : part of each batch that learns to denoise the hidden layers, which sampling
         needs; the rest learns to predict in one pass.
-    fill_weight : of the depth where a layer has no hit, which is then that of the layer before
-        it; for an `ordered` network, whose gaps are to close there.
     cast : where meshes are cast: "workers", in the loader's, or "device", where the model trains,
-        a batch at a time; the samples are the same. On a device there is no variety.
-    variety : which of `variety.VARIETIES` the samples have.
+        a batch at a time; the samples are the same.
+    one_color_share : how many of the draws of an object of one flat colour count, 0 to 1; the
+        others draw again.
     start_from : weights (safetensors) to begin with instead of random ones; "" for none.
     """
 
@@ -74,7 +71,6 @@ class TrainingConfig:
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
     frame_features: int = 32
-    ordered: bool = False
     batch: int = 32
     samples: int = 146_000
     compute_minutes: float = 0.0
@@ -89,12 +85,11 @@ class TrainingConfig:
     normal_weight: float = 1.0
     color_weight: float = 1.0
     elevation_weight: float = 0.5
-    fill_weight: float = 0.0
     workers: int = 1
     split: str = "train"
     exclude: tuple[str, ...] = ()
     cast: str = "workers"
-    variety: tuple[str, ...] = ()
+    one_color_share: float = 1.0
     start_from: str = ""
 
     def __post_init__(self) -> None:
@@ -102,13 +97,10 @@ class TrainingConfig:
             raise ValueError(f"batch must be an even number, got {self.batch}")
         if self.samples < 1:
             raise ValueError(f"samples must be 1 or more, got {self.samples}")
-        unknown = set(self.variety) - set(VARIETIES)
-        if unknown:
-            raise ValueError(f"variety takes {VARIETIES}, got {sorted(unknown)}")
+        if not 0 < self.one_color_share <= 1:
+            raise ValueError(f"one_color_share must be above 0, at most 1: {self.one_color_share}")
         if self.cast not in ("workers", "device"):
             raise ValueError(f"cast must be workers or device, got {self.cast!r}")
-        if self.cast == "device" and self.variety:
-            raise ValueError("cast on a device makes no variety: leave variety out")
         self.network_config()
 
     @classmethod
@@ -127,7 +119,6 @@ class TrainingConfig:
             blocks=self.blocks,
             fold=self.fold,
             frame_features=self.frame_features,
-            ordered=self.ordered,
         )
 
     def model(self) -> Network:
@@ -136,10 +127,9 @@ class TrainingConfig:
 
 
 def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[str, Tensor]:
-    """Each term's mean: depth, normal and colour (L1 over the hits), hit, elevation and fill.
+    """Each term's mean: depth, normal and colour (L1 over the hits), hit and elevation.
 
-    frames (B, L, 8, S, S) as in `data.to_frames`, elevation (B,). fill : the depth behind the
-    last hit of a ray, which is to stay that of this hit.
+    frames (B, L, 8, S, S) as in `views.to_frames`, elevation (B,).
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
@@ -149,16 +139,12 @@ def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[st
         error = (got[:, :, first:last] - frames[:, :, first:last]).abs().mean(dim=2)
         return (error * hit).sum() / count
 
-    filled = torch.where(hit, frames[:, :, 0], -1).cummax(dim=1).values
-    behind = hit[:, :1] & ~hit
-    beyond = ((got[:, :, 0] - filled).abs() * behind).sum() / behind.sum().clamp(min=1)
     return {
         "depth": over_hits(0, 1),
         "normal": over_hits(1, 4),
         "color": over_hits(4, 7),
         "hit": functional.binary_cross_entropy_with_logits(got[:, :, 7], hit.float()),
         "elevation": (prediction.elevation - elevation).abs().mean(),
-        "fill": beyond,
     }
 
 
@@ -266,17 +252,14 @@ class Trainer:
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Frames that the network sees: those to denoise and their share of signal (B,).
 
-        Time 0 with empty frames is the one-pass predictor; None where all are. An upsampler sees
-        frames that were coarse.
+        Time 0 with empty frames is the one-pass predictor; None where all are.
         """
         config = self.config
+        if not config.denoise_share:
+            return None, None
         generator = torch.Generator().manual_seed(
             config.seed * 1_000_003 + self.samples + parallel.rank()
         )
-        if config.network == "upsampler":
-            return coarse_guess(frames, config.fold, generator), None
-        if not config.denoise_share:
-            return None, None
         denoised = torch.rand(len(frames), generator=generator) < config.denoise_share
         share = (torch.rand(len(frames), generator=generator) * denoised).to(self.device)
         noise = torch.randn(frames.shape, generator=generator).to(self.device)
@@ -408,5 +391,5 @@ def _dataset(config: TrainingConfig, data: Path, samples: int, device: torch.dev
         return StoredDataset(XRayDataset(places), **shape)
     files = list_meshes(data, split=config.split, exclude=config.exclude)
     if config.cast == "device":
-        return BatchDataset(files, device=device, **shape)
-    return CastDataset(files, variety=config.variety, **shape)
+        return BatchDataset(files, one_color_share=config.one_color_share, device=device, **shape)
+    return CastDataset(files, one_color_share=config.one_color_share, **shape)
