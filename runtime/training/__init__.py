@@ -15,12 +15,13 @@ from xray_addon.progress import ProgressCallback, ignore_progress
 from ..torch_helpers.devices import choose_device
 from . import parallel
 
-# The module of each model that can be trained. It has a `TrainingConfig`, and `train`.
-TRAINERS = {
-    "xray": "..xray.training",
-    "triposr": "..triposr.training",
-    "xray-paper": "..xray_paper.training",
-    "segmentation": "..segmentation.training",
+# The folder of each model that can be trained. Its `training` has `TrainingConfig`, `Trainer` and
+# `train`, which is `run.train` of that trainer.
+MODULES = {
+    "xray": "runtime.xray",
+    "triposr": "runtime.triposr",
+    "xray-paper": "runtime.xray_paper",
+    "segmentation": "runtime.segmentation",
 }
 
 
@@ -31,7 +32,7 @@ def main(
     config = Path(arguments.config)
     module = trainer_module(config)
     with parallel.joined(choose_device(arguments.device)) as device:
-        if parallel.processes() > 1 and module.__name__ != "runtime.xray.training":
+        if parallel.processes() > 1 and not module.Trainer.several_processes:
             raise XRayError(
                 "bad_settings",
                 f"What {config} describes trains in one process only.",
@@ -63,10 +64,10 @@ def trainer_module(config: Path) -> Any:
     except (OSError, ValueError):
         values = None
     name = values.get("generator", "xray") if isinstance(values, dict) else "xray"
-    if name not in TRAINERS:
+    if name not in MODULES:
         raise XRayError(
             "unknown_generator",
             f"{config} is for the generator {name!r}, which cannot be trained.",
-            f"Choose one of: {', '.join(TRAINERS)}.",
+            f"Choose one of: {', '.join(MODULES)}.",
         )
-    return importlib.import_module(TRAINERS[name], __package__)
+    return importlib.import_module(f"{MODULES[name]}.training")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +23,8 @@ from .sampling import mirrored
 class BatchDataset(Pairs):
     """The samples of `CastDataset`, in whole batches on `device`: as a loader of
     no workers and no batch size takes them."""
+
+    whole_batches = True
 
     def __init__(
         self,
@@ -48,9 +49,9 @@ class BatchDataset(Pairs):
         self.resolution = resolution
         self.image_resolution = image_resolution
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for number in itertools.count(self.first_batch, self.batch_step):
-            yield self.batch(number)
+    def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Batch `number` alone."""
+        yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Tensor]:
         """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), elevation (B,)}."""

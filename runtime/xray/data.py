@@ -1,27 +1,25 @@
 """Training samples, cast on the fly: no dataset is stored.
 
-Sample number i is a function of the seed and i alone, and batches are of neighbouring numbers
-whatever the number of workers, so a run that resumes sees the batches it would have seen.
+Sample number i is a function of the seed and i alone.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
 
 from xray_addon.pictures.shading import Lights, shade
 from xray_addon.surface import Surface
 
 from ..meshes.collection import MeshCache, MeshFile
+from ..training.numbered import Numbered
 from ..training.views import View, to_frames, view_object
 
 
-class Pairs(IterableDataset):
+class Pairs(Numbered):
     """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
 
     Samples come in mirrored pairs (2 i, 2 i + 1). batch : the loader's. first_batch, batch_step :
@@ -29,18 +27,13 @@ class Pairs(IterableDataset):
     """
 
     def __init__(self, batch: int, first_batch: int = 0, batch_step: int = 1) -> None:
+        super().__init__(first_batch, batch_step)
         self.batch_pairs = batch // 2
-        self.first_batch = first_batch
-        self.batch_step = batch_step
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        # The loader takes a batch of each worker in turn.
-        first, step = self.first_batch + number * self.batch_step, step * self.batch_step
-        for batch in itertools.count(first, step):
-            for pair in range(batch * self.batch_pairs, (batch + 1) * self.batch_pairs):
-                yield from self.pair(pair)
+    def chunk(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The samples of batch `number`."""
+        for pair in range(number * self.batch_pairs, (number + 1) * self.batch_pairs):
+            yield from self.pair(pair)
 
     def pair(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
         """The two samples of pair `number`."""

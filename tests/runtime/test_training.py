@@ -234,7 +234,7 @@ def test_a_killed_run_resumes_where_it_was(config: TrainingConfig, meshes: Path,
 
 
 def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.xray.training.LOG_STEPS", 1)
+    monkeypatch.setattr(Trainer, "log_steps", 1)
 
     def stop(_progress):
         raise Cancelled
