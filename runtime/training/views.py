@@ -24,7 +24,7 @@ class View:
 
     xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
     the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
-    `fine`.
+    `fine`. source, azimuth : the object as it was, z up, and from which side it is seen, radians.
     """
 
     xray: XRay
@@ -33,6 +33,8 @@ class View:
     elevation: float
     surface: Surface
     camera: Camera
+    source: Surface
+    azimuth: float
 
 
 def view_object(
@@ -54,7 +56,9 @@ def view_object(
     xray = cast(moved, canonical_camera(resolution, elevation), layers)
     camera = canonical_camera(image_resolution, elevation)
     fine = cast(moved, camera, 1)
-    return View(xray, fine, scale, elevation, moved, camera) if len(fine.index) else None
+    if not len(fine.index):
+        return None
+    return View(xray, fine, scale, elevation, moved, camera, surface, azimuth)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:

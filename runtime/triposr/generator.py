@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xray_addon.camera import Camera
+from xray_addon.canonical import FRAMES
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
@@ -283,7 +284,7 @@ class TripoSRGenerator:
 
 def world_camera(size: int = CAMERA_SIZE) -> Camera:
     """The camera that the model takes every image to be from, in world axes."""
-    return Camera.look_at((0, -field.DISTANCE, 0), fov_x=field.FOV_Y, width=size, height=size)
+    return FRAMES["triposr"].camera(size)
 
 
 def vertex_normals(

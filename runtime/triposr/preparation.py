@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xray_addon.canonical import FRAMES
 from xray_addon.errors import XRayError
 
-FOREGROUND = 0.85
+FOREGROUND = FRAMES["triposr"].fill
 GREY = 0.5
 
 

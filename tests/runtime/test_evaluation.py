@@ -22,7 +22,7 @@ from runtime.evaluation.protocols import (
 )
 from runtime.meshes.collection import MeshCache, list_meshes
 from xray_addon import Camera, Generated, Surface, XRay, XRayError, cast, chamfer_distance, f_score
-from xray_addon.canonical import FILL
+from xray_addon.canonical import CANONICAL, FILL, FRAMES, place
 from xray_addon.files.transforms import write_transforms
 from xray_addon.xray import Points
 
@@ -102,6 +102,52 @@ def test_the_truth_scores_best_and_errors_show(meshes: Path):
     assert looks["hit_overlap"][7] is None
     assert moved["looks"]["hit_overlap"][0] < 0.9
     assert perfect["peak_memory"] is None or perfect["peak_memory"] > 1e8
+
+
+@pytest.mark.parametrize("system", FRAMES)
+def test_the_truth_has_no_error_in_any_systems_frame(system: str, meshes: Path):
+    files, frame = list_meshes(meshes)[1:2], FRAMES[system]
+    cases = list(make_cases(files, 1, 0, []))
+
+    class Framed(Oracle):
+        """Places the true mesh as the system does; `off`, in its size, to the right."""
+
+        off = 0.0
+
+        def generate(self, image, _settings, _progress=None):
+            case = self.answers[np.asarray(image).tobytes()]
+            view = case.view
+            matrix, size = place(view.source, view.azimuth, view.elevation, frame=frame)
+            matrix[0, 3] += self.off * size
+            surface = view.source.transformed(matrix)
+            return Generated(surface, None, frame.camera(64, view.elevation))
+
+    generator = Framed(cases)
+    exact, _ = evaluate(generator, files, None, frame=frame)
+    assert exact["systems"]["oracle, mesh"]["cd"] < 1e-6
+    assert exact["systems"]["oracle, mesh"]["f@0.01"] == 1
+    assert exact["looks"]["hit_overlap"][:2] == pytest.approx([1, 1], abs=0.02)
+    assert exact["elevation_error_degrees"] == pytest.approx(0, abs=1e-6)
+    # The frame is not fitted to what is generated: what is off stays off.
+    generator.off = 0.5
+    moved, _ = evaluate(generator, files, None, frame=frame)
+    assert moved["systems"]["oracle, mesh"]["cd"] > 0.1
+    if frame != CANONICAL:
+        elsewhere, _ = evaluate(Framed(cases), files, None)
+        assert elsewhere["systems"]["oracle, mesh"]["cd"] > 0.05
+
+
+def test_one_field_of_view_from_nearer_gives_one_image():
+    """Then a frame is the canonical one, scaled about the camera."""
+    frame, shape = FRAMES["xray-paper"], trimesh.creation.box((1.0, 0.4, 0.7))
+    assert frame.fov_x == CANONICAL.fov_x
+    surface = Surface(shape.vertices, shape.faces)
+    seen = []
+    for each in (frame, CANONICAL):
+        matrix, _ = place(surface, 0.4, 0.3, frame=each)
+        points = in_camera(surface.transformed(matrix).vertices, each.camera(2, 0.3))
+        seen.append(points / each.distance)
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-6)
 
 
 def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, monkeypatch, capsys):
