@@ -55,13 +55,6 @@ class Frame:
 
 
 CANONICAL = Frame(DISTANCE, FOV_X, FILL, NEAR, FAR)
-# Of each system. TripoSR is trained with a camera 1.9 from the object and 40 degrees wide, X-Ray at
-# paper scale with one 1.2 from it; neither limits depths.
-FRAMES = {
-    "xray": CANONICAL,
-    "triposr": Frame(1.9, math.radians(40.0), FILL, 0.1, math.inf),
-    "xray-paper": Frame(1.2, PUBLISHED_FOV_X, FILL, 0.1, math.inf),
-}
 
 
 def canonical_camera(size: int, elevation: float = 0.0) -> Camera:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import CANONICAL, FRAMES, Frame, canonical_camera
+from xray_addon.canonical import CANONICAL, Frame, canonical_camera
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
@@ -38,10 +38,13 @@ from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.settings.generate import GenerateSettings
 from xray_addon.surface import Surface
+from xray_addon.systems import find_system
+from xray_addon.systems.arguments import read_systems
 from xray_addon.xray import Points, XRay
 
+from ..generator import Generator
 from ..meshes.collection import MeshFile, find_manifest, list_meshes
-from ..registry import Generator, load
+from ..registry import load
 from .cases import (
     POINTS,
     TRUTH_LAYERS,
@@ -318,17 +321,19 @@ def _training_files(
 
 
 def main(
-    arguments: argparse.Namespace,
-    settings: GenerateSettings,
-    tell: Callable[[str], None],
-    progress: ProgressCallback,
+    arguments: argparse.Namespace, tell: Callable[[str], None], progress: ProgressCallback
 ) -> int:
-    """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out.
-
-    settings : what the generator is loaded and called with; its seed is the evaluation's, too.
-    """
+    """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out."""
     data, out = Path(arguments.data), Path(arguments.out)
     files = list_objects(data, split=arguments.split)
+    settings, protocol = read_systems(arguments), PROTOCOLS[arguments.protocol]
+    system = find_system(settings.generator)
+    if system.frame is None and not protocol.aligned:
+        raise XRayError(
+            "bad_settings",
+            f"It is not known where the meshes of {system.label} stand against their image.",
+            "Take --protocol xray, which lays them onto the truth.",
+        )
     if arguments.limit and arguments.limit < len(files):
         chosen = np.random.default_rng(settings.seed).permutation(len(files))
         files = [files[i] for i in sorted(chosen[: arguments.limit])]
@@ -344,8 +349,8 @@ def main(
         seed=settings.seed,
         views=arguments.views,
         settings=settings,
-        protocol=PROTOCOLS[arguments.protocol],
-        frame=FRAMES.get(settings.generator, CANONICAL),
+        protocol=protocol,
+        frame=system.frame or CANONICAL,
         progress=progress,
     )
     kept.sort(key=lambda item: item[2])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_addon.canonical import FRAMES
 from xray_addon.errors import XRayError
+from xray_addon.systems.triposr import FRAME
 
-FOREGROUND = FRAMES["triposr"].fill
+FOREGROUND = FRAME.fill
 GREY = 0.5
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from fake_systems import add_system, remove_system
 
-from runtime import registry
 from runtime.__main__ import main
 from runtime.evaluation import compare, evaluate, in_camera, make_cases
 from runtime.evaluation.cases import list_objects, read_object
@@ -22,8 +22,9 @@ from runtime.evaluation.protocols import (
 )
 from runtime.meshes.collection import MeshCache, list_meshes
 from xray_addon import Camera, Generated, Surface, XRay, XRayError, cast, chamfer_distance, f_score
-from xray_addon.canonical import CANONICAL, FILL, FRAMES, place
+from xray_addon.canonical import CANONICAL, FILL, place
 from xray_addon.files.transforms import write_transforms
+from xray_addon.systems import SYSTEMS
 from xray_addon.xray import Points
 
 
@@ -104,9 +105,9 @@ def test_the_truth_scores_best_and_errors_show(meshes: Path):
     assert perfect["peak_memory"] is None or perfect["peak_memory"] > 1e8
 
 
-@pytest.mark.parametrize("system", FRAMES)
+@pytest.mark.parametrize("system", [s.name for s in SYSTEMS.values() if s.frame])
 def test_the_truth_has_no_error_in_any_systems_frame(system: str, meshes: Path):
-    files, frame = list_meshes(meshes)[1:2], FRAMES[system]
+    files, frame = list_meshes(meshes)[1:2], SYSTEMS[system].frame
     cases = list(make_cases(files, 1, 0, []))
 
     class Framed(Oracle):
@@ -139,7 +140,7 @@ def test_the_truth_has_no_error_in_any_systems_frame(system: str, meshes: Path):
 
 def test_one_field_of_view_from_nearer_gives_one_image():
     """Then a frame is the canonical one, scaled about the camera."""
-    frame, shape = FRAMES["xray-paper"], trimesh.creation.box((1.0, 0.4, 0.7))
+    frame, shape = SYSTEMS["xray-paper"].frame, trimesh.creation.box((1.0, 0.4, 0.7))
     assert frame.fov_x == CANONICAL.fov_x
     surface = Surface(shape.vertices, shape.faces)
     seen = []
@@ -150,9 +151,10 @@ def test_one_field_of_view_from_nearer_gives_one_image():
     np.testing.assert_allclose(seen[0], seen[1], atol=1e-6)
 
 
-def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, capsys, request):
+    request.addfinalizer(lambda: remove_system("oracle"))
     cases = list(make_cases(list_meshes(meshes), 1, 3, []))
-    monkeypatch.setitem(registry.GENERATORS, "oracle", lambda _c, _d: Oracle(cases))
+    add_system("oracle", lambda _checkpoint, _device: Oracle(cases), frame=CANONICAL)
     # Objects are told apart by their path where there is no manifest.
     gallery = tmp_path / "gallery"
     gallery.mkdir()
@@ -175,7 +177,8 @@ def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, monkeyp
     assert "2404.14329" in table
 
 
-def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_path, monkeypatch):
+def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_path, request):
+    request.addfinalizer(lambda: remove_system("oracle"))
     cases = list(make_cases(list_meshes(meshes), 1, 3, []))
     heard = []
 
@@ -184,11 +187,13 @@ def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_pat
             heard.append(settings)
             return super().generate(image, settings, progress)
 
-    monkeypatch.setitem(registry.GENERATORS, "oracle", lambda _c, _d: Listener(cases))
+    add_system("oracle", lambda _c, _d: Listener(cases), settings=SYSTEMS["xray"].settings)
     arguments = ["evaluate", "--data", str(meshes), "--generator", "oracle", "--out", str(tmp_path)]
-    given = {"seed": 3, "steps": 4, "freedom": 0.25, "checkpoint": "here", "device": "cpu"}
+    given = {"seed": 3, "steps": 4, "variation": 0.25, "checkpoint": "here", "device": "cpu"}
     options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    assert main([*arguments, *options]) == 0
+    # Where its meshes stand against the image is not known.
+    assert main([*arguments, *options]) == 2
+    assert main([*arguments, *options, "--protocol", "xray"]) == 0
     assert len(heard) == 3
     assert {name: getattr(heard[0], name) for name in given} == given
 

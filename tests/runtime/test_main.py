@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_systems import add_system, remove_system
 
-from runtime import registry, server
+from runtime import server
 from runtime.__main__ import main, make_parser
 from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
@@ -35,9 +36,10 @@ class Triangle:
 
 
 @pytest.fixture(autouse=True)
-def _triangle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(registry.GENERATORS, "triangle", lambda _checkpoint, _device: Triangle())
+def _triangle() -> Iterator[None]:
+    add_system("triangle", lambda _checkpoint, _device: Triangle())
     yield
+    remove_system("triangle")
     Triangle.error = None
 
 
@@ -133,8 +135,7 @@ def test_train_and_evaluate_print_only_what_they_tell(
 ) -> None:
     module = pytest.importorskip(f"runtime.{name}")
 
-    def work(arguments: Any, *rest: Any) -> int:
-        tell, progress = rest[-2:]
+    def work(arguments: Any, tell: Any, progress: Any) -> int:
         print("a library says hello")
         progress(Progress(name, 1, 2, "a mesh"))
         tell(f"| {arguments.data} | {arguments.device} |")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from runtime.segmentation import training as segmentation
-from runtime.training import MODULES, trainer_module
+from runtime.training import trainer_module, trainers
 from runtime.training.configs import RunConfig
 from runtime.training.run import train
 from runtime.training.trainer import Trainer
@@ -145,15 +145,15 @@ def test_gradients_that_are_not_finite_change_nothing(model, meshes, monkeypatch
     assert any(not torch.equal(a, b) for a, b in moved)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", trainers())
 def test_a_configuration_names_its_model_and_no_other(name: str, tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"generator": name}))
     module = trainer_module(path)
-    assert module.__name__ == f"{MODULES[name]}.training"
+    assert module.__name__ == trainers()[name]
     assert module.TrainingConfig.read(path).generator == name
     assert issubclass(module.Trainer, Trainer)
-    path.write_text(json.dumps({"generator": next(other for other in MODULES if other != name)}))
+    path.write_text(json.dumps({"generator": next(other for other in trainers() if other != name)}))
     with pytest.raises(XRayError, match="it is for the generator") as caught:
         module.TrainingConfig.read(path)
     assert caught.value.code == "bad_config"
