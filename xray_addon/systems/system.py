@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from ..canonical import Frame
 from ..errors import XRayError
 from ..settings.generate import GenerateSettings
 
@@ -76,6 +77,7 @@ class System:
     outputs : what it gives beside the mesh. seeded : whether seeds give different meshes.
     weights : those that can be downloaded. checkpoint : which of them is taken where none is
         chosen; "" where its own weights ship. needs_checkpoint : whether one must be chosen.
+    frame : where its mesh stands against the camera of the image; None where that is not known.
     """
 
     name: str
@@ -94,6 +96,7 @@ class System:
     weights: tuple[Published, ...] = ()
     checkpoint: str = ""
     needs_checkpoint: bool = False
+    frame: Frame | None = None
 
     @property
     def key(self) -> str:
