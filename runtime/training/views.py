@@ -14,8 +14,6 @@ from xray_addon.casting import cast
 from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
-from .framing import CanonicalFrame
-
 MIN_ELEVATION = math.radians(0)
 MAX_ELEVATION = math.radians(45)
 
@@ -26,8 +24,8 @@ class View:
 
     xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
     the object's longest side in the frame. elevation, roll : radians, as `place` takes them.
-    surface : as placed. camera : of `fine`. frame : how `xray` and `fine` come into the frame where
-    they were not cast in it.
+    surface : as placed. camera : of `fine`. source, azimuth : the object as it was, z up, and from
+    which side it is seen, radians.
     """
 
     xray: XRay
@@ -36,8 +34,9 @@ class View:
     elevation: float
     surface: Surface
     camera: Camera
-    roll: float = 0.0
-    frame: CanonicalFrame | None = None
+    source: Surface
+    azimuth: float
+    roll: float
 
 
 def view_object(
@@ -56,7 +55,7 @@ def view_object(
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
     lean = random.normal(0, roll) if roll else 0.0
-    placed = place(surface, azimuth, elevation, lean)
+    placed = place(surface, azimuth, elevation, roll=lean)
     if placed is None:
         return None
     matrix, scale = placed
@@ -64,7 +63,9 @@ def view_object(
     xray = cast(moved, canonical_camera(resolution, elevation), layers)
     camera = canonical_camera(image_resolution, elevation)
     fine = cast(moved, camera, 1)
-    return View(xray, fine, scale, elevation, moved, camera, lean) if len(fine.index) else None
+    if not len(fine.index):
+        return None
+    return View(xray, fine, scale, elevation, moved, camera, surface, azimuth, lean)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:

@@ -50,12 +50,7 @@ class XRayGenerator(Generator):
 
     system = SYSTEM
 
-    def __init__(
-        self,
-        model: Network,
-        device: str,
-        training: dict[str, Any],
-    ) -> None:
+    def __init__(self, model: Network, device: str, training: dict[str, Any]) -> None:
         self.model = model
         self.device = device
         self.training = training  # the record in the weights: samples, excluded packs, ...
@@ -69,8 +64,7 @@ class XRayGenerator(Generator):
         # Denormals in small activations slow a CPU down tenfold.
         torch.set_flush_denormal(True)
         device = choose_device(device)
-        path = Path(checkpoint) if checkpoint else DEFAULT_WEIGHTS
-        model, record = load_weights(path, device)
+        model, record = load_weights(Path(checkpoint or DEFAULT_WEIGHTS), device)
         return cls(model, device, record)
 
     def run(self, inputs: Inputs, settings: XRaySettings, progress: ProgressCallback) -> Generated:
@@ -126,6 +120,9 @@ class XRayGenerator(Generator):
             )
         progress(Progress("mesh", 2, 2, "Done"))
         return Generated(surface, xray, camera)
+
+
+load = XRayGenerator.load
 
 
 def _reduced(image: Tensor, size: int) -> Tensor:

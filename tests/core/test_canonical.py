@@ -73,7 +73,7 @@ def test_what_is_placed_leaning_stands_upright_before_a_rolled_camera():
     mesh = trimesh.creation.box((0.2, 0.3, 1.0))
     surface = Surface(mesh.vertices, mesh.faces)
     roll, elevation = 0.2, 0.3
-    matrix, _ = place(surface, 0.7, elevation, roll)
+    matrix, _ = place(surface, 0.7, elevation, roll=roll)
     upright = canonical_camera(SIZE, elevation)
     leaning = matrix[:3, 2] @ upright.camera_to_world[:3, :3]  # its axis in the image
     assert math.atan2(-leaning[0], leaning[1]) == pytest.approx(roll, abs=0.02)

@@ -1,4 +1,4 @@
-"""Layers at a finer size, and where they have values there."""
+"""Layers at a finer size."""
 
 from __future__ import annotations
 

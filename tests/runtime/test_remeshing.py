@@ -32,7 +32,7 @@ def test_edges_become_as_long_as_is_wanted_and_the_topology_stays(shape: trimesh
     assert sliver_share(got) == 0
     again = remesh(shape.vertices, shape.faces, 0.05)
     np.testing.assert_array_equal(again[1], faces)
-    assert trimesh.Trimesh(vertices, faces).volume == pytest.approx(shape.volume, rel=0.03)
+    assert trimesh.Trimesh(vertices, faces).volume == pytest.approx(shape.volume, rel=0.05)
 
 
 def test_edges_that_are_long_enough_stay():
