@@ -45,9 +45,9 @@ def capture(
     is noted as failed, with what the worker said in `logs/<uid>.log`, and the run goes on.
     `replace` takes out what other settings have made there.
 
-    Raises XRayError `no_blender`, `worker_not_started`, those of `STOPPING`, what is wrong with the
-    files that the settings name; KeyboardInterrupt and what `on_result` raises, when all workers
-    have ended.
+    Raises XRayError `no_blender`, `worker_not_started`, those that stop a run, what is wrong with
+    the files that the settings name; KeyboardInterrupt and what `on_result` raises, when all
+    workers have ended.
     """
     if replace and conflict(folder, settings) is not None:
         _try_worker(folder / "logs" / "worker.log", settings, farm)  # before anything is taken out

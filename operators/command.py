@@ -253,7 +253,7 @@ def _worked(captures: Captures, item: Item) -> Result:
         result: Result = jobs.run(captures.steps(item))
     except Cancelled:
         raise
-    except XRayError as error:  # whoever runs this worker stops, see `dataset.STOPPING`
+    except XRayError as error:  # whoever runs this worker stops, see `stop_on`
         return Result(item.uid, FAILED, error.code, str(error))
     return result
 

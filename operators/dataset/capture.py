@@ -25,12 +25,11 @@ from ...xray_addon.dataset.gates import View, judge, silhouette_iou
 from ...xray_addon.dataset.manifest import Item
 from ...xray_addon.dataset.recipe import file_hash
 from ...xray_addon.dataset.report import Report
-from ...xray_addon.dataset.result import DONE, FAILED, REJECTED, STOPPING, Result
-from ...xray_addon.errors import XRayError
+from ...xray_addon.dataset.result import DONE, FAILED, REJECTED, Result
+from ...xray_addon.errors import XRayError, error_code
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.transforms import write_transforms
 from ...xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
-from ...xray_addon.settings.dataset import is_used
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
 from ..convert.mesh_files import open_alone
@@ -50,11 +49,6 @@ logger = logging.getLogger(__name__)
 
 # Gives the objects of an item, in the current scene, when its turn comes.
 Loader = Callable[[Item], Sequence[bpy.types.Object]]
-
-# What is wrong with the object itself: nobody need try again.
-_REJECTING = frozenset(
-    {"bad_mesh", "needs_baking", "no_camera", "no_faces", "no_lights", "unsupported_camera"}
-)
 
 
 @dataclass
@@ -98,7 +92,7 @@ def dataset_steps(
     file is opened, and what this Blender held is gone. `on_result` hears of each item at once.
     `replace` takes out what other settings have made there.
 
-    Raises XRayErrors of `STOPPING`, and what the settings name and is not there.
+    Raises XRayErrors that stop a run, and what the settings name and is not there.
     """
     run = DatasetRun(Path(folder))
     with Captures(run.folder, settings, load or open_item, replace=replace) as captures:
@@ -139,7 +133,7 @@ class Captures:
         replace: bool = False,
     ) -> None:
         self.folder, self.settings, self.load = folder, settings, load
-        if is_used(settings, "hdri"):
+        if settings.is_used("hdri"):
             check_environment(settings.hdri)
         self._replace = replace
         self._exit = ExitStack()
@@ -155,7 +149,7 @@ class Captures:
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
         """Capture `item`, the `number`th of `of`; the result is a `Result`.
 
-        Only what every item would meet raises (XRayErrors of `STOPPING`), and `Cancelled`;
+        Only what every item would meet raises (XRayErrors that stop a run), and `Cancelled`;
         everything else is the item's own failure, with a log.
         """
         known = store.find(self.folder, item, self.digest)
@@ -174,10 +168,10 @@ class Captures:
         except Cancelled:
             raise
         except XRayError as error:
-            if error.code in STOPPING:
+            if error_code(error.code).stops:
                 raise
             detail = traceback.format_exc()
-            status = REJECTED if error.code in _REJECTING else FAILED
+            status = REJECTED if error_code(error.code).rejects else FAILED
             result = self._refused(attempt, status, error)
         except MemoryError:
             detail = traceback.format_exc()

@@ -25,7 +25,6 @@ from ...xray_addon.dataset.result import FAILED, Result, stop_on
 from ...xray_addon.dataset.worker import ITEM_TIMEOUT, worker_command
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Progress
-from ...xray_addon.settings.dataset import is_used
 from ..interface.registration import extension_package
 from ..tasks import jobs
 from .capture import DatasetRun
@@ -43,11 +42,11 @@ def worker_steps(
     """What `dataset_steps` does, in another Blender; the result is a `DatasetRun`.
 
     An item that takes that Blender down, or longer than `ITEM_TIMEOUT`, has failed. What it prints
-    goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those of
-    `STOPPING`, and what is wrong with the files that the settings name.
+    goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those that
+    stop a run, and what is wrong with the files that the settings name.
     """
     run = DatasetRun(Path(folder))
-    if is_used(settings, "hdri"):
+    if settings.is_used("hdri"):
         check_environment(settings.hdri)  # before anything is taken out
     digest = store.claim(run.folder, settings, replace)
     log = run.folder / "logs" / "worker.log"
@@ -95,7 +94,7 @@ def _lost(item: Item, hangs: bool, log: Path) -> XRayError:
             "Look at the file; python -m farm can give it more time.",
             str(log),
         )
-    return XRayError("crashed", f"Blender ended while it captured {item.uid}.", "", str(log))
+    return XRayError("worker_died", f"Blender ended while it captured {item.uid}.", "", str(log))
 
 
 def _command(folder: Path, settings: DatasetSettings) -> list[str]:

@@ -101,7 +101,6 @@ class ResultSettings(Settings):
         "Width and height of that texture in pixels",
         min=16,
         max=8192,
-        only=("color", ("texture",)),
     )
     smooth_angle: float = setting(
         0.0,
