@@ -15,7 +15,7 @@ def captured(part, tmp_path):
     bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=3, radius=0.5)
     inner = bpy.context.object
     settings = part("xray_addon.settings").CaptureSettings(views=1, layers=8, size=64, combine=True)
-    part("operators.dataset.objects").capture_objects([outer, inner], tmp_path, settings)
+    part("operators.dataset.plain").capture_objects([outer, inner], tmp_path, settings)
     bpy.data.objects.remove(outer)
     bpy.data.objects.remove(inner)
     return tmp_path / "xrays" / "Icosphere" / "000.npz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 from ..errors import XRayError, error_code
 from ..files.plain import Plain
@@ -28,6 +29,11 @@ class Result(Plain):
     dropped: int = 0
     seconds: float = 0.0
     log: str = ""
+
+    @classmethod
+    def refused(cls, uid: str, error: XRayError, status: str = FAILED, **more: Any) -> Self:
+        """An item that is not there because of `error`. more : the other fields."""
+        return cls(uid, status, error.code, str(error), **more)
 
 
 def stop_on(result: Result) -> None:
