@@ -46,7 +46,6 @@ ERROR_CODES = {
     "unknown_generator": ErrorCode(_GENERATING, exit_code=USAGE),
     "bad_settings": ErrorCode(_GENERATING, exit_code=USAGE),
     "out_of_memory": ErrorCode(_GENERATING),
-    "timed_out": ErrorCode(_GENERATING),
     "bad_result": ErrorCode(_GENERATING),
     "not_installed": ErrorCode(_RUNTIME),
     "offline": ErrorCode(_RUNTIME),
