@@ -36,7 +36,11 @@ class ErrorCode:
 
 
 ERROR_CODES = {
-    "missing_image": ErrorCode(_GENERATING),
+    "missing_image": ErrorCode(_GENERATING, exit_code=USAGE),
+    "missing_mask": ErrorCode(_GENERATING, exit_code=USAGE),
+    "missing_category": ErrorCode(_GENERATING, exit_code=USAGE),
+    "unknown_category": ErrorCode(_GENERATING, exit_code=USAGE),
+    "unused_input": ErrorCode(_GENERATING, exit_code=USAGE),
     "unreadable_image": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "no_images": ErrorCode(_GENERATING),
     "no_object": ErrorCode(_GENERATING, exit_code=SOME_FAILED),

@@ -9,10 +9,11 @@ from ..errors import XRayError
 
 
 def setting(default: Any, help: str, **limits: Any) -> Any:
-    """A field of a settings dataclass.
+    """A field of a settings dataclass, with what panels and command lines say of it.
 
-    limits : `min` and `max`, or `choices`; `only`, the name of another setting and the values of
-    that with which this one counts; and what else a dataclass says of its fields.
+    limits : `min` and `max` of a number; `choices` of a text, and `labels` for those that are not
+        their own name in title case; `path=True` for a text that names a file; `only`, the name of
+        another setting and the values of that with which this one counts.
     """
     return field(default=default, metadata={"help": help, **limits})
 
