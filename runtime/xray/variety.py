@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xray_addon.surface import Material, Surface
+from xray_addon.surface import Surface
 
 from ..meshes.smoothing import neighbour_mean, vertex_normals
 
@@ -78,9 +78,8 @@ def rounded(surface: Surface, random: np.random.Generator) -> Surface:
     """`surface` subdivided and smoothed, which rounds edges and corners; normals made anew."""
     while len(surface.faces) * 4 <= MOST_FACES:
         surface = _subdivided(surface)
-    low, high = surface.bounds
-    step = max(float((high - low).max()), 1e-9) * 1e-5
-    places = np.rint((surface.vertices - low) / step).astype(np.int64)
+    step = max(surface.longest_side, 1e-9) * 1e-5
+    places = np.rint((surface.vertices - surface.bounds[0]) / step).astype(np.int64)
     _, first, weld = np.unique(places, axis=0, return_index=True, return_inverse=True)
     vertices, faces = surface.vertices[first].astype(np.float64), weld.reshape(-1)[surface.faces]
     mean = neighbour_mean(faces, len(vertices))
@@ -128,43 +127,7 @@ def composed(surface: Surface, other: Surface, random: np.random.Generator) -> S
         reach = ((high - low) / 2 + (other_high - other_low) / 2)[:2]
         matrix[:2, 3] = direction * (reach / np.maximum(np.abs(direction), 1e-9)).min()
         matrix[2, 3] = low[2] - other_low[2]
-    return _joined([first, second.transformed(matrix)])
-
-
-def _joined(parts: Sequence[Surface]) -> Surface:
-    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
-    materials = [list(part.materials) or [Material()] for part in parts]
-    offsets = np.cumsum([0, *(len(some) for some in materials)])
-
-    def kept(values: Floats | None, part: Surface, default: float, width: int) -> Floats:
-        return np.full((len(part.faces), 3, width), default) if values is None else values
-
-    def face_normals(part: Surface) -> Floats:
-        a, b, c = (part.vertices[part.faces[:, corner]] for corner in range(3))
-        normal = np.cross(b - a, c - a)
-        normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
-        return np.repeat(normal[:, None], 3, axis=1)
-
-    return Surface(
-        np.concatenate([part.vertices for part in parts]),
-        np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)]),
-        corner_normals=np.concatenate(
-            [
-                face_normals(part) if part.corner_normals is None else part.corner_normals
-                for part in parts
-            ]
-        ),
-        corner_uvs=np.concatenate([kept(part.corner_uvs, part, 0.0, 2) for part in parts]),
-        corner_colors=np.concatenate([kept(part.corner_colors, part, 1.0, 3) for part in parts]),
-        face_material=np.concatenate(
-            [
-                (0 if part.face_material is None else part.face_material)
-                + np.full(len(part.faces), offset)
-                for part, offset in zip(parts, offsets, strict=False)
-            ]
-        ),
-        materials=[material for some in materials for material in some],
-    )
+    return Surface.joined([first, second.transformed(matrix)])
 
 
 def matted(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
