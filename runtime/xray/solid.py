@@ -44,9 +44,11 @@ HIDDEN_BLUR = 5.0  # px of 256, of the depths that the image does not show
 LEAST_THICKNESS = 1.3
 THIN = 5
 STEEP = 0.25  # least cosine that a distance along a ray is shortened by
-# The solid is this much larger than the layers say (frame units): networks see too little of what
-# is thin or hidden, and the scans come out nearer to the truth.
+# Towards the camera and away from it the solid is this much larger than the layers say (frame
+# units), and at most this share of its thickness: networks see too little of what is hidden, and
+# the scans come out nearer to the truth.
 GROWTH = 0.018
+GROWTH_SHARE = 0.2
 BLUR = 1.0  # of the field, cells
 FILLET = 0.012  # least radius, frame units, that rims are rounded with
 MOST_ROUND = 0.03
@@ -58,7 +60,7 @@ CRUMB = 0.01
 BASE_HEIGHT = 0.1
 BASE_SHARE = 0.5
 SNAP = 0.4  # cells above the ground, from where vertices are put on it
-SMOOTHING = 6
+SMOOTHING = 6  # rounds
 
 
 def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -195,10 +197,10 @@ def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, 
 def _field(
     maps: _Maps, camera: Camera, low: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Floats:
-    """The field (X, Y, Z) at the grid's nodes."""
+    """The field (X, Y, Z) at the grid's nodes, blurred but for what is thin."""
     axes = [
-        torch.arange(n, dtype=torch.float32) * CELL + float(a)
-        for n, a in zip(shape, low, strict=True)
+        torch.arange(count, dtype=torch.float32) * CELL + float(start)
+        for count, start in zip(shape, low, strict=True)
     ]
     matrix = torch.from_numpy(camera.world_to_camera).float()
     # Each camera coordinate is a sum over the axes, so no array of points is needed.
@@ -234,7 +236,8 @@ def _field(
         between = torch.minimum(
             (along - enter[pair]) * enter_cosine[pair], (leave[pair] - along) * leave_cosine[pair]
         )
-        value = _rounded(between + GROWTH, inside[pair], radius if pair == 0 else FILLET)
+        growth = (GROWTH_SHARE * (leave[pair] - enter[pair])).clamp(max=GROWTH)
+        value = _rounded(between + growth, inside[pair], radius if pair == 0 else FILLET)
         best = torch.maximum(best, value)
     # Far values do not matter, and would blur into near ones.
     field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
