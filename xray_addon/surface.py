@@ -136,6 +136,21 @@ class Surface:
             corner_colors=turn(self.corner_colors),
         )
 
+    def subset(self, chosen: NDArray[np.bool_]) -> Surface:
+        """The faces where `chosen` (M,) is true; vertices and materials stay."""
+
+        def kept(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if values is None else values[chosen]
+
+        return replace(
+            self,
+            faces=self.faces[chosen],
+            corner_normals=kept(self.corner_normals),
+            corner_uvs=kept(self.corner_uvs),
+            corner_colors=kept(self.corner_colors),
+            face_material=kept(self.face_material),
+        )
+
     def normalized(self) -> Surface:
         """Centred on its bounding box's centre and scaled to a longest side of 1.
 

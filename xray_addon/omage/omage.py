@@ -19,6 +19,7 @@ from .resampling import OCCUPANCY, OCCUPIED, downsample, resample
 
 if TYPE_CHECKING:
     from ..surface import Surface
+    from .encoding import Unwrap
     from .meshing import OmageMesh
 
 GEOMETRY_CHANNELS, CHANNELS = 4, 12
@@ -150,6 +151,23 @@ class Omage:
         from .decoding import decoded
 
         return decoded(self, stitch)
+
+    @classmethod
+    def encode(
+        cls,
+        surface: Surface,
+        resolution: int = 1024,
+        *,
+        patches: int = 128,
+        unwrap: Unwrap | None = None,
+    ) -> Omage:
+        """The omage of a surface (z up); see `encoding.encode`, which also gives a report.
+
+        Raises XRayError `no_faces`, `needs_unwrap`, `no_charts`, `bad_settings`.
+        """
+        from .encoding import encode
+
+        return encode(surface, resolution, patches=patches, unwrap=unwrap)[0]
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Omage:
