@@ -16,7 +16,7 @@ import torch
 
 from xray_addon.errors import XRayError
 
-from ..memory import is_out_of_memory
+from ..torch_helpers.memory import is_out_of_memory
 
 # Where the objects come from that the published trainers keep as hyper-parameters.
 _SETTINGS = ("omegaconf.", "typing.", "collections.", "pathlib.", "src.", "enum.")

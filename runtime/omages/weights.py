@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 
 from . import attention
 from .containers import read_container

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..casting import surface_colors
+from ..casting.texels import Texels, cast_uvs, texels
 from ..color import srgb_to_linear
 from ..errors import XRayError
 from ..progress import Progress, ProgressCallback, ignore_progress
@@ -16,7 +17,6 @@ from ..surface import Surface
 from .charts import Charts, areas, welded
 from .omage import CHANNELS, GEOMETRY_CHANNELS, LARGEST, Omage
 from .packing import pack
-from .texels import Texels, cast_uvs, texels
 
 Floats = NDArray[np.float64]
 
@@ -100,10 +100,12 @@ def encode(
     chart = (np.cumsum(kept) - 1)[charts.chart[faces]]
     placed = _packed(uvs[faces], Charts(chart, int(kept.sum()), border), resolution)
     progress(Progress("encode", 3, 4, "Rasterising"))
-    found = texels(placed, border, resolution)
+    found = texels(placed, resolution, border)
     values = np.zeros((resolution * resolution, CHANNELS), np.float32)
     values[found.pixel] = _values(chosen, found)
-    return Omage(values.reshape(resolution, resolution, CHANNELS)), EncodingReport(
+    # An omage's first row is the bottom of the UV map.
+    image = np.ascontiguousarray(values.reshape(resolution, resolution, CHANNELS)[::-1])
+    return Omage(image), EncodingReport(
         charts=int(kept.sum()),
         dropped_charts=int((~kept).sum()),
         dropped_area=dropped_area,
@@ -127,9 +129,8 @@ def unusable(surface: Surface) -> str:
         return f"{flat:.1%} of the area has no place in them"
     if uvs.min() < -BEYOND or uvs.max() > 1 + BEYOND:
         return f"they go from {uvs.min():.3g} to {uvs.max():.3g}"
-    index, _ = cast_uvs(np.clip(uvs, 0, 1), OVERLAP_SIZE, 2)
-    first = int(np.searchsorted(index, OVERLAP_SIZE**2))
-    overlap = (len(index) - first) / max(first, 1)
+    once, twice = cast_uvs(np.clip(uvs, 0, 1).reshape(-1, 2), OVERLAP_SIZE, 2).hits_per_layer
+    overlap = twice / max(once, 1)
     return f"{overlap:.1%} of them overlap" if overlap > OVERLAP else ""
 
 

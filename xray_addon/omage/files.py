@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import XRayError
-from ..files import read_arrays, replacing
+from ..files.atomic import read_arrays, replacing
 from .omage import Omage, bad_omage
 
 KEY = "arr_0"  # the published name of the array
