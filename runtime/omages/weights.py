@@ -30,6 +30,8 @@ LABELS = "label_embedder.weight"
 # Of networks too narrow for heads of the published width.
 NARROW_HEADS = 4
 LIGHTNING_VERSION = "2.2.3"
+# Below a folder of weights: experiments/omages64/null2geo/checkpoints, as published.
+LEVELS = 4
 _SHOWN = 3  # names that an error tells
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,7 +44,7 @@ def load_geometry(path: Path, device: str = "cpu") -> GeometryTransformer:
 
     Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`.
     """
-    path = _file(path, GEOMETRY_FILE)
+    path = find_weights(path, GEOMETRY_FILE)
     content = read_container(path)
     state = content["state_dict"]
     if "unets.init_conv.convs.0.weight" in state:
@@ -59,7 +61,7 @@ def load_material(path: Path, device: str = "cpu", *, average: bool = False) -> 
     average : take the running average of the weights, which the published code stores and, by a
         mistake, never samples with.
     """
-    path = _file(path, MATERIAL_FILE)
+    path = find_weights(path, MATERIAL_FILE)
     content = read_container(path)
     state = content["state_dict"]
     if "model.x_embedder.proj.weight" in state:
@@ -75,18 +77,33 @@ def load_material(path: Path, device: str = "cpu", *, average: bool = False) -> 
 def save_geometry(path: Path, network: GeometryTransformer, steps: int, record: Any) -> None:
     """Write the published container; record : plain data for its hyper-parameters."""
     heads = {"baseDiT_cfg": {"num_heads": network.config.heads}}
-    _save(path, dict(network.state_dict()), GEOMETRY_NAMES, steps, heads | {"training": record})
+    more = {"hyper_parameters": heads | {"training": record}}
+    _save(path, dict(network.state_dict()), GEOMETRY_NAMES, steps, more)
 
 
-def save_material(path: Path, network: MaterialNetwork, steps: int, record: Any) -> None:
-    """Write the published container; record : plain data for its hyper-parameters."""
+def save_material(
+    path: Path,
+    network: MaterialNetwork,
+    steps: int,
+    record: Any,
+    *,
+    average: Sequence[Tensor] = (),
+) -> None:
+    """Write the published container; as `save_geometry`.
+
+    average : running averages of the U-Net's parameters, in their order.
+    """
     state = {
         name.removeprefix("unets."): tensor
         for name, tensor in network.state_dict().items()
         if name != LABELS
     }
     labels = {LABELS: network.label_embedder.weight.detach()}
-    _save(path, state, MATERIAL_NAMES, steps, {"training": record}, labels)
+    more: dict[str, Any] = {"hyper_parameters": {"training": record}}
+    if average:
+        kept = [tensor.detach().cpu() for tensor in average]
+        more["ema"] = {"num_updates": steps, "shadow_params": kept, "collected_params": None}
+    _save(path, state, MATERIAL_NAMES, steps, more, labels)
 
 
 def _save(
@@ -94,7 +111,7 @@ def _save(
     state: Mapping[str, Tensor],
     names: Sequence[str],
     steps: int,
-    parameters: dict[str, Any],
+    more: dict[str, Any],
     extra: Mapping[str, Tensor] | None = None,
 ) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -107,14 +124,21 @@ def _save(
             prefix + name: tensor for prefix in names for name, tensor in tensors.items()
         }
         | {name: tensor.cpu() for name, tensor in (extra or {}).items()},
-        "hyper_parameters": parameters,
+        **more,
     }
     with replacing(path) as temporary, temporary.open("wb") as stream:
         torch.save(container, stream)
 
 
-def _file(path: Path, name: str) -> Path:
-    return path / name if path.is_dir() else path
+def find_weights(path: Path, name: str) -> Path:
+    """The file `name` in the folder `path` or below it, or `path` itself where it is a file."""
+    if not path.is_dir():
+        return path
+    found = [
+        path / name,
+        *(f for level in range(1, LEVELS + 1) for f in path.glob("*/" * level + name)),
+    ]
+    return next((file for file in found if file.is_file()), found[0])
 
 
 def _unaliased(

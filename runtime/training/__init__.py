@@ -20,6 +20,7 @@ TRAINERS = {
     "xray": ".xray.training",
     "triposr": ".triposr.training",
     "xray-paper": ".xray_paper.training",
+    "omages": ".omages.training",
     "segmentation": ".segmentation.training",
 }
 

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 EXTENT = 1.9999  # the longest side of an encoded object, as published
 WELD = 1e-6  # how near vertices are that become one
 LEAST_AREA = 1e-4  # of a chart that is kept, in the UV map and in space
-CELLS = 64  # along a side of the grid on which charts are packed: a published omage's pixels
+CELLS = 64  # along a side of the grid on which charts are packed: pixels of a small omage
 # A UV map serves where at most this share of its texels is covered twice, of its faces' area has
 # no place in the map, and it goes no farther than this beyond 0 to 1.
 OVERLAP, FLAT, BEYOND = 0.002, 0.002, 1e-3
@@ -57,6 +57,7 @@ def encode(
     resolution: int = 1024,
     *,
     patches: int = 128,
+    smallest: int = CELLS,
     unwrap: Unwrap | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Omage, EncodingReport]:
@@ -64,7 +65,8 @@ def encode(
 
     The object is centred and scaled to an extent of 1.9999. Charts of the UV map smaller than
     1e-4, in the map or in space, are left out; the `patches` with the largest area are kept and
-    packed anew. unwrap : makes UVs for surfaces whose own do not serve (see `unusable`).
+    packed anew. smallest : resolution down to which the omage can be reduced with its patches
+    apart. unwrap : makes UVs for surfaces whose own do not serve (see `unusable`).
 
     Raises XRayError `no_faces` for a surface without area, `needs_unwrap` where the UVs do not
     serve and `unwrap` is None, `no_charts` where every chart is too small, `bad_settings`.
@@ -98,7 +100,7 @@ def encode(
     chosen = surface.subset(faces)
     border = charts.border[faces]
     chart = (np.cumsum(kept) - 1)[charts.chart[faces]]
-    placed = _packed(uvs[faces], Charts(chart, int(kept.sum()), border), resolution)
+    placed = _packed(uvs[faces], Charts(chart, int(kept.sum()), border), resolution, smallest)
     progress(Progress("encode", 3, 4, "Rasterising"))
     found = texels(placed, resolution, border)
     values = np.zeros((resolution * resolution, CHANNELS), np.float32)
@@ -168,10 +170,10 @@ def _kept(
     return kept, float(1 - space[kept].sum() / space.sum())
 
 
-def _packed(uvs: Floats, charts: Charts, resolution: int) -> Floats:
+def _packed(uvs: Floats, charts: Charts, resolution: int, smallest: int) -> Floats:
     """UVs (M, 3, 2) with the charts side by side."""
     low, high = charts.boxes(uvs)
-    cells = min(CELLS, resolution)
+    cells = min(smallest, resolution)
     try:
         scale, places = pack(high - low, cells, 1 / resolution)
     except ValueError as error:
