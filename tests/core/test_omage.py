@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from xray_addon import XRayError
+from xray_addon.color import linear_to_srgb
+from xray_addon.files.png import read_png, write_png
 from xray_addon.omage import Omage
+from xray_addon.omage.categories import CATEGORIES, category_number
+from xray_addon.omage.normals import estimated_normals
 from xray_addon.omage.patches import connected
+from xray_addon.omage.pictures import VIEWS, views, write_pictures
 from xray_addon.omage.resampling import downsample
 
 
@@ -208,3 +213,88 @@ def test_meshes_use_every_vertex_and_stay_in_the_image(seed):
     assert np.array_equal(np.unique(mesh.faces), np.arange(len(mesh.vertices)))
     assert mesh.uvs.min() >= 0
     assert mesh.uvs.max() <= 1
+
+
+def test_pictures_are_read_as_they_were_written(tmp_path):
+    omage = Omage(flat())
+    write_pictures(tmp_path, omage)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "albedo.png",
+        "geometry.png",
+        "metallic_roughness.png",
+        "normal.png",
+    ]
+    geometry = read_png(tmp_path / "geometry.png")
+    assert geometry.shape == (8, 8, 4)
+    assert geometry.dtype == np.uint16
+    again = Omage.load(tmp_path)
+    assert again.notes == ()
+    np.testing.assert_allclose(again.channels(0, 12), omage.channels(0, 12), atol=2e-4)
+    albedo = read_png(tmp_path / "albedo.png")
+    assert albedo[4, 4, 0] / 65535 == pytest.approx(linear_to_srgb(np.array(0.2)), abs=1e-4)
+
+
+def test_eight_bits_are_taken_with_a_note_and_missing_normals_estimated(tmp_path):
+    omage = Omage(flat())
+    write_pictures(tmp_path, omage)
+    (tmp_path / "normal.png").unlink()
+    geometry = read_png(tmp_path / "geometry.png")
+    write_png(tmp_path / "geometry.png", (geometry // 257).astype(np.uint8))
+    again = Omage.load(tmp_path)
+    assert "8 bits" in again.notes[0]
+    assert "estimated" in again.notes[1]
+    np.testing.assert_allclose(again.position, omage.position, atol=2 / 255)
+    normal = again.normal[again.occupied]
+    np.testing.assert_allclose(np.abs(normal), np.broadcast_to((0, 0, 1), normal.shape), atol=1e-9)
+
+
+def test_folders_that_hold_no_pictures_of_an_omage(tmp_path):
+    with pytest.raises(XRayError, match=r"geometry\.png") as raised:
+        Omage.load(tmp_path)
+    assert raised.value.code == "missing_file"
+    write_pictures(tmp_path, Omage(flat()))
+    write_png(tmp_path / "albedo.png", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(XRayError, match="sizes") as raised:
+        Omage.load(tmp_path)
+    assert raised.value.code == "bad_omage"
+    write_png(tmp_path / "geometry.png", np.zeros((8, 8, 3), np.uint16))
+    with pytest.raises(XRayError, match="channels"):
+        Omage.load(tmp_path)
+    (tmp_path / "geometry.png").write_bytes(b"no picture")
+    with pytest.raises(XRayError, match="PNG"):
+        Omage.load(tmp_path)
+
+
+def test_views_show_the_patches_and_nothing_beside_them():
+    shown = views(Omage(flat()))
+    assert tuple(shown) == VIEWS
+    for picture in shown.values():
+        assert picture.shape == (8, 8, 4)
+        assert np.array_equal(picture[::-1, :, 3] > 0, Omage(flat()).occupied)
+    assert tuple(views(Omage(flat()[..., :4]))) == ("position", "patches")
+
+
+def test_estimated_normals_look_outwards_from_a_closed_object():
+    # Six sides of a cube, each a patch, half of them mirrored in the image.
+    values = np.zeros((24, 24, 4))
+    expected = np.zeros((24, 24, 3))
+    for number, (axis, sign) in enumerate((a, s) for a in range(3) for s in (-1, 1)):
+        row, column = np.mgrid[0:5, 0:5] / 4 * 2 - 1
+        part = np.zeros((5, 5, 3))
+        part[..., axis], part[..., (axis + 1) % 3], part[..., (axis + 2) % 3] = sign, row, column
+        place = np.s_[1 + number // 3 * 7 :, 1 + number % 3 * 7 :]
+        values[place][:5, :5, :3] = (part + 1) / 2
+        values[place][:5, :5, 3] = 1
+        expected[place][:5, :5, axis] = sign
+    omage = Omage(values)
+    normal = estimated_normals(omage.occupied, omage.position)
+    np.testing.assert_allclose(normal, expected, atol=1e-12)
+
+
+def test_categories_are_found_and_near_names_offered():
+    assert category_number("chair") == 12
+    assert category_number("Trash_Can") == CATEGORIES.index("trash can")
+    for wrong, offered in (("chiar", "chair"), ("pot", "plant or flower pot"), ("xyz", "wagon")):
+        with pytest.raises(XRayError, match=offered) as raised:
+            category_number(wrong)
+        assert raised.value.code == "unknown_category"

@@ -1,4 +1,4 @@
-"""Omages on disk: the published `.npz`, and `.npy` of integers or floats."""
+"""Omages on disk: the published `.npz`, `.npy` of integers or floats, and folders of pictures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from ..errors import XRayError
 from ..files.atomic import read_arrays, replacing
 from .omage import Omage, bad_omage
+from .pictures import read_pictures
 
 KEY = "arr_0"  # the published name of the array
 
 
 def read_omage(path: str | PathLike[str]) -> Omage:
-    """The omage in an `.npz` (key `arr_0`) or `.npy` file.
+    """The omage in an `.npz` (key `arr_0`) or `.npy` file, or in a folder of pictures.
 
     Raises XRayError `missing_file`, `bad_omage`.
     """
     path = Path(path)
+    if path.is_dir():
+        return read_pictures(path)
     try:
         return Omage(_read_array(path))
     except FileNotFoundError as error:

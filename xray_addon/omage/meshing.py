@@ -43,7 +43,7 @@ class OmageMesh:
         image's borders, as published. A face is turned where it looks away from the normal of its
         first vertex. There may be no faces.
         """
-        faces = _faces(occupied)
+        faces = grid_faces(occupied)
         points, normals = position.reshape(-1, 3), normal.reshape(-1, 3)
         first, second, third = (points[faces[:, corner]] for corner in range(3))
         facing = np.einsum(
@@ -95,7 +95,7 @@ class OmageMesh:
         )
 
 
-def _faces(occupied: NDArray[np.bool_]) -> Ints:
+def grid_faces(occupied: NDArray[np.bool_]) -> Ints:
     """Flat pixel indices (M, 3): the lower triangles row by row, then the upper ones."""
     index = np.arange(occupied.size).reshape(occupied.shape)
     halves = []
