@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
+from xray_addon.generated import Generated
 from xray_addon.omage import Omage
-from xray_addon.omage.categories import category_number
+from xray_addon.omage.categories import CATEGORIES
+from xray_addon.omage.encoding import EXTENT
 from xray_addon.omage.normals import estimated_normals
 from xray_addon.omage.pictures import views
 from xray_addon.omage.resampling import OCCUPANCY, OCCUPIED
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from xray_addon.systems.omages import SYSTEM, OmagesSettings
+from xray_addon.systems.system import Inputs
 
 from ..checkpoints import locate
+from ..generator import Generator
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import is_out_of_memory, out_of_memory
@@ -39,22 +46,26 @@ FAST_STEPS = {"geometry": 30, "material": 20}
 PREVIEW_SECONDS = 0.5  # between two pictures of the omage as it becomes clear
 PREVIEW_SIZE = 256  # px along a side
 
+SIZE = 64  # px that the published networks work with
+# No image is taken as seen from anywhere; this shows the mesh from in front, a little above.
+CAMERA = Camera.look_at((0.0, -1.8, 0.6), width=512, height=512)
+
 Floats = NDArray[np.float64]
 
 
-class OmagesGenerator:
+class OmagesGenerator(Generator):
     """Omages; load it with `runtime.load("omages", checkpoint)`.
 
     folder : holds the two published checkpoints, or those of one's own, in it or below it. Each
-    is read when it is first needed. average : of the material network, take the stored average.
+    is read when it is first needed.
     """
 
-    name = "omages"
+    system = SYSTEM
 
-    def __init__(self, folder: Path, device: str, *, average: bool = False) -> None:
+    def __init__(self, folder: Path, device: str) -> None:
         self.folder = folder
         self.device = device
-        self.average = average
+        self._material: tuple[bool, MaterialNetwork] | None = None
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> OmagesGenerator:
@@ -80,10 +91,55 @@ class OmagesGenerator:
         """Raises XRayError `bad_weights`, `unsafe_weights`, `out_of_memory`."""
         return self._guarded(lambda: load_geometry(self.folder, self.device))
 
-    @cached_property
-    def material_network(self) -> MaterialNetwork:
-        """Raises XRayError `bad_weights`, `unsafe_weights`, `out_of_memory`."""
-        return self._guarded(lambda: load_material(self.folder, self.device, average=self.average))
+    def material_network(self, average: bool = False) -> MaterialNetwork:
+        """average : with the stored running average. Raises as `geometry_network`."""
+        if self._material is None or self._material[0] != average:
+            self._material = None  # two of them may not fit the memory
+            network = self._guarded(
+                lambda: load_material(self.folder, self.device, average=average)
+            )
+            self._material = average, network
+        return self._material[1]
+
+    def run(
+        self, inputs: Inputs, settings: OmagesSettings, progress: ProgressCallback
+    ) -> Generated:
+        """A mesh with UVs and a metallic-roughness material, and the omage's pictures.
+
+        Raises XRayError `empty_omage`, `bad_omage` and `missing_file` for the geometry that the
+        settings name, `out_of_memory`, and `Cancelled`.
+        """
+        fast = settings.sampler == "fast"
+        if settings.geometry:
+            given = Omage.load(settings.geometry)
+            geometry = given.resized(SIZE).channels(0, GEOMETRY_CHANNELS)
+        else:
+            geometry = self.geometry(
+                inputs.category,
+                settings.seed,
+                fast=fast,
+                steps=settings.geometry_steps,
+                guidance=settings.guidance,
+                progress=progress,
+            )
+            # Told now, as the material may take minutes.
+            Omage(geometry).mesh()
+        material = self.material(
+            geometry,
+            inputs.category,
+            settings.seed,
+            fast=fast,
+            steps=settings.material_steps,
+            average=settings.average,
+            progress=progress,
+        )
+        omage = composed(geometry, material)
+        surface = omage.decode(stitch=settings.stitch)
+        surface = replace(surface, vertices=surface.vertices / EXTENT)
+        pictures = {
+            name: np.rint(picture * 255).astype(np.uint8) for name, picture in views(omage).items()
+        }
+        return Generated(surface, None, CAMERA, pictures)
 
     def geometry(
         self,
@@ -125,11 +181,12 @@ class OmagesGenerator:
         *,
         fast: bool = False,
         steps: int = 0,
+        average: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> Floats:
         """Albedo, metallic, roughness (S, S, 5), 0 to 1, of geometry (S, S, 4); as `geometry`."""
         label = self._label(category)
-        network = self.material_network
+        network = self.material_network(average)
         schedule = Schedule.material(_steps("material", fast, steps))
         condition = torch.from_numpy(geometry.transpose(2, 0, 1)[None] * 2 - 1).float()
         condition = condition.to(self.device)
@@ -147,7 +204,8 @@ class OmagesGenerator:
         )
 
     def _label(self, category: str) -> Tensor:
-        return torch.tensor([category_number(category)], device=self.device)
+        self.system.check(Inputs(category=category))
+        return torch.tensor([CATEGORIES.index(category)], device=self.device)
 
     @torch.inference_mode()
     def _sampled(
@@ -209,6 +267,9 @@ class OmagesGenerator:
                 "Omages need about 4 GB. Close other programs that use it and release the "
                 "runtime's memory, or set the device to the CPU.",
             ) from error
+
+
+load = OmagesGenerator.load
 
 
 def composed(geometry: Floats, material: Floats) -> Omage:

@@ -12,7 +12,6 @@ from xray_addon import XRayError
 from xray_addon.color import linear_to_srgb
 from xray_addon.files.png import read_png, write_png
 from xray_addon.omage import Omage
-from xray_addon.omage.categories import CATEGORIES, category_number
 from xray_addon.omage.normals import estimated_normals
 from xray_addon.omage.patches import connected
 from xray_addon.omage.pictures import VIEWS, views, write_pictures
@@ -289,12 +288,3 @@ def test_estimated_normals_look_outwards_from_a_closed_object():
     omage = Omage(values)
     normal = estimated_normals(omage.occupied, omage.position)
     np.testing.assert_allclose(normal, expected, atol=1e-12)
-
-
-def test_categories_are_found_and_near_names_offered():
-    assert category_number("chair") == 12
-    assert category_number("Trash_Can") == CATEGORIES.index("trash can")
-    for wrong, offered in (("chiar", "chair"), ("pot", "plant or flower pot"), ("xyz", "wagon")):
-        with pytest.raises(XRayError, match=offered) as raised:
-            category_number(wrong)
-        assert raised.value.code == "unknown_category"

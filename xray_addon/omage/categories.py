@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ..errors import XRayError
-
 # In the order of their numbers.
 CATEGORIES = (
     "air conditioner", "bag", "battery charger", "bed", "bench", "birdhouse", "book or journal",
@@ -19,18 +15,3 @@ CATEGORIES = (
     "speaker stand", "sports equipment", "step stool", "table", "tent", "trash can", "tray",
     "vanity", "vase", "wagon",
 )  # fmt: skip
-
-
-def category_number(name: str) -> int:
-    """The number of a category; raises XRayError `unknown_category` with the nearest names."""
-    wanted = " ".join(name.replace("_", " ").lower().split())
-    if wanted in CATEGORIES:
-        return CATEGORIES.index(wanted)
-    near = [category for category in CATEGORIES if wanted and wanted in category]
-    near += difflib.get_close_matches(wanted, CATEGORIES, 5, 0.5)
-    offered = ", ".join(dict.fromkeys(near)) or ", ".join(CATEGORIES)
-    raise XRayError(
-        "unknown_category",
-        f"Omages have no category {name!r}.",
-        f"Choose one of: {offered}.",
-    )

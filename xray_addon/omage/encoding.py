@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,14 @@ METALLIC, ROUGHNESS = 0.0, 0.5  # of surfaces without a material, as Blender's d
 Unwrap = Callable[[Surface], Floats]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodingReport:
     """What became of a surface.
 
     charts : in the omage. dropped_charts, dropped_area : left out, and their share of the area.
     used : share of the pixels that hold the object. unwrapped : why it got a UV map of its own,
-    or "". centre, scale : a point of the omage is (p - centre) * scale.
+    or "". centre, scale : a point of the omage is (p - centre) * scale. uvs : (M, 3, 2) where the
+    corners of the surface's faces lie in the omage; NaN for faces that are not in it.
     """
 
     charts: int
@@ -50,6 +51,17 @@ class EncodingReport:
     unwrapped: str
     centre: tuple[float, float, float]
     scale: float
+    uvs: Floats = field(repr=False)
+
+    def __str__(self) -> str:
+        told = [f"{self.charts} patches on {self.used:.0%} of the pixels"]
+        if self.dropped_charts:
+            told.append(
+                f"{self.dropped_charts} small ones left out ({self.dropped_area:.2%} of the area)"
+            )
+        if self.unwrapped:
+            told.append(f"unwrapped anew, as its UVs cannot be used: {self.unwrapped}")
+        return "; ".join(told)
 
 
 def encode(
@@ -78,7 +90,8 @@ def encode(
             "Choose a resolution in this range.",
         )
     progress(Progress("encode", 0, 4, "Normalising"))
-    surface, centre, scale = _normalised(surface)
+    count = len(surface.faces)
+    surface, solid, centre, scale = _normalised(surface)
     progress(Progress("encode", 1, 4, "Looking at the UV map"))
     reason = unusable(surface)
     if reason:
@@ -102,6 +115,8 @@ def encode(
     chart = (np.cumsum(kept) - 1)[charts.chart[faces]]
     placed = _packed(uvs[faces], Charts(chart, int(kept.sum()), border), resolution, smallest)
     progress(Progress("encode", 3, 4, "Rasterising"))
+    places = np.full((count, 3, 2), np.nan)
+    places[np.flatnonzero(solid)[faces]] = placed
     found = texels(placed, resolution, border)
     values = np.zeros((resolution * resolution, CHANNELS), np.float32)
     values[found.pixel] = _values(chosen, found)
@@ -115,6 +130,7 @@ def encode(
         unwrapped=reason,
         centre=(float(centre[0]), float(centre[1]), float(centre[2])),
         scale=scale,
+        uvs=places,
     )
 
 
@@ -136,8 +152,8 @@ def unusable(surface: Surface) -> str:
     return f"{overlap:.1%} of them overlap" if overlap > OVERLAP else ""
 
 
-def _normalised(surface: Surface) -> tuple[Surface, Floats, float]:
-    """The faces with area, centred and scaled to `EXTENT`; with the centre and the scale."""
+def _normalised(surface: Surface) -> tuple[Surface, NDArray[np.bool_], Floats, float]:
+    """The faces with area, centred and scaled to `EXTENT`; which they are, centre and scale."""
     finite = np.isfinite(surface.vertices).all(axis=1)[surface.faces].all(axis=1)
     points = np.where(finite[:, None, None], surface.vertices[surface.faces], 0)
     solid = finite & (areas(points.astype(np.float64)) > 0)
@@ -150,7 +166,7 @@ def _normalised(surface: Surface) -> tuple[Surface, Floats, float]:
     centre, scale = (low + high) / 2, EXTENT / float((high - low).max())
     used, faces = np.unique(surface.faces, return_inverse=True)
     vertices = (surface.vertices[used].astype(np.float64) - centre) * scale
-    return replace(surface, vertices=vertices, faces=faces.reshape(-1, 3)), centre, scale
+    return replace(surface, vertices=vertices, faces=faces.reshape(-1, 3)), solid, centre, scale
 
 
 def _kept(
