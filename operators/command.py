@@ -37,6 +37,7 @@ from .dataset.objects import Item as CaptureItem
 from .generate.generation import generate_mesh
 from .interface.standard_output import heard, output_to
 from .layers.layers import FORMS, import_xray
+from .omage import command as omage
 from .tasks import jobs
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(imported)
     preview.add_parser(commands)
+    omage.add_parser(commands)
     return parser
 
 

@@ -113,7 +113,7 @@ class MaterialReader:
     """Turns Blender materials into looks, each material and each image once.
 
     alpha_clip : whether rays pass where a material's alpha clips its texture.
-    factors : whether to read metallic and roughness too; they are the defaults without.
+    factors : whether to read metallic and roughness too, and UVs that no texture reads.
 
     looks : the materials met so far, in the order of their indices.
     """

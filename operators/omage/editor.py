@@ -111,6 +111,7 @@ def _image(name: str, size: int) -> Any:
             image.colorspace_settings.name = "Non-Color"
         # Colours are not to be darkened by the occupancy.
         image.alpha_mode = "CHANNEL_PACKED"
+        image.use_fake_user = True  # no object uses it, and it is to be saved
     return image
 
 

@@ -27,12 +27,13 @@ def encode_objects(
     bpy.context.view_layer.update()
     depsgraph = bpy.context.evaluated_depsgraph_get()
     baking = DatasetSettings(bake_size=settings.bake_size)
-    surface, _ = read_surface(objects, depsgraph, baking, factors=True)
+    surface, sources = read_surface(objects, depsgraph, baking, factors=True)
     omage, report = encode(
         surface,
         settings.resolution,
         patches=settings.patches,
         smallest=settings.smallest,
+        part=sources.object,
         unwrap=unwrap_surface,
     )
     return (omage.resized(settings.downsample) if settings.downsample else omage), report

@@ -100,6 +100,22 @@ def test_colours_are_those_of_the_texture():
     assert {tuple(c) for c in shown.tolist()} == {tuple(c) for c in texture.reshape(-1, 3).tolist()}
 
 
+def test_metal_and_roughness_are_those_of_the_material_and_come_back():
+    rough = np.array([[0, 51], [102, 255]], np.uint8)
+    material = Material(
+        metallic=0.5, roughness=0.8, roughness_texture=rough, interpolation="closest"
+    )
+    omage, _ = encode(box(material=material), 64)
+    np.testing.assert_allclose(omage.metallic[omage.occupied], 0.5)
+    found = np.unique(np.round(omage.roughness[omage.occupied], 4))
+    np.testing.assert_allclose(found, [0, 0.16, 0.32, 0.8], atol=1e-4)
+    decoded = omage.decode().materials[0]
+    assert (decoded.metallic, decoded.roughness) == (1, 1)
+    inside = omage.occupied[::-1]
+    np.testing.assert_allclose(decoded.metallic_texture[inside], 128)
+    assert set(decoded.roughness_texture[inside].tolist()) == {0, 41, 82, 204}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -126,6 +142,18 @@ def test_usable_uvs_are_used():
     assert unusable(box()) == ""
     omage = Omage.encode(box(), 64, unwrap=lambda _: pytest.fail("was unwrapped"))
     assert omage.resolution == 64
+
+
+def test_objects_may_share_a_place_in_the_uv_map():
+    one, two = box(), box(1, 1, 1)
+    both = Surface(
+        np.concatenate([one.vertices, two.vertices]),
+        np.concatenate([one.faces, two.faces + len(one.vertices)]),
+        corner_uvs=np.concatenate([one.corner_uvs, two.corner_uvs]),
+    )
+    assert "overlap" in unusable(both)
+    _, report = encode(both, 64, part=np.repeat([0, 1], len(one.faces)))
+    assert (report.charts, report.unwrapped) == (12, "")
 
 
 def test_specks_are_dropped_and_the_largest_kept():

@@ -31,8 +31,20 @@ def decoded(omage: Omage, stitch: bool) -> Surface:
 def material(omage: Omage) -> Material:
     """What the omage's pixels say of the surface, as textures (row 0 at the top)."""
     occupied = omage.occupied
-    color = np.rint(np.clip(linear_to_srgb(omage.albedo), 0, 1) * 255).astype(np.uint8)
-    return Material(texture=_extended(color, occupied)[::-1], wrap="extend")
+    values = np.concatenate(
+        [linear_to_srgb(omage.albedo), omage.metallic[..., None], omage.roughness[..., None]],
+        axis=2,
+    )
+    texels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    texels = _extended(texels, occupied)[::-1]
+    return Material(
+        texture=np.ascontiguousarray(texels[..., :3]),
+        wrap="extend",
+        metallic=1.0,
+        roughness=1.0,
+        metallic_texture=np.ascontiguousarray(texels[..., 3]),
+        roughness_texture=np.ascontiguousarray(texels[..., 4]),
+    )
 
 
 def _normals(omage: Omage, mesh: OmageMesh) -> NDArray[np.float64] | None:

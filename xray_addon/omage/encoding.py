@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..casting import surface_colors
+from ..casting import sample_texture, surface_colors
 from ..casting.texels import Texels, cast_uvs, texels
 from ..color import srgb_to_linear
 from ..errors import XRayError
 from ..progress import Progress, ProgressCallback, ignore_progress
-from ..surface import Surface
+from ..surface import Material, Surface
 from .charts import Charts, areas, welded
 from .omage import CHANNELS, GEOMETRY_CHANNELS, LARGEST, Omage
 from .packing import pack
@@ -28,7 +28,6 @@ CELLS = 64  # along a side of the grid on which charts are packed: pixels of a s
 # no place in the map, and it goes no farther than this beyond 0 to 1.
 OVERLAP, FLAT, BEYOND = 0.002, 0.002, 1e-3
 OVERLAP_SIZE = 512  # px along the side of the image in which overlap is looked for
-METALLIC, ROUGHNESS = 0.0, 0.5  # of surfaces without a material, as Blender's default
 
 # UVs (M, 3, 2), 0 to 1, of a surface's faces, apart from each other.
 Unwrap = Callable[[Surface], Floats]
@@ -70,6 +69,7 @@ def encode(
     *,
     patches: int = 128,
     smallest: int = CELLS,
+    part: NDArray[np.integer] | None = None,
     unwrap: Unwrap | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Omage, EncodingReport]:
@@ -78,7 +78,8 @@ def encode(
     The object is centred and scaled to an extent of 1.9999. Charts of the UV map smaller than
     1e-4, in the map or in space, are left out; the `patches` with the largest area are kept and
     packed anew. smallest : resolution down to which the omage can be reduced with its patches
-    apart. unwrap : makes UVs for surfaces whose own do not serve (see `unusable`).
+    apart. part : (M,) which of several objects each face belongs to: their UV maps may lie on each
+    other. unwrap : makes UVs for surfaces whose own do not serve (see `unusable`).
 
     Raises XRayError `no_faces` for a surface without area, `needs_unwrap` where the UVs do not
     serve and `unwrap` is None, `no_charts` where every chart is too small, `bad_settings`.
@@ -93,7 +94,9 @@ def encode(
     count = len(surface.faces)
     surface, solid, centre, scale = _normalised(surface)
     progress(Progress("encode", 1, 4, "Looking at the UV map"))
-    reason = unusable(surface)
+    part = np.zeros(len(surface.faces), np.int64) if part is None else part[solid]
+    reasons = (unusable(surface.subset(part == number)) for number in np.unique(part))
+    reason = next((found for found in reasons if found), "")
     if reason:
         if unwrap is None:
             raise XRayError(
@@ -209,8 +212,34 @@ def _values(surface: Surface, found: Texels) -> Floats:
     values[:, GEOMETRY_CHANNELS - 1] = 1
     values[:, 4:7] = (_normals(surface, found) + 1) / 2
     values[:, 7:10] = srgb_to_linear(surface_colors(surface, found.face, found.weights))
-    values[:, 10], values[:, 11] = METALLIC, ROUGHNESS
+    values[:, 10], values[:, 11] = _factors(surface, found)
     return np.clip(values, 0, 1)
+
+
+def _factors(surface: Surface, found: Texels) -> tuple[Floats, Floats]:
+    """How metallic and how rough (K,) the surface is."""
+    materials = surface.materials or (Material(),)
+    slot: NDArray[np.integer] = np.zeros(len(found.face), np.int64)
+    if surface.face_material is not None:
+        slot = surface.face_material[found.face]
+    uv = np.zeros((len(found.face), 2))
+    if surface.corner_uvs is not None:
+        corners = surface.corner_uvs[found.face].astype(np.float64)
+        uv = np.einsum("kc,kcd->kd", found.weights, corners)
+    results = np.empty((2, len(found.face)))
+    for number, material in enumerate(materials):
+        chosen = slot == number
+        for row, name in enumerate(("metallic", "roughness")):
+            results[row, chosen] = getattr(material, name)
+            texture = getattr(material, f"{name}_texture")
+            if texture is not None and surface.corner_uvs is not None:
+                results[row, chosen] *= sample_texture(
+                    texture[..., None].repeat(3, axis=2),
+                    uv[chosen],
+                    material.wrap,
+                    material.interpolation,
+                )[:, 0]
+    return results[0], results[1]
 
 
 def _normals(surface: Surface, found: Texels) -> Floats:
