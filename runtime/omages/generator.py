@@ -122,8 +122,8 @@ class OmagesGenerator(Generator):
                 guidance=settings.guidance,
                 progress=progress,
             )
-            # Told now, as the material may take minutes.
-            Omage(geometry).mesh()
+        # An empty one is told now, as the material may take minutes.
+        Omage(geometry).mesh()
         material = self.material(
             geometry,
             inputs.category,
