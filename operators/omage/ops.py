@@ -11,16 +11,20 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.omage import Omage
 from ...xray_addon.omage.pictures import VIEWS, write_pictures
 from ...xray_addon.settings.omage import OmageSettings
+from ...xray_addon.systems.omages import OmagesSettings
 from ..convert.images import image_editors
 from ..dataset.ops_capture import selected_solids
 from ..generate.generation import make_active
 from ..properties import PATH_OPTIONS, absolute_path, read_settings, with_settings
+from ..runtime import service
+from ..tasks.watching import Result, TaskOperator
 from .editor import NAME_KEY, read_shown, show_omage, show_view, shown_name
 from .encoding import encode_objects
+from .material import material_steps
 from .objects import add_omage
 
 if TYPE_CHECKING:
-    from ..tasks.watching import Result
+    from ..tasks import jobs
 
 
 @with_settings(OmageSettings)
@@ -198,8 +202,43 @@ def write_omage_files(omage: Omage, path: Path, *, pictures: bool) -> None:
         ) from error
 
 
+@with_settings(OmagesSettings)
+class XRAY_OT_omage_material(TaskOperator):
+    """Make a material for the active mesh with the Omages network, on a UV map of its own"""
+
+    bl_idname = "xray.omage_material"
+    bl_label = "Material from Omages"
+    # Not REGISTER: the redo panel would run the model again at every change.
+    bl_options = {"UNDO"}
+
+    category: bpy.props.StringProperty(
+        name="Category", description="What the mesh is", options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """A runtime must be there, and a mesh be active."""
+        if context.mode != "OBJECT" or context.object is None or context.object.type != "MESH":
+            cls.poll_message_set("Select a mesh in Object Mode")
+            return False
+        if not service.is_available():
+            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
+            return False
+        return True
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Encode the mesh now, run the network, give the mesh its material."""
+        obj: Any = context.object
+        return material_steps(obj, self.category, read_settings(OmagesSettings, self))
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """Whose material it is."""
+        return "INFO", f"{result.name} has the material {result.data.materials[0].name}"
+
+
 CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_object_to_omage,
+    XRAY_OT_omage_material,
     XRAY_OT_omage_to_object,
     XRAY_OT_show_omage,
 )
