@@ -13,8 +13,8 @@ from ...xray_addon.omage.pictures import VIEWS, write_pictures
 from ...xray_addon.settings.omage import OmageSettings
 from ...xray_addon.systems.omages import OmagesSettings
 from ..convert.images import image_editors
+from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
-from ..generate.generation import make_active
 from ..properties import PATH_OPTIONS, absolute_path, read_settings, with_settings
 from ..runtime import service
 from ..tasks.watching import Result, TaskOperator

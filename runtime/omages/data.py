@@ -1,7 +1,6 @@
 """Training samples: omages of a folder, or of the published HDF5 set.
 
-Sample number i is a function of the seed and i alone, so a run that resumes sees the samples it
-would have seen.
+Sample number i is a function of the seed and i alone.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from xray_addon.errors import XRayError
 from xray_addon.omage import Omage
 from xray_addon.omage.categories import CATEGORIES
+
+from ..training.numbered import Numbered
 
 SPLIT_SEED, TRAINING_SHARE = 314, 0.9  # as published
 SPLITS = ("train", "val", "all")
@@ -156,26 +156,22 @@ def to_tensor(omage: Omage, size: int) -> Tensor:
     return torch.from_numpy(values.transpose(2, 0, 1) * 2 - 1).float()
 
 
-class OmageDataset(IterableDataset):
+class OmageDataset(Numbered):
     """Endless samples {omage (12, S, S), label ()}, drawn at random."""
 
     def __init__(
         self, data: Collection, numbers: NDArray[np.int64], size: int, *, seed: int, first: int = 0
     ) -> None:
+        super().__init__(first)
         self.data = data
         self.numbers = numbers
         self.size = size
         self.seed = seed
-        self.first = first
         self._kept: dict[int, Tensor] = {}
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        worker = get_worker_info()
-        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        number += self.first
-        while True:
-            yield self.sample(number)
-            number += step
+    def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Sample `number` alone."""
+        yield self.sample(number)
 
     def sample(self, number: int) -> dict[str, Tensor]:
         """Sample `number`."""
