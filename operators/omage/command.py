@@ -110,9 +110,10 @@ def _encode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 def _decode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     out = arguments.out or Path(f"{arguments.decode.stem}.glb")
     check_output(out)
+    downsample = read_settings(OmageSettings, arguments).downsample
     omage = load_omage(arguments.decode)
-    if arguments.downsample:
-        omage = omage.resized(arguments.downsample)
+    if downsample:
+        omage = omage.resized(downsample)
     for note in omage.notes:
         sys.stderr.write(f"xray: {note}\n")
     empty_file()

@@ -232,3 +232,55 @@ def test_the_command_names_what_is_wrong_with_it(command, tmp_path):
     code, answer = command("--decode", tmp_path / "none.npz", "--out", tmp_path / "a.glb")
     assert (code, answer["error"]["code"]) == (2, "missing_file")
     assert not (tmp_path / "a.glb").exists()
+
+
+@pytest.fixture
+def answered(part, monkeypatch):
+    """Material Only without a runtime: what it was asked, and an answer in one colour."""
+    asked = []
+
+    def generate_steps(inputs, settings):
+        omage = part("xray_addon.omage").Omage.load(settings.geometry)
+        values = omage.channels(0, 12)
+        values[..., 7:] = np.where(omage.occupied[..., None], (0.1, 0.7, 0.1, 0.9, 0.3), 0)
+        surface = part("xray_addon.omage").Omage(values).decode()
+        asked.append((inputs, settings, omage))
+        yield part("xray_addon.progress").Progress("material", 1, 2)
+        camera = part("xray_addon.camera").Camera.look_at((0, -2, 0))
+        return part("xray_addon.generated").Generated(surface, None, camera)
+
+    monkeypatch.setattr(part("operators.runtime.service"), "generate_steps", generate_steps)
+    monkeypatch.setattr(part("operators.runtime.service"), "is_available", lambda: True)
+    return asked
+
+
+def test_a_mesh_gets_a_material_of_its_category(cube, part, answered):
+    select(cube)
+    before = [layer.name for layer in cube.data.uv_layers]
+    assert bpy.ops.xray.omage_material(category="chair", material_steps=2) == {"FINISHED"}
+    ((inputs, settings, omage),) = answered
+    assert inputs.category == "chair"
+    assert (settings.generator, settings.material_steps) == ("omages", 2)
+    assert omage.resolution == 64
+    assert [layer.name for layer in cube.data.uv_layers] == [*before, "Omage"]
+    material = cube.data.materials[0]
+    assert material.name == "Cube Omage"
+    # What the mesh now looks like, through its new UV map.
+    cube.data.uv_layers["Omage"].active_render = True
+    seen, _ = encoded(part, cube)
+    inside = seen.occupied
+    np.testing.assert_allclose(
+        seen.albedo[inside], np.broadcast_to((0.1, 0.7, 0.1), (inside.sum(), 3)), atol=0.02
+    )
+    np.testing.assert_allclose(seen.metallic[inside], 0.9, atol=0.01)
+
+
+def test_material_only_says_what_it_cannot_do(cube, part, answered):
+    select(cube)
+    with pytest.raises(RuntimeError, match="chair"):
+        bpy.ops.xray.omage_material(category="chiar")
+    cube.modifiers.new("Subdivision", "SUBSURF")
+    with pytest.raises(RuntimeError, match="modifiers"):
+        bpy.ops.xray.omage_material(category="chair")
+    assert not answered
+    assert "Omage" not in cube.data.uv_layers
