@@ -142,6 +142,11 @@ def sampled(
     return np.einsum("nk,nkc->nc", weights, corners[face]), face, weights
 
 
+def default_assets() -> Path:
+    """Where the meshes are."""
+    return Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
+
+
 def meshes(assets: Path, count: int) -> Iterator[tuple[str, str, Surface]]:
     """`count` meshes of each kind, spread over the assets."""
     training = sorted((assets / "train").glob("*/*.glb"))
@@ -237,8 +242,7 @@ def _worst(rows: Sequence[Row]) -> list[str]:
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
-    parser.add_argument("--assets", type=Path, default=default)
+    parser.add_argument("--assets", type=Path, default=default_assets())
     parser.add_argument("--count", type=int, default=20, help="meshes of each kind")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "omages-round-trip.md")
     arguments = parser.parse_args()
