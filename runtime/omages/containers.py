@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 
-from xray_addon.errors import XRayError
-
-from ..torch_helpers.memory import is_out_of_memory
+from xray_addon.errors import XRayError, is_out_of_memory
 
 # Where the objects come from that the published trainers keep as hyper-parameters.
 _SETTINGS = ("omegaconf.", "typing.", "collections.", "pathlib.", "src.", "enum.")

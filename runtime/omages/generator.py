@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xray_addon.camera import Camera
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_out_of_memory
 from xray_addon.generated import Generated
 from xray_addon.omage import Omage
 from xray_addon.omage.categories import CATEGORIES
@@ -31,7 +31,7 @@ from ..checkpoints import locate
 from ..generator import Generator
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
-from ..torch_helpers.memory import is_out_of_memory, out_of_memory
+from ..torch_helpers.memory import out_of_memory
 from .networks import GUIDANCE, GeometryDenoiser, MaterialDenoiser
 from .sampling import Denoiser, Schedule, ancestral, multistep
 from .transformer import CHANNELS as GEOMETRY_CHANNELS

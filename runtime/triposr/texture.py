@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from xray_addon.casting.texels import texels
+from xray_addon.casting.texels import covered_texels
 
 from ..meshes.unwrapping import unwrap
 
@@ -26,14 +26,13 @@ def bake(
     the nearest one inside, so that no seam shows.
     """
     uvs = unwrap(vertices, faces, size)
-    covered = texels(uvs, size)
-    image = np.zeros((size * size, 3), np.uint8)
-    if len(covered.pixel):
-        corners = vertices[faces[covered.face]]
-        colors = color_at(np.einsum("nk,nkc->nc", covered.weights, corners).astype(np.float32))
-        image[covered.pixel] = np.rint(np.clip(colors, 0, 1) * 255)
-        empty = np.ones(size * size, bool)
-        empty[covered.pixel] = False
+    image, empty = np.zeros((size * size, 3), np.uint8), np.ones(size * size, bool)
+    for texel, face, weights in covered_texels(uvs, size):
+        if len(texel):
+            places = np.einsum("nk,nkc->nc", weights, vertices[faces[face]])
+            image[texel] = np.rint(np.clip(color_at(places.astype(np.float32)), 0, 1) * 255)
+            empty[texel] = False
+    if not empty.all():
         nearest: Any = distance_transform_edt(
             empty.reshape(size, size), return_distances=False, return_indices=True
         )

@@ -1,60 +1,57 @@
-"""Pixels of an image over a UV map: which face each shows, and where."""
+"""Texels that triangles cover: exactly those, each once, in tiles as in one piece."""
 
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from xray_addon.casting.texels import texels
-
-HALF = np.array([[[0.0, 0.0], [0.5, 0.0], [0.0, 1.0]]])
+from xray_addon.casting import texels
+from xray_addon.casting.texels import cast_uvs, covered_texels
 
 
-def places(found, uvs):
-    return np.einsum("kc,kcd->kd", found.weights, uvs[found.face])
+def grid(cells: int) -> np.ndarray:
+    """(2 * cells ** 2, 3, 2) triangles that tile the image."""
+    low = np.stack(np.meshgrid(*[np.arange(cells)] * 2), axis=-1).reshape(-1, 1, 2)
+    lower, upper = np.array([[0, 0], [1, 0], [1, 1]]), np.array([[0, 0], [1, 1], [0, 1]])
+    return np.concatenate([low + lower, low + upper]) / cells
 
 
-def centres(found, size):
-    row, column = np.divmod(found.pixel, size)
-    return np.stack([(column + 0.5) / size, 1 - (row + 0.5) / size], axis=1)
+def together(uvs, size):
+    pieces = list(covered_texels(uvs, size))
+    return [np.concatenate(part) for part in zip(*pieces, strict=True)]
 
 
-def test_pixels_are_those_whose_centres_a_face_covers():
-    found = texels(HALF, 4)
-    assert sorted(found.pixel.tolist()) == [4, 8, 12, 13]
-    assert (found.face == 0).all()
-    np.testing.assert_allclose(places(found, HALF), centres(found, 4), atol=1e-4)
+def test_texels_are_those_whose_centres_a_triangle_covers():
+    uvs = np.array([[[0.0, 0.0], [0.5, 0.0], [0.0, 1.0]]])
+    texel, face, weights = together(uvs, 4)
+    assert sorted(texel.tolist()) == [4, 8, 12, 13]
+    assert (face == 0).all()
+    row, column = np.divmod(texel, 4)
+    centre = np.stack([(column + 0.5) / 4, 1 - (row + 0.5) / 4], axis=1)
+    np.testing.assert_allclose(weights @ uvs[0], centre)
 
 
-def test_a_ring_shows_the_nearest_point_of_the_border():
-    uvs = HALF * 0.5 + 0.25
-    found = texels(uvs, 8, np.ones((1, 3), bool))
-    inside = len(texels(uvs, 8).pixel)
-    assert len(found.pixel) == len(np.unique(found.pixel)) > inside
-    np.testing.assert_allclose(places(found, uvs)[:inside], centres(found, 8)[:inside], atol=1e-4)
-    ring = places(found, uvs)[inside:]
-    low, high = uvs[0].min(axis=0), uvs[0].max(axis=0)
-    assert (ring >= low - 1e-12).all()
-    assert (ring <= high + 1e-12).all()
-    assert np.abs(ring - centres(found, 8)[inside:]).max() <= 1 / 8 + 1e-12
-    # Along an edge of the chart one of the weights is zero.
-    np.testing.assert_allclose(found.weights[inside:].min(axis=1), 0)
+def test_each_texel_is_covered_once_where_edges_lie_on_centres():
+    # The diagonals of all cells run through texels' centres.
+    texel, _, weights = together(grid(4), 32)
+    assert np.array_equal(np.sort(texel), np.arange(32 * 32))
+    assert weights.min() > -1e-9
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    assert cast_uvs(grid(4), 32, 2).hits_per_layer.tolist() == [32 * 32, 0]
 
 
-def test_what_is_thinner_than_a_pixel_is_in_the_ring():
-    thin = np.array([[[0.2, 0.501], [0.8, 0.501], [0.8, 0.502]]])
-    assert len(texels(thin, 8).pixel) == 0
-    found = texels(thin, 8, np.ones((1, 3), bool))
-    assert len(found.pixel) >= 5
-    assert np.ptp(places(found, thin)[:, 0]) > 0.59
+def test_tiles_join_without_a_seam(monkeypatch):
+    random = np.random.default_rng(0)
+    uvs = random.random((40, 3, 2))
+    whole = together(uvs, 50)
+    monkeypatch.setattr(texels, "TILE", 16)
+    pieces = together(uvs, 50)
+    order = np.argsort(pieces[0])
+    assert np.array_equal(pieces[0][order], whole[0])
+    shared = pieces[1][order] == whole[1]  # of triangles that overlap either may be seen
+    np.testing.assert_allclose(pieces[2][order][shared], whole[2][shared])
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(2, 40))
-def test_pixels_come_once_and_weights_stay_inside_the_face(seed, size):
-    random = np.random.default_rng(seed)
-    uvs = random.random((12, 3, 2))
-    found = texels(uvs, size, random.random((12, 3)) < 0.5)
-    assert len(np.unique(found.pixel)) == len(found.pixel)
-    assert found.weights.min(initial=0) >= 0
-    np.testing.assert_allclose(found.weights.sum(axis=1), 1)
+def test_what_lies_beyond_the_image_is_left_out():
+    uvs = np.array([[[-1.0, -1.0], [3.0, -1.0], [-1.0, 3.0]]])
+    assert len(together(uvs, 8)[0]) == 64
+    assert not len(together(uvs + 5, 8)[0])

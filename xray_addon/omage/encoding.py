@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..casting import sample_texture, surface_colors
-from ..casting.texels import Texels, cast_uvs, texels
+from ..casting.chart_texels import ChartTexels, chart_texels
+from ..casting.texels import cast_uvs
 from ..color import srgb_to_linear
 from ..errors import XRayError
 from ..progress import Progress, ProgressCallback, ignore_progress
@@ -120,7 +121,7 @@ def encode(
     progress(Progress("encode", 3, 4, "Rasterising"))
     places = np.full((count, 3, 2), np.nan)
     places[np.flatnonzero(solid)[faces]] = placed
-    found = texels(placed, resolution, border)
+    found = chart_texels(placed, border, resolution)
     values = np.zeros((resolution * resolution, CHANNELS), np.float32)
     values[found.pixel] = _values(chosen, found)
     # An omage's first row is the bottom of the UV map.
@@ -150,7 +151,7 @@ def unusable(surface: Surface) -> str:
         return f"{flat:.1%} of the area has no place in them"
     if uvs.min() < -BEYOND or uvs.max() > 1 + BEYOND:
         return f"they go from {uvs.min():.3g} to {uvs.max():.3g}"
-    once, twice = cast_uvs(np.clip(uvs, 0, 1).reshape(-1, 2), OVERLAP_SIZE, 2).hits_per_layer
+    once, twice = cast_uvs(np.clip(uvs, 0, 1), OVERLAP_SIZE, 2).hits_per_layer
     overlap = twice / max(once, 1)
     return f"{overlap:.1%} of them overlap" if overlap > OVERLAP else ""
 
@@ -204,7 +205,7 @@ def _packed(uvs: Floats, charts: Charts, resolution: int, smallest: int) -> Floa
     return (uvs - low[charts.chart][:, None]) * scale + places[charts.chart][:, None]
 
 
-def _values(surface: Surface, found: Texels) -> Floats:
+def _values(surface: Surface, found: ChartTexels) -> Floats:
     """(K, 12) of each texel."""
     corners = surface.vertices[surface.faces[found.face]]
     values = np.empty((len(found.pixel), CHANNELS))
@@ -216,7 +217,7 @@ def _values(surface: Surface, found: Texels) -> Floats:
     return np.clip(values, 0, 1)
 
 
-def _factors(surface: Surface, found: Texels) -> tuple[Floats, Floats]:
+def _factors(surface: Surface, found: ChartTexels) -> tuple[Floats, Floats]:
     """How metallic and how rough (K,) the surface is."""
     materials = surface.materials or (Material(),)
     slot: NDArray[np.integer] = np.zeros(len(found.face), np.int64)
@@ -242,7 +243,7 @@ def _factors(surface: Surface, found: Texels) -> tuple[Floats, Floats]:
     return results[0], results[1]
 
 
-def _normals(surface: Surface, found: Texels) -> Floats:
+def _normals(surface: Surface, found: ChartTexels) -> Floats:
     """Unit normals (K, 3): the corners' where the surface has them, else the faces'."""
     if surface.corner_normals is not None:
         corners = surface.corner_normals[found.face].astype(np.float64)
