@@ -42,6 +42,7 @@ def _classes() -> tuple[type[Any], ...]:
     from .generate import ops_cutout, ops_drop
     from .layers import ops as ops_layers
     from .layers import ops_import
+    from .omage import ops as ops_omage
     from .runtime import ops as ops_runtime
     from .runtime import ops_weights
     from .tasks import ops as ops_queue
@@ -54,6 +55,7 @@ def _classes() -> tuple[type[Any], ...]:
         ops_generate,
         ops_import,
         ops_layers,
+        ops_omage,
         ops_queue,
         ops_runtime,
         ops_weights,

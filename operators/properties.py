@@ -14,6 +14,7 @@ from ..xray_addon.settings.base import Settings
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.generate import DEFAULT_GENERATOR, GenerateSettings
+from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
@@ -230,12 +231,22 @@ def system_settings(scene: Any, system: System) -> Any:
     return getattr(scene.systems, system.key)
 
 
+@with_settings(OmageSettings)
+class XRAY_PG_omage(bpy.types.PropertyGroup):
+    """What the Omage panel shows."""
+
+    stitch: bpy.props.BoolProperty(
+        name="Stitch", description="Close the seams between the patches of the mesh"
+    )
+
+
 class XRAY_PG_scene(bpy.types.PropertyGroup):
     """All of X-Ray's settings in a scene."""
 
     capture: bpy.props.PointerProperty(type=XRAY_PG_capture)
     dataset: bpy.props.PointerProperty(type=XRAY_PG_dataset)
     generate: bpy.props.PointerProperty(type=XRAY_PG_generate)
+    omage: bpy.props.PointerProperty(type=XRAY_PG_omage)
 
 
 CLASSES: tuple[type[Any], ...] = (
@@ -244,6 +255,7 @@ CLASSES: tuple[type[Any], ...] = (
     *SYSTEM_GROUPS.values(),
     XRAY_PG_systems,
     XRAY_PG_generate,
+    XRAY_PG_omage,
     XRAY_PG_scene,
 )
 
