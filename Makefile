@@ -59,7 +59,7 @@ $(BLENDER)/ready: tests/requirements.txt
 
 # The same installer as the extension's "Install Runtime". Tests and demo run on the CPU.
 $(RUNTIME)/installed.json: runtime/requirements.txt | $(BLENDER)/ready
-	$(BLENDER)/bin/python -m xray_addon.environment install --folder $(RUNTIME) --device cpu
+	$(BLENDER)/bin/python -m xray_addon.process install --folder $(RUNTIME) --device cpu
 
 $(RUNTIME)/tests-ready: $(RUNTIME)/installed.json tests/requirements.txt
 	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check $$(grep -E '^(pytest|hypothesis)==' tests/requirements.txt)

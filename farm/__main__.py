@@ -13,11 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from xray_addon.arguments import add_settings, read_settings
-from xray_addon.dataset import EXISTS, FAILED, REJECTED, Result, read_source, shard
+from xray_addon.dataset.manifest import read_source, shard
+from xray_addon.dataset.result import EXISTS, FAILED, REJECTED, Result
 from xray_addon.errors import DONE, SOME_FAILED, USAGE, XRayError, exit_code
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.settings import DatasetSettings
+from xray_addon.settings.arguments import add_settings, read_settings
+from xray_addon.settings.dataset import DatasetSettings
 
 from .run import Work, run
 from .settings import ClusterSettings, FarmSettings

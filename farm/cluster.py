@@ -13,7 +13,8 @@ from typing import Any, Literal
 import submitit
 from submitit.core.utils import FailedJobError
 
-from xray_addon.dataset import FAILED, Result, claim, finish
+from xray_addon.dataset.result import FAILED, Result
+from xray_addon.dataset.store import claim, finish
 from xray_addon.errors import XRayError
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 

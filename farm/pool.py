@@ -10,21 +10,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from xray_addon.dataset import (
-    FAILED,
-    Item,
-    Result,
-    claim,
-    conflict,
-    find,
-    refuse,
-    stop_on,
-    work_folder,
-    write_log,
-)
-from xray_addon.files import replacing
-from xray_addon.settings import DatasetSettings
-from xray_addon.worker import worker_command
+from xray_addon.dataset.manifest import Item
+from xray_addon.dataset.result import FAILED, Result, stop_on
+from xray_addon.dataset.store import claim, conflict, find, refuse, work_folder, write_log
+from xray_addon.dataset.worker import worker_command
+from xray_addon.files.atomic import replacing
+from xray_addon.settings.dataset import DatasetSettings
 
 from .settings import FarmSettings
 from .worker import Worker, WorkerLost, check

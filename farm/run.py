@@ -7,17 +7,11 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xray_addon.dataset import (
-    EXISTS,
-    FAILED,
-    Result,
-    find,
-    finish,
-    read_source,
-    shard,
-)
-from xray_addon.recipe import Recipe
-from xray_addon.settings import DatasetSettings
+from xray_addon.dataset.manifest import read_source, shard
+from xray_addon.dataset.recipe import Recipe
+from xray_addon.dataset.result import EXISTS, FAILED, Result
+from xray_addon.dataset.store import find, finish
+from xray_addon.settings.dataset import DatasetSettings
 
 from . import shards
 from .pool import ResultCallback, capture, ignore_result

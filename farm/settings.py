@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from xray_addon.settings import Settings
-from xray_addon.worker import ITEM_TIMEOUT
+from xray_addon.dataset.worker import ITEM_TIMEOUT
+from xray_addon.settings.base import Settings
 
 
 def _setting(default: Any, help: str, **limits: Any) -> Any:

@@ -32,10 +32,12 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from webdataset.writer import TarWriter
 
-from xray_addon.dataset import FAILED, REJECTED, Item, Result, find, shard
+from xray_addon.dataset.manifest import Item, shard
+from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
+from xray_addon.dataset.result import FAILED, REJECTED, Result
+from xray_addon.dataset.store import find
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
-from xray_addon.recipe import Recipe, file_hash, other_settings
+from xray_addon.files.atomic import replacing
 
 TAR, RECORD = ".tar", ".json"
 NEXT = ".next"  # behind both of a shard that waits

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from xray_addon.dataset import Item, Result
+from xray_addon.dataset.manifest import Item
+from xray_addon.dataset.result import Result
 from xray_addon.errors import XRayError
 
 START_TIMEOUT = 180.0  # s from the start of a process to the end of an empty input: cold disks
@@ -44,7 +45,8 @@ class WorkerLost(XRayError):
 class Worker:
     """One process; `start` it, `capture` items one after the other, `stop` it.
 
-    command : see `xray_addon.worker`. log : file that gets all the process says but results.
+    command : see `xray_addon.dataset.worker`.
+    log : file that gets all the process says but results.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 def register() -> None:
     """Register the operators and the command line."""
     from . import command, properties
-    from .registration import register_classes
+    from .interface.registration import register_classes
 
     register_classes(_classes())
     properties.register()
@@ -17,9 +17,11 @@ def register() -> None:
 
 def unregister() -> None:
     """Cancel what runs, stop the runtime, take back everything `register` did."""
-    from . import command, icons, jobs, properties
-    from . import runtime_service as service
-    from .registration import unregister_classes
+    from . import command, properties
+    from .interface import icons
+    from .interface.registration import unregister_classes
+    from .runtime import service
+    from .tasks import jobs
 
     jobs.shut_down()
     service.shut_down()
@@ -30,19 +32,15 @@ def unregister() -> None:
 
 
 def _classes() -> tuple[type[Any], ...]:
-    from . import (
-        ops_capture,
-        ops_cutout,
-        ops_dataset,
-        ops_drop,
-        ops_generate,
-        ops_import,
-        ops_layers,
-        ops_queue,
-        ops_runtime,
-        ops_weights,
-        preview,
-    )
+    from .dataset import ops as ops_dataset
+    from .dataset import ops_capture, ops_preview
+    from .generate import ops as ops_generate
+    from .generate import ops_cutout, ops_drop
+    from .layers import ops as ops_layers
+    from .layers import ops_import
+    from .runtime import ops as ops_runtime
+    from .runtime import ops_weights
+    from .tasks import ops as ops_queue
 
     modules = (
         ops_capture,
@@ -55,6 +53,6 @@ def _classes() -> tuple[type[Any], ...]:
         ops_queue,
         ops_runtime,
         ops_weights,
-        preview,
+        ops_preview,
     )
     return tuple(cls for module in modules for cls in module.CLASSES)

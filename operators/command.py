@@ -20,20 +20,24 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import bpy
 
-from ..xray_addon.arguments import add_settings, read_settings
-from ..xray_addon.dataset import FAILED, REJECTED, STATUSES, Item, Result, read_source, shard
+from ..xray_addon.dataset.manifest import Item, read_source, shard
+from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, Result
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings import CaptureSettings, DatasetSettings, GenerateSettings, ResultSettings
-from . import jobs, preview
-from .capture import CaptureReport, capture_steps
-from .capture import Item as CaptureItem
+from ..xray_addon.settings.arguments import add_settings, read_settings
+from ..xray_addon.settings.capture import CaptureSettings
+from ..xray_addon.settings.dataset import DatasetSettings
+from ..xray_addon.settings.generate import GenerateSettings, ResultSettings
 from .convert import camera_from_object, surface_from_objects
-from .dataset import Captures, DatasetRun, dataset_steps
-from .files import check_output, empty_file, open_alone, save_objects
-from .generate import generate_mesh
-from .layers import FORMS, import_xray
-from .standard_output import heard, output_to
+from .convert.mesh_files import check_output, empty_file, open_alone, save_objects
+from .dataset import preview
+from .dataset.capture import Captures, DatasetRun, dataset_steps
+from .dataset.objects import CaptureReport, capture_steps
+from .dataset.objects import Item as CaptureItem
+from .generate.generation import generate_mesh
+from .interface.standard_output import heard, output_to
+from .layers.layers import FORMS, import_xray
+from .tasks import jobs
 
 if TYPE_CHECKING:
     from ..xray_addon.surface import Surface

@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import bpy
 import numpy as np
 
-from ..xray_addon.settings import (
-    GENERATORS,
-    CaptureSettings,
-    DatasetSettings,
-    GenerateSettings,
-    ResultSettings,
-    Settings,
-)
-from .layers import show_layers
-from .registration import extension_package, register_classes, unregister_classes
+from ..xray_addon.settings.base import Settings
+from ..xray_addon.settings.capture import CaptureSettings
+from ..xray_addon.settings.dataset import DatasetSettings
+from ..xray_addon.settings.generate import GENERATORS, GenerateSettings, ResultSettings
+from .interface.registration import extension_package, register_classes, unregister_classes
+from .layers.layers import show_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

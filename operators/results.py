@@ -11,11 +11,12 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from ..xray_addon.camera import Camera
-from ..xray_addon.settings import ResultSettings
-from ..xray_addon.shading import shade_surface
+from ..xray_addon.casting.texels import cast_uvs
+from ..xray_addon.pictures.shading import shade_surface
+from ..xray_addon.settings.generate import ResultSettings
 from ..xray_addon.surface import Material
 from .convert import COLOR_ATTRIBUTE, new_material, surface_from_objects
-from .convert.baking import MARGIN, cast_uvs, loop_uvs, unwrap
+from .convert.baking import MARGIN, loop_uvs, unwrap
 from .convert.staging import Owned, Stage
 
 AXES = ("x", "y", "z")

@@ -15,7 +15,7 @@ def _classes() -> tuple[type[Any], ...]:
 
 def register() -> None:
     """Register the panels, menus and preferences."""
-    from ..operators.registration import register_classes
+    from ..operators.interface.registration import register_classes
     from . import menus
 
     register_classes(_classes())
@@ -24,7 +24,7 @@ def register() -> None:
 
 def unregister() -> None:
     """The inverse of `register`."""
-    from ..operators.registration import unregister_classes
+    from ..operators.interface.registration import unregister_classes
     from . import menus
 
     menus.unregister()

@@ -6,10 +6,10 @@ from typing import Any
 
 import bpy
 
-from ..operators.ops_capture import XRAY_OT_capture
-from ..operators.ops_import import XRAY_OT_import_xray
+from ..operators.dataset.ops_capture import XRAY_OT_capture
+from ..operators.layers.ops_import import XRAY_OT_import_xray
 from ..operators.properties import copy_settings
-from ..xray_addon.settings import CaptureSettings
+from ..xray_addon.settings.capture import CaptureSettings
 from .widgets import SidebarPanel, draw_progress, draw_properties
 
 

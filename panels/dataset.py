@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 from bl_ui.utils import PresetPanel
 
-from ..operators.ops_dataset import (
+from ..operators.dataset.ops import (
     PRESETS,
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
@@ -15,10 +15,11 @@ from ..operators.ops_dataset import (
     last_run,
     set_from_panel,
 )
+from ..operators.interface.translation import translated
 from ..operators.properties import copy_settings
-from ..operators.translation import translated
-from ..xray_addon.dataset import FAILED, GATES, REJECTED, STATUSES
-from ..xray_addon.settings import DatasetSettings, is_used
+from ..xray_addon.dataset.gates import GATES
+from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES
+from ..xray_addon.settings.dataset import DatasetSettings, is_used
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
 
 # Reasons why items are not in the dataset that the panel has room for.

@@ -7,13 +7,13 @@ from typing import Any
 
 import bpy
 
-from ..operators import runtime_service as service
-from ..operators.icons import icon_of
-from ..operators.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
-from ..operators.ops_drop import XRAY_OT_paste_image
-from ..operators.ops_generate import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
+from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
+from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
+from ..operators.generate.ops_drop import XRAY_OT_paste_image
+from ..operators.interface.icons import icon_of
 from ..operators.properties import copy_settings, preferences
-from ..xray_addon.settings import GenerateSettings, ResultSettings
+from ..operators.runtime import service
+from ..xray_addon.settings.generate import GenerateSettings, ResultSettings
 from .weights import draw_missing_weights
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import bpy
 
-from ..operators.layers import layer_objects, layers_of
-from ..operators.ops_layers import XRAY_OT_rebuild, XRAY_OT_show_picture
-from ..operators.translation import translated
+from ..operators.interface.translation import translated
+from ..operators.layers.layers import layer_objects, layers_of
+from ..operators.layers.ops import XRAY_OT_rebuild, XRAY_OT_show_picture
 from .widgets import SidebarPanel, draw_properties, draw_text
 
 

@@ -6,22 +6,22 @@ from typing import Any
 
 import bpy
 
-from ..operators.ops_capture import XRAY_OT_capture
-from ..operators.ops_cutout import XRAY_OT_preview_cutout
-from ..operators.ops_dataset import (
+from ..operators.dataset.ops import (
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
     XRAY_OT_dataset_preset_add,
     set_from_panel,
 )
-from ..operators.ops_drop import XRAY_OT_paste_image
-from ..operators.ops_generate import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
-from ..operators.ops_import import XRAY_OT_import_xray
-from ..operators.ops_layers import CLASSES as LAYER_OPERATORS
-from ..operators.ops_queue import CLASSES as QUEUE_OPERATORS
-from ..operators.ops_runtime import CLASSES as RUNTIME_OPERATORS
-from ..operators.ops_weights import XRAY_OT_weights_download
-from ..operators.preview import XRAY_OT_preview
+from ..operators.dataset.ops_capture import XRAY_OT_capture
+from ..operators.dataset.ops_preview import XRAY_OT_preview
+from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
+from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout
+from ..operators.generate.ops_drop import XRAY_OT_paste_image
+from ..operators.layers.ops import CLASSES as LAYER_OPERATORS
+from ..operators.layers.ops_import import XRAY_OT_import_xray
+from ..operators.runtime.ops import CLASSES as RUNTIME_OPERATORS
+from ..operators.runtime.ops_weights import XRAY_OT_weights_download
+from ..operators.tasks.ops import CLASSES as QUEUE_OPERATORS
 
 
 class XRAY_MT_object(bpy.types.Menu):

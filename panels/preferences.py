@@ -6,10 +6,10 @@ from typing import Any
 
 import bpy
 
+from ..operators.interface.registration import extension_package
 from ..operators.properties import setting_properties
-from ..operators.registration import extension_package
-from ..xray_addon.environment import DEVICES
-from ..xray_addon.settings import GenerateSettings
+from ..xray_addon.process.environment import DEVICES
+from ..xray_addon.settings.generate import GenerateSettings
 from .weights import draw_published_weights
 from .widgets import draw_runtime
 

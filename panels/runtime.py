@@ -6,7 +6,7 @@ from typing import Any
 
 import bpy
 
-from ..operators import runtime_service as service
+from ..operators.runtime import service
 from .widgets import STATES, SidebarPanel, draw_runtime
 
 

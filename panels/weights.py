@@ -6,10 +6,10 @@ from typing import Any
 
 import bpy
 
-from ..operators import runtime_service as service
-from ..operators.ops_weights import XRAY_OT_weights_download
-from ..operators.translation import translated
-from ..xray_addon.weights import PUBLISHED, is_here, megabytes
+from ..operators.interface.translation import translated
+from ..operators.runtime import service
+from ..operators.runtime.ops_weights import XRAY_OT_weights_download
+from ..xray_addon.systems.weights import PUBLISHED, is_here, megabytes
 from .widgets import draw_progress
 
 

@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..operators import jobs, ops_runtime
-from ..operators import runtime_service as service
-from ..operators.icons import icon_of
-from ..operators.ops_queue import (
-    XRAY_OT_cancel,
-    XRAY_OT_cancel_all,
-    XRAY_OT_copy_details,
-    XRAY_OT_queue_move,
-    XRAY_OT_queue_resume,
-)
-from ..operators.ops_runtime import (
+from ..operators.interface.icons import icon_of
+from ..operators.interface.translation import translated
+from ..operators.runtime import ops as ops_runtime
+from ..operators.runtime import service
+from ..operators.runtime.ops import (
     XRAY_OT_copy_report,
     XRAY_OT_release_memory,
     XRAY_OT_runtime_check,
@@ -26,9 +20,16 @@ from ..operators.ops_runtime import (
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
 )
-from ..operators.translation import translated
+from ..operators.tasks import jobs
+from ..operators.tasks.ops import (
+    XRAY_OT_cancel,
+    XRAY_OT_cancel_all,
+    XRAY_OT_copy_details,
+    XRAY_OT_queue_move,
+    XRAY_OT_queue_resume,
+)
 from ..xray_addon.errors import XRayError
-from ..xray_addon.weights import megabytes
+from ..xray_addon.systems.weights import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

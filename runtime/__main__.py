@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from xray_addon.errors import DONE, XRayError, exit_code
+from xray_addon.files.folders import CACHE_VARIABLE
 from xray_addon.progress import Progress
-from xray_addon.settings import GenerateSettings
-from xray_addon.weights import CACHE_VARIABLE, PUBLISHED, Offer
+from xray_addon.settings.generate import GenerateSettings
+from xray_addon.systems.weights import PUBLISHED, Offer
 
 from . import server
 from .checkpoints import download
+from .errors import typed_error
 from .registry import GENERATORS, load
 
 
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(arguments, XRayError("cancelled", "Cancelled."))
     except Exception as error:  # the process border
-        failure = server.typed_error(error)
+        failure = typed_error(error)
         if failure.code == "internal":
             logging.getLogger("xray.runtime").debug("details", exc_info=True)
         return _fail(arguments, failure)
@@ -149,7 +151,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
             code = training.main(arguments, told.append, _Reporter())
         elif arguments.command == "pack":
-            from . import packing
+            from .meshes import packing
 
             code = packing.main(arguments, told.append, _Reporter())
         else:
@@ -174,7 +176,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         )
     start = time.monotonic()
     with redirect_stdout(sys.stderr):  # libraries print; stdout is for the one JSON object
-        from .meshes import write_glb
+        from .meshes.files import write_glb
 
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         generated = generator.generate(arguments.image, settings, _Reporter())
@@ -205,7 +207,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from .intake import ONLINE_VARIABLE
+    from .images.cutout import ONLINE_VARIABLE
 
     def confirm(offer: Offer) -> bool:
         sys.stderr.write(f"{offer}\n")

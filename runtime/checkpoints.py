@@ -1,7 +1,7 @@
 """Weights that are not part of X-Ray: where they are, and how they are fetched when asked for.
 
-What they are called and where they lie says `xray_addon.weights`. `locate` finds what is on this
-machine and never touches the network. `make_offer` asks the hub what there is, and `download`
+`xray_addon.systems.weights` says what they are called and where they lie. `locate` finds what is on
+this machine and never touches the network. `make_offer` asks the hub what there is, and `download`
 fetches it after its caller confirmed that `Offer`; nothing else here does.
 
 A machine without network can be served by copying the files to where they belong. A file appears
@@ -27,15 +27,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
+from xray_addon.files.folders import CACHE_VARIABLE, cache_folder
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.weights import (
-    CACHE_VARIABLE,
+from xray_addon.systems.weights import (
     PUBLISHED,
     Checkpoint,
     Offer,
     RemoteFile,
-    cache_folder,
     local_path,
     megabytes,
 )

@@ -10,7 +10,7 @@ from xray_addon.errors import XRayError
 if TYPE_CHECKING:
     from xray_addon.generated import Generated
     from xray_addon.progress import ProgressCallback
-    from xray_addon.settings import GenerateSettings
+    from xray_addon.settings.generate import GenerateSettings
 
 DEFAULT_GENERATOR = "xray"
 

@@ -7,7 +7,6 @@ parent process. Nothing here imports torch; the generators do.
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import gc
 import importlib.metadata
@@ -27,11 +26,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from xray_addon import protocol
 from xray_addon.canonical import FILL
 from xray_addon.errors import XRayError
-from xray_addon.progress import Cancelled, Progress
-from xray_addon.protocol import (
+from xray_addon.process import protocol
+from xray_addon.process.protocol import (
     GenerateParams,
     Id,
     Message,
@@ -41,11 +39,13 @@ from xray_addon.protocol import (
     RuntimeStatus,
     WeightsParams,
 )
+from xray_addon.progress import Cancelled, Progress
 
 from .registry import Generator, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+from .errors import typed_error
 
 IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
 EXIT_GRACE = 1.0  # s that running work has to end by itself before the process exits over it
@@ -319,7 +319,8 @@ class Server:
 
     def _cut_out(self, id: Id, params: GenerateParams, cancel: threading.Event) -> dict[str, Any]:
         """The object as a generator would see it, without one."""
-        from .intake import cut_object, frame
+        from .images.cutout import cut_object
+        from .images.framing import frame
 
         def report(progress: Progress) -> None:
             if cancel.is_set():
@@ -336,7 +337,7 @@ class Server:
     ) -> dict[str, Any]:
         """The offer of weights, or the download of the one that was confirmed."""
         from .checkpoints import download, make_offer
-        from .intake import online_allowed
+        from .images.cutout import online_allowed
 
         def report(progress: Progress) -> None:
             if cancel.is_set():
@@ -368,9 +369,9 @@ class Server:
     def _release(self) -> bool:
         """Let the weights go; whether there were any."""
         held, self._loaded = self._loaded is not None, None
-        intake: Any = sys.modules.get("runtime.intake")
-        if intake is not None:
-            intake.release_rembg()
+        networks: Any = sys.modules.get("runtime.images.networks")
+        if networks is not None:
+            networks.release_rembg()
         _empty_caches()
         if held:
             logger.info("the weights are released")
@@ -393,54 +394,6 @@ class Server:
         except OSError:
             # Nobody reads any more; the reader's thread hears the same and ends the process.
             logger.info("nobody reads the replies")
-
-
-def typed_error(error: BaseException) -> XRayError:
-    """What `error` means to the person who reads it; code `internal` where that is unknown."""
-    text = str(error).strip()
-    lines, lower = text.splitlines() or [""], text.lower()
-    torch: Any = sys.modules.get("torch")
-    out_of_memory = getattr(torch, "OutOfMemoryError", MemoryError)
-    if isinstance(error, XRayError):
-        return error
-    if (
-        isinstance(error, MemoryError | out_of_memory)
-        or (isinstance(error, RuntimeError) and "out of memory" in lower)
-        or "can't allocate memory" in lower
-    ):
-        return XRayError(
-            "out_of_memory",
-            "The device has not enough free memory.",
-            "Close other programs that use it, release the runtime's memory and try again, "
-            "or set the device to the CPU.",
-        )
-    if isinstance(error, RuntimeError) and "driver" in lower and "nvidia" in lower:
-        return XRayError(
-            "driver_too_old",
-            "The NVIDIA driver does not fit the runtime's CUDA version.",
-            "Update the driver and restart, or set the device to the CPU.",
-        )
-    if "in DataLoader worker process" in text:
-        # torch carries no more than the traceback's text over from a worker.
-        told = text.rpartition("XRayError: ")[2] if "XRayError: " in text else lines[-1]
-        return XRayError(
-            "bad_data", told, "Correct or remove what is named and go on with --resume."
-        )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return XRayError("no_space", "The disk is full.", "Free some space and try again.")
-    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
-        return XRayError(
-            "cannot_write", f"No access to {error.filename}.", "Choose another file or folder."
-        )
-    if type(error).__name__ == "UnidentifiedImageError":
-        return XRayError(
-            "unreadable_image", text, "Choose an image file such as PNG, JPEG or WebP."
-        )
-    return XRayError(
-        "internal",
-        f"The generator failed ({type(error).__name__}: {lines[0]}).",
-        "Try again; if it happens again, report it together with the log.",
-    )
 
 
 def _empty_caches() -> None:

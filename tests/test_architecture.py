@@ -58,7 +58,7 @@ def test_the_arrows_between_packages(package):
     }
     if package == "xray_addon":
         # The one module that is imported only where numba is installed.
-        assert wrong.pop("xray_addon/casting_numba.py") == ["numba"]
+        assert wrong.pop("xray_addon/casting/compiled_kernel.py") == ["numba"]
     assert not wrong
 
 

@@ -7,7 +7,8 @@ from .generated import Generated
 from .metrics import chamfer_distance, f_score
 from .published import decode_published
 from .reconstruction import reconstruct
-from .settings import CaptureSettings, GenerateSettings
+from .settings.capture import CaptureSettings
+from .settings.generate import GenerateSettings
 from .surface import Material, Surface
 from .xray import Points, XRay
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .camera import Camera
 from .errors import XRayError
-from .files import read_arrays, replacing
+from .files.atomic import read_arrays, replacing
 from .surface import Material, Surface
 from .xray import XRay
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .files.xray_file import StoredHits, read_hits, write_hits
 
 if TYPE_CHECKING:
     from .camera import Camera
@@ -177,17 +179,23 @@ class XRay:
         )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the published `.npz` (see `codec.write_xray`), whole or not at all."""
-        from .codec import write_xray
+        """Write the published `.npz` (see `files.xray_file`), whole or not at all.
 
-        write_xray(path, self)
+        Raises XRayError `too_large`, OSError.
+        """
+        write_hits(
+            path,
+            StoredHits(self.shape, self.index, self.hit_depth, self.hit_normal, self.hit_color),
+        )
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> XRay:
-        """Read the published `.npz`; raises XRayError for a file that is none."""
-        from .codec import read_xray
+    def load(cls, path: str | PathLike[str] | BinaryIO) -> XRay:
+        """Read the published `.npz` at `path`, or an open one.
 
-        return read_xray(path)
+        Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
+        """
+        hits = read_hits(path)
+        return cls.from_hits(hits.shape, hits.index, hits.depth, hits.normal, hits.color)
 
     def _dense(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         dense = np.zeros((int(np.prod(self.shape)), *values.shape[1:]), dtype=np.float32)

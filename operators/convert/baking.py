@@ -16,26 +16,22 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-from ...xray_addon.camera import Camera
-from ...xray_addon.casting import cast
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Material, Surface
-from ..standard_output import quietly
+from ..interface.standard_output import quietly
 from .materials import (
     MaterialReader,
-    emits,
-    group_output,
     node_tree,
-    source_of,
     surface_socket,
     texture_from_image,
 )
-from .staging import Stage
+from .staging import TEMPORARY, Stage
 from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_sources
 
 if TYPE_CHECKING:
-    from ...xray_addon.settings import DatasetSettings
-    from ...xray_addon.xray import XRay
+    from ...xray_addon.settings.dataset import DatasetSettings
+from ...xray_addon.casting.texels import cast_uvs
+from .node_trees import NodeBuilder, alpha_of, cannot_bake, color_of
 
 # Rays a texel: what a material shows has no noise, so these only smooth it.
 SAMPLES = 4
@@ -45,8 +41,6 @@ MARGIN = 8
 MAX_OVERLAP = 0.002
 # Texels along the side of the image in which overlap is looked for.
 OVERLAP_SIZE = 512
-
-_UV_MAP = "X-Ray (temporary)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +119,7 @@ def _with_baked(
     with Stage() as stage:
         copies = stage.add_copies(objects, depsgraph)
         if len(copies) != len(sources.objects):
-            raise _cannot_bake(objects[0].name, "its instances changed while they were read")
+            raise cannot_bake(objects[0].name, "its instances changed while they were read")
         baked: dict[str, _Baked | None] = {}
         slots: dict[str, int] = {}
         for number, copy in enumerate(copies):
@@ -165,13 +159,13 @@ def _bake(stage: Stage, copy: Any, names: set[str], settings: DatasetSettings) -
     layer = _free_uvs(mesh, polygons) or unwrap(stage, copy, polygons)
     size = settings.bake_size
     # Linear light in floats, which are encoded once, when they are read.
-    image = stage.own(bpy.data.images.new(_UV_MAP, size, size, float_buffer=True))
-    ignored = stage.own(bpy.data.images.new(_UV_MAP, 1, 1))
+    image = stage.own(bpy.data.images.new(TEMPORARY, size, size, float_buffer=True))
+    ignored = stage.own(bpy.data.images.new(TEMPORARY, 1, 1))
     for number, material in enumerate(materials):
         if wanted[number]:
             made = stage.own(material.copy())
         else:
-            made = stage.own(bpy.data.materials.new(_UV_MAP))
+            made = stage.own(bpy.data.materials.new(TEMPORARY))
             if bpy.app.version < (5, 0, 0):
                 made.use_nodes = True
         _set_target(node_tree(made), image if wanted[number] else ignored)
@@ -180,16 +174,16 @@ def _bake(stage: Stage, copy: Any, names: set[str], settings: DatasetSettings) -
         else:
             mesh.materials.append(made)
     baking = [mesh.materials[n] for n in np.flatnonzero(wanted)]
-    restore = [_emit(stage, material, _color_of) for material in baking]
+    restore = [_emit(stage, material, color_of) for material in baking]
     _run_bake(stage, copy, layer)
     texture = texture_from_image(image)
     if texture is None:
-        raise _cannot_bake(copy.name, "the texture is empty")
+        raise cannot_bake(copy.name, "the texture is empty")
     texture = texture[..., :3]
     if settings.alpha_clip:
         for material, (tree, shader) in zip(baking, restore, strict=True):
             _relink(material, tree, shader)
-            _emit(stage, material, _alpha_of)
+            _emit(stage, material, alpha_of)
         _run_bake(stage, copy, layer)
         opacity = np.empty(size * size * 4, dtype=np.float32)
         image.pixels.foreach_get(opacity)
@@ -232,16 +226,6 @@ def _free_uvs(mesh: Any, polygons: NDArray[np.bool_]) -> str:
     return ""
 
 
-def cast_uvs(uvs: NDArray[np.floating], size: int, layers: int) -> XRay:
-    """Which triangles (`hit_face`) cover each texel of a square image, by their UVs (3M, 2)."""
-    # The image as a pinhole camera sees a unit square one unit away.
-    pose = np.eye(4)
-    pose[:3, 3] = (0.5, 0.5, 1.0)
-    camera = Camera(size, size, 2 * np.arctan(0.5), pose)
-    flat = np.concatenate([uvs, np.zeros((len(uvs), 1))], axis=1)
-    return cast(Surface(flat, np.arange(len(uvs)).reshape(-1, 3)), camera, layers, faces=True)
-
-
 def unwrap(stage: Stage, copy: Any, polygons: NDArray[np.bool_]) -> str:
     """A new UV map of the chosen polygons, made by Smart UV Project; returns its name.
 
@@ -249,9 +233,9 @@ def unwrap(stage: Stage, copy: Any, polygons: NDArray[np.bool_]) -> str:
     """
     mesh = copy.data
     shown = next((layer.name for layer in mesh.uv_layers if layer.active_render), "")
-    layer = mesh.uv_layers.new(name=_UV_MAP, do_init=False)
+    layer = mesh.uv_layers.new(name=TEMPORARY, do_init=False)
     if layer is None:
-        raise _cannot_bake(copy.name, "it has as many UV maps as Blender allows")
+        raise cannot_bake(copy.name, "it has as many UV maps as Blender allows")
     name = str(layer.name)
     mesh.uv_layers.active = layer
     if shown:
@@ -271,7 +255,7 @@ def unwrap(stage: Stage, copy: Any, polygons: NDArray[np.bool_]) -> str:
                 )
             bpy.ops.object.mode_set(mode="OBJECT")
     except RuntimeError as error:
-        raise _cannot_bake(copy.name, str(error)) from error
+        raise cannot_bake(copy.name, str(error)) from error
     return name
 
 
@@ -317,17 +301,9 @@ def _run_bake(stage: Stage, copy: Any, layer: str) -> None:
                 type="EMIT", uv_layer=layer, margin=MARGIN, use_clear=True, save_mode="INTERNAL"
             )
     except RuntimeError as error:
-        raise _cannot_bake(copy.name, str(error)) from error
+        raise cannot_bake(copy.name, str(error)) from error
     if done != {"FINISHED"}:
-        raise _cannot_bake(copy.name, "it was cancelled")
-
-
-def _cannot_bake(name: str, reason: str) -> XRayError:
-    return XRayError(
-        "cannot_bake",
-        f"The materials of {name} cannot be baked: {reason.strip().rstrip('.')}.",
-        "Simplify them to textures and colours, or leave the object out.",
-    )
+        raise cannot_bake(copy.name, "it was cancelled")
 
 
 # Colour networks
@@ -338,9 +314,9 @@ def _emit(stage: Stage, material: Any, network: Any) -> tuple[Any, Any]:
     tree = node_tree(material)
     surface = surface_socket(material)
     if tree is None or surface is None or not surface.is_linked:
-        raise _cannot_bake(material.name, "it has no shader")
+        raise cannot_bake(material.name, "it has no shader")
     shader = surface.links[0].from_socket
-    builder = _Builder(stage, tree)
+    builder = NodeBuilder(stage, tree)
     result = network(builder, surface)
     light = tree.nodes.new("ShaderNodeEmission")
     tree.links.new(builder.with_alphas(result), light.inputs["Color"])
@@ -350,163 +326,3 @@ def _emit(stage: Stage, material: Any, network: Any) -> tuple[Any, Any]:
 
 def _relink(material: Any, tree: Any, shader: Any) -> None:
     tree.links.new(shader, surface_socket(material))
-
-
-class _Builder:
-    """Adds nodes to one tree; colours in and out are output sockets of it."""
-
-    def __init__(self, stage: Stage, tree: Any) -> None:
-        self.stage, self.tree = stage, tree
-        self._alphas = [
-            node.outputs["Alpha"]
-            for node in tree.nodes
-            if node.bl_idname == "ShaderNodeTexImage" and node.outputs["Alpha"].is_linked
-        ]
-
-    def with_alphas(self, color: Any) -> Any:
-        """`color`, with the alpha of every image still in use.
-
-        Cycles darkens an image by its alpha where nothing uses that, and emission does not.
-        """
-        for alpha in self._alphas:
-            color = self.mix("ADD", 1e-9, color, alpha)
-        return color
-
-    def value(self, socket: Any) -> Any:
-        """What an input socket holds, as an output: its source, or a constant."""
-        link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
-        if link is not None:
-            return link.from_socket
-        if socket.type == "RGBA":
-            node = self.tree.nodes.new("ShaderNodeRGB")
-            node.outputs[0].default_value = socket.default_value
-        else:
-            node = self.tree.nodes.new("ShaderNodeValue")
-            node.outputs[0].default_value = socket.default_value
-        return node.outputs[0]
-
-    def constant(self, value: float) -> Any:
-        """The same grey everywhere."""
-        node = self.tree.nodes.new("ShaderNodeRGB")
-        node.outputs[0].default_value = (value, value, value, 1.0)
-        return node.outputs[0]
-
-    def mix(self, kind: str, factor: Any, a: Any, b: Any) -> Any:
-        """A Mix node; `factor` is an output or a number."""
-        node = self.tree.nodes.new("ShaderNodeMix")
-        node.data_type, node.blend_type = "RGBA", kind
-        node.clamp_factor, node.clamp_result = True, False
-        inputs = {socket.identifier: socket for socket in node.inputs}
-        if isinstance(factor, (int, float)):
-            inputs["Factor_Float"].default_value = factor
-        else:
-            self.tree.links.new(factor, inputs["Factor_Float"])
-        self.tree.links.new(a, inputs["A_Color"])
-        self.tree.links.new(b, inputs["B_Color"])
-        return next(s for s in node.outputs if s.identifier == "Result_Color")
-
-    def into_group(self, node: Any, output: Any, network: Any) -> Any:
-        """What `network` makes of a shader inside a group, led out of a copy of the group."""
-        inner = self.stage.own(node.node_tree.copy())
-        node.node_tree = inner
-        end = group_output(inner)
-        shader = next(s for s in end.inputs if s.identifier == output.identifier)
-        builder = _Builder(self.stage, inner)
-        result = network(builder, shader)
-        if result is None:
-            return None
-        result = builder.with_alphas(result)
-        made = inner.interface.new_socket(_UV_MAP, in_out="OUTPUT", socket_type="NodeSocketColor")
-        inner.links.new(result, next(s for s in end.inputs if s.identifier == made.identifier))
-        return next(s for s in node.outputs if s.identifier == made.identifier)
-
-
-def _shader_node(socket: Any) -> tuple[Any, Any]:
-    """The node and output that feed a shader socket within its tree, through reroutes."""
-    link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
-    while link is not None and link.from_node.bl_idname == "NodeReroute":
-        link = next((ln for ln in link.from_node.inputs[0].links if ln.is_valid), None)
-    if link is None:
-        return None, None
-    node = link.from_node
-    if node.mute:
-        through = next((ln for ln in node.internal_links if ln.to_socket == link.from_socket), None)
-        return _shader_node(through.from_socket) if through else (None, None)
-    if node.bl_idname == "NodeGroupInput":
-        raise _cannot_bake(node.id_data.name, "a shader goes into a group")
-    return node, link.from_socket
-
-
-def _color_of(build: _Builder, socket: Any) -> Any:
-    """The colour that a shader socket shows; black where it shows none."""
-    found = _shown(build, socket)
-    return build.constant(0.0) if found is None else found
-
-
-def _shown(build: _Builder, socket: Any) -> Any:
-    node, output = _shader_node(socket)
-    if node is None or node.bl_idname == "ShaderNodeBsdfTransparent":
-        return None
-    inputs = node.inputs
-    match node.bl_idname:
-        case "ShaderNodeGroup" if node.node_tree is not None:
-            return build.into_group(node, output, _shown)
-        case "ShaderNodeBsdfPrincipled":
-            base = build.value(inputs["Base Color"])
-            if not emits(node):
-                return base
-            glow = _times(build, inputs["Emission Color"], inputs["Emission Strength"])
-            return build.mix("ADD", 1.0, base, glow)
-        case "ShaderNodeEmission" | "ShaderNodeBackground":
-            return _times(build, inputs["Color"], inputs["Strength"])
-        case "ShaderNodeMixShader":
-            first, second = _shown(build, inputs[1]), _shown(build, inputs[2])
-            if first is None or second is None:
-                return first if second is None else second
-            return build.mix("MIX", build.value(inputs[0]), first, second)
-        case "ShaderNodeAddShader":
-            first, second = _shown(build, inputs[0]), _shown(build, inputs[1])
-            if first is None or second is None:
-                return first if second is None else second
-            return build.mix("ADD", 1.0, first, second)
-    for name in ("Base Color", "Color"):
-        if name in inputs:
-            return build.value(inputs[name])
-    return None
-
-
-def _times(build: _Builder, color: Any, strength: Any) -> Any:
-    return build.mix("MULTIPLY", 1.0, build.value(color), build.value(strength))
-
-
-def _alpha_of(build: _Builder, socket: Any) -> Any:
-    """How opaque a shader socket is, as a grey."""
-    found = _opacity(build, socket)
-    return build.constant(1.0) if found is None else found
-
-
-def _opacity(build: _Builder, socket: Any) -> Any:
-    """None where it is opaque all over."""
-    node, output = _shader_node(socket)
-    if node is None:
-        return None
-    inputs = node.inputs
-    match node.bl_idname:
-        case "ShaderNodeBsdfTransparent":
-            return build.constant(0.0)
-        case "ShaderNodeGroup" if node.node_tree is not None:
-            return build.into_group(node, output, _opacity)
-        case "ShaderNodeMixShader":
-            factor, _ = source_of(inputs[0])
-            if factor is not None and factor.node.bl_idname == "ShaderNodeLightPath":
-                return _opacity(build, inputs[2])
-            first, second = _opacity(build, inputs[1]), _opacity(build, inputs[2])
-            if first is None and second is None:
-                return None
-            return build.mix(
-                "MIX",
-                build.value(inputs[0]),
-                build.constant(1.0) if first is None else first,
-                build.constant(1.0) if second is None else second,
-            )
-    return build.value(inputs["Alpha"]) if "Alpha" in inputs else None

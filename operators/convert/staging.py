@@ -15,7 +15,7 @@ from mathutils import Matrix
 
 from .surfaces import no_faces, slot_materials, solid_instances
 
-_NAME = "X-Ray (temporary)"
+TEMPORARY = "X-Ray (temporary)"  # name of what is made to be removed
 
 
 class Owned:
@@ -53,7 +53,7 @@ class Stage(Owned):
 
     def __enter__(self) -> Self:
         frame = bpy.context.scene.frame_current
-        self.scene: Any = bpy.data.scenes.new(_NAME)
+        self.scene: Any = bpy.data.scenes.new(TEMPORARY)
         self.scene.frame_current = frame
         return self
 
@@ -68,7 +68,7 @@ class Stage(Owned):
         owner = owner or self
         if data is not None:
             owner.own(data)
-        obj = owner.own(bpy.data.objects.new(_NAME, data))
+        obj = owner.own(bpy.data.objects.new(TEMPORARY, data))
         self.scene.collection.objects.link(obj)
         return obj
 

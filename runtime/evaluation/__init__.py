@@ -31,15 +31,14 @@ from xray_addon.camera import Camera
 from xray_addon.canonical import DISTANCE, canonical_camera
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 from xray_addon.xray import Points, XRay
 
-from ..pictures import result_sheet
+from ..meshes.collection import MeshFile, find_manifest, list_meshes
 from ..registry import Generator, load
-from ..xray.data import MeshFile, find_manifest, list_meshes
 from .cases import (
     POINTS,
     TRUTH_LAYERS,
@@ -52,6 +51,7 @@ from .cases import (
     silhouette_sphere,
     visible_layer,
 )
+from .pictures import result_sheet
 from .protocols import (
     CAMERA,
     PROTOCOLS,

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from xray_addon.camera import Camera
 from xray_addon.canonical import DISTANCE, canonical_camera
-from xray_addon.codec import read_xray
 from xray_addon.errors import XRayError
+from xray_addon.files.transforms import read_transforms
+from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.progress import Progress, ProgressCallback
 from xray_addon.reconstruction import reconstruct
-from xray_addon.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.surface import Surface
-from xray_addon.transforms import read_transforms
+from xray_addon.xray import XRay
 
-from ..xray.data import MeshCache, MeshFile, View, list_meshes, view_object
+from ..meshes.collection import MeshCache, MeshFile, list_meshes
+from ..training.views import View, view_object
 from .protocols import Positions
 
 POINTS = 10_000
@@ -59,7 +60,7 @@ def read_object(file: MeshFile, cache: MeshCache, number: int) -> Surface:
     """Object `number`, of `file`: its mesh, z up, or the one that its X-Ray stands for."""
     if file.path.suffix != ".npz":
         return cache.surface(number)
-    xray = read_xray(file.path)
+    xray = XRay.load(file.path)
     _, height, width = xray.shape
     images = file.path.parents[2] / "images" / file.path.parent.name
     cameras = read_transforms(images / "transforms.json", width, height)

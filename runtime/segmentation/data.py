@@ -17,9 +17,10 @@ from scipy.spatial import cKDTree
 from torch.utils.data import IterableDataset, get_worker_info
 
 from xray_addon.canonical import canonical_camera
-from xray_addon.shading import Lights, shade
+from xray_addon.pictures.shading import Lights, shade
 
-from ..xray.data import MeshCache, MeshFile, view_object
+from ..meshes.collection import MeshCache, MeshFile
+from ..training.views import view_object
 
 REUSE = 4  # photos made of one render: rendering takes longer than composing
 

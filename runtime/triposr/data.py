@@ -19,10 +19,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from xray_addon.camera import Camera
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
-from xray_addon.shading import Lights, reduce_image, shade, to_bytes
+from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.surface import Surface
 
-from ..xray.data import MeshCache, MeshFile
+from ..meshes.collection import MeshCache, MeshFile
 from . import field
 from .preparation import prepare
 

@@ -21,7 +21,7 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 from torch.nn import functional
 
-from ..memory import Chunks
+from ..torch_helpers.memory import Chunks
 from .model import FieldPerceptron
 
 STRIDES = (4, 2, 1)

@@ -16,14 +16,14 @@ from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 from xray_addon.surface import Material, Surface
 
 from ..checkpoints import locate
-from ..devices import choose_device
-from ..intake import cut_object
-from ..interrupting import interruptible
-from ..memory import Chunks, is_out_of_memory, out_of_memory
+from ..images.cutout import cut_object
+from ..torch_helpers.devices import choose_device
+from ..torch_helpers.interrupting import interruptible
+from ..torch_helpers.memory import Chunks, is_out_of_memory, out_of_memory
 from . import field
 from .extraction import (
     MOST_CELLS,

@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 from xray_addon.progress import ProgressCallback, ignore_progress
 
 from ..checkpoints import locate
-from ..configs import read_config
-from ..runs import CHECKPOINT, refuse_another, run
-from ..xray.data import list_meshes
+from ..meshes.collection import list_meshes
+from ..training.configs import read_config
+from ..training.run import CHECKPOINT, refuse_another, run
 from .config import TripoSRConfig, VitConfig
 from .data import PairConfig, PairDataset
 from .field import query, render_rays

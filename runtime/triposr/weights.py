@@ -10,9 +10,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 
-from ..tensors import read_tensors
+from ..torch_helpers.tensors import read_tensors
 from .config import TripoSRConfig
 from .model import TripoSR
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from xray_addon.canonical import FAR, FOV_X, NEAR, canonical_camera, place
-from xray_addon.shading import Lights
+from xray_addon.pictures.shading import Lights
 
-from .casting import Layers, MeshBank, cast_batch, shade_batch
-from .data import MAX_ELEVATION, MIN_ELEVATION, MeshCache, MeshFile, Pairs, new_colors, photograph
-from .model import mirrored
+from ..meshes.collection import MeshCache, MeshFile
+from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
+from ..training.views import MAX_ELEVATION, MIN_ELEVATION
+from .data import Pairs, new_colors, photograph
+from .sampling import mirrored
 
 
 class BatchDataset(Pairs):

@@ -6,13 +6,9 @@ whatever the number of workers, so a run that resumes sees the batches it would 
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,15 +16,14 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import FAR, FOV_X, NEAR, canonical_camera, place
+from xray_addon.canonical import FOV_X, canonical_camera, place
 from xray_addon.casting import cast
-from xray_addon.errors import XRayError
-from xray_addon.shading import Lights, reduce_image, shade
+from xray_addon.pictures.shading import Lights, reduce_image, shade
 from xray_addon.surface import Surface
-from xray_addon.xray import XRay
 
-from ..quantised import SUFFIX, read_quantised
-from .framing import CanonicalFrame, canonical_frame
+from ..meshes.collection import MeshCache, MeshFile
+from ..training.framing import canonical_frame
+from ..training.views import View, to_frames, view_object
 from .variety import (
     ELEVATION,
     FOV,
@@ -44,128 +39,6 @@ from .variety import (
     rounded,
     solid_texture,
 )
-
-MIN_ELEVATION = math.radians(0)
-MAX_ELEVATION = math.radians(45)
-TEXTURE_SIZE = 256  # a texel is below a pixel's size anyway
-
-
-@dataclass(frozen=True)
-class MeshFile:
-    """A mesh of the collection, and the group of recoloured copies that it belongs to."""
-
-    path: Path
-    group: str
-    split: str = ""
-
-    def read(self) -> Surface:
-        """Raises XRayError `unreadable_mesh`."""
-        if self.path.name.endswith(SUFFIX):
-            return read_quantised(self.path)
-        from ..meshes import read_mesh  # packed meshes need no trimesh
-
-        return read_mesh(self.path, texture_size=TEXTURE_SIZE)
-
-
-def find_manifest(data: Path) -> Path | None:
-    """The `manifest.csv` in `data` or up to two folders above it."""
-    folders = (data, *data.parents[:2])
-    return next((p for f in folders if (p := f / "manifest.csv").is_file()), None)
-
-
-def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -> list[MeshFile]:
-    """The mesh files under `data`, sorted.
-
-    A `manifest.csv` in `data` or above it (columns path, pack, geom_group, split) gives the
-    split and the groups; without one, and where it names no split, a file is in every split.
-    exclude : packs (folder names).
-
-    Raises XRayError `no_data` where nothing is left.
-    """
-    data = data.resolve()
-    manifest = find_manifest(data)
-    files = []
-    if manifest is not None:
-        with manifest.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                path = manifest.parent / row["path"]
-                if path.is_relative_to(data) and (not split or row["split"] in ("", split)):
-                    files.append(MeshFile(path, row["geom_group"], row["split"]))
-    if manifest is None or not (files or split):
-        files = [MeshFile(path, str(path)) for path in data.rglob("*.glb")]
-    files = [file for file in files if file.path.parent.name not in exclude]
-    if not files:
-        raise XRayError(
-            "no_data",
-            f"There are no meshes under {data}" + (f" in the split {split!r}." if split else "."),
-            "Point --data at a folder of .glb files, or at one with a manifest.csv.",
-        )
-    return sorted(files, key=lambda file: file.path)
-
-
-class MeshCache:
-    """Meshes read once and kept; groups of copies count as one object when one is drawn."""
-
-    def __init__(self, files: list[MeshFile]) -> None:
-        self.files = files
-        sizes = Counter(file.group for file in files)
-        weights = np.array([1.0 / sizes[file.group] for file in files])
-        self._cumulative = np.cumsum(weights / weights.sum())
-        self._surfaces: dict[int, Surface] = {}
-
-    def choose(self, random: np.random.Generator) -> int:
-        """The number of a random mesh."""
-        return min(int(np.searchsorted(self._cumulative, random.random())), len(self.files) - 1)
-
-    def draw(self, random: np.random.Generator) -> Surface:
-        """A random mesh."""
-        return self.surface(self.choose(random))
-
-    def surface(self, number: int) -> Surface:
-        """Mesh `number`."""
-        if number not in self._surfaces:
-            self._surfaces[number] = self.files[number].read()
-        return self._surfaces[number]
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """An object placed in the canonical frame and seen.
-
-    xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
-    the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
-    `fine`. frame : how `xray` and `fine` come into the frame where they were not cast in it.
-    """
-
-    xray: XRay
-    fine: XRay
-    scale: float
-    elevation: float
-    surface: Surface
-    camera: Camera
-    frame: CanonicalFrame | None = None
-
-
-def view_object(
-    surface: Surface,
-    random: np.random.Generator,
-    *,
-    layers: int,
-    resolution: int,
-    image_resolution: int,
-) -> View | None:
-    """`surface` from a random side, or None where that side has no place in the frame."""
-    azimuth = random.uniform(0, 2 * math.pi)
-    elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
-    placed = place(surface, azimuth, elevation)
-    if placed is None:
-        return None
-    matrix, scale = placed
-    moved = surface.transformed(matrix)
-    xray = cast(moved, canonical_camera(resolution, elevation), layers)
-    camera = canonical_camera(image_resolution, elevation)
-    fine = cast(moved, camera, 1)
-    return View(xray, fine, scale, elevation, moved, camera) if len(fine.index) else None
 
 
 def view_by_any_camera(
@@ -194,24 +67,6 @@ def view_by_any_camera(
     if frame is None or not len(fine.index):
         return None
     return View(xray, fine, scale, frame.elevation, moved, camera, frame)
-
-
-def to_frames(xray: XRay) -> NDArray[np.float32]:
-    """Training target (L, 8, H, W): depth -1 near to 1 far, normal, colour -1..1, hit -1 or 1.
-
-    Where there is no hit all but the hit channel is 0.
-    """
-    layers, height, width = xray.shape
-    frames = np.zeros((layers, height * width, 8), dtype=np.float32)
-    frames[..., 7] = -1
-    layer, pixel = np.divmod(xray.index, height * width)
-    hits = frames[layer, pixel]
-    hits[:, 0] = np.clip((xray.hit_depth - NEAR) / (FAR - NEAR) * 2 - 1, -1, 1)
-    hits[:, 1:4] = xray.hit_normal
-    hits[:, 4:7] = xray.hit_color * 2 - 1
-    hits[:, 7] = 1
-    frames[layer, pixel] = hits
-    return np.moveaxis(frames.reshape(layers, height, width, 8), -1, 1)
 
 
 class Pairs(IterableDataset):

@@ -14,17 +14,19 @@ from torch.nn import functional
 from xray_addon.canonical import FAR, FILL, NEAR, canonical_camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
-from xray_addon.preview import layer_sheet
+from xray_addon.pictures.contact_sheet import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.reconstruction import reconstruct
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 from xray_addon.xray import XRay
 
-from ..devices import choose_device
-from ..intake import cut_object, frame
-from .model import Network, Prediction, both_ways, image_to_input, sample
+from ..images.cutout import cut_object
+from ..images.framing import frame
+from ..torch_helpers.devices import choose_device
+from .networks.base import Network, Prediction, image_to_input
+from .networks.upsampler import enlarge_frames
+from .sampling import both_ways, sample
 from .solid import smooth_surface, solid_layers
-from .upsampling import enlarge_frames
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 OUTPUT_SIZE = 256

@@ -19,7 +19,7 @@ from xray_addon.camera import Camera
 from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
-from .smoothing import neighbour_mean, vertex_normals
+from ..meshes.smoothing import neighbour_mean, vertex_normals
 
 CELL = 0.0125  # frame units along a ray
 BLUR = 4.0  # px across the rays, of an image of 256

@@ -15,9 +15,10 @@ from torch import Tensor
 from xray_addon.errors import XRayError
 from xray_addon.xray import XRay
 
-from ..datasets import XRayDataset
-from .data import Pairs, photograph, to_frames, training_sample
-from .framing import canonical_frame
+from ..training.datasets import XRayDataset
+from ..training.framing import canonical_frame
+from ..training.views import to_frames
+from .data import Pairs, photograph, training_sample
 
 
 def stored_places(data: Path) -> list[Path]:

@@ -22,18 +22,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 from xray_addon.progress import ProgressCallback, ignore_progress
 
-from .. import parallel
-from ..configs import read_config
-from ..datasets import XRayDataset
-from ..runs import CHECKPOINT, refuse_another, run
+from ..meshes.collection import list_meshes
+from ..training import parallel
+from ..training.configs import read_config
+from ..training.datasets import XRayDataset
+from ..training.run import CHECKPOINT, refuse_another, run
 from .batches import BatchDataset
-from .data import CastDataset, Pairs, list_meshes
-from .model import Network, NetworkConfig, Prediction, image_to_input, make_network, noised
+from .data import CastDataset, Pairs
+from .networks import make_network
+from .networks.base import Network, NetworkConfig, Prediction, image_to_input
+from .networks.upsampler import coarse_guess
+from .sampling import noised
 from .stored import StoredDataset, stored_places
-from .upsampling import coarse_guess
 from .variety import VARIETIES
 from .weights import load_weights, save_weights
 

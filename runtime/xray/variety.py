@@ -16,7 +16,7 @@ from PIL import Image
 
 from xray_addon.surface import Material, Surface
 
-from .smoothing import neighbour_mean, vertex_normals
+from ..meshes.smoothing import neighbour_mean, vertex_normals
 
 # colors : objects of one flat colour are drawn a third as often. materials : half of the objects
 # get a procedural pattern. shapes : half are subdivided and smoothed. scenes : a sixth have a

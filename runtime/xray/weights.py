@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 
-from .model import Network, NetworkConfig, make_network
+from .networks import make_network
+from .networks.base import Network, NetworkConfig
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "xray.safetensors"
 FORMAT = "xray-predictor"

@@ -17,16 +17,17 @@ from xray_addon.camera import PUBLISHED_FOV_X, Camera
 from xray_addon.canonical import FILL
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
-from xray_addon.preview import layer_sheet
+from xray_addon.pictures.contact_sheet import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.published import frames_to_xray
 from xray_addon.reconstruction import reconstruct
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 
-from ..devices import choose_device
-from ..intake import cut_object, frame
-from ..interrupting import interruptible
-from ..memory import is_out_of_memory
+from ..images.cutout import cut_object
+from ..images.framing import frame
+from ..torch_helpers.devices import choose_device
+from ..torch_helpers.interrupting import interruptible
+from ..torch_helpers.memory import is_out_of_memory
 from . import parts as loading
 from .conditioning import IMAGE_SIZE, embed, opaque, sdxl_latents, svd_latents, to_tensor
 from .denoiser import Denoiser, faster_frames

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
-from xray_addon.weights import PUBLISHED, SDXL_NAMES, SVD_NAMES, beside, local_path
+from xray_addon.systems.weights import PUBLISHED, SDXL_NAMES, SVD_NAMES, beside, local_path
 
 from ..checkpoints import locate
-from ..tensors import read_tensors
+from ..torch_helpers.tensors import read_tensors
 
 if TYPE_CHECKING:
     # Each function imports what it makes: diffusers takes seconds.

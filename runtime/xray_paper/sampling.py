@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xray_addon.errors import XRayError
 
-from ..memory import is_out_of_memory
+from ..torch_helpers.memory import is_out_of_memory
 from .denoiser import Denoiser
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_pr
 from xray_addon.published import FAR, NEAR
 
 from ..checkpoints import locate
-from ..configs import read_config
+from ..training.configs import read_config
 from . import parts as loading
 from .conditioning import embed, sdxl_latents, svd_latents
 from .data import Shuffled, Views, list_views

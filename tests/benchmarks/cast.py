@@ -36,8 +36,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from xray_addon import Camera, Material, Surface, cast, casting  # noqa: E402
-from xray_addon.casting_scene import Scene  # noqa: E402
-from xray_addon.codec import encode, write_xray  # noqa: E402
+from xray_addon.casting.scene import Scene  # noqa: E402
+from xray_addon.files.xray_file import StoredHits, encode  # noqa: E402
+from xray_addon.xray import XRay  # noqa: E402
 
 SIZE, LAYERS = 256, 16
 TRIANGLES = (1_000, 10_000, 100_000, 1_000_000, 5_000_000)
@@ -54,6 +55,11 @@ class Subject:
     surface: Surface
     mesh: trimesh.Trimesh
     face_colors: np.ndarray  # (M, 3), all that the published way knows of colour
+
+
+def stored(xray: XRay) -> StoredHits:
+    """What of an X-Ray goes into its file."""
+    return StoredHits(xray.shape, xray.index, xray.hit_depth, xray.hit_normal, xray.hit_color)
 
 
 def subject(name: str, surface: Surface, face_colors: np.ndarray | None = None) -> Subject:
@@ -226,8 +232,8 @@ def written(item: Subject, camera: Camera, backend: str, path: Path) -> Clock:
         found = casting._joined(parts)
         clock.run("hits into layers", lambda: kernel.nearest(found, pixels, LAYERS))
         xray = clock.run("all of cast", lambda: cast(item.surface, camera, LAYERS, backend=backend))
-        clock.run("sparse matrix", lambda: encode(xray))
-        clock.run("all of writing", lambda: write_xray(path, xray))
+        clock.run("sparse matrix", lambda: encode(stored(xray)))
+        clock.run("all of writing", lambda: xray.save(path))
 
     for _ in range(3):
         once()
@@ -248,11 +254,10 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from xray_addon import Camera, Surface, cast
-from xray_addon.codec import write_xray
 folder, backend, size = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 one = Surface([[-1.0, 0, -1], [1, 0, -1], [0, 0, 1]], [[0, 1, 2]])
 camera = Camera.look_at((0.9, -0.9, 0.6), width=size, height=size)
-write_xray(folder / "warm.npz", cast(one, camera.resized(8, 8), backend=backend))
+cast(one, camera.resized(8, 8), backend=backend).save(folder / "warm.npz")
 surface = Surface(np.load(folder / "vertices.npy"), np.load(folder / "faces.npy"))
 
 def status(name):
@@ -261,7 +266,7 @@ def status(name):
 
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-write_xray(folder / "peak.npz", cast(surface, camera, backend=backend))
+cast(surface, camera, backend=backend).save(folder / "peak.npz")
 print((status("VmHWM") - before) / 1024)
 """
 
@@ -326,7 +331,7 @@ def compare(items: list[Subject], folder: Path) -> tuple[str, str]:
         ours = {backend: by_cast(item, view(), backend) for backend in BACKENDS}
         files = {b: written(item, view(), b, folder / "ours.npz") for b in BACKENDS}
         xray = cast(item.surface, view(), LAYERS)
-        np.savez_compressed(folder / "same.npz", **encode(xray))
+        np.savez_compressed(folder / "same.npz", **encode(stored(xray)))
         size = (folder / "ours.npz").stat().st_size / (folder / "same.npz").stat().st_size
         ratio = [
             casting_only / ours["numpy"],

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import runtime  # noqa: E402
-from runtime.meshes import write_glb  # noqa: E402
-from runtime.pictures import column, label, mesh_tile, row  # noqa: E402
+from runtime.evaluation.pictures import column, label, mesh_tile, row  # noqa: E402
+from runtime.meshes.files import write_glb  # noqa: E402
 from runtime.xray import generator as module  # noqa: E402
 from xray_addon import GenerateSettings  # noqa: E402
 from xray_addon.errors import XRayError  # noqa: E402

@@ -13,7 +13,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from runtime.xray.data import CastDataset, list_meshes  # noqa: E402
+from runtime.meshes.collection import list_meshes  # noqa: E402
+from runtime.xray.data import CastDataset  # noqa: E402
 
 ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
 

@@ -18,7 +18,8 @@ from scipy.stats import spearmanr
 
 from runtime.evaluation.protocols import interval
 from runtime.xray.generator import STEPS
-from runtime.xray.model import image_to_input, sample
+from runtime.xray.networks.base import image_to_input
+from runtime.xray.sampling import sample
 from runtime.xray.weights import DEFAULT_WEIGHTS, load_weights
 
 SEEDS = 4

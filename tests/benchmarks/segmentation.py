@@ -26,10 +26,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from runtime.intake import cut_out  # noqa: E402
+from runtime.images.cutout import cut_out  # noqa: E402
+from runtime.meshes.collection import list_meshes  # noqa: E402
 from runtime.segmentation.data import Composites, background  # noqa: E402
 from runtime.segmentation.training import TrainingConfig  # noqa: E402
-from runtime.xray.data import list_meshes  # noqa: E402
 from xray_addon.errors import XRayError  # noqa: E402
 
 ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))

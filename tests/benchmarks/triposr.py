@@ -37,13 +37,7 @@ sys.path.insert(0, str(ROOT))
 
 from runtime.triposr import field  # noqa: E402
 from runtime.triposr.config import TripoSRConfig  # noqa: E402
-from runtime.triposr.extraction import (  # noqa: E402
-    GridField,
-    density_level,
-    march,
-    sample_surface,
-    strides,
-)
+from runtime.triposr.extraction import GridField, density_level, march, sample_surface, strides  # noqa: E402
 from runtime.triposr.generator import TripoSRGenerator  # noqa: E402
 from runtime.triposr.model import FieldPerceptron, TripoSR  # noqa: E402
 

@@ -19,9 +19,10 @@ import torch
 from scans import scans  # makes the runtime importable
 
 from runtime.evaluation.protocols import interval
-from runtime.xray.model import both_ways, image_to_input
+from runtime.xray.networks.base import image_to_input
+from runtime.xray.networks.upsampler import coarse_guess
+from runtime.xray.sampling import both_ways
 from runtime.xray.training import losses
-from runtime.xray.upsampling import coarse_guess
 from runtime.xray.weights import load_weights
 
 MEASURES = ("depth", "normal", "color", "hit")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scans import scans  # makes the runtime importable
 
 from runtime.evaluation.protocols import interval
-from runtime.xray.model import Network, image_to_input
+from runtime.xray.networks.base import Network, image_to_input
 from runtime.xray.weights import load_weights
 
 PICTURES = {"clean pictures": (), "as photos": ("cameras", "photos")}

@@ -66,7 +66,7 @@ def xray(_installed):
 
 @pytest.fixture
 def part(xray):
-    """Import a module of the installed extension: `part("operators.jobs")`."""
+    """Import a module of the installed extension: `part("operators.tasks.jobs")`."""
     return lambda name: importlib.import_module(f"{MODULE}.{name}")
 
 
@@ -96,7 +96,7 @@ def cube(xray):
 @pytest.fixture
 def fake_runtime(part):
     """A runtime whose generator makes a ball; it ends with the test."""
-    service = part("operators.runtime_service")
+    service = part("operators.runtime.service")
     fake = Path(__file__).with_name("fake_server.py")
     service.command = service.Command(sys.executable, (str(fake),))
     yield service
@@ -107,7 +107,7 @@ def fake_runtime(part):
 @pytest.fixture
 def run_tasks(part):
     """Do what Blender's timer does, which never fires without a window."""
-    jobs = part("operators.jobs")
+    jobs = part("operators.tasks.jobs")
 
     def run(seconds: float = 20.0, until=lambda: False) -> None:
         end = time.monotonic() + seconds

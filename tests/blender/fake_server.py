@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -67,26 +66,23 @@ class FakeGenerator:
         return Generated(surface, cast(surface, camera, 4, backend="numpy"), camera)
 
 
-class FakeIntake(ModuleType):
-    """Cuts out a square; Blender's environment has not what the real one needs."""
-
-    def cut_object(self, image: Any, settings: Any, _progress: Any) -> Any:
-        rgba = np.zeros((64, 64, 4), dtype=np.uint8)
-        if Path(image).stem == "bad":
-            raise XRayError("no_cutout", "There is no object.", "Choose a good one.")
-        edge = 16 - round(settings.margin)
-        rgba[edge:-edge, edge:-edge] = 255
-        return SimpleNamespace(rgba=rgba, how=settings.remove_background)
-
-    def frame(self, rgba: Any, _size: int, *, fill: float) -> Any:
-        assert 0 < fill < 1
-        return rgba
-
-    def release_rembg(self) -> None:
-        pass
+def cut_object(image: Any, settings: Any, _progress: Any) -> Any:
+    """A square, and the settings that it was asked with."""
+    if Path(image).stem == "bad":
+        raise XRayError("no_cutout", "There is no object.", "Choose a good one.")
+    rgba = np.zeros((64, 64, 4), dtype=np.uint8)
+    rgba[16:-16, 16:-16] = 255
+    return SimpleNamespace(rgba=rgba, how=f"{settings.remove_background}, margin {settings.margin}")
 
 
-if find_spec("PIL") is None:
-    sys.modules["runtime.intake"] = FakeIntake("runtime.intake")
+def stand_in(name: str, **functions: Any) -> None:
+    """A module in place of one that needs what Blender's environment has not."""
+    module = ModuleType(name)
+    vars(module).update(functions)
+    sys.modules[name] = module
+
+
+stand_in("runtime.images.cutout", cut_object=cut_object, online_allowed=lambda: False)
+stand_in("runtime.images.framing", frame=lambda rgba, *_, **__: rgba)
 registry.GENERATORS["xray"] = lambda _checkpoint, _device: FakeGenerator()
 sys.exit(serve())

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def capture(part):
-    return part("operators.capture")
+    return part("operators.dataset.objects")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_several_objects_each_or_as_one(cube, capture, settings, part, tmp_path)
     assert sorted(p.name for p in (tmp_path / "each/xrays").iterdir()) == ["Cube", "Cube-001"]
     capture.capture_objects(both, tmp_path / "one", settings(combine=True, layers=16))
     assert [p.name for p in (tmp_path / "one/xrays").iterdir()] == ["Cube"]
-    placed = part("operators.layers").load_placed(tmp_path / "one/xrays/Cube/000.npz")
+    placed = part("operators.layers.layers").load_placed(tmp_path / "one/xrays/Cube/000.npz")
     points = placed.xray.points(placed.camera).positions
     assert np.allclose(np.ptp(points, axis=0), (1, 1 / 3, 1 / 3), atol=0.05)
 
@@ -117,7 +117,7 @@ def test_the_scene_camera_sees_the_object_where_it_is(
     assert xray.shape == (4, 16, 32)
     assert xray.depth[0].max() == pytest.approx(9, abs=0.1)
     assert files(tmp_path / "xrays") == ["Cube/000.npz"]
-    placed = part("operators.layers").load_placed(tmp_path / "xrays/Cube/000.npz")
+    placed = part("operators.layers.layers").load_placed(tmp_path / "xrays/Cube/000.npz")
     points = placed.xray.points(placed.camera).positions
     assert placed.known
     assert np.abs(points).max() == pytest.approx(1, abs=1e-4)
@@ -152,7 +152,7 @@ def test_an_object_that_vanished_says_so(cube, capture, settings, tmp_path, part
     steps = capture.object_steps([cube], tmp_path, settings())
     next(steps)
     bpy.data.objects.remove(cube)
-    report = part("operators.jobs").run(steps)
+    report = part("operators.tasks.jobs").run(steps)
     assert report.failed[0][1].code == "object_gone"
 
 

@@ -154,9 +154,9 @@ def test_help(main, capsys, command):
 
 def test_generate_equals_the_function(answer, fake_runtime, part, tmp_path):
     image = tmp_path / "apple.png"
-    part("operators.png").write_png(image, np.full((8, 8, 3), 200, np.uint8))
+    part("xray_addon.files.png").write_png(image, np.full((8, 8, 3), 200, np.uint8))
     settings = part("xray_addon.settings").GenerateSettings(seed=2)
-    made = part("operators.generate").generate_mesh(image, settings)
+    made = part("operators.generate.generation").generate_mesh(image, settings)
     faces = len(made.data.polygons)
     code, result = answer("generate", image, "--seed", 2, "--out", tmp_path / "apple.blend")
     assert (code, result) == (0, {"out": str(tmp_path / "apple.blend"), "faces": faces})
@@ -168,7 +168,7 @@ def test_generate_equals_the_function(answer, fake_runtime, part, tmp_path):
 
 def test_generate_writes_a_glb_with_its_colours(main, fake_runtime, part, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    part("operators.png").write_png("apple.png", np.full((8, 8, 3), 200, np.uint8))
+    part("xray_addon.files.png").write_png("apple.png", np.full((8, 8, 3), 200, np.uint8))
     assert main(["generate", "apple.png"]) == 0
     bpy.ops.wm.read_homefile(use_empty=True)
     bpy.ops.import_scene.gltf(filepath="apple.glb")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -18,12 +19,15 @@ import pytest
 
 @pytest.fixture
 def making(part):
-    return part("operators.dataset")
+    return part("operators.dataset.capture")
 
 
 @pytest.fixture
 def core(part):
-    return part("xray_addon.dataset")
+    """All that a dataset on disk consists of."""
+    modules = ("manifest", "recipe", "result", "store")
+    found = [vars(part(f"xray_addon.dataset.{module}")) for module in modules]
+    return SimpleNamespace(**{name: value for names in found for name, value in names.items()})
 
 
 @pytest.fixture
@@ -198,7 +202,7 @@ def test_the_scene_is_evaluated_at_the_frame_or_at_rest(
     }.items():
         out = tmp_path / name
         making.make_dataset(item, out, settings(**common, **values))
-        cameras = part("xray_addon.transforms").read_transforms(
+        cameras = part("xray_addon.files.transforms").read_transforms(
             out / "images/rig/transforms.json", 32, 32
         )
         points = load(part, out / "xrays/rig/000.npz").points(cameras["000"]).positions
@@ -318,7 +322,7 @@ def test_a_missing_image_is_named_and_magenta_as_in_pictures(
     assert any("ERROR" in line and "wood.png" in line for line in said)  # the importer's own
     xray = load(part, out / "xrays/a/000.npz")
     assert np.allclose(xray.hit_color, (1, 0, 1), atol=0.003)
-    picture = part("operators.preview").read_image(out / "images/a/000.png")
+    picture = part("operators.convert.images").read_image(out / "images/a/000.png")
     red, green, blue, alpha = np.moveaxis(picture, 2, 0)
     assert (red[alpha > 250] > 100).all()
     assert (blue[alpha > 250] > 100).all()

@@ -161,7 +161,7 @@ def test_objects_are_captured_at_the_frame_that_is_shown(cube, tmp_path):
     scene = bpy.context.scene
     scene.frame_set(20)
     button = SimpleNamespace()
-    panel = importlib.import_module(f"{MODULE}.operators.ops_dataset")
+    panel = importlib.import_module(f"{MODULE}.operators.dataset.ops")
     panel.set_from_panel(button, scene)
     assert not hasattr(button, "frame")
     scene.xray.dataset.source = "files"
@@ -177,7 +177,7 @@ def test_objects_are_captured_at_the_frame_that_is_shown(cube, tmp_path):
 
 
 def test_other_settings_are_asked_about_before_they_replace(cube, part, tmp_path):
-    operator = part("operators.ops_dataset").XRAY_OT_dataset
+    operator = part("operators.dataset.ops").XRAY_OT_dataset
     arguments = {"directory": str(tmp_path), **SETTINGS}
     bpy.ops.xray.dataset(**arguments)
     before = files(tmp_path)
@@ -190,7 +190,11 @@ def test_other_settings_are_asked_about_before_they_replace(cube, part, tmp_path
     context = SimpleNamespace(
         window_manager=manager, scene=bpy.context.scene, selected_objects=[cube]
     )
-    values = {**part("xray_addon.settings").DatasetSettings().to_dict(), **arguments, "views": 1}
+    values = {
+        **part("xray_addon.settings").DatasetSettings().to_dict(),
+        **arguments,
+        "views": 1,
+    }
     dialog = SimpleNamespace(
         **values,
         source="selection",
@@ -253,34 +257,43 @@ def test_only_in_object_mode(cube):
 
 def test_a_worker_says_strange_things_first(part, monkeypatch, tmp_path):
     """A greeting in another encoding ends no run, and is no answer."""
-    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    workers = part("operators.dataset.workers")
+    read_source = part("xray_addon.dataset.manifest").read_source
     (tmp_path / "a.obj").write_text("")
-    answer = json.dumps(core.Result("a", core.DONE).to_dict())
+    answer = json.dumps(part("xray_addon.dataset.result").Result("a", "done").to_dict())
     script = f"import os; os.write(1, b'Gr\\xfc\\xdfe\\n'); print({answer!r}, flush=True); input()"
     monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
-    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    items = read_source(tmp_path)
+    settings = part("xray_addon.settings").DatasetSettings()
     run = answered(workers.worker_steps(items, tmp_path / "out", settings))
     assert [result.status for result in run.results] == ["done"]
 
 
 def test_what_stops_every_item_stops_the_run(part, monkeypatch, tmp_path):
-    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    workers = part("operators.dataset.workers")
+    read_source = part("xray_addon.dataset.manifest").read_source
     for name in ("a.obj", "b.obj"):
         (tmp_path / name).write_text("")
-    answer = json.dumps(core.Result("a", core.FAILED, "no_gpu", "Nothing to draw with.").to_dict())
+    answer = json.dumps(
+        part("xray_addon.dataset.result")
+        .Result("a", "failed", "no_gpu", "Nothing to draw with.")
+        .to_dict()
+    )
     script = f"print({answer!r}, flush=True); input()"
     monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
-    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    items = read_source(tmp_path)
+    settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="Nothing to draw with"):
         answered(workers.worker_steps(items, tmp_path / "out", settings))
     assert not (tmp_path / "out" / "refused").exists()
 
 
 def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
-    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    workers = part("operators.dataset.workers")
+    read_source = part("xray_addon.dataset.manifest").read_source
     for name in ("a.obj", "b.obj"):
         (tmp_path / name).write_text("")
-    answer = json.dumps(core.Result("b", core.DONE).to_dict())
+    answer = json.dumps(part("xray_addon.dataset.result").Result("b", "done").to_dict())
     script = (
         "import sys, time\n"
         "if '\"a\"' in input(): time.sleep(60)\n"
@@ -288,19 +301,26 @@ def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
     )
     monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
     monkeypatch.setattr(workers, "ITEM_TIMEOUT", 1.0)
-    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    items = read_source(tmp_path)
+    settings = part("xray_addon.settings").DatasetSettings()
     run = answered(workers.worker_steps(items, tmp_path / "out", settings))
     assert [(r.status, r.code) for r in run.results] == [("failed", "worker_hung"), ("done", "")]
     assert "more than 1 s" in run.results[0].reason
 
 
 def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
-    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    workers = part("operators.dataset.workers")
+    read_source = part("xray_addon.dataset.manifest").read_source
     (tmp_path / "a.obj").write_text("")
-    answer = json.dumps(core.Result("", core.FAILED, "bad_environment", "No image.").to_dict())
+    answer = json.dumps(
+        part("xray_addon.dataset.result")
+        .Result("", "failed", "bad_environment", "No image.")
+        .to_dict()
+    )
     script = f"print({answer!r}, flush=True); input()"
     monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
-    items, settings = core.read_source(tmp_path), part("xray_addon.settings").DatasetSettings()
+    items = read_source(tmp_path)
+    settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="No image"):
         answered(workers.worker_steps(items, tmp_path / "out", settings))
 
@@ -308,10 +328,11 @@ def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
 def test_nothing_is_replaced_for_an_environment_that_is_no_image(cube, part, tmp_path):
     bpy.ops.xray.dataset(directory=str(tmp_path), **SETTINGS)
     before = (tmp_path / "settings.json").read_bytes()
-    workers, core = part("operators.workers"), part("xray_addon.dataset")
+    workers = part("operators.dataset.workers")
     settings = part("xray_addon.settings").DatasetSettings(lights="hdri", hdri=__file__)
+    item = part("xray_addon.dataset.manifest").Item("a", "a.obj")
     with pytest.raises(part("xray_addon.errors").XRayError, match="is no image"):
-        answered(workers.worker_steps([core.Item("a", "a.obj")], tmp_path, settings, replace=True))
+        answered(workers.worker_steps([item], tmp_path, settings, replace=True))
     assert (tmp_path / "settings.json").read_bytes() == before
     assert (tmp_path / "metadata/Cube.json").exists()
 
@@ -330,7 +351,7 @@ def answered(steps):
 
 
 def test_one_dataset_at_a_time(cube, part, run_tasks, tmp_path):
-    jobs, ops = part("operators.jobs"), part("operators.ops_dataset")
+    jobs, ops = part("operators.tasks.jobs"), part("operators.dataset.ops")
     task = jobs.submit(jobs.Task("Make Dataset", iter(()), operator=ops.XRAY_OT_dataset.__name__))
     assert not bpy.ops.xray.dataset.poll()
     with pytest.raises(RuntimeError, match="A dataset is being made"):
@@ -340,7 +361,7 @@ def test_one_dataset_at_a_time(cube, part, run_tasks, tmp_path):
 
 
 def test_the_estimate_names_objects_and_views(part):
-    ops, settings = part("operators.ops_dataset"), part("xray_addon.settings")
+    ops, settings = part("operators.dataset.ops"), part("xray_addon.settings")
     few = ops.estimate(1, settings.DatasetSettings(views=2, image="cast"))
     assert few.startswith("1 object, 2 views: roughly a minute and ")
     many = ops.estimate(1000, settings.DatasetSettings(views=10))

@@ -39,7 +39,7 @@ def test_the_zip_holds_the_extension_and_nothing_else(extension_zip):
         names = set(archive.namelist())
     tops = {name.split("/")[0] for name in names}
     assert {"blender_manifest.toml", "__init__.py", "xray_addon", "operators", "panels"} <= tops
-    assert {"runtime/__init__.py", "runtime/registry.py", "xray_addon/casting.py"} <= names
+    assert {"runtime/__init__.py", "runtime/registry.py", "xray_addon/casting/__init__.py"} <= names
     assert {"runtime/weights/xray.safetensors", "runtime/weights/segmentation.onnx"} <= names
     assert not tops & {"tests", "out", "build", "Makefile", "pyproject.toml", "farm"}
     assert not [name for name in names if "__pycache__" in name or name.startswith(".")]
@@ -64,7 +64,7 @@ def test_enabling_and_disabling_twice_leaves_nothing_behind(xray):
 
 
 def test_no_timer_runs_without_work(part):
-    jobs = part("operators.jobs")
+    jobs = part("operators.tasks.jobs")
     assert not bpy.app.timers.is_registered(jobs._tick)
 
 
@@ -119,7 +119,11 @@ def test_tooltips_are_there_and_end_without_a_full_stop(xray):
     ],
 )
 def test_only_what_changes_the_file_makes_an_undo_step(part, name, undo):
-    modules = ("operators.ops_capture", "operators.ops_generate", "operators.ops_import")
+    modules = (
+        "operators.dataset.ops_capture",
+        "operators.generate.ops",
+        "operators.layers.ops_import",
+    )
     cls = next(getattr(part(module), name) for module in modules if hasattr(part(module), name))
     assert ("UNDO" in cls.bl_options) == undo
 

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def image(tmp_path, part):
     path = tmp_path / "apple.png"
-    part("operators.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
+    part("xray_addon.files.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
     return path
 
 
@@ -32,7 +32,7 @@ def geometry(obj) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_mesh_at_the_cursor_named_after_the_image(fake_runtime, part, image, settings):
     bpy.context.scene.cursor.location = (1, 2, 3)
-    obj = part("operators.generate").generate_mesh(image, settings(seed=2))
+    obj = part("operators.generate.generation").generate_mesh(image, settings(seed=2))
     assert obj.name == "apple"
     assert tuple(obj.location) == (1, 2, 3)
     assert tuple(obj.rotation_euler) == (0, 0, 0)
@@ -43,14 +43,14 @@ def test_a_mesh_at_the_cursor_named_after_the_image(fake_runtime, part, image, s
 
 
 def test_how_it_was_made_stays_with_it(fake_runtime, part, image, settings):
-    obj = part("operators.generate").generate_mesh(image, settings(seed=2))
+    obj = part("operators.generate.generation").generate_mesh(image, settings(seed=2))
     assert obj["xray_settings"].to_dict() == settings(seed=2).to_dict()
     assert obj["xray_image"] == str(image)
     assert obj["xray_hits"][0] > 0
 
 
 def test_the_operator_does_what_the_function_does(fake_runtime, part, image, settings):
-    made = part("operators.generate").generate_mesh(image, settings(seed=1))
+    made = part("operators.generate.generation").generate_mesh(image, settings(seed=1))
     assert bpy.ops.xray.generate(filepath=str(image), seed=1) == {"FINISHED"}
     again = bpy.context.object
     assert again != made
@@ -60,22 +60,22 @@ def test_the_operator_does_what_the_function_does(fake_runtime, part, image, set
 
 def test_an_image_of_the_file_works_as_well(fake_runtime, part, settings):
     image = bpy.data.images.new("pear", 4, 4)
-    obj = part("operators.generate").generate_mesh(image, settings())
+    obj = part("operators.generate.generation").generate_mesh(image, settings())
     assert (obj.name, obj["xray_image"]) == ("pear", "pear")
     assert bpy.ops.xray.generate(image="pear") == {"FINISHED"}
 
 
 def test_the_view_can_be_kept(fake_runtime, part, image, settings):
     bpy.context.scene.cursor.location = (5, 0, 0)
-    part("operators.generate").generate_mesh(image, settings(), keep_camera=True)
+    part("operators.generate.generation").generate_mesh(image, settings(), keep_camera=True)
     (camera,) = (obj for obj in bpy.data.objects if obj.type == "CAMERA")
     assert tuple(camera.matrix_world.translation) == pytest.approx((5, -1.5, 0))
 
 
 def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
     bpy.context.scene.cursor.location = (5, 0, 0)
-    obj = part("operators.generate").generate_mesh(image, settings(), keep_layers=True)
-    module = part("operators.layers")
+    obj = part("operators.generate.generation").generate_mesh(image, settings(), keep_layers=True)
+    module = part("operators.layers.layers")
     collection = module.layers_of(obj)
     layers = module.layer_objects(collection)
     assert [layer["xray_layer"] for layer in layers] == [0, 1]
@@ -90,7 +90,7 @@ def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
 
 def test_a_mesh_with_its_layers_is_rebuilt_in_place(fake_runtime, part, image, settings):
     bpy.context.scene.cursor.location = (5, 0, 0)
-    obj = part("operators.generate").generate_mesh(image, settings(), keep_layers=True)
+    obj = part("operators.generate.generation").generate_mesh(image, settings(), keep_layers=True)
     material = obj.data.materials[0]
     count = len(bpy.data.meshes)
     assert bpy.ops.xray.rebuild() == {"FINISHED"}
@@ -107,7 +107,7 @@ def test_a_mesh_with_its_layers_is_rebuilt_in_place(fake_runtime, part, image, s
 
 
 def test_the_material_shows_the_colours(fake_runtime, part, image, settings):
-    obj = part("operators.generate").generate_mesh(image, settings())
+    obj = part("operators.generate.generation").generate_mesh(image, settings())
     (material,) = obj.data.materials
     (node,) = (n for n in material.node_tree.nodes if n.bl_idname == "ShaderNodeVertexColor")
     assert node.layer_name in obj.data.color_attributes
@@ -142,7 +142,7 @@ def test_a_missing_image_says_so_before_anything_starts(fake_runtime, tmp_path):
 def test_a_task_is_cancelled_in_the_runtime(fake_runtime, part, image, settings, run_tasks):
     slow = image.with_name("slow.png")
     image.rename(slow)
-    jobs, generate = part("operators.jobs"), part("operators.generate")
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
     task = jobs.submit(jobs.Task("Generate", generate.generate_steps(slow, settings())))
     run_tasks(until=lambda: task.progress.stage == "sample")
     jobs.cancel(task)
@@ -158,7 +158,7 @@ def test_a_task_is_cancelled_in_the_runtime(fake_runtime, part, image, settings,
 def test_a_result_reaches_the_file_that_is_open_by_then(
     fake_runtime, part, image, settings, run_tasks
 ):
-    jobs, generate = part("operators.jobs"), part("operators.generate")
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
     task = jobs.submit(jobs.Task("Generate", generate.generate_steps(image, settings())))
     jobs._tick()
     bpy.ops.wm.read_homefile(use_empty=True)
@@ -172,12 +172,12 @@ def test_a_runtime_that_dies_says_so_and_the_next_one_works(fake_runtime, part, 
     whole = service.command
     service.command = service.Command(sys.executable, ("-c", "raise SystemExit(3)"))
     with pytest.raises(part("xray_addon.errors").XRayError) as caught:
-        part("operators.generate").generate_mesh(image, settings())
+        part("operators.generate.generation").generate_mesh(image, settings())
     assert caught.value.code == "runtime_died"
     assert "Traceback" not in str(caught.value)
     service.stop()
     service.command = whole
-    assert part("operators.generate").generate_mesh(image, settings()).name == "apple"
+    assert part("operators.generate.generation").generate_mesh(image, settings()).name == "apple"
 
 
 def test_without_a_runtime_the_button_is_grey(xray, tmp_path):

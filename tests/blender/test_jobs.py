@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def jobs(part):
-    return part("operators.jobs")
+    return part("operators.tasks.jobs")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ def captured(part, tmp_path):
     bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=3, radius=0.5)
     inner = bpy.context.object
     settings = part("xray_addon.settings").CaptureSettings(views=1, layers=8, size=64, combine=True)
-    part("operators.capture").capture_objects([outer, inner], tmp_path, settings)
+    part("operators.dataset.objects").capture_objects([outer, inner], tmp_path, settings)
     bpy.data.objects.remove(outer)
     bpy.data.objects.remove(inner)
     return tmp_path / "xrays" / "Icosphere" / "000.npz"
@@ -55,11 +55,11 @@ def test_points_are_drawn(captured):
 def layers(captured, part):
     """The collection of the captured layers."""
     assert bpy.ops.xray.import_xray(filepath=str(captured), form="layers") == {"FINISHED"}
-    return part("operators.layers").layers_of(bpy.context.object)
+    return part("operators.layers.layers").layers_of(bpy.context.object)
 
 
 def test_layers_are_one_mesh_each(layers, captured, part):
-    objects = part("operators.layers").layer_objects(layers)
+    objects = part("operators.layers.layers").layer_objects(layers)
     assert layers.name == "Icosphere 000 Layers"
     assert [obj["xray_layer"] for obj in objects] == [0, 1, 2, 3]
     counts = part("xray_addon.xray").XRay.load(captured).hits_per_layer
@@ -76,7 +76,7 @@ def test_layers_are_one_mesh_each(layers, captured, part):
 
 
 def test_peeling_hides_the_nearest(layers, part):
-    objects = part("operators.layers").layer_objects(layers)
+    objects = part("operators.layers.layers").layer_objects(layers)
     for peel in (0, 1, 3, 0):
         layers.xray.peel = peel
         assert [obj.hide_viewport for obj in objects] == [i < peel for i in range(4)]
@@ -84,7 +84,7 @@ def test_peeling_hides_the_nearest(layers, part):
 
 
 def test_exploding_moves_layers_along_the_view_and_back(layers, captured, part, surface_of):
-    module = part("operators.layers")
+    module = part("operators.layers.layers")
     camera = module.load_placed(captured).camera
     objects = module.layer_objects(layers)
     before = [surface_of(obj).vertices for obj in objects]
@@ -105,12 +105,12 @@ def test_the_operator_does_what_the_sliders_do_and_can_be_undone(layers, part):
     bpy.ops.ed.undo_push(message="Before")
     bpy.ops.xray.show_layers("EXEC_DEFAULT", True, peel=2, explode=0.25)
     collection = bpy.data.collections["Icosphere 000 Layers"]
-    objects = part("operators.layers").layer_objects(collection)
+    objects = part("operators.layers.layers").layer_objects(collection)
     assert (collection.xray.peel, collection.xray.explode) == (2, 0.25)
     assert [obj.hide_viewport for obj in objects] == [True, True, False, False]
     bpy.ops.ed.undo()
     collection = bpy.data.collections["Icosphere 000 Layers"]
-    objects = part("operators.layers").layer_objects(collection)
+    objects = part("operators.layers.layers").layer_objects(collection)
     assert (collection.xray.peel, collection.xray.explode) == (0, 0.0)
     assert not any(obj.hide_viewport for obj in objects)
     assert all(tuple(obj.delta_location) == (0, 0, 0) for obj in objects)
@@ -119,7 +119,7 @@ def test_the_operator_does_what_the_sliders_do_and_can_be_undone(layers, part):
 def test_what_the_layers_hold_is_the_xray(layers, captured, part):
     layers.xray.explode = 1.0  # how they are shown does not count
     xray = part("xray_addon.xray").XRay.load(captured)
-    placed = part("operators.layers").read_layers(layers)
+    placed = part("operators.layers.layers").read_layers(layers)
     assert placed.xray.shape == xray.shape
     assert np.array_equal(placed.xray.index, xray.index)
     assert np.allclose(placed.xray.hit_depth, xray.hit_depth, atol=1e-6)
@@ -128,12 +128,12 @@ def test_what_the_layers_hold_is_the_xray(layers, captured, part):
 
 
 def test_rebuilding_untouched_layers_gives_the_mesh(layers, captured, part, surface_of):
-    part("operators.layers").import_xray(captured)
+    part("operators.layers.layers").import_xray(captured)
     whole = surface_of(bpy.data.objects["Icosphere 000"])
     bpy.context.view_layer.objects.active = layers.objects[0]
     assert bpy.ops.xray.rebuild() == {"FINISHED"}
     obj = bpy.context.object
-    assert part("operators.layers").layers_of(obj) == layers
+    assert part("operators.layers.layers").layers_of(obj) == layers
     again = surface_of(obj)
     assert np.allclose(again.vertices, whole.vertices, atol=1e-5)
     # Where a quad's two diagonals are as good, the last bits decide which one splits it.
@@ -145,9 +145,9 @@ def test_rebuilding_untouched_layers_gives_the_mesh(layers, captured, part, surf
 
 
 def test_deleting_the_inner_ball_leaves_the_outer_one(layers, captured, part, surface_of):
-    placed = part("operators.layers").load_placed(captured)
+    placed = part("operators.layers.layers").load_placed(captured)
     whole = placed.xray.points(placed.camera)
-    objects = part("operators.layers").layer_objects(layers)
+    objects = part("operators.layers.layers").layer_objects(layers)
     for obj in objects:
         bpy.context.view_layer.objects.active = obj
         bpy.ops.object.mode_set(mode="EDIT")
@@ -169,7 +169,7 @@ def test_deleting_the_inner_ball_leaves_the_outer_one(layers, captured, part, su
 
 
 def test_marked_hits_are_left_out_and_stay_in_the_layers(layers, captured, part):
-    module = part("operators.layers")
+    module = part("operators.layers.layers")
     whole = part("xray_addon.xray").XRay.load(captured)
     obj = module.layer_objects(layers)[1]
     chosen = [v.index for v in obj.data.vertices if v.co.length < 0.4]
@@ -186,7 +186,7 @@ def test_marked_hits_are_left_out_and_stay_in_the_layers(layers, captured, part)
 
 
 def test_moved_vertices_and_new_ones(layers, part):
-    module = part("operators.layers")
+    module = part("operators.layers.layers")
     before = module.read_layers(layers)
     obj = module.layer_objects(layers)[0]
     camera = before.camera.position
@@ -210,7 +210,7 @@ def test_a_missing_attribute_says_so(layers):
 
 
 def test_everything_marked_says_so(layers, part):
-    module = part("operators.layers")
+    module = part("operators.layers.layers")
     for obj in layers.objects:
         obj.vertex_groups[module.DELETE].add(range(len(obj.data.vertices)), 1.0, "REPLACE")
     with pytest.raises(RuntimeError, match="no hits left"):
@@ -229,7 +229,7 @@ def test_a_rebuild_can_be_undone(layers):
 @pytest.mark.parametrize("channel", ["depth", "normal", "colour", "hit"])
 def test_a_picture_of_the_layers(layers, captured, part, channel):
     xray = part("xray_addon.xray").XRay.load(captured)
-    expected = part("xray_addon.preview").layer_grid(xray, channel)
+    expected = part("xray_addon.pictures.contact_sheet").layer_grid(xray, channel)
 
     def shown():
         image = bpy.data.images["X-Ray Layers"]
@@ -255,7 +255,7 @@ def test_without_layers_the_operators_say_what_to_do(cube):
 
 
 def test_layers_survive_a_save(layers, part, tmp_path):
-    module = part("operators.layers")
+    module = part("operators.layers.layers")
     before = module.read_layers(layers)
     layers.xray.peel = 2
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
@@ -269,7 +269,7 @@ def test_layers_survive_a_save(layers, part, tmp_path):
 
 def test_without_transforms_the_viewer_is_in_front(captured, part):
     (captured.parents[2] / "images/Icosphere/transforms.json").unlink()
-    placed = part("operators.layers").load_placed(captured)
+    placed = part("operators.layers.layers").load_placed(captured)
     assert not placed.known
     assert placed.camera.position[1] < 0
 
@@ -277,13 +277,13 @@ def test_without_transforms_the_viewer_is_in_front(captured, part):
 def test_transforms_beside_the_file_count(captured, part):
     published = captured.parents[2] / "images/Icosphere/transforms.json"
     published.rename(captured.parent / "transforms.json")
-    assert part("operators.layers").load_placed(captured).known
+    assert part("operators.layers.layers").load_placed(captured).known
 
 
 def test_what_comes_back_can_be_captured_again(captured, part, surface_of):
     bpy.ops.xray.import_xray(filepath=str(captured))
     obj = bpy.context.object
-    placed = part("operators.layers").load_placed(captured)
+    placed = part("operators.layers.layers").load_placed(captured)
     again = part("xray_addon.casting").cast(surface_of(obj), placed.camera, 8)
     both = (again.depth[0] > 0) & (placed.xray.depth[0] > 0)
     either = (again.depth[0] > 0) | (placed.xray.depth[0] > 0)

@@ -21,7 +21,7 @@ IMAGE = ROOT / "tests/demo/toadstool.png"
 @pytest.fixture
 def runtime(part):
     """The service over the installed runtime; its process ends with the test."""
-    service = part("operators.runtime_service")
+    service = part("operators.runtime.service")
     if not service.is_available():
         pytest.skip("the model runtime is not installed here; `make setup` does it")
     yield service

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def jobs(part):
-    return part("operators.jobs")
+    return part("operators.tasks.jobs")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def submit(jobs, part):
 def images(tmp_path, part):
     paths = [tmp_path / f"{name}.png" for name in ("apple", "pear", "plum")]
     for path in paths:
-        part("operators.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
+        part("xray_addon.files.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
     return paths
 
 
@@ -147,7 +147,7 @@ def test_again_is_the_same_and_another_seed_is_the_next(fake_runtime, images):
 def test_the_command_line_makes_it_again(fake_runtime, images, part):
     bpy.ops.xray.generate(filepath=str(images[0]), seed=3)
     first = [tuple(v.co) for v in bpy.context.object.data.vertices]
-    words = shlex.split(part("operators.ops_generate").command_line(bpy.context.object))
+    words = shlex.split(part("operators.generate.ops").command_line(bpy.context.object))
     assert words[:4] == ["blender", "-c", "xray", "generate"]
     out = images[0].with_name("again.blend")
     words[words.index("--out") + 1] = str(out)

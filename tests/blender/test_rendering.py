@@ -51,7 +51,9 @@ def render(part, settings):
     def pictures(objects, cameras, seed=0, matrix=None, **values):
         bpy.context.view_layer.update()
         before = everything()
-        renderer = part("operators.rendering").Renderer(objects, settings(**values), matrix=matrix)
+        renderer = part("operators.dataset.rendering").Renderer(
+            objects, settings(**values), matrix=matrix
+        )
         with renderer:
             made = [renderer.image(camera, seed) for camera in cameras]
         assert everything() == before
@@ -66,10 +68,10 @@ def iou(part, surface_of):
 
     def compare(picture, camera, objects, matrix=None):
         surface = surface_of(*objects).transformed(np.eye(4) if matrix is None else matrix)
-        seen = part("operators.rendering").picture_camera(camera, SIZE)
+        seen = part("operators.dataset.rendering").picture_camera(camera, SIZE)
         xray = part("xray_addon.casting").cast(surface, seen, 1)
         assert xray.hit.mean() > 0.05
-        return part("xray_addon.gates").silhouette_iou(picture[..., 3], xray)
+        return part("xray_addon.dataset.gates").silhouette_iou(picture[..., 3], xray)
 
     return compare
 
@@ -83,7 +85,7 @@ def view(part):
 @pytest.fixture
 def toadstool(part, surface_of, view):
     """The demo's mesh, and a camera that it nearly fills."""
-    objects = part("operators.files").open_alone(TOADSTOOL)
+    objects = part("operators.convert.mesh_files").open_alone(TOADSTOOL)
     low, high = surface_of(*objects).bounds
     middle, size = (low + high) / 2, float((high - low).max())
     eye = middle + size * np.array([0.9, -1.0, 0.5])
@@ -193,7 +195,7 @@ def test_the_scenes_own_lights_and_no_others(render, cube, view):
 def test_an_environment_image_lights(render, cube, view, part, tmp_path):
     matt(cube, (0.8, 0.8, 0.8))
     path = tmp_path / "green.png"
-    part("operators.png").write_png(path, np.full((4, 8, 3), (0, 200, 0), np.uint8))
+    part("xray_addon.files.png").write_png(path, np.full((4, 8, 3), (0, 200, 0), np.uint8))
     camera = view((4, -4, 3), width=16, height=16)
     (picture,) = render([cube], [camera], image_size=16, lights="hdri", hdri=str(path))
     shown = picture[picture[..., 3] == 255]
@@ -226,14 +228,14 @@ def test_faces_that_lie_on_each_other_are_lit(cube, part, render, view):
 def test_a_blender_without_the_denoiser_says_so_before_it_renders(
     cube, part, view, settings, monkeypatch
 ):
-    rendering = part("operators.rendering")
+    rendering = part("operators.dataset.rendering")
     monkeypatch.setattr(rendering, "_has_denoiser", lambda: False)
     with (
         pytest.raises(part("xray_addon.errors").XRayError, match="--no-denoise") as caught,
         rendering.Renderer([cube], settings(denoise=True)),
     ):
         pass
-    assert caught.value.code in part("xray_addon.dataset").STOPPING
+    assert caught.value.code in part("xray_addon.dataset.result").STOPPING
     with rendering.Renderer([cube], settings()):
         pass
 
@@ -300,7 +302,7 @@ def test_no_gpu_is_an_error_and_no_crash(
             raise OSError("libEGL.so.1: cannot open shared object file")
         return Library
 
-    rendering = part("operators.rendering")
+    rendering = part("operators.dataset.rendering")
     monkeypatch.setattr(rendering.ctypes, "CDLL", load)
     monkeypatch.setattr(rendering.sys, "platform", "linux")
     with pytest.raises(errors) as caught:
@@ -316,7 +318,7 @@ def test_no_gpu_is_an_error_and_no_crash(
 def test_what_draws_with_the_gpu(part, render, iou, toadstool, engine):
     if not os.environ.get("XRAY_TEST_GPU_RENDERERS"):
         pytest.skip("set XRAY_TEST_GPU_RENDERERS to render with EEVEE and Workbench (a minute)")
-    assert part("operators.rendering")._can_draw()
+    assert part("operators.dataset.rendering")._can_draw()
     objects, camera = toadstool
     (picture,) = render(objects, [camera], image=engine)
     assert iou(picture, camera, objects) > 0.95

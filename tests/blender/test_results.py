@@ -194,7 +194,7 @@ def test_all_at_once(obj, finish, surface_of):
 @pytest.fixture
 def image(tmp_path, part):
     path = tmp_path / "apple.png"
-    part("operators.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
+    part("xray_addon.files.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
     return path
 
 
@@ -208,7 +208,7 @@ def vertices_of(obj) -> np.ndarray:
 def test_function_operator_panel_and_command_line_agree(fake_runtime, part, image, tmp_path):
     settings = part("xray_addon.settings")
     result = settings.ResultSettings(**OPTIONS)
-    made = part("operators.generate").generate_mesh(
+    made = part("operators.generate.generation").generate_mesh(
         image, settings.GenerateSettings(), result=result
     )
     expected = vertices_of(made)
@@ -233,14 +233,14 @@ def test_function_operator_panel_and_command_line_agree(fake_runtime, part, imag
 def test_layers_and_view_grow_with_the_mesh(fake_runtime, part, image, surface_of):
     settings = part("xray_addon.settings")
     bpy.context.scene.cursor.location = (5, 0, 0)
-    obj = part("operators.generate").generate_mesh(
+    obj = part("operators.generate.generation").generate_mesh(
         image,
         settings.GenerateSettings(),
         result=settings.ResultSettings(height=6.0),
         keep_camera=True,
         keep_layers=True,
     )
-    layers = part("operators.layers").layers_of(obj)
+    layers = part("operators.layers.layers").layers_of(obj)
     layers.hide_viewport = False
     # The ball of radius 0.3 has grown tenfold.
     seen = surface_of(*layers.objects).vertices - (5, 0, 0)

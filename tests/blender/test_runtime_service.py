@@ -15,7 +15,7 @@ import pytest
 
 @pytest.fixture
 def service(part):
-    return part("operators.runtime_service")
+    return part("operators.runtime.service")
 
 
 def test_start_stop_release(fake_runtime):
@@ -34,7 +34,7 @@ def test_the_state_is_one_word(fake_runtime, part):
     steps = fake_runtime.start_steps()
     next(steps)
     assert fake_runtime.state() == "starting"
-    part("operators.jobs").run(steps, interval=0.01)
+    part("operators.tasks.jobs").run(steps, interval=0.01)
     assert fake_runtime.state() == "ready"
     client = fake_runtime.current_client()
     os.kill(client.pid, signal.SIGKILL)
@@ -50,8 +50,8 @@ def test_the_state_is_one_word(fake_runtime, part):
 def test_a_check_says_what_a_bug_report_needs(fake_runtime, part):
     assert not bpy.ops.xray.copy_report.poll()
     assert bpy.ops.xray.runtime_check() == {"FINISHED"}
-    report = part("operators.ops_runtime").report
-    check = part("xray_addon.environment").Check
+    report = part("operators.runtime.ops").report
+    check = part("xray_addon.process.environment").Check
     found = check({"torch": "2.13.0"}, "cuda", "RTX A4000", 16_000_000_000, "580.65")
     whole = fake_runtime.health_report(found)
     for text in (f"Blender {bpy.app.version_string}", "System: ", "Model: xray", "Process: ready"):
@@ -74,7 +74,7 @@ def test_removing_ends_the_process_first(fake_runtime, part, monkeypatch):
     removed = []
     found = SimpleNamespace(uninstall=lambda: removed.append(fake_runtime.is_running()))
     monkeypatch.setattr(fake_runtime, "environment", lambda: found)
-    part("operators.jobs").run(fake_runtime.remove_steps(), interval=0.01)
+    part("operators.tasks.jobs").run(fake_runtime.remove_steps(), interval=0.01)
     assert removed == [False]
 
 
@@ -91,9 +91,9 @@ def watch(fake_runtime, part, timers, monkeypatch):
     app = SimpleNamespace(background=False, timers=bpy.app.timers, online_access=False)
     monkeypatch.setattr(fake_runtime, "bpy", SimpleNamespace(app=app))
     redrawn = []
-    monkeypatch.setattr(part("operators.jobs"), "redraw", lambda: redrawn.append(True))
+    monkeypatch.setattr(part("operators.tasks.jobs"), "redraw", lambda: redrawn.append(True))
     for _ in range(2):  # the second finds it started
-        part("operators.jobs").run(fake_runtime.start_steps(), interval=0.01)
+        part("operators.tasks.jobs").run(fake_runtime.start_steps(), interval=0.01)
     assert timers.functions == [fake_runtime._watch]
 
     def until(happened):
@@ -172,7 +172,7 @@ class FakeEnvironment:
         self.thread = None
 
     def install(self, *, progress, **asked):
-        from bl_ext.user_default.xray.xray_addon.environment import Check
+        from bl_ext.user_default.xray.xray_addon.process.environment import Check
         from bl_ext.user_default.xray.xray_addon.progress import Progress
 
         self.asked, self.thread = asked, threading.current_thread()
@@ -189,7 +189,7 @@ def test_an_install_shows_its_progress_and_its_device(service, part, monkeypatch
     monkeypatch.setattr(service, "environment", lambda: environment)
     heard = []
     steps = service.install_steps(online=False, wheelhouse=tmp_path, device="cpu")
-    check = part("operators.jobs").run(steps, heard.append, 0.01)
+    check = part("operators.tasks.jobs").run(steps, heard.append, 0.01)
     assert check.device_name == "a fake CPU"
     assert environment.asked == {"online": False, "wheelhouse": tmp_path, "device": "cpu"}
     assert environment.thread is not threading.main_thread()
@@ -201,11 +201,11 @@ def test_an_install_that_fails_says_why(service, part, monkeypatch):
     monkeypatch.setattr(service, "environment", lambda: FakeEnvironment(error))
     steps = service.install_steps(online=True, wheelhouse=None, device="auto")
     with pytest.raises(type(error), match="The disk is full"):
-        part("operators.jobs").run(steps, interval=0.01)
+        part("operators.tasks.jobs").run(steps, interval=0.01)
 
 
 def test_an_install_can_be_cancelled(service, part, monkeypatch, run_tasks):
-    jobs = part("operators.jobs")
+    jobs = part("operators.tasks.jobs")
     monkeypatch.setattr(service, "environment", FakeEnvironment)
     steps = service.install_steps(online=True, wheelhouse=None, device="auto")
     task = jobs.submit(jobs.Task("Install", steps))

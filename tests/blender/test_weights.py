@@ -27,7 +27,7 @@ def hub(part, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no_token"))
-    service = part("operators.runtime_service")
+    service = part("operators.runtime.service")
     python = service.environment().python
     if not python.is_file():
         pytest.skip("the model runtime is not installed here; `make setup` does it")
@@ -54,7 +54,7 @@ def online(part, monkeypatch):
         def __getattr__(self, name):
             return getattr(bpy, name)
 
-    monkeypatch.setattr(part("operators.runtime_service"), "bpy", Bpy())
+    monkeypatch.setattr(part("operators.runtime.service"), "bpy", Bpy())
 
 
 def test_each_generator_has_a_checkpoint_of_its_own(scene, xray, part):
@@ -71,7 +71,7 @@ def test_each_generator_has_a_checkpoint_of_its_own(scene, xray, part):
 
 
 def test_what_is_missing_follows_generator_and_checkpoint(scene, part, tmp_path):
-    service = part("operators.runtime_service")
+    service = part("operators.runtime.service")
 
     def missing():
         return service.missing_weights(bpy.context.scene)
@@ -113,7 +113,7 @@ def test_offline_the_error_names_the_files_and_where_to_put_them(hub, scene, tmp
 def test_the_steps_tell_how_far_they_are_and_can_be_cancelled(hub, online, scene, part, tmp_path):
     hub.files["model.ckpt"] = CONTENT * 600
     hub.pause = 0.05
-    service, jobs = part("operators.runtime_service"), part("operators.jobs")
+    service, jobs = part("operators.runtime.service"), part("operators.tasks.jobs")
     offer = jobs.run(service.offer_steps("triposr"), interval=0.01)
     assert (offer.revision, len(offer.files)) == (COMMIT, 2)
     steps = service.download_steps("triposr", offer.revision)
@@ -128,7 +128,7 @@ def test_the_steps_tell_how_far_they_are_and_can_be_cancelled(hub, online, scene
 
 def test_the_dialog_shows_what_was_offered_and_is_asked_once(xray, part, scene, monkeypatch):
     """In a window the hub's answer opens the dialog; its OK fetches that very commit."""
-    module, weights = part("operators.ops_weights"), part("xray_addon.weights")
+    module, weights = part("operators.runtime.ops_weights"), part("xray_addon.systems.weights")
     offer = weights.Offer(
         "me/mine", COMMIT, (weights.RemoteFile("a.ckpt", 7, ""),), 7, "MIT", "https://x", Path("/c")
     )

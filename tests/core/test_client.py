@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray_addon import client as client_module
-from xray_addon.client import EXTENSION_FOLDER, Job, RuntimeClient, _environment
 from xray_addon.errors import XRayError
+from xray_addon.process import child
+from xray_addon.process import client as client_module
+from xray_addon.process.child import EXTENSION_FOLDER, runtime_variables
+from xray_addon.process.client import Job, RuntimeClient
+from xray_addon.process.protocol import GenerateParams
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.protocol import GenerateParams
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 
 FAKE = Path(__file__).with_name("fake_runtime.py")
 MakeClient = Callable[..., RuntimeClient]
@@ -29,8 +31,9 @@ MakeClient = Callable[..., RuntimeClient]
 
 @pytest.fixture(autouse=True)
 def _short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CANCEL_GRACE", "TERMINATE_GRACE", "STOP_GRACE"):
-        monkeypatch.setattr(client_module, name, 0.4)
+    monkeypatch.setattr(client_module, "CANCEL_GRACE", 0.4)
+    for name in ("TERMINATE_GRACE", "STOP_GRACE"):
+        monkeypatch.setattr(child, name, 0.4)
 
 
 @pytest.fixture
@@ -348,7 +351,7 @@ def test_an_idle_process_that_died_is_replaced(make_client: MakeClient, image: P
 def test_why_it_died_is_told(tmp_path: Path, returncode: int, words: str, told: str) -> None:
     log = tmp_path / "runtime.log"
     log.write_text(f"--- before\nout of memory\n--- now\n{words}\n")
-    error = client_module._death(returncode, True, client_module._last_words(log))
+    error = child.death_error(returncode, True, child.last_words(log))
     assert told in error.message
     assert error.remedy
 
@@ -473,7 +476,7 @@ def test_stop_ends_everything_and_submit_works_again(make_client: MakeClient, im
 def test_the_log_does_not_grow_without_end(
     make_client: MakeClient, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "LOG_LIMIT", 10)
+    monkeypatch.setattr(child, "LOG_LIMIT", 10)
     client = make_client()
     for _ in range(3):
         assert_generates(client, image)
@@ -484,7 +487,7 @@ def test_the_log_does_not_grow_without_end(
 
 PARENT = """
 import sys, time
-from xray_addon.client import RuntimeClient
+from xray_addon.process.client import RuntimeClient
 from xray_addon.settings import GenerateSettings
 client = RuntimeClient(sys.executable, sys.argv[2], arguments=[sys.argv[1], "serve"])
 job = client.submit(sys.argv[3], GenerateSettings(generator=sys.argv[4]))
@@ -554,6 +557,6 @@ def test_the_process_starts_anew_for_another_folder_or_network_and_not_without(
 
 def test_the_process_is_told_where_downloaded_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XRAY_CHECKPOINTS", "/the/user's")
-    assert _environment(False, "/the/preference")["XRAY_CHECKPOINTS"] == "/the/preference"
-    assert _environment(False)["XRAY_CHECKPOINTS"] == "/the/user's"
-    assert _environment(False)["XRAY_ONLINE"] == "0"
+    assert runtime_variables(False, "/the/preference")["XRAY_CHECKPOINTS"] == "/the/preference"
+    assert runtime_variables(False)["XRAY_CHECKPOINTS"] == "/the/user's"
+    assert runtime_variables(False)["XRAY_ONLINE"] == "0"

@@ -16,34 +16,25 @@ from pathlib import Path
 import pytest
 
 from xray_addon import Camera, XRayError
-from xray_addon.dataset import (
-    DONE,
-    EXISTS,
-    FAILED,
-    REJECTED,
-    Item,
-    Result,
-    View,
+from xray_addon.dataset.gates import View, judge
+from xray_addon.dataset.manifest import Item, read_source, shard, unique_uids
+from xray_addon.dataset.recipe import file_hash, settings_hash
+from xray_addon.dataset.result import DONE, EXISTS, FAILED, REJECTED, Result
+from xray_addon.dataset.store import (
     claim,
     conflict,
-    file_hash,
     find,
     finish,
-    judge,
     publish,
-    read_source,
     read_state,
     refuse,
-    settings_hash,
-    shard,
-    unique_uids,
     work_folder,
     write_log,
 )
 from xray_addon.errors import SOME_FAILED, USAGE, exit_code
-from xray_addon.locks import lock
-from xray_addon.settings import DatasetSettings
-from xray_addon.transforms import write_transforms
+from xray_addon.files.locks import lock
+from xray_addon.files.transforms import write_transforms
+from xray_addon.settings.dataset import DatasetSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = settings_hash(DatasetSettings())
@@ -427,7 +418,7 @@ def test_judging_again_can_be_killed(tmp_path, item, monkeypatch):
     claim(out, DatasetSettings())
     make(out, item)
     with monkeypatch.context() as patch:
-        patch.setattr("xray_addon.dataset._withdraw", lambda *_: 1 / 0)
+        patch.setattr("xray_addon.dataset.store._withdraw", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             claim(out, DatasetSettings(min_iou=0.99))
     claim(out, DatasetSettings())
@@ -440,7 +431,7 @@ def test_a_source_with_another_time_is_read_again(tmp_path, item, monkeypatch):
     make(out, item)
     write_log(out, Result(item.uid, DONE), {"read": read_state(item)})
     with monkeypatch.context() as patch:
-        patch.setattr("xray_addon.dataset.file_hash", lambda _: 1 / 0)
+        patch.setattr("xray_addon.dataset.recipe.file_hash", lambda _: 1 / 0)
         assert find(out, item, DIGEST), "the same time: it need not be read"
     stamp = Path(item.source).stat().st_mtime_ns
     Path(item.source).write_bytes(b"y" * len("chair"))
@@ -481,7 +472,7 @@ def test_leftovers_of_dead_runs_go_and_those_of_live_ones_stay(tmp_path, item):
             sys.executable,
             "-c",
             "import sys, time; from pathlib import Path\n"
-            "from xray_addon.dataset import work_folder\n"
+            "from xray_addon.dataset.store import work_folder\n"
             "with work_folder(Path(sys.argv[1])) as work:\n"
             "    (work / 'half').write_text('x'); print(work, flush=True); time.sleep(60)",
             str(out),
@@ -536,7 +527,7 @@ sys.path[:0] = ["tests/core", "."]
 from test_dataset import make, item_at
 for number in range(12):
     make(Path(sys.argv[1]), item_at(number), bytes([number]) * 200_000)
-from xray_addon.dataset import finish
+from xray_addon.dataset.store import finish
 finish(sys.argv[1])
 """
 

@@ -18,9 +18,14 @@ from typing import Any
 
 import pytest
 
-from xray_addon import environment as module
-from xray_addon.environment import RuntimeEnvironment, child_environment, cuda_tag, main
 from xray_addon.errors import XRayError
+from xray_addon.files.locks import lock
+from xray_addon.process import environment as module
+from xray_addon.process import installer, torch_builds
+from xray_addon.process.__main__ import main
+from xray_addon.process.environment import RuntimeEnvironment
+from xray_addon.process.installer import child_environment
+from xray_addon.process.torch_builds import cuda_tag
 from xray_addon.progress import Cancelled, Progress, ignore_progress
 
 ensurepip = pytest.importorskip("ensurepip")
@@ -275,7 +280,7 @@ def test_a_silent_command_is_stopped_at_once(tmp_path: Path) -> None:
 
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with (tmp_path / "log").open("wb") as log, pytest.raises(Cancelled):
-        module._Steps(log, "log", stop).run("packages", "Sleeping", command)
+        installer.Commands(log, "log", stop).run("packages", "Sleeping", command)
     assert time.monotonic() < end + 10.0
 
 
@@ -330,7 +335,7 @@ def test_a_python_without_ensurepip_takes_the_wheelhouses_pip(
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package index on this machine with Python's own pip under the pinned name."""
-    name = f"pip-{module.PIP_VERSION}-py3-none-any.whl"
+    name = f"pip-{installer.PIP_VERSION}-py3-none-any.whl"
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -356,11 +361,11 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_downloaded_pip_is_the_pinned_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = module._Steps(io.BytesIO(), "log", ignore_progress)
+    steps = installer.Commands(io.BytesIO(), "log", ignore_progress)
     with pytest.raises(XRayError, match="checksum"):
         steps.download_pip(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(module, "PIP_SHA256", hashlib.sha256(PIP_WHEEL.read_bytes()).hexdigest())
+    monkeypatch.setattr(installer, "PIP_SHA256", hashlib.sha256(PIP_WHEEL.read_bytes()).hexdigest())
     assert zipfile.is_zipfile(steps.download_pip(tmp_path))
 
 
@@ -370,11 +375,11 @@ def test_an_index_that_does_not_answer_is_a_network_error(
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(XRayError) as caught:
-        module._Steps(io.BytesIO(), "log", ignore_progress).download_pip(tmp_path)
+        installer.Commands(io.BytesIO(), "log", ignore_progress).download_pip(tmp_path)
     assert "network" in caught.value.remedy
 
 
-class RecordingSteps(module._Steps):
+class RecordingCommands(installer.Commands):
     """Runs nothing; a command with one of `failing` in it fails."""
 
     failing: tuple[str, ...] = ()
@@ -395,7 +400,7 @@ def torch_commands(
 ) -> list[list[str]]:
     environment = make(folder, "torch==2.13.0\ntiny==1.0\n")
     environment.folder.mkdir(exist_ok=True)
-    steps = RecordingSteps()
+    steps = RecordingCommands()
     steps.failing = () if local else ("--no-index",)
     environment._bring_pip = lambda *_: None  # type: ignore[method-assign]
     environment._install(steps, online, None, index, sys.executable)
@@ -446,32 +451,32 @@ def test_an_old_driver_is_named() -> None:
 def test_a_machine_without_a_gpu_never_takes_the_cuda_build(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_nvidia", lambda: None)
-    assert module._torch_index("auto") == "https://download.pytorch.org/whl/cpu"
-    monkeypatch.setattr(module, "_nvidia", lambda: (580, 8.9))
-    assert module._torch_index("auto") == "https://download.pytorch.org/whl/cu130"
-    assert module._torch_index("cpu") == "https://download.pytorch.org/whl/cpu"
+    monkeypatch.setattr(torch_builds, "nvidia_driver", lambda: None)
+    assert torch_builds.torch_index("auto") == "https://download.pytorch.org/whl/cpu"
+    monkeypatch.setattr(torch_builds, "nvidia_driver", lambda: (580, 8.9))
+    assert torch_builds.torch_index("auto") == "https://download.pytorch.org/whl/cu130"
+    assert torch_builds.torch_index("cpu") == "https://download.pytorch.org/whl/cpu"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
 def test_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert module._nvidia() is None
+    assert torch_builds.nvidia_driver() is None
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho '580.65.06, 9.0'\necho '580.65.06, 8.6'\n")
     tool.chmod(0o755)
-    assert module._nvidia() == (580, 8.6)
+    assert torch_builds.nvidia_driver() == (580, 8.6)
     tool.write_text("#!/bin/sh\nexit 9\n")
-    assert module._nvidia() is None
+    assert torch_builds.nvidia_driver() is None
 
 
 def test_what_would_be_installed_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = RuntimeEnvironment()
-    monkeypatch.setattr(module, "_nvidia", lambda: None)
+    monkeypatch.setattr(torch_builds, "nvidia_driver", lambda: None)
     assert environment.plan().build == "CPU"
     assert environment.plan().download < environment.plan("cuda").download
     assert "rocm" in environment.plan("rocm").build
-    monkeypatch.setattr(module, "_nvidia", lambda: (470, 8.6))
+    monkeypatch.setattr(torch_builds, "nvidia_driver", lambda: (470, 8.6))
     with pytest.raises(XRayError, match="too old"):
         environment.plan()
 
@@ -490,7 +495,7 @@ def test_two_blenders_do_not_install_at_once(tmp_path: Path, wheelhouse: Path) -
     environment = make(tmp_path)
     environment.folder.mkdir()
     with (
-        module._locked(environment.folder / "install.lock"),
+        lock(environment.folder / "install.lock", wait=False),
         pytest.raises(XRayError) as caught,
     ):
         environment.install(online=False, wheelhouse=wheelhouse, device="cpu")

@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray_addon import deflate
-from xray_addon.deflate import deflated_indices
-from xray_addon.npz import REPEATED, RUNS, npz
+from xray_addon.files import deflate
+from xray_addon.files.deflate import deflated_indices
+from xray_addon.files.npz import REPEATED, RUNS, npz
 
 
 @st.composite

@@ -7,9 +7,8 @@ import pytest
 import trimesh
 
 from xray_addon import Camera, Material, Surface, XRay, cast
-from xray_addon.gates import silhouette_iou
-from xray_addon.lettering import GLYPH_HEIGHT, draw_text, fitting, text_width
-from xray_addon.preview import (
+from xray_addon.dataset.gates import silhouette_iou
+from xray_addon.pictures.contact_sheet import (
     BACKGROUND,
     EMPTY,
     HIT,
@@ -21,7 +20,8 @@ from xray_addon.preview import (
     layer_tiles,
     statistics,
 )
-from xray_addon.shading import shade_surface
+from xray_addon.pictures.lettering import GLYPH_HEIGHT, draw_text, fitting, text_width
+from xray_addon.pictures.shading import shade_surface
 
 
 def ball(layers: int = 4, size: int = 32) -> View:

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xray_addon import protocol
 from xray_addon.errors import XRayError
-from xray_addon.progress import Cancelled, Progress
-from xray_addon.protocol import (
+from xray_addon.process import protocol
+from xray_addon.process.protocol import (
     MAX_LINE,
     GenerateParams,
     ProtocolError,
@@ -23,7 +22,8 @@ from xray_addon.protocol import (
     encode,
     read_messages,
 )
-from xray_addon.settings import GenerateSettings
+from xray_addon.progress import Cancelled, Progress
+from xray_addon.settings.generate import GenerateSettings
 
 text = st.text('aZ0é\u2028\n"{', max_size=5)
 json_values = st.recursive(

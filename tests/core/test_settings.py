@@ -7,7 +7,7 @@ import json
 import pytest
 
 from xray_addon import CaptureSettings, GenerateSettings, XRayError
-from xray_addon.settings import DatasetSettings
+from xray_addon.settings.dataset import DatasetSettings
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from xray_addon import Camera, Material, Surface, cast
-from xray_addon.shading import Lights, reduce_image, shade, shade_surface, to_bytes
+from xray_addon.pictures.shading import Lights, reduce_image, shade, shade_surface, to_bytes
 
 
 def scene(size: int = 64) -> tuple[Surface, Camera]:

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from xray_addon import Camera, Surface, cast
-from xray_addon.sheets import layer_faces
+from xray_addon.layer_meshes import layer_faces
 
 
 def ball_and_wall(size: int = 48):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from xray_addon import Camera, XRayError
-from xray_addon.transforms import read_transforms, write_transforms
-from xray_addon.views import sampled_cameras
+from xray_addon.dataset.cameras import sampled_cameras
+from xray_addon.files.transforms import read_transforms, write_transforms
 
 
 def test_cameras_come_back(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 
 from xray_addon import Camera
 from xray_addon.camera import PUBLISHED_FOV_X
-from xray_addon.settings import DatasetSettings
-from xray_addon.transforms import write_transforms
-from xray_addon.views import dataset_cameras, item_seed, placed
+from xray_addon.dataset.cameras import dataset_cameras, item_seed, placed
+from xray_addon.files.transforms import write_transforms
+from xray_addon.settings.dataset import DatasetSettings
 
 
 def cameras(uid="chair", **values):

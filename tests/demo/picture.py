@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from runtime.pictures import column, depth_tile, label, layer_tile, on_background, row
+from runtime.evaluation.pictures import column, depth_tile, label, layer_tile, on_background, row
 from xray_addon import XRay
 
 SIZE = 240

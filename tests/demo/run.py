@@ -135,11 +135,13 @@ def main() -> int:
         bpy.ops.preferences.addon_enable(module=MODULE)
 
     with step("generated a mesh from tests/demo/toadstool.png in the runtime's process"):
-        service, jobs = part("operators.runtime_service"), part("operators.jobs")
+        service, jobs = part("operators.runtime.service"), part("operators.tasks.jobs")
         settings = part("xray_addon.settings").GenerateSettings()
         work = service.generate_steps(HERE / "toadstool.png", settings)
         generated = jobs.run(work, lambda _: None)
-        obj = part("operators.generate").add_generated(generated, "Toadstool", keep_camera=True)
+        obj = part("operators.generate.generation").add_generated(
+            generated, "Toadstool", keep_camera=True
+        )
     surface = generated.surface
     say(
         f"           {len(surface.vertices):,} vertices, {len(surface.faces):,} faces, "
@@ -148,14 +150,14 @@ def main() -> int:
     with step("predicted layers", parts / "predicted.npz"):
         generated.xray.save(parts / "predicted.npz")
     with step("mesh for other programs", out / "demo.glb"):
-        part("operators.files").save_objects([obj], out / "demo.glb")
+        part("operators.convert.mesh_files").save_objects([obj], out / "demo.glb")
     with step(f"rendered the mesh from {len(SIDES)} sides with Cycles"):
         sides = render(bpy.context.scene, obj, parts)
     bpy.context.preferences.filepaths.save_version = 0  # no demo.blend1 beside it
     with step("scene", out / "demo.blend"):
         bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"), check_existing=False)
     with step("picture", out / "demo.png"):
-        python = part("xray_addon.environment").RuntimeEnvironment(arguments.runtime).python
+        python = part("xray_addon.process.environment").RuntimeEnvironment(arguments.runtime).python
         subprocess.run(
             [
                 python,

@@ -11,7 +11,7 @@ pytest.importorskip("submitit", reason="the farm's requirements are not installe
 
 from farm.run import Work
 from farm.settings import FarmSettings
-from xray_addon.settings import DatasetSettings
+from xray_addon.settings.dataset import DatasetSettings
 
 HERE = Path(__file__).parent
 

@@ -3,7 +3,7 @@
 What it does with an item is in the item's file: "ok", "crash", "exit", "hang", "garbage",
 "wrong", "flood", "mute", "leak", "slow", "full", "failed", "rejected", "die-once", "leave" (after
 it), or "crash-after N" (items). It writes real items, of a few bytes each, through
-`xray_addon.dataset`.
+`xray_addon.dataset.store`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from xray_addon.dataset import (  # noqa: E402
-    DONE,
-    FAILED,
-    REJECTED,
-    Item,
-    Result,
-    file_hash,
-    find,
-    publish,
-    refuse,
-    settings_hash,
-    work_folder,
-)
+from xray_addon.dataset.manifest import Item  # noqa: E402
+from xray_addon.dataset.recipe import file_hash, settings_hash  # noqa: E402
+from xray_addon.dataset.result import DONE, FAILED, REJECTED, Result  # noqa: E402
+from xray_addon.dataset.store import find, publish, refuse, work_folder  # noqa: E402
 from xray_addon.errors import XRayError  # noqa: E402
-from xray_addon.settings import DatasetSettings  # noqa: E402
+from xray_addon.settings.dataset import DatasetSettings  # noqa: E402
 
 leaks = []
 

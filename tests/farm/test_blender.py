@@ -15,7 +15,7 @@ from helpers import lines, rows, statuses
 
 from farm.run import Work, run
 from farm.settings import FarmSettings
-from xray_addon.settings import DatasetSettings
+from xray_addon.settings.dataset import DatasetSettings
 from xray_addon.xray import XRay
 
 ROOT = Path(__file__).resolve().parents[2]

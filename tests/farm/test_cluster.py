@@ -23,8 +23,8 @@ from farm.settings import ClusterSettings
 from farm.shards import read_record
 from xray_addon import Camera
 from xray_addon.errors import XRayError
+from xray_addon.files.transforms import write_transforms
 from xray_addon.progress import Cancelled
-from xray_addon.transforms import write_transforms
 
 SMALL = ClusterSettings(array=2, cpus=1, time=10, job_memory=1)
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import rows
 
 from farm.__main__ import main, make_parser
-from xray_addon.settings import DatasetSettings
+from xray_addon.settings.dataset import DatasetSettings
 
 HERE = Path(__file__).parent
 JOB_TYPE = HERE.parents[1] / "farm" / "flamenco" / "xray_dataset.js"

@@ -20,10 +20,10 @@ from helpers import in_turn, is_alive, lines, rows, statuses
 import farm.worker
 from farm.__main__ import main
 from farm.run import run
-from xray_addon.dataset import FAILED, Result
+from xray_addon.dataset.result import FAILED, Result
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
-from xray_addon.settings import DatasetSettings
+from xray_addon.settings.dataset import DatasetSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("XRAY_KILLS", "4"))  # more of them take longer and find more

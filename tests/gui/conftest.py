@@ -85,7 +85,7 @@ def with_balls(blender: rig.Blender) -> rig.Blender:
     blender.do(
         f"""
 import sys
-service = sys.modules["{rig.MODULE}.operators.runtime_service"]
+service = sys.modules["{rig.MODULE}.operators.runtime.service"]
 service.command = service.Command("{python}", ("{server}",))
 """
     )

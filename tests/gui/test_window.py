@@ -13,8 +13,8 @@ GENERATE = """
 with bpy.context.temp_override(**view3d()):
     bpy.ops.xray.generate("INVOKE_DEFAULT", {arguments})
 """
-JOBS = f"__import__('sys').modules['{rig.MODULE}.operators.jobs']"
-SERVICE = f"__import__('sys').modules['{rig.MODULE}.operators.runtime_service']"
+JOBS = f"__import__('sys').modules['{rig.MODULE}.operators.tasks.jobs']"
+SERVICE = f"__import__('sys').modules['{rig.MODULE}.operators.runtime.service']"
 # s of the window's thread that a step of ours may take. The aim is 0.05, which most runs meet; this
 # is where something has gone wrong.
 STEP_LIMIT = 0.15
@@ -85,7 +85,7 @@ def test_the_cut_out_is_seen_and_corrected_before(fake, picture):
     fake.do("open_panel('XRAY_PT_generate_cutout'); show_tab()")
     time.sleep(0.5)
     fake.click_operator("xray.preview_cutout")
-    shown = f"__import__('sys').modules['{rig.MODULE}.operators.ops_cutout'].shown"
+    shown = f"__import__('sys').modules['{rig.MODULE}.operators.generate.ops_cutout'].shown"
     fake.until(f"{shown}(bpy.context.scene.xray.generate)", 60)
     idle(fake)
     fake.shot("shown")
@@ -140,7 +140,7 @@ def test_undo_takes_a_mesh_away_and_redo_brings_it_back(fake, picture):
 def test_layers_are_peeled_pulled_apart_and_rebuilt(fake, picture):
     generate(fake, picture("apple"), keep_layers=True)
     idle(fake)
-    layers = f"__import__('sys').modules['{rig.MODULE}.operators.layers']"
+    layers = f"__import__('sys').modules['{rig.MODULE}.operators.layers.layers']"
     collection = f"{layers}.layers_of(bpy.data.objects['apple'])"
     fake.do(
         f"""
@@ -179,7 +179,7 @@ def test_a_check_of_the_runtime_can_be_copied(blender):
     blender.do("open_panel('XRAY_PT_runtime'); show_tab()")
     time.sleep(0.5)
     blender.click_operator("xray.runtime_check")
-    blender.until(f"__import__('sys').modules['{rig.MODULE}.operators.ops_runtime'].report", 120)
+    blender.until(f"__import__('sys').modules['{rig.MODULE}.operators.runtime.ops'].report", 120)
     idle(blender)
     time.sleep(1)
     blender.shot("checked")
@@ -317,7 +317,7 @@ def test_disabling_and_enabling_while_busy(fake, picture):
 
 MEASURE = f"""
 import sys, time
-jobs = sys.modules["{rig.MODULE}.operators.jobs"]
+jobs = sys.modules["{rig.MODULE}.operators.tasks.jobs"]
 steps = bpy.app.driver_namespace["steps"] = []
 before = jobs.Task.advance
 def advance(task):

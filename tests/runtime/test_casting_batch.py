@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from runtime.meshes.collection import MeshCache, list_meshes
+from runtime.training.batch_casting import MeshBank, cast_batch, shade_batch
 from runtime.xray.batches import BatchDataset
-from runtime.xray.casting import MeshBank, cast_batch, shade_batch
-from runtime.xray.data import CastDataset, MeshCache, list_meshes
+from runtime.xray.data import CastDataset
 from runtime.xray.training import train
 from xray_addon import Surface, cast
 from xray_addon.canonical import FOV_X, canonical_camera, place
-from xray_addon.shading import Lights, shade
+from xray_addon.pictures.shading import Lights, shade
 from xray_addon.surface import Material
 
 LAYERS, SIZE = 4, 48

@@ -19,10 +19,10 @@ from fake_hub import COMMIT, Hub
 from runtime import checkpoints
 from runtime.__main__ import main
 from runtime.checkpoints import download, locate, make_offer
-from xray_addon.client import RuntimeClient
 from xray_addon.errors import XRayError
+from xray_addon.process.client import RuntimeClient
 from xray_addon.progress import Cancelled
-from xray_addon.weights import Offer, missing
+from xray_addon.systems.weights import Offer, missing
 
 ROOT = Path(__file__).parents[2]
 Disk = namedtuple("Disk", "total used free")

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from runtime.datasets import XRayDataset
-from runtime.xray.data import to_frames
+from runtime.training.datasets import XRayDataset
+from runtime.training.views import to_frames
 from xray_addon import Camera, Surface, XRay, XRayError, cast
-from xray_addon.transforms import write_transforms
+from xray_addon.files.transforms import write_transforms
 
 UIDS = ("apple", "pear-2")
 VIEWS = 2

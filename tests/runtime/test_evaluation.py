@@ -20,10 +20,10 @@ from runtime.evaluation.protocols import (
     hit_overlap,
     interval,
 )
-from runtime.xray.data import MeshCache, list_meshes
+from runtime.meshes.collection import MeshCache, list_meshes
 from xray_addon import Camera, Generated, Surface, XRay, XRayError, cast, chamfer_distance, f_score
 from xray_addon.canonical import FILL
-from xray_addon.transforms import write_transforms
+from xray_addon.files.transforms import write_transforms
 from xray_addon.xray import Points
 
 

@@ -13,12 +13,13 @@ from PIL import Image
 
 import runtime
 from runtime.xray.generator import XRayGenerator, decode
-from runtime.xray.model import NetworkConfig, Prediction, make_network
+from runtime.xray.networks import make_network
+from runtime.xray.networks.base import NetworkConfig, Prediction
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError
 from xray_addon.canonical import DISTANCE, FAR, NEAR
 from xray_addon.progress import Cancelled
-from xray_addon.settings import GENERATORS
+from xray_addon.settings.generate import GENERATORS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"

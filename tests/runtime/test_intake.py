@@ -13,12 +13,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
 
-from runtime import intake
-from runtime.intake import cut_object, cut_out, frame, move_edge, online_allowed, read_image
+from runtime.images import cutout as intake
+from runtime.images.cutout import cut_object, cut_out, move_edge, online_allowed
+from runtime.images.framing import frame
+from runtime.images.reading import read_image
 from runtime.segmentation.data import background as procedural_background
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 
 FILL = 0.85
 RED, GREEN, BLUE = (220, 30, 40), (30, 180, 60), (20, 40, 200)

@@ -16,7 +16,7 @@ from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress
-from xray_addon.settings import GenerateSettings
+from xray_addon.settings.generate import GenerateSettings
 from xray_addon.surface import Surface
 
 

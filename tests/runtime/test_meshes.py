@@ -9,7 +9,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from runtime.meshes import read_mesh, write_glb
+from runtime.meshes.files import read_mesh, write_glb
 from xray_addon import Camera, Material, Surface, XRayError, cast
 from xray_addon.color import srgb_to_linear
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from runtime.__main__ import main
-from runtime.meshes import read_mesh
-from runtime.quantised import SUFFIX, read_quantised, to_quantised
-from runtime.xray.data import list_meshes
+from runtime.meshes.collection import list_meshes
+from runtime.meshes.files import read_mesh
+from runtime.meshes.quantised import SUFFIX, read_quantised, to_quantised
 from runtime.xray.weights import load_weights
 from xray_addon import Camera, Surface, XRayError, cast
 from xray_addon.surface import Material

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.server import typed_error
+from runtime.errors import typed_error
 from xray_addon.generated import Generated
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,15 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from runtime.datasets import XRayDataset
-from runtime.xray.data import MeshCache, list_meshes, to_frames
-from runtime.xray.framing import canonical_frame
+from runtime.meshes.collection import MeshCache, list_meshes
+from runtime.training.datasets import XRayDataset
+from runtime.training.framing import canonical_frame
+from runtime.training.views import to_frames
 from runtime.xray.stored import StoredDataset, stored_places
 from runtime.xray.training import train
 from xray_addon import Camera, Surface, XRayError, cast
 from xray_addon.canonical import canonical_camera, place
-from xray_addon.shading import Lights, shade_surface
-from xray_addon.transforms import write_transforms
+from xray_addon.files.transforms import write_transforms
+from xray_addon.pictures.shading import Lights, shade_surface
 
 
 def view(azimuth: float, elevation: float, distance: float, fov: float, target) -> Camera:

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from runtime.tensors import read_tensors
+from runtime.torch_helpers.tensors import read_tensors
 from xray_addon.errors import XRayError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")

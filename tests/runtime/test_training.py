@@ -11,15 +11,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from runtime.xray.data import CastDataset, MeshCache, list_meshes, to_frames
-from runtime.xray.model import (
-    Prediction,
-    both_ways,
-    image_to_input,
-    mirrored,
-    noised,
-    sample,
-)
+from runtime.meshes.collection import MeshCache, list_meshes
+from runtime.training.views import to_frames
+from runtime.xray.data import CastDataset
+from runtime.xray.networks.base import Prediction, image_to_input
+from runtime.xray.sampling import both_ways, mirrored, noised, sample
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
 from runtime.xray.weights import load_weights, save_weights
 from xray_addon import XRayError

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from skimage.measure import marching_cubes
 
 import runtime
-from runtime.memory import LEAST, Chunks
+from runtime.torch_helpers.memory import LEAST, Chunks
 from runtime.triposr import field
 from runtime.triposr.config import TripoSRConfig, VitConfig
 from runtime.triposr.extraction import (
@@ -362,7 +362,7 @@ def test_it_can_be_cancelled_at_every_stage(ball, stage: str):
 
 def test_the_network_the_colours_and_the_unwrapping_can_be_cancelled(folder, monkeypatch):
     """Each takes a slow machine long, and is heard of more than once."""
-    monkeypatch.setattr("runtime.interrupting.INTERVAL", 0.0)
+    monkeypatch.setattr("runtime.torch_helpers.interrupting.INTERVAL", 0.0)
     monkeypatch.setattr("runtime.triposr.generator._COLORED_AT_ONCE", 100)
     generator = TripoSRGenerator.load(str(folder), "cpu")
     planes = 3 * torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))

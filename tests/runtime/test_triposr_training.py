@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import runtime
+from runtime.meshes.collection import list_meshes
 from runtime.training import trainer_module
 from runtime.triposr import field
 from runtime.triposr.data import PairConfig, PairDataset, place
 from runtime.triposr.perceptual import LINEAR_FILE, VGG_FILE, PerceptualDistance
 from runtime.triposr.preparation import prepare
 from runtime.triposr.training import Trainer, TrainingConfig, train
-from runtime.xray.data import list_meshes
 from xray_addon import GenerateSettings, XRayError
 from xray_addon.progress import Cancelled
 from xray_addon.surface import Surface

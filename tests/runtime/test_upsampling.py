@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime.xray.data import CastDataset, list_meshes
-from runtime.xray.model import image_to_input
+from runtime.meshes.collection import list_meshes
+from runtime.xray.data import CastDataset
+from runtime.xray.networks.base import image_to_input
+from runtime.xray.networks.upsampler import Upsampler, coarse_guess, enlarge_frames
 from runtime.xray.training import Trainer, TrainingConfig, losses
-from runtime.xray.upsampling import Upsampler, coarse_guess, enlarge_frames
 from runtime.xray.weights import load_weights
 
 SIZE = 32

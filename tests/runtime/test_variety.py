@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.xray.data import CastDataset, MeshCache, list_meshes
+from runtime.meshes.collection import MeshCache, list_meshes
+from runtime.xray.data import CastDataset
 from runtime.xray.training import TrainingConfig
 from runtime.xray.variety import (
     VARIETIES,

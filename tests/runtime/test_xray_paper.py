@@ -207,7 +207,7 @@ def test_it_can_be_cancelled_at_every_stage(generator, stage):
 @pytest.mark.parametrize("stage", ["condition", "sample", "upsample"])
 def test_it_can_be_cancelled_within_a_pass_through_a_network(generator, stage, monkeypatch):
     """On a slow machine each takes minutes."""
-    monkeypatch.setattr("runtime.interrupting.INTERVAL", 0.0)
+    monkeypatch.setattr("runtime.torch_helpers.interrupting.INTERVAL", 0.0)
     heard = []
 
     def stop(progress):

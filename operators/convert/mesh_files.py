@@ -1,0 +1,137 @@
+"""Mesh files in and out of Blender, for the command line."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.files.atomic import replacing
+from ..interface.standard_output import quietly
+from .surfaces import SOLID_TYPES
+
+# Operators by suffix; the first that this Blender has is taken.
+IMPORTERS = {
+    ".glb": ("import_scene.gltf",),
+    ".gltf": ("import_scene.gltf",),
+    ".obj": ("wm.obj_import",),
+    ".ply": ("wm.ply_import",),
+    ".stl": ("wm.stl_import",),
+    ".fbx": ("wm.fbx_import", "import_scene.fbx"),
+    ".usd": ("wm.usd_import",),
+    ".usda": ("wm.usd_import",),
+    ".usdc": ("wm.usd_import",),
+    ".usdz": ("wm.usd_import",),
+    ".blend": ("wm.open_mainfile",),
+}
+OUTPUTS = (".glb", ".blend")
+
+
+def open_alone(path: str | Path) -> list[bpy.types.Object]:
+    """Make the objects of the file at `path` the only ones; returns those that may have faces.
+
+    What this Blender held before is gone. Scripts in the file do not run.
+    Raises XRayError `missing_file`, `unknown_format`, `unreadable_file`, `no_importer`.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    names = IMPORTERS.get(suffix)
+    if names is None:
+        raise XRayError(
+            "unknown_format",
+            f"{path.name} is in a format that Blender does not import.",
+            f"Known are {', '.join(sorted(IMPORTERS))}.",
+        )
+    if not path.is_file():
+        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.")
+    empty_file()
+    importer = next((op for name in names if (op := _operator(name))), None)
+    if importer is None:
+        raise XRayError(
+            "no_importer",
+            f"This Blender cannot import {suffix} files.",
+            "Enable the importer in Preferences > Add-ons.",
+        )
+    arguments: dict[str, Any] = {"filepath": str(path)}
+    if suffix == ".blend":
+        arguments |= {"load_ui": False, "use_scripts": False}
+    try:
+        importer(**arguments)
+    except RuntimeError as error:
+        raise XRayError(
+            "unreadable_file",
+            f"{path.name} cannot be imported ({_reason(error)}).",
+            "Check the file.",
+        ) from error
+    return [obj for obj in bpy.context.view_layer.objects if obj.type in SOLID_TYPES]
+
+
+def empty_file() -> None:
+    """Leave nothing in this Blender's file."""
+    # The factory's startup file, so that nobody's own decides what comes out.
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Have C's allocator return what is free: in a worker it would be more with every file."""
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError):  # musl has no such function
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
+    """Write `objects` as .glb, or the whole file as .blend; whole or not at all.
+
+    Raises XRayError `unknown_format`, `cannot_write`.
+    """
+    path = Path(path)
+    check_output(path)
+    try:
+        with replacing(path) as temporary, quietly():
+            if path.suffix.lower() == ".blend":
+                temporary.unlink()  # else Blender keeps the empty file as a backup, .blend1
+                bpy.ops.wm.save_as_mainfile(filepath=str(temporary), copy=True, compress=True)
+            else:
+                bpy.context.view_layer.update()  # else it may lack what was just linked
+                for obj in bpy.context.view_layer.objects:
+                    obj.select_set(obj in objects)
+                bpy.ops.export_scene.gltf(
+                    filepath=str(temporary),
+                    export_format="GLB",
+                    use_selection=True,
+                    use_mesh_vertices=True,  # points
+                )
+    except (OSError, RuntimeError) as error:
+        raise XRayError(
+            "cannot_write", f"{path} cannot be written ({error}).", "Choose another file."
+        ) from error
+
+
+def check_output(path: Path) -> None:
+    """Raises XRayError `unknown_format` where `save_objects` could not write `path`."""
+    if path.suffix.lower() not in OUTPUTS:
+        raise XRayError(
+            "unknown_format",
+            f"{path.name} cannot be written.",
+            f"Use a name that ends in {' or '.join(OUTPUTS)}.",
+        )
+
+
+def _operator(name: str) -> Any:
+    """The operator called `name`; None where it is not registered."""
+    module, _, function = name.partition(".")
+    operators = getattr(bpy.ops, module)
+    return getattr(operators, function) if function in dir(operators) else None
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line that says something: an importer in Python ends with a traceback."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Location:", "File ", "^"))]
+    return said[-1].removeprefix("Error: ").rstrip(".") if said else "no reason given"

@@ -1,0 +1,313 @@
+"""The operator `xray.dataset`."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import bpy
+from bl_operators.presets import AddPresetBase
+
+from ...xray_addon.dataset.cameras import dataset_cameras, placed
+from ...xray_addon.dataset.manifest import Item, read_source, unique_uids
+from ...xray_addon.dataset.result import FAILED, REJECTED, STATUSES
+from ...xray_addon.dataset.store import conflict
+from ...xray_addon.errors import XRayError
+from ...xray_addon.settings.dataset import DatasetSettings
+from ..convert import add_camera, camera_from_object, surface_from_objects
+from ..properties import (
+    PATH_OPTIONS,
+    SOURCES,
+    absolute_path,
+    read_settings,
+    setting_properties,
+    with_settings,
+)
+from ..tasks import jobs
+from ..tasks.watching import Result, TaskOperator
+from .capture import DatasetRun, dataset_steps
+from .ops_capture import output_folder, selected_solids, solids
+from .workers import worker_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...xray_addon.camera import Camera
+
+# Seconds a view on one core, very roughly: what a renderer takes for 512 x 512 pixels.
+_VIEW_SECONDS = {"cycles": 2.0, "eevee": 4.0, "workbench": 0.5, "cast": 0.2, "none": 0.0}
+_CAST_SECONDS = 0.1
+_HITS_PER_PIXEL = 0.5  # over all layers
+_BYTES_PER_HIT, _BYTES_PER_PIXEL = 20, 1
+
+CAMERAS = "X-Ray Cameras"
+PRESETS = "xray/dataset"  # below Blender's folder of presets
+
+_last_run: DatasetRun | None = None
+
+
+def last_run() -> DatasetRun | None:
+    """What the last run of this session did."""
+    return _last_run
+
+
+@with_settings(DatasetSettings)
+class XRAY_OT_dataset(TaskOperator):
+    """Make a dataset of many objects: X-Rays, images, cameras, and a report of what is in it"""
+
+    bl_idname = "xray.dataset"
+    bl_label = "Make Dataset"
+    bl_options = {"REGISTER"}
+
+    source: bpy.props.EnumProperty(name="Source", description="What is captured", items=SOURCES)
+    path: bpy.props.StringProperty(
+        name="Files",
+        description="A folder of mesh files, or a manifest (.csv, .jsonl) with the column path",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
+    collection: bpy.props.StringProperty(
+        name="Collection", description="The collection whose objects are captured"
+    )
+    directory: bpy.props.StringProperty(
+        name="Folder",
+        description="Where the dataset is written; empty for the folder in the preferences",
+        subtype="DIR_PATH",
+        options=PATH_OPTIONS,
+    )
+    replace: bpy.props.BoolProperty(
+        name="Replace",
+        description="Take out what other settings have made in the folder",
+        options={"SKIP_SAVE"},
+    )
+    # Not that of the last time: where none is given, the open file's own counts.
+    frame: bpy.props.IntProperty(
+        **{**setting_properties(DatasetSettings)["frame"].keywords, "options": {"SKIP_SAVE"}}
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """One dataset at a time, and no half-edited meshes."""
+        if any(task.operator == cls.__name__ for task in jobs.queue):
+            cls.poll_message_set("A dataset is being made; wait for it, or cancel it")
+            return False
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Leave the edit mode first")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
+        """Say how much it will be before it starts."""
+        try:
+            settings, folder = read_settings(DatasetSettings, self), output_folder(self.directory)
+            text = estimate(len(self._items(context)), settings)
+            other = conflict(folder, self._at_frame(settings, context))
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        if other is not None:
+            self.replace, text = True, f"{other.message} All of it is made anew. {text}"
+        manager: Any = context.window_manager
+        answer: Result = manager.invoke_confirm(
+            self,
+            event,
+            title="Make Dataset",
+            message=text,
+            confirm_text="Replace" if other else "Start",
+            icon="WARNING" if other else "NONE",
+        )
+        return answer
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Capture the source."""
+        settings = read_settings(DatasetSettings, self)
+        folder = output_folder(self.directory)
+        items = self._items(context)
+        if self.source == "files":
+            self.interval = jobs.POLL_INTERVAL
+            return worker_steps(items, folder, settings, self.replace)
+        self.interval = 0.0
+        settings = self._at_frame(settings, context)
+        return dataset_steps(items, folder, settings, load_objects, replace=self.replace)
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """What was made, and the first reason why something was not."""
+        global _last_run
+        _last_run = result
+        return summarize(result)
+
+    def _at_frame(self, settings: DatasetSettings, context: bpy.types.Context) -> DatasetSettings:
+        """`settings` at the open file's frame, where its objects are captured and none is said."""
+        if self.source == "files" or self.properties.is_property_set("frame"):
+            return settings
+        return replace(settings, frame=context.scene.frame_current)
+
+    def _items(self, context: bpy.types.Context) -> list[Item]:
+        if self.source == "files":
+            if not self.path:
+                raise XRayError(
+                    "no_source", "There are no files to capture.", "Choose a folder or a manifest."
+                )
+            return read_source(absolute_path(self.path))
+        objects = self._objects(context)
+        names = [obj.name for obj in objects]
+        uids = unique_uids(names)
+        return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
+
+    def _objects(self, context: bpy.types.Context) -> Sequence[bpy.types.Object]:
+        if self.source == "selection":
+            objects = selected_solids(context)
+            if not objects:
+                raise XRayError(
+                    "no_source",
+                    "No object with faces is selected.",
+                    "Select objects, or choose another source.",
+                )
+            return objects
+        collections: Any = bpy.data.collections
+        collection = collections.get(self.collection)
+        if collection is None:
+            raise XRayError(
+                "no_source",
+                f"There is no collection {self.collection!r}."
+                if self.collection
+                else "No collection is chosen.",
+                "Choose a collection.",
+            )
+        return solids(collection.all_objects)
+
+
+@with_settings(DatasetSettings)
+class XRAY_OT_dataset_cameras(bpy.types.Operator):
+    """Add the cameras that the active object would be captured with, to look at or through"""
+
+    bl_idname = "xray.dataset_cameras"
+    bl_label = "Show Cameras"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """An object that may have faces must be active."""
+        if context.object is None or not solids([context.object]):
+            cls.poll_message_set("Make an object with faces active")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> Result:
+        """Put them into a collection of their own, in place of those of the last time."""
+        obj: Any = context.object
+        try:
+            cameras = object_cameras(obj, read_settings(DatasetSettings, self))
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        collections: Any = bpy.data.collections
+        collection = collections.get(CAMERAS) or collections.new(CAMERAS)
+        if CAMERAS not in context.scene.collection.children:
+            context.scene.collection.children.link(collection)
+        for old in list(collection.objects):
+            if old.type == "CAMERA":
+                bpy.data.cameras.remove(old.data)
+        for i, camera in enumerate(cameras):
+            add_camera(camera, f"{obj.name} {i:03d}", collection)
+        count = "1 camera" if len(cameras) == 1 else f"{len(cameras)} cameras"
+        self.report({"INFO"}, f"{count} in the collection {CAMERAS}")
+        return {"FINISHED"}
+
+
+def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Camera]:
+    """The cameras of a dataset's item, around `obj` where it stands.
+
+    Raises XRayError `no_faces`, and what is wrong with the scene's camera or the poses.
+    """
+    scene = bpy.context.scene
+    if settings.cameras == "scene":
+        return [camera_from_object(scene.camera, scene.render, settings.size)]
+    surface = surface_from_objects([obj], bpy.context.evaluated_depsgraph_get())
+    low, high = surface.bounds
+    cameras = dataset_cameras(settings, unique_uids([obj.name])[0])
+    if settings.cameras == "poses" and settings.normalize == "none":
+        return cameras
+    return placed(cameras, (low + high) / 2, float((high - low).max()))
+
+
+class XRAY_OT_dataset_preset_add(AddPresetBase, bpy.types.Operator):  # type: ignore[misc]
+    """Keep the dataset settings under a name, or remove one"""
+
+    bl_idname = "xray.dataset_preset_add"
+    bl_label = "Add Dataset Preset"
+    preset_menu = "XRAY_PT_dataset_presets"
+    preset_defines = ("dataset = bpy.context.scene.xray.dataset",)
+    preset_values = tuple(f"dataset.{item.name}" for item in fields(DatasetSettings))
+    preset_subdir = PRESETS
+
+
+def set_from_panel(operator: Any, scene: Any) -> None:
+    """Give the operator's button what the Dataset panel of `scene` holds."""
+    panel = scene.xray.dataset
+    for item in fields(DatasetSettings):
+        if item.name != "frame" or panel.source == "files":
+            setattr(operator, item.name, getattr(panel, item.name))
+    operator.source, operator.path, operator.directory = panel.source, panel.path, panel.directory
+    operator.collection = panel.collection.name if panel.collection else ""
+
+
+def load_objects(item: Item) -> list[bpy.types.Object]:
+    """The object of the open file that `item` names. Raises XRayError `object_gone`."""
+    objects: Any = bpy.data.objects
+    obj = objects.get(item.name)
+    if obj is None:
+        raise XRayError(
+            "object_gone", f"{item.name} was removed before it was captured.", "Capture again."
+        )
+    return [obj]
+
+
+def estimate(count: int, settings: DatasetSettings) -> str:
+    """How many views `count` objects are, and roughly how long and how large.
+
+    Raises XRayError for poses that cannot be read.
+    """
+    views = count * _views(settings)
+    pixels = settings.image_size**2 if settings.image != "none" else 0
+    rendering = _VIEW_SECONDS[settings.image] * pixels / 512**2
+    if settings.image == "cycles":
+        rendering *= settings.samples / 32
+    seconds = views * (rendering + _CAST_SECONDS * settings.size**2 / 256**2)
+    size = views * (settings.size**2 * _HITS_PER_PIXEL * _BYTES_PER_HIT + pixels * _BYTES_PER_PIXEL)
+    objects = "1 object" if count == 1 else f"{count:,} objects"
+    return f"{objects}, {views:,} views: roughly {_duration(seconds)} and {size / 1e6:,.0f} MB"
+
+
+def _views(settings: DatasetSettings) -> int:
+    """Views of one object. Raises XRayError for poses that cannot be read."""
+    if settings.cameras == "scene":
+        return 1
+    return len(dataset_cameras(settings, "")) if settings.cameras == "poses" else settings.views
+
+
+def summarize(run: DatasetRun) -> tuple[str, str]:
+    """Report type and text. Raises the reason where nothing was captured."""
+    counts = {status: run.count(status) for status in STATUSES}
+    refused = [result for result in run.results if result.status in (REJECTED, FAILED)]
+    if refused and len(refused) == len(run.results):
+        raise XRayError(refused[0].code, f"{refused[0].uid}: {refused[0].reason}")
+    text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    text = f"Dataset {run.folder}: {text or 'nothing to do'}"
+    if refused:
+        return "WARNING", f"{text}. {refused[0].uid}: {refused[0].reason}"
+    return "INFO", text
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "a minute"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+
+
+CLASSES: tuple[type[Any], ...] = (
+    XRAY_OT_dataset,
+    XRAY_OT_dataset_cameras,
+    XRAY_OT_dataset_preset_add,
+)

@@ -1,0 +1,124 @@
+"""The operator `xray.capture`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.settings.capture import CaptureSettings
+from ..convert.surfaces import SOLID_TYPES
+from ..properties import PATH_OPTIONS, absolute_path, preferences, read_settings, with_settings
+from ..tasks.watching import Result, TaskOperator
+from .objects import CaptureReport, object_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from ..tasks import jobs
+
+
+@with_settings(CaptureSettings)
+class XRAY_OT_capture(TaskOperator):
+    """Write the selected objects as X-Rays: every surface along every ray, and a picture a view"""
+
+    bl_idname = "xray.capture"
+    bl_label = "Capture X-Rays"
+    bl_options = {"REGISTER"}
+    interval = 0.0
+
+    directory: bpy.props.StringProperty(
+        name="Folder",
+        description="Where xrays/ and images/ are written; empty for the one in the preferences",
+        subtype="DIR_PATH",
+        options=PATH_OPTIONS | {"SKIP_SAVE"},
+    )
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Objects that may have faces must be selected."""
+        if not selected_solids(context):
+            cls.poll_message_set("Select one or more objects with faces")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+        """Ask for a folder where none is known."""
+        if not self.directory and not _default_directory():
+            context.window_manager.fileselect_add(self)
+            return {"RUNNING_MODAL"}
+        return self.execute(context)
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Capture the selection."""
+        folder = output_folder(self.directory)
+        settings = read_settings(CaptureSettings, self)
+        return object_steps(selected_solids(context), folder, settings)
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """What was written, and the first reason why something was not."""
+        return summarize(result)
+
+
+def output_folder(directory: str) -> Path:
+    """The folder that `directory`, or where it is empty the preferences, name.
+
+    Raises XRayError `no_folder`.
+    """
+    directory = directory or _default_directory()
+    if not directory:
+        raise XRayError(
+            "no_folder",
+            "There is no folder to write to.",
+            "Choose one here or in the extension's preferences.",
+        )
+    if directory.startswith("//") and not bpy.data.filepath:
+        raise XRayError(
+            "no_folder",
+            f"{directory} lies beside the .blend file, which is not saved yet.",
+            "Save the file or choose another folder.",
+        )
+    return absolute_path(directory)
+
+
+def selected_solids(context: bpy.types.Context) -> list[bpy.types.Object]:
+    """The selected objects that may have faces."""
+    return solids(context.selected_objects)
+
+
+def solids(objects: Iterable[Any]) -> list[bpy.types.Object]:
+    """Those of `objects` that may have faces."""
+    return [
+        obj
+        for obj in objects
+        if obj.type in SOLID_TYPES and (obj.type != "EMPTY" or obj.instance_collection)
+    ]
+
+
+def summarize(report: CaptureReport) -> tuple[str, str]:
+    """Report type and text. Raises the reason where nothing was captured."""
+    if report.failed and not report.captured:
+        raise report.failed[0][1]
+    views = sum(item.views for item in report.captured)
+    hits = sum(item.hits for item in report.captured)
+    dropped = sum(item.dropped for item in report.captured)
+    count = len(report.captured)
+    objects = "1 object" if count == 1 else f"{count} objects"
+    text = f"Captured {objects} ({views} views, {hits:,} hits) to {report.folder}"
+    if report.failed:
+        uid, error = report.failed[0]
+        return "WARNING", f"{text}. {len(report.failed)} failed; {uid}: {error}"
+    if dropped:
+        return "WARNING", f"{text}. {dropped:,} hits lay behind the last layer: use more layers"
+    return "INFO", text
+
+
+def _default_directory() -> str:
+    chosen = preferences()
+    return str(chosen.dataset_folder) if chosen else ""
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_OT_capture,)

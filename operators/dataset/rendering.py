@@ -1,0 +1,450 @@
+"""Reference images: what a camera sees of some objects, by a renderer or by the built-in shader."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import bmesh
+import bpy
+import numpy as np
+from mathutils import Vector
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.pictures.shading import PRESETS, Lights, shade_surface
+from ..convert import add_camera, mesh_from_surface, surface_from_objects
+from ..convert.staging import Owned, Stage
+from ..interface.standard_output import quietly
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ...xray_addon.camera import Camera
+    from ...xray_addon.settings.dataset import DatasetSettings
+    from ...xray_addon.surface import Surface
+
+# How wide a sun is, in radians: its shadows have soft edges.
+SUN_ANGLE = 0.15
+# Rays a pixel along each axis for the built-in shader.
+CAST_SAMPLES = 2
+# Leaves before leaves: Blender's 8 shows black where there are more.
+TRANSPARENT_BOUNCES = 64
+# Large odd numbers, for hashing.
+_ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+# EGL_PLATFORM_SURFACELESS_MESA, from the extension of that name.
+EGL_SURFACELESS = 0x31DD
+
+_ENGLISH = {"cycles": "Cycles", "eevee": "EEVEE", "workbench": "Workbench"}
+
+
+def render_image(
+    objects: Sequence[bpy.types.Object],
+    camera: Camera,
+    settings: DatasetSettings,
+    seed: int,
+    *,
+    surface: Surface | None = None,
+    matrix: NDArray[np.floating] | None = None,
+) -> NDArray[np.uint8]:
+    """One picture (H, W, 4) of `objects`; see `Renderer`."""
+    with Renderer(objects, settings, surface=surface, matrix=matrix) as renderer:
+        return renderer.image(camera, seed)
+
+
+class Renderer:
+    """Pictures of the same objects from many cameras; use it in a `with`.
+
+    objects : of the current scene. They are seen as the viewport shows them, whatever their
+        render settings, so that images and X-Rays agree. The scene, its camera, lights, world
+        and render settings stay as they are.
+    settings : image, image_size, samples, denoise, device, lights and hdri count.
+    surface : the objects' surface in the cameras' space, where it is known already.
+    matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
+        normalises the objects; the identity by default.
+
+    Raises XRayError `missing_file` or `bad_environment` for the environment image, `no_lights`,
+    `no_faces`, `no_renderer` and `no_denoiser` where this Blender lacks them, `no_gpu` where an
+    engine draws with the GPU and there is nothing to draw with, `no_device`, `render_failed`.
+    """
+
+    def __init__(
+        self,
+        objects: Sequence[bpy.types.Object],
+        settings: DatasetSettings,
+        *,
+        surface: Surface | None = None,
+        matrix: NDArray[np.floating] | None = None,
+    ) -> None:
+        if settings.image not in ("cycles", "eevee", "workbench", "cast"):
+            raise ValueError(f"nothing renders {settings.image!r}")
+        self._objects, self._settings = list(objects), settings
+        self._matrix = np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
+        self._surface = surface
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self._settings.image in ("cast", "workbench"):
+                self._read_surface()
+            if self._settings.image != "cast":
+                self._stage = stack.enter_context(Stage())
+                self._folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xray-"))
+                self._set_stage()
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def image(self, camera: Camera, seed: int) -> NDArray[np.uint8]:
+        """(H, W, 4) sRGB with straight alpha; the longer side has `settings.image_size` px.
+
+        Rays go through the pixels' centres whatever the camera's `pixel_offset` says, as in the
+        published images. The same seed gives the same picture.
+        """
+        seen = picture_camera(camera, self._settings.image_size)
+        if self._settings.image == "cast":
+            assert self._surface is not None
+            lights = Lights.preset(self._settings.lights, seen, seed)
+            return shade_surface(self._surface, seen, lights, samples=CAST_SAMPLES)
+        return self._render(seen, seed)
+
+    def _read_surface(self) -> None:
+        if self._surface is None:
+            surface = surface_from_objects(self._objects, bpy.context.evaluated_depsgraph_get())
+            self._surface = surface.transformed(self._matrix)
+
+    def _set_stage(self) -> None:
+        scene, settings = self._stage.scene, self._settings
+        render, view = scene.render, scene.view_settings
+        _set_engine(scene, settings)
+        render.film_transparent = True
+        render.resolution_percentage = 100
+        render.use_persistent_data = settings.image == "cycles"
+        render.filepath = str(Path(self._folder) / "image.png")
+        render.image_settings.file_format = "PNG"
+        render.image_settings.color_mode = "RGBA"
+        render.image_settings.color_depth = "8"
+        render.image_settings.compression = 0
+        render.dither_intensity = 0.0
+        # "Standard" is the plain sRGB curve. Blender's own default, AgX, bends hues and
+        # compresses highlights, so that no colour of a picture would be that of its surface.
+        scene.display_settings.display_device = "sRGB"
+        view.view_transform, view.look = "Standard", "None"
+        view.exposure, view.gamma = 0.0, 1.0
+        if settings.image == "workbench":
+            self._add_plain_copy()
+            return
+        self._stage.add_copies(self._objects, bpy.context.evaluated_depsgraph_get())
+        for mesh in {obj.data for obj in self._stage.objects}:
+            _remove_doubles(mesh)
+        if settings.image == "eevee":
+            _show_both_sides(self._stage)
+        self._world = self._stage.own(bpy.data.worlds.new(scene.name))
+        scene.world = self._world
+        if settings.lights == "scene":
+            self._take_lights()
+        elif settings.lights == "hdri":
+            _light_by_image(self._stage, self._world, settings.hdri)
+
+    def _add_plain_copy(self) -> None:
+        """For Workbench, which shows no node trees: the surface with simple materials."""
+        assert self._surface is not None
+        stage, shading = self._stage, self._stage.scene.display.shading
+        before = {*bpy.data.materials, *bpy.data.images}
+        stage.add(mesh_from_surface(self._surface, stage.scene.name))
+        for made in {*bpy.data.materials, *bpy.data.images} - before:
+            stage.own(made)
+        shading.light, shading.show_backface_culling = "STUDIO", False
+        if any(material.texture is not None for material in self._surface.materials):
+            shading.color_type = "TEXTURE"
+        else:
+            colored = self._surface.corner_colors is not None
+            shading.color_type = "VERTEX" if colored else "MATERIAL"
+        stage.scene.display.render_aa = "8"
+
+    def _take_lights(self) -> None:
+        source, target = bpy.context.scene, self._stage.scene
+        lamps = [obj for obj in source.objects if obj.type == "LIGHT" and not obj.hide_render]
+        if not lamps and source.world is None:
+            raise XRayError(
+                "no_lights",
+                f"The scene {source.name} has neither lights nor a world to render with.",
+                "Add a light, or choose other lights.",
+            )
+        target.world = source.world
+        for lamp in lamps:
+            target.collection.objects.link(lamp)
+
+    def _render(self, camera: Camera, seed: int) -> NDArray[np.uint8]:
+        scene, settings = self._stage.scene, self._settings
+        placed = camera
+        if settings.image != "workbench":  # its copy is in the cameras' space
+            placed = _moved(camera, np.linalg.inv(self._matrix))
+        scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
+        with Owned() as shot:
+            seen: Any = add_camera(placed, scene.name, scene.collection)
+            shot.own(seen.data)
+            shot.own(seen)
+            scene.camera = seen
+            if settings.image != "workbench" and settings.lights in PRESETS:
+                lights = Lights.preset(settings.lights, camera, seed)
+                _light_by_preset(self._stage, shot, self._world, lights, placed)
+            if settings.image == "cycles":
+                scene.cycles.seed = seed % 2**31
+            return _shoot(scene, camera)
+
+
+def picture_camera(camera: Camera, size: int) -> Camera:
+    """The view of `camera` as a picture: `size` px along its longer side, rays through centres."""
+    scale = size / max(camera.width, camera.height)
+    width, height = (max(1, round(n * scale)) for n in (camera.width, camera.height))
+    return replace(camera.resized(width, height), pixel_offset=0.5)
+
+
+def _moved(camera: Camera, matrix: NDArray[np.float64]) -> Camera:
+    """`camera` carried along by a (4, 4) similarity."""
+    scale = np.cbrt(np.linalg.det(matrix[:3, :3]))
+    if not scale > 0 or not np.allclose(
+        matrix[:3, :3] @ matrix[:3, :3].T, scale**2 * np.eye(3), rtol=0, atol=1e-4 * scale**2
+    ):
+        raise ValueError("matrix must be a similarity: rotation, uniform scale, translation")
+    pose = matrix @ camera.camera_to_world
+    pose[:3, :3] /= scale
+    return replace(camera, camera_to_world=pose)
+
+
+def _set_engine(scene: Any, settings: DatasetSettings) -> None:
+    engine = {
+        "cycles": "CYCLES",
+        "eevee": "BLENDER_EEVEE" if bpy.app.version >= (5, 0, 0) else "BLENDER_EEVEE_NEXT",
+        "workbench": "BLENDER_WORKBENCH",
+    }[settings.image]
+    name = _ENGLISH[settings.image]
+    if settings.image != "cycles" and not _can_draw():
+        raise XRayError(
+            "no_gpu",
+            f"{name} draws with the GPU, and this Blender has no display or GPU to draw with.",
+            "Render with Cycles or the built-in shader, or run where OpenGL works.",
+        )
+    try:
+        scene.render.engine = engine
+    except TypeError as error:
+        raise XRayError(
+            "no_renderer",
+            f"This Blender has no {name} ({error}).",
+            "Enable it in Preferences > Add-ons, or choose another renderer.",
+        ) from error
+    if settings.image == "cycles":
+        _set_cycles(scene.cycles, settings)
+    elif settings.image == "eevee":
+        scene.eevee.taa_render_samples = settings.samples
+
+
+def _set_cycles(cycles: Any, settings: DatasetSettings) -> None:
+    if settings.denoise and not _has_denoiser():
+        raise XRayError(
+            "no_denoiser",
+            "This Blender is built without the denoiser OpenImageDenoise, as some systems' own is.",
+            "Render without (--no-denoise) and with more samples, or use blender.org's Blender.",
+        )
+    cycles.samples, cycles.use_denoising = settings.samples, settings.denoise
+    cycles.use_animated_seed = False
+    cycles.transparent_max_bounces = TRANSPARENT_BOUNCES
+    cycles.caustics_reflective = cycles.caustics_refractive = False  # they are mostly noise
+    has_gpu = _has_render_device()
+    if settings.device == "gpu" and not has_gpu:
+        raise XRayError(
+            "no_device",
+            "Cycles has no GPU to render on.",
+            "Choose one in Preferences > System > Cycles Render Devices, or render on the CPU.",
+        )
+    cycles.device = "GPU" if has_gpu and settings.device != "cpu" else "CPU"
+
+
+def _has_denoiser() -> bool:
+    import _cycles  # part of Blender, and only there where Cycles is
+
+    return bool(_cycles.with_openimagedenoise)
+
+
+def _has_render_device() -> bool:
+    """Whether the user's preferences name a device other than the CPU for Cycles."""
+    addon = bpy.context.preferences.addons.get("cycles")
+    chosen: Any = addon.preferences if addon else None
+    if chosen is None or chosen.compute_device_type == "NONE":
+        return False
+    chosen.refresh_devices()
+    return any(device.use and device.type != "CPU" for device in chosen.devices)
+
+
+def _can_draw() -> bool:
+    """Whether EEVEE and Workbench can draw here. Where they cannot, Blender would abort."""
+    if not bpy.app.background or not sys.platform.startswith("linux"):
+        return True
+    # Without a window Blender on Linux draws on Mesa's surfaceless platform.
+    try:
+        egl = ctypes.CDLL("libEGL.so.1")
+        find = egl.eglGetPlatformDisplay
+    except (OSError, AttributeError):  # no library, or one older than EGL 1.5
+        return False
+    find.restype = ctypes.c_void_p
+    find.argtypes = [ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p]
+    egl.eglInitialize.argtypes = [ctypes.c_void_p] * 3
+    display = find(EGL_SURFACELESS, None, None)
+    return bool(display) and bool(egl.eglInitialize(display, None, None))
+
+
+def _remove_doubles(mesh: Any) -> None:
+    """Leave one, the first, of faces that lie exactly on each other.
+
+    Light does not get out from between them: what bounces off one starts on the other, and both
+    are black.
+    """
+    count = len(mesh.polygons)
+    corners = np.empty(len(mesh.loops), dtype=np.int32)
+    starts = np.empty(count, dtype=np.int32)
+    positions = np.empty((len(mesh.vertices), 3), dtype=np.float32)
+    mesh.loops.foreach_get("vertex_index", corners)
+    mesh.polygons.foreach_get("loop_start", starts)
+    mesh.vertices.foreach_get("co", positions.reshape(-1))
+    # Two faces are one where their corners are the same set of places, in whatever order: a
+    # random number for each place, and of each face the sum.
+    bits = (positions + 0.0).view(np.uint32).astype(np.uint64)  # no -0.0
+    place = (bits * np.array(_ODD, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
+    for shift, factor in ((32, _ODD[0]), (29, _ODD[1]), (32, _ODD[2])):
+        place = (place ^ (place >> np.uint64(shift))) * np.uint64(factor)
+    faces = np.add.reduceat(place[corners], starts)
+    kept = np.zeros(count, dtype=bool)
+    kept[np.unique(faces, return_index=True)[1]] = True
+    if kept.all():
+        return
+    edited = bmesh.new()
+    try:
+        edited.from_mesh(mesh)
+        doubles = [face for face, keep in zip(edited.faces, kept, strict=True) if not keep]
+        bmesh.ops.delete(edited, geom=doubles, context="FACES_ONLY")
+        edited.to_mesh(mesh)
+    finally:
+        edited.free()
+
+
+def _show_both_sides(stage: Stage) -> None:
+    """Copies of the materials that hide back faces in EEVEE; Cycles and X-Rays show both."""
+    shown: dict[str, Any] = {}
+    for mesh in {obj.data for obj in stage.objects}:
+        for slot, material in enumerate(mesh.materials):
+            if material is not None and material.use_backface_culling:
+                if material.name_full not in shown:
+                    shown[material.name_full] = stage.own(material.copy())
+                    shown[material.name_full].use_backface_culling = False
+                mesh.materials[slot] = shown[material.name_full]
+
+
+def _world_nodes(world: Any) -> Any:
+    """The world's empty node tree with a background; returns the background's node."""
+    if bpy.app.version < (5, 0, 0):
+        world.use_nodes = True
+    tree = world.node_tree
+    tree.nodes.clear()
+    background = tree.nodes.new("ShaderNodeBackground")
+    output = tree.nodes.new("ShaderNodeOutputWorld")
+    tree.links.new(background.outputs["Background"], output.inputs["Surface"])
+    return background
+
+
+def _light_by_image(stage: Stage, world: Any, path: str) -> None:
+    image = _environment(stage, path)
+    background = _world_nodes(world)
+    tree = world.node_tree
+    node = tree.nodes.new("ShaderNodeTexEnvironment")
+    node.image = image
+    tree.links.new(node.outputs["Color"], background.inputs["Color"])
+
+
+def check_environment(path: str) -> None:
+    """Raise XRayError `missing_file` or `bad_environment` for what cannot light a scene."""
+    with Owned() as read:
+        _environment(read, path)
+
+
+def _environment(owner: Owned, path: str) -> Any:
+    file = Path(bpy.path.abspath(path))
+    if not file.is_file():
+        raise XRayError("missing_file", f"There is no environment image {file}.", "Check the path.")
+    try:
+        image = owner.own(bpy.data.images.load(str(file)))
+        readable = image.size[0] > 0
+    except RuntimeError:
+        readable = False
+    if not readable:
+        raise XRayError(
+            "bad_environment", f"{file} is no image.", "Name an .hdr, .exr, .png or .jpg."
+        )
+    return image
+
+
+def _light_by_preset(stage: Stage, shot: Owned, world: Any, lights: Lights, camera: Camera) -> None:
+    """The world and suns that light matt surfaces as `Lights` does in the built-in shader."""
+    rotation = camera.camera_to_world[:3, :3]
+    background = _world_nodes(world)
+    tree = world.node_tree
+    # Radiance mean + slope * (direction . up) gives a matt surface mean + 2/3 slope (normal . up).
+    mean, slope = (lights.sky + lights.ground) / 2, 0.75 * (lights.sky - lights.ground)
+    direction = tree.nodes.new("ShaderNodeTexCoord")
+    dot = tree.nodes.new("ShaderNodeVectorMath")
+    dot.operation = "DOT_PRODUCT"
+    dot.inputs[1].default_value = (rotation @ lights.up).tolist()
+    radiance = tree.nodes.new("ShaderNodeMath")
+    radiance.operation = "MULTIPLY_ADD"
+    radiance.inputs[1].default_value, radiance.inputs[2].default_value = slope, mean
+    tree.links.new(direction.outputs["Generated"], dot.inputs[0])
+    tree.links.new(dot.outputs["Value"], radiance.inputs[0])
+    tree.links.new(radiance.outputs["Value"], background.inputs["Strength"])
+    background.inputs["Color"].default_value = (1.0, 1.0, 1.0, 1.0)
+    for towards, strength in zip(lights.directions, lights.strengths, strict=True):
+        lamp: Any = bpy.data.lights.new(stage.scene.name, "SUN")
+        lamp.energy, lamp.angle = math.pi * float(strength), SUN_ANGLE
+        sun = stage.add(lamp, shot)
+        quaternion = Vector((rotation @ towards).tolist()).to_track_quat("Z", "Y")
+        sun.matrix_world = quaternion.to_matrix().to_4x4()
+
+
+def _shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
+    """Render `scene` and read the file it wrote."""
+    images: Any = bpy.data.images
+    had_result = "Render Result" in images
+    try:
+        with quietly():
+            done: Any = bpy.ops.render.render(write_still=True, scene=scene.name)
+    except RuntimeError as error:
+        raise _failed(str(error)) from error
+    finally:
+        if not had_result and "Render Result" in images:
+            images.remove(images["Render Result"])
+    path = Path(scene.render.filepath)
+    if done != {"FINISHED"} or not path.is_file():
+        raise _failed("it was cancelled")
+    with Owned() as read:
+        image = read.own(bpy.data.images.load(str(path)))
+        image.alpha_mode = "STRAIGHT"
+        pixels = np.empty(camera.height * camera.width * 4, dtype=np.float32)
+        image.pixels.foreach_get(pixels)
+    path.unlink()
+    pixels = pixels.reshape(camera.height, camera.width, 4)[::-1]
+    return np.rint(pixels * 255.0).astype(np.uint8)
+
+
+def _failed(reason: str) -> XRayError:
+    return XRayError(
+        "render_failed",
+        f"The image was not rendered: {reason.strip()}.",
+        "Try another renderer, or fewer samples.",
+    )

@@ -1,0 +1,172 @@
+"""Datasets of files beside the user's work: another Blender opens them, one after the other.
+
+This Blender keeps its file and its window, and a file that takes Blender down costs one item.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+
+from ...xray_addon.dataset import store
+from ...xray_addon.dataset.manifest import Item
+from ...xray_addon.dataset.result import FAILED, Result, stop_on
+from ...xray_addon.dataset.worker import ITEM_TIMEOUT, worker_command
+from ...xray_addon.errors import XRayError
+from ...xray_addon.progress import Progress
+from ...xray_addon.settings.dataset import is_used
+from ..interface.registration import extension_package
+from ..tasks import jobs
+from .capture import DatasetRun
+from .rendering import check_environment
+
+if TYPE_CHECKING:
+    from ...xray_addon.settings.dataset import DatasetSettings
+
+STOP_SECONDS = 2.0  # to end by itself before it is killed
+
+
+def worker_steps(
+    items: Sequence[Item], folder: str | Path, settings: DatasetSettings, replace: bool = False
+) -> jobs.Steps:
+    """What `dataset_steps` does, in another Blender; the result is a `DatasetRun`.
+
+    An item that takes that Blender down, or longer than `ITEM_TIMEOUT`, has failed. What it prints
+    goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those of
+    `STOPPING`, and what is wrong with the files that the settings name.
+    """
+    run = DatasetRun(Path(folder))
+    if is_used(settings, "hdri"):
+        check_environment(settings.hdri)  # before anything is taken out
+    digest = store.claim(run.folder, settings, replace)
+    log = run.folder / "logs" / "worker.log"
+    with store.writing(run.folder):
+        log.parent.mkdir(parents=True, exist_ok=True)
+    worker: _Worker | None = None
+    try:
+        for i, item in enumerate(items):
+            result = store.find(run.folder, item, digest)
+            yield Progress("dataset", i, len(items), item.uid)
+            if result is None:
+                if worker is None:
+                    worker = _Worker(_command(run.folder, settings), log)
+                worker.send(item)
+                end = time.monotonic() + ITEM_TIMEOUT
+                while (result := worker.answer()) is None and worker.is_alive:
+                    if time.monotonic() > end:
+                        break
+                    yield Progress("dataset", i, len(items), item.uid)
+                if result is not None and not result.uid:  # it cannot start
+                    raise XRayError(result.code, result.reason)
+                if result is not None:
+                    stop_on(result)
+                else:
+                    error = _lost(item, worker.is_alive, log)
+                    worker.stop()
+                    worker = None
+                    store.refuse(run.folder, item, digest, FAILED, error)
+                    result = Result(item.uid, FAILED, error.code, error.message, log=str(log))
+            run.results.append(result)
+    finally:
+        if worker is not None:
+            worker.stop()
+        with suppress(XRayError), store.work_folder(run.folder):
+            pass  # what a worker that was killed left behind is gone
+    run.report = store.finish(run.folder)
+    return run
+
+
+def _lost(item: Item, hangs: bool, log: Path) -> XRayError:
+    if hangs:
+        return XRayError(
+            "worker_hung",
+            f"{item.uid} took Blender more than {ITEM_TIMEOUT:g} s.",
+            "Look at the file; python -m farm can give it more time.",
+            str(log),
+        )
+    return XRayError("crashed", f"Blender ended while it captured {item.uid}.", "", str(log))
+
+
+def _command(folder: Path, settings: DatasetSettings) -> list[str]:
+    # As a Python module, Blender is no program.
+    blender = bpy.app.binary_path or sys.executable
+    return worker_command(blender, folder, settings, extension_package())
+
+
+class _Worker:
+    """One Blender that answers a line for each line."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        try:
+            with log.open("ab") as stream:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stream,
+                    encoding="utf-8",
+                    errors="replace",  # the greeting of add-ons may be in any encoding
+                    # Ctrl-C is for this Blender, which then ends the other.
+                    start_new_session=os.name != "nt",
+                )
+        except OSError as error:
+            raise XRayError(
+                "no_blender", f"Another Blender cannot be started ({error}).", "", str(log)
+            ) from error
+        self._answers: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether more may come."""
+        return not self._ended
+
+    def send(self, item: Item) -> None:
+        """Ask for an item. A process that is gone is found by `answer`."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.write(json.dumps(item.to_dict()) + "\n")
+            self._process.stdin.flush()
+
+    def answer(self) -> Result | None:
+        """The next result, if it is there."""
+        with suppress(queue.Empty):
+            result = self._answers.get_nowait()
+            self._ended = result is None
+            return result
+        return None
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        if not self._ended:
+            self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(STOP_SECONDS)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                with suppress(ValueError):  # Blender's greeting
+                    self._answers.put(Result.from_dict(json.loads(line)))
+        self._answers.put(None)

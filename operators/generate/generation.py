@@ -1,0 +1,283 @@
+"""From one image to a mesh in the scene."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+from mathutils import Matrix, Vector
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.files.png import write_png
+from ...xray_addon.progress import Progress
+from ...xray_addon.settings.generate import GenerateSettings, ResultSettings
+from ..convert import MeshArrays, add_camera, add_object, mesh_steps, texture_from_image
+from ..layers.layers import add_layers, scale_layers
+from ..results import finish, vertex_positions
+from ..runtime import service
+from ..tasks import jobs
+
+if TYPE_CHECKING:
+    from ...xray_addon.generated import Generated
+    from ...xray_addon.progress import ProgressCallback
+
+
+ADDING = Progress("add", message="Adding the mesh")
+
+# What Blender reads and the runtime too.
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
+)
+GAP = 0.1  # between two results side by side, in widths of the one before
+
+Image = str | Path | bpy.types.Image
+
+
+@dataclass
+class Row:
+    """Results side by side: the first at `start` (None: the 3D cursor), the others to its right.
+
+    edge : the x where the next one begins; None before the first.
+    """
+
+    start: Sequence[float] | None = None
+    edge: float | None = None
+
+    @classmethod
+    def beside(cls, obj: Any) -> Row:
+        """A row that goes on to the right of `obj`."""
+        xs = [(obj.matrix_world @ Vector(corner)).x for corner in obj.bound_box]
+        return cls(tuple(obj.matrix_world.translation), max(xs) + GAP * (max(xs) - min(xs)))
+
+    def place(self, low: float, high: float) -> Vector:
+        """Where the object goes whose mesh reaches from `low` to `high` in x."""
+        place: Any = Vector(self.start or bpy.context.scene.cursor.location.to_tuple())
+        self.start = (place.x, place.y, place.z)
+        if self.edge is not None:
+            place.x = self.edge - low
+        self.edge = place.x + high + GAP * (high - low)
+        return place
+
+
+def generate_mesh(
+    image: Image,
+    settings: GenerateSettings,
+    *,
+    result: ResultSettings | None = None,
+    keep_camera: bool = False,
+    keep_layers: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> bpy.types.Object:
+    """Make a mesh from `image` at the 3D cursor, waiting for it; see `generate_steps`."""
+    steps = generate_steps(
+        image, settings, result=result, keep_camera=keep_camera, keep_layers=keep_layers
+    )
+    obj: bpy.types.Object = jobs.run(steps, on_progress or (lambda _: None), jobs.POLL_INTERVAL)
+    return obj
+
+
+def generate_steps(
+    image: Image,
+    settings: GenerateSettings,
+    *,
+    row: Row | None = None,
+    result: ResultSettings | None = None,
+    keep_camera: bool = False,
+    keep_layers: bool = False,
+) -> jobs.Steps:
+    """The work of `generate_mesh`; the result is the new object.
+
+    row : where it goes; alone at the 3D cursor without.
+    result : what the mesh is made into; as the generator gives it without.
+
+    Raises XRayError at once for an image that is not there, later what the runtime raises.
+    """
+    name = image_name(image)
+    if not isinstance(image, bpy.types.Image) and not Path(image).is_file():
+        raise XRayError("missing_file", f"There is no image {image}.", "Choose an image file.")
+
+    def steps() -> jobs.Steps:
+        source, generated = yield from in_runtime
+        obj = yield from add_steps(
+            generated,
+            name,
+            row or Row(),
+            result or ResultSettings(),
+            keep_camera=keep_camera,
+            keep_layers=keep_layers,
+        )
+        _remember(obj, settings, source)
+        return obj
+
+    # The checks above are made now, not at the first step.
+    in_runtime = _with_file(image, lambda path: service.generate_steps(path, settings))
+    return steps()
+
+
+def cut_out_steps(image: Image, settings: GenerateSettings) -> jobs.Steps:
+    """The `CutOut` of `image`: its object as a generator would see it."""
+    _, cut = yield from _with_file(image, lambda path: service.cut_out_steps(path, settings))
+    return cut
+
+
+def _with_file(image: Image, work: Callable[[Path], jobs.Steps]) -> jobs.Steps:
+    """Do `work` with a file of `image`; the image as it is by then, and the result."""
+    # Kept by name: the image may be gone when its turn comes, as after File > New.
+    packed = image.name if isinstance(image, bpy.types.Image) else ""
+
+    def steps() -> jobs.Steps:
+        source = find_image(packed) if packed else image
+        with tempfile.TemporaryDirectory(prefix="xray-") as folder:
+            result = yield from work(_image_file(source, Path(folder)))
+        return source, result
+
+    return steps()
+
+
+def image_name(image: Image) -> str:
+    """What the mesh of `image` is called."""
+    return Path(image.name if isinstance(image, bpy.types.Image) else image).stem
+
+
+def find_image(name: str) -> bpy.types.Image:
+    """The image datablock `name`. Raises XRayError `missing_image`."""
+    image: Any = bpy.data.images.get(name)
+    if image is None:
+        raise XRayError("missing_image", f"There is no image {name}.", "Choose another one.")
+    return image
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files in `folder`, by name. Raises XRayError `no_images`."""
+    found = sorted(
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    if not found:
+        raise XRayError("no_images", f"{folder} holds no images.", "Choose another folder.")
+    return found
+
+
+def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]:
+    """The same settings with `count` seeds, from theirs on."""
+    return [replace(settings, seed=(settings.seed + i) % 2**31) for i in range(count)]
+
+
+def add_generated(
+    generated: Generated,
+    name: str,
+    result: ResultSettings | None = None,
+    *,
+    keep_camera: bool = False,
+    keep_layers: bool = False,
+) -> bpy.types.Object:
+    """Put a result into the current scene at the 3D cursor, upright, selected and active."""
+    steps = add_steps(
+        generated,
+        name,
+        Row(),
+        result or ResultSettings(),
+        keep_camera=keep_camera,
+        keep_layers=keep_layers,
+    )
+    obj: bpy.types.Object = jobs.run(steps)
+    return obj
+
+
+def add_steps(
+    generated: Generated,
+    name: str,
+    row: Row,
+    result: ResultSettings,
+    *,
+    keep_camera: bool,
+    keep_layers: bool,
+) -> jobs.Steps:
+    """The work of `add_generated`, in steps that do not hold Blender up; the new object."""
+    arrays = yield from jobs.in_thread(lambda: MeshArrays.of(generated.surface), ADDING)
+    building = mesh_steps(arrays, name)
+    try:
+        while True:
+            try:
+                next(building)
+            except StopIteration as end:
+                mesh = end.value
+                break
+            yield ADDING
+    finally:
+        building.close()
+    context = bpy.context
+    scene = context.scene
+    collection = context.collection or scene.collection
+    obj = add_object(mesh, collection)
+    yield ADDING
+    factor = finish(obj, result)
+    xs = vertex_positions(obj.data)[:, 0]
+    place = row.place(float(xs.min()), float(xs.max())) if len(xs) else scene.cursor.location
+    move = Matrix.Translation(place)
+    obj.matrix_world = move
+    if keep_camera:
+        seen = add_camera(generated.camera, f"{obj.name} View", collection)
+        seen.location *= factor
+        seen.location += place
+    if generated.xray is not None:
+        obj["xray_hits"] = generated.xray.hits_per_layer.tolist()
+        if keep_layers:
+            layers = add_layers(generated.xray, generated.camera, obj.name, parent=obj)
+            scale_layers(layers, factor)
+    make_active(obj)
+    return obj
+
+
+def make_active(obj: bpy.types.Object) -> None:
+    """Select `obj` alone where the view layer holds it."""
+    layer = bpy.context.view_layer
+    layer.update()  # a script that removed objects has left it out of date
+    for other in list(layer.objects.selected):
+        other.select_set(False)
+    if obj.name in layer.objects:
+        obj.select_set(True)
+        layer.objects.active = obj
+
+
+def made_from(obj: Any) -> tuple[Image, GenerateSettings]:
+    """The image and the settings that `obj` was made with. Raises XRayError for what is gone."""
+    settings = GenerateSettings.from_dict(obj["xray_settings"].to_dict())
+    name = str(obj["xray_image"])
+    return (bpy.data.images.get(name) or Path(name)), settings
+
+
+def result_of(obj: Any) -> ResultSettings:
+    """What the mesh of `obj` was made into."""
+    return ResultSettings.from_dict(obj["xray_result"].to_dict())
+
+
+def _remember(obj: Any, settings: GenerateSettings, image: Image) -> None:
+    """Keep how the object was made, for whoever wants to make it again."""
+    obj["xray_settings"] = settings.to_dict()
+    obj["xray_image"] = image.name if isinstance(image, bpy.types.Image) else str(image)
+
+
+def _image_file(image: Image, folder: Path) -> Path:
+    """The image's own file where it shows just that, else a copy in `folder`."""
+    if not isinstance(image, bpy.types.Image):
+        return Path(image)
+    if image.source == "FILE" and not image.packed_file and not image.is_dirty:
+        path = Path(bpy.path.abspath(image.filepath))
+        if path.is_file():
+            return path
+    pixels = texture_from_image(image)
+    if pixels is None:
+        raise XRayError(
+            "unreadable_image",
+            f"The image {image.name} has no pixels.",
+            "Reload it, or choose another one.",
+        )
+    path = folder / "image.png"
+    write_png(path, pixels)
+    return path

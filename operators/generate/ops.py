@@ -1,0 +1,234 @@
+"""The operators that make meshes: from images, and again as a mesh was made."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.settings.generate import GenerateSettings, ResultSettings
+from ..properties import absolute_path, preferences, read_settings, with_settings
+from ..runtime import service
+from ..tasks.watching import Result, TaskOperator
+from .generation import (
+    Image,
+    Row,
+    find_image,
+    generate_steps,
+    image_name,
+    images_in,
+    made_from,
+    result_of,
+    with_seeds,
+)
+
+if TYPE_CHECKING:
+    from ..tasks import jobs
+
+
+class _Generating(TaskOperator):
+    """What the operators here share."""
+
+    bl_label = "Generate"
+    keep_camera = False
+    keep_layers = False
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """A runtime must be there, and the mesh be added in Object Mode."""
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Go to Object Mode first")
+            return False
+        if not service.is_available():
+            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
+            return False
+        return True
+
+    def generations(
+        self,
+        images: list[Image],
+        settings: list[GenerateSettings],
+        row: Row,
+        result: ResultSettings,
+    ) -> list[tuple[str, jobs.Steps]]:
+        """A task for each image and each settings, their results side by side."""
+        made = []
+        for image in images:
+            for each in settings:
+                seed = f", Seed {each.seed}" if len(settings) > 1 else ""
+                steps = generate_steps(
+                    image,
+                    each,
+                    row=row,
+                    result=result,
+                    keep_camera=self.keep_camera,
+                    keep_layers=self.keep_layers,
+                )
+                made.append((f"Generate {image_name(image)}{seed}", steps))
+        return made
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """The new mesh."""
+        return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
+
+
+@with_settings(ResultSettings)
+@with_settings(GenerateSettings)
+class XRAY_OT_generate(_Generating):
+    """Make a mesh from each chosen image, side by side from the 3D cursor on"""
+
+    bl_idname = "xray.generate"
+    bl_label = "Generate Mesh from Image"
+    # Not REGISTER: the redo panel would run the model again at every change.
+    bl_options = {"UNDO"}
+
+    filepath: bpy.props.StringProperty(
+        name="Image File", subtype="FILE_PATH", options={"SKIP_SAVE"}
+    )
+    directory: bpy.props.StringProperty(
+        name="Folder",
+        description="The folder of the image files; without files, all of its images are taken",
+        subtype="DIR_PATH",
+        options={"SKIP_SAVE"},
+    )
+    files: bpy.props.CollectionProperty(
+        name="Image Files",
+        description="Names of image files in the folder",
+        type=bpy.types.OperatorFileListElement,
+        options={"SKIP_SAVE"},
+    )
+    image: bpy.props.StringProperty(
+        name="Image",
+        description="Name of an image in this file; goes before image files",
+        options={"SKIP_SAVE"},
+    )
+    variations: bpy.props.IntProperty(
+        name="Variations",
+        description="Meshes of each image, with seeds from the seed on",
+        default=1,
+        min=1,
+        max=64,
+        options={"SKIP_SAVE"},
+    )
+    keep_camera: bpy.props.BoolProperty(
+        name="Keep View", description="Add a camera that sees the mesh as the image shows it"
+    )
+    keep_layers: bpy.props.BoolProperty(
+        name="Keep Layers", description="Add the predicted layers as a hidden collection"
+    )
+    filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+        """Ask for files where no image is given."""
+        chosen = preferences()
+        if chosen and not self.properties.is_property_set("device"):
+            self.device = chosen.device
+        if chosen and not self.properties.is_property_set("generator"):
+            self.generator = chosen.generator
+        if not self.image and not self.filepath and not self.directory:
+            context.window_manager.fileselect_add(self)
+            return {"RUNNING_MODAL"}
+        return self.execute(context)
+
+    def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+        """A generation for each image and seed."""
+        settings = with_seeds(read_settings(GenerateSettings, self), self.variations)
+        result = read_settings(ResultSettings, self)
+        return self.generations(self._images(), settings, Row(), result)
+
+    def _images(self) -> list[Image]:
+        if self.image:
+            return [find_image(self.image)]
+        names = [file.name for file in self.files if file.name]
+        if names:
+            folder = absolute_path(self.directory) if self.directory else Path()
+            return [folder / name for name in names]
+        chosen = self.filepath or self.directory
+        if not chosen:
+            raise XRayError("missing_image", "No image is chosen.", "Choose an image.")
+        path = absolute_path(chosen)
+        return list(images_in(path)) if path.is_dir() else [path]
+
+
+class XRAY_OT_regenerate(_Generating):
+    """Make the active mesh again from the same image, beside it"""
+
+    bl_idname = "xray.regenerate"
+    bl_label = "Regenerate"
+    bl_options = {"UNDO"}
+
+    another_seed: bpy.props.BoolProperty(
+        name="Another Seed", description="Take the next seed instead of the same", default=False
+    )
+
+    @classmethod
+    def description(cls, _context: bpy.types.Context, properties: Any) -> str:
+        """Which of the two it does."""
+        how = "with the next seed" if properties.another_seed else "as it was made"
+        return f"Make the active mesh again, {how}, and put it beside this one"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """The active object must be a generated one."""
+        return _is_generated(cls, context) and super().poll(context)
+
+    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+        """One generation, with the settings that the object carries."""
+        image, settings = made_from(context.object)
+        if self.another_seed:
+            settings = with_seeds(settings, 2)[1]
+        result = result_of(context.object)
+        return self.generations([image], [settings], Row.beside(context.object), result)
+
+
+class XRAY_OT_copy_command(bpy.types.Operator):
+    """Copy the command line that makes the active mesh again, without Blender's window"""
+
+    bl_idname = "xray.copy_command"
+    bl_label = "Copy as Command Line"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """The active object must be a generated one."""
+        return _is_generated(cls, context)
+
+    def execute(self, context: bpy.types.Context) -> Result:
+        """Put it into the clipboard."""
+        try:
+            context.window_manager.clipboard = command_line(context.object)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        self.report({"INFO"}, "The command line is in the clipboard")
+        return {"FINISHED"}
+
+
+def command_line(obj: Any) -> str:
+    """The command that makes `obj` again. Raises XRayError where its image is in no file."""
+    image, settings = made_from(obj)
+    path = Path(bpy.path.abspath(image.filepath)) if isinstance(image, bpy.types.Image) else image
+    if not Path(path).is_file():
+        raise XRayError(
+            "missing_file",
+            f"The image {image_name(image)} is in no file of its own.",
+            "Save the image to a file, and generate from that.",
+        )
+    words = ["blender", "-c", "xray", "generate", str(path), *settings.to_arguments()]
+    words += result_of(obj).to_arguments()
+    return shlex.join([*words, "--out", f"{obj.name}.glb"])
+
+
+def _is_generated(cls: Any, context: bpy.types.Context) -> bool:
+    obj: Any = context.object
+    if obj is None or "xray_settings" not in obj:
+        cls.poll_message_set("Select a mesh that was made from an image")
+        return False
+    return True
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_OT_generate, XRAY_OT_regenerate, XRAY_OT_copy_command)

@@ -1,0 +1,90 @@
+"""How the object in the panel's image is cut out, before a mesh is made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...xray_addon.settings.generate import GenerateSettings
+from ..properties import read_settings
+from ..runtime import service
+from ..tasks.watching import TaskOperator
+from .generation import cut_out_steps
+
+if TYPE_CHECKING:
+    from ...xray_addon.generated import CutOut
+    from ..tasks import jobs
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The latest cut-out. asked : name of the image, way and margin that it was made with."""
+
+    cut: CutOut
+    asked: tuple[str, str, float]
+
+
+_shown: Shown | None = None
+
+
+def shown(scene: Any) -> Shown | None:
+    """The latest cut-out where it is one of the image that the panel's settings `scene` name."""
+    image = scene.image.name if scene.image else ""
+    return _shown if _shown is not None and _shown.asked[0] == image else None
+
+
+def asked(scene: Any) -> tuple[str, str, float]:
+    """What a cut-out by the panel's settings `scene` depends on."""
+    return scene.image.name, scene.remove_background, scene.margin
+
+
+class XRAY_OT_preview_cutout(TaskOperator):
+    """Show how the object in the panel's image is cut out, without making a mesh"""
+
+    bl_idname = "xray.preview_cutout"
+    bl_label = "Preview Cut-Out"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """The runtime does it, with the image that the panel shows."""
+        scene: Any = context.scene
+        if not service.is_available():
+            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
+            return False
+        if scene.xray.generate.image is None:
+            cls.poll_message_set("Choose an image first (sidebar, X-Ray, Generate)")
+            return False
+        return True
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Cut it out and keep the picture."""
+        scene: Any = context.scene
+        settings = read_settings(GenerateSettings, scene.xray.generate)
+        return _show_steps(scene.xray.generate.image, settings, asked(scene.xray.generate))
+
+    def summary(self, result: CutOut) -> tuple[str, str]:
+        """What told the object from its background."""
+        return "INFO", describe(result)
+
+
+def _show_steps(image: Any, settings: GenerateSettings, key: tuple[str, str, float]) -> jobs.Steps:
+    global _shown
+    cut = yield from cut_out_steps(image, settings)
+    _shown = Shown(cut, key)
+    return cut
+
+
+def describe(cut: CutOut) -> str:
+    """By which way it was made, for people."""
+    ways = {
+        "alpha": "Cut out by the alpha channel",
+        "plain": "Cut off its plain background",
+        "built-in": "Cut out by the built-in network",
+    }
+    return ways.get(cut.how, f"Cut out by {cut.how}")
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_OT_preview_cutout,)

@@ -1,0 +1,1 @@
+"""What Blender's interface asks of an extension: icons, texts, registering classes."""

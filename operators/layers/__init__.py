@@ -1,0 +1,1 @@
+"""An X-Ray as objects in the scene, a layer each."""

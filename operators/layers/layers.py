@@ -1,0 +1,292 @@
+"""The layers of an X-Ray in the scene: an object each, to peel, to pull apart, and to edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+from mathutils import Matrix, Vector
+from numpy.typing import NDArray
+
+from ...xray_addon.camera import Camera
+from ...xray_addon.dataset.cameras import PUBLISHED_DISTANCE
+from ...xray_addon.errors import XRayError
+from ...xray_addon.files.transforms import read_transforms
+from ...xray_addon.layer_meshes import layer_faces
+from ...xray_addon.reconstruction import reconstruct
+from ...xray_addon.settings.generate import ResultSettings
+from ...xray_addon.xray import Points, XRay
+from ..convert import add_object, mesh_from_points, mesh_from_surface, read_points
+from ..convert.display import show_as_points
+from ..results import finish
+
+FORMS = ("mesh", "points", "layers")
+# Vertex group of a layer's object that marks the hits to leave out.
+DELETE = "Delete"
+# Weight from which a hit counts as marked.
+MARKED = 0.5
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An X-Ray and the camera that saw it; `known` says whether a transforms.json told."""
+
+    xray: XRay
+    camera: Camera
+    known: bool
+
+
+def load_placed(path: str | Path) -> Placed:
+    """Read an X-Ray and its camera: `images/<uid>/transforms.json` beside `xrays/<uid>/`.
+
+    A transforms.json in the file's own folder counts too. Without one the camera stands on the
+    -y side with the published lens.
+
+    Raises XRayError for files that are not there or not what they should be.
+    """
+    path = Path(path)
+    xray = XRay.load(path)
+    if not len(xray.index):
+        raise XRayError("empty_xray", f"{path.name} has no hits.", "Choose another file.")
+    _, height, width = xray.shape
+    beside = (
+        path.parent.parent.parent / "images" / path.parent.name / "transforms.json",
+        path.parent / "transforms.json",
+    )
+    for candidate in beside:
+        if candidate.is_file():
+            cameras = read_transforms(candidate, width, height)
+            if path.stem in cameras:
+                return Placed(xray, cameras[path.stem], known=True)
+    camera = Camera.look_at((0.0, -PUBLISHED_DISTANCE, 0.0), width=width, height=height)
+    return Placed(xray, camera, known=False)
+
+
+def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
+    """Add the X-Ray at `path` to the current scene where it was captured.
+
+    form : "mesh" reconstructs it, "points" adds its hits, "layers" a mesh over the hits of each
+        layer, in a collection.
+
+    Raises XRayError; ValueError for another form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+    path = Path(path)
+    placed = load_placed(path)
+    name = path.stem if path.parent.name in ("", ".") else f"{path.parent.name} {path.stem}"
+    if form == "layers":
+        objects = list(add_layers(placed.xray, placed.camera, name).objects)
+    else:
+        if form == "mesh":
+            mesh = mesh_from_surface(reconstruct(placed.xray, placed.camera), name)
+        else:
+            mesh = mesh_from_points(placed.xray.points(placed.camera), name)
+        obj = add_object(mesh, bpy.context.collection or bpy.context.scene.collection)
+        if form == "points":
+            show_as_points(obj, _spacing(placed.xray, placed.camera))
+        obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
+        objects = [obj]
+    for item in objects:
+        item["xray_file"] = str(path)
+    return objects
+
+
+def add_layers(
+    xray: XRay, camera: Camera, name: str, *, parent: bpy.types.Object | None = None
+) -> bpy.types.Collection:
+    """A mesh over the hits of each layer that has some, in a new collection.
+
+    Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
+    finds it again after editing. With a `parent`, which they move with, the layers are its own:
+    `rebuild` changes it, and they are out of sight until the collection is shown.
+    """
+    above = bpy.context.collection or bpy.context.scene.collection
+    collection: Any = bpy.data.collections.new(f"{name} Layers")
+    above.children.link(collection)
+    collection["xray_shape"] = list(xray.shape)
+    collection["xray_dropped"] = xray.dropped
+    collection["xray_camera"] = _camera_to_dict(camera)
+    points = xray.points(camera)
+    collection["xray_size"] = float(np.ptp(points.positions, axis=0).max())
+    pixel = (xray.index % (xray.shape[1] * xray.shape[2])).astype(np.int32)
+    stops = np.cumsum(xray.hits_per_layer)
+    for layer, (stop, count) in enumerate(zip(stops, xray.hits_per_layer, strict=True)):
+        if not count:
+            continue
+        part = slice(int(stop - count), int(stop))
+        mesh = mesh_from_points(
+            Points(points.positions[part], points.normals[part], points.colors[part]),
+            f"{name} Layer {layer + 1:02d}",
+            pixel[part],
+            layer_faces(xray, camera, layer),
+        )
+        obj: Any = add_object(mesh, collection)
+        obj["xray_layer"] = layer
+        # Weight Paint paints into the group that is there.
+        obj.vertex_groups.new(name=DELETE)
+        obj.parent = parent
+    if parent is not None:
+        parent["xray_layers"] = collection
+        collection.hide_viewport = collection.hide_render = True
+    return collection
+
+
+def layers_of(obj: Any) -> Any:
+    """The collection of layers that `obj` is in, or that belongs to it; None without."""
+    if obj is None:
+        return None
+    if "xray_layer" in obj:
+        return next((c for c in obj.users_collection if "xray_camera" in c), None)
+    return obj.get("xray_layers")
+
+
+def layer_objects(collection: Any) -> list[Any]:
+    """The layers in a collection that `add_layers` made, front to back."""
+    layers = [obj for obj in collection.objects if "xray_layer" in obj]
+    return sorted(layers, key=lambda obj: int(obj["xray_layer"]))
+
+
+def show_layers(collection: Any, peel: int, explode: float) -> None:
+    """Hide the first `peel` layers, and move each away from the next along the view.
+
+    explode : distance between two layers, in sizes of the object. What the layers hold, and
+        where a person has put them, stays as it is: they are moved by their delta transform.
+    """
+    layers = layer_objects(collection)
+    camera = _camera_from_dict(collection["xray_camera"])
+    forward = Vector((-camera.camera_to_world[:3, 2]).tolist())
+    for place, obj in enumerate(layers):
+        obj.hide_viewport = obj.hide_render = place < peel
+        steps = (place - (len(layers) - 1) / 2) * explode * collection["xray_size"]
+        obj.delta_location = obj.matrix_basis.to_3x3() @ forward * steps
+
+
+def read_layers(collection: Any) -> Placed:
+    """The X-Ray that the layers' meshes hold now, less what is deleted or marked.
+
+    A hit is marked by its weight in the vertex group "Delete". Depths are measured
+    anew and colours read, so moving vertices along their rays and painting colours count too.
+    New vertices do not: every pixel keeps its first.
+
+    Raises XRayError `no_hits_left`.
+    """
+    shape = tuple(collection["xray_shape"])
+    camera = _camera_from_dict(collection["xray_camera"])
+    pixels = shape[1] * shape[2]
+    found: list[tuple[NDArray[Any], ...]] = []
+    for obj in layer_objects(collection):
+        points, pixel = read_points(obj.data)
+        inside = (pixel >= 0) & (pixel < pixels)
+        kept = np.flatnonzero(inside & ~_marked(obj, len(points)))
+        _, first = np.unique(pixel[kept], return_index=True)
+        kept = kept[first]
+        offset = points.positions[kept].astype(np.float64) - camera.position
+        found.append(
+            (
+                pixel[kept].astype(np.int64) + int(obj["xray_layer"]) * pixels,
+                np.linalg.norm(offset, axis=1),
+                points.normals[kept] @ camera.camera_to_world[:3, :3],
+                points.colors[kept],
+            )
+        )
+    if not sum(len(index) for index, *_ in found):
+        raise XRayError("no_hits_left", "The layers have no hits left.", "Undo, and delete less.")
+    index, depth, normal, color = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    xray = XRay.from_hits(shape, index, depth, normal, color, int(collection["xray_dropped"]))
+    return Placed(xray, camera, known=True)
+
+
+def mesh_of(collection: Any) -> Any:
+    """The object that belongs to the layers in `collection`; None where it was removed."""
+    objects: Iterable[Any] = bpy.context.scene.objects
+    return next((obj for obj in objects if obj.get("xray_layers") == collection), None)
+
+
+def rebuild(collection: Any) -> bpy.types.Object:
+    """Reconstruct the mesh from what the layers in `collection` hold now.
+
+    The layers' mesh object gets the new mesh, finished as it was; where there is none yet, it is
+    made.
+    Raises XRayError `no_hits_left`, `no_surface`.
+    """
+    placed = read_layers(collection)
+    surface = reconstruct(placed.xray, placed.camera)
+    if not len(surface.faces):
+        raise XRayError(
+            "no_surface", "The hits that are left make no surface.", "Undo, and delete less."
+        )
+    obj = mesh_of(collection)
+    name = collection.name.removesuffix(" Layers")
+    mesh: Any = mesh_from_surface(surface, obj.data.name if obj else name)
+    if obj is None:
+        first = layer_objects(collection)[0]
+        obj = add_object(mesh, bpy.context.scene.collection)
+        obj.matrix_world = Matrix.LocRotScale(
+            first.location, first.matrix_basis.to_quaternion(), first.scale
+        )
+        obj["xray_layers"] = collection
+    else:
+        before = obj.data
+        _keep_materials(mesh, before)
+        obj.data = mesh
+        if not before.users:
+            bpy.data.meshes.remove(before)
+    obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
+    if "xray_result" in obj:
+        factor = finish(obj, ResultSettings.from_dict(obj["xray_result"].to_dict()))
+        scale_layers(collection, factor)
+    return obj
+
+
+def scale_layers(collection: Any, factor: float) -> None:
+    """Make the layers as large as their mesh object, which was scaled by `factor`."""
+    for layer in layer_objects(collection):
+        layer.scale = (factor, factor, factor)
+
+
+def _keep_materials(mesh: Any, before: Any) -> None:
+    """Give `mesh` the materials of `before`, which a person may have changed."""
+    made = list(mesh.materials)
+    mesh.materials.clear()
+    for material in before.materials:
+        mesh.materials.append(material)
+    for material in made:
+        if material is not None and not material.users:
+            bpy.data.materials.remove(material)
+
+
+def _marked(obj: Any, count: int) -> NDArray[np.bool_]:
+    """(count,) whether each vertex is marked to be left out."""
+    marked = np.zeros(count, dtype=bool)
+    group = obj.vertex_groups.get(DELETE)
+    if group is not None:
+        for vertex in obj.data.vertices:
+            for weight in vertex.groups:
+                if weight.group == group.index and weight.weight >= MARKED:
+                    marked[vertex.index] = True
+    return marked
+
+
+def _camera_to_dict(camera: Camera) -> dict[str, Any]:
+    return {
+        "size": [camera.width, camera.height],
+        "lens": [camera.fov_x, camera.cx, camera.cy, camera.pixel_offset],
+        "matrix": camera.camera_to_world.reshape(-1).tolist(),
+    }
+
+
+def _camera_from_dict(data: Any) -> Camera:
+    width, height = data["size"]
+    fov_x, cx, cy, offset = data["lens"]
+    matrix = np.array(data["matrix"]).reshape(4, 4)
+    return Camera(width, height, fov_x, matrix, cx, cy, offset)
+
+
+def _spacing(xray: XRay, camera: Camera) -> float:
+    """How far apart two neighbouring hits are, in the middle of the object."""
+    return float(np.median(xray.hit_depth)) / camera.focal

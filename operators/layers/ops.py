@@ -1,0 +1,142 @@
+"""Operators on the layers of an X-Ray: peel and explode, rebuild the mesh, show as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.pictures.contact_sheet import ROWS, layer_grid
+from ..convert.images import image_editors, show
+from ..generate.generation import make_active
+from ..properties import absolute_path
+from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild
+
+if TYPE_CHECKING:
+    from ...xray_addon.xray import XRay
+    from ..tasks.watching import Result
+
+IMAGE_NAME = "X-Ray Layers"
+NO_LAYERS = "The active object has no layers"
+REMEDY = "Import an X-Ray as layers, or generate with Keep Layers."
+
+
+class LayersOperator(bpy.types.Operator):
+    """An operator on the layers that the active object is one of, or that belong to it."""
+
+    bl_idname = "xray.layers"
+    bl_label = "X-Ray Layers"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """There must be layers."""
+        if layers_of(context.object) is None:
+            cls.poll_message_set(f"{NO_LAYERS}. {REMEDY.rstrip('.')}")
+            return False
+        return True
+
+
+class XRAY_OT_show_layers(LayersOperator):
+    """Peel the object layer by layer, or move the layers apart along the view"""
+
+    bl_idname = "xray.show_layers"
+    bl_label = "Peel X-Ray Layers"
+    bl_options = {"REGISTER", "UNDO"}
+
+    peel: bpy.props.IntProperty(
+        name="Peel", description="Layers that are hidden, nearest first", default=1, min=0
+    )
+    explode: bpy.props.FloatProperty(
+        name="Explode",
+        description="Distance between two layers, in sizes of the object",
+        soft_max=2.0,
+    )
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+        """Go on from what is shown: one layer more."""
+        collection = layers_of(context.object)
+        if not self.properties.is_property_set("peel"):
+            self.peel = (collection.xray.peel + 1) % len(layer_objects(collection))
+        if not self.properties.is_property_set("explode"):
+            self.explode = collection.xray.explode
+        return self.execute(context)
+
+    def execute(self, context: bpy.types.Context) -> Result:
+        """Set what the panel's sliders set."""
+        layers = layers_of(context.object)
+        layers.hide_viewport = False
+        layers.xray.peel, layers.xray.explode = self.peel, self.explode
+        return {"FINISHED"}
+
+
+class XRAY_OT_rebuild(LayersOperator):
+    """Reconstruct the mesh from the hits that are left in the layers.
+
+    Delete vertices in Edit Mode, or paint the weight "Delete" in Weight Paint
+    """
+
+    bl_idname = "xray.rebuild"
+    bl_label = "Rebuild Mesh from Layers"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: bpy.types.Context) -> Result:
+        """Leave Edit Mode, which holds a mesh of its own, and rebuild."""
+        layers = layers_of(context.object)
+        if context.mode != "OBJECT":
+            bpy.ops.object.mode_set(mode="OBJECT")
+        try:
+            obj: Any = rebuild(layers)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        make_active(obj)
+        self.report({"INFO"}, f"Rebuilt {obj.name}: {len(obj.data.polygons):,} faces")
+        return {"FINISHED"}
+
+
+class XRAY_OT_show_picture(bpy.types.Operator):
+    """Show one channel of all layers in the Image Editor, side by side"""
+
+    bl_idname = "xray.show_picture"
+    bl_label = "Show X-Ray Layers as Picture"
+    bl_options = {"REGISTER", "UNDO"}
+
+    channel: bpy.props.EnumProperty(
+        name="Channel", items=[(name, name.title(), "") for name in ROWS], default="depth"
+    )
+    filepath: bpy.props.StringProperty(
+        name="X-Ray File",
+        description="An X-Ray file; empty for the active object's",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """A file can be given whatever is active."""
+        return context.scene is not None
+
+    def execute(self, context: bpy.types.Context) -> Result:
+        """Show it."""
+        try:
+            image = show(layer_grid(self._xray(context.object), self.channel), IMAGE_NAME)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        if not image_editors():
+            self.report({"INFO"}, f"Open an Image Editor and choose {image.name}")
+        return {"FINISHED"}
+
+    def _xray(self, obj: Any) -> XRay:
+        if self.filepath:
+            return load_placed(absolute_path(self.filepath)).xray
+        layers = layers_of(obj)
+        if layers is not None:
+            return read_layers(layers).xray
+        if obj is not None and "xray_file" in obj:
+            return load_placed(obj["xray_file"]).xray
+        raise XRayError("no_layers", f"{NO_LAYERS}.", REMEDY)
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_OT_show_layers, XRAY_OT_rebuild, XRAY_OT_show_picture)

@@ -1,0 +1,1 @@
+"""The model runtime: installing it, starting it, talking to it."""

@@ -1,0 +1,112 @@
+"""The operator that fetches published weights, after it has shown what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.systems.weights import Offer, megabytes
+from ..tasks.watching import Result, TaskOperator
+from . import service
+
+if TYPE_CHECKING:
+    from ..tasks import jobs
+
+DIALOG_WIDTH = 520  # px at the usual size: a path fits
+
+_offer: Offer | None = None  # what the dialog shows
+
+
+class XRAY_OT_weights_download(TaskOperator):
+    """Fetch weights that their authors have published. Shows licence and size, and asks, before"""
+
+    bl_idname = "xray.weights_download"
+    bl_label = "Download Weights"
+    bl_options = {"REGISTER"}
+
+    weights: bpy.props.StringProperty(
+        name="Weights",
+        description="triposr, svd, sdxl-vae or a hub id; empty for what the generator misses",
+        options={"SKIP_SAVE"},
+    )
+    accept: bpy.props.BoolProperty(
+        name="Accept",
+        description="For scripts: the licence and the size need no confirmation",
+        options={"SKIP_SAVE"},
+    )
+    revision: bpy.props.StringProperty(
+        name="Revision",
+        description="The commit whose offer was shown",
+        options={"HIDDEN", "SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """The runtime does it. Without online access it says how to bring the files here."""
+        if not service.is_available():
+            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+        """Ask the hub first, then the user."""
+        if self.revision:
+            return context.window_manager.invoke_props_dialog(
+                self, width=DIALOG_WIDTH, title="Download Weights", confirm_text="Accept, Download"
+            )
+        return self.execute(context)
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """What would be fetched, under which licence."""
+        column = self.layout.column(align=True)
+        if _offer is None:
+            column.label(text=f"{self.weights} at {self.revision}")
+            return
+        column.label(text=f"{_offer.repo} at {_offer.revision[:12]}")
+        column.label(text=f"Licence: {_offer.licence}")
+        column.operator("wm.url_open", text="Read It", icon="URL").url = _offer.licence_url
+        column.separator()
+        column.label(text=f"{megabytes(_offer.size)} to fetch into {_offer.folder}:")
+        for file in _offer.files:
+            column.label(text=f"{file.path} ({megabytes(file.size)})", icon="FILE")
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Fetch what was confirmed, else ask what there is. Raises XRayError `nothing_missing`."""
+        if not self.weights:
+            names = service.missing_weights(context.scene)
+            if not names:
+                raise XRayError(
+                    "nothing_missing",
+                    "The chosen generator misses no weights.",
+                    "Choose another generator, or download others in the preferences of X-Ray.",
+                )
+            self.weights = names[0]
+        if self.revision:
+            return service.download_steps(self.weights, self.revision)
+        return _accepted(self.weights) if self.accept else service.offer_steps(self.weights)
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """Where the weights are. After the hub's answer the user is asked."""
+        global _offer
+        if isinstance(result, Path):
+            return "INFO", f"The weights are in {result}"
+        if not result.files:
+            return "INFO", f"{result.repo} is in {result.folder} already"
+        if bpy.app.background:
+            raise XRayError("no_consent", str(result), "Give accept=True to fetch it so.")
+        _offer = result
+        ask: Any = bpy.ops.xray  # type: ignore[attr-defined]
+        ask.weights_download("INVOKE_DEFAULT", weights=self.weights, revision=result.revision)
+        return "INFO", f"{result.repo}: {megabytes(result.size)}, licence {result.licence}"
+
+
+def _accepted(name: str) -> jobs.Steps:
+    """Ask the hub, and fetch what it offers."""
+    offer = yield from service.offer_steps(name)
+    return (yield from service.download_steps(name, offer.revision))
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_OT_weights_download,)

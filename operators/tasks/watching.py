@@ -1,0 +1,106 @@
+"""Operators that start tasks: modal in a window, blocking without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.progress import Cancelled, State
+from . import jobs
+
+Result = set[Any]  # what Blender wants back: {"FINISHED"}, {"CANCELLED"}, {"RUNNING_MODAL"}
+
+WATCH_INTERVAL = 0.1  # s
+
+
+class TaskOperator(bpy.types.Operator):
+    """Runs `work(context)` as a task, or several `tasks`, and reports how they ended.
+
+    Sub-classes give `bl_label`, `work` (or `tasks`) and `summary`. Esc cancels.
+    """
+
+    bl_idname = "xray.task"
+    bl_label = "X-Ray Task"
+    interval = jobs.POLL_INTERVAL
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """The work. Raises XRayError where it cannot start."""
+        raise NotImplementedError
+
+    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+        """All that is to be done, each with its label. Raises XRayError where it cannot start."""
+        return [(self.bl_label, self.work(context))]
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """Report type ("INFO", "WARNING") and text for the result."""
+        raise NotImplementedError
+
+    def execute(self, context: bpy.types.Context) -> Result:
+        """Do it here without a window, else start the tasks and watch them."""
+        try:
+            asked = self.tasks(context)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        undo = self.bl_label if "UNDO" in self.bl_options else ""
+        batch = object()
+        self._tasks = [
+            jobs.Task(label, steps, self.interval, undo, type(self).__name__, batch)
+            for label, steps in asked
+        ]
+        if bpy.app.background:
+            return self._do_here()
+        for task in self._tasks:
+            jobs.submit(task)
+        manager = context.window_manager
+        self._timer = manager.event_timer_add(WATCH_INTERVAL, window=context.window)
+        manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def _do_here(self) -> Result:
+        for task in self._tasks:
+            try:
+                task.result = jobs.run(task.steps, interval=self.interval)
+                task.state = State.DONE
+            except Cancelled:
+                return {"CANCELLED"}
+            except XRayError as error:
+                task.state, task.error = State.FAILED, error
+        return self._end()
+
+    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
+        """Watch the tasks; Esc cancels them, everything else goes on to Blender."""
+        if all(task.finished for task in self._tasks):
+            context.window_manager.event_timer_remove(self._timer)
+            return self._end()
+        if event.type == "ESC" and event.value == "PRESS":
+            for task in reversed(self._tasks):
+                jobs.cancel(task)
+            return {"RUNNING_MODAL"}
+        return {"PASS_THROUGH"}
+
+    def _end(self) -> Result:
+        done = [task for task in self._tasks if task.state is State.DONE]
+        errors = [task.error for task in self._tasks if task.error is not None]
+        for task in done:
+            self._tell(task)
+        for error in errors[:1]:
+            self.report({"ERROR"}, str(error))
+        if len(self._tasks) > 1:
+            counts = f"{len(done)} of {len(self._tasks)} done"
+            counts += f", {len(errors)} failed" if errors else ""
+            self.report({"WARNING" if errors else "INFO"}, f"{self.bl_label}: {counts}")
+        elif not done and not errors:
+            self.report({"INFO"}, f"{self.bl_label} cancelled")
+        return {"FINISHED"} if any(task.error is None for task in done) else {"CANCELLED"}
+
+    def _tell(self, task: jobs.Task) -> None:
+        try:
+            kind, text = self.summary(task.result)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            task.error = error
+        else:
+            self.report({kind}, text)  # type: ignore[arg-type]

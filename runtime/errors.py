@@ -1,0 +1,60 @@
+"""What any failure of the runtime means to the person who reads it."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import TYPE_CHECKING, Any
+
+from xray_addon.errors import XRayError
+
+if TYPE_CHECKING:
+    pass
+
+
+def typed_error(error: BaseException) -> XRayError:
+    """What `error` means to the person who reads it; code `internal` where that is unknown."""
+    text = str(error).strip()
+    lines, lower = text.splitlines() or [""], text.lower()
+    torch: Any = sys.modules.get("torch")
+    out_of_memory = getattr(torch, "OutOfMemoryError", MemoryError)
+    if isinstance(error, XRayError):
+        return error
+    if (
+        isinstance(error, MemoryError | out_of_memory)
+        or (isinstance(error, RuntimeError) and "out of memory" in lower)
+        or "can't allocate memory" in lower
+    ):
+        return XRayError(
+            "out_of_memory",
+            "The device has not enough free memory.",
+            "Close other programs that use it, release the runtime's memory and try again, "
+            "or set the device to the CPU.",
+        )
+    if isinstance(error, RuntimeError) and "driver" in lower and "nvidia" in lower:
+        return XRayError(
+            "driver_too_old",
+            "The NVIDIA driver does not fit the runtime's CUDA version.",
+            "Update the driver and restart, or set the device to the CPU.",
+        )
+    if "in DataLoader worker process" in text:
+        # torch carries no more than the traceback's text over from a worker.
+        told = text.rpartition("XRayError: ")[2] if "XRayError: " in text else lines[-1]
+        return XRayError(
+            "bad_data", told, "Correct or remove what is named and go on with --resume."
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return XRayError("no_space", "The disk is full.", "Free some space and try again.")
+    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
+        return XRayError(
+            "cannot_write", f"No access to {error.filename}.", "Choose another file or folder."
+        )
+    if type(error).__name__ == "UnidentifiedImageError":
+        return XRayError(
+            "unreadable_image", text, "Choose an image file such as PNG, JPEG or WebP."
+        )
+    return XRayError(
+        "internal",
+        f"The generator failed ({type(error).__name__}: {lines[0]}).",
+        "Try again; if it happens again, report it together with the log.",
+    )

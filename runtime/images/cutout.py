@@ -1,0 +1,168 @@
+"""From whatever image the user has to the framed cut-out that the models see.
+
+Three steps, each usable alone::
+
+    image = read_image("photo.jpg")                                   # any file, upright 8-bit sRGB
+    cut = cut_out(image, "auto", online=online_allowed())             # the object, by its alpha
+    rgba = frame(cut.rgba, 256, fill=0.85)                            # cropped, centred, scaled
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from xray_addon.errors import XRayError
+from xray_addon.progress import Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xray_addon.progress import ProgressCallback
+    from xray_addon.settings.generate import GenerateSettings
+from .masks import NotCutError, nearest_colors
+from .networks import REMBG_MODELS, by_built_in, by_rembg, weights_paths
+from .plain_background import EVEN_SHARE, by_plain_background
+from .reading import read_image
+
+ONLINE_VARIABLE = "XRAY_ONLINE"  # "1": whoever started the runtime allows the network
+
+
+# ------------------------------------------------------------------------------------ cutting out
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """An object without its background.
+
+    rgba : (H, W, 4) uint8, straight alpha, sRGB.
+    how : the method that made it: "alpha", "rembg", "plain" or "built-in".
+    skipped : why each method tried before it did not serve, for people.
+    """
+
+    rgba: NDArray[np.uint8]
+    how: str
+    skipped: tuple[str, ...] = ()
+
+
+_Way = Callable[[Image.Image, bool, "ProgressCallback"], "NDArray[np.uint8]"]
+
+
+def online_allowed() -> bool:
+    """Whether `ONLINE_VARIABLE` allows the network; without it the runtime stays offline."""
+    return os.environ.get(ONLINE_VARIABLE) == "1"
+
+
+def cut_out(
+    image: Image.Image,
+    method: str = "auto",
+    *,
+    online: bool,
+    progress: ProgressCallback = ignore_progress,
+) -> CutOut:
+    """The object in `image`, cut out by its alpha channel, a network or off a plain background.
+
+    image : 8-bit RGB or RGBA, as `read_image` gives it.
+    method : "alpha"; "rembg", by a network of rembg's; "plain"; "built-in", by the small network
+        that comes with X-Ray; or "auto", the first of these that serves, where "plain" comes
+        before "built-in" if the background is even and after it if it is less so.
+    online : whether rembg may fetch its weights (about 170 MB) where they are not there.
+
+    Raises XRayError `no_cutout`, and `Cancelled` where `progress` does.
+    """
+    order: list[tuple[str, _Way]] = [
+        ("alpha", _by_alpha),
+        ("rembg", by_rembg),
+        ("plain", partial(by_plain_background, least_share=EVEN_SHARE)),
+        ("built-in", by_built_in),
+        ("plain", by_plain_background),
+    ]
+    ways = dict(order)
+    if method != "auto" and method not in ways:
+        raise XRayError(
+            "bad_settings",
+            f"There is no way to cut out called {method!r}.",
+            f"Choose one of: auto, {', '.join(ways)}.",
+        )
+    if method != "auto":
+        order = [(method, ways[method])]
+    skipped: list[str] = []
+    for name, way in order:
+        try:
+            rgba = way(image, online, progress)
+        except NotCutError as error:
+            skipped.append(f"{name}: {error}")
+        else:
+            return CutOut(rgba, name, tuple(skipped))
+    model = REMBG_MODELS[0]
+    raise XRayError(
+        "no_cutout",
+        "The object could not be told from its background. Tried " + "; ".join(skipped) + ".",
+        "Save the image with a transparent background, or take it before a plain one; or allow "
+        "online access in Blender's preferences, or put rembg's model file "
+        f"at {weights_paths(model)[0]}.",
+    )
+
+
+def cut_object(
+    image: Any, settings: GenerateSettings, progress: ProgressCallback = ignore_progress
+) -> CutOut:
+    """The object in `image`, read and cut out as `settings` ask for.
+
+    image : as `read_image` takes it. Raises as `read_image` and `cut_out`.
+    """
+    progress(Progress("image", 0, 1, "Reading the image"))
+    picture = read_image(image)
+    progress(Progress("image", 0, 1, "Cutting out the object"))
+    method = settings.remove_background
+    cut = cut_out(picture, method, online=online_allowed(), progress=progress)
+    if not settings.margin:
+        return cut
+    return replace(cut, rgba=move_edge(cut.rgba, picture, settings.margin / 100))
+
+
+def move_edge(rgba: NDArray[np.uint8], image: Image.Image, margin: float) -> NDArray[np.uint8]:
+    """A cut-out (H, W, 4) with its edge moved outwards, below 0 inwards.
+
+    image : what it was cut from, of any size. What it grows by has its colours, and those of the
+        object's edge where the image has an alpha channel.
+    margin : how far, in longer sides of the image.
+    """
+    height, width = rgba.shape[:2]
+    solid = rgba[..., 3] > 127
+    if solid.all() or not solid.any():
+        return rgba
+    # From the edge, outwards; nothing is known beyond the image, so no edge is there.
+    distance = ndimage.distance_transform_edt(~solid) - ndimage.distance_transform_edt(solid)
+    ramp = np.clip(margin * max(height, width) - distance + 0.5, 0.0, 1.0)
+    band = np.rint(ramp * 255.0).astype(np.uint8)
+    moved = rgba.copy()
+    if margin > 0:
+        gained = (rgba[..., 3] == 0) & (band > 0)
+        if image.mode == "RGBA":  # what it hides was never seen
+            moved[gained, :3] = nearest_colors(rgba[..., :3], solid, gained)[0]
+        else:
+            moved[gained, :3] = np.asarray(image.resize((width, height)))[gained]
+        moved[..., 3] = np.maximum(rgba[..., 3], band)
+    else:
+        moved[..., 3] = np.minimum(rgba[..., 3], band)
+    moved[moved[..., 3] == 0] = 0
+    return moved
+
+
+def _by_alpha(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:
+    """The image as it is, where its alpha channel is a cut-out."""
+    del online, progress
+    if image.mode != "RGBA":
+        raise NotCutError("the image has no alpha channel")
+    rgba = np.array(image)
+    if rgba[..., 3].min() >= 128:
+        raise NotCutError("the image's alpha channel is opaque everywhere")
+    return rgba

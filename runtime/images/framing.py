@@ -1,0 +1,98 @@
+"""A cut-out cropped, centred and scaled, as the models see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from xray_addon.errors import XRayError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+from .masks import labelled_pieces
+
+# ---------------------------------------------------------------------------------------- framing
+
+_SPECK = 0.01  # of the largest piece: smaller ones do not count for the bounding box
+
+
+def frame(
+    rgba: NDArray[np.uint8] | Image.Image, size: int, *, fill: float, alpha_threshold: float = 0.5
+) -> NDArray[np.uint8]:
+    """The object cropped, centred and scaled by one rule: (size, size, 4) uint8, straight alpha.
+
+    The bounding box of all pixels with alpha > `alpha_threshold` (0..1), without specks that are
+    smaller than a hundredth of the largest connected piece, is centred in the frame, its longer
+    side `fill` (0..1) of the frame's. Beyond the image all is transparent. An image that is framed
+    so already, but for a pixel or so at the edge, is returned unchanged.
+
+    rgba : (H, W, 4) uint8, straight alpha.
+
+    Raises XRayError `no_object` where no pixel is opaque enough.
+    """
+    pixels = np.asarray(rgba)
+    left, top, right, bottom = _bounding_box(pixels[..., 3] > 255.0 * alpha_threshold)
+    longer = max(right - left, bottom - top)
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    off_center = max(abs(middle[0] - size / 2), abs(middle[1] - size / 2))
+    if pixels.shape[:2] == (size, size) and abs(longer - fill * size) < 1.5 and off_center <= 0.5:
+        framed = pixels.copy()
+    else:
+        framed = _resampled(pixels, middle, longer / fill, size)
+    framed[framed[..., 3] == 0] = 0
+    return framed
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the larger pieces of `mask`, in px; the last two exclusive."""
+    pieces, sizes = labelled_pieces(mask, corners=True)
+    if sizes.size == 0:
+        raise XRayError(
+            "no_object",
+            "There is no object in the image: all of it is transparent.",
+            "Choose an image that shows one object, or another way to remove the background.",
+        )
+    large = np.concatenate([[False], sizes >= _SPECK * sizes.max()])
+    shown = large[pieces]
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _resampled(
+    pixels: NDArray[np.uint8], middle: tuple[float, float], side: float, size: int
+) -> NDArray[np.uint8]:
+    """The square of `side` px around `middle` (x, y) of an RGBA image, at size x size."""
+    height, width = pixels.shape[:2]
+    left, top = (int(np.floor(m - side / 2)) for m in middle)
+    # Whole blocks of pixels are averaged first where four a pixel of the frame remain: much faster.
+    block = max(1, int(side / (4 * size)))
+    span = block * (int(side / block) + 2)
+    canvas = np.zeros((span, span, 4), dtype=np.uint8)
+    x0, x1 = max(left, 0), min(left + span, width)
+    y0, y1 = max(top, 0), min(top + span, height)
+    canvas[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
+    if block > 1:
+        canvas = np.asarray(Image.fromarray(canvas).reduce(block))  # premultiplies by itself
+    x, y = (middle[0] - side / 2 - left) / block, (middle[1] - side / 2 - top) / block
+    box = (x, y, x + side / block, y + side / block)
+    alpha = canvas[..., 3].astype(np.float32) / np.float32(255.0)
+    opacity = _resized(alpha, box, size)
+    # Colours weighted by their alpha, else transparent pixels would tint the edge. In floats, as
+    # the filter overshoots: alpha cut to 1 beside colours that are not gives a bright outline.
+    weight = np.where(opacity > 0.5 / 255.0, opacity, np.inf)
+    planes = [_resized(canvas[..., c] * alpha, box, size) / weight for c in range(3)]
+    framed = np.stack([*planes, 255.0 * opacity], axis=-1)
+    return np.asarray(np.rint(np.clip(framed, 0.0, 255.0)), dtype=np.uint8)
+
+
+def _resized(
+    plane: NDArray[np.float32], box: tuple[float, float, float, float], size: int
+) -> NDArray[np.float32]:
+    """What `box` (left, top, right, bottom) holds of `plane` (H, W), at size x size."""
+    # Pillow widens the filter when it reduces. Bicubic, since the second lobe of a Lanczos
+    # filter draws a faint second outline around a cut-out.
+    image = Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image, dtype=np.float32)

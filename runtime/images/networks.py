@@ -1,0 +1,182 @@
+"""The object in an image, cut out by a network: rembg's, or the small one that ships."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy import ndimage
+
+from xray_addon.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xray_addon.progress import ProgressCallback
+from .masks import NotCutError, check_share, labelled_pieces, pixel_scale, with_alpha
+from .plain_background import PLAIN_SIDE
+from .reading import at_most
+
+# rembg's networks in the order they are taken; the first is fetched where none is there. It is
+# not rembg's own default, whose licence asks payment for commercial use.
+REMBG_MODELS = ("u2net", "isnet-general-use", "bria-rmbg")
+
+
+def by_rembg(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:
+    """The object that one of rembg's networks sees."""
+    model, path = next(
+        ((m, p) for m in REMBG_MODELS for p in weights_paths(m) if p.exists()),
+        (REMBG_MODELS[0], None),
+    )
+    if path is None and not online:
+        folder = weights_paths(model)[0].parent
+        raise NotCutError(
+            f"its model file {model}.onnx is not in {folder} and online access is off"
+        )
+    loading = "Loading rembg" if path else "Fetching rembg's model (170 MB) and loading it"
+    progress(Progress("background", 0, 2, loading))
+    failures = _rembg_failures()
+    try:
+        session = _rembg_session(model, str(path or ""))
+    except failures as error:
+        raise NotCutError(_rembg_reason(error, path)) from error
+    progress(Progress("background", 1, 2, "Removing the background"))
+    rgb = image.convert("RGB")
+    try:
+        mask = session.predict(rgb)[0]
+    except failures as error:
+        raise NotCutError(_rembg_reason(error, path)) from error
+    alpha = np.asarray(mask.convert("L"), dtype=np.float32) / 255.0
+    check_share(alpha)
+    progress(Progress("background", 2, 2))
+    return with_alpha(np.asarray(rgb), alpha)
+
+
+def weights_paths(model: str) -> tuple[Path, Path]:
+    """Where rembg keeps the weights of `model`: its present place, then that of older versions."""
+    # The same rule as rembg's BaseSession, whose import may take a minute; a test holds them equal.
+    data, set_home = os.environ.get("XDG_DATA_HOME"), os.environ.get("U2NET_HOME")
+    old = set_home or os.path.join(data if data is not None else "~", ".u2net")
+    home = set_home or os.environ.get(
+        "REMBG_HOME", os.path.join(data, "rembg") if data else os.path.join("~", ".rembg")
+    )
+    file = f"{model}.onnx"
+    return Path(home).expanduser() / "models" / model / file, Path(old).expanduser() / file
+
+
+@lru_cache(maxsize=1)
+def _rembg_session(model: str, path: str) -> Any:
+    """A loaded network of rembg's. `path` is part of the key: another file is another session."""
+    del path
+    return importlib.import_module("rembg").new_session(model)
+
+
+def release_rembg() -> None:
+    """Gives back the memory of the networks that rembg runs; the next use loads them again."""
+    _rembg_session.cache_clear()
+    _built_in_session.cache_clear()
+
+
+def _rembg_failures() -> tuple[type[BaseException], ...]:
+    """What rembg raises offline, on broken weights and where it is installed by halves."""
+    usual = (ImportError, OSError, ValueError, RuntimeError, MemoryError)
+    try:
+        state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    except ImportError:
+        return (*usual, SystemExit)  # rembg exits the process where onnxruntime is not installed
+    # onnxruntime's errors share no base of their own.
+    kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
+    return (*usual, *(kind for kind in kinds if issubclass(kind, Exception)))
+
+
+def _rembg_reason(error: BaseException, path: Path | None) -> str:
+    """Why rembg failed, in one line."""
+    if isinstance(error, ImportError | SystemExit):
+        return "it is not installed in the runtime"
+    detail = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    if path is None:
+        return f"its model file could not be fetched ({detail})"
+    return f"it failed with {path}, which may be damaged ({detail})"
+
+
+# ------------------------------------------------------------------------------- built-in network
+
+BUILT_IN_WEIGHTS = Path(__file__).parents[1] / "weights" / "segmentation.onnx"
+_SEEN_SIZE = (320, 320)  # px: as U2-Net, which rembg's session is made for
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as U2-Net
+_DOUBT = 0.3  # most doubt, in shares of what is seen: beyond it one cut in twenty is of use
+_GUIDE_RADIUS = 10  # px, of an image of 512
+_GUIDE_NOISE = 1e-4  # variance of grey 0..1 below which there is no edge to follow
+_GAP = 0.02  # of the object: what it sees as background within, if smaller, is object
+_STEEPNESS = 4.0  # what the network half sees is object or background, but for the very edge
+
+
+def by_built_in(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:
+    """The object that the small network which comes with X-Ray sees."""
+    del online
+    if not BUILT_IN_WEIGHTS.is_file():
+        raise NotCutError(f"its model file {BUILT_IN_WEIGHTS} is not there")
+    progress(Progress("background", 0, 2, "Loading the built-in network"))
+    failures = _rembg_failures()
+    rgb = at_most(image.convert("RGB"), PLAIN_SIDE)
+    try:
+        session = _built_in_session()
+        progress(Progress("background", 1, 2, "Removing the background"))
+        seen = (_seen(session, rgb) + _seen(session, ImageOps.mirror(rgb))[:, ::-1]) / 2
+    except failures as error:
+        raise NotCutError(_rembg_reason(error, BUILT_IN_WEIGHTS)) from error
+    if float(np.minimum(seen, 1 - seen).sum()) > _DOUBT * float((seen > 0.5).sum()):
+        raise NotCutError("it is unsure what in the image is the object")
+    pixels = np.asarray(rgb)
+    soft = np.asarray(Image.fromarray(seen).resize(rgb.size, Image.Resampling.BICUBIC))
+    alpha = np.clip(0.5 + _STEEPNESS * (_guided(soft, pixels) - 0.5), 0.0, 1.0)
+    gaps, sizes = labelled_pieces(alpha <= 0.5)
+    alpha[np.concatenate([[False], sizes < _GAP * (alpha > 0.5).sum()])[gaps]] = 1.0
+    check_share(alpha)
+    progress(Progress("background", 2, 2))
+    return with_alpha(pixels, alpha)
+
+
+@lru_cache(maxsize=1)
+def _built_in_session() -> Any:
+    """The built-in network in rembg's session for networks that are called as U2-Net is."""
+    base: Any = importlib.import_module("rembg.sessions.u2net_custom").U2netCustomSession
+    options = importlib.import_module("onnxruntime").SessionOptions()
+
+    class Session(base):
+        @classmethod
+        def validate_model_path(cls, *, model_path: str) -> str:
+            """rembg's own takes files in its folder alone."""
+            return model_path
+
+    return Session("u2net_custom", options, model_path=str(BUILT_IN_WEIGHTS))
+
+
+def _seen(session: Any, rgb: Image.Image) -> NDArray[np.float32]:
+    """How surely each pixel is of the object, 0..1, at the size that the network sees."""
+    # Not by rembg's `predict`, which stretches the answer to 0..1 also where nothing is seen.
+    found = session.inner_session.run(None, session.normalize(rgb, _MEAN, _DEVIATION, _SEEN_SIZE))
+    return np.asarray(found[0][0, 0], dtype=np.float32)
+
+
+def _guided(alpha: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Alpha (H, W) with its edges moved to those of the image (H, W, 3).
+
+    He, Sun and Tang, "Guided image filtering" (TPAMI 2013), guided by grey.
+    """
+    side = 2 * round(_GUIDE_RADIUS * pixel_scale(*alpha.shape)) + 1
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(ndimage.uniform_filter(values, side, mode="nearest"))
+
+    grey = rgb.astype(np.float32).mean(axis=2) / np.float32(255)
+    grey_mean, alpha_mean = mean(grey), mean(alpha)
+    variance = mean(grey * grey) - grey_mean**2
+    slope = (mean(grey * alpha) - grey_mean * alpha_mean) / (variance + _GUIDE_NOISE)
+    offset = alpha_mean - slope * grey_mean
+    return mean(slope) * grey + mean(offset)

@@ -1,0 +1,275 @@
+"""The object in an image, cut off a background of one colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from xray_addon.color import srgb_to_linear
+from xray_addon.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xray_addon.progress import ProgressCallback
+from .masks import (
+    NotCutError,
+    check_share,
+    labelled_pieces,
+    nearest_colors,
+    pixel_scale,
+    with_alpha,
+)
+from .reading import at_most
+
+# ------------------------------------------------------------------------------- plain background
+
+PLAIN_SIDE = 1024  # px: a larger image is reduced to it, which takes seconds off the work
+_BORDER = 0.02  # of the shorter side: the strip along the image's border taken for background
+_PLAIN_SHARE = 0.6  # of that strip must fit one smooth colour; the object may touch the rest
+EVEN_SHARE = 0.95  # of it where the built-in network's cut is no better (tests/benchmarks)
+_PLAIN_SPREAD = 5.0  # CIELAB: the most that the strip's median pixel may stray from that colour
+_EVEN_SPREAD = 1.0  # CIELAB: a fit this good needs no more terms, which would only follow noise
+_TOLERANCE = (5.0, 14.0)  # CIELAB: least and most distance at which a pixel is still background
+_SHADE = (0.55, 1.12)  # lightness beside the background's own, from deep shadow to bright spot
+_SHADE_SLOPE = 2.0  # CIELAB a pixel at 512 px: shadows are softer than the edges of objects
+_HOLE = 0.001  # of the pixels: an enclosed patch of background is at least as large
+_CRUMB = 0.005  # of the largest piece: smaller ones are noise, dust and watermarks
+
+
+def by_plain_background(
+    image: Image.Image,
+    online: bool,
+    progress: ProgressCallback,
+    least_share: float = _PLAIN_SHARE,
+) -> NDArray[np.uint8]:
+    """The object before a background of one colour that may change softly over the image.
+
+    least_share : of the image's border that must be of that colour.
+
+    The background's colour is a smooth surface in CIELAB, fitted to the image's border and then
+    to all that lies near it. What is near it and connected to the border is background; so are
+    soft shadows on it and large enclosed patches of it. Pixels at the edge get the alpha that
+    mixes them from the colours on either side.
+    """
+    del online
+    progress(Progress("background", 0, 1, "Cutting the object off its plain background"))
+    rgb = np.asarray(at_most(image.convert("RGB"), PLAIN_SIDE))
+    if min(rgb.shape[:2]) < 8:
+        raise NotCutError("the image is too small to tell an object from its background")
+    alpha = _edge_alpha(rgb, _background(rgb, least_share))
+    check_share(alpha)
+    progress(Progress("background", 1, 1))
+    return with_alpha(rgb, alpha)
+
+
+def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]:
+    """Where the plain background of (H, W, 3) sRGB is, (H, W) bool."""
+    height, width = rgb.shape[:2]
+    # A touch of blur keeps the noise of JPEG below the tolerance and hardly moves an edge.
+    lab = ndimage.gaussian_filter(_lab(rgb), (0.7, 0.7, 0), mode="nearest")
+    rim = max(1, round(_BORDER * min(height, width)))
+    border = np.ones((height, width), dtype=np.bool_)
+    border[rim:-rim, rim:-rim] = False
+
+    plate, tolerance, even = _border_color(lab, border, least_share)
+    distance = _distance(lab, plate)
+    if not even:
+        for degree in (3, 4, 5, 5):
+            background = _reached(distance < tolerance, border)
+            plate = _smooth_surface(lab, background, degree)
+            distance = _distance(lab, plate)
+            tolerance = _tolerance(distance[background])
+    near = distance < tolerance
+
+    slope = _slope(lab)
+    alike = near | _shaded(lab, plate, 0.7 * tolerance)
+    pixel = pixel_scale(height, width)
+    # Opened, so that the flood does not seep into the object through soft spots of its edge.
+    soft = _opened(near | (alike & (slope < _SHADE_SLOPE)), round(2 * pixel))
+    background = _reached(_opened(near, round(pixel)) | soft, border)
+    # The slope of the object's edge kept the flood a little off it; `_edge_alpha` sets right
+    # what this takes of an object that looks like a shadow.
+    background = ndimage.binary_dilation(
+        background, iterations=round(2 * pixel), mask=background | alike
+    )
+    background |= _holes(near & ~background, distance, slope, tolerance)
+    return _without_crumbs(background)
+
+
+def _lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """CIELAB (D65) of 8-bit sRGB, over the last axis."""
+    linear = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)[rgb]
+    to_xyz = np.array(
+        [
+            [0.4124564, 0.3575761, 0.1804375],
+            [0.2126729, 0.7151522, 0.0721750],
+            [0.0193339, 0.1191920, 0.9503041],
+        ]
+    )
+    to_xyz /= to_xyz.sum(axis=1, keepdims=True)  # white is (1, 1, 1)
+    xyz = linear @ to_xyz.T.astype(np.float32)
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+    return np.asarray(lab, dtype=np.float32)
+
+
+def _distance(lab: NDArray[np.float32], plate: NDArray[np.float32]) -> NDArray[np.float32]:
+    """CIELAB distance of each pixel, (H, W)."""
+    difference = lab - plate
+    return np.asarray(np.sqrt(np.einsum("hwc,hwc->hw", difference, difference)))
+
+
+def _tolerance(distance: NDArray[np.float32]) -> float:
+    """How far background may stray from its fitted colour, from how far it does."""
+    return float(np.clip(4.0 * np.median(distance), *_TOLERANCE))
+
+
+def _border_color(
+    lab: NDArray[np.float32], border: NDArray[np.bool_], least_share: float
+) -> tuple[NDArray[np.float32], float, bool]:
+    """Colour of the background, judged by the border: (H, W, 3), its tolerance, and if it is even.
+
+    The fit leaves out what stands off it, as an object does that touches the border.
+    """
+    middle = np.median(lab[border], axis=0)
+    distance = np.sqrt(((lab - middle) ** 2).sum(axis=2))
+    within = max(2.0 * _TOLERANCE[1], float(np.quantile(distance[border], _PLAIN_SHARE)))
+    fitted = border & (distance <= within)
+    for degree in (0, 1, 2, 2):
+        plate = _smooth_surface(lab, fitted, degree)
+        distance = _distance(lab, plate)
+        spread = float(np.median(distance[border]))
+        tolerance = _tolerance(distance[border])
+        if spread < _EVEN_SPREAD:
+            break
+        fitted = border & (distance < 2.0 * tolerance)
+        if not fitted.any():
+            break
+    share = float((distance[border] < tolerance).mean())
+    if spread > _PLAIN_SPREAD or share < least_share:
+        raise NotCutError(
+            f"the background is not plain: {share:.0%} of the image's border is of one colour, "
+            f"and it takes {least_share:.0%}"
+        )
+    return plate, tolerance, degree == 0
+
+
+def _smooth_surface(
+    values: NDArray[np.float32], where: NDArray[np.bool_], degree: int
+) -> NDArray[np.float32]:
+    """Polynomial of total `degree` in x and y fitted to `values` (H, W, C) where `where` holds."""
+    height, width = where.shape
+    y = _chebyshev(height, degree)
+    x = _chebyshev(width, degree)
+    pixels = np.flatnonzero(where)
+    pixels = pixels[:: max(1, pixels.size // 20_000)]
+    rows, columns = np.divmod(pixels, width)
+    terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    basis = np.stack([y[rows, i] * x[columns, j] for i, j in terms], axis=1)
+    # Ridge on what bends, which else runs wild in the object's middle where nothing is known.
+    ridge = np.array([1e-9 if i + j < 2 else 1e-3 for i, j in terms]) * pixels.size
+    target = basis.T @ values.reshape(-1, values.shape[2])[pixels]
+    weights = np.linalg.solve(basis.T @ basis + np.diag(ridge), target)
+    table = np.zeros((degree + 1, degree + 1, values.shape[2]))
+    for (i, j), weight in zip(terms, weights, strict=True):
+        table[i, j] = weight
+    surface = np.einsum("hi,ijc,wj->hwc", y, table, x, optimize=True)
+    return np.asarray(surface, dtype=np.float32)
+
+
+def _chebyshev(count: int, degree: int) -> NDArray[np.float64]:
+    """The Chebyshev polynomials up to `degree` at `count` even steps from -1 to 1."""
+    angles = np.arccos(np.linspace(-1, 1, count))
+    return np.asarray(np.cos(angles[:, None] * np.arange(degree + 1)))
+
+
+def _slope(lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How fast the colour changes, (H, W): CIELAB a pixel, of an image of 512 px."""
+    pixel = pixel_scale(*lab.shape[:2])
+    slopes = [ndimage.gaussian_gradient_magnitude(lab[..., c], pixel) for c in range(3)]
+    return np.asarray(pixel * np.sqrt(sum(slope**2 for slope in slopes)), dtype=np.float32)
+
+
+def _shaded(
+    lab: NDArray[np.float32], plate: NDArray[np.float32], tolerance: float
+) -> NDArray[np.bool_]:
+    """Where a pixel is the background in shadow or in a bright spot, (H, W)."""
+    # Less light scales linear RGB, and so X, Y and Z; their cube roots, of which L + 16, a and b
+    # are made, scale along.
+    offset = np.array([16, 0, 0], dtype=np.float32)
+    seen, plain = lab + offset, plate + offset
+    strength = np.maximum(np.einsum("hwc,hwc->hw", plain, plain), 1.0)
+    scale = np.einsum("hwc,hwc->hw", seen, plain) / strength
+    hue = _distance(seen, scale[..., None] * plain)
+    alike = hue < max(tolerance, _TOLERANCE[0])
+    return np.asarray(alike & (scale > _SHADE[0]) & (scale < _SHADE[1]))
+
+
+def _opened(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """`mask` without what is thinner than twice `radius` px; beyond the image it goes on."""
+    padded = np.pad(mask, 2 * radius, mode="edge")
+    opened: NDArray[np.bool_] = ndimage.binary_opening(padded, iterations=radius)
+    return opened[2 * radius : -2 * radius, 2 * radius : -2 * radius]
+
+
+def _reached(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The parts of `mask` that are connected to `seeds`."""
+    labels, sizes = labelled_pieces(mask)
+    keep = np.zeros(sizes.size + 1, dtype=np.bool_)
+    keep[labels[seeds]] = True
+    keep[0] = False
+    return keep[labels]
+
+
+def _holes(
+    candidates: NDArray[np.bool_],
+    distance: NDArray[np.float32],
+    slope: NDArray[np.float32],
+    tolerance: float,
+) -> NDArray[np.bool_]:
+    """Background seen through the object, as in a handle: large, even and truly of its colour."""
+    labels, sizes = labelled_pieces(candidates)
+    numbers = np.arange(1, sizes.size + 1)
+    keep = np.zeros(sizes.size + 1, dtype=np.bool_)
+    if sizes.size:
+        keep[1:] = (
+            (sizes > _HOLE * labels.size)
+            & (ndimage.median(distance, labels, numbers) < 0.5 * tolerance)
+            & (ndimage.median(slope, labels, numbers) < _SHADE_SLOPE)
+        )
+    return keep[labels]
+
+
+def _without_crumbs(background: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The background with all but the larger pieces of the object turned into background."""
+    pieces, sizes = labelled_pieces(~background, corners=True)
+    if sizes.size == 0:
+        return background
+    crumbs = np.concatenate([[False], sizes < _CRUMB * sizes.max()])
+    return np.asarray(background | crumbs[pieces])
+
+
+def _edge_alpha(rgb: NDArray[np.uint8], background: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Alpha (H, W) in 0..1: 0 and 1 off the object's edge, and what mixes the colours along it."""
+    reach = round(2 * pixel_scale(*background.shape))
+    # Nothing is known beyond the image: an object that touches the border goes on there.
+    inner = ndimage.binary_erosion(~background, iterations=reach, border_value=1)
+    outer = ndimage.binary_erosion(background, iterations=reach, border_value=1)
+    alpha = (~background).astype(np.float32)
+    if not inner.any() or not outer.any():
+        return alpha
+    edge = ~inner & ~outer
+    object_color, object_distance = nearest_colors(rgb, inner, edge)
+    plain_color, plain_distance = nearest_colors(rgb, outer, edge)
+    contrast = object_color - plain_color
+    strength = (contrast**2).sum(axis=1)
+    mixed = ((rgb[edge] - plain_color) * contrast).sum(axis=1) / np.maximum(strength, 1.0)
+    # Not where both sides look alike, nor on a part too thin to have an inside.
+    known = (strength > 24.0**2) & (np.maximum(object_distance, plain_distance) <= 2.5 * reach)
+    alpha[edge] = np.where(known, np.clip(mixed, 0.0, 1.0), alpha[edge])
+    return alpha

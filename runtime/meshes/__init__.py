@@ -1,0 +1,1 @@
+"""Mesh files, packed meshes and work on meshes."""

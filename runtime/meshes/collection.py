@@ -1,0 +1,95 @@
+"""Folders of meshes to train from and to measure with."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xray_addon.errors import XRayError
+from xray_addon.surface import Surface
+
+from .quantised import SUFFIX, read_quantised
+
+TEXTURE_SIZE = 256  # a texel is below a pixel's size anyway
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """A mesh of the collection, and the group of recoloured copies that it belongs to."""
+
+    path: Path
+    group: str
+    split: str = ""
+
+    def read(self) -> Surface:
+        """Raises XRayError `unreadable_mesh`."""
+        if self.path.name.endswith(SUFFIX):
+            return read_quantised(self.path)
+        from ..meshes.files import read_mesh  # packed meshes need no trimesh
+
+        return read_mesh(self.path, texture_size=TEXTURE_SIZE)
+
+
+def find_manifest(data: Path) -> Path | None:
+    """The `manifest.csv` in `data` or up to two folders above it."""
+    folders = (data, *data.parents[:2])
+    return next((p for f in folders if (p := f / "manifest.csv").is_file()), None)
+
+
+def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -> list[MeshFile]:
+    """The mesh files under `data`, sorted.
+
+    A `manifest.csv` in `data` or above it (columns path, pack, geom_group, split) gives the
+    split and the groups; without one, and where it names no split, a file is in every split.
+    exclude : packs (folder names).
+
+    Raises XRayError `no_data` where nothing is left.
+    """
+    data = data.resolve()
+    manifest = find_manifest(data)
+    files = []
+    if manifest is not None:
+        with manifest.open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                path = manifest.parent / row["path"]
+                if path.is_relative_to(data) and (not split or row["split"] in ("", split)):
+                    files.append(MeshFile(path, row["geom_group"], row["split"]))
+    if manifest is None or not (files or split):
+        files = [MeshFile(path, str(path)) for path in data.rglob("*.glb")]
+    files = [file for file in files if file.path.parent.name not in exclude]
+    if not files:
+        raise XRayError(
+            "no_data",
+            f"There are no meshes under {data}" + (f" in the split {split!r}." if split else "."),
+            "Point --data at a folder of .glb files, or at one with a manifest.csv.",
+        )
+    return sorted(files, key=lambda file: file.path)
+
+
+class MeshCache:
+    """Meshes read once and kept; groups of copies count as one object when one is drawn."""
+
+    def __init__(self, files: list[MeshFile]) -> None:
+        self.files = files
+        sizes = Counter(file.group for file in files)
+        weights = np.array([1.0 / sizes[file.group] for file in files])
+        self._cumulative = np.cumsum(weights / weights.sum())
+        self._surfaces: dict[int, Surface] = {}
+
+    def choose(self, random: np.random.Generator) -> int:
+        """The number of a random mesh."""
+        return min(int(np.searchsorted(self._cumulative, random.random())), len(self.files) - 1)
+
+    def draw(self, random: np.random.Generator) -> Surface:
+        """A random mesh."""
+        return self.surface(self.choose(random))
+
+    def surface(self, number: int) -> Surface:
+        """Mesh `number`."""
+        if number not in self._surfaces:
+            self._surfaces[number] = self.files[number].read()
+        return self._surfaces[number]

@@ -1,0 +1,244 @@
+"""Datasets on disk as samples for training: published layout, WebDataset tars, metadata.jsonl.
+
+Usage::
+
+    dataset = XRayDataset("dataset")  # a folder with xrays/ and images/, ours or the published
+    dataset = XRayDataset(["shards-0001.tar", "shards-0002.tar"])
+    dataset = XRayDataset("dataset/metadata.jsonl")  # the views that it lists
+    sample = dataset[0]
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from xray_addon.camera import Camera
+from xray_addon.errors import XRayError
+from xray_addon.files.transforms import camera_from_frame, read_transforms
+from xray_addon.xray import XRay
+
+from .views import to_frames
+
+Name = str | PathLike[str]
+
+
+class XRayDataset(Dataset):
+    """One sample a view, in the order of the uids and views.
+
+    places : a folder in the published layout, a tar, a metadata.jsonl, or several of them. Of a
+    folder with metadata/, only the items with a row there are taken: the others are not complete.
+
+    A sample is a dict, ready for torch's collate function where all X-Rays have one size:
+
+    - uid, view : str, int.
+    - frames : (L, 8, H, W) float32, as `runtime.xray.data.to_frames` lays them out.
+    - image : (4, I, I) float32 RGBA 0..1; not there where the dataset has no images.
+    - camera : of the X-Ray's pixels, the tensors camera_to_world (4, 4), fov_x (radians), cx, cy
+      and pixel_offset; see `xray_addon.Camera`. Not there where there is no transforms.json.
+
+    Raises XRayError `no_data` where nothing is found, and for single samples what `XRay.load` and
+    `read_transforms` raise.
+    """
+
+    def __init__(self, places: Name | Sequence[Name]) -> None:
+        several = not isinstance(places, str | PathLike)
+        names: Sequence[Name] = places if several else [places]  # type: ignore[assignment, list-item]
+        self.views: list[_View] = []
+        for place in map(Path, names):
+            if place.is_dir():
+                self.views += _folder_views(place)
+            elif place.suffix == ".tar":
+                self.views += _tar_views(place)
+            else:
+                self.views += _listed_views(place)
+        if not self.views:
+            raise XRayError(
+                "no_data",
+                f"There are no X-Rays in {', '.join(map(str, names))}.",
+                "Name a folder with xrays/ in it, a .tar shard, or a metadata.jsonl.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        view = self.views[number]
+        xray = view.xray()
+        _, height, width = xray.shape
+        sample: dict[str, Any] = {
+            "uid": view.uid,
+            "view": view.number,
+            "frames": torch.from_numpy(np.ascontiguousarray(to_frames(xray))),
+        }
+        image = view.image()
+        if image is not None:
+            sample["image"] = image
+        camera = view.camera(width, height)
+        if camera is not None:
+            sample["camera"] = {
+                name: torch.tensor(np.asarray(getattr(camera, name)), dtype=torch.float32)
+                for name in ("camera_to_world", "fov_x", "cx", "cy", "pixel_offset")
+            }
+        return sample
+
+
+class _View(ABC):
+    """Where one sample comes from."""
+
+    def __init__(self, uid: str, number: int) -> None:
+        self.uid = uid
+        self.number = number
+
+    @abstractmethod
+    def xray(self) -> XRay:
+        """The X-Ray."""
+
+    @abstractmethod
+    def image(self) -> torch.Tensor | None:
+        """(4, I, I), or None where there is none."""
+
+    @abstractmethod
+    def camera(self, width: int, height: int) -> Camera | None:
+        """The camera, for so many pixels, or None where there is none."""
+
+
+class _FileView(_View):
+    """A view in the published layout below `folder`."""
+
+    def __init__(self, folder: Path, uid: str, name: str) -> None:
+        super().__init__(uid, int(name))
+        self._xray = folder / "xrays" / uid / f"{name}.npz"
+        self._image = folder / "images" / uid / f"{name}.png"
+
+    def xray(self) -> XRay:
+        return XRay.load(self._xray)
+
+    def image(self) -> torch.Tensor | None:
+        return _pixels(self._image) if self._image.is_file() else None
+
+    def camera(self, width: int, height: int) -> Camera | None:
+        path = self._image.with_name("transforms.json")
+        if not path.is_file():
+            return None
+        cameras = _cameras(path, width, height)
+        name = self._image.stem
+        if name not in cameras:
+            raise XRayError("bad_transforms", f"{path} has no camera {name}.", "Capture it again.")
+        return cameras[name]
+
+
+class _TarView(_View):
+    """A sample of a tar; where its members lie in it was found once, so that any can be read."""
+
+    def __init__(self, tar: Path, key: str, members: dict[str, tuple[int, int]]) -> None:
+        uid, _, number = key.rpartition("-")
+        super().__init__(uid, int(number))
+        self._tar = tar
+        self._members = members
+
+    def xray(self) -> XRay:
+        return XRay.load(io.BytesIO(self._read("npz")))
+
+    def image(self) -> torch.Tensor | None:
+        return _pixels(io.BytesIO(self._read("png"))) if "png" in self._members else None
+
+    def camera(self, width: int, height: int) -> Camera | None:
+        try:
+            frame = json.loads(self._read("json"))["camera"]
+            if frame is None:
+                return None
+            return camera_from_frame(frame, float(frame["camera_angle_x"]), width, height)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise XRayError(
+                "bad_transforms",
+                f"{self._tar} has no camera for {self.uid}-{self.number:03d} ({error}).",
+                "Pack the shard again.",
+            ) from error
+
+    def _read(self, suffix: str) -> bytes:
+        start, size = self._members[suffix]
+        with self._tar.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(size)
+
+
+def _folder_views(folder: Path) -> list[_View]:
+    files = sorted((folder / "xrays").glob("*/*.npz"))
+    # Other names are not views, such as the ._000.npz that macOS leaves on other systems' disks.
+    files = [file for file in files if file.stem.isdecimal()]
+    rows = folder / "metadata"
+    if rows.is_dir():
+        complete = {path.stem for path in rows.glob("*.json")}
+        files = [file for file in files if file.parent.name in complete]
+    return [_FileView(folder, file.parent.name, file.stem) for file in files]
+
+
+def _listed_views(path: Path) -> list[_View]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        xrays = [Path(json.loads(line)["xray"]) for line in lines if line.strip()]
+    except FileNotFoundError as error:
+        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise XRayError(
+            "bad_metadata",
+            f"{path} cannot be read as metadata.jsonl ({error}).",
+            "Name the metadata.jsonl that a dataset has.",
+        ) from error
+    return [_FileView(path.parent, xray.parent.name, xray.stem) for xray in xrays]
+
+
+def _tar_views(path: Path) -> list[_View]:
+    members: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                # WebDataset's rule: the key ends at the first dot.
+                key, _, suffix = member.name.partition(".")
+                members.setdefault(key, {})[suffix] = (member.offset_data, member.size)
+    except FileNotFoundError as error:
+        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
+    except (OSError, tarfile.TarError) as error:
+        raise XRayError(
+            "bad_shard", f"{path} cannot be read ({error}).", "Fetch or pack the shard again."
+        ) from error
+    keys = [key for key in members if "npz" in members[key]]
+    odd = [key for key in keys if not re.fullmatch(r".+-\d+", key)]
+    if odd:
+        raise XRayError(
+            "bad_shard",
+            f"{path} is no shard of X-Rays: {odd[0]} is not called after an item and a view.",
+            "Pack the shard again.",
+        )
+    return [_TarView(path, key, members[key]) for key in keys]
+
+
+@lru_cache(maxsize=64)
+def _cameras(path: Path, width: int, height: int) -> dict[str, Camera]:
+    return read_transforms(path, width, height)
+
+
+def _pixels(file: Path | io.BytesIO) -> torch.Tensor:
+    """(4, H, W) RGBA 0..1. Raises XRayError `unreadable_image`."""
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+    except (OSError, SyntaxError, ValueError) as error:
+        raise XRayError(
+            "unreadable_image", f"{file} cannot be read ({error}).", "Capture the item again."
+        ) from error
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)))

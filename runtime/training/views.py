@@ -1,0 +1,78 @@
+"""A mesh seen by a camera: its X-Ray and its image, as training and evaluation use them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_addon.camera import Camera
+from xray_addon.canonical import FAR, NEAR, canonical_camera, place
+from xray_addon.casting import cast
+from xray_addon.surface import Surface
+from xray_addon.xray import XRay
+
+from .framing import CanonicalFrame
+
+MIN_ELEVATION = math.radians(0)
+MAX_ELEVATION = math.radians(45)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """An object placed in the canonical frame and seen.
+
+    xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
+    the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
+    `fine`. frame : how `xray` and `fine` come into the frame where they were not cast in it.
+    """
+
+    xray: XRay
+    fine: XRay
+    scale: float
+    elevation: float
+    surface: Surface
+    camera: Camera
+    frame: CanonicalFrame | None = None
+
+
+def view_object(
+    surface: Surface,
+    random: np.random.Generator,
+    *,
+    layers: int,
+    resolution: int,
+    image_resolution: int,
+) -> View | None:
+    """`surface` from a random side, or None where that side has no place in the frame."""
+    azimuth = random.uniform(0, 2 * math.pi)
+    elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
+    placed = place(surface, azimuth, elevation)
+    if placed is None:
+        return None
+    matrix, scale = placed
+    moved = surface.transformed(matrix)
+    xray = cast(moved, canonical_camera(resolution, elevation), layers)
+    camera = canonical_camera(image_resolution, elevation)
+    fine = cast(moved, camera, 1)
+    return View(xray, fine, scale, elevation, moved, camera) if len(fine.index) else None
+
+
+def to_frames(xray: XRay) -> NDArray[np.float32]:
+    """Training target (L, 8, H, W): depth -1 near to 1 far, normal, colour -1..1, hit -1 or 1.
+
+    Where there is no hit all but the hit channel is 0.
+    """
+    layers, height, width = xray.shape
+    frames = np.zeros((layers, height * width, 8), dtype=np.float32)
+    frames[..., 7] = -1
+    layer, pixel = np.divmod(xray.index, height * width)
+    hits = frames[layer, pixel]
+    hits[:, 0] = np.clip((xray.hit_depth - NEAR) / (FAR - NEAR) * 2 - 1, -1, 1)
+    hits[:, 1:4] = xray.hit_normal
+    hits[:, 4:7] = xray.hit_color * 2 - 1
+    hits[:, 7] = 1
+    frames[layer, pixel] = hits
+    return np.moveaxis(frames.reshape(layers, height, width, 8), -1, 1)

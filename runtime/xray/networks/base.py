@@ -1,0 +1,185 @@
+"""`XRayPredictor`: one network that predicts an X-Ray from an image, in one pass or by sampling.
+
+Layers are stacked as channels (arXiv 2404.14329 treats them as video frames) and 2x2 pixels are
+folded into channels (pixel unshuffle), so that the network works at 32x32 for 64x64 frames, which
+is what two CPU cores can train. It is a U-Net of residual blocks, with attention at its coarsest
+grid. Most of it is large matrix products at few pixels: a CPU with bfloat16 units does those ten
+times faster than anything else, so normalisation and activations are kept few.
+
+Every network here predicts clean frames (`Network`). With `time` 0 and no frames it is a
+regression of all layers; with frames it predicts the hidden layers from the visible one, which is
+given, and from noised hidden ones, x = time * clean + (1 - time) * noise: the denoiser of flow
+matching (Lipman et al. 2023) in its clean-data form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CHANNELS = 8  # depth, normal x y z, red green blue, hit
+TIME_FEATURES = 64
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a network is made of; `make_network` makes it.
+
+    network : "stacked" (`XRayPredictor`), "video" (`VideoPredictor`, the paper's) or "upsampler"
+        (`Upsampler`), which makes frames finer that one of the others predicted.
+    layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
+    channels, blocks : of each level of the U-Net, from the finest on. fold : pixels of a row that
+        share a cell of the finest level. frame_features : channels that the noised frames get.
+    ordered : a layer's depth is that of the layer before it and a gap, so that none can lie
+        before it.
+
+    Raises ValueError for what makes no network.
+    """
+
+    network: str = "stacked"
+    layers: int = 8
+    resolution: int = 64
+    image_resolution: int = 128
+    channels: tuple[int, ...] = (96, 224, 288)
+    blocks: tuple[int, ...] = (2, 2, 3)
+    fold: int = 2
+    frame_features: int = 32
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"network must be one of {NETWORKS}, got {self.network!r}")
+        if len(self.channels) != len(self.blocks):
+            raise ValueError("channels and blocks must be of one length, that of the levels")
+        step = self.fold * 2 ** (len(self.channels) - 1)
+        if self.resolution % step or self.image_resolution % self.resolution:
+            raise ValueError(
+                f"resolution must be a multiple of {step} and divide image_resolution, got "
+                f"{self.resolution} and {self.image_resolution}"
+            )
+
+
+NETWORKS = ("stacked", "video", "upsampler")
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network says.
+
+    frames : (B, L, 8, S, S). Depth from -1 (near) to 1 (far), normal in camera space (not of
+        unit length), colour from -1 to 1, and the logit of there being a hit.
+    elevation : (B,) of the camera above the object's horizon, radians.
+    """
+
+    frames: Tensor
+    elevation: Tensor
+
+    def clean(self) -> Tensor:
+        """The frames with the hit channel from -1 to 1, as they are noised for sampling."""
+        head, hit = self.frames[:, :, :7], self.frames[:, :, 7:]
+        hit = torch.tanh(hit / 2)
+        return torch.cat([head * (hit > 0), hit], dim=2)
+
+
+class Network(nn.Module):
+    """What predicts: `forward(image, frames, time)`, see `XRayPredictor.forward`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frame_shape = (config.layers, CHANNELS, config.resolution, config.resolution)
+
+    def kernels(self) -> list[nn.Parameter]:
+        """The parameters that Muon trains: matrices within the network, flat or as kernels."""
+        raise NotImplementedError
+
+    def finish(self, frames: Tensor) -> Tensor:
+        """The frames (B, L, 8, S, S) that the last layer's output stands for."""
+        if not self.config.ordered:
+            return frames
+        # Small at first: most surfaces are near the one before them.
+        gap = functional.softplus(frames[:, 1:, :1] - 2)
+        depth = torch.cat([frames[:, :1, :1], gap], dim=1).cumsum(dim=1)
+        return torch.cat([depth, frames[:, :, 1:]], dim=2)
+
+
+def time_features(time: Tensor) -> Tensor:
+    """Sines and cosines (B, 64) of `time` (B,) from 0 to 1, as transformers place words."""
+    half = TIME_FEATURES // 2
+    steps = torch.arange(half, dtype=torch.float32, device=time.device) / (half - 1)
+    angle = time.float()[:, None] * 1000 * torch.exp(-math.log(10_000) * steps)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class Convolution(nn.Module):
+    """A convolution that keeps the size of its input.
+
+    Its kernel is kept as a matrix (out, size * size * in): what Muon orthogonalises, and at the
+    same time the layout that CPUs convolve fastest in.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, *, zero: bool = False) -> None:
+        super().__init__()
+        self.shape = (outputs, size, size, inputs)
+        columns = size * size * inputs
+        weight = torch.zeros(outputs, columns) if zero else torch.randn(outputs, columns)
+        self.weight = nn.Parameter(weight / math.sqrt(columns))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H, W)."""
+        kernel = self.weight.view(self.shape).permute(0, 3, 1, 2)
+        return functional.conv2d(x, kernel, self.bias, padding=self.shape[1] // 2)
+
+
+class Norm(nn.LayerNorm):
+    """Layer normalisation over the channels of (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised `x` (B, C, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """A residual block of two convolutions; it starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = Norm(channels)
+        self.first = Convolution(channels, channels)
+        self.second = Convolution(channels, channels, zero=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (B, C, H, W) and what the block adds."""
+        return x + self.second(functional.relu(self.first(self.norm(x))))
+
+
+class Attention(nn.Module):
+    """Residual self-attention between all pixels; it starts as the identity."""
+
+    def __init__(self, channels: int, head_channels: int = 32) -> None:
+        super().__init__()
+        self.heads = channels // head_channels
+        self.norm = Norm(channels)
+        self.to_qkv = Convolution(channels, 3 * channels, 1)
+        self.to_out = Convolution(channels, channels, 1, zero=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (B, C, H, W) and what the attention adds."""
+        batch, channels, height, width = x.shape
+        qkv = self.to_qkv(self.norm(x)).view(batch, 3, self.heads, -1, height * width)
+        query, key, value = qkv.transpose(-1, -2).unbind(1)  # (B, heads, H * W, C / heads)
+        # Written out: for so few pixels the fused kernel is slower on a CPU.
+        weight = (query @ key.transpose(-1, -2)) / math.sqrt(query.shape[-1])
+        mixed = (weight.softmax(dim=-1) @ value).transpose(-1, -2)
+        return x + self.to_out(mixed.reshape(batch, channels, height, width))
+
+
+def image_to_input(rgba: Tensor) -> Tensor:
+    """The network's image input (B, 4, I, I) from RGBA (B, 4, I, I), straight alpha, 0..1."""
+    alpha = rgba[:, 3:]
+    return torch.cat([rgba[:, :3] * alpha, alpha], dim=1) * 2 - 1

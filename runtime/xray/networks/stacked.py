@@ -1,0 +1,108 @@
+"""The default network: a U-Net whose layers are stacked as channels."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .base import (
+    CHANNELS,
+    TIME_FEATURES,
+    Attention,
+    Block,
+    Convolution,
+    Network,
+    NetworkConfig,
+    Norm,
+    Prediction,
+    time_features,
+)
+
+
+class XRayPredictor(Network):
+    """A U-Net over folded pixels; see the module's docstring.
+
+    Each level's grid is half as fine as the one before. The coarsest has its blocks once, each
+    after an attention; the others on the way down and again on the way up.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        layers, resolution, channels = config.layers, config.resolution, config.channels
+        blocks, fold, frame_features = config.blocks, config.fold, config.frame_features
+        self.fold = fold
+        self.image_fold = fold * config.image_resolution // resolution
+        folded = layers * CHANNELS * fold**2
+        self.frame_in = nn.Conv2d(folded, frame_features, 1)
+        self.image_in = nn.Conv2d(
+            4 * self.image_fold**2 + frame_features, channels[0], 3, padding=1
+        )
+        # Depth depends on where in the image a pixel is, which convolutions cannot tell.
+        sizes = [resolution // fold // 2**level for level in range(len(channels))]
+        self.places = nn.ParameterList(
+            nn.Parameter(torch.zeros(c, n, n)) for c, n in zip(channels, sizes, strict=True)
+        )
+        self.times = nn.ModuleList(nn.Linear(TIME_FEATURES, c) for c in channels)
+        fine, coarse = list(zip(channels, blocks, strict=True))[:-1], channels[-1]
+        steps = list(itertools.pairwise(channels))
+        self.down = nn.ModuleList(nn.Sequential(*(Block(c) for _ in range(n))) for c, n in fine)
+        self.shrink = nn.ModuleList(Convolution(4 * a, b, 1) for a, b in steps)
+        self.middle = nn.Sequential(
+            *(part for _ in range(blocks[-1]) for part in (Attention(coarse), Block(coarse))),
+            Norm(coarse),
+        )
+        self.grow = nn.ModuleList(Convolution(b, 4 * a, 1) for a, b in steps)
+        self.skip = nn.ModuleList(Convolution(a, a, 1) for a, _ in steps)
+        self.up = nn.ModuleList(
+            nn.Sequential(*(Block(c) for _ in range(n)), Norm(c)) for c, n in fine
+        )
+        self.frame_out = nn.Conv2d(channels[0], folded, 3, padding=1)
+        self.elevation_out = nn.Linear(coarse, 1)
+        for layer in (*self.times, self.frame_out, self.elevation_out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def kernels(self) -> list[nn.Parameter]:
+        """Those of the `Convolution`s."""
+        return [module.weight for module in self.modules() if isinstance(module, Convolution)]
+
+    def forward(
+        self, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
+    ) -> Prediction:
+        """Predict clean frames.
+
+        image : (B, 4, I, I) from `image_to_input`. frames : (B, L, 8, S, S), the visible layer
+        clean and the others noised, zeros without. time : (B,) share of signal in the others,
+        0..1, zeros without.
+        """
+        batch, dtype = len(image), self.frame_out.weight.dtype
+        folded_image = functional.pixel_unshuffle(image.to(dtype), self.image_fold)
+        if frames is None:  # what `frame_in` makes of zeros
+            features = self.frame_in.bias[:, None, None].expand(batch, -1, *folded_image.shape[-2:])
+        else:
+            frames = frames.to(dtype).flatten(1, 2)
+            features = self.frame_in(functional.pixel_unshuffle(frames, self.fold))
+        if time is None:
+            time = image.new_zeros(batch)
+        signal = time_features(time).to(dtype)
+
+        x = torch.cat([folded_image, features], dim=1)
+        x = self.image_in(x.contiguous(memory_format=torch.channels_last))
+        kept = []
+        for level, place in enumerate(self.places):
+            x = x + place + self.times[level](signal)[:, :, None, None]
+            if level < len(self.down):
+                x = self.down[level](x)
+                kept.append(x)
+                x = self.shrink[level](functional.pixel_unshuffle(x, 2))
+        x = self.middle(x)
+        elevation = self.elevation_out(x.mean(dim=(2, 3)))[:, 0]
+        for level in reversed(range(len(self.up))):
+            x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
+            x = self.up[level](x)
+        out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
+        frames = self.finish(out.unflatten(1, self.frame_shape[:2]))
+        return Prediction(frames, elevation.float())

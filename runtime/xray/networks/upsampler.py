@@ -1,0 +1,113 @@
+"""Layers at a finer size: by interpolation (`enlarge`), and by a network on top (`Upsampler`)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xray_addon.canonical import FAR, NEAR
+
+from .base import Prediction
+from .stacked import XRayPredictor
+
+# Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
+DEPTH_GAP = 0.12
+# Cells beyond a layer's outline that get values too; thin parts can lie outside of it.
+SPREAD = 8
+
+
+class Upsampler(XRayPredictor):
+    """What interpolation cannot know, from the fine image: added to the interpolated frames.
+
+    Its frames and its image are of the fine size; it works on a grid `fold` times as coarse.
+    """
+
+    def forward(
+        self, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
+    ) -> Prediction:
+        """Finer frames.
+
+        image : (B, 4, S, S) from `image_to_input`. frames : (B, L, 8, S, S) enlarged, hits as
+        logits. time : has no meaning here.
+        """
+        assert frames is not None
+        logit = frames[:, :, 7:]
+        seen = torch.cat([frames[:, :, :7], torch.tanh(logit / 2)], dim=2)
+        got = super().forward(image, seen, time)
+        return Prediction(got.frames + frames, got.elevation)
+
+
+def enlarge_frames(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Frames (B, L, 8, S, S), hits as logits, at another size, and where they have values there
+    (B, L, 1, size, size)."""
+    flat = frames.flatten(0, 1)
+    logit = flat[:, 7:]
+    depth = (flat[:, :1] * 0.5 + 0.5) * (FAR - NEAR) + NEAR
+    values = torch.cat([depth, flat[:, 1:7]], dim=1)
+    values = enlarge(values, (logit > 0).float(), (size, size))
+    depth = (values[:, :1] - NEAR) / (FAR - NEAR) * 2 - 1
+    share = functional.interpolate(logit, size=(size, size), mode="bilinear", align_corners=False)
+    fine = torch.cat([depth, values[:, 1:], share], dim=1)
+    return fine.unflatten(0, frames.shape[:2]), (values[:, :1] > 0).unflatten(0, frames.shape[:2])
+
+
+def coarse_guess(frames: Tensor, times: int, generator: torch.Generator) -> Tensor:
+    """What interpolation makes of true frames (B, L, 8, S, S) that were known `times` as coarse.
+
+    As a network would give them: softer by chance, and with outlines that are more or less sure.
+    """
+    offset = times // 2 - int(torch.randint(2, (1,), generator=generator))
+    coarse = frames[..., offset::times, offset::times].flatten(0, 1)
+    hit = (coarse[:, 7:] > 0).float()
+    rounds = int(torch.randint(4, (1,), generator=generator))
+    values, logit = coarse[:, :7] * hit, coarse[:, 7:]
+    for _ in range(rounds):
+        values = binomial(values) / binomial(hit).clamp(min=1e-6) * hit
+        logit = binomial(logit)
+    sure = 2 + 8 * float(torch.rand(1, generator=generator))
+    guess = torch.cat([values, logit * sure], dim=1).unflatten(0, frames.shape[:2])
+    return enlarge_frames(guess, frames.shape[-1])[0]
+
+
+def enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Values (L, C, S, S) at a larger size, from cells with a hit only.
+
+    The first channel is depth: across a gap in it the nearest cell decides, so that no value
+    lies between two surfaces.
+    """
+    # Cells around the outline take their neighbours' values, so that the finer outline has some.
+    spread, weight = values * hit, hit
+    for _ in range(SPREAD):
+        share = functional.avg_pool2d(weight, 3, 1, 1)
+        fill = (weight == 0) & (share > 0)
+        total = functional.avg_pool2d(spread, 3, 1, 1)
+        spread = torch.where(fill, total / share.clamp(min=1e-6), spread)
+        weight = torch.where(fill, torch.ones_like(weight), weight)
+    gap = _depth_range(spread[:, :1], weight) > DEPTH_GAP
+    # The network folds 2x2 pixels into channels, which leaves a faint pattern of that size.
+    soft = binomial(spread * weight) / binomial(weight).clamp(min=1e-6)
+    spread = torch.where(gap, spread, soft * weight)
+    smooth = functional.interpolate(spread * weight, size=size, mode="bilinear")
+    support = functional.interpolate(weight, size=size, mode="bilinear")
+    smooth = smooth / support.clamp(min=1e-6)
+    nearest = functional.interpolate(spread, size=size, mode="nearest")
+    gap = functional.interpolate(gap.float(), size=size, mode="nearest") > 0
+    return torch.where(gap, nearest, smooth)
+
+
+def _depth_range(depth: Tensor, weight: Tensor) -> Tensor:
+    """Greatest less least depth (L, 1, S, S) of the 3x3 cells around each, where weight is."""
+    none = torch.full_like(depth, -math.inf)
+    high = functional.max_pool2d(torch.where(weight > 0, depth, none), 3, 1, 1)
+    low = -functional.max_pool2d(torch.where(weight > 0, -depth, none), 3, 1, 1)
+    return (high - low).nan_to_num(0.0)
+
+
+def binomial(values: Tensor) -> Tensor:
+    """Values (L, C, S, S) blurred by the 3x3 binomial kernel; beyond the border they are 0."""
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=values.device) / 4
+    kernel = (kernel[:, None] * kernel).expand(values.shape[1], 1, 3, 3)
+    return functional.conv2d(values, kernel, padding=1, groups=values.shape[1])

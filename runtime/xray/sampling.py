@@ -1,0 +1,78 @@
+"""From an image to layers: denoising by an image and its mirror image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .networks.base import Network, Prediction
+
+
+def noised(frames: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """What the denoiser sees of clean `frames` (B, L, 8, S, S) at `time` (B,).
+
+    The visible layer stays as it is: the image tells it, and what is hidden is to fit it.
+    """
+    share = time[:, None, None, None, None]
+    hidden = share * frames[:, 1:] + (1 - share) * noise[:, 1:]
+    return torch.cat([frames[:, :1], hidden], dim=1)
+
+
+def mirrored(frames: Tensor) -> Tensor:
+    """Frames (B, L, 8, S, S) as a mirror shows them."""
+    flipped = frames.flip(-1)
+    flipped[:, :, 1] *= -1  # the normal's x
+    return flipped
+
+
+def both_ways(
+    model: Network, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
+) -> Prediction:
+    """The mean of what `model` predicts and of what it predicts in the mirror."""
+    prediction = model(
+        torch.cat([image, image.flip(-1)]),
+        None if frames is None else torch.cat([frames, mirrored(frames)]),
+        None if time is None else time.repeat(2),
+    )
+    straight, turned = prediction.frames.chunk(2)
+    elevation = prediction.elevation.unflatten(0, (2, -1)).mean(dim=0)
+    return Prediction((straight + mirrored(turned)) / 2, elevation)
+
+
+@torch.no_grad()
+def sample(
+    model: Network,
+    image: Tensor,
+    steps: int,
+    generator: torch.Generator,
+    *,
+    start: float,
+    on_step: Callable[[int], None] | None = None,
+) -> Prediction:
+    """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` (below 1) on.
+
+    The visible layer and the elevation are those of the pass. Deterministic given `generator`
+    (the noise is drawn once; steps are those of DDIM, Song et al. 2021). Each prediction is the
+    mean of the image's and its mirror image's: what the two agree on stays and their errors
+    partly cancel.
+    """
+    first = prediction = both_ways(model, image)
+    if on_step is not None:
+        on_step(1)
+    if steps == 1:
+        return first
+    visible = first.clean()[:, :1]
+    noise = torch.randn(
+        (len(image), *model.frame_shape), generator=generator, device=generator.device
+    ).to(image)
+    for step in range(1, steps):
+        time = image.new_full((len(image),), start + (1 - start) * (step - 1) / (steps - 1))
+        seen = noised(torch.cat([visible, prediction.clean()[:, 1:]], dim=1), noise, time)
+        prediction = both_ways(model, image, seen, time)
+        noise = (seen - float(time[0]) * prediction.clean()) / (1 - float(time[0]))
+        if on_step is not None:
+            on_step(step + 1)
+    frames = torch.cat([first.frames[:, :1], prediction.frames[:, 1:]], dim=1)
+    return Prediction(frames, first.elevation)

@@ -1,0 +1,246 @@
+"""`cast`: every surface along every ray of a camera, exactly, without an acceleration structure.
+
+An X-Ray is an A-buffer. The triangles are projected, the pixels whose ray passes through each
+are listed, and the hits of a pixel are put in order. For the rays of a pinhole camera this is ray
+casting: a pixel is covered exactly if its ray passes through the triangle.
+
+Coverage is decided in integers. Projected vertices are snapped to a grid of `SNAP` steps a pixel
+and a pixel's ray counts as moved by an infinitesimal (+x, then +y), so it is never on an edge.
+Two triangles that share an edge therefore split the pixels along it without gap or overlap, and
+where they fold back at a silhouette both or neither are hit: hits through a closed surface always
+pair up.
+
+There are two kernels, which find the same hits: `array_kernel`, and `compiled_kernel` where numba
+is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..camera import Camera
+from ..color import linear_to_srgb, srgb_to_linear
+from ..errors import XRayError
+from ..surface import Material, Surface
+from ..xray import XRay
+from . import array_kernel
+from .scene import GUARD_PIXELS, Floats, Hits, Ints, Scene
+
+BACKENDS = ("auto", "numpy", "numba")
+# Hits beyond this many are thinned out to the nearest of each pixel before more are found.
+HITS_AT_ONCE = 1 << 22
+
+
+def cast(
+    surface: Surface,
+    camera: Camera,
+    layers: int = 16,
+    *,
+    backend: str = "auto",
+    faces: bool = False,
+) -> XRay:
+    """The X-Ray (layers, H, W) of `surface` seen by `camera`.
+
+    Both sides of a surface are hit. The `layers` nearest hits of each ray are kept, front to
+    back; `XRay.dropped` counts the others. Normals are interpolated where the surface has corner
+    normals and the face's own where it has none; they are not turned to the viewer. Colours are
+    sampled at the hit. Coincident faces give a hit each. Rays pass where a material's texture is
+    more transparent than its `alpha_threshold`.
+
+    Faces with NaN or infinite vertices and faces without area are not seen. Faces that cross the
+    camera's plane are seen as far as they lie before it.
+
+    backend : "numpy", "numba", or "auto" for numba where it is installed. The hits are the same.
+    faces : whether `XRay.hit_face` tells the face of each hit.
+
+    Raises ValueError for `layers` < 1, an unknown `backend` and images wider or higher than
+    8192 px, and XRayError `no_numba` where numba is asked for and cannot be imported.
+    """
+    if layers < 1:
+        raise ValueError(f"layers must be at least 1, got {layers}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if max(camera.width, camera.height) > GUARD_PIXELS // 2:
+        raise ValueError(
+            f"an X-Ray can be at most {GUARD_PIXELS // 2} px wide and high, "
+            f"got {camera.width}x{camera.height}"
+        )
+    kernel = _kernel(backend)
+    scene = Scene.of(surface, camera, kernel.moved)
+    index, face, distance, dropped = _nearest(surface, scene, layers, kernel)
+    pixel = index % (camera.width * camera.height)
+    weights = None
+    if any(
+        values is not None
+        for values in (surface.corner_normals, surface.corner_colors, surface.corner_uvs)
+    ):
+        weights = kernel.weights(scene, face, pixel)
+    return XRay.from_hits(
+        (layers, camera.height, camera.width),
+        index,
+        distance,
+        _normals(surface, scene, camera, face, weights, kernel),
+        _colors(surface, face, weights, kernel),
+        dropped,
+        face if faces else None,
+    )
+
+
+def _kernel(backend: str) -> ModuleType:
+    if backend == "numpy":
+        return array_kernel
+    found = _numba_kernel()
+    if isinstance(found, ModuleType):
+        return found
+    if backend == "auto":
+        return array_kernel
+    raise XRayError(
+        "no_numba",
+        f"The compiled caster needs numba, which cannot be imported: {found}.",
+        "Install numba into this Python, or use the backend 'numpy'.",
+    )
+
+
+@functools.cache
+def _numba_kernel() -> ModuleType | str:
+    """The compiled kernel, or why there is none; a failed import is slow and is tried once."""
+    try:
+        from . import compiled_kernel
+    except (ImportError, OSError) as error:  # OSError: a library that numba is made of
+        return str(error)
+    return compiled_kernel
+
+
+def _nearest(
+    surface: Surface, scene: Scene, layers: int, kernel: ModuleType
+) -> tuple[NDArray[np.int64], Ints, Floats, int]:
+    """Flat index into (layers, H, W), ascending, face and distance (K,) of the hits; how many
+    are left out.
+    """
+    pixels = scene.width * scene.height
+    clipped = [
+        number
+        for number, material in enumerate(surface.materials)
+        if material.alpha_threshold > 0 and material.texture is not None
+    ]
+    pending: list[Hits] = []
+    count, kept, found = 0, 0, 0
+    for part in kernel.hits(scene):
+        if clipped and surface.corner_uvs is not None:
+            opaque = _opaque(surface, scene, part, clipped, kernel)
+            part = tuple(values[opaque] for values in part)
+        pending.append(part)
+        count += len(part[0])
+        found += len(part[0])
+        if count > max(HITS_AT_ONCE, 2 * kept):
+            index, face, distance = kernel.nearest(_joined(pending), pixels, layers)
+            pending = [((index % pixels).astype(pending[0][0].dtype), face, distance)]
+            count = kept = len(index)
+    index, face, distance = kernel.nearest(_joined(pending), pixels, layers)
+    return index, face, distance, found - len(index)
+
+
+def _joined(parts: list[Hits]) -> Hits:
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    pixel, face, distance = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return pixel, face, distance
+
+
+def _slots(surface: Surface, face: Ints) -> Ints:
+    """Index into the materials (K,) of faces (K,)."""
+    if surface.face_material is None:
+        return np.zeros(len(face), dtype=np.int64)
+    return surface.face_material[face]
+
+
+def _opaque(
+    surface: Surface, scene: Scene, hits: Hits, clipped: list[int], kernel: ModuleType
+) -> NDArray[np.bool_]:
+    """Which hits (K,) stop their ray; `clipped` are the materials whose texture can let it pass."""
+    assert surface.corner_uvs is not None
+    pixel, face, _ = hits
+    slot = _slots(surface, face)
+    opaque = np.ones(len(face), dtype=bool)
+    for number in clipped:
+        chosen = np.flatnonzero(slot == number)
+        material = surface.materials[number]
+        weights = kernel.weights(scene, face[chosen], pixel[chosen])
+        uv = kernel.interpolate(surface.corner_uvs, face[chosen], weights)
+        opaque[chosen] = _sampled(material, uv, kernel)[:, 3] >= material.alpha_threshold
+    return opaque
+
+
+def _normals(
+    surface: Surface,
+    scene: Scene,
+    camera: Camera,
+    face: Ints,
+    weights: Floats | None,
+    kernel: ModuleType,
+) -> Floats:
+    """Unit normal (K, 3) of each hit in camera space."""
+    flat: Floats = kernel.normals(scene, face)
+    if surface.corner_normals is None or weights is None:
+        return flat
+    smooth = kernel.interpolate(surface.corner_normals, face, weights)
+    smooth = smooth @ camera.camera_to_world[:3, :3]
+    x, y, z = smooth.T
+    length = np.sqrt(x * x + y * y + z * z)
+    usable = np.isfinite(length) & (length > 1e-12)
+    smooth /= np.where(usable, length, 1.0)[:, None]
+    return np.where(usable[:, None], smooth, flat)
+
+
+def _colors(
+    surface: Surface, face: Ints, weights: Floats | None, kernel: ModuleType
+) -> NDArray[np.float32]:
+    """Colour (K, 3), sRGB-encoded: corner colour x base colour x texture, in linear light."""
+    materials = surface.materials or (Material(),)
+    color = np.empty((len(face), 3), dtype=np.float32)
+    slot = _slots(surface, face) if len(materials) > 1 else None
+    for number, material in enumerate(materials):
+        chosen = slice(None) if slot is None else np.flatnonzero(slot == number)
+        there = face[chosen]
+        share = None if weights is None else weights[chosen]
+        colors, uvs = surface.corner_colors, surface.corner_uvs
+        tinted = tuple(material.base_color) != (1.0, 1.0, 1.0)
+        factors: list[Floats] = []
+        if colors is not None and share is not None:
+            factors.append(kernel.interpolate(colors, there, share))
+        if material.texture is not None and uvs is not None and share is not None:
+            if not factors and not tinted:
+                color[chosen] = kernel.textured(material, uvs, there, share)
+                continue
+            factors.append(_sampled(material, kernel.interpolate(uvs, there, share), kernel)[:, :3])
+        if tinted or not factors:
+            factors.append(np.array([material.base_color], dtype=np.float64))
+        product = factors[0]
+        if len(factors) > 1:
+            product = np.ones((len(there), 3))
+            for factor in factors:
+                product *= srgb_to_linear(factor)
+            product = linear_to_srgb(product)
+        color[chosen] = np.clip(np.nan_to_num(product), 0.0, 1.0)
+    return color
+
+
+def _sampled(material: Material, uv: Floats, kernel: ModuleType) -> Floats:
+    return kernel.sample(material.texture, uv, material.wrap, material.interpolation)
+
+
+def sample_texture(
+    texture: NDArray[np.uint8], uv: Floats, wrap: str = "repeat", interpolation: str = "linear"
+) -> Floats:
+    """Samples RGBA (K, 4) in 0..1 at `uv` (K, 2); alpha is 1 where the texture has none.
+
+    texture (h, w, 3 or 4) with row 0 at the top; uv's origin is its bottom left corner. At a
+    texel's centre the value is the texel's own. `wrap` and `interpolation` as in `Material`.
+    """
+    return array_kernel.sample(texture, uv, wrap, interpolation)

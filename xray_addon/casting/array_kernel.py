@@ -1,0 +1,318 @@
+"""The kernel of `cast` in array code: needs NumPy and nothing else.
+
+`compiled_kernel` has the same functions and gives the same hits bit for bit: whatever decides about
+a hit or its place is written here as one rounded operation after the other, without sums whose
+order NumPy or BLAS may choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..surface import Material
+from .scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
+
+# Vertices that are worked on at once: what stays in the cache.
+VERTICES_AT_ONCE = 1 << 13
+# Faces, rows of faces and hits that are worked on at once: what bounds the memory.
+FACES_AT_ONCE = 1 << 16
+CELLS_AT_ONCE = 1 << 20
+
+
+def moved(
+    vertices: NDArray[np.floating[Any]], position: Floats, rotation: Floats
+) -> tuple[Floats, float]:
+    """See `scene.Moved`."""
+    seen = np.empty((len(vertices), 3))
+    extremes = [0.0]
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, len(vertices), VERTICES_AT_ONCE):
+            here = slice(start, start + VERTICES_AT_ONCE)
+            x, y, z = np.ascontiguousarray((vertices[here] - position).T)
+            for axis, (right, up, back) in enumerate(rotation.T):
+                values = x * right + y * up + z * back
+                seen[here, axis] = values
+                extremes += [values.max(), -values.min()]
+    return seen, float(np.max(extremes))  # NaN where one is
+
+
+def hits(scene: Scene) -> Iterator[Hits]:
+    """Every pair of a face and a pixel whose ray passes through it, in several parts."""
+    ahead = -scene.vertices[:, 2]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        x = scene.focal * scene.vertices[:, 0] / ahead + scene.shift_x
+        y = -scene.focal * scene.vertices[:, 1] / ahead + scene.shift_y
+        before = ahead > scene.near
+        regular = before & (np.abs(x) < GUARD_PIXELS) & (np.abs(y) < GUARD_PIXELS)
+    all_regular = bool(regular.all())
+    if not all_regular:
+        x, y = np.where(regular, x, 0.0), np.where(regular, y, 0.0)
+    x, y = np.rint(x * SNAP).astype(np.int64), np.rint(y * SNAP).astype(np.int64)
+
+    odd = []
+    for start in range(0, len(scene.faces), FACES_AT_ONCE):
+        # Short axes are slow to reduce over, so corners come first.
+        corners = np.ascontiguousarray(scene.faces[start : start + FACES_AT_ONCE].T)
+        face = np.arange(start, start + corners.shape[1])
+        if not all_regular:
+            whole = regular[corners].all(axis=0)
+            odd.append(face[~whole & before[corners].any(axis=0)])
+            face, corners = face[whole], corners[:, whole]
+        yield from _scan(scene, face, x[corners], y[corners])
+    if any(map(len, odd)):
+        yield from _scan(scene, *clip(scene, np.concatenate(odd)))
+
+
+def _scan(scene: Scene, face: Ints, x: Ints, y: Ints) -> Iterator[Hits]:
+    """The hits of snapped triangles x, y (3, T) that belong to faces (T,).
+
+    Rows and the span of columns in each row are half open, which is what the infinitesimal move
+    of the rays comes to.
+    """
+    low, high = _extent(y)
+    left, right = _extent(x)
+    first = np.maximum(-(-low >> SNAP_BITS), 0)
+    rows = np.minimum(-(-high >> SNAP_BITS), scene.height) - first
+    columns = np.minimum(-(-right >> SNAP_BITS), scene.width) - np.maximum(-(-left >> SNAP_BITS), 0)
+    seen = np.flatnonzero((rows > 0) & (columns > 0))
+    first, rows, face = first[seen], rows[seen], face[seen]
+    x, y = x[:, seen], y[:, seen]
+    for a, b in ((0, 1), (1, 2), (0, 1)):  # corners by height
+        swap = y[a] > y[b]
+        x[a], x[b] = np.where(swap, x[b], x[a]), np.where(swap, x[a], x[b])
+        y[a], y[b] = np.where(swap, y[b], y[a]), np.where(swap, y[a], y[b])
+    for part in _parts(rows):
+        yield from _scan_rows(scene, face[part], x[:, part], y[:, part], first[part], rows[part])
+
+
+def _scan_rows(
+    scene: Scene, face: Ints, x: Ints, y: Ints, first: Ints, rows: Ints
+) -> Iterator[Hits]:
+    """`_scan` of triangles whose corners are in order and that meet `rows` rows from `first` on."""
+    owner = np.repeat(np.arange(len(face)), rows)
+    row = np.arange(len(owner)) - np.repeat(np.cumsum(rows) - rows - first, rows)
+    level = row << SNAP_BITS
+    (xa, xb, xc), (ya, yb, yc) = x[:, owner], y[:, owner]
+    long_edge = _first_column(xa, ya, xc, yc, level)
+    # Of the two short edges, the one that the row meets.
+    lower = level < yb
+    short_edge = _first_column(
+        np.where(lower, xa, xb),
+        np.where(lower, ya, yb),
+        np.where(lower, xb, xc),
+        np.where(lower, yb, yc),
+        level,
+    )
+    left = np.maximum(np.minimum(long_edge, short_edge), 0)
+    length = np.minimum(np.maximum(long_edge, short_edge), scene.width) - left
+
+    full = np.flatnonzero(length > 0)
+    left, length, owner, row = left[full], length[full], owner[full], row[full]
+    normal, offset, nearest, farthest = _planes(scene, face)
+    for part in _parts(length):
+        triangle = np.repeat(owner[part], length[part])
+        ends = np.cumsum(length[part])
+        column = np.arange(len(triangle)) - np.repeat(
+            ends - length[part] - left[part], length[part]
+        )
+        line = np.repeat(row[part], length[part])
+        ray_x, ray_y = scene.ray_x[column], scene.ray_y[line]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            along = offset[triangle] / (
+                normal[0][triangle] * ray_x + normal[1][triangle] * ray_y - normal[2][triangle]
+            )
+        # A face seen edge-on has no sharp distance; it lies between its corners in any case.
+        along = np.where(np.isfinite(along), along, farthest[triangle])
+        along = np.clip(along, nearest[triangle], farthest[triangle])
+        distance = along * np.sqrt(ray_x * ray_x + ray_y * ray_y + 1.0)
+        yield line * scene.width + column, face[triangle], distance
+
+
+def _parts(sizes: Ints) -> Iterator[slice]:
+    """Slices of (N,) whose sizes come to at most CELLS_AT_ONCE, or of one element."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        done = int(ends[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(ends, done + CELLS_AT_ONCE, side="right")), start + 1)
+        yield slice(start, stop)
+        start = stop
+
+
+def _extent(values: Ints) -> tuple[Ints, Ints]:
+    """Least and greatest of (3, T) over the first axis."""
+    a, b, c = values
+    return np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
+
+
+def _first_column(xa: Ints, ya: Ints, xb: Ints, yb: Ints, level: Ints) -> Ints:
+    """The first whole column at or right of the edge a-b on each row; ya < yb."""
+    rise = yb - ya
+    across = (xb - xa) * (level - ya) + xa * rise
+    return -(-across // (rise << SNAP_BITS))
+
+
+def _planes(scene: Scene, face: Ints) -> tuple[tuple[Floats, ...], Floats, Floats, Floats]:
+    """Of faces (F,): normal x, y, z, not of unit length, offset, least and greatest depth."""
+    corners = scene.faces[face]
+    a, b, c = (scene.vertices[corners[:, i]].T for i in range(3))
+    with np.errstate(invalid="ignore", over="ignore"):
+        normal = _cross(b - a, c - a)
+        offset = normal[0] * a[0] + normal[1] * a[1] + normal[2] * a[2]
+    ahead = -np.stack([a[2], b[2], c[2]])
+    return normal, offset, np.maximum(ahead.min(axis=0), 0.0), ahead.max(axis=0)
+
+
+def _cross(p: Floats, q: Floats) -> tuple[Floats, ...]:
+    """Cross product of (3, K)."""
+    return p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]
+
+
+def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], Ints, Floats]:
+    """The `layers` nearest hits of each pixel, by layer and then by pixel.
+
+    Hits at the same distance stay in their order. Returns layer * pixels + pixel (K,), the face
+    (K,) and the distance (K,).
+    """
+    pixel, face, distance = found
+    # At most 50: the steps are counted in doubles, which hold no larger whole numbers exactly.
+    bits = min(62 - int(pixels).bit_length(), 50)
+    farthest = float(distance.max(initial=0.0)) or 1.0
+    steps = (distance * ((1 << bits) - 1) / farthest).astype(np.int64)
+    order = np.argsort((pixel << bits) | steps, kind="stable")
+    where, along = pixel[order], distance[order]
+    wrong = np.flatnonzero((where[1:] == where[:-1]) & (along[1:] < along[:-1]))
+    if len(wrong):  # less than a step apart
+        mixed = np.zeros(pixels, dtype=bool)
+        mixed[where[wrong]] = True
+        at = np.flatnonzero(mixed[where])
+        order[at] = order[at][np.lexsort((order[at], along[at], where[at]))]
+    place = np.arange(len(where))
+    starts = np.empty(len(where), dtype=bool)
+    starts[:1] = True
+    np.not_equal(where[1:], where[:-1], out=starts[1:])
+    rank = place - np.maximum.accumulate(np.where(starts, place, 0))
+    kept = rank < layers
+    order, rank = order[kept], rank[kept]
+    # By layer first; ranks are few, so this is a counting sort.
+    by_layer = np.argsort(rank.astype(np.uint16) if layers < 1 << 16 else rank, kind="stable")
+    order, rank = order[by_layer], rank[by_layer]
+    return rank * pixels + pixel[order], face[order], distance[order]
+
+
+def normals(scene: Scene, face: Ints) -> Floats:
+    """Unit normals (K, 3) of faces (K,); null where a face has no area."""
+    used = np.zeros(len(scene.faces), dtype=bool)
+    used[face] = True
+    listed = np.flatnonzero(used)
+    row = np.zeros(len(scene.faces), dtype=np.int32)
+    row[listed] = np.arange(len(listed))
+    normal = np.stack(_planes(scene, listed)[0], axis=1)
+    return unit(normal)[row[face]]
+
+
+def unit(vectors: Floats) -> Floats:
+    """Vectors (N, 3) at length 1; null vectors stay."""
+    x, y, z = vectors.T
+    length = np.sqrt(x * x + y * y + z * z)
+    return vectors / np.where(length > 0, length, 1.0)[:, None]
+
+
+def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
+    """Barycentric weights (K, 3) of the points where pixels' rays pass through faces."""
+    row, column = np.divmod(pixel, scene.width)
+    ray_x, ray_y = scene.ray_x[column], scene.ray_y[row]
+    corners = scene.faces[face]
+    a, b, c = (scene.vertices[corners[:, i]].T for i in range(3))
+    with np.errstate(invalid="ignore", over="ignore"):
+        share = np.empty((3, len(face)))
+        for out, (p, q) in zip(share, ((b, c), (c, a), (a, b)), strict=True):
+            x, y, z = _cross(p, q)
+            out[:] = x * ray_x + y * ray_y - z
+        # All three have the sign of the face's side; snapping can leave one a hair outside.
+        share *= np.sign(share[0] + share[1] + share[2])
+        share = np.maximum(share, 0.0)
+        total = share[0] + share[1] + share[2]
+        return np.where(total > 0, share / np.where(total > 0, total, 1.0), 1 / 3).T
+
+
+def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) -> Floats:
+    """Corner values (M, 3, C) at points inside faces (K,), by their weights (K, 3)."""
+    a, b, c = (values[face, i] for i in range(3))
+    return weights[:, :1] * a + weights[:, 1:2] * b + weights[:, 2:] * c
+
+
+def textured(
+    material: Material, uvs: NDArray[np.floating[Any]], face: Ints, weights: Floats
+) -> NDArray[np.float32]:
+    """Texture colours (K, 3), sRGB-encoded 0..1, at points inside faces (K,) by their weights."""
+    assert material.texture is not None
+    uv = interpolate(uvs, face, weights)
+    found = sample(material.texture[:, :, :3], uv, material.wrap, material.interpolation)
+    return found[:, :3].astype(np.float32)
+
+
+def sample(texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str) -> Floats:
+    """See `casting.sample_texture`."""
+    height, width, channels = texture.shape
+    texels = texture.reshape(-1, channels)
+    x = _texel(uv[:, 0], width, wrap, down=False)
+    y = _texel(uv[:, 1], height, wrap, down=True)
+    if interpolation == "closest":
+        row, column = (
+            _place(np.floor(y + 0.5), height, wrap),
+            _place(np.floor(x + 0.5), width, wrap),
+        )
+        return _values(texels, row, column, width) / 255.0
+    left, top = np.floor(x), np.floor(y)
+    right_share, lower_share = (x - left)[:, None], (y - top)[:, None]
+    columns = _place(left, width, wrap), _place(left + 1, width, wrap)
+    upper, lower = (
+        start + (_values(texels, row, columns[1], width) - start) * right_share
+        for row in (_place(top, height, wrap), _place(top + 1, height, wrap))
+        for start in (_values(texels, row, columns[0], width),)
+    )
+    return (upper + (lower - upper) * lower_share) / 255.0
+
+
+def _texel(coordinate: Floats, size: int, wrap: str, *, down: bool) -> Floats:
+    """Where coordinates (K,) lie in texels; whole numbers are centres. `down` turns them round."""
+    coordinate = np.nan_to_num(coordinate, posinf=0.0, neginf=0.0)
+    if wrap == "repeat":
+        coordinate = coordinate - np.floor(coordinate)
+    elif wrap == "mirror":
+        coordinate = coordinate - 2.0 * np.floor(coordinate * 0.5)
+    else:
+        coordinate = np.clip(coordinate, -1.0, 2.0)
+    if down:
+        coordinate = 1.0 - coordinate
+    return coordinate * size - 0.5
+
+
+def _place(position: NDArray[Any], size: int, wrap: str) -> NDArray[np.int64]:
+    """Where the texels (K,) of a row or column are kept, or -1 for nowhere."""
+    place = position.astype(np.int64)
+    if wrap == "repeat":
+        return place % size
+    if wrap == "mirror":
+        place %= 2 * size
+        return np.minimum(place, 2 * size - 1 - place)
+    if wrap == "extend":
+        return np.clip(place, 0, size - 1)
+    return np.where((place >= 0) & (place < size), place, -1)
+
+
+def _values(
+    texels: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int64], width: int
+) -> Floats:
+    """RGBA (K, 4) in 0..255 of texels (h * w, C)."""
+    outside = (row < 0) | (column < 0)
+    values = np.empty((len(row), 4))
+    values[:, 3] = 255.0
+    values[:, : texels.shape[1]] = texels[np.where(outside, 0, row * width + column)]
+    values[outside] = 0.0
+    return values

@@ -1,0 +1,561 @@
+"""The kernel of `cast` compiled by numba, for one thread; it gives up the GIL while it works.
+
+The same functions as `array_kernel`, and the same hits bit for bit; see there. Compiling takes
+some seconds. The result is kept beside this file, or where that is not possible in the user's
+cache folder, or nowhere: then each process compiles for itself.
+"""
+
+# numba infers the types of what it compiles.
+# mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ..surface import WRAPS, Material
+from .scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
+
+HITS_AT_ONCE = 1 << 20
+FACES_AT_ONCE = 1 << 12
+# What stands for the x of a vertex that has no place on the grid; its y is 1 if it is ahead.
+IRREGULAR = -(1 << 31)
+REPEAT, EXTEND, MIRROR, CLIP = (WRAPS.index(n) for n in ("repeat", "extend", "mirror", "clip"))
+
+# What reading or writing compiled code can raise: a full disk, a folder that became read-only, a
+# file cut short, code compiled under another name of this package.
+_CACHE_TROUBLE = (
+    OSError,
+    ImportError,
+    EOFError,
+    AttributeError,
+    LookupError,
+    ValueError,
+    RuntimeError,
+    pickle.PickleError,
+)
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_inline: Any = numba.njit(**_OPTIONS)
+
+
+class _Compiled:
+    """A function compiled when it is first called, from the cache of compiled code if it can be."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._call: Callable[..., Any]
+        try:
+            self._call = numba.njit(cache=True, **_OPTIONS)(function)
+        except RuntimeError:  # there is no folder that can be written to
+            self._call = numba.njit(**_OPTIONS)(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return self._call(*arguments)
+        except _CACHE_TROUBLE:
+            # The functions themselves raise nothing.
+            self._call = numba.njit(**_OPTIONS)(self._function)
+            return self._call(*arguments)
+
+
+def moved(
+    vertices: NDArray[np.floating[Any]], position: Floats, rotation: Floats
+) -> tuple[Floats, float]:
+    """See `scene.Moved`."""
+    if vertices.dtype not in (np.float32, np.float64):
+        vertices = vertices.astype(np.float64)
+    return _moved(
+        np.ascontiguousarray(vertices),
+        np.ascontiguousarray(position),
+        np.ascontiguousarray(rotation),
+    )
+
+
+def hits(scene: Scene) -> Iterator[Hits]:
+    """See `array_kernel.hits`."""
+    points, all_regular = _project(
+        scene.vertices, scene.focal, scene.shift_x, scene.shift_y, scene.near
+    )
+    nothing = np.empty(0, np.int64)
+    yield from _collected(scene, points, scene.faces, nothing)
+    if not all_regular:
+        odd, x, y = clip(scene, _odd_faces(points, scene.faces))
+        if len(odd):
+            points = np.stack([x.T.reshape(-1), y.T.reshape(-1)], axis=1).astype(np.int32)
+            corners = np.arange(len(points), dtype=scene.faces.dtype).reshape(-1, 3)
+            yield from _collected(scene, points, corners, odd.astype(np.int64))
+
+
+def _collected(
+    scene: Scene, points: NDArray[np.int32], triangles: Ints, owner: Ints
+) -> Iterator[Hits]:
+    start = 0
+    while start < len(triangles):
+        start, pixel, face, distance = _collect(
+            points,
+            triangles,
+            owner,
+            scene.vertices,
+            scene.faces,
+            scene.ray_x,
+            scene.ray_y,
+            start,
+            HITS_AT_ONCE,
+        )
+        yield pixel, face, distance
+
+
+def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], Ints, Floats]:
+    """See `array_kernel.nearest`."""
+    pixel, face, distance = found
+    return _nearest(pixel.astype(np.int32), face.astype(np.int32), distance, pixels, layers)
+
+
+def normals(scene: Scene, face: Ints) -> Floats:
+    """See `array_kernel.normals`."""
+    return _normals(scene.vertices, scene.faces, face.astype(np.int32))
+
+
+def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
+    """See `array_kernel.weights`."""
+    return _weights(
+        scene.vertices,
+        scene.faces,
+        scene.ray_x,
+        scene.ray_y,
+        face.astype(np.int32),
+        pixel.astype(np.int32),
+    )
+
+
+def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) -> Floats:
+    """See `array_kernel.interpolate`."""
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float64)
+    return _interpolate(
+        np.ascontiguousarray(values), face.astype(np.int32), np.ascontiguousarray(weights)
+    )
+
+
+def textured(
+    material: Material, uvs: NDArray[np.floating[Any]], face: Ints, weights: Floats
+) -> NDArray[np.float32]:
+    """See `array_kernel.textured`."""
+    assert material.texture is not None
+    # In two passes: one is waiting for the memory most of the time.
+    uv = interpolate(uvs, face, weights)
+    colors = np.empty((len(face), 3), np.float32)
+    return _sampled(material.texture, uv, material.wrap, material.interpolation, colors)
+
+
+def sample(texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str) -> Floats:
+    """See `casting.sample_texture`."""
+    return _sampled(texture, uv, wrap, interpolation, np.empty((len(uv), 4)))
+
+
+def _sampled(
+    texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str, samples: NDArray[Any]
+) -> NDArray[Any]:
+    _sample(
+        np.ascontiguousarray(texture),
+        np.ascontiguousarray(uv),
+        WRAPS.index(wrap),
+        interpolation == "linear",
+        samples,
+    )
+    return samples
+
+
+@_Compiled
+def _moved(vertices, position, rotation):
+    seen = np.empty((len(vertices), 3), np.float64)
+    farthest = 0.0
+    for i in range(len(vertices)):
+        x = vertices[i, 0] - position[0]
+        y = vertices[i, 1] - position[1]
+        z = vertices[i, 2] - position[2]
+        for axis in range(3):
+            value = x * rotation[0, axis] + y * rotation[1, axis] + z * rotation[2, axis]
+            seen[i, axis] = value
+            if abs(value) > farthest or value != value:  # NaN stays
+                farthest = abs(value)
+    return seen, farthest
+
+
+@_Compiled
+def _project(vertices, focal, shift_x, shift_y, near):
+    """Snapped (column, row) of vertices (N, 3), and whether all have one."""
+    points = np.empty((len(vertices), 2), np.int32)
+    all_regular = True
+    for i in range(len(vertices)):
+        ahead = -vertices[i, 2]
+        x = focal * vertices[i, 0] / ahead + shift_x
+        y = -focal * vertices[i, 1] / ahead + shift_y
+        if ahead > near and abs(x) < GUARD_PIXELS and abs(y) < GUARD_PIXELS:
+            points[i, 0] = np.rint(x * SNAP)
+            points[i, 1] = np.rint(y * SNAP)
+        else:
+            points[i, 0] = IRREGULAR
+            points[i, 1] = ahead > near
+            all_regular = False
+    return points, all_regular
+
+
+@_Compiled
+def _odd_faces(points, faces):
+    """The faces (P,) that are partly ahead but not wholly on the grid."""
+    odd = np.empty(len(faces), np.int64)
+    count = 0
+    for t in range(len(faces)):
+        whole, ahead = True, False
+        for corner in range(3):
+            i = faces[t, corner]
+            regular = points[i, 0] != IRREGULAR
+            whole &= regular
+            ahead |= regular or points[i, 1] != 0
+        if ahead and not whole:
+            odd[count] = t
+            count += 1
+    return odd[:count].copy()
+
+
+@_inline
+def _first_column(xa, ya, xb, yb, level):
+    rise = yb - ya
+    across = (xb - xa) * (level - ya) + xa * rise
+    return -((-across) // (rise << SNAP_BITS))
+
+
+@_inline
+def _normal(vertices, a, b, c):
+    px, py, pz = (
+        vertices[b, 0] - vertices[a, 0],
+        vertices[b, 1] - vertices[a, 1],
+        vertices[b, 2] - vertices[a, 2],
+    )
+    qx, qy, qz = (
+        vertices[c, 0] - vertices[a, 0],
+        vertices[c, 1] - vertices[a, 1],
+        vertices[c, 2] - vertices[a, 2],
+    )
+    return py * qz - pz * qy, pz * qx - px * qz, px * qy - py * qx
+
+
+@_inline
+def _grown(values, capacity):
+    more = np.empty(capacity, values.dtype)
+    more[: len(values)] = values
+    return more
+
+
+@_inline
+def _candidates(points, triangles, start, stop, width, height, listed):
+    """Lists the triangles whose bounding box holds a pixel; tells how many they are.
+
+    Without a branch: most triangles of a fine mesh miss all pixels, and which is hard to predict.
+    """
+    count = 0
+    for t in range(start, stop):
+        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        xa, xb, xc = points[i, 0], points[j, 0], points[k, 0]
+        ya, yb, yc = points[i, 1], points[j, 1], points[k, 1]
+        left, right = min(xa, xb, xc), max(xa, xb, xc)
+        low, high = min(ya, yb, yc), max(ya, yb, yc)
+        begin = max((left + (SNAP - 1)) >> SNAP_BITS, 0)
+        end = min((right + (SNAP - 1)) >> SNAP_BITS, width)
+        first = max((low + (SNAP - 1)) >> SNAP_BITS, 0)
+        last = min((high + (SNAP - 1)) >> SNAP_BITS, height)
+        listed[count] = t
+        count += (end > begin) & (last > first) & (left != IRREGULAR)
+    return count
+
+
+@_Compiled
+def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_once):
+    """Hits of the snapped triangles from `start` on, and where to go on when there are many.
+
+    points (P, 2) : snapped corners; triangles (T, 3) : which of them; owner (T,) : the face that
+    each is a part of, or empty where triangles are the faces.
+    """
+    width, height = len(ray_x), len(ray_y)
+    capacity = min(1 << 15, at_once)
+    pixel = np.empty(capacity, np.int32)
+    hit_face = np.empty(capacity, np.int32)
+    distance = np.empty(capacity, np.float64)
+    listed = np.empty(FACES_AT_ONCE, np.int64)
+    count, candidates, next_candidate, listed_to = 0, 0, 0, start
+    while True:
+        if next_candidate == candidates:
+            if listed_to == len(triangles):
+                t = listed_to
+                break
+            stop = min(listed_to + FACES_AT_ONCE, len(triangles))
+            candidates = _candidates(points, triangles, listed_to, stop, width, height, listed)
+            next_candidate, listed_to = 0, stop
+            continue
+        t = listed[next_candidate]
+        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        xa, xb, xc = np.int64(points[i, 0]), np.int64(points[j, 0]), np.int64(points[k, 0])
+        ya, yb, yc = np.int64(points[i, 1]), np.int64(points[j, 1]), np.int64(points[k, 1])
+        first = max((min(ya, yb, yc) + (SNAP - 1)) >> SNAP_BITS, 0)
+        last = min((max(ya, yb, yc) + (SNAP - 1)) >> SNAP_BITS, height)
+        begin = max((min(xa, xb, xc) + (SNAP - 1)) >> SNAP_BITS, 0)
+        end = min((max(xa, xb, xc) + (SNAP - 1)) >> SNAP_BITS, width)
+        most = (last - first) * (end - begin)
+        if count + most > capacity:
+            if count > 0 and count + most > at_once:
+                break
+            capacity = max(2 * capacity, count + most)
+            pixel = _grown(pixel, capacity)
+            hit_face = _grown(hit_face, capacity)
+            distance = _grown(distance, capacity)
+        next_candidate += 1
+        # Corners by height.
+        if ya > yb:
+            xa, ya, xb, yb = xb, yb, xa, ya
+        if yb > yc:
+            xb, yb, xc, yc = xc, yc, xb, yb
+        if ya > yb:
+            xa, ya, xb, yb = xb, yb, xa, ya
+        face = t if len(owner) == 0 else owner[t]
+        planed = False
+        x, y, z, offset, low, high = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for row in range(first, last):
+            level = row << SNAP_BITS
+            long_edge = _first_column(xa, ya, xc, yc, level)
+            if level < yb:
+                short_edge = _first_column(xa, ya, xb, yb, level)
+            else:
+                short_edge = _first_column(xb, yb, xc, yc, level)
+            left = max(min(long_edge, short_edge), 0)
+            right = min(max(long_edge, short_edge), width)
+            if right <= left:
+                continue
+            if not planed:
+                planed = True
+                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+                x, y, z = _normal(vertices, a, b, c)
+                offset = x * vertices[a, 0] + y * vertices[a, 1] + z * vertices[a, 2]
+                low = max(min(-vertices[a, 2], -vertices[b, 2], -vertices[c, 2]), 0.0)
+                high = max(-vertices[a, 2], -vertices[b, 2], -vertices[c, 2])
+            v = ray_y[row]
+            for column in range(left, right):
+                u = ray_x[column]
+                along = offset / (x * u + y * v - z)
+                # A face seen edge-on has no sharp distance; it lies between its corners.
+                if not np.isfinite(along):
+                    along = high
+                along = min(max(along, low), high)
+                pixel[count] = row * width + column
+                hit_face[count] = face
+                distance[count] = along * np.sqrt(u * u + v * v + 1.0)
+                count += 1
+    return t, pixel[:count], hit_face[:count], distance[:count]
+
+
+@_Compiled
+def _nearest(pixel, face, distance, pixels, layers):
+    ends = np.zeros(pixels + 1, np.int32)
+    for i in range(len(pixel)):
+        ends[pixel[i] + 1] += 1
+    for p in range(pixels):
+        ends[p + 1] += ends[p]
+    # Hits by pixel; `ends` moves from each pixel's first place to behind its last.
+    near_face = np.empty(len(pixel), np.int32)
+    near = np.empty(len(pixel), np.float64)
+    for i in range(len(pixel)):
+        place = ends[pixel[i]]
+        near_face[place] = face[i]
+        near[place] = distance[i]
+        ends[pixel[i]] = place + 1
+    # The nearest of each pixel, in order, at its first places.
+    kept = np.empty(pixels, np.int32)
+    per_layer = np.zeros(layers + 1, np.int64)
+    start = 0
+    for p in range(pixels):
+        count = 0
+        for i in range(start, ends[p]):
+            along, number = near[i], near_face[i]
+            if count < layers:
+                place = start + count
+                count += 1
+            elif along < near[start + count - 1]:
+                place = start + count - 1
+            else:
+                continue
+            while place > start and along < near[place - 1]:
+                near[place] = near[place - 1]
+                near_face[place] = near_face[place - 1]
+                place -= 1
+            near[place] = along
+            near_face[place] = number
+        for rank in range(count):
+            per_layer[rank + 1] += 1
+        kept[p] = count
+        start = ends[p]
+    for rank in range(layers):
+        per_layer[rank + 1] += per_layer[rank]
+    index = np.empty(per_layer[layers], np.int64)
+    out_face = np.empty(per_layer[layers], np.int32)
+    out_distance = np.empty(per_layer[layers], np.float64)
+    start = 0
+    for p in range(pixels):
+        for rank in range(kept[p]):
+            place = per_layer[rank]
+            per_layer[rank] = place + 1
+            index[place] = np.int64(rank) * pixels + p
+            out_face[place] = near_face[start + rank]
+            out_distance[place] = near[start + rank]
+        start = ends[p]
+    return index, out_face, out_distance
+
+
+@_Compiled
+def _normals(vertices, faces, face):
+    normals = np.empty((len(face), 3))
+    for i in range(len(face)):
+        f = face[i]
+        x, y, z = _normal(vertices, faces[f, 0], faces[f, 1], faces[f, 2])
+        length = np.sqrt(x * x + y * y + z * z)
+        if not length > 0:
+            length = 1.0
+        normals[i, 0], normals[i, 1], normals[i, 2] = x / length, y / length, z / length
+    return normals
+
+
+@_inline
+def _side(vertices, p, q, u, v):
+    x = vertices[p, 1] * vertices[q, 2] - vertices[p, 2] * vertices[q, 1]
+    y = vertices[p, 2] * vertices[q, 0] - vertices[p, 0] * vertices[q, 2]
+    z = vertices[p, 0] * vertices[q, 1] - vertices[p, 1] * vertices[q, 0]
+    return x * u + y * v - z
+
+
+@_Compiled
+def _weights(vertices, faces, ray_x, ray_y, face, pixel):
+    weights = np.empty((len(face), 3))
+    width = len(ray_x)
+    for i in range(len(face)):
+        f = face[i]
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        u, v = ray_x[pixel[i] % width], ray_y[pixel[i] // width]
+        wa = _side(vertices, b, c, u, v)
+        wb = _side(vertices, c, a, u, v)
+        wc = _side(vertices, a, b, u, v)
+        # All three have the sign of the face's side; snapping can leave one a hair outside.
+        if wa + wb + wc < 0:
+            wa, wb, wc = -wa, -wb, -wc
+        wa, wb, wc = max(wa, 0.0), max(wb, 0.0), max(wc, 0.0)
+        total = wa + wb + wc
+        if total > 0:
+            weights[i, 0], weights[i, 1], weights[i, 2] = wa / total, wb / total, wc / total
+        else:
+            weights[i, 0], weights[i, 1], weights[i, 2] = 1 / 3, 1 / 3, 1 / 3
+    return weights
+
+
+@_Compiled
+def _interpolate(values, face, weights):
+    channels = values.shape[2]
+    mixed = np.empty((len(face), channels))
+    for i in range(len(face)):
+        f = face[i]
+        for channel in range(channels):
+            mixed[i, channel] = (
+                weights[i, 0] * values[f, 0, channel]
+                + weights[i, 1] * values[f, 1, channel]
+                + weights[i, 2] * values[f, 2, channel]
+            )
+    return mixed
+
+
+@_inline
+def _texel(coordinate, size, wrap, down):
+    if not np.isfinite(coordinate):
+        coordinate = 0.0
+    if wrap == REPEAT:
+        coordinate = coordinate - np.floor(coordinate)
+    elif wrap == MIRROR:
+        coordinate = coordinate - 2.0 * np.floor(coordinate * 0.5)
+    else:
+        coordinate = min(max(coordinate, -1.0), 2.0)
+    if down:
+        coordinate = 1.0 - coordinate
+    return coordinate * size - 0.5
+
+
+@_inline
+def _place(i, size, wrap):
+    """Where the texel `i` of a row or column is kept, or -1 for nowhere."""
+    if 0 <= i < size:
+        return i
+    if wrap == REPEAT:
+        return i % size
+    if wrap == MIRROR:
+        i = i % (2 * size)
+        return min(i, 2 * size - 1 - i)
+    if wrap == EXTEND:
+        return min(max(i, 0), size - 1)
+    return -1
+
+
+@_inline
+def _value(texture, row, column, channel):
+    if row < 0 or column < 0:
+        return 0.0
+    if channel >= texture.shape[2]:
+        return 255.0
+    return np.float64(texture[row, column, channel])
+
+
+@_inline
+def _four(texture, top, bottom, left, right, channel):
+    return (
+        _value(texture, top, left, channel),
+        _value(texture, top, right, channel),
+        _value(texture, bottom, left, channel),
+        _value(texture, bottom, right, channel),
+    )
+
+
+@_inline
+def _mixed(a, b, c, d, x, y):
+    upper = a + (b - a) * x
+    lower = c + (d - c) * x
+    return (upper + (lower - upper) * y) / 255.0
+
+
+@_Compiled
+def _sample(texture, uv, wrap, linear, samples):
+    """Fills samples (K, 3 or 4) with the texture's channels at uv (K, 2)."""
+    height, width = texture.shape[0], texture.shape[1]
+    for i in range(len(uv)):
+        x = _texel(uv[i, 0], width, wrap, False)
+        y = _texel(uv[i, 1], height, wrap, True)
+        if not linear:
+            x, y = np.floor(x + 0.5), np.floor(y + 0.5)
+        column, row = np.floor(x), np.floor(y)
+        x -= column
+        y -= row
+        left, top = _place(np.int64(column), width, wrap), _place(np.int64(row), height, wrap)
+        right = _place(np.int64(column) + 1, width, wrap)
+        bottom = _place(np.int64(row) + 1, height, wrap)
+        inside = left >= 0 and right >= 0 and top >= 0 and bottom >= 0
+        for channel in range(3):
+            if inside:
+                a = np.float64(texture[top, left, channel])
+                b = np.float64(texture[top, right, channel])
+                c = np.float64(texture[bottom, left, channel])
+                d = np.float64(texture[bottom, right, channel])
+                samples[i, channel] = _mixed(a, b, c, d, x, y)
+            else:
+                samples[i, channel] = _mixed(
+                    *_four(texture, top, bottom, left, right, channel), x, y
+                )
+        if samples.shape[1] > 3:
+            samples[i, 3] = _mixed(*_four(texture, top, bottom, left, right, 3), x, y)

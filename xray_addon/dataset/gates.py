@@ -1,0 +1,119 @@
+"""Quality gates: what is wrong with a captured item, and whether that keeps it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import XRayError
+from ..files.plain import Plain
+from ..settings.dataset import DatasetSettings
+from ..xray import XRay
+
+# What each gate's count in the report means.
+GATES = {
+    "low_iou": "image and first layer disagree",
+    "few_hits": "a view with too few hits",
+    "dropped_hits": "hits behind the last layer were lost",
+    "out_of_range": "hits nearer than near or farther than far",
+    "empty": "nothing with faces",
+    "unreadable": "the file cannot be read",
+    "missing_texture": "an image file of a material is not there: its faces are magenta",
+}
+# Those that `judge` decides, by what rows say.
+JUDGED = frozenset({"low_iou", "few_hits", "dropped_hits", "out_of_range"})
+# Which gate an error of an item counts for.
+GATE_OF = {
+    "no_faces": "empty",
+    "bad_mesh": "empty",
+    "unreadable_file": "unreadable",
+    "missing_file": "unreadable",
+    "unknown_format": "unreadable",
+    "no_importer": "unreadable",
+}
+
+
+@dataclass(frozen=True)
+class View(Plain):
+    """What is known of one view of an item.
+
+    hits : of each layer. dropped : hits behind the last layer. outside : hits out of near and far.
+    iou : of the image's alpha and the first layer; None without an image.
+    """
+
+    hits: list[int]
+    dropped: int = 0
+    outside: int = 0
+    iou: float | None = None
+
+
+def judge(views: Sequence[View], settings: DatasetSettings) -> tuple[list[str], XRayError | None]:
+    """The gates that the views of one item touch, and the reason where one rejects it."""
+    touched: list[str] = []
+    reason: XRayError | None = None
+
+    def gate(name: str, is_touched: bool, rejects: bool, message: str) -> None:
+        nonlocal reason
+        if is_touched or rejects:
+            touched.append(name)
+        if rejects and reason is None:
+            reason = XRayError(name, message, "Change the gate to keep such objects.")
+
+    hits = [sum(view.hits) for view in views]
+    total, lost = sum(hits), sum(view.dropped for view in views)
+    outside = sum(view.outside for view in views)
+    gate(
+        "few_hits",
+        min(hits) < settings.min_hits,
+        min(hits) < settings.min_hits,
+        f"View {hits.index(min(hits)):03d} has {min(hits)} hits, fewer than {settings.min_hits}.",
+    )
+    ious = [view.iou for view in views if view.iou is not None]
+    if ious:
+        worst = min(ious)
+        gate(
+            "low_iou",
+            worst < settings.min_iou,
+            worst < settings.min_iou,
+            f"Image and first layer agree to {worst:.3f} in one view, less than "
+            f"{settings.min_iou:g}.",
+        )
+    gate(
+        "dropped_hits",
+        lost > 0,
+        lost > settings.max_dropped * (total + lost),
+        f"{lost} of {total + lost} hits lie behind layer {settings.layers}.",
+    )
+    gate(
+        "out_of_range",
+        outside > 0,
+        outside > settings.max_outside * total,
+        f"{outside} of {total} hits lie nearer than {settings.near:g} or farther than "
+        f"{settings.far:g}.",
+    )
+    return touched, reason
+
+
+def silhouette_iou(alpha: NDArray[np.uint8], xray: XRay) -> float:
+    """Intersection over union of an image's alpha (h, w) and the first layer; 1 for two empty.
+
+    A pixel of the X-Ray counts as seen where the image covers more than half of it.
+    """
+    _, height, width = xray.shape
+    rows = (np.arange(height + 1) * alpha.shape[0]) // height
+    columns = (np.arange(width + 1) * alpha.shape[1]) // width
+    if alpha.shape[0] >= height and alpha.shape[1] >= width:
+        sums = np.add.reduceat(alpha.astype(np.int64), rows[:-1], axis=0)
+        sums = np.add.reduceat(sums, columns[:-1], axis=1)
+        area = np.diff(rows)[:, None] * np.diff(columns)[None, :]
+        seen = 2 * sums > 255 * area
+    else:
+        seen = alpha[np.ix_(rows[:-1], columns[:-1])] > 127
+    hit = np.zeros(height * width, dtype=bool)
+    hit[xray.index[xray.index < height * width]] = True
+    hit = hit.reshape(height, width)
+    union = (seen | hit).sum()
+    return float((seen & hit).sum() / union) if union else 1.0

@@ -1,0 +1,215 @@
+"""What goes into a dataset: mesh files, their names in it, and their shards."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..errors import XRayError
+from ..files.plain import Plain
+
+# What Blender's importers read.
+MESH_SUFFIXES = frozenset(
+    {".glb", ".gltf", ".obj", ".ply", ".stl", ".fbx", ".blend"}
+    | {".usd", ".usda", ".usdc", ".usdz"}
+)
+# Meshes that it does not: in a folder they are refused by name rather than overlooked.
+FOREIGN_SUFFIXES = frozenset(
+    {".off", ".dae", ".abc", ".3ds", ".3mf", ".x3d", ".wrl", ".ctm", ".dxf", ".step", ".stp"}
+)
+MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
+
+
+MAX_UID = 96  # characters; with every suffix and in any alphabet below the usual 255 bytes
+_HASH = 8  # hexadecimal digits
+
+
+@dataclass(frozen=True)
+class Item(Plain):
+    """One file to capture.
+
+    uid : its name in the dataset. source : the file's path.
+    license : as the manifest says, "" where it does not.
+    name : how the folder or manifest names the file, the same on every machine.
+    """
+
+    uid: str
+    source: str
+    license: str = ""
+    name: str = ""
+
+
+def read_source(path: str | PathLike[str]) -> list[Item]:
+    """The items of a folder (with its sub-folders), of one mesh file, or of a manifest.
+
+    A manifest is a .csv with a header or a .jsonl; its column `path` is relative to its folder,
+    `uid` and `license` (or `licence`) may be left out. A uid is made from the path, of files
+    outside of the folder from their name alone, and depends neither on order nor on machine.
+
+    Raises XRayError `missing_file`, `unknown_format`, `no_meshes`, `bad_manifest`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        suffixes = MESH_SUFFIXES | FOREIGN_SUFFIXES
+        found = [
+            Path(folder) / name
+            for folder, _, names in os.walk(path)
+            for name in names
+            if Path(name).suffix.lower() in suffixes and not name.startswith(".")
+        ]
+        rows = [{"path": file.relative_to(path).as_posix()} for file in found]
+        base = path
+    elif not path.exists():
+        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.")
+    elif path.suffix.lower() in MANIFEST_SUFFIXES:
+        rows, base = _read_manifest(path), path.parent
+    elif path.suffix.lower() in MESH_SUFFIXES:
+        rows, base = [{"path": path.name}], path.parent
+    else:
+        raise XRayError(
+            "unknown_format",
+            f"{path.name} is no known mesh file.",
+            f"Known are {', '.join(sorted(MESH_SUFFIXES | MANIFEST_SUFFIXES))}.",
+        )
+    if not rows:
+        raise XRayError(
+            "no_meshes",
+            f"{path} holds no mesh files.",
+            f"Known are {', '.join(sorted(MESH_SUFFIXES))}.",
+        )
+    return _items(rows, base)
+
+
+def unique_uids(
+    names: Sequence[str], uids: Sequence[str] = (), keys: Sequence[str] = ()
+) -> list[str]:
+    """A file name for each of `names`, safe on every system, the order aside.
+
+    names : paths without suffix or names of objects. uids : what is wished for each; "" for none.
+    keys : what tells them apart, all different; by default the names.
+    A name that has to be changed, or that differs from another by its case or suffix alone,
+    carries a hash of its key at the end.
+    """
+    wishes = list(uids) or [""] * len(names)
+    slugs = [
+        _slug(wish) if wish else _slug(_without_suffix(name))
+        for name, wish in zip(names, wishes, strict=True)
+    ]
+    taken = Counter(slug.casefold() for slug, _ in slugs)
+    made = []
+    for key, wish, (slug, changed) in zip(keys or names, wishes, slugs, strict=True):
+        if changed or taken[slug.casefold()] > 1:
+            text = f"{wish}\0{key}" if wish else key
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+            slug = f"{slug[: MAX_UID - _HASH - 1]}-{digest[:_HASH]}"
+        made.append(slug)
+    return made
+
+
+def shard(items: Sequence[Item], part: str) -> list[Item]:
+    """The items of shard "i/N", i from 1 to N, by uid; every item is in one, sizes differ by one.
+
+    Which one does not depend on the order of `items`. Raises XRayError `bad_settings`.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    index, count = (int(group) for group in match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise XRayError(
+            "bad_settings",
+            f"{part!r} is no shard.",
+            'Write "i/N" with i from 1 to N, e.g. 1/8 for the first of eight.',
+        )
+    mixed = sorted(items, key=lambda item: (hashlib.sha256(item.uid.encode()).digest(), item.uid))
+    return sorted(mixed[index - 1 :: count], key=lambda item: item.uid)
+
+
+def _read_manifest(path: Path) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            if path.suffix.lower() == ".csv":
+                lines: Iterable[tuple[int, Any]] = enumerate(csv.DictReader(stream), 2)
+            else:
+                lines = ((i, json.loads(line)) for i, line in enumerate(stream, 1) if line.strip())
+            for number, line in lines:
+                if not isinstance(line, dict) or not isinstance(line.get("path"), str):
+                    raise ValueError(f"line {number} has no path")
+                if line["path"]:
+                    rows.append(
+                        {
+                            "path": line["path"].replace("\\", "/"),
+                            "uid": str(line.get("uid") or ""),
+                            "license": str(line.get("license") or line.get("licence") or ""),
+                        }
+                    )
+    except (OSError, ValueError, csv.Error) as error:
+        raise XRayError(
+            "bad_manifest",
+            f"{path} cannot be read as a manifest ({error}).",
+            "A manifest is a .csv or .jsonl with the column path, and uid and license if known.",
+        ) from error
+    return rows
+
+
+def _items(rows: list[dict[str, str]], base: Path) -> list[Item]:
+    unique: dict[str, dict[str, str]] = {}
+    for row in rows:
+        key = f"{row.get('uid', '')}\0{row['path']}"
+        unique.setdefault(key, row)
+    rows = list(unique.values())
+    paths = [row["path"] for row in rows]
+    names = [_name(path) for path in paths]
+    wished = Counter(row["uid"] for row in rows if row.get("uid"))
+    twice = sorted(uid for uid, count in wished.items() if count > 1)
+    if twice:
+        raise XRayError(
+            "bad_manifest",
+            f"The uid {twice[0]!r} stands for more than one file.",
+            "Give every file a uid of its own, or none.",
+        )
+    uids = unique_uids(names, [row.get("uid", "") for row in rows], paths)
+    items = [
+        Item(uid, str(base / row["path"]), row.get("license", ""), name)
+        for uid, name, row in zip(uids, names, rows, strict=True)
+    ]
+    return sorted(items, key=lambda item: item.uid)
+
+
+def _name(path: str) -> str:
+    """How a dataset calls a file: its path, or of one that lies elsewhere its last part."""
+    parts = path.split("/")
+    elsewhere = path.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:/", path)
+    return parts[-1] if elsewhere else path
+
+
+def _without_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in MESH_SUFFIXES | FOREIGN_SUFFIXES else name
+
+
+def _slug(name: str) -> tuple[str, bool]:
+    """`name` as a file name, and whether more was changed than can be told from the result.
+
+    Blanks become _, dots -, folders __.
+    """
+    name = unicodedata.normalize("NFC", name)
+    slug = re.sub(r"/+", "__", name.strip("/"))
+    slug = slug.replace(" ", "_").replace(".", "-")
+    safe = re.sub(r"[^\w-]", "_", slug).lstrip("-")
+    # No character takes more than four bytes, nor does a name that Windows keeps for devices pass.
+    short = safe[:MAX_UID]
+    if len(short.encode("utf-8", "replace")) > 2 * MAX_UID:
+        short = short[: MAX_UID // 2]
+    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)", short, re.IGNORECASE)
+    short = f"_{short}" if device else short or "item"
+    return short, short != slug or ".." in name

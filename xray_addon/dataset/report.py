@@ -1,0 +1,113 @@
+"""`report.md`: what a dataset holds, and what was refused and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..files.plain import Plain
+from .gates import GATES
+from .result import REJECTED
+
+
+@dataclass
+class Report(Plain):
+    """What a dataset holds and lacks. `refused` has uid, source, status, code, reason of each.
+
+    gates : of each, how many items it `counted` and how many of these it `refused`.
+    hits : of each layer, over all views. dropped : behind the last one.
+    missing_textures : of each item that lacks some, the names of image files.
+    """
+
+    captured: int
+    rejected: int
+    failed: int
+    views: int
+    triangles: int
+    hits: list[int]
+    dropped: int
+    outside: int
+    gates: dict[str, dict[str, int]]
+    refused: list[dict[str, str]]
+    missing_textures: dict[str, list[str]]
+
+    def to_markdown(self) -> str:
+        """The report for people."""
+        lines = [
+            "# Dataset",
+            "",
+            f"{self.captured} captured, {self.rejected} rejected, {self.failed} failed. "
+            f"{self.views} views, {self.triangles} triangles, {sum(self.hits)} hits, "
+            f"{self.dropped} behind the last layer, {self.outside} out of near and far.",
+            "",
+            "| gate | counted | refused | meaning |",
+            "|---|---|---|---|",
+        ]
+        for name, counts in self.gates.items():
+            meaning = GATES.get(name, "")
+            lines.append(f"| {name} | {counts['counted']} | {counts['refused']} | {meaning} |")
+        lines += ["", "| layer | hits |", "|---|---|"]
+        lines += [f"| {i} | {count} |" for i, count in enumerate(self.hits, 1)]
+        if self.refused:
+            lines += ["", "| refused | source | status | code | reason |", "|---|---|---|---|---|"]
+            lines += [
+                "| "
+                + " | ".join(
+                    row[key].replace("|", "\\|").replace("\n", " ")
+                    for key in ("uid", "source", "status", "code", "reason")
+                )
+                + " |"
+                for row in self.refused
+            ]
+        if self.missing_textures:
+            lines += ["", "| item | image files that are not there |", "|---|---|"]
+            for uid, names in self.missing_textures.items():
+                told = ", ".join(names).replace("|", "\\|")
+                lines.append(f"| {uid} | {told} |")
+        return "\n".join(lines) + "\n"
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a metadata row."""
+        self.captured += 1
+        self.triangles += row["triangles"]
+        if "missing_textures" in row:
+            self.missing_textures[row["uid"]] = row["missing_textures"]
+        for view in row["views"]:
+            self.views += 1
+            self.dropped += view["dropped"]
+            self.outside += view["outside"]
+            self.hits += [0] * (len(view["hits"]) - len(self.hits))
+            for layer, hits in enumerate(view["hits"]):
+                self.hits[layer] += hits
+
+    def add_refused(self, row: dict[str, Any]) -> None:
+        """Count the row of an item that was refused."""
+        keys = ("uid", "source", "status", "code", "reason")
+        self.refused.append({key: str(row.get(key, "")) for key in keys})
+        if row["status"] == REJECTED:
+            self.rejected += 1
+        else:
+            self.failed += 1
+
+
+def view_line(row: dict[str, Any], index: int) -> str:
+    """One line of metadata.jsonl: `file_name` is the image, as imagefolder wants it."""
+    name = f"{row['uid']}/{index:03d}"
+    view = row["views"][index]
+    values = {
+        "file_name": f"images/{name}.png",
+        "xray": f"xrays/{name}.npz",
+        "uid": row["uid"],
+        "view": index,
+        "source": row["source"],
+        "source_sha256": row["source_sha256"],
+        "license": row["license"],
+        "triangles": row["triangles"],
+        "hits": view["hits"],
+        "dropped": view["dropped"],
+        "outside": view["outside"],
+        "iou": view["iou"],
+        "gates": row["gates"],
+    }
+    return json.dumps(values, ensure_ascii=False) + "\n"

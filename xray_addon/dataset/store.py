@@ -1,0 +1,473 @@
+"""Datasets of X-Rays on disk: what goes in, where it lies, and when it is complete.
+
+Layout of a dataset's folder::
+
+    xrays/<uid>/NNN.npz           one X-Ray a view
+    images/<uid>/NNN.png          its reference image, RGBA
+    images/<uid>/transforms.json  its cameras
+    ids/<uid>/NNN.npz             object, material, face (N,) int32 of each hit, if asked for
+    metadata/<uid>.json           the item's row, written last: with it the item is complete
+    refused/<uid>.json            why an item is not there: rejected by a gate, or failed
+    logs/<uid>.json               seconds and reasons of the last attempt
+    settings.json                 the `Recipe` that all of it was made with
+    metadata.jsonl                a line a view, for Hugging Face `datasets` (imagefolder)
+    report.json, report.md        what is there, what is not and why
+
+Only logs/ holds times, so that a run that was killed and resumed ends with the same bytes as one
+that was not. An item is made in a private folder below `.work/`, which dies with its run, and
+moved into place at its end: whoever finds its row finds the item. A uid holds no dot.
+
+All items are made with the same settings, those of the first run: see `claim`.
+
+Worker protocol (``blender -c xray dataset-worker OUT [settings]``): each line on standard input is
+an `Item` as JSON, each line on standard output the `Result` of one, in the same order; the worker
+ends at the end of its input. Everything else that Blender prints goes to standard error. A worker
+does not write metadata.jsonl and the report: whoever runs workers calls `finish` at the end, and
+`refuse` for an item that took its worker down.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..errors import XRayError
+from ..files.locks import lock
+from ..settings.dataset import DatasetSettings
+from .gates import GATE_OF, GATES, JUDGED, View, judge
+from .manifest import Item
+from .recipe import Recipe, file_hash, other_settings
+from .report import Report, view_line
+from .result import EXISTS, REJECTED, Result
+
+# The folders that hold an item's files, in the order in which they are put there.
+KINDS = ("ids", "images", "xrays")
+SETTINGS = "settings.json"
+PUBLISH_LOCK = "publish.lock"
+ATTEMPTS = 1000
+
+
+def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool = False) -> str:
+    """Make the dataset in `folder` one of `settings`, before items are made; the `settings_hash`.
+
+    Where nothing but gates differs from what is there, that is judged again by its rows: what
+    does not pass any more is taken out, what was rejected and now passes will be made. Where more
+    differs, `replace` takes out all that was made with other settings.
+
+    Raises XRayError `other_settings` without `replace`, with nothing touched; `cannot_write`, and
+    what `Recipe.of` raises.
+    """
+    folder, recipe = Path(folder), Recipe.of(settings)
+    if _recorded(folder) == recipe:
+        return recipe.digest
+    with _exclusive(folder) as place:
+        others = _others(folder, recipe)
+        if others and not replace:
+            raise _conflict(folder, recipe)
+        # Without gates until all has been judged: whoever goes on after a kill does it again.
+        place(SETTINGS, _json(Recipe(recipe.items, {}).to_dict()))
+        for uid in others:
+            _withdraw(folder, uid, None)
+        _judge_again(folder, settings, recipe.digest, place)
+        place(SETTINGS, _json(recipe.to_dict()))
+    return recipe.digest
+
+
+def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayError | None:
+    """What `claim` raises without `replace` where there is what other settings made."""
+    folder, recipe = Path(folder), Recipe.of(settings)
+    return _conflict(folder, recipe) if _others(folder, recipe) else None
+
+
+def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result | None:
+    """What is known of `item` with settings of that hash: "exists", "rejected" or nothing.
+
+    refused : whether to look for "rejected" too.
+
+    An item exists while its row does, the source is what it was, and every file that the row
+    lists is there with its size.
+    """
+    row = read_row(folder, item.uid)
+    if row and _fits(folder, row, item, digest) and _is_whole(folder, row):
+        views = row["views"]
+        return Result(
+            item.uid,
+            EXISTS,
+            views=len(views),
+            hits=sum(sum(view["hits"]) for view in views),
+            dropped=sum(view["dropped"] for view in views),
+        )
+    row = _read_row(folder / "refused" / f"{item.uid}.json")
+    if refused and row and row.get("status") == REJECTED and _fits(folder, row, item, digest):
+        return Result(item.uid, REJECTED, row["code"], row["reason"])
+    return None
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """A private folder on the same disk as the dataset in `folder`; it is removed at the end.
+
+    What killed runs left behind is removed too; the folders of live runs are not touched.
+    Raises XRayError `cannot_write`.
+    """
+    work = folder / ".work"
+    with _exclusive(folder):
+        for leftover in work.glob("*.lock"):
+            if leftover.name != PUBLISH_LOCK:
+                _remove_dead(leftover)
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, work)
+        with writing(folder):
+            own = stack.enter_context(_made(work, secrets.token_hex(8)))
+        yield own
+
+
+def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
+    """Move what was made for `item` into the dataset in `folder`, its row last.
+
+    made : folder with xrays/, and images/ and ids/ if there are any, in the dataset's
+    `work_folder`. row : see `finish`; it needs "settings", the `settings_hash`, and
+    "source_bytes". Where another run was faster with the same settings, its files stay.
+
+    Raises XRayError `cannot_write`, `other_settings` where another run has claimed the folder.
+    """
+    row = {**row, "files": _sizes(made, item.uid)}
+    with _exclusive(folder) as place:
+        _check_claimed(folder, row["settings"])
+        if find(folder, item, row["settings"], refused=False) is None:
+            _replace(folder, item.uid, made)
+            place(f"metadata/{item.uid}.json", _json(row))
+        (folder / "refused" / f"{item.uid}.json").unlink(missing_ok=True)
+
+
+def described(item: Item, digest: str) -> dict[str, Any]:
+    """The fields that a row begins with."""
+    source = Path(item.source)
+    return {
+        "uid": item.uid,
+        "source": item.name or source.name,
+        "source_bytes": source.stat().st_size if source.is_file() else 0,
+        "license": item.license,
+        "settings": digest,
+    }
+
+
+def read_state(item: Item) -> list[str | int]:
+    """What tells, without reading it, that an item's file is as it was; for its log."""
+    source = Path(item.source)
+    if not source.is_file():
+        return []
+    return [str(source.absolute()), source.stat().st_mtime_ns]
+
+
+def put_files(folder: Path, uid: str, made: Path) -> None:
+    """`publish` for files without a row: the item is in the layout, but no part of the dataset.
+
+    Raises XRayError `cannot_write`.
+    """
+    with _exclusive(folder):
+        _replace(folder, uid, made)
+
+
+def refuse(
+    folder: Path,
+    item: Item,
+    digest: str,
+    status: str,
+    error: XRayError,
+    row: dict[str, Any] | None = None,
+) -> None:
+    """Note why `item` is not in the dataset with settings of that hash.
+
+    status : "rejected" or "failed". row : what else is known, as for `publish`. What other
+    settings made of the item goes; where another run has made it with these, it stays.
+
+    Raises XRayError `cannot_write`.
+    """
+    values = {
+        **described(item, digest),
+        "status": status,
+        "code": error.code,
+        "reason": str(error),
+        **(row or {}),
+    }
+    with _exclusive(folder) as place:
+        if find(folder, item, digest, refused=False) is None:
+            place(f"refused/{item.uid}.json", _json(values))
+            _withdraw(folder, item.uid, None)
+
+
+def write_log(folder: Path, result: Result, details: dict[str, Any]) -> Path:
+    """Write `logs/<uid>.json`, the only file with times; returns its path.
+
+    details : what else is known; "read", the `read_state` before the source was read, spares the
+    next run its hash.
+
+    Raises XRayError `cannot_write`.
+    """
+    name = f"logs/{result.uid}.json"
+    with _exclusive(folder) as place:
+        place(name, _json({**result.to_dict(), **details}))
+    return folder / name
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the body's writing below `folder` fails with into XRayError `cannot_write`."""
+    try:
+        yield
+    except OSError as error:
+        raise XRayError(
+            "cannot_write",
+            f"{folder} cannot be written to ({error.strerror or error}).",
+            "Choose a folder that exists or can be made, with space left.",
+        ) from error
+
+
+def read_row(folder: Path, uid: str) -> dict[str, Any] | None:
+    """The metadata row of an item, see `finish`; None where it is not complete."""
+    return _read_row(folder / "metadata" / f"{uid}.json")
+
+
+def rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The metadata row of every item in the dataset, by uid."""
+    yield from _rows(folder / "metadata")
+
+
+def finish(folder: str | PathLike[str]) -> Report:
+    """Write metadata.jsonl and the report of the dataset in `folder`; returns the report.
+
+    Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
+    (those touched), images (whether there are any) and `views`, a `View` each; where it applies
+    also objects and materials (names for the ids) and missing_textures (names of image files).
+
+    Raises XRayError `cannot_write`.
+    """
+    folder = Path(folder)
+    report = Report(0, 0, 0, 0, 0, [], 0, 0, {}, [], {})
+    counted: Counter[str] = Counter()
+    stopped: Counter[str] = Counter()
+    with _exclusive(folder) as place:
+        lines = []
+        for row in rows(folder):
+            report.add(row)
+            counted.update(row["gates"])
+            if row["images"]:
+                lines += [view_line(row, i) for i in range(len(row["views"]))]
+        for row in _rows(folder / "refused"):
+            report.add_refused(row)
+            gate = GATE_OF.get(row["code"], row["code"])
+            counted.update({gate, *row.get("gates", ())})
+            stopped[gate] += 1
+        names = [*GATES, *sorted(set(stopped) - set(GATES))]
+        report.gates = {
+            name: {"counted": counted[name], "refused": stopped[name]} for name in names
+        }
+        place("metadata.jsonl", "".join(lines))
+        place("report.json", _json(report.to_dict()))
+        place("report.md", report.to_markdown())
+    return report
+
+
+Place = Callable[[str, str], None]
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[Place]:
+    """Hold the dataset alone. Yields a function that writes a text under a name in it, whole.
+
+    Raises XRayError `cannot_write`.
+    """
+    work = folder / ".work"
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, work)
+        stack.enter_context(writing(folder))
+        stack.enter_context(_locked(work, PUBLISH_LOCK))
+        for part in work.glob("*.part"):
+            part.unlink()  # of a run that was killed: nobody else writes now
+
+        def place(name: str, text: str) -> None:
+            part, target = work / f"{secrets.token_hex(8)}.part", folder / name
+            try:
+                part.write_text(text, encoding="utf-8", newline="\n")
+                target.parent.mkdir(exist_ok=True)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+
+        yield place
+
+
+@contextmanager
+def _locked(work: Path, name: str) -> Iterator[None]:
+    """Hold the lock `name` in the folder `work`, which another run may remove while it is empty."""
+    with ExitStack() as stack:
+        for _ in range(ATTEMPTS):
+            work.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(lock(work / name))
+                break
+            except FileNotFoundError:
+                continue
+        else:
+            raise FileNotFoundError(errno.ENOENT, "the folder keeps vanishing", str(work))
+        yield
+
+
+@contextmanager
+def _made(work: Path, name: str) -> Iterator[Path]:
+    own = work / f"{name}.tmp"
+    with _locked(work, f"{name}.lock"):
+        own.mkdir()
+        try:
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _remove_dead(leftover: Path) -> None:
+    """Remove the work folder that belongs to the lock `leftover`, if its run is dead."""
+    with lock(leftover, wait=False) as dead:
+        if dead:
+            shutil.rmtree(leftover.with_suffix(".tmp"), ignore_errors=True)
+
+
+def _remove_empty(work: Path) -> None:
+    with suppress(OSError):  # another run is at work
+        work.rmdir()
+
+
+def _replace(folder: Path, uid: str, made: Path) -> None:
+    _withdraw(folder, uid, made)
+    for kind in KINDS:
+        if (made / kind).is_dir():
+            (folder / kind).mkdir(exist_ok=True)
+            (made / kind).rename(folder / kind / uid)
+
+
+def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
+    """Take an item out of the dataset, its row first; its files into `grave`, or for good."""
+    (folder / "metadata" / f"{uid}.json").unlink(missing_ok=True)
+    for kind in KINDS:
+        target = folder / kind / uid
+        if not target.exists():
+            continue
+        if grave is None:
+            shutil.rmtree(target)
+        else:
+            target.rename(grave / f"old-{kind}")
+
+
+def _recorded(folder: Path) -> Recipe | None:
+    """What the dataset was made with; None where nothing says so."""
+    try:
+        return Recipe.from_dict(_read_row(folder / SETTINGS) or {})
+    except ValueError:
+        return None
+
+
+def _others(folder: Path, recipe: Recipe) -> list[str]:
+    """The uids of what other settings made."""
+    return [row["uid"] for row in rows(folder) if row.get("settings") != recipe.digest]
+
+
+def _conflict(folder: Path, recipe: Recipe) -> XRayError:
+    known = _recorded(folder)
+    differences = recipe.differences(known) if known else ""
+    return other_settings(folder, differences or "which ones is not known")
+
+
+def _check_claimed(folder: Path, digest: str) -> None:
+    known = _recorded(folder)
+    if known is not None and known.digest != digest:
+        raise other_settings(folder, "another run has replaced it meanwhile")
+
+
+def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Place) -> None:
+    """Apply the gates of `settings` to what is there; what other settings refused is forgotten."""
+    for row in rows(folder):
+        gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
+        if error is not None:
+            row.pop("files")
+            _refuse_again(row, gates, error, place)
+            _withdraw(folder, row["uid"], None)
+    for row in _rows(folder / "refused"):
+        path = folder / "refused" / f"{row['uid']}.json"
+        if row.get("settings") != digest:
+            path.unlink()
+        elif row["code"] in JUDGED and row["status"] == REJECTED:
+            gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
+            if error is None:
+                path.unlink()
+            else:
+                _refuse_again(row, gates, error, place)
+
+
+def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place: Place) -> None:
+    others = [name for name in row["gates"] if name not in JUDGED]
+    row = _refused_row({**row, "gates": gates + others}, REJECTED, error)
+    place(f"refused/{row['uid']}.json", _json(row))
+
+
+def _refused_row(row: dict[str, Any], status: str, error: XRayError) -> dict[str, Any]:
+    """`row` with why the item is not there after the fields that every row begins with."""
+    said = {"status": status, "code": error.code, "reason": str(error)}
+    first = {key: row[key] for key in ("uid", "source", "source_bytes", "license", "settings")}
+    return {**first, **said, **{key: row[key] for key in row if key not in {*first, *said}}}
+
+
+def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
+    if row.get("settings") != digest or not item.source:
+        return False  # objects of an open file may have changed
+    try:
+        source = Path(item.source).stat()
+    except OSError:
+        return True  # the source may be gone; what was made from it stays
+    if row.get("source_bytes") != source.st_size:
+        return False
+    log = _read_row(folder / "logs" / f"{item.uid}.json") or {}
+    if log.get("read") == read_state(item):
+        return True  # without reading it again
+    return bool(row.get("source_sha256") == file_hash(item.source))
+
+
+def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
+    try:
+        return all((folder / name).stat().st_size == size for name, size in row["files"].items())
+    except (OSError, KeyError, AttributeError):  # a file is missing, or this is no row of ours
+        return False
+
+
+def _sizes(made: Path, uid: str) -> dict[str, int]:
+    files = sorted(file for file in made.rglob("*") if file.is_file())
+    return {
+        f"{file.relative_to(made).parts[0]}/{uid}/{file.name}": file.stat().st_size
+        for file in files
+    }
+
+
+def _read_row(path: Path) -> dict[str, Any] | None:
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
+        row = _read_row(path)
+        if row is not None and "uid" in row:
+            yield row
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"

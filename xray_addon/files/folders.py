@@ -1,0 +1,36 @@
+"""Where X-Ray keeps what it installs and downloads: per user, shared by every Blender."""
+
+from __future__ import annotations
+
+import os
+import sys
+from os import PathLike
+from pathlib import Path
+
+
+def default_folder() -> Path:
+    """Where the environment lives: per user, shared by every Blender, short.
+
+    The environment variable XRAY_RUNTIME_DIR overrides it.
+    """
+    if chosen := os.environ.get("XRAY_RUNTIME_DIR"):
+        return Path(chosen).absolute()
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return base / "xray" / "runtime"
+
+
+CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the cache folder, where no other is named
+
+
+def cache_folder(chosen: str | PathLike[str] | None = None) -> Path:
+    """Where checkpoints are kept: `chosen`, else the variable XRAY_CHECKPOINTS, else per user."""
+    folder = chosen or os.environ.get(CACHE_VARIABLE)
+    if folder:
+        return Path(folder).expanduser().absolute()
+    return default_folder().parent / "checkpoints"

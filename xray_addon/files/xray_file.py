@@ -1,0 +1,265 @@
+"""The published X-Ray file: a SciPy CSR matrix in an `.npz`, written and read with NumPy alone.
+
+The dense tensor is (L, 7, H, W): depth, normal x y z in camera space, red green blue; it is
+reshaped to (L, 7 * H * W) and stored as `data`, `indices`, `indptr`, `shape`. Zeros are not
+stored. Frames that are not square carry `height` and `width` too, which the published reader
+ignores.
+
+Reading trusts nothing: a file may be cut short, altered, or made to exhaust the memory.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from contextlib import nullcontext
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import XRayError
+from .atomic import replacing
+from .npz import REPEATED, RUNS, npz
+
+CHANNELS = 7
+_npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
+# The first channel of depth, normal, colour.
+GROUPS = (0, 1, 4)
+WINDOW = 1 << 15  # bytes that zlib looks back
+# What is larger is no X-Ray but an attempt on the memory.
+LARGEST_SIDE = 8192
+LARGEST_ARRAY = 1 << 31  # bytes
+READ_AT_ONCE = 1 << 18  # bytes
+
+# Dimensions and kinds of the arrays in a file.
+_LAYOUT = {
+    "data": (1, "fiu"),
+    "indices": (1, "iu"),
+    "indptr": (1, "iu"),
+    "shape": (1, "iu"),
+    "height": (0, "iu"),
+    "width": (0, "iu"),
+}
+# What zipfile, zlib and NumPy raise over bytes that are not what they seem.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+@dataclass(frozen=True)
+class StoredHits:
+    """What the file of an X-Ray holds; see `XRay` for what each means.
+
+    shape : (L, H, W). index : (N,) ascending. depth (N,), normal (N, 3), color (N, 3) : float32.
+    """
+
+    shape: tuple[int, int, int]
+    index: NDArray[np.integer]
+    depth: NDArray[np.float32]
+    normal: NDArray[np.float32]
+    color: NDArray[np.float32]
+
+
+def write_hits(path: str | PathLike[str], hits: StoredHits) -> None:
+    """Write `hits` to `path` (the suffix .npz is not added), whole or not at all.
+
+    The same hits give the same bytes. Raises XRayError `too_large` for more than `read_hits`
+    reads.
+    """
+    arrays = encode(hits)
+    if arrays["data"].nbytes >= LARGEST_ARRAY:
+        raise XRayError(
+            "too_large",
+            f"The X-Ray has {len(hits.index)} hits, which is too many for a file.",
+            "Capture fewer layers or pixels.",
+        )
+    content = npz(arrays, _parts(arrays))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _parts(arrays: dict[str, NDArray[Any]]) -> dict[str, list[tuple[int, int]]]:
+    """What the indices and values consist of: large layers, and the small ones behind them.
+
+    A small layer looks much like the one before, and is near enough to it for zlib to see that.
+    """
+    pixels = arrays["shape"][1] // CHANNELS
+    ends = [pixels * channel for channel in (*GROUPS[1:], CHANNELS)]
+    parts = []
+    start, size = 0, len(arrays["data"])
+    for stop in arrays["indptr"][1:].tolist():
+        if (stop - start) * 4 <= WINDOW:
+            break
+        groups = np.searchsorted(arrays["indices"][start:stop], ends)
+        parts += [(start + int(end), group) for group, end in enumerate(groups)]
+        start = stop
+    rest = [(size, REPEATED)]
+    return {"indices": [(start, RUNS), *rest], "data": parts + rest}
+
+
+def encode(hits: StoredHits) -> dict[str, NDArray[Any]]:
+    """The arrays of the file, by name."""
+    layers, height, width = hits.shape
+    pixels = height * width
+    bounds = np.searchsorted(hits.index, np.arange(layers + 1) * pixels).astype(np.int64)
+    kind = np.int32 if CHANNELS * pixels < 2**31 else np.int64
+    data = np.empty(CHANNELS * len(hits.index), dtype=np.float32)
+    indices = np.empty(CHANNELS * len(hits.index), dtype=kind)
+    channel = (np.arange(CHANNELS)[:, None] * pixels).astype(kind)
+    # Rows are layers, columns ascend by channel and then by pixel.
+    for layer in range(layers):
+        start, stop = bounds[layer : layer + 2]
+        here = slice(start, stop)
+        row = slice(CHANNELS * start, CHANNELS * stop)
+        values = data[row].reshape(CHANNELS, -1)
+        values[0] = hits.depth[here]
+        values[1:4] = hits.normal[here].T
+        values[4:7] = hits.color[here].T
+        pixel = (hits.index[here] - layer * pixels).astype(kind)
+        np.add(channel, pixel, out=indices[row].reshape(CHANNELS, -1))
+    stored = data != 0
+    indptr = CHANNELS * bounds
+    if not stored.all():
+        data, indices = data[stored], indices[stored]
+        indptr = np.concatenate([[0], np.cumsum(stored)])[indptr]
+    arrays = {
+        "indices": indices,
+        "indptr": indptr.astype(kind),
+        "shape": np.array([layers, CHANNELS * pixels]),
+        "data": data,
+    }
+    if height != width:
+        arrays |= {"height": np.array(height), "width": np.array(width)}
+    return arrays
+
+
+def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
+    """Read the file at `path`, or an open one.
+
+    Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
+    """
+    try:
+        arrays = _read_arrays(path)
+    except FileNotFoundError as error:
+        raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
+    except _DAMAGE as error:
+        raise _bad_file(path, f"it cannot be read ({error or type(error).__name__})") from error
+    missing = {"data", "indices", "indptr", "shape"} - arrays.keys()
+    if missing:
+        raise _bad_file(path, f"it lacks {', '.join(sorted(missing))}")
+    data, indices, indptr = arrays["data"], arrays["indices"], arrays["indptr"]
+    if arrays["shape"].shape != (2,) or any(
+        arrays[name].ndim != dimensions or arrays[name].dtype.kind not in kinds
+        for name, (dimensions, kinds) in _LAYOUT.items()
+        if name in arrays
+    ):
+        raise _bad_file(path, "it does not hold a two-dimensional matrix of numbers")
+    layers, columns = (int(n) for n in arrays["shape"])
+    pixels = max(columns, 0) // CHANNELS
+    height = int(arrays.get("height", math.isqrt(pixels)))
+    width = int(arrays.get("width", math.isqrt(pixels)))
+    if (
+        min(layers, height, width) < 1
+        or max(height, width) > LARGEST_SIDE
+        or height * width * CHANNELS != columns
+    ):
+        raise _bad_file(path, f"its shape {layers} x {columns} is not layers x (7 * H * W)")
+    if (
+        len(indptr) != layers + 1
+        or indptr[0] != 0
+        or indptr[-1] != len(data)
+        or len(indices) != len(data)
+        or (indptr[1:] < indptr[:-1]).any()
+        or (len(indices) and not 0 <= indices.min() <= indices.max() < columns)
+    ):
+        raise _bad_file(path, "its row pointers and column indices do not fit its shape")
+    # Never dense: that would be 30 GB for the largest X-Ray.
+    row = np.repeat(np.arange(layers, dtype=np.int64), np.diff(indptr.astype(np.int64)))
+    channel, pixel = np.divmod(indices.astype(np.int64), pixels)
+    with np.errstate(over="ignore"):
+        cell, values = row * pixels + pixel, data.astype(np.float32)
+    if not np.isfinite(values).all() or (values[channel == 0] < 0).any():
+        raise _bad_file(path, "it holds depths that are negative or values that are not finite")
+    index = np.unique(cell[(channel == 0) & (values > 0)])
+    rows = np.zeros((len(index), CHANNELS), dtype=np.float32)
+    place = np.searchsorted(index, cell)
+    known = np.append(index, -1)[place] == cell  # what has no depth is no hit
+    rows[place[known], channel[known]] = values[known]
+    shape = (layers, height, width)
+    return StoredHits(shape, index, rows[:, 0], rows[:, 1:4], rows[:, 4:7])
+
+
+def _read_arrays(path: str | PathLike[str] | BinaryIO) -> dict[str, NDArray[Any]]:
+    """The arrays at `path` that belong to an X-Ray, by name; what else is there is not read."""
+    with (
+        Path(path).open("rb") if isinstance(path, str | PathLike) else nullcontext(path) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        there = set(archive.namelist())
+        return {
+            name: _read_array(archive, archive.getinfo(f"{name}.npy"))
+            for name in _LAYOUT
+            if f"{name}.npy" in there
+        }
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array, after a look at whether its size is what its header says.
+
+    Raises one of `_DAMAGE`.
+    """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename} is compressed in a way that NumPy does not use")
+    with archive.open(info) as stream:
+        version = _npy.read_magic(stream)
+        readers: dict[tuple[int, int], Any] = {
+            (1, 0): _npy.read_array_header_1_0,
+            (2, 0): _npy.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"{info.filename} has the unknown version {version}")
+        shape, _, kind = readers[version](stream)
+        if kind.hasobject or kind.kind not in "fiu":
+            raise ValueError(f"{info.filename} holds no numbers but {kind}")
+        size = info.file_size - stream.tell()
+        if len(shape) > 1 or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != size:
+            raise ValueError(f"{info.filename} does not fit its shape {shape}")
+        if size > LARGEST_ARRAY:
+            raise ValueError(f"{info.filename} would take {size >> 20} MB of memory")
+        content = bytearray(size)
+        filled = 0
+        while part := stream.read(min(READ_AT_ONCE, size - filled)):
+            content[filled : filled + len(part)] = part
+            filled += len(part)
+        if filled != size:
+            raise EOFError(f"{info.filename} ends early")
+        # At the very end the checksum is compared.
+        stream.read(1)
+    return np.frombuffer(content, dtype=kind).reshape(shape)
+
+
+def _bad_file(path: str | PathLike[str] | BinaryIO, reason: str) -> XRayError:
+    return XRayError(
+        "bad_xray_file",
+        f"{path} is not an X-Ray file: {reason}.",
+        "Choose an .npz written by X-Ray or by the published X-Ray code.",
+    )

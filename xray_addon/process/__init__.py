@@ -1,0 +1,1 @@
+"""The model runtime as a process: its protocol, its client, its environment."""

@@ -1,0 +1,562 @@
+"""Blender's end of the model runtime: starts the process, submits jobs, never blocks.
+
+Everything here is called from one thread (Blender's main one), which calls `RuntimeClient.poll`
+from a timer; two threads a process only move bytes between its pipes and two queues.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import XRayError
+from ..files.folders import default_folder
+from ..generated import CutOut, Generated
+from ..progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
+from ..settings.generate import GenerateSettings
+from ..systems.weights import local_path
+from . import protocol
+from .child import RuntimeProcess, death_error, last_words, open_log, runtime_variables
+from .protocol import (
+    GenerateParams,
+    Message,
+    ProtocolError,
+    Request,
+    Response,
+    RuntimeStatus,
+    WeightsParams,
+)
+
+START_TIMEOUT = 120.0  # s for the first answer: a cold disk and a virus scanner are slow
+CANCEL_GRACE = 5.0  # s a cancelled job has to end by itself before the process is terminated
+
+POLL_INTERVAL = 0.02  # s between two polls of the waiting methods
+
+STARTING = Progress("start", message="Starting the runtime")
+SENT = Progress("start", message="Waiting for the runtime")
+READING = Progress("read", message="Reading the mesh")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work, such as an image on its way to a mesh.
+
+    Read it after `RuntimeClient.poll`; only the client writes.
+
+    method, params : of the request; the folder for results is named when it is sent.
+    state : see `State`; a plain string compares equal ("done").
+    progress : the latest report.
+    result : set when `state` is done: a `Generated`, a `CutOut`, or what else the runtime answers.
+    error : set when `state` is failed.
+    cancelling : a cancel was asked for and is not through yet.
+    """
+
+    id: int
+    method: str
+    params: GenerateParams | WeightsParams
+    state: State = State.QUEUED
+    progress: Progress = field(default_factory=lambda: Progress("queued"))
+    result: Any = None
+    error: XRayError | None = None
+    cancelling: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether `state` is final."""
+        return self.state not in (State.QUEUED, State.RUNNING)
+
+
+class RuntimeClient:
+    """One runtime process, started when it is needed and started again when it died.
+
+    Parameters
+    ----------
+    python : the interpreter of the runtime's environment (`RuntimeEnvironment.python`).
+    log : file that hears everything the process writes to stderr (`runtime.log` in the default
+        environment's folder); above 2 MB it moves to `<log>.1` when the process starts.
+    online : Blender's online-access setting; without it the process fetches no weights.
+    arguments : what `python` runs.
+    start_timeout : s the process has for its first answer.
+
+    Attributes
+    ----------
+    log : as above.
+    online : as above; after a change the process starts anew before the next job.
+    checkpoints : folder that downloaded weights are kept in, "" for the usual one; likewise.
+    jobs : those that are not finished, in the order they will run.
+    error : why the process last failed to start or died; None from the next start on.
+    latest_status : asked for after the start and after every job, and by `request_status`;
+        None while there is no process.
+    """
+
+    def __init__(
+        self,
+        python: str | PathLike[str],
+        log: str | PathLike[str] | None = None,
+        *,
+        online: bool = False,
+        arguments: Sequence[str] = ("-m", "runtime", "serve"),
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
+        self.log = default_folder() / "runtime.log" if log is None else Path(log)
+        self.online = online
+        self.checkpoints = ""
+        self.jobs: list[Job] = []
+        self.error: XRayError | None = None
+        self.latest_status: RuntimeStatus | None = None
+        self._command = [os.fspath(python), *arguments]
+        self._start_timeout = start_timeout
+        self._folder: Path | None = None  # private; the process's cwd and where results travel
+        self._process: RuntimeProcess | None = None
+        self._started_with: tuple[bool, str] = (False, "")  # online and checkpoints
+        self._reading: Future[Generated] | None = None  # the running job's result
+        self._retried: Job | None = None  # was sent to a process that died, and gets one more
+        self._numbers = itertools.count(1)
+        self._questions: dict[protocol.Id, str] = {}  # methods that wait for their answer
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives (it may still be starting)."""
+        return self._process is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process lives and has answered the handshake."""
+        return self._process is not None and self._process.ready
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while there is none."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process if there is none. Does not wait; errors come through `error`."""
+        if self._process is not None:
+            return
+        self.error = None
+        if shutil.which(self._command[0]) is None:
+            self._fail_start(
+                "runtime_missing",
+                f"The model runtime is not installed (there is no {self._command[0]}).",
+                'Press "Install Runtime" in the preferences of X-Ray.',
+            )
+            return
+        try:
+            if self._folder is None or not self._folder.is_dir():
+                self._folder = Path(tempfile.mkdtemp(prefix="xray-"))
+                atexit.register(self.stop)
+            with open_log(self.log, self._command) as log:
+                self._started_with = (self.online, self.checkpoints)
+                environment = runtime_variables(*self._started_with)
+                self._process = RuntimeProcess(
+                    self._command, environment, self._folder, log, self._start_timeout
+                )
+        except (OSError, RuntimeError) as error:
+            self._fail_start(
+                "runtime_not_started",
+                f"The model runtime cannot be started ({error}).",
+                "Install the runtime again, and look whether its folder can be written to.",
+            )
+        else:
+            self._ask(protocol.INITIALIZE, {"protocol": protocol.PROTOCOL_VERSION})
+
+    def submit(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
+        """Queue `image`; start the process if there is none. Does not wait and does not raise.
+
+        Jobs run one after the other. When the process dies, the running job fails, and those
+        it has not begun go to the next process.
+        """
+        return self._queue(protocol.GENERATE, _params(image, settings))
+
+    def cut_out(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
+        """Queue the question how the object in `image` is cut out.
+
+        The result is the `CutOut`. Otherwise as `submit`.
+        """
+        return self._queue(protocol.CUT_OUT, _params(image, settings))
+
+    def ask_offer(self, name: str) -> Job:
+        """Queue the question what a download of the weights called `name` would fetch.
+
+        The result is that of `Offer.to_dict`. Otherwise as `submit`.
+        """
+        return self._queue(protocol.OFFER, WeightsParams(name))
+
+    def download(self, name: str, revision: str) -> Job:
+        """Queue the download of what was offered as `revision` and confirmed by the user.
+
+        Otherwise as `submit`.
+        """
+        return self._queue(protocol.DOWNLOAD, WeightsParams(name, revision))
+
+    def _queue(self, method: str, params: GenerateParams | WeightsParams) -> Job:
+        job = Job(next(self._numbers), method, params)
+        self.jobs.append(job)
+        self._advance()
+        return job
+
+    def poll(self) -> None:
+        """Take what the process has said, and do what is due. Does not wait and does not raise."""
+        process = self._process
+        if process is not None:
+            for message in process.received():
+                self._hear(process, message)
+            process.enforce_deadlines()
+            if process.ended:
+                self._bury(process)
+        if self._reading is not None and self._reading.done():
+            self._take_result(self.jobs[0], self._reading)
+        self._advance()
+
+    def wait(
+        self,
+        job: Job,
+        on_progress: ProgressCallback = ignore_progress,
+        timeout: float | None = None,
+    ) -> Any:
+        """The result of `job`, for scripts without a timer.
+
+        on_progress : hears the latest report many times a second, and may raise to cancel the
+            job: what it raises comes out when the job has ended.
+        timeout : s; after it the job is cancelled.
+
+        Raises the job's XRayError, `Cancelled`, or XRayError `timed_out`.
+        """
+        if not job.finished and job not in self.jobs:
+            raise ValueError("the job belongs to another client")
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        try:
+            while not job.finished:
+                self._turn()
+                on_progress(job.progress)
+                if time.monotonic() > end and not job.finished:
+                    raise XRayError(
+                        "timed_out",
+                        f"No mesh after {timeout:g} s.",
+                        "Allow more time, or use fewer steps or a faster device.",
+                        str(self.log),
+                    )
+        except BaseException:
+            self.cancel(job)
+            while not job.finished:  # bounded: the process is killed in the end
+                self._turn()
+            raise
+        if job.error is not None:
+            raise job.error
+        if job.result is None:
+            raise Cancelled
+        return job.result
+
+    def cancel(self, job: Job) -> None:
+        """Ask `job` to end. Does not wait: `poll` terminates and at last kills the process."""
+        if job.state is State.QUEUED:
+            self._finish(job, State.CANCELLED)
+        elif job.state is State.RUNNING and not job.cancelling:
+            job.cancelling = True
+            if self._process is not None and self._reading is None:
+                self._ask(protocol.CANCEL, {"id": job.id})
+                self._process.terminate_after(CANCEL_GRACE)
+
+    def request_status(self) -> None:
+        """Ask for `latest_status`; does not wait, and does nothing without a ready process."""
+        if self.is_ready and protocol.STATUS not in self._questions.values():
+            self._ask(protocol.STATUS)
+
+    def status(self, timeout: float = 2.0) -> RuntimeStatus | None:
+        """A fresh status, waiting at most `timeout` s; None without an answer or a process."""
+        end = time.monotonic() + timeout
+        question: int | None = None
+        while self.is_running and time.monotonic() < end:
+            if self.is_ready and question is None:
+                question = self._ask(protocol.STATUS)
+            self._turn()
+            if question is not None and question not in self._questions:
+                return self.latest_status
+        return None
+
+    def release(self) -> None:
+        """Give the weights' memory back, once the running job is through. Does not wait."""
+        if self.is_ready:
+            self._ask(protocol.RELEASE)
+
+    def stop(self) -> None:
+        """End the process and every job; bounded by the graces above. May be called twice.
+
+        `submit` works again afterwards. Also called when the interpreter exits.
+        """
+        atexit.unregister(self.stop)
+        for job in tuple(self.jobs):
+            self._finish(job, State.CANCELLED)
+        self._reading = None
+        if self._process is not None:
+            self._ask(protocol.SHUTDOWN)
+            self._process.stop()
+            self._forget_process()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _turn(self) -> None:
+        """One turn of a waiting method."""
+        self.poll()
+        time.sleep(POLL_INTERVAL)
+
+    def _ask(self, method: str, params: dict[str, Any] | None = None) -> int:
+        """Send a request; its number, which is among the questions until it is answered."""
+        number = next(self._numbers)
+        if self._process is not None:
+            self._questions[number] = method
+            self._process.send(Request(method, params or {}, number))
+        return number
+
+    def _advance(self) -> None:
+        """Start the next job, or the process for it."""
+        if not self.jobs or self.jobs[0].state is not State.QUEUED:
+            return
+        if self._process is None or not self._process.ready:
+            self.jobs[0].progress = STARTING
+        if self._process is None:
+            self.start()
+        elif self._process.ready and not self._process.doomed:
+            if self._started_with != (self.online, self.checkpoints):
+                self._process.terminate_after(0.0)  # it is idle, and knows of neither
+                return
+            job, params = self.jobs[0], self.jobs[0].params
+            job.state, job.progress = State.RUNNING, SENT
+            if isinstance(params, GenerateParams):
+                params = replace(params, folder=str(self._folder))
+            try:
+                self._process.send(Request(job.method, params.to_dict(), job.id))
+            except ValueError as error:
+                self._finish(
+                    job,
+                    State.FAILED,
+                    XRayError(
+                        "bad_settings",
+                        f"The settings cannot be sent ({error}).",
+                        "Correct the settings and try again.",
+                    ),
+                )
+
+    def _hear(self, process: RuntimeProcess, message: Message | ProtocolError) -> None:
+        if isinstance(message, ProtocolError):
+            logger.warning("the runtime sent no message: %s", message.message)
+            if self._running is not None:
+                # The lost line may have been the job's reply, which would never come again.
+                process.condemn(
+                    XRayError(
+                        "bad_reply",
+                        f"The runtime's reply cannot be read: {message.message}",
+                        "Try again; the runtime is started anew.",
+                        str(self.log),
+                    )
+                )
+        elif isinstance(message, Request):
+            self._hear_progress(message)
+        elif self._running is not None and message.id == self._running.id:
+            self._hear_result(process, self._running, message)
+        else:
+            self._hear_answer(process, message)
+
+    @property
+    def _running(self) -> Job | None:
+        """The job that the process works on."""
+        if not self.jobs or self.jobs[0].state is not State.RUNNING or self._reading is not None:
+            return None
+        return self.jobs[0]
+
+    def _hear_progress(self, message: Request) -> None:
+        if message.method != protocol.PROGRESS:
+            logger.warning("the runtime asked for %r", message.method)
+            return
+        try:
+            number, progress, file = protocol.progress_from_params(message.params)
+        except ProtocolError as error:
+            logger.warning("%s", error.message)
+            return
+        if self._running is not None and self._running.id == number:
+            preview = self._read_preview(Path(file)) if file else None
+            self._running.progress = replace(progress, preview=preview)
+
+    def _read_preview(self, file: Path) -> NDArray[np.uint8] | None:
+        """The small picture in `file`; None where there is none, as it is no result."""
+        if file.parent != self._folder:
+            return None
+        try:
+            picture = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            logger.warning("the preview %s cannot be read: %s", file, error)
+            return None
+        finally:
+            file.unlink(missing_ok=True)
+        shown = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 4
+        return picture if shown else None
+
+    def _hear_answer(self, process: RuntimeProcess, message: Response) -> None:
+        method = self._questions.pop(message.id, None)
+        if method is None:
+            logger.warning("the runtime answered what nobody asked: %r", message.id)
+            if message.error is not None and message.id is None and self._running is not None:
+                process.condemn(self._with_log(message.error))
+        elif method == protocol.INITIALIZE:
+            self._hear_handshake(process, message)
+        elif message.error is not None:
+            logger.warning("%s failed: %s", method, message.error.message)
+        elif method == protocol.RELEASE:
+            self.request_status()
+        elif method == protocol.STATUS:
+            try:
+                self.latest_status = RuntimeStatus.from_dict(message.result or {})
+            except ProtocolError as error:
+                logger.warning("%s", error.message)
+
+    def _hear_handshake(self, process: RuntimeProcess, message: Response) -> None:
+        theirs = (message.result or {}).get("protocol")
+        if message.error is not None:
+            process.condemn(self._with_log(message.error))
+        elif theirs != protocol.PROTOCOL_VERSION:
+            process.condemn(
+                XRayError(
+                    "version_mismatch",
+                    f"The runtime speaks protocol {theirs}, Blender's side "
+                    f"{protocol.PROTOCOL_VERSION}.",
+                    "Restart Blender, so that both come from the same version of X-Ray.",
+                    str(self.log),
+                )
+            )
+        else:
+            process.greet()
+            self.request_status()
+
+    def _hear_result(self, process: RuntimeProcess, job: Job, message: Response) -> None:
+        process.spare()
+        self.request_status()
+        error = message.error
+        file = Path(str((message.result or {}).get("file", "")))
+        makes_file = job.method in (protocol.GENERATE, protocol.CUT_OUT)
+        if makes_file and error is None and (self._folder is None or file.parent != self._folder):
+            reason = f"The runtime names no result file ({file})."
+            error = XRayError("bad_result", reason, "Try again.")
+        if error is not None and error.code != "cancelled" and not job.cancelling:
+            self._finish(job, State.FAILED, error)
+        elif error is not None:
+            self._finish(job, State.CANCELLED)
+        elif job.method == protocol.GENERATE:
+            job.progress = READING
+            self._reading = _read_result(file)
+        elif job.method == protocol.CUT_OUT:
+            picture = self._read_preview(file)
+            if picture is None:
+                reason = "The runtime's cut-out cannot be read."
+                self._finish(job, State.FAILED, XRayError("bad_result", reason, "Try again."))
+                return
+            job.result = CutOut(picture, str((message.result or {}).get("how", "")))
+            self._finish(job, State.DONE)
+        else:
+            job.result = message.result
+            self._finish(job, State.DONE)
+
+    def _take_result(self, job: Job, reading: Future[Generated]) -> None:
+        self._reading = None
+        error = reading.exception()
+        if job.cancelling:
+            self._finish(job, State.CANCELLED)
+        elif error is None:
+            job.result = reading.result()
+            self._finish(job, State.DONE)
+        elif isinstance(error, XRayError):
+            self._finish(job, State.FAILED, error)
+        else:  # what another process wrote may break in any way
+            logger.error("the result cannot be read", exc_info=error)
+            reason = f"The result cannot be read ({error})."
+            self._finish(job, State.FAILED, XRayError("bad_result", reason, "Generate again."))
+
+    def _finish(self, job: Job, state: State, error: XRayError | None = None) -> None:
+        job.state, job.cancelling = state, False
+        job.error = None if error is None else self._with_log(error)
+        self.jobs.remove(job)
+
+    def _with_log(self, error: XRayError) -> XRayError:
+        return XRayError(error.code, error.message, error.remedy, error.log or str(self.log))
+
+    def _fail_start(self, code: str, message: str, remedy: str) -> None:
+        self.error = XRayError(code, message, remedy, str(self.log))
+        for job in tuple(self.jobs):
+            self._finish(job, State.FAILED, self.error)
+
+    def _bury(self, process: RuntimeProcess) -> None:
+        """The process is dead: its job ends, and so do all if it never came to life."""
+        job = self._running
+        error = process.failure or death_error(
+            process.returncode, process.ready, last_words(self.log)
+        )
+        error = self._with_log(error)
+        process.abandon()
+        self._forget_process()
+        if job is not None and job.cancelling:
+            self._finish(job, State.CANCELLED)
+            return
+        if (
+            job is not None
+            and process.failure is None
+            and job.progress == SENT
+            and job is not self._retried
+        ):
+            # It died before it took the job up, most likely while it was idle.
+            self._retried = job
+            job.state = State.QUEUED
+            logger.warning("%s", error)
+            return
+        if process.terminated:
+            return  # for a job that ended at the last moment, so that is no error
+        self.error = error
+        logger.warning("%s", error)
+        doomed = tuple(self.jobs) if not process.ready else (job,) if job is not None else ()
+        for each in doomed:
+            self._finish(each, State.FAILED, error)
+
+    def _forget_process(self) -> None:
+        self._process = None
+        self.latest_status = None
+        self._questions.clear()
+
+
+def _params(image: str | PathLike[str], settings: GenerateSettings) -> GenerateParams:
+    """What is asked for `image`; its folder is named when it is sent."""
+    settings = replace(settings)
+    # The process has another working folder. What is no path here is a hub's name.
+    checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
+    if checkpoint is not None:
+        settings.checkpoint = str(checkpoint.absolute())
+    return GenerateParams(str(Path(image).absolute()), "", settings)
+
+
+def _read_result(file: Path) -> Future[Generated]:
+    """`file` as it was saved, read by a thread of its own; then the file is removed."""
+
+    def read() -> Generated:
+        try:
+            return Generated.load(file)
+        finally:
+            file.unlink(missing_ok=True)
+
+    threads = ThreadPoolExecutor(1, "xray-result")
+    result = threads.submit(read)
+    threads.shutdown(wait=False)
+    return result

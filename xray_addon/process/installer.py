@@ -1,0 +1,254 @@
+"""Commands of an install: run with progress, logged, cancelled with all that they started."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import importlib.util
+import os
+import queue
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from ..errors import XRayError
+from ..progress import Progress, ProgressCallback
+
+# The pip for Pythons that have none (Debian's) or one that tells no progress.
+PIP_VERSION = "26.3"
+PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
+PIP_WITH_PROGRESS = (24, 1)
+ENSUREPIP = ("-m", "ensurepip", "--default-pip")
+NETWORK_TIMEOUT = 60.0  # s without a byte
+TICK = 0.1  # s between two calls of the progress callback
+
+NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console flashes on Windows
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment without what steers its own Python, for a child of another."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith("PYTHON") and name != "__PYVENV_LAUNCHER__"
+    }
+
+
+class Commands:
+    """Runs an install's commands one by one: output to the log, progress to the callback."""
+
+    def __init__(self, log: IO[bytes], log_path: str, progress: ProgressCallback) -> None:
+        self._log = log
+        self._log_path = log_path
+        self._progress = progress
+        self._latest = Progress("start")
+
+    def report(self, progress: Progress) -> None:
+        """Tell the callback, which may raise."""
+        self._latest = progress
+        self._progress(progress)
+
+    def run(
+        self, stage: str, message: str, command: Sequence[str], timeout: float = float("inf")
+    ) -> list[str]:
+        """The lines that `command` wrote. Raises XRayError `install_failed`.
+
+        Calls the progress callback all the while; when that raises, the command is killed.
+        """
+        self._write(f"$ {subprocess.list2cmdline(command)}")
+        self.report(Progress(stage, message=message))
+        environment = {
+            name: value
+            for name, value in child_environment().items()
+            if name not in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON")
+        } | {
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUTF8": "1",
+            "PIP_USER": "0",
+            "PIP_NO_INPUT": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                creationflags=NO_WINDOW,
+                start_new_session=True,  # so that its children can be killed with it
+            )
+        except OSError as error:
+            raise self._failed(f"{command[0]} cannot be started ({error})") from error
+        with process:
+            try:
+                lines = self._follow(process, time.monotonic() + timeout)
+            except BaseException:
+                _kill(process)
+                raise
+        if process.returncode:
+            raise self._failed(
+                _meaningful(lines) or f"{command[0]} ended with exit code {process.returncode}",
+                any("connection broken" in line or "NewConnectionError" in line for line in lines),
+            )
+        return lines
+
+    def _follow(self, process: subprocess.Popen[str], end: float) -> list[str]:
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.put(line.rstrip())
+            lines.put(None)
+
+        reader = threading.Thread(target=read, name="xray-install", daemon=True)
+        reader.start()
+        seen: list[str] = []
+        try:
+            while True:
+                try:
+                    line = lines.get(timeout=TICK)
+                except queue.Empty:
+                    line = ""
+                if line is None:
+                    return seen
+                if line:
+                    self._hear(line, seen)
+                self._progress(self._latest)
+                if time.monotonic() > end:
+                    raise self._failed("it takes too long")
+        except BaseException:
+            _kill(process)
+            raise
+        finally:
+            reader.join()
+
+    def _hear(self, line: str, seen: list[str]) -> None:
+        """Put `line` in the log and among the `seen` ones, or read the progress that it tells."""
+        stage, message = self._latest.stage, self._latest.message
+        if found := re.fullmatch(r"Progress (\d+) of (\d+)", line):
+            self._latest = Progress(stage, int(found[1]), int(found[2]), message)
+            return
+        seen.append(line)
+        self._write(line)
+        words = line.split()
+        if words[0] in ("Collecting", "Downloading") and len(words) > 1:
+            name = words[1].rpartition("/")[2].partition("-")[0]
+            size = " ".join(words[2:]) if words[0] == "Downloading" else ""
+            self._latest = Progress(stage, message=f"{words[0]} {name} {size}".strip())
+        elif line.startswith("Installing collected packages:"):
+            count = len(line.partition(":")[2].split(","))
+            self._latest = Progress(stage, message=f"Unpacking {count} packages")
+
+    def download_pip(self, folder: Path) -> Path:
+        """The pinned wheel of pip, from PyPI or from the index that PIP_INDEX_URL names."""
+        name = f"pip-{PIP_VERSION}-py3-none-any.whl"
+        index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+        self._write(f"downloading {name} from {index}")
+        self.report(Progress("pip", message="Downloading pip"))
+        page = self._fetch(index).decode("utf-8", "replace")
+        links = map(html.unescape, re.findall(r'href="([^"]+)"', page))
+        link = next((link for link in links if f"/{name}" in link), None)
+        if link is None:
+            raise self._failed(f"{index} has no {name}")
+        data = self._fetch(urllib.parse.urljoin(index, link.partition("#")[0]))
+        if hashlib.sha256(data).hexdigest() != PIP_SHA256:
+            raise self._failed(f"the checksum of the downloaded {name} is wrong")
+        wheel = folder / name
+        wheel.write_bytes(data)
+        return wheel
+
+    def _fetch(self, url: str) -> bytes:
+        context = ssl.create_default_context()
+        for certificates in _certificates():
+            context.load_verify_locations(certificates)
+        data = b""
+        try:
+            with urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT, context=context) as reply:
+                while block := reply.read(1 << 16):
+                    data += block
+                    self._progress(self._latest)
+        except (OSError, ValueError) as error:
+            raise self._failed(f"{url} cannot be read ({error})", network=True) from error
+        return data
+
+    def _write(self, line: str) -> None:
+        self._log.write(f"{line}\n".encode("utf-8", "replace"))
+        self._log.flush()
+
+    def _failed(self, reason: str, network: bool = False) -> XRayError:
+        self._write(f"failed: {reason}")
+        return XRayError(
+            "install_failed",
+            f"The runtime could not be installed: {reason}.",
+            "Check the network connection and try again; behind a proxy, set HTTPS_PROXY."
+            if network
+            else "Try again; the log holds everything that pip said.",
+            self._log_path,
+        )
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End `process` and its children, which would hold its output open."""
+    if sys.platform != "win32":
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def install_pip(python: str, wheel: Path) -> list[str]:
+    """The command with which the pip inside `wheel` installs itself."""
+    return [
+        python,
+        str(wheel / "pip"),
+        "install",
+        "--no-index",
+        "--no-deps",
+        "--upgrade",
+        str(wheel),
+    ]
+
+
+def pip_version(venv: Path) -> tuple[int, ...]:
+    """Of the pip in `venv`; () without one."""
+    for path in venv.glob("[Ll]ib/**/pip-*.dist-info"):
+        return version_of(path.name)
+    return ()
+
+
+def version_of(name: str) -> tuple[int, ...]:
+    """The numbers of a wheel's or a dist-info's name."""
+    return tuple(int(part) for part in re.findall(r"\d+", name.split("-")[1].partition(".dist")[0]))
+
+
+def _certificates() -> list[str]:
+    """Those pip is told to use, and those Blender brings for systems where Python finds none."""
+    found = [os.environ.get("PIP_CERT", "")]
+    spec = importlib.util.find_spec("certifi")
+    if spec is not None and spec.origin is not None:
+        found.append(str(Path(spec.origin).with_name("cacert.pem")))
+    return [path for path in found if path and Path(path).exists()]
+
+
+def _meaningful(lines: Sequence[str]) -> str:
+    """The line of a failed command that says most: the last error, else the last of all."""
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    notices = ("[notice]", "WARNING:")
+    others = [line for line in lines if line.strip() and not line.startswith(notices)]
+    found = (errors or others or [""])[-1]
+    return found.removeprefix("ERROR:").strip().rstrip(".")

@@ -1,0 +1,320 @@
+"""The messages between Blender and the model runtime: JSON-RPC 2.0, one JSON object a line.
+
+Requests, all of them from Blender's side::
+
+    initialize {protocol}                -> {protocol, pid, versions}
+    generate {image, folder, settings}   -> {file, seconds, device}   the file is `Generated.save`'s
+    cut_out {image, folder, settings}    -> {file, how}               an .npy of what a model sees
+    offer {name}                         -> `Offer`                   what a download would fetch
+    download {name, revision}            -> {folder}                  of the commit that was offered
+    cancel {id}                          -> {cancelled}               the id of any of these four
+    status {}                            -> `RuntimeStatus`
+    release {}                           -> {released}                weights leave the memory
+    shutdown {}                          -> {}                        and the runtime exits
+
+While it generates, the runtime sends the notification ``progress {id, stage, step, of, message,
+preview}``; the last is empty or the path of an `.npy` file in the request's folder.
+Lines are UTF-8 and end with a line feed; arrays travel in files that the messages name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from ..errors import XRayError
+from ..progress import Progress
+from ..settings.generate import GenerateSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROTOCOL_VERSION = 1
+
+# A line is some hundred bytes; a longer one than this is noise, and never held in memory.
+MAX_LINE = 1 << 20
+
+INITIALIZE = "initialize"
+GENERATE = "generate"
+CUT_OUT = "cut_out"
+OFFER = "offer"
+DOWNLOAD = "download"
+CANCEL = "cancel"
+STATUS = "status"
+RELEASE = "release"
+SHUTDOWN = "shutdown"
+PROGRESS = "progress"
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+SERVER_ERROR = -32000  # an XRayError, whole in the error's data
+REQUEST_CANCELLED = -32800  # the number language servers use
+
+Id = int | str | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call, or a notification where `id` is None."""
+
+    method: str
+    params: dict[str, Any] = field(default_factory=dict)
+    id: Id = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to the request `id` (None where that was unreadable): a result, or an error."""
+
+    id: Id
+    result: dict[str, Any] | None = None
+    error: XRayError | None = None
+
+
+Message = Request | Response
+
+
+class ProtocolError(XRayError):
+    """A message that JSON-RPC does not allow.
+
+    rpc_code : one of the JSON-RPC error codes above.
+    id : of the message, where it could be read.
+    """
+
+    def __init__(self, rpc_code: int, message: str, id: Id = None) -> None:
+        super().__init__(
+            "bad_message", message, "Restart the runtime; if it happens again, report it."
+        )
+        self.rpc_code = rpc_code
+        self.id = id
+
+
+def encode(message: Message) -> bytes:
+    """One line with its line feed. Raises ValueError for what JSON cannot carry or is too long."""
+    data: dict[str, Any] = {"jsonrpc": "2.0"}
+    if isinstance(message, Request):
+        data |= {"method": message.method, "params": message.params}
+        if message.id is not None:
+            data["id"] = message.id
+    else:
+        data["id"] = message.id
+        if message.error is None:
+            data["result"] = message.result or {}
+        else:
+            data["error"] = error_to_rpc(message.error)
+    # Plain ASCII: a lone surrogate, as an undecodable file name holds, survives the trip.
+    line = json.dumps(data, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    if len(line) > MAX_LINE:
+        raise ValueError(f"a message of {len(line)} bytes is longer than {MAX_LINE}")
+    return line
+
+
+def decode(line: bytes) -> Message:
+    """The message on one line. Raises ProtocolError, ready to be sent back, for anything else."""
+    if len(line) > MAX_LINE:
+        raise ProtocolError(PARSE_ERROR, f"A line is longer than {MAX_LINE} bytes.")
+    try:
+        data = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(PARSE_ERROR, f"A line is not JSON ({error}).") from error
+    if not isinstance(data, dict):
+        raise ProtocolError(INVALID_REQUEST, "A message is not a JSON object.")
+    number = data.get("id")
+    if isinstance(number, bool) or not isinstance(number, int | str | None):
+        raise ProtocolError(INVALID_REQUEST, "A message's id is neither a number nor a string.")
+    if data.get("jsonrpc") != "2.0":
+        raise ProtocolError(INVALID_REQUEST, 'A message lacks "jsonrpc": "2.0".', number)
+    if "method" in data:
+        return _request(data, number)
+    if ("result" in data) == ("error" in data):
+        raise ProtocolError(
+            INVALID_REQUEST, "A message is neither a request nor a response.", number
+        )
+    if "error" in data:
+        return Response(number, error=error_from_rpc(data["error"]))
+    if not isinstance(data["result"], dict):
+        raise ProtocolError(INVALID_REQUEST, "A result is not a JSON object.", number)
+    return Response(number, data["result"])
+
+
+def read_messages(stream: BinaryIO) -> Iterator[Message | ProtocolError]:
+    """Every message until the stream ends; a line that is none comes as its error.
+
+    Blocks between messages, and holds at most MAX_LINE bytes of a line.
+    """
+    while line := _read_line(stream):
+        rest = line
+        while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
+            rest = _read_line(stream)  # the remainder of a line that is too long is dropped
+        if not line.isspace():
+            try:
+                yield decode(line)
+            except ProtocolError as error:
+                yield error
+
+
+def _read_line(stream: BinaryIO) -> bytes:
+    """At most MAX_LINE + 1 bytes; empty at the end, also where the pipe broke or was closed."""
+    try:
+        return stream.readline(MAX_LINE + 1)
+    except (OSError, ValueError):
+        return b""
+
+
+def _request(data: dict[str, Any], id: Id) -> Request:
+    method, params = data["method"], data.get("params", {})
+    if not isinstance(method, str):
+        raise ProtocolError(INVALID_REQUEST, "A method's name is not a string.", id)
+    if not isinstance(params, dict):
+        raise ProtocolError(INVALID_PARAMS, f"The parameters of {method} are not named.", id)
+    return Request(method, params, id)
+
+
+def error_to_rpc(error: XRayError) -> dict[str, Any]:
+    """A JSON-RPC error object whose data is the whole `error`."""
+    if isinstance(error, ProtocolError):
+        number = error.rpc_code
+    else:
+        number = REQUEST_CANCELLED if error.code == "cancelled" else SERVER_ERROR
+    return {"code": number, "message": error.message, "data": error.to_dict()}
+
+
+def error_from_rpc(data: Any) -> XRayError:
+    """The inverse of `error_to_rpc`, for any JSON value."""
+    if not isinstance(data, dict):
+        return ProtocolError(INVALID_REQUEST, "An error is not a JSON object.")
+    details = data.get("data")
+    if isinstance(details, dict) and "code" in details:
+        number = data.get("code")
+        if details["code"] == "bad_message" and isinstance(number, int):
+            return ProtocolError(number, str(details.get("message", "")))
+        return XRayError.from_dict(details)
+    return XRayError("internal", str(data.get("message", "Unknown error.")))
+
+
+@dataclass(frozen=True)
+class GenerateParams:
+    """What `generate` and `cut_out` are asked.
+
+    image : path of the image file.
+    folder : existing folder that the result's file is written to.
+    """
+
+    image: str
+    folder: str
+    settings: GenerateSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request's parameters."""
+        return {"image": self.image, "folder": self.folder, "settings": self.settings.to_dict()}
+
+    @classmethod
+    def from_dict(cls, params: dict[str, Any]) -> Self:
+        """The inverse. Raises ProtocolError for wrong types, XRayError `bad_settings`."""
+        image, folder, settings = (params.get(name) for name in ("image", "folder", "settings"))
+        if not (isinstance(image, str) and isinstance(folder, str) and isinstance(settings, dict)):
+            raise ProtocolError(
+                INVALID_PARAMS,
+                "The strings image and folder and the object settings are needed.",
+            )
+        return cls(image, folder, GenerateSettings.from_dict(settings))
+
+
+@dataclass(frozen=True)
+class WeightsParams:
+    """What `offer` and `download` are asked.
+
+    name : of the checkpoint, see `xray_addon.systems.weights`.
+    revision : the commit of the offer that the user has confirmed; nothing else is fetched.
+    """
+
+    name: str
+    revision: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request's parameters."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, params: dict[str, Any]) -> Self:
+        """The inverse. Raises ProtocolError for wrong types."""
+        name, revision = params.get("name"), params.get("revision", "")
+        if not (isinstance(name, str) and isinstance(revision, str)):
+            raise ProtocolError(INVALID_PARAMS, "The strings name and revision are needed.")
+        return cls(name, revision)
+
+
+@dataclass(frozen=True)
+class RuntimeStatus:
+    """What the runtime holds and where it runs.
+
+    pid : of the runtime's process.
+    busy : whether it generates now.
+    generator, checkpoint, device : what is loaded ("cpu", "cuda:0", "mps"); empty: nothing.
+    device_name : for people, e.g. "NVIDIA RTX A4000"; empty: nothing is loaded.
+    memory : bytes of device memory the weights and caches hold; on the CPU, of the process, 0 where
+        it is unknown.
+    memory_total : bytes the device has; 0 where it is unknown.
+    idle_seconds : since the last request was done.
+    versions : of python, torch, diffusers...; only what is installed.
+    """
+
+    pid: int = 0
+    busy: bool = False
+    generator: str = ""
+    checkpoint: str = ""
+    device: str = ""
+    device_name: str = ""
+    memory: int = 0
+    memory_total: int = 0
+    idle_seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse; unknown names are left out. Raises ProtocolError for wrong types."""
+        values = {item.name: data[item.name] for item in fields(cls) if item.name in data}
+        for name, value in values.items():
+            kind = type(getattr(cls(), name))
+            if kind is float and type(value) is int:
+                continue
+            if type(value) is not kind:
+                raise ProtocolError(INVALID_PARAMS, f"The status has a wrong {name}: {value!r}.")
+        return cls(**values)
+
+
+def progress_to_params(id: Id, progress: Progress, preview: str = "") -> dict[str, Any]:
+    """The parameters of the notification `progress` for the request `id`.
+
+    preview : path of the file that holds the progress' picture, "" without one.
+    """
+    return {
+        "id": id,
+        "stage": progress.stage,
+        "step": int(progress.step),  # array libraries count in integers of their own
+        "of": int(progress.of),
+        "message": progress.message,
+        "preview": preview,
+    }
+
+
+def progress_from_params(params: dict[str, Any]) -> tuple[Id, Progress, str]:
+    """The inverse of `progress_to_params`: id, report, preview's path.
+
+    Raises ProtocolError for wrong types.
+    """
+    request, preview = params.get("id"), params.get("preview", "")
+    stage, message = params.get("stage"), params.get("message", "")
+    step, of = params.get("step", 0), params.get("of", 0)
+    if not all(isinstance(text, str) for text in (stage, message, preview)):
+        raise ProtocolError(INVALID_PARAMS, "A progress has no stage, or a wrong message or file.")
+    if type(step) is not int or type(of) is not int or not isinstance(request, int | str):
+        raise ProtocolError(INVALID_PARAMS, "A progress has a wrong id, step or of.")
+    return request, Progress(str(stage), step, of, message), preview

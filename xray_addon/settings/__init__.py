@@ -1,0 +1,21 @@
+"""One dataclass per job: the single source for panel, operator, command line and runtime.
+
+Each field carries its help text and limits in its metadata, which the panel's properties and
+the command line's arguments are made from.
+"""
+
+from .base import Settings, setting
+from .capture import CaptureSettings
+from .dataset import DatasetSettings, is_used
+from .generate import GENERATORS, GenerateSettings, ResultSettings
+
+__all__ = [
+    "GENERATORS",
+    "CaptureSettings",
+    "DatasetSettings",
+    "GenerateSettings",
+    "ResultSettings",
+    "Settings",
+    "is_used",
+    "setting",
+]

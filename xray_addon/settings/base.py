@@ -1,0 +1,63 @@
+"""What all settings share: checked values, plain data in and out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, field, fields
+from typing import Any, Self
+
+from ..errors import XRayError
+
+
+def setting(default: Any, help: str, **limits: Any) -> Any:
+    """A field of a settings dataclass. limits : `min` and `max`, or `choices`, and what else."""
+    return field(default=default, metadata={"help": help, **limits})
+
+
+class Settings:
+    """What the settings dataclasses share: checked values and plain data in and out."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]
+            value, meta = getattr(self, item.name), item.metadata
+            kind = type(item.default)
+            if kind is float and type(value) is int:
+                value = float(value)
+                setattr(self, item.name, value)
+            if type(value) is not kind:
+                raise self._bad(item.name, f"must be {kind.__name__}, got {value!r}")
+            if "choices" in meta and value not in meta["choices"]:
+                raise self._bad(item.name, f"must be one of {meta['choices']}, got {value!r}")
+            if "min" in meta and not meta["min"] <= value <= meta["max"]:
+                raise self._bad(
+                    item.name, f"must lie between {meta['min']} and {meta['max']}, got {value}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    def to_arguments(self) -> list[str]:
+        """The command line's options that give these settings, without those at their default."""
+        options = []
+        for item in fields(self):  # type: ignore[arg-type]
+            value, name = getattr(self, item.name), item.name.replace("_", "-")
+            if value == item.default:
+                continue
+            if isinstance(value, bool):
+                options.append(f"--{name}" if value else f"--no-{name}")
+            else:
+                options.append(f"--{name}={value}")
+        return options
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises XRayError `bad_settings` for names it does not know."""
+        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise cls._bad(unknown[0], "is not a setting")
+        return cls(**data)
+
+    @classmethod
+    def _bad(cls, name: str, reason: str) -> XRayError:
+        return XRayError("bad_settings", f"{name} {reason}.", "Correct the setting and try again.")

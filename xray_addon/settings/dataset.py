@@ -1,0 +1,188 @@
+"""How a dataset is made of many objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .base import Settings, setting
+
+# The rules for cameras that place them; poses and the scene's camera are where they are.
+_PLACED = ("hemisphere", "sphere", "turntable", "ring")
+_LIT = ("cycles", "eevee", "cast")
+
+
+@dataclass
+class DatasetSettings(Settings):
+    """How a dataset is made of many objects. Lengths are in units of the object's longest side.
+
+    In the metadata of a field, `only` says for which values of another setting it counts, and
+    `part` what it decides where that is not an item's bytes: the "run", or what is kept, a "gate".
+    """
+
+    views: int = setting(
+        4, "Number of camera views an object", min=1, max=10_000, only=("cameras", _PLACED)
+    )
+    layers: int = setting(16, "Surfaces kept along each ray, nearest first", min=1, max=256)
+    size: int = setting(256, "Width and height of the X-Ray in pixels", min=8, max=8192)
+    seed: int = setting(
+        0, "Seed of cameras, lights and rendering, together with the uid", min=0, max=2**31 - 1
+    )
+    normalize: str = setting(
+        "unit",
+        "'unit' moves the bounding box's centre to the origin and scales its longest side to 1, "
+        "as published; 'none' leaves the object as it is",
+        choices=("unit", "none"),
+    )
+    pose: str = setting(
+        "frame", "Armatures at 'rest', or everything at a 'frame'", choices=("frame", "rest")
+    )
+    frame: int = setting(
+        1,
+        "Frame of the animation; in Blender objects of the open file are captured as shown",
+        min=-1_048_574,
+        max=1_048_574,
+    )
+
+    cameras: str = setting(
+        "hemisphere",
+        "'hemisphere' is the published rule: random, 0 to 45 degrees above; 'sphere' is random all "
+        "around; 'turntable' evenly around at one elevation; 'ring' evenly around, above and "
+        "below in turn; 'poses' from a transforms.json; 'scene' is the file's own camera",
+        choices=("hemisphere", "sphere", "turntable", "ring", "poses", "scene"),
+    )
+    poses: str = setting("", "The transforms.json that 'poses' reads", only=("cameras", ("poses",)))
+    elevation: float = setting(
+        20.0,
+        "Degrees above for turntable and ring",
+        min=-89.0,
+        max=89.0,
+        only=("cameras", ("turntable", "ring")),
+    )
+    distance: float = setting(
+        1.2, "From the camera to the object's centre", min=0.01, max=1e6, only=("cameras", _PLACED)
+    )
+    fov: float = setting(
+        49.13434207760448,
+        "Horizontal field of view in degrees",
+        min=0.1,
+        max=179.0,
+        only=("cameras", _PLACED),
+    )
+    jitter: float = setting(
+        0.0,
+        "Random shift of each camera, as a share of its distance",
+        min=0.0,
+        max=0.9,
+        only=("cameras", _PLACED),
+    )
+
+    image: str = setting(
+        "cycles",
+        "What makes the reference images; 'cast' is the built-in shader, far faster",
+        choices=("cycles", "eevee", "workbench", "cast", "none"),
+    )
+    image_size: int = setting(
+        512,
+        "Width and height of the images in pixels",
+        min=8,
+        max=8192,
+        only=("image", (*_LIT, "workbench")),
+    )
+    samples: int = setting(
+        32, "Render samples a pixel", min=1, max=65_536, only=("image", ("cycles", "eevee"))
+    )
+    denoise: bool = setting(True, "Denoise what Cycles renders", only=("image", ("cycles",)))
+    device: str = setting(
+        "auto",
+        "What Cycles renders on; 'auto' is the GPU where Blender's preferences name one",
+        choices=("auto", "cpu", "gpu"),
+        only=("image", ("cycles",)),
+        part="run",
+    )
+    lights: str = setting(
+        "even",
+        "'even' is soft light from all sides, as in the published images; 'studio' adds a sun over "
+        "the viewer's shoulder; 'random' is another for each view; 'hdri' an image; 'scene' what "
+        "the file brings along. Workbench has its own",
+        choices=("even", "studio", "random", "hdri", "scene"),
+        only=("image", _LIT),
+    )
+    hdri: str = setting(
+        "", "The environment image that 'hdri' lights with", only=("lights", ("hdri",))
+    )
+
+    materials: str = setting(
+        "bake",
+        "Materials that are more than textures, colour attributes and constants: 'bake' them, "
+        "or 'skip' the object and say so",
+        choices=("bake", "skip"),
+    )
+    bake_size: int = setting(
+        1024,
+        "Width and height of baked textures in pixels",
+        min=16,
+        max=8192,
+        only=("materials", ("bake",)),
+    )
+    alpha_clip: bool = setting(False, "Let rays through where a material's alpha clips")
+    ids: bool = setting(False, "Also write each hit's object, material and face")
+
+    near: float = setting(0.6, "Nearest depth that training uses", min=0.0, max=1e6)
+    far: float = setting(1.8, "Farthest depth that training uses", min=0.0, max=1e6)
+    min_iou: float = setting(
+        0.9,
+        "Reject objects with a view where image and first layer agree less (intersection over "
+        "union); 0 keeps all",
+        min=0.0,
+        max=1.0,
+        part="gate",
+    )
+    min_hits: int = setting(
+        1,
+        "Reject objects with a view of fewer hits; 0 keeps all",
+        min=0,
+        max=2**31 - 1,
+        part="gate",
+    )
+    max_dropped: float = setting(
+        1.0,
+        "Reject objects that lose a larger share of hits behind the last layer",
+        min=0,
+        max=1,
+        part="gate",
+    )
+    max_outside: float = setting(
+        1.0,
+        "Reject objects with a larger share of hits out of near and far",
+        min=0,
+        max=1,
+        part="gate",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cameras == "poses" and not self.poses:
+            raise self._bad("poses", "names no transforms.json")
+        if self.lights == "hdri" and not self.hdri:
+            raise self._bad("hdri", "names no image")
+        if self.lights in ("hdri", "scene") and self.image == "cast":
+            raise self._bad("lights", f"cannot be {self.lights!r} with the built-in shader")
+        if not self.near < self.far:
+            raise self._bad("far", f"must be more than near, got {self.near:g} and {self.far:g}")
+
+
+def is_used(settings: Any, name: str) -> bool:
+    """Whether the setting `name` counts, with the others as they are in `settings`.
+
+    settings : `DatasetSettings`, or Blender's properties of the same names.
+    """
+    if name == "seed":
+        return (
+            settings.cameras in ("hemisphere", "sphere")
+            or (is_used(settings, "jitter") and settings.jitter > 0)
+            or settings.image == "cycles"
+            or (is_used(settings, "lights") and settings.lights == "random")
+        )
+    only = DatasetSettings.__dataclass_fields__[name].metadata.get("only")
+    return only is None or (is_used(settings, only[0]) and getattr(settings, only[0]) in only[1])

@@ -1,0 +1,1 @@
+"""The published systems behind the one button."""
