@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .camera import PUBLISHED_FOV_X, Camera
 from .casting import cast
-from .shading import Lights, lit
+from .pictures.shading import Lights, lit
 from .surface import Surface
 from .xray import XRay
 

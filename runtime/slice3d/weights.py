@@ -19,9 +19,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
-from xray_addon.files import replacing
+from xray_addon.files.atomic import replacing
 
-from ..tensors import read_pickle
+from ..torch_helpers.tensors import read_pickle
 from .diffusion import SliceDiffusion, first_stage_name
 from .networks import GTSliceNet, NetworkConfig, SliceField, SliceNet
 from .unet import DiffusionConfig
