@@ -172,6 +172,8 @@ def _from_published(state: Mapping[str, Tensor], model: SliceDiffusion) -> dict[
             new = "first_stage." + first_stage_name(name.removeprefix("first_stage_model."))
         else:
             new = "scale" if name == "scale_factor" else name
+        if new == "scale":
+            tensor = tensor.reshape(())
         wanted = shapes.get(new)
         # Attention by convolutions of one pixel, which diffusers has as linear layers.
         if wanted is not None and tensor.shape == (*wanted.shape, 1, 1):

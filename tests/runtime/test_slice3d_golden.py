@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import KDTree
 
+from runtime.meshes.extraction import Sparse, march, sample_distances
 from runtime.slice3d.diffusion import Schedule, SliceDiffusion, alphas_cumulated
 from runtime.slice3d.networks import SliceField
 from runtime.slice3d.preparation import centred, network_image
@@ -84,6 +86,50 @@ def test_golden_slices_to_a_field(golden, tmp_path):
     with torch.inference_mode():
         maps = network.encode(slices.view(1, 12, 3, *slices.shape[1:]))
     check_field(network, maps, expected)
+
+
+@pytest.mark.parametrize("case", ["slice3d_slicenet", "slice3d_gtslice"])
+def test_golden_mesh_of_a_dense_field(golden, case):
+    expected = answers(golden, case)
+    values = torch.from_numpy(expected["dense16"])
+    inside = torch.zeros(tuple(side - 1 for side in values.shape), dtype=torch.bool)
+    sparse = Sparse(values, inside, values.numel())
+    vertices, faces = march(sparse, 0.5, method="lorensen", closed=True)
+    same_mesh(vertices, faces, expected["dense16_vertices"], expected["dense16_faces"])
+
+
+def sphere(side: int) -> Sparse:
+    """The golden sphere on a grid of side^3 points, found from coarse to fine."""
+    centre, radius = torch.tensor([0.1, 0.05, -0.1]), 0.3
+
+    def field(index: torch.Tensor) -> torch.Tensor:
+        place = torch.stack([index // side**2, index // side % side, index % side], dim=-1)
+        return radius - (place / (side - 1) - 0.5 - centre).norm(dim=-1)
+
+    return sample_distances(field, side, 1 / (side - 1), torch.device("cpu"))
+
+
+def test_golden_mesh_of_a_sphere(golden):
+    expected = answers(golden, "slice3d_slicenet")
+    vertices, faces = march(sphere(33), 0.5, method="lorensen", closed=True)
+    same_mesh(vertices, faces, expected["sphere_vertices"], expected["sphere_faces"])
+
+
+def test_coarse_to_fine_asks_a_fifth_of_the_dense_grid_at_most():
+    assert sphere(257).evaluated < 257**3 / 5
+
+
+def same_mesh(vertices, faces, wanted_vertices, wanted_faces) -> None:
+    assert len(faces) == len(wanted_faces)
+    assert KDTree(vertices).query(wanted_vertices)[0].max() < 1e-3
+    assert KDTree(wanted_vertices).query(vertices)[0].max() < 1e-3
+
+    def volume(points: np.ndarray, corners: np.ndarray) -> float:
+        a, b, c = (points[corners[:, i]].astype(float) for i in range(3))
+        return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
+
+    # Ambiguous quadrilaterals may be split along the other diagonal.
+    assert volume(vertices, faces) == pytest.approx(volume(wanted_vertices, wanted_faces), rel=0.01)
 
 
 def test_golden_schedule(golden):
