@@ -25,6 +25,8 @@ DISTANCE_STRIDES = (8, 4, 2, 1)
 # Where the values next to a cell spread by s, the surface may be where they come within this
 # much of s to the level.
 MARGIN = 0.5
+# Of the distance across a cell: what the field rises at least where only one surface is near.
+_PLAIN_RISE = 0.85
 # Beyond the box, where it closes what leaves it: so far out that vertices lie on its border.
 _FAR_OUTSIDE = -1e6
 # Cells that a surface may cross, each for two triangles or so. The largest ball in the box crosses
@@ -135,19 +137,17 @@ def sample_distances(
     values = evaluate(_flat(coarse, resolution)).view(3 * (len(coarse),))
     evaluated = values.numel()
     known = torch.ones_like(values, dtype=torch.bool)
-    # A surface inside a coarse cell is at most half the cell's diagonal off a corner.
-    reach = slope * DISTANCE_STRIDES[0] * math.sqrt(3) / 2
-    near = ~_all_corners(values.abs() > reach)
     for number, (before, after) in enumerate(pairwise(axes), 1):
         report(number, len(axes))
-        _bound(_crossed(values > 0), most, DISTANCE_STRIDES[number - 1])
+        stride = DISTANCE_STRIDES[number - 1]
+        _bound(_crossed(values > 0), most, stride)
+        doubtful = _doubtful(values, known, slope * stride, anywhere=number == 1)
         below = torch.searchsorted(before, after, right=True) - 1
         shared = torch.isin(after, before)
         known = _upsample(known, below) & shared[:, None, None] & shared[:, None] & shared
         values = _interpolated(values, before, after)
-        if number == 1:
-            wanted = _corners(_upsample(near, below[:-1])) & ~known
-            evaluated += _fill(evaluate, values, known, wanted, after, 0.0, resolution)
+        wanted = _corners(_upsample(doubtful, below[:-1])) & ~known
+        evaluated += _fill(evaluate, values, known, wanted, after, 0.0, resolution)
         while True:
             report(number, len(axes))
             cells = _crossed(values > 0)
@@ -157,6 +157,28 @@ def sample_distances(
                 break
             evaluated += _fill(evaluate, values, known, wanted, after, 0.0, resolution)
     return Sparse(values, _crossed(values > 0), evaluated)
+
+
+def _doubtful(values: Tensor, known: Tensor, step: float, *, anywhere: bool) -> Tensor:
+    """Cells of known corners that may hide a surface which their corners do not tell of.
+
+    The surface must be near: half a cell's diagonal off a corner at most. And unless `anywhere`,
+    distances must rise less across the cell than they do beside one surface alone.
+
+    step : how much a value may change from a corner to the next.
+    """
+    doubtful = _all_corners(known) & ~_all_corners(values.abs() > step * math.sqrt(3) / 2)
+    if anywhere:
+        return doubtful
+    rise = torch.zeros_like(doubtful, dtype=values.dtype)
+    for dim in range(3):
+        first, second = _ends(values, dim)
+        change = second - first
+        for other in {0, 1, 2} - {dim}:
+            first, second = _ends(change, other)
+            change = (first + second) / 2
+        rise += change**2
+    return doubtful & (rise < (_PLAIN_RISE * step) ** 2)
 
 
 def _interpolated(values: Tensor, before: Tensor, after: Tensor) -> Tensor:
