@@ -44,6 +44,7 @@ _UNUSED = {
         *("first_stage_model.loss.", "betas", "alphas_", "sqrt_", "log_", "posterior_", "logvar"),
     ),
 }
+_AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 _EMA = "model_ema.diffusion_model"
 _CONFIG = "network"  # in the metadata of our own files
 _SHOWN = 3  # names that an error shows
@@ -73,6 +74,42 @@ def load_diffusion(path: Path, device: str = "cpu") -> SliceDiffusion:
     if not any(name.startswith(_OWN_MARKS[DIFFUSION]) for name in state):
         state = _from_published(state, model)
     return _filled(model, state, path, DIFFUSION, device)
+
+
+def load_first_stage(model: SliceDiffusion, path: Path) -> None:
+    """Give `model` the autoencoder of a file: of the published diffusion checkpoint, of latent
+    diffusion's kl-f8, or of our own.
+
+    Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`.
+    """
+    if not path.is_file():
+        raise XRayError(
+            "missing_weights",
+            f"There is no file {path}, which should hold an autoencoder.",
+            "Get kl-f8 (https://ommer-lab.com/files/latent-diffusion/kl-f8.zip), or name the "
+            "published diffusion checkpoint.",
+        )
+    state = _read_own(path)[0] if path.suffix == ".safetensors" else _published(path)
+    prefix = "first_stage_model." if any(n.startswith("first_stage_model.") for n in state) else ""
+    if path.suffix == ".safetensors":
+        found = {n: t for n, t in state.items() if n.startswith("first_stage.")}
+    else:
+        wanted = tuple(prefix + part for part in _AUTOENCODER)
+        full = {
+            f"first_stage_model.{n.removeprefix(prefix)}": t
+            for n, t in state.items()
+            if n.startswith(wanted)
+        }
+        found = _from_published(full, model)
+    named = {n.removeprefix("first_stage."): t for n, t in found.items()}
+    own = model.first_stage.state_dict()
+    if {n: t.shape for n, t in named.items()} != {n: t.shape for n, t in own.items()}:
+        raise XRayError(
+            "bad_weights",
+            f"{path} does not hold the autoencoder that the configuration describes.",
+            "Name kl-f8's model.ckpt, or the autoencoder of the same first_stage.",
+        )
+    model.first_stage.load_state_dict(named)
 
 
 def _load_field(
