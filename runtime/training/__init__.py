@@ -17,10 +17,10 @@ from . import parallel
 
 # The module of each model that can be trained. It has a `TrainingConfig`, and `train`.
 TRAINERS = {
-    "xray": ".xray.training",
-    "triposr": ".triposr.training",
-    "xray-paper": ".xray_paper.training",
-    "segmentation": ".segmentation.training",
+    "xray": "..xray.training",
+    "triposr": "..triposr.training",
+    "xray-paper": "..xray_paper.training",
+    "segmentation": "..segmentation.training",
 }
 
 
@@ -31,7 +31,7 @@ def main(
     config = Path(arguments.config)
     module = trainer_module(config)
     with parallel.joined(choose_device(arguments.device)) as device:
-        if parallel.processes() > 1 and module.__name__ != f"{__package__}{TRAINERS['xray']}":
+        if parallel.processes() > 1 and module.__name__ != "runtime.xray.training":
             raise XRayError(
                 "bad_settings",
                 f"What {config} describes trains in one process only.",

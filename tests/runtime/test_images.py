@@ -1,4 +1,4 @@
-"""Image intake: what can be read, how the object is cut out, and the rule it is framed by."""
+"""Images: what can be read, how the object is cut out, and the rule it is framed by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
 
-from runtime.images import cutout as intake
+from runtime.images import cutout, networks
 from runtime.images.cutout import cut_object, cut_out, move_edge, online_allowed
 from runtime.images.framing import frame
 from runtime.images.reading import read_image
@@ -402,9 +402,9 @@ def weights_home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("U2NET_HOME", str(tmp_path))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    intake.release_rembg()
+    networks.release_rembg()
     yield tmp_path
-    intake.release_rembg()
+    networks.release_rembg()
 
 
 @pytest.fixture
@@ -426,20 +426,20 @@ def stand_in(monkeypatch, weights_home):
             Session.made += 1
             return Session()
 
-    found = intake.importlib.import_module
+    found = networks.importlib.import_module
     monkeypatch.setattr(
-        intake.importlib, "import_module", lambda name: Rembg if name == "rembg" else found(name)
+        networks.importlib, "import_module", lambda name: Rembg if name == "rembg" else found(name)
     )
     (weights_home / "u2net.onnx").write_bytes(b"stand-in")
     return Session
 
 
 def test_online_access_is_off_unless_allowed(monkeypatch):
-    monkeypatch.delenv(intake.ONLINE_VARIABLE, raising=False)
+    monkeypatch.delenv(cutout.ONLINE_VARIABLE, raising=False)
     assert not online_allowed()
-    monkeypatch.setenv(intake.ONLINE_VARIABLE, "0")
+    monkeypatch.setenv(cutout.ONLINE_VARIABLE, "0")
     assert not online_allowed()
-    monkeypatch.setenv(intake.ONLINE_VARIABLE, "1")
+    monkeypatch.setenv(cutout.ONLINE_VARIABLE, "1")
     assert online_allowed()
 
 
@@ -492,7 +492,7 @@ def test_where_rembg_finds_nothing_the_next_way_is_tried():
 
 
 def test_offline_without_weights_rembg_is_not_loaded(weights_home, monkeypatch):
-    monkeypatch.setattr(intake.importlib, "import_module", lambda name: pytest.fail(name))
+    monkeypatch.setattr(networks.importlib, "import_module", lambda name: pytest.fail(name))
     cut = cut_out(_disk(64, RED, "white"), online=False)
     assert cut.how == "plain"
     assert str(weights_home) in cut.skipped[1]
@@ -520,7 +520,7 @@ def test_a_runtime_without_rembg_says_so(monkeypatch):
     def missing(_: str) -> object:
         raise ImportError
 
-    monkeypatch.setattr(intake.importlib, "import_module", missing)
+    monkeypatch.setattr(networks.importlib, "import_module", missing)
     assert "not installed" in cut_out(_disk(64, RED, "white"), online=True).skipped[1]
 
 
@@ -572,11 +572,11 @@ def test_weights_are_looked_for_where_rembg_looks(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     expected = (Path(session.model_dir(), "u2net.onnx"), Path(session.legacy_home(), "u2net.onnx"))
-    assert intake._weights_paths("u2net") == expected
+    assert networks.weights_paths("u2net") == expected
 
 
 def test_every_rembg_model_that_is_taken_is_known_to_rembg():
-    assert set(intake.REMBG_MODELS) <= set(pytest.importorskip("rembg.sessions").sessions_names)
+    assert set(networks.REMBG_MODELS) <= set(pytest.importorskip("rembg.sessions").sessions_names)
 
 
 def test_the_edge_moves_by_the_margin() -> None:
@@ -665,11 +665,11 @@ def test_where_the_network_sees_no_object_it_says_so(make):
 
 
 def test_a_network_that_is_damaged_or_gone_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(intake, "BUILT_IN_WEIGHTS", tmp_path / "gone.onnx")
+    monkeypatch.setattr(networks, "BUILT_IN_WEIGHTS", tmp_path / "gone.onnx")
     with pytest.raises(XRayError, match=r"gone\.onnx is not there"):
         cut_out(_photo(0)[0], "built-in", online=False)
     (tmp_path / "gone.onnx").write_bytes(b"nonsense")
-    intake.release_rembg()
+    networks.release_rembg()
     with pytest.raises(XRayError, match="damaged"):
         cut_out(_photo(0)[0], "built-in", online=False)
 
@@ -678,7 +678,8 @@ def test_a_guided_alpha_keeps_to_the_edges_of_the_image():
     mask = _disk_mask(512)
     rough = np.asarray(Image.fromarray(mask).resize((40, 40)).resize((512, 512)), dtype=np.float32)
     image = np.asarray(_disk(512, RED, BLUE))
-    before, after = _overlap(rough > 0.5, mask), _overlap(intake._guided(rough, image) > 0.5, mask)
+    before = _overlap(rough > 0.5, mask)
+    after = _overlap(networks._guided(rough, image) > 0.5, mask)
     assert before < 0.98
     assert after > 0.99
 
