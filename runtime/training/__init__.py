@@ -20,6 +20,7 @@ TRAINERS = {
     "xray": "..xray.training",
     "triposr": "..triposr.training",
     "xray-paper": "..xray_paper.training",
+    "slice3d": "..slice3d.training",
     "segmentation": "..segmentation.training",
 }
 
