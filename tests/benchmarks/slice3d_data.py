@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from runtime.meshes.files import read_mesh  # noqa: E402
-from xray_addon.dataset.cameras import item_seed  # noqa: E402
-from xray_addon.dataset.slice_layout import (  # noqa: E402
+from runtime.meshes.files import read_mesh
+from xray_addon.dataset.cameras import item_seed
+from xray_addon.dataset.slice_layout import (
     IMAGES,
     SDFS,
     SLICES,
@@ -28,10 +28,10 @@ from xray_addon.dataset.slice_layout import (  # noqa: E402
     write_slices,
     write_splits,
 )
-from xray_addon.errors import XRayError  # noqa: E402
-from xray_addon.files.png import write_png  # noqa: E402
-from xray_addon.pictures.shading import Lights, shade_surface  # noqa: E402
-from xray_addon.slices import slice_surface  # noqa: E402
+from xray_addon.errors import XRayError
+from xray_addon.files.png import write_png
+from xray_addon.pictures.shading import Lights, shade_surface
+from xray_addon.slices import slice_surface
 
 
 def write_object(out: Path, views: int, size: int, path: Path) -> str | None:
