@@ -30,8 +30,8 @@ from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 from xray_addon.files.folders import CACHE_VARIABLE, cache_folder
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from xray_addon.systems import PUBLISHED
 from xray_addon.systems.weights import (
-    PUBLISHED,
     Checkpoint,
     Offer,
     RemoteFile,
