@@ -107,7 +107,8 @@ class System:
         `unknown_category`.
         """
         for name, need in (("image", self.image), ("mask", self.mask), ("category", self.category)):
-            given = getattr(inputs, name) not in (None, "")
+            value = getattr(inputs, name)
+            given = value is not None and not (isinstance(value, str) and not value)
             if given and need is Need.NONE:
                 raise XRayError(
                     "unused_input",
