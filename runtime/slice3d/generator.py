@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from xray_addon.systems.system import Inputs
 
 from xray_addon.camera import PUBLISHED_FOV_X, Camera
 from xray_addon.errors import XRayError
@@ -21,6 +20,7 @@ from xray_addon.progress import Progress, ProgressCallback
 from xray_addon.slices import DISTANCE, tiled
 from xray_addon.surface import Surface
 from xray_addon.systems.slice3d import SYSTEM, Slice3DSettings
+from xray_addon.systems.system import Inputs
 
 from ..generator import Generator
 from ..images.cutout import cut_object
@@ -69,12 +69,12 @@ class Slice3DGenerator(Generator):
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> Slice3DGenerator:
         """With the files in the folder `checkpoint`, or a file for the branch that needs only one.
 
-        Nothing is downloaded. Raises XRayError `missing_weights` where there is no such place and
-        `no_device`.
+        Nothing is downloaded, and nothing read before a branch needs it. Raises XRayError
+        `missing_weights` where there is no such place, and `no_device`.
         """
         torch.set_flush_denormal(True)
         if checkpoint and not Path(checkpoint).expanduser().exists():
-            find_network(checkpoint, REGRESSION)  # says what belongs there
+            find_network(REGRESSION, Slice3DSettings(checkpoint=checkpoint))  # says what is needed
         return cls(checkpoint or "", choose_device(device))
 
     def run(
@@ -105,16 +105,16 @@ class Slice3DGenerator(Generator):
             slices = read_slices(inputs.image)
             sheet = tiled(slices)
             progress(Progress("predict", 1, 1, "Reading the slices", preview=_shown(sheet)))
-            network: SliceField = self._network(FIELD, progress)
+            network: SliceField = self._network(FIELD, settings, progress)
             maps = self._field_of(network, slices, progress)
         else:
             picture = self._framed(inputs.image, settings, progress)
             if settings.branch == "regression":
-                network = self._network(REGRESSION, progress)
+                network = self._network(REGRESSION, settings, progress)
                 maps, slices = self._drawn(network, picture, progress)
             else:
                 slices = self._sampled(picture, settings, progress)
-                network = self._network(FIELD, progress)
+                network = self._network(FIELD, settings, progress)
                 maps = self._field_of(network, slices, progress)
             sheet = tiled(slices)
         surface = self._mesh(network, maps, settings.mesh_resolution, progress)
@@ -165,7 +165,7 @@ class Slice3DGenerator(Generator):
         self, picture: NDArray[np.uint8], settings: Slice3DSettings, progress: ProgressCallback
     ) -> NDArray[np.uint8]:
         """The generation branch: slices (12, S, S, 3) by the latent diffusion."""
-        model: SliceDiffusion = self._network(DIFFUSION, progress)
+        model: SliceDiffusion = self._network(DIFFUSION, settings, progress)
         steps = settings.steps or STEPS
         random = torch.Generator().manual_seed(settings.seed)
 
@@ -257,12 +257,13 @@ class Slice3DGenerator(Generator):
             )
         return Surface(vertices, faces)
 
-    def _network(self, kind: str, progress: ProgressCallback) -> Any:
+    def _network(self, kind: str, settings: Slice3DSettings, progress: ProgressCallback) -> Any:
         """The network, read when it is first asked for."""
         if kind not in self._networks:
             progress(Progress("load", 0, 1, "Reading the weights"))
+            chosen = replace(settings, checkpoint=self.checkpoint)
             load = {REGRESSION: load_regression, FIELD: load_field, DIFFUSION: load_diffusion}[kind]
-            self._networks[kind] = load(find_network(self.checkpoint, kind), self.device)
+            self._networks[kind] = load(find_network(kind, chosen), self.device)
         return self._networks[kind]
 
 

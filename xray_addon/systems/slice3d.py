@@ -3,62 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 
-from ..files.folders import cache_folder
 from ..settings.base import setting
 from ..settings.generate import GenerateSettings
-from .system import Output, System
+from .system import ByHand, HandFile, Output, System
 
+BRANCHES = ("regression", "generation", "slices")
 PAGE = "https://1drv.ms/f/s!AkDQSKsmQQCghq1jUC2J0nowH4XeOQ"
 LICENCE = "not stated by the authors"
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A file on the authors' drive. path : there. what : the network in it. size : for people."""
-
-    path: str
-    what: str
-    size: str
-
-    @property
-    def name(self) -> str:
-        """Without the folders."""
-        return self.path.rpartition("/")[2]
-
-
-FILES = {
-    "regression": WeightsFile(
-        "reg_slices/experiments/2024_0419_objaverse_regression_pretrained/ckpt/"
-        "112_146222_0.01299_0.843_0.0132.ckpt",
-        "the regression branch",
-        "about 0.4 GB",
-    ),
-    "diffusion": WeightsFile(
-        "gen_slices/logs/2024-04-23T02-11-33_objaverse-ldm-kl-8/checkpoints/epoch=000103.ckpt",
-        "the generation of slices",
-        "2.8 GB or more",
-    ),
-    "gt_to_3d": WeightsFile(
-        "reg_slices/experiments/2024_0419_objaverse_gt_to_3d_pretrained/ckpt/"
-        "116_208728_0.007433_0.9034.ckpt",
-        "slices to 3D",
-        "about 0.2 GB",
-    ),
-}
-# What each branch needs of them.
-BRANCHES = {
-    "regression": ("regression",),
-    "generation": ("diffusion", "gt_to_3d"),
-    "slices": ("gt_to_3d",),
-}
-
-
-def checkpoint_folder(cache: str | PathLike[str] | None = None) -> Path:
-    """Where the files are looked for unless a checkpoint is chosen."""
-    return cache_folder(cache) / "slice3d"
+REGRESSION = HandFile(
+    "reg_slices/experiments/2024_0419_objaverse_regression_pretrained/ckpt/"
+    "112_146222_0.01299_0.843_0.0132.ckpt",
+    "regression",
+    "the regression branch",
+    144_000_000,
+    ("branch", ("regression",)),
+)
+DIFFUSION = HandFile(
+    "gen_slices/logs/2024-04-23T02-11-33_objaverse-ldm-kl-8/checkpoints/epoch=000103.ckpt",
+    "diffusion",
+    "the generation of slices",
+    2_760_000_000,
+    ("branch", ("generation",)),
+)
+GT_TO_3D = HandFile(
+    "reg_slices/experiments/2024_0419_objaverse_gt_to_3d_pretrained/ckpt/"
+    "116_208728_0.007433_0.9034.ckpt",
+    "gt_to_3d",
+    "slices to 3D",
+    74_000_000,
+    ("branch", ("generation", "slices")),
+)
 
 
 @dataclass
@@ -70,7 +45,7 @@ class Slice3DSettings(GenerateSettings):
         "regression",
         "'regression' draws the slices in one pass, 'generation' samples them, so that seeds "
         "differ; 'slices' takes your own: the image is a folder with X_1.png to Z_4.png",
-        choices=tuple(BRANCHES),
+        choices=BRANCHES,
     )
     steps: int = setting(0, "Steps of the sampling; 0 takes 200, as published", min=0, max=500)
     mesh_resolution: int = setting(
@@ -108,4 +83,5 @@ SYSTEM = System(
     module="runtime.slice3d",
     settings=Slice3DSettings,
     outputs=frozenset({Output.PICTURES}),
+    by_hand=ByHand(PAGE, LICENCE, (REGRESSION, DIFFUSION, GT_TO_3D)),
 )
