@@ -40,6 +40,7 @@ def _classes() -> tuple[type[Any], ...]:
     from .layers import ops_import
     from .runtime import ops as ops_runtime
     from .runtime import ops_weights
+    from .slices import ops as ops_slices
     from .tasks import ops as ops_queue
 
     modules = (
@@ -52,6 +53,7 @@ def _classes() -> tuple[type[Any], ...]:
         ops_layers,
         ops_queue,
         ops_runtime,
+        ops_slices,
         ops_weights,
         ops_preview,
     )

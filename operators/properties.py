@@ -15,6 +15,7 @@ from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.generate import DEFAULT_GENERATOR, GenerateSettings
 from ..xray_addon.settings.result import ResultSettings
+from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
 from .interface.registration import extension_package, register_classes, unregister_classes
@@ -231,6 +232,11 @@ def system_settings(scene: Any, system: System) -> Any:
     return getattr(scene.systems, system.key)
 
 
+@with_settings(SliceSettings)
+class XRAY_PG_slices(bpy.types.PropertyGroup):
+    """What the Slices panel shows."""
+
+
 class XRAY_PG_layers(bpy.types.PropertyGroup):
     """How a collection of layers is shown."""
 
@@ -259,6 +265,7 @@ class XRAY_PG_scene(bpy.types.PropertyGroup):
     capture: bpy.props.PointerProperty(type=XRAY_PG_capture)
     dataset: bpy.props.PointerProperty(type=XRAY_PG_dataset)
     generate: bpy.props.PointerProperty(type=XRAY_PG_generate)
+    slices: bpy.props.PointerProperty(type=XRAY_PG_slices)
 
 
 CLASSES: tuple[type[Any], ...] = (
@@ -267,6 +274,7 @@ CLASSES: tuple[type[Any], ...] = (
     *SYSTEM_GROUPS.values(),
     XRAY_PG_systems,
     XRAY_PG_generate,
+    XRAY_PG_slices,
     XRAY_PG_layers,
     XRAY_PG_scene,
 )

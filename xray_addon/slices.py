@@ -41,7 +41,9 @@ _PLACES = np.array([[0, 1, 2, 3], [11, 10, 9, 8], [4, 5, 6, 7]], dtype=np.int32)
 # The published pictures have Blender's grey (0.8 in linear light), the sky at 0.5, and the lamp of
 # Blender's first scene (1000 W), seen from the camera at the origin.
 GREY = 0.906332
-_LAMP = np.array([4.076, 1.005, 5.904])
+SKY = 0.5
+LAMP = (4.076, 1.005, 5.904)
+LAMP_WATTS = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +150,11 @@ def published_lights() -> Lights:
     An even sky and the lamp of Blender's first scene. The camera of the published renders stands
     at the origin, so that the lamp is always behind the viewer's right shoulder.
     """
-    towards = _LAMP + np.array([0.0, 0.0, DISTANCE])
+    towards = np.array(LAMP) + np.array([0.0, 0.0, DISTANCE])
     far = np.linalg.norm(towards)
     # A lamp of P watts gives P / (4 pi^2 r^2) to what faces it, in the units of the sky.
-    strength = 1000.0 / (4 * np.pi**2 * far**2)
-    return Lights(0.5, 0.5, np.array([0.0, 1.0, 0.0]), towards[None] / far, np.array([strength]))
+    strength = LAMP_WATTS / (4 * np.pi**2 * far**2)
+    return Lights(SKY, SKY, np.array([0.0, 1.0, 0.0]), towards[None] / far, np.array([strength]))
 
 
 def published_camera(

@@ -32,7 +32,8 @@ from .preparation import on_background, resized, to_tensor
 
 # The view that the published code measures with.
 TEST_VIEW = 4
-_CACHED_VIEWS = 256  # half a megabyte each
+_CACHED_BYTES = 512 << 20  # of pictures, in each process that makes samples
+_CACHED_OBJECTS = 1024  # whose distances are kept, a quarter of a megabyte each
 
 
 class SliceData:
@@ -53,9 +54,10 @@ class SliceData:
         self.size = size
         self.background = background
         self._slices = slices
-        self.pictures = lru_cache(_CACHED_VIEWS)(self._pictures)
+        bytes_of_view = 3 * (1 + len(NAMES)) * size**2
+        self.pictures = lru_cache(_CACHED_BYTES // bytes_of_view)(self._pictures)
         self.views = lru_cache(None)(self._views)
-        self.distances = lru_cache(_CACHED_VIEWS)(self._distances)
+        self.distances = lru_cache(_CACHED_OBJECTS)(self._distances)
 
     def _pictures(self, uid: str, view: int) -> NDArray[np.uint8]:
         """(13, S, S, 3): the image, then the slices in the order of `NAMES`."""
