@@ -44,7 +44,7 @@ PICTURE_SIZE = 256  # px of the image that colours are taken from
 # How often slices are shown while they are sampled; each showing takes about as long as a step.
 _SHOWINGS = 10
 # Points of the field at a time: as many as a CPU's cache holds, or as fill a graphics processor.
-_CHUNK = {"cpu": 2048, "cuda": 1 << 15, "mps": 1 << 14}
+_CHUNK = {"cpu": 2048, "cuda": 1 << 13, "mps": 1 << 13}
 # The field has the viewer at +z and y up; here the viewer is at -y and z up.
 _TO_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 # The box that is meshed, as published: the field is not trained beyond.
@@ -93,7 +93,7 @@ class Slice3DGenerator(Generator):
                 raise
             raise out_of_memory(
                 torch.device(self.device),
-                "The generation branch needs about 6 GB, the regression branch 2 GB. Close other "
+                "The generation branch needs about 3 GB, the regression branch 1.5 GB. Close other "
                 "programs that use it, lower the mesh resolution, or set the device to the CPU.",
             ) from error
 
