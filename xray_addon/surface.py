@@ -128,6 +128,12 @@ class Surface:
         found = self.vertices if used.all() else self.vertices[used]
         return np.stack([found.min(axis=0), found.max(axis=0)]).astype(np.float64)
 
+    @property
+    def longest_side(self) -> float:
+        """Of the bounding box, see `bounds`."""
+        low, high = self.bounds
+        return float((high - low).max())
+
     def transformed(self, matrix: NDArray[np.floating]) -> Surface:
         """The surface moved by a (4, 4) affine matrix; normals by its inverse transpose.
 
@@ -161,16 +167,69 @@ class Surface:
             corner_colors=turn(self.corner_colors),
         )
 
-    def normalized(self) -> Surface:
-        """Centred on its bounding box's centre and scaled to a longest side of 1.
+    @property
+    def normalizing(self) -> NDArray[np.float64]:
+        """(4, 4) that centres the bounding box and scales its longest side to 1.
 
         This is the published data's rule. Raises ValueError for a surface without extent.
         """
         low, high = self.bounds
-        size = float((high - low).max())
+        size = self.longest_side
         if not size > 0:
             raise ValueError("the surface is a single point and has no size to normalise")
-        return replace(self, vertices=(self.vertices - (low + high) / 2) / size)
+        matrix = np.eye(4) / size
+        matrix[:3, 3] = -(low + high) / 2 / size
+        matrix[3, 3] = 1.0
+        return matrix
+
+    def normalized(self) -> Surface:
+        """Moved by `normalizing`; raises ValueError as it does."""
+        return self.transformed(self.normalizing)
+
+    @staticmethod
+    def joined(parts: Sequence[Surface]) -> Surface:
+        """All faces of `parts`, at least one; what only some of them have is filled in.
+
+        Faces without normals get their own, without UVs 0, without colours white. A material that
+        several parts share is there once.
+        """
+        starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+        materials: dict[Material, int] = {}  # each, by identity, and its place
+        face_material, plain = [], Material()
+        for part in parts:
+            own = list(part.materials) or [plain]
+            place = np.array([materials.setdefault(one, len(materials)) for one in own])
+            known = part.face_material
+            face_material.append(place[np.zeros(len(part.faces), int) if known is None else known])
+
+        def together(name: str, width: int, otherwise: float | None = None) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if all(value is None for value in values):
+                return None
+            for i, part in enumerate(parts):
+                if values[i] is None and otherwise is None:
+                    values[i] = part._face_normals
+                elif values[i] is None:
+                    values[i] = np.full((len(part.faces), 3, width), otherwise, np.float32)
+            return np.concatenate(values)
+
+        return Surface(
+            np.concatenate([part.vertices for part in parts]),
+            np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)]),
+            corner_normals=together("corner_normals", 3),
+            corner_uvs=together("corner_uvs", 2, 0.0),
+            corner_colors=together("corner_colors", 3, 1.0),
+            face_material=np.concatenate(face_material),
+            materials=list(materials),
+        )
+
+    @property
+    def _face_normals(self) -> NDArray[np.floating]:
+        """(M, 3, 3) those of a faceted surface."""
+        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
+        normal = np.cross(b - a, c - a)
+        normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
+        return np.repeat(normal[:, None], 3, axis=1)
 
     @property
     def edge_face_counts(self) -> NDArray[np.intp]:

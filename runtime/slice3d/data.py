@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from xray_addon.dataset.slice_layout import (
     IMAGES,
@@ -28,6 +27,7 @@ from xray_addon.dataset.slice_layout import (
 from xray_addon.errors import XRayError
 from xray_addon.slices import NAMES
 
+from ..training.numbered import Numbered
 from .preparation import on_background, resized, to_tensor
 
 # The view that the published code measures with.
@@ -95,25 +95,25 @@ class SliceData:
         }
 
 
-class SliceDataset(IterableDataset):
+class SliceDataset(Numbered):
     """Endless samples of random views, all objects in turn.
 
     {image (3, S, S), slices (12, 3, S, S) in -1..1, points (Q, 3), distances (Q,)}
     """
 
-    def __init__(self, data: SliceData, queries: int, *, seed: int, first_sample: int = 0) -> None:
+    def __init__(
+        self, data: SliceData, queries: int, *, seed: int, batch: int = 1, first_batch: int = 0
+    ) -> None:
+        super().__init__(first_batch)
         self.data = data
         self.queries = queries
         self.seed = seed
-        self.first_sample = first_sample
+        self.batch = batch
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        worker = get_worker_info()
-        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        number += self.first_sample
-        while True:
-            yield self.sample(number)
-            number += step
+    def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """The samples of batch `number`."""
+        for sample in range(number * self.batch, (number + 1) * self.batch):
+            yield self.sample(sample)
 
     def sample(self, number: int) -> dict[str, Tensor]:
         """Sample `number`."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xray_addon.camera import PUBLISHED_FOV_X, Camera
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_out_of_memory
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback
 from xray_addon.slices import DISTANCE, tiled
@@ -28,7 +28,7 @@ from ..images.framing import frame
 from ..meshes.extraction import DISTANCE_STRIDES, Sparse, TooIntricate, march, sample_distances
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
-from ..torch_helpers.memory import Chunks, is_out_of_memory, out_of_memory
+from ..torch_helpers.memory import Chunks, out_of_memory
 from .diffusion import SliceDiffusion
 from .files import find_network
 from .networks import SliceField, SliceNet

@@ -12,9 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xray_addon.errors import XRayError
-
-from .memory import is_out_of_memory
+from xray_addon.errors import XRayError, is_out_of_memory
 
 # Its checkpoints name classes of its own: those of the callbacks whose state they keep.
 _LIGHTNING = ("pytorch_lightning.", "lightning.")

@@ -7,7 +7,7 @@ from -127 to 127 times a scale of its own. All else is in half precision.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,11 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
             state[name.removesuffix(SCALE)].flatten(1).mul_(state.pop(name)[:, None])
         config = json.loads(metadata["config"])
         record: dict[str, Any] = json.loads(metadata["training"])
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        known = {item.name for item in fields(NetworkConfig)}
+        # A file may name a switch that is gone: where it is off, it changes nothing.
+        config = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known or v
+        }
         model = make_network(NetworkConfig(**config))
         model.load_state_dict(state, strict=True)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, Hub
+from waiting import wait
 
 from runtime import checkpoints
 from runtime.__main__ import main
@@ -22,6 +23,7 @@ from runtime.checkpoints import download, locate, make_offer
 from xray_addon.errors import XRayError
 from xray_addon.process.client import RuntimeClient
 from xray_addon.progress import Cancelled
+from xray_addon.systems import SYSTEMS
 from xray_addon.systems.weights import Offer, missing
 
 ROOT = Path(__file__).parents[2]
@@ -234,18 +236,18 @@ def test_what_would_be_fetched_is_known_before(hub, tmp_path):
 
 
 def test_a_generator_misses_its_weights_until_they_are_fetched(hub, tmp_path):
-    assert missing("xray") == []
-    assert missing("triposr") == ["triposr"]
-    assert missing("triposr", "me/mine") == ["me/mine"]
-    assert missing("triposr", str(tmp_path)) == []
-    assert missing("xray-paper") == []  # nobody has published any
-    assert missing("xray-paper", str(tmp_path)) == ["svd", "sdxl-vae"]
+    assert missing(SYSTEMS["xray"]) == []
+    assert missing(SYSTEMS["triposr"]) == ["triposr"]
+    assert missing(SYSTEMS["triposr"], "me/mine") == ["me/mine"]
+    assert missing(SYSTEMS["triposr"], str(tmp_path)) == []
+    assert missing(SYSTEMS["xray-paper"]) == []  # nobody has published any
+    assert missing(SYSTEMS["xray-paper"], str(tmp_path)) == ["svd", "sdxl-vae"]
     (tmp_path / "sdxl_vae").mkdir()
-    assert missing("xray-paper", str(tmp_path)) == ["svd"]
-    assert missing("xray-paper", "no such thing") == ["svd", "sdxl-vae"]
+    assert missing(SYSTEMS["xray-paper"], str(tmp_path)) == ["svd"]
+    assert missing(SYSTEMS["xray-paper"], "no such thing") == ["svd", "sdxl-vae"]
     fetch()
-    assert missing("triposr") == []
-    assert missing("triposr", "", tmp_path / "elsewhere") == ["triposr"]
+    assert missing(SYSTEMS["triposr"]) == []
+    assert missing(SYSTEMS["triposr"], "", tmp_path / "elsewhere") == ["triposr"]
 
 
 def test_a_published_name_is_never_a_path(hub, tmp_path, monkeypatch):
@@ -360,18 +362,18 @@ def client(hub, tmp_path):
 
 
 def test_blender_asks_what_there_is_and_fetches_what_was_confirmed(hub, client, tmp_path):
-    offer = Offer.from_dict(client.wait(client.ask_offer("triposr"), timeout=60))
+    offer = Offer.from_dict(wait(client, client.ask_offer("triposr"), timeout=60))
     assert offer == make_offer("triposr", online=True)
     refused("no_consent", client.wait, client.download("triposr", "another commit"), timeout=60)
     assert hub.fetched() == []
     seen = []
-    answer = client.wait(client.download("triposr", offer.revision), seen.append, timeout=60)
+    answer = wait(client, client.download("triposr", offer.revision), seen.append, timeout=60)
     assert answer == {"folder": str(tmp_path / "cache/stabilityai--TripoSR")}
     assert (locate("triposr") / "model.ckpt").read_bytes() == CONTENT
     assert any(progress.stage in ("download", "check", "done") for progress in seen)
     # The preference counts at once, though the process knew of another folder.
     client.checkpoints = str(tmp_path / "elsewhere")
-    answer = client.wait(client.download("triposr", offer.revision), timeout=60)
+    answer = wait(client, client.download("triposr", offer.revision), timeout=60)
     assert answer == {"folder": str(tmp_path / "elsewhere/stabilityai--TripoSR")}
     client.online = False
     error = refused("offline", client.wait, client.ask_offer("triposr"), timeout=60)
@@ -381,19 +383,19 @@ def test_blender_asks_what_there_is_and_fetches_what_was_confirmed(hub, client, 
 def test_blender_cancels_a_download_and_goes_on_later(hub, client, tmp_path):
     hub.files = {"config.yaml": b"", "model.ckpt": CONTENT * 600}
     hub.pause = 0.05
-    offer = client.wait(client.ask_offer("triposr"), timeout=60)
+    offer = wait(client, client.ask_offer("triposr"), timeout=60)
 
     def stop(progress):
         if progress.stage == "download" and progress.step > 10_000_000:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        client.wait(client.download("triposr", offer["revision"]), stop, timeout=60)
+        wait(client, client.download("triposr", offer["revision"]), stop, timeout=60)
     process = client.pid
     hub.pause = 0.0
-    left = client.wait(client.ask_offer("triposr"), timeout=60)
+    left = wait(client, client.ask_offer("triposr"), timeout=60)
     assert 0 < left["size"] < offer["size"]
-    client.wait(client.download("triposr", left["revision"]), timeout=60)
+    wait(client, client.download("triposr", left["revision"]), timeout=60)
     assert (locate("triposr") / "model.ckpt").read_bytes() == CONTENT * 600
     assert client.pid == process  # it was asked to stop, and did
 

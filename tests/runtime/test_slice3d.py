@@ -183,7 +183,7 @@ def test_training_learns_saves_and_resumes(data, tmp_path, network):
     path = tmp_path / f"{network}.safetensors"
     loaded = (load_regression if network == "regression" else load_field)(path)
     assert loaded.config == SMALL_CONFIG
-    for name, tensor in trainer.network.state_dict().items():
+    for name, tensor in trainer.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
     longer = TrainingConfig(**{**vars(config), "epochs": 40})
     assert train(longer, data, tmp_path, resume=True).samples == 80
@@ -196,7 +196,8 @@ def test_the_learning_rate_is_halved_as_published():
     config = TrainingConfig.read(Path("runtime/slice3d/gt_to_3d.json"))
     assert (config.batch, config.queries, config.learning_rate) == (16, 256, 3e-4)
     small = TrainingConfig(**{**vars(config), "size": SMALL})
-    trainer = Trainer(small, 10, "cpu")
+    trainer = Trainer(small, "cpu")
+    trainer.objects = 10
     rates = []
     for epoch in (0, 99, 100, 250):
         trainer.samples = epoch * 10

@@ -39,10 +39,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..errors import XRayError
+from ..errors import XRayError, error_code
 from ..files.locks import lock
 from ..settings.dataset import DatasetSettings
-from .gates import GATE_OF, GATES, JUDGED, View, judge
+from .gates import GATES, JUDGED, View, judge
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
 from .report import Report, view_line
@@ -264,7 +264,7 @@ def finish(folder: str | PathLike[str]) -> Report:
                 lines += [view_line(row, i) for i in range(len(row["views"]))]
         for row in _rows(folder / "refused"):
             report.add_refused(row)
-            gate = GATE_OF.get(row["code"], row["code"])
+            gate = error_code(row["code"]).gate or row["code"]
             counted.update({gate, *row.get("gates", ())})
             stopped[gate] += 1
         names = [*GATES, *sorted(set(stopped) - set(GATES))]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..camera import PUBLISHED_FOV_X
+from ..canonical import Frame
 from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import ByHand, HandFile, Output, System
 
+# The published camera; the box that is meshed is 1 wide.
+FRAME = Frame(distance=1.2, fov_x=PUBLISHED_FOV_X, fill=0.65, near=0.6, far=1.8)
 BRANCHES = ("regression", "generation", "slices")
 PAGE = "https://1drv.ms/f/s!AkDQSKsmQQCghq1jUC2J0nowH4XeOQ"
 LICENCE = "not stated by the authors"
@@ -56,7 +60,7 @@ class Slice3DSettings(GenerateSettings):
         max=512,
     )
     object_size: float = setting(
-        0.65,
+        FRAME.fill,
         "Share of the picture that the object's longer side takes; 0 keeps its size in the image, "
         "as published",
         min=0.0,
@@ -83,5 +87,6 @@ SYSTEM = System(
     module="runtime.slice3d",
     settings=Slice3DSettings,
     outputs=frozenset({Output.PICTURES}),
+    frame=FRAME,
     by_hand=ByHand(PAGE, LICENCE, (REGRESSION, DIFFUSION, GT_TO_3D)),
 )
