@@ -30,9 +30,9 @@ from ..camera import Camera
 from ..errors import XRayError
 from ..files.atomic import replacing
 from ..files.png import write_png
-from ..signed_distance import PUBLISHED_LEVEL, samples
-from ..slices import DISTANCE, NAMES, placement, published_camera
 from ..surface import Surface
+from .signed_distance import PUBLISHED_LEVEL, samples
+from .slicing import DISTANCE, NAMES, placement, published_camera
 
 IMAGES, SLICES, SDFS, SPLITS = "00_img_input", "01_img_slices", "02_sdfs", "03_splits"
 META = "meta.json"
