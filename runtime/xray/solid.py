@@ -41,14 +41,14 @@ SHARE_BLUR = 3.0  # px of 256, of the likelihoods
 HIDDEN_BLUR = 5.0  # px of 256, of the depths that the image does not show
 # The least that a body is thick, in cells, so that the grid cannot miss it, and the width, in px of
 # 256, below which the outline is thin.
-LEAST_THICKNESS = 1.3
+LEAST_THICKNESS = 2.0
 THIN = 5
 STEEP = 0.25  # least cosine that a distance along a ray is shortened by
 # Towards the camera and away from it the solid is this much larger than the layers say (frame
 # units), and at most this share of its thickness: networks see too little of what is hidden, and
 # the scans come out nearer to the truth.
 GROWTH = 0.018
-GROWTH_SHARE = 0.2
+GROWTH_SHARE = 0.4
 BLUR = 1.0  # of the field, cells
 FILLET = 0.012  # least radius, frame units, that rims are rounded with
 MOST_ROUND = 0.03
