@@ -25,7 +25,8 @@ from ...xray_addon.dataset.result import Result
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.transforms import write_transforms
-from ...xray_addon.omage.encoding import CELLS, encode
+from ...xray_addon.omage import Omage
+from ...xray_addon.omage.encoding import CELLS
 from ...xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
@@ -244,7 +245,7 @@ class Captures:
     def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
         """Write the omages into the folder `made`; what the item's row says of them."""
         sizes = self.settings.omage_resolutions
-        omage, report = encode(
+        omage, report = Omage.encoded(
             surface,
             sizes[0],
             smallest=min(CELLS, sizes[-1]),
