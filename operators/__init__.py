@@ -45,6 +45,7 @@ def _classes() -> tuple[type[Any], ...]:
     from .omage import ops as ops_omage
     from .runtime import ops as ops_runtime
     from .runtime import ops_weights
+    from .slices import ops as ops_slices
     from .tasks import ops as ops_queue
 
     modules = (
@@ -58,6 +59,7 @@ def _classes() -> tuple[type[Any], ...]:
         ops_omage,
         ops_queue,
         ops_runtime,
+        ops_slices,
         ops_weights,
         ops_preview,
     )

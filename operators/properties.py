@@ -16,6 +16,7 @@ from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.generate import DEFAULT_GENERATOR, GenerateSettings
 from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.settings.result import ResultSettings
+from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
 from .interface.registration import extension_package, register_classes, unregister_classes
@@ -240,6 +241,11 @@ class XRAY_PG_omage(bpy.types.PropertyGroup):
     )
 
 
+@with_settings(SliceSettings)
+class XRAY_PG_slices(bpy.types.PropertyGroup):
+    """What the Slices panel shows."""
+
+
 class XRAY_PG_scene(bpy.types.PropertyGroup):
     """All of X-Ray's settings in a scene."""
 
@@ -247,6 +253,7 @@ class XRAY_PG_scene(bpy.types.PropertyGroup):
     dataset: bpy.props.PointerProperty(type=XRAY_PG_dataset)
     generate: bpy.props.PointerProperty(type=XRAY_PG_generate)
     omage: bpy.props.PointerProperty(type=XRAY_PG_omage)
+    slices: bpy.props.PointerProperty(type=XRAY_PG_slices)
 
 
 CLASSES: tuple[type[Any], ...] = (
@@ -256,6 +263,7 @@ CLASSES: tuple[type[Any], ...] = (
     XRAY_PG_systems,
     XRAY_PG_generate,
     XRAY_PG_omage,
+    XRAY_PG_slices,
     XRAY_PG_scene,
 )
 

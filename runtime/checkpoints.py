@@ -31,13 +31,7 @@ from xray_addon.files.atomic import replacing
 from xray_addon.files.folders import CACHE_VARIABLE, cache_folder
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.systems import PUBLISHED
-from xray_addon.systems.weights import (
-    Checkpoint,
-    Offer,
-    RemoteFile,
-    local_path,
-    megabytes,
-)
+from xray_addon.systems.weights import Checkpoint, Offer, RemoteFile, local_path, megabytes
 
 DEFAULT_HUB = "https://huggingface.co"
 # Written last: what was downloaded, and from where. No file of a hub that is taken ends so.

@@ -34,7 +34,8 @@ FLOORS = {
         {"xray"},
         {"casting", "reconstruction", "published", "dataset"},
         {"*"},
-        {"systems", "pictures"},
+        {"pictures"},
+        {"slices", "systems"},
         {"process"},
     ],
     "operators": [

@@ -120,11 +120,13 @@ class Surface:
 
         Raises ValueError where there is none.
         """
-        used = self.vertices[np.unique(self.faces)]
-        used = used[np.isfinite(used).all(axis=1)]
-        if not len(used):
+        used = np.zeros(len(self.vertices), dtype=bool)
+        used[self.faces] = True
+        used &= np.isfinite(self.vertices).all(axis=1)
+        if not used.any():
             raise ValueError("the surface has no faces with finite vertices")
-        return np.stack([used.min(axis=0), used.max(axis=0)]).astype(np.float64)
+        found = self.vertices if used.all() else self.vertices[used]
+        return np.stack([found.min(axis=0), found.max(axis=0)]).astype(np.float64)
 
     @property
     def longest_side(self) -> float:

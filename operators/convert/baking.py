@@ -21,12 +21,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Material, Surface
 from ..interface.standard_output import quietly
 from .factors import DEFAULTS
-from .materials import (
-    MaterialReader,
-    node_tree,
-    surface_socket,
-    texture_from_image,
-)
+from .materials import MaterialReader, node_tree, surface_socket, texture_from_image
 from .node_trees import NodeBuilder, alpha_of, cannot_bake, color_of, factor_of
 from .staging import TEMPORARY, Stage
 from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_sources

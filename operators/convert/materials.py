@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.surface import Material
 from .factors import DEFAULTS, Factor, shader_factor
-from .node_sources import (
-    Groups,
-    ImageSource,
-    constant_value,
-    image_source,
-    label,
-    source_of,
-)
+from .node_sources import Groups, ImageSource, constant_value, image_source, label, source_of
 
 # The grey, in linear light, that Blender shows where there is no material.
 DEFAULT_GREY = (0.8, 0.8, 0.8)

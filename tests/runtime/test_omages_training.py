@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.omages.data import (
-    NO_CATEGORY,
-    OmageDataset,
-    collection,
-    split_numbers,
-    to_tensor,
-)
+from runtime.omages.data import NO_CATEGORY, OmageDataset, collection, split_numbers, to_tensor
 from runtime.omages.objectives import GeometryObjective, MaterialObjective
 from runtime.omages.sampling import Schedule
 from runtime.omages.training import TrainingConfig, train
