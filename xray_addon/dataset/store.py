@@ -6,6 +6,7 @@ Layout of a dataset's folder::
     images/<uid>/NNN.png          its reference image, RGBA
     images/<uid>/transforms.json  its cameras
     ids/<uid>/NNN.npz             object, material, face (N,) int32 of each hit, if asked for
+    omages/<uid>/RRR.npz          the object as an omage of R x R pixels, if asked for
     metadata/<uid>.json           the item's row, written last: with it the item is complete
     refused/<uid>.json            why an item is not there: rejected by a gate, or failed
     logs/<uid>.json               seconds and reasons of the last attempt
@@ -49,7 +50,7 @@ from .report import Report, view_line
 from .result import EXISTS, REJECTED, Result
 
 # The folders that hold an item's files, in the order in which they are put there.
-KINDS = ("ids", "images", "xrays")
+KINDS = ("ids", "images", "omages", "xrays")
 SETTINGS = "settings.json"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
@@ -247,7 +248,8 @@ def finish(folder: str | PathLike[str]) -> Report:
 
     Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
     (those touched), images (whether there are any) and `views`, a `View` each; where it applies
-    also objects and materials (names for the ids) and missing_textures (names of image files).
+    also objects and materials (names for the ids), missing_textures (names of image files) and
+    omage (resolutions, patches, dropped_area, unwrapped: see `omage.encoding.EncodingReport`).
 
     Raises XRayError `cannot_write`.
     """

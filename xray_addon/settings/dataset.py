@@ -133,6 +133,11 @@ class DatasetSettings(Settings):
     alpha_clip: bool = setting(False, "Let rays through where a material's alpha clips")
     ids: bool = setting(False, "Also write each hit's object, material and face")
 
+    omage: str = setting(
+        "",
+        "Also write each object as an omage of these resolutions, such as 1024,64; empty for none",
+    )
+
     near: float = setting(0.6, "Nearest depth that training uses", min=0.0, max=1e6)
     far: float = setting(1.8, "Farthest depth that training uses", min=0.0, max=1e6)
     min_iou: float = setting(
@@ -173,12 +178,23 @@ class DatasetSettings(Settings):
             raise self._bad("hdri", "names no image")
         if self.lights in ("hdri", "scene") and self.image == "cast":
             raise self._bad("lights", f"cannot be {self.lights!r} with the built-in shader")
+        if self.omage and not all(8 <= size <= 8192 for size in self.omage_resolutions):
+            raise self._bad("omage", f"must be resolutions from 8 to 8192, got {self.omage!r}")
         if not self.near < self.far:
             raise self._bad("far", f"must be more than near, got {self.near:g} and {self.far:g}")
+
+    @property
+    def omage_resolutions(self) -> tuple[int, ...]:
+        """Those of `omage`, the largest first; 0 for what is no number."""
+        parts = {part.strip() for part in self.omage.split(",")} if self.omage else set()
+        sizes = {int(part) if part.isdecimal() else 0 for part in parts}
+        return tuple(sorted(sizes, reverse=True))
 
     @classmethod
     def counts(cls, name: str, values: Any) -> bool:
         """Whether the setting `name` counts; the seed does where anything is random."""
+        if name == "omage":
+            return bool(values.omage)
         if name == "seed":
             return (
                 values.cameras in ("hemisphere", "sphere")
