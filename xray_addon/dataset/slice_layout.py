@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -33,6 +33,7 @@ from ..files.png import write_png
 from ..signed_distance import PUBLISHED_LEVEL, samples
 from ..slices import DISTANCE, NAMES, placement, published_camera
 from ..surface import Surface
+from .cameras import item_seed
 
 IMAGES, SLICES, SDFS, SPLITS = "00_img_input", "01_img_slices", "02_sdfs", "03_splits"
 META = "meta.json"
@@ -157,13 +158,28 @@ def seen_distances(
     return points.astype(np.float32), distances.astype(np.float32)
 
 
-def write_splits(folder: Path, splits: dict[str, Sequence[str]]) -> None:
-    """`03_splits`: train, val and test, and what the published code calls trainval."""
+def split_of(uid: str) -> str:
+    """The split that an object is in: of ten about one is "val", one "test", the others "train".
+
+    It depends on the uid alone, so that objects that come later move none.
+    """
+    place = item_seed(0, f"split of {uid}") / 2**31
+    return "test" if place < 0.1 else "val" if place < 0.2 else "train"
+
+
+def split_lists(splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The files of `03_splits`, by name: train, val, test, and what the published code calls
+    trainval."""
     lists = {name: sorted(splits.get(name, ())) for name in ("train", "val", "test")}
     lists["trainval"] = sorted([*lists["train"], *lists["val"]])
-    for name, uids in lists.items():
-        with replacing(folder / SPLITS / f"{name}.lst") as temporary:
-            temporary.write_text("\n".join(uids))
+    return {f"{SPLITS}/{name}.lst": "\n".join(uids) for name, uids in lists.items()}
+
+
+def write_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    """`03_splits`."""
+    for name, text in split_lists(splits).items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text)
 
 
 def read_split(folder: Path, name: str) -> list[str]:
