@@ -14,12 +14,12 @@ from ..xray_addon.settings.base import Settings
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.generate import DEFAULT_GENERATOR, GenerateSettings
+from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
 from .interface.registration import extension_package, register_classes, unregister_classes
-from .layers.layers import show_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -232,31 +232,18 @@ def system_settings(scene: Any, system: System) -> Any:
     return getattr(scene.systems, system.key)
 
 
+@with_settings(OmageSettings)
+class XRAY_PG_omage(bpy.types.PropertyGroup):
+    """What the Omage panel shows."""
+
+    stitch: bpy.props.BoolProperty(
+        name="Stitch", description="Close the seams between the patches of the mesh"
+    )
+
+
 @with_settings(SliceSettings)
 class XRAY_PG_slices(bpy.types.PropertyGroup):
     """What the Slices panel shows."""
-
-
-class XRAY_PG_layers(bpy.types.PropertyGroup):
-    """How a collection of layers is shown."""
-
-    def _show(self, _context: bpy.types.Context) -> None:
-        show_layers(self.id_data, self.peel, self.explode)
-
-    peel: bpy.props.IntProperty(
-        name="Peel",
-        description="Layers that are hidden, nearest first",
-        min=0,
-        soft_max=16,
-        update=_show,
-    )
-    explode: bpy.props.FloatProperty(
-        name="Explode",
-        description="Distance between two layers, in sizes of the object",
-        soft_min=0.0,
-        soft_max=2.0,
-        update=_show,
-    )
 
 
 class XRAY_PG_scene(bpy.types.PropertyGroup):
@@ -265,6 +252,7 @@ class XRAY_PG_scene(bpy.types.PropertyGroup):
     capture: bpy.props.PointerProperty(type=XRAY_PG_capture)
     dataset: bpy.props.PointerProperty(type=XRAY_PG_dataset)
     generate: bpy.props.PointerProperty(type=XRAY_PG_generate)
+    omage: bpy.props.PointerProperty(type=XRAY_PG_omage)
     slices: bpy.props.PointerProperty(type=XRAY_PG_slices)
 
 
@@ -274,27 +262,23 @@ CLASSES: tuple[type[Any], ...] = (
     *SYSTEM_GROUPS.values(),
     XRAY_PG_systems,
     XRAY_PG_generate,
+    XRAY_PG_omage,
     XRAY_PG_slices,
-    XRAY_PG_layers,
     XRAY_PG_scene,
 )
 
 
 def register() -> None:
-    """Register the groups, `Scene.xray` and `Collection.xray`."""
+    """Register the groups and `Scene.xray`."""
     register_classes(CLASSES)
     scene: Any = bpy.types.Scene
-    collection: Any = bpy.types.Collection
-    pointer: Any = bpy.props.PointerProperty
-    scene.xray = pointer(type=XRAY_PG_scene)
-    collection.xray = pointer(type=XRAY_PG_layers)
+    scene.xray = _pointer_property(type=XRAY_PG_scene)
 
 
 def unregister() -> None:
     """The inverse of `register`."""
     scene: Any = bpy.types.Scene
-    collection: Any = bpy.types.Collection
-    del scene.xray, collection.xray
+    del scene.xray
     unregister_classes(CLASSES)
 
 

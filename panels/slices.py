@@ -8,11 +8,7 @@ from typing import Any
 import bpy
 
 from ..operators.properties import copy_settings
-from ..operators.slices.ops import (
-    XRAY_OT_save_slices,
-    XRAY_OT_slices,
-    XRAY_OT_slices_to_mesh,
-)
+from ..operators.slices.ops import XRAY_OT_save_slices, XRAY_OT_slices, XRAY_OT_slices_to_mesh
 from ..xray_addon.settings.slices import SliceSettings
 from .widgets import SidebarPanel, draw_progress, draw_properties
 

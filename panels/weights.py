@@ -51,7 +51,7 @@ def draw_published_weights(layout: Any, context: bpy.types.Context) -> None:
 
 def _draw_download(layout: Any, name: str) -> None:
     known = PUBLISHED.get(name)
-    size = f" ({megabytes(known.size)})" if known else ""
+    size = f" ({megabytes(known.size)})" if known and known.size else ""
     button = layout.operator(
         XRAY_OT_weights_download.bl_idname,
         text=translated("Download {}...").format(name + size),

@@ -13,6 +13,7 @@ _GENERATING = f"{GUIDE}#images-and-generating"
 _RUNTIME = f"{GUIDE}#the-runtime"
 _WEIGHTS = f"{GUIDE}#weights"
 _FILES = f"{GUIDE}#layers-and-files"
+_OMAGES = f"{GUIDE}#omages"
 _CAPTURING = f"{GUIDE}#capturing-and-datasets"
 _WORKERS = f"{GUIDE}#workers-clusters-training"
 
@@ -97,6 +98,12 @@ ERROR_CODES = {
     "no_attribute": ErrorCode(_FILES),
     "no_hits_left": ErrorCode(_FILES),
     "no_surface": ErrorCode(_FILES),
+    "bad_omage": ErrorCode(_OMAGES),
+    "empty_omage": ErrorCode(_OMAGES, exit_code=SOME_FAILED),
+    "no_omage": ErrorCode(_OMAGES),
+    "needs_unwrap": ErrorCode(_OMAGES, rejects=True),
+    "no_charts": ErrorCode(_OMAGES, rejects=True),
+    "other_faces": ErrorCode(_OMAGES),
     "no_faces": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
     "no_camera": ErrorCode(_CAPTURING, rejects=True),
     "unsupported_camera": ErrorCode(_CAPTURING, rejects=True),

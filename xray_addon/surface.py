@@ -167,6 +167,21 @@ class Surface:
             corner_colors=turn(self.corner_colors),
         )
 
+    def subset(self, chosen: NDArray[np.bool_]) -> Surface:
+        """The faces where `chosen` (M,) is true; vertices and materials stay."""
+
+        def kept(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if values is None else values[chosen]
+
+        return replace(
+            self,
+            faces=self.faces[chosen],
+            corner_normals=kept(self.corner_normals),
+            corner_uvs=kept(self.corner_uvs),
+            corner_colors=kept(self.corner_colors),
+            face_material=kept(self.face_material),
+        )
+
     @property
     def normalizing(self) -> NDArray[np.float64]:
         """(4, 4) that centres the bounding box and scales its longest side to 1.

@@ -22,7 +22,13 @@ from ...xray_addon.dataset.gates import View, silhouette_iou
 from ...xray_addon.dataset.manifest import Item
 from ...xray_addon.dataset.report import Report
 from ...xray_addon.dataset.result import Result
-from ...xray_addon.dataset.slice_layout import (
+from ...xray_addon.errors import XRayError
+from ...xray_addon.files.png import write_png
+from ...xray_addon.files.transforms import write_transforms
+from ...xray_addon.omage import Omage
+from ...xray_addon.omage.encoding import CELLS
+from ...xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from ...xray_addon.slices.layout import (
     IMAGES,
     SDFS,
     SLICES,
@@ -31,14 +37,11 @@ from ...xray_addon.dataset.slice_layout import (
     write_distances,
     write_slices,
 )
-from ...xray_addon.errors import XRayError
-from ...xray_addon.files.png import write_png
-from ...xray_addon.files.transforms import write_transforms
-from ...xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from ...xray_addon.slices import slice_surface
+from ...xray_addon.slices.slicing import slice_surface
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
 from ..convert.mesh_files import open_alone
+from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import heard
 from ..slices.cycles import render_slices
 from ..tasks import jobs
@@ -173,7 +176,8 @@ class Captures:
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
         """The faces of `objects`, in the scene's space."""
-        return read_surface(objects, bpy.context.evaluated_depsgraph_get(), self.settings)
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        return read_surface(objects, depsgraph, self.settings, factors=bool(self.settings.omage))
 
     def cameras(
         self, item: Item, surface: Surface, matrix: NDArray[np.float64]
@@ -215,6 +219,9 @@ class Captures:
             if settings.ids:
                 attempt.row["objects"] = list(sources.objects)
                 attempt.row["materials"] = list(sources.materials)
+            if settings.omage:
+                with attempt.timed("omage"):
+                    attempt.row["omage"] = self._write_omages(made, surface, sources)
             renderer = None
             if settings.image != "none":
                 with attempt.timed("image"):
@@ -293,6 +300,26 @@ class Captures:
         with attempt.timed("write"), store.writing(self.store.folder):
             write_png(made / IMAGES / f"{view:03d}.png", picture)
             write_slices(made / SLICES / f"{view:03d}", pictures)
+
+    def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
+        """Write the omages into the folder `made`; what the item's row says of them."""
+        sizes = self.settings.omage_resolutions
+        omage, report = Omage.encoded(
+            surface,
+            sizes[0],
+            smallest=min(CELLS, sizes[-1]),
+            part=sources.object,
+            unwrap=unwrap_surface,
+        )
+        with store.writing(self.store.folder):
+            for size in sizes:
+                omage.resized(size).save(made / "omages" / f"{size}.npz")
+        return {
+            "resolutions": list(sizes),
+            "patches": report.charts,
+            "dropped_area": round(report.dropped_area, 6),
+            "unwrapped": report.unwrapped,
+        }
 
     def _view(self, xray: XRay, picture: NDArray[np.uint8] | None, surface: Surface) -> View:
         settings = self.settings

@@ -12,7 +12,7 @@ import bpy
 import numpy as np
 
 from ...xray_addon.camera import Camera
-from ...xray_addon.slices import LAMP, LAMP_WATTS, NAMES, SKY, SLABS
+from ...xray_addon.slices.slicing import LAMP, LAMP_WATTS, NAMES, SKY, SLABS
 from ...xray_addon.surface import Surface
 from ..convert import add_camera, mesh_from_surface
 from ..convert.staging import Owned, Stage

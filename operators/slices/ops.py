@@ -16,13 +16,7 @@ from ..convert.images import image_editors
 from ..dataset.ops_capture import selected_solids
 from ..generate.generation import generate_steps
 from ..layers.layers import layers_of
-from ..properties import (
-    PATH_OPTIONS,
-    absolute_path,
-    preferences,
-    read_settings,
-    with_settings,
-)
+from ..properties import PATH_OPTIONS, absolute_path, preferences, read_settings, with_settings
 from ..runtime import service
 from ..tasks.watching import Result, TaskOperator
 from .slicing import save_slices, show_slices, slice_captured, slice_objects

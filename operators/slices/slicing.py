@@ -11,10 +11,10 @@ import bpy
 import numpy as np
 
 from ...xray_addon.dataset.cameras import FRONT
-from ...xray_addon.dataset.slice_layout import write_slices
 from ...xray_addon.errors import XRayError
-from ...xray_addon.pictures.slice_sheet import slice_sheet
-from ...xray_addon.slices import placement, published_camera, slice_surface, slice_xray
+from ...xray_addon.slices.layout import write_slices
+from ...xray_addon.slices.sheet import slice_sheet
+from ...xray_addon.slices.slicing import placement, published_camera, slice_surface, slice_xray
 from ..convert import camera_from_object, surface_from_objects
 from ..convert.images import show
 from ..layers.layers import layers_of, load_placed, read_layers

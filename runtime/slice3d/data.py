@@ -1,4 +1,4 @@
-"""Training samples of Slice3D, from the published layout (see `xray_addon.dataset.slice_layout`).
+"""Training samples of Slice3D, from the published layout (see `xray_addon.slices.layout`).
 
 Sample number i is a function of the seed and i alone, so a run that resumes sees the samples it
 would have seen.
@@ -16,16 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xray_addon.dataset.slice_layout import (
-    IMAGES,
-    SDFS,
-    SLICES,
-    Views,
-    read_split,
-    seen_distances,
-)
 from xray_addon.errors import XRayError
-from xray_addon.slices import NAMES
+from xray_addon.slices.layout import IMAGES, SDFS, SLICES, Views, read_split, seen_distances
+from xray_addon.slices.slicing import NAMES
 
 from ..training.numbered import Numbered
 from .preparation import on_background, resized, to_tensor

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from xray_addon.slices import COUNT
+from xray_addon.slices.slicing import COUNT
 
 from .unet import LATENT_CHANNELS, TILES, DiffusionConfig, ImageEncoder, SliceUNet, from_grid
 

@@ -17,7 +17,7 @@ from xray_addon.camera import PUBLISHED_FOV_X, Camera
 from xray_addon.errors import XRayError, is_out_of_memory
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback
-from xray_addon.slices import DISTANCE, tiled
+from xray_addon.slices.slicing import DISTANCE, tiled
 from xray_addon.surface import Surface
 from xray_addon.systems.slice3d import SYSTEM, Slice3DSettings
 from xray_addon.systems.system import Inputs

@@ -5,7 +5,7 @@ the field from the features on the way. `GTSliceNet` (18 million) reads it from 
 
 Both ask the field at points in the image's camera: +x right, +y down, +z away from the viewer, the
 origin at the object's middle, `DISTANCE` before the camera. Images are (B, 3, S, S) in -1..1;
-slices (B, 12, 3, S, S), in the order of `xray_addon.slices.NAMES`.
+slices (B, 12, 3, S, S), in the order of `xray_addon.slices.slicing.NAMES`.
 
 "Slice3D" (Wang et al., CVPR 2024, arXiv 2312.02221); names of parameters are those of its weights.
 """
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xray_addon.slices import COUNT, DISTANCE
+from xray_addon.slices.slicing import COUNT, DISTANCE
 
 from .vgg import features, vgg16_stages
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_addon.errors import XRayError
-from xray_addon.slices import NAMES
+from xray_addon.slices.slicing import NAMES
 
 from ..images.reading import read_image
 from .preparation import on_background

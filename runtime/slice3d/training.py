@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xray_addon.dataset.slice_layout import SLICES
 from xray_addon.errors import XRayError
+from xray_addon.slices.layout import SLICES
 
 from ..training import run
 from ..training.configs import RunConfig

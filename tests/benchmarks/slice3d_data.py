@@ -18,7 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from runtime.meshes.files import read_mesh
 from xray_addon.dataset.cameras import item_seed
-from xray_addon.dataset.slice_layout import (
+from xray_addon.errors import XRayError
+from xray_addon.files.png import write_png
+from xray_addon.pictures.shading import Lights, shade_surface
+from xray_addon.slices.layout import (
     IMAGES,
     SDFS,
     SLICES,
@@ -28,10 +31,7 @@ from xray_addon.dataset.slice_layout import (
     write_slices,
     write_splits,
 )
-from xray_addon.errors import XRayError
-from xray_addon.files.png import write_png
-from xray_addon.pictures.shading import Lights, shade_surface
-from xray_addon.slices import slice_surface
+from xray_addon.slices.slicing import slice_surface
 
 
 def write_object(out: Path, views: int, size: int, path: Path) -> str | None:

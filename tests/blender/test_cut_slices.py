@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xray_addon import Camera, Surface, cast
-from xray_addon.slices import (
+from xray_addon.slices.slicing import (
     EVERY_HIT,
     NAMES,
     SLABS,

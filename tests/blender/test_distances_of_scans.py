@@ -10,8 +10,8 @@ import trimesh
 from mathutils.bvhtree import BVHTree
 
 from xray_addon import Surface
-from xray_addon.signed_distance import samples
-from xray_addon.slices import placement
+from xray_addon.slices.signed_distance import samples
+from xray_addon.slices.slicing import placement
 
 SCANS = 10
 POINTS = 2000

@@ -50,7 +50,7 @@ def test_the_operator_shows_and_writes_the_slices_of_the_selection(torus, tmp_pa
 def test_the_published_view_shows_the_front(torus, slicing, settings, part):
     bpy.ops.mesh.primitive_cube_add(size=1, location=(5, -5, 5))
     cube = bpy.context.object  # in front of the ring
-    names = part("xray_addon.slices").NAMES
+    names = part("xray_addon.slices.slicing").NAMES
     pictures = slicing.slice_objects([torus, cube], settings(size=64, elevation=0))
     near = pictures[names.index("Z_1")][..., 3] > 0
     rows, columns = np.nonzero(near)

@@ -7,8 +7,13 @@ import pytest
 import trimesh
 
 from xray_addon import Surface, XRayError
-from xray_addon.signed_distance import PUBLISHED_BANDS, PUBLISHED_LEVEL, SignedDistance, samples
-from xray_addon.slices import placement
+from xray_addon.slices.signed_distance import (
+    PUBLISHED_BANDS,
+    PUBLISHED_LEVEL,
+    SignedDistance,
+    samples,
+)
+from xray_addon.slices.slicing import placement
 
 
 def surface(mesh: trimesh.Trimesh) -> Surface:

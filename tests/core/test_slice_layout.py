@@ -9,7 +9,7 @@ import pytest
 import trimesh
 
 from xray_addon import Surface, XRayError, cast
-from xray_addon.dataset.slice_layout import (
+from xray_addon.slices.layout import (
     Views,
     distance_samples,
     read_split,
@@ -17,8 +17,8 @@ from xray_addon.dataset.slice_layout import (
     write_slices,
     write_splits,
 )
-from xray_addon.signed_distance import PUBLISHED_LEVEL
-from xray_addon.slices import NAMES
+from xray_addon.slices.signed_distance import PUBLISHED_LEVEL
+from xray_addon.slices.slicing import NAMES
 
 
 def chair() -> Surface:

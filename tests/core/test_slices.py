@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from xray_addon import Camera, Surface, cast
-from xray_addon.slices import (
+from xray_addon.slices.slicing import (
     DISTANCE,
     NAMES,
     placement,

@@ -16,15 +16,12 @@ from runtime.slice3d.networks import GTSliceNet, NetworkConfig, SliceNet, projec
 from runtime.slice3d.perceptual import SliceLoss, load_slice_loss
 from runtime.slice3d.training import Trainer, TrainingConfig, train
 from runtime.slice3d.unet import DiffusionConfig, from_grid, to_grid
-from runtime.slice3d.weights import (
-    load_diffusion,
-    load_field,
-    load_regression,
-    save_network,
-)
+from runtime.slice3d.weights import load_diffusion, load_field, load_regression, save_network
 from runtime.torch_helpers.tensors import read_pickle
 from xray_addon import Surface, XRayError
-from xray_addon.dataset.slice_layout import (
+from xray_addon.files.png import write_png
+from xray_addon.pictures.shading import shade_surface
+from xray_addon.slices.layout import (
     IMAGES,
     SDFS,
     SLICES,
@@ -34,9 +31,7 @@ from xray_addon.dataset.slice_layout import (
     write_slices,
     write_splits,
 )
-from xray_addon.files.png import write_png
-from xray_addon.pictures.shading import shade_surface
-from xray_addon.slices import slice_surface
+from xray_addon.slices.slicing import slice_surface
 
 SMALL_CONFIG = NetworkConfig(32, (8, 8, 16, 16, 16), 16, 4, 32, 2)
 SMALL = {n: list(v) if isinstance(v, tuple) else v for n, v in vars(SMALL_CONFIG).items()}

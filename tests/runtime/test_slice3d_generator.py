@@ -19,7 +19,7 @@ from runtime.slice3d.unet import DiffusionConfig
 from runtime.slice3d.weights import save_network
 from xray_addon import Surface, XRayError, cast
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.slices import NAMES
+from xray_addon.slices.slicing import NAMES
 from xray_addon.systems.slice3d import PAGE, Slice3DSettings
 
 SMALL = NetworkConfig(32, (8, 8, 16, 16, 16), 16, 4, 32, 2)

@@ -6,7 +6,8 @@ Layout of a dataset's folder::
     images/<uid>/NNN.png          its reference image, RGBA
     images/<uid>/transforms.json  its cameras
     ids/<uid>/NNN.npz             object, material, face (N,) int32 of each hit, if asked for
-    00_img_input/ ... 03_splits/  Slice3D's training data, if asked for: see `slice_layout`
+    omages/<uid>/RRR.npz          the object as an omage of R x R pixels, if asked for
+    00_img_input/ ... 03_splits/  Slice3D's training data, if asked for: see `slices.layout`
     metadata/<uid>.json           the item's row, written last: with it the item is complete
     refused/<uid>.json            why an item is not there: rejected by a gate, or failed
     logs/<uid>.json               seconds and reasons of the last attempt
@@ -43,15 +44,15 @@ from typing import Any
 from ..errors import XRayError, error_code
 from ..files.locks import lock
 from ..settings.dataset import DatasetSettings
+from ..slices.layout import IMAGES, SDFS, SLICES, split_lists, split_of
 from .gates import GATES, JUDGED, View, judge
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
 from .report import Report, view_line
 from .result import EXISTS, REJECTED, Result
-from .slice_layout import IMAGES, SDFS, SLICES, split_lists, split_of
 
 # The folders that hold an item's files, in the order in which they are put there.
-KINDS = ("ids", IMAGES, SLICES, "images", "xrays")
+KINDS = ("ids", IMAGES, SLICES, "images", "omages", "xrays")
 # The folders that hold one file an item, and the file's suffix.
 SINGLES = {SDFS: ".npy"}
 SETTINGS = "settings.json"
@@ -251,7 +252,8 @@ def finish(folder: str | PathLike[str]) -> Report:
 
     Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
     (those touched), images (whether there are any) and `views`, a `View` each; where it applies
-    also objects and materials (names for the ids) and missing_textures (names of image files).
+    also objects and materials (names for the ids), missing_textures (names of image files) and
+    omage (resolutions, patches, dropped_area, unwrapped: see `omage.encoding.EncodingReport`).
 
     Raises XRayError `cannot_write`.
     """

@@ -158,6 +158,11 @@ class DatasetSettings(Settings):
         only=("slices", (True,)),
     )
 
+    omage: str = setting(
+        "",
+        "Also write each object as an omage of these resolutions, such as 1024,64; empty for none",
+    )
+
     near: float = setting(0.6, "Nearest depth that training uses", min=0.0, max=1e6)
     far: float = setting(1.8, "Farthest depth that training uses", min=0.0, max=1e6)
     min_iou: float = setting(
@@ -200,14 +205,25 @@ class DatasetSettings(Settings):
             raise self._bad("lights", f"cannot be {self.lights!r} with the built-in shader")
         if self.slices and self.image == "none":
             raise self._bad("image", "cannot be 'none': slices come with the image they explain")
+        if self.omage and not all(8 <= size <= 8192 for size in self.omage_resolutions):
+            raise self._bad("omage", f"must be resolutions from 8 to 8192, got {self.omage!r}")
         if not self.near < self.far:
             raise self._bad("far", f"must be more than near, got {self.near:g} and {self.far:g}")
+
+    @property
+    def omage_resolutions(self) -> tuple[int, ...]:
+        """Those of `omage`, the largest first; 0 for what is no number."""
+        parts = {part.strip() for part in self.omage.split(",")} if self.omage else set()
+        sizes = {int(part) if part.isdecimal() else 0 for part in parts}
+        return tuple(sorted(sizes, reverse=True))
 
     @classmethod
     def counts(cls, name: str, values: Any) -> bool:
         """Whether the setting `name` counts; the seed does where anything is random."""
         if values.slices and name in _BY_SLICES:
             return name in ("views", "seed")
+        if name == "omage":
+            return bool(values.omage)
         if name == "seed":
             return (
                 values.cameras in ("hemisphere", "sphere")

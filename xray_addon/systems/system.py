@@ -52,8 +52,9 @@ class Published:
     """Weights that their authors published on a hub.
 
     name : what X-Ray calls them. repo : on the hub, "owner/name". files : paths in the repository
-    that are needed, and no others. size : bytes of all, about. folders : names under which people
-    keep them beside a checkpoint.
+    that are needed, and no others. size : bytes of all, about; 0 where nobody has said. folders :
+    names under which people keep them beside a checkpoint. repo_type : what the hub calls the
+    repository, "model" or "dataset". terms : what its page asks beyond the licence.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Published:
     licence: str
     licence_url: str
     folders: tuple[str, ...] = ()
+    repo_type: str = "model"
+    terms: str = ""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,16 @@ class Checkpoint:
         """Needed files; empty where only the hub knows them."""
         return self.published.files if self.published else ()
 
+    @property
+    def repo_type(self) -> str:
+        """What the hub calls the repository: "model" or "dataset"."""
+        return self.published.repo_type if self.published else "model"
+
+    @property
+    def page(self) -> str:
+        """The repository's page behind the hub's address."""
+        return self.repo if self.repo_type == "model" else f"{self.repo_type}s/{self.repo}"
+
     def folder(self, cache: str | PathLike[str] | None = None) -> Path:
         """Where its files lie; another revision than the main one has a folder of its own."""
         owner, _, repo = self.repo.partition("/")

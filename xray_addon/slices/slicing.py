@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import PUBLISHED_FOV_X, Camera
-from .casting import cast
-from .pictures.shading import Lights, lit
-from .surface import Surface
-from .xray import XRay
+from ..camera import PUBLISHED_FOV_X, Camera
+from ..casting import cast
+from ..pictures.shading import Lights, lit
+from ..surface import Surface
+from ..xray import XRay
 
 SLABS = 4
 # As files are called, in the order in which the published networks take them. X counts from the

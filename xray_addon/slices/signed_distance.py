@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import XRayError
-from .surface import Surface
+from ..errors import XRayError
+from ..surface import Surface
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

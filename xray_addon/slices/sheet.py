@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..slices import NAMES, SLABS
-from .lettering import LINE, draw_text
+from ..pictures.lettering import LINE, draw_text
+from .slicing import NAMES, SLABS
 
 GAP = 8
 TEXT_SCALE = 2

@@ -15,6 +15,7 @@ and distances are of the object at a diagonal of 1, centred, with y up and z tow
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
@@ -30,10 +31,9 @@ from ..camera import Camera
 from ..errors import XRayError
 from ..files.atomic import replacing
 from ..files.png import write_png
-from ..signed_distance import PUBLISHED_LEVEL, samples
-from ..slices import DISTANCE, NAMES, placement, published_camera
 from ..surface import Surface
-from .cameras import item_seed
+from .signed_distance import PUBLISHED_LEVEL, samples
+from .slicing import DISTANCE, NAMES, placement, published_camera
 
 IMAGES, SLICES, SDFS, SPLITS = "00_img_input", "01_img_slices", "02_sdfs", "03_splits"
 META = "meta.json"
@@ -163,7 +163,7 @@ def split_of(uid: str) -> str:
 
     It depends on the uid alone, so that objects that come later move none.
     """
-    place = item_seed(0, f"split of {uid}") / 2**31
+    place = hashlib.sha256(f"split of {uid}".encode()).digest()[0] / 256
     return "test" if place < 0.1 else "val" if place < 0.2 else "train"
 
 
