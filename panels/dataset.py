@@ -116,6 +116,7 @@ class XRAY_PT_dataset_object(DatasetPart):
     settings = (
         *("layers", "size", "normalize", "pose", "frame"),
         *("materials", "bake_size", "alpha_clip", "ids", "omage"),
+        *("slices", "slice_alignment", "slice_shading"),
     )
 
 
