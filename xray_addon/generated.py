@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from .camera import Camera
 from .errors import XRayError
-from .files.atomic import read_arrays, replacing
+from .files.arrays import read_arrays
+from .files.atomic import replacing
 from .surface import Material, Surface
 from .xray import XRay
+
+LARGEST_RESULT = 1 << 31  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +87,7 @@ class Generated:
     def load(cls, path: str | PathLike[str]) -> Generated:
         """Read what `save` wrote; raises XRayError `bad_result` for anything else."""
         try:
-            arrays = read_arrays(path)
+            arrays = read_arrays(path, largest=LARGEST_RESULT)
             surface = Surface(
                 **{
                     name.removeprefix("surface."): value
@@ -109,7 +112,7 @@ class Generated:
                     arrays["xray.color"],
                     int(arrays["xray.dropped"]),
                 )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise XRayError(
                 "bad_result", f"The result file {path} cannot be read ({error}).", "Generate again."
             ) from error

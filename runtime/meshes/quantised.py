@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xray_addon.errors import XRayError
-from xray_addon.files.atomic import read_arrays
+from xray_addon.files.arrays import read_arrays
 from xray_addon.surface import Material, Surface
 
 SUFFIX = ".npz.xz"
