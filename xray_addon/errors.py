@@ -23,6 +23,7 @@ _USAGE_CODES = frozenset(
         "other_settings",
         "unknown_format",
         "unknown_generator",
+        "unsafe_dataset",
     }
 )
 # This input cannot be done; another could.

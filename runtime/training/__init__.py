@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xray_addon.errors import XRayError
+from xray_addon.files.json_files import read_json
+from xray_addon.files.json_schema import plain, table_of
 from xray_addon.progress import ProgressCallback, ignore_progress
 
 from ..torch_helpers.devices import choose_device
 from . import parallel
+from .configs import LARGEST
 
 # The module of each model that can be trained. It has a `TrainingConfig`, and `train`.
 TRAINERS = {
@@ -59,11 +61,11 @@ def trainer_module(config: Path) -> Any:
     say.
     """
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = read_json(config, table_of(plain), largest=LARGEST)
     except (OSError, ValueError):
-        values = None
-    name = values.get("generator", "xray") if isinstance(values, dict) else "xray"
-    if name not in TRAINERS:
+        values = {}
+    name = values.get("generator", "xray")
+    if not isinstance(name, str) or name not in TRAINERS:
         raise XRayError(
             "unknown_generator",
             f"{config} is for the generator {name!r}, which cannot be trained.",

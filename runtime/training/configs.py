@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from xray_addon.errors import XRayError
+from xray_addon.files.json_files import read_json
+from xray_addon.files.json_schema import plain, table_of
+
+LARGEST = 1 << 20  # bytes
 
 Config = TypeVar("Config")
 
@@ -20,9 +23,7 @@ def read_config(kind: type[Config], path: Path, example: str) -> Config:
     `TypeError`s of `kind` itself.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
+        values = read_json(path, table_of(plain), largest=LARGEST)
         defaults = kind()
         unknown = sorted(set(values) - {item.name for item in fields(kind)})  # type: ignore[arg-type]
         if unknown:

@@ -11,7 +11,15 @@ STATUSES = DONE, EXISTS, REJECTED, FAILED = "done", "exists", "rejected", "faile
 
 # Errors that every other item would meet too: they end a run.
 STOPPING = frozenset(
-    {"cannot_write", "no_denoiser", "no_device", "no_gpu", "no_renderer", "other_settings"}
+    {
+        "cannot_write",
+        "no_denoiser",
+        "no_device",
+        "no_gpu",
+        "no_renderer",
+        "other_settings",
+        "unsafe_dataset",
+    }
 )
 
 

@@ -30,29 +30,40 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
+import os
 import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..errors import XRayError
+from ..files.json_files import read_json
 from ..files.locks import lock
+from ..files.names import is_clean_name
 from ..settings.dataset import DatasetSettings
 from .gates import GATE_OF, GATES, JUDGED, View, judge
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
 from .report import Report, view_line
 from .result import EXISTS, REJECTED, Result
+from .rows import LOG, REFUSED_ROW, read_row, read_rows
+from .rows import SETTINGS as RECIPE
 
 # The folders that hold an item's files, in the order in which they are put there.
 KINDS = ("ids", "images", "xrays")
 SETTINGS = "settings.json"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
+# What runs write into, replace and delete; none of it may be a link to somewhere else.
+_OWN = (".work", *KINDS, "metadata", "refused", "logs", "logs/worker.log")
+
+logger = logging.getLogger(__name__)
 
 
 def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool = False) -> str:
@@ -95,7 +106,7 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
     An item exists while its row does, the source is what it was, and every file that the row
     lists is there with its size.
     """
-    row = read_row(folder, item.uid)
+    row = item_row(folder, item.uid)
     if row and _fits(folder, row, item, digest) and _is_whole(folder, row):
         views = row["views"]
         return Result(
@@ -105,8 +116,8 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
             hits=sum(sum(view["hits"]) for view in views),
             dropped=sum(view["dropped"] for view in views),
         )
-    row = _read_row(folder / "refused" / f"{item.uid}.json")
-    if refused and row and row.get("status") == REJECTED and _fits(folder, row, item, digest):
+    row = read_row(folder / "refused" / f"{item.uid}.json", REFUSED_ROW)
+    if refused and row and row["status"] == REJECTED and _fits(folder, row, item, digest):
         return Result(item.uid, REJECTED, row["code"], row["reason"])
     return None
 
@@ -140,11 +151,12 @@ def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
     Raises XRayError `cannot_write`, `other_settings` where another run has claimed the folder.
     """
     row = {**row, "files": _sizes(made, item.uid)}
+    text = _json(row)
     with _exclusive(folder) as place:
         _check_claimed(folder, row["settings"])
         if find(folder, item, row["settings"], refused=False) is None:
             _replace(folder, item.uid, made)
-            place(f"metadata/{item.uid}.json", _json(row))
+            place(f"metadata/{item.uid}.json", text)
         (folder / "refused" / f"{item.uid}.json").unlink(missing_ok=True)
 
 
@@ -232,14 +244,14 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read_row(folder: Path, uid: str) -> dict[str, Any] | None:
+def item_row(folder: Path, uid: str) -> dict[str, Any] | None:
     """The metadata row of an item, see `finish`; None where it is not complete."""
-    return _read_row(folder / "metadata" / f"{uid}.json")
+    return read_row(folder / "metadata" / f"{uid}.json") if is_clean_name(uid) else None
 
 
 def rows(folder: Path) -> Iterator[dict[str, Any]]:
     """The metadata row of every item in the dataset, by uid."""
-    yield from _rows(folder / "metadata")
+    yield from read_rows(folder / "metadata")
 
 
 def finish(folder: str | PathLike[str]) -> Report:
@@ -262,7 +274,7 @@ def finish(folder: str | PathLike[str]) -> Report:
             counted.update(row["gates"])
             if row["images"]:
                 lines += [view_line(row, i) for i in range(len(row["views"]))]
-        for row in _rows(folder / "refused"):
+        for row in read_rows(folder / "refused", REFUSED_ROW):
             report.add_refused(row)
             gate = GATE_OF.get(row["code"], row["code"])
             counted.update({gate, *row.get("gates", ())})
@@ -287,17 +299,19 @@ def _exclusive(folder: Path) -> Iterator[Place]:
     Raises XRayError `cannot_write`.
     """
     work = folder / ".work"
+    _check_links(folder)
     with ExitStack() as stack:
         stack.callback(_remove_empty, work)
         stack.enter_context(writing(folder))
-        stack.enter_context(_locked(work, PUBLISH_LOCK))
+        stack.enter_context(_locked(work, PUBLISH_LOCK, partial(_tell_waiting, folder)))
         for part in work.glob("*.part"):
             part.unlink()  # of a run that was killed: nobody else writes now
 
         def place(name: str, text: str) -> None:
             part, target = work / f"{secrets.token_hex(8)}.part", folder / name
             try:
-                part.write_text(text, encoding="utf-8", newline="\n")
+                # Half a character, of a name that is no UTF-8, ends no run.
+                part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
                 target.parent.mkdir(exist_ok=True)
                 part.replace(target)
             finally:
@@ -306,14 +320,30 @@ def _exclusive(folder: Path) -> Iterator[Place]:
         yield place
 
 
+def _check_links(folder: Path) -> None:
+    """Raises XRayError `unsafe_dataset` where what is written would land somewhere else."""
+    for name in _OWN:
+        path = folder / name
+        if path.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(path):
+            raise XRayError(
+                "unsafe_dataset",
+                f"{path} is a link, which no dataset of X-Ray holds.",
+                "Look where it leads. Remove it, or write to another folder.",
+            )
+
+
+def _tell_waiting(folder: Path) -> None:
+    logger.warning("waiting for another run that writes to %s", folder)
+
+
 @contextmanager
-def _locked(work: Path, name: str) -> Iterator[None]:
+def _locked(work: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock `name` in the folder `work`, which another run may remove while it is empty."""
     with ExitStack() as stack:
         for _ in range(ATTEMPTS):
             work.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(lock(work / name))
+                stack.enter_context(lock(work / name, on_wait=on_wait))
                 break
             except FileNotFoundError:
                 continue
@@ -325,7 +355,7 @@ def _locked(work: Path, name: str) -> Iterator[None]:
 @contextmanager
 def _made(work: Path, name: str) -> Iterator[Path]:
     own = work / f"{name}.tmp"
-    with _locked(work, f"{name}.lock"):
+    with _locked(work, f"{name}.lock", partial(_tell_waiting, work.parent)):
         own.mkdir()
         try:
             yield own
@@ -358,9 +388,11 @@ def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
     (folder / "metadata" / f"{uid}.json").unlink(missing_ok=True)
     for kind in KINDS:
         target = folder / kind / uid
-        if not target.exists():
+        if not os.path.lexists(target):
             continue
-        if grave is None:
+        if target.is_symlink() or not target.is_dir():
+            target.unlink()
+        elif grave is None:
             shutil.rmtree(target)
         else:
             target.rename(grave / f"old-{kind}")
@@ -369,8 +401,8 @@ def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
 def _recorded(folder: Path) -> Recipe | None:
     """What the dataset was made with; None where nothing says so."""
     try:
-        return Recipe.from_dict(_read_row(folder / SETTINGS) or {})
-    except ValueError:
+        return Recipe.from_dict(read_json(folder / SETTINGS, RECIPE))
+    except (OSError, ValueError):
         return None
 
 
@@ -396,14 +428,14 @@ def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Pl
     for row in rows(folder):
         gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
         if error is not None:
-            row.pop("files")
+            row.pop("files", None)
             _refuse_again(row, gates, error, place)
             _withdraw(folder, row["uid"], None)
-    for row in _rows(folder / "refused"):
+    for row in read_rows(folder / "refused", REFUSED_ROW):
         path = folder / "refused" / f"{row['uid']}.json"
         if row.get("settings") != digest:
             path.unlink()
-        elif row["code"] in JUDGED and row["status"] == REJECTED:
+        elif row["code"] in JUDGED and row["status"] == REJECTED and row.get("views"):
             gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
             if error is None:
                 path.unlink()
@@ -412,7 +444,7 @@ def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Pl
 
 
 def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place: Place) -> None:
-    others = [name for name in row["gates"] if name not in JUDGED]
+    others = [name for name in row.get("gates", ()) if name not in JUDGED]
     row = _refused_row({**row, "gates": gates + others}, REJECTED, error)
     place(f"refused/{row['uid']}.json", _json(row))
 
@@ -433,7 +465,7 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
         return True  # the source may be gone; what was made from it stays
     if row.get("source_bytes") != source.st_size:
         return False
-    log = _read_row(folder / "logs" / f"{item.uid}.json") or {}
+    log = read_row(folder / "logs" / f"{item.uid}.json", LOG) or {}
     if log.get("read") == read_state(item):
         return True  # without reading it again
     return bool(row.get("source_sha256") == file_hash(item.source))
@@ -452,21 +484,6 @@ def _sizes(made: Path, uid: str) -> dict[str, int]:
         f"{file.relative_to(made).parts[0]}/{uid}/{file.name}": file.stat().st_size
         for file in files
     }
-
-
-def _read_row(path: Path) -> dict[str, Any] | None:
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
-        row = _read_row(path)
-        if row is not None and "uid" in row:
-            yield row
 
 
 def _json(values: dict[str, Any]) -> str:
