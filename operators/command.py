@@ -29,14 +29,17 @@ from ..xray_addon.progress import Cancelled, Progress
 from ..xray_addon.settings.arguments import add_settings, read_settings
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
-from ..xray_addon.settings.generate import GenerateSettings, ResultSettings
+from ..xray_addon.settings.result import ResultSettings
+from ..xray_addon.systems import find_system
+from ..xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
+from ..xray_addon.systems.system import Inputs
 from .convert import camera_from_object, surface_from_objects
 from .convert.mesh_files import check_output, empty_file, open_alone, save_objects
 from .dataset import preview
 from .dataset.capture import Captures, DatasetRun, dataset_steps
 from .dataset.objects import CaptureReport, capture_steps
 from .dataset.objects import Item as CaptureItem
-from .generate.generation import generate_mesh
+from .generate.generation import generate_mesh, inputs_name
 from .interface.standard_output import heard, output_to
 from .layers.layers import FORMS, import_xray
 from .tasks import jobs
@@ -127,13 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("out", metavar="OUT", type=Path, help="the dataset's folder")
     add_settings(worker, DatasetSettings)
 
-    generate = commands.add_parser("generate", help="make a mesh from one image")
+    generate = commands.add_parser("generate", help="make a mesh")
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
-    generate.add_argument("image", metavar="IMAGE", type=Path, help="the image file")
+    add_inputs(generate)
     generate.add_argument(
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
     )
-    add_settings(generate, GenerateSettings)
+    add_systems(generate)
     add_settings(generate, ResultSettings)
     _add_json(generate)
 
@@ -261,12 +264,18 @@ def _worked(captures: Captures, item: Item) -> Result:
 
 
 def _generate(arguments: argparse.Namespace) -> Answer:
-    out = arguments.out or Path(f"{arguments.image.stem}.glb")
+    settings, inputs = read_systems(arguments), read_inputs(arguments)
+    system = find_system(settings.generator)
+    system.check(inputs)
+    out = arguments.out or Path(f"{inputs_name(inputs, system)}.glb")
     check_output(out)
-    settings = read_settings(GenerateSettings, arguments)
     result = read_settings(ResultSettings, arguments)
+    image, mask = (
+        None if file is None else file.absolute() for file in (inputs.image, inputs.mask)
+    )
     empty_file()
-    obj = generate_mesh(arguments.image.absolute(), settings, result=result, on_progress=_say)
+    given = Inputs(image, mask, inputs.category)
+    obj = generate_mesh(given, settings, result=result, on_progress=_say)
     save_objects([obj], out)
     return DONE, {"out": str(out), "faces": len(obj.data.polygons)}
 

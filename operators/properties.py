@@ -13,20 +13,29 @@ import numpy as np
 from ..xray_addon.settings.base import Settings
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
-from ..xray_addon.settings.generate import GENERATORS, GenerateSettings, ResultSettings
+from ..xray_addon.settings.generate import DEFAULT_GENERATOR, GenerateSettings
+from ..xray_addon.settings.result import ResultSettings
+from ..xray_addon.systems import SYSTEMS
+from ..xray_addon.systems.system import System
 from .interface.registration import extension_package, register_classes, unregister_classes
 from .layers.layers import show_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from dataclasses import Field
 
 _T = TypeVar("_T")
 
-# Settings that name a file. Blender's file browser begins them with // beside the .blend file.
-_FILES = ("checkpoint", "poses", "hdri")
-
 # Options of a property for a path that may begin with //. Before Blender 4.5 each one's may.
 PATH_OPTIONS: set[Any] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+
+# Said by the panel and by the operator alike.
+VARIATIONS = "How many meshes of each image, with seeds from the seed on"
+KEEP_CAMERA = "Add a camera that sees the mesh as the image shows it"
+KEEP_LAYERS = "Add the predicted layers as a hidden collection, and keep the system's pictures"
+
+# Typed as if it gave nothing, as it stands for a type elsewhere.
+_pointer_property: Any = bpy.props.PointerProperty
 
 # Where a dataset's objects come from.
 SOURCES = (
@@ -36,16 +45,17 @@ SOURCES = (
 )
 
 
-def setting_properties(cls: type[Settings]) -> dict[str, Any]:
+def setting_properties(items: Iterable[Field[Any]]) -> dict[str, Any]:
     """A Blender property for each field of a settings dataclass, by name."""
-    return {item.name: _property(item) for item in fields(cls)}  # type: ignore[arg-type]
+    return {item.name: setting_property(item) for item in items}
 
 
 def with_settings(cls: type[Settings]) -> Callable[[type[_T]], type[_T]]:
     """Class decorator: give a Blender class the properties of a settings dataclass."""
 
     def decorate(target: type[_T]) -> type[_T]:
-        target.__annotations__ = {**setting_properties(cls), **get_annotations(target)}
+        own = setting_properties(fields(cls))  # type: ignore[arg-type]
+        target.__annotations__ = {**own, **get_annotations(target)}
         return target
 
     return decorate
@@ -53,56 +63,53 @@ def with_settings(cls: type[Settings]) -> Callable[[type[_T]], type[_T]]:
 
 def read_settings(cls: type[_T], source: Any) -> _T:
     """The settings dataclass with the values of `source`'s properties."""
-    return cls(**{item.name: _value(item, source) for item in fields(cls)})  # type: ignore[arg-type]
+    return cls(**{item.name: setting_value(item, source) for item in fields(cls)})  # type: ignore[arg-type]
 
 
-def _value(item: Any, source: Any) -> Any:
+def setting_value(item: Field[Any], source: Any) -> Any:
     """A property's value. Blender's floats have single precision: as they were meant, not kept."""
     value = getattr(source, item.name)
-    if item.name in _FILES:
+    if item.metadata.get("path"):
         return bpy.path.abspath(value)
     if not isinstance(item.default, float):
         return value
     return item.default if value == np.float32(item.default) else float(f"{value:.7g}")
 
 
-def copy_settings(cls: type[Settings], source: Any, target: Any) -> None:
+def copy_settings(items: Iterable[Field[Any]], source: Any, target: Any) -> None:
     """Set the properties of `target` to those of `source`."""
-    for item in fields(cls):  # type: ignore[arg-type]
+    for item in items:
         setattr(target, item.name, getattr(source, item.name))
 
 
-def _property(item: Any) -> Any:
+def setting_property(item: Field[Any], help: str = "", options: Iterable[str] = ()) -> Any:
+    """A Blender property for a field. help : in place of the field's own."""
     meta: dict[str, Any] = dict(item.metadata)
-    name = item.name.replace("_", " ").title()
-    common = {"name": name, "description": meta["help"], "default": item.default}
-    choices = GENERATORS if item.name == "generator" else meta.get("choices")
-    if choices:
-        labels = {
-            "built-in": "Built-in Network",
-            "cast": "Built-in",
-            "cpu": "CPU",
-            "cuda": "CUDA",
-            "eevee": "EEVEE",
-            "gpu": "GPU",
-            "hdri": "HDRI",
-            "mps": "Apple MPS",
-            "rembg": "rembg",
-            "xray": "X-Ray",
-            "triposr": "TripoSR",
-            "xray-paper": "X-Ray (paper scale)",
-        }
-        items = [(choice, labels.get(choice, choice.title()), "") for choice in choices]
-        return bpy.props.EnumProperty(items=items, **common)
-    if isinstance(item.default, bool):
-        return bpy.props.BoolProperty(**common)
-    if isinstance(item.default, int):
-        return bpy.props.IntProperty(min=meta["min"], max=meta["max"], **common)
-    if isinstance(item.default, float):
-        return bpy.props.FloatProperty(min=meta["min"], max=meta["max"], **common)
-    if item.name in _FILES:
-        return bpy.props.StringProperty(subtype="FILE_PATH", options=PATH_OPTIONS, **common)
-    return bpy.props.StringProperty(**common)
+    common: dict[str, Any] = {
+        "name": item.name.replace("_", " ").title(),
+        "description": help or meta["help"],
+        "default": item.default,
+        "options": set(options),
+    }
+    if item.name == "generator":
+        systems = [(system.name, system.label, system.about) for system in SYSTEMS.values()]
+        return bpy.props.EnumProperty(items=systems, **common)
+    if choices := meta.get("choices"):
+        labels: dict[str, str] = meta.get("labels", {})
+        named = [(choice, labels.get(choice, choice.title()), "") for choice in choices]
+        return bpy.props.EnumProperty(items=named, **common)
+    if meta.get("path"):
+        common["options"] |= PATH_OPTIONS
+        return bpy.props.StringProperty(subtype="FILE_PATH", **common)
+    if "min" in meta:
+        common |= {"min": meta["min"], "max": meta["max"]}
+    kinds: dict[type, Any] = {
+        bool: bpy.props.BoolProperty,
+        int: bpy.props.IntProperty,
+        float: bpy.props.FloatProperty,
+        str: bpy.props.StringProperty,
+    }
+    return kinds[type(item.default)](**common)
 
 
 @with_settings(CaptureSettings)
@@ -141,64 +148,87 @@ class XRAY_PG_dataset(bpy.types.PropertyGroup):
     )
 
 
-_CHECKPOINT: dict[str, Any] = {
-    "name": "Checkpoint",
-    "description": GenerateSettings.__dataclass_fields__["checkpoint"].metadata["help"],
-    "subtype": "FILE_PATH",
-    "options": PATH_OPTIONS,
+def _search_category(system: System) -> Callable[..., list[str]]:
+    def search(_group: Any, _context: Any, text: str) -> list[str]:
+        return [name for name in system.categories if text.lower() in name.lower()]
+
+    return search
+
+
+def category_property(system: System) -> Any:
+    """The system's categories, searchable."""
+    return bpy.props.StringProperty(
+        name="Category",
+        description=f"What {system.label} makes: one of {len(system.categories)} categories",
+        search=_search_category(system),
+        search_options={"SORT"},
+    )
+
+
+def _system_group(system: System) -> type[Any]:
+    """What a scene keeps for one system: its own settings, its weights and its category."""
+    properties = setting_properties(system.settings.own_fields())
+    # A system's own, so that another one's weights are never handed to it.
+    properties["checkpoint"] = setting_property(GenerateSettings.__dataclass_fields__["checkpoint"])
+    if system.categories:
+        properties["category"] = category_property(system)
+    return type(
+        f"XRAY_PG_system_{system.key}",
+        (bpy.types.PropertyGroup,),
+        {"__doc__": f"What {system.label} is set to.", "__annotations__": properties},
+    )
+
+
+SYSTEM_GROUPS = {name: _system_group(system) for name, system in SYSTEMS.items()}
+
+
+class XRAY_PG_systems(bpy.types.PropertyGroup):
+    """The settings of each system."""
+
+
+XRAY_PG_systems.__annotations__ = {
+    SYSTEMS[name].key: _pointer_property(type=group) for name, group in SYSTEM_GROUPS.items()
 }
 
-
-# Typed as if it gave nothing, as it stands for a type elsewhere.
-_string_property: Any = bpy.props.StringProperty
-
-
-class XRAY_PG_checkpoints(bpy.types.PropertyGroup):
-    """The weights that are chosen for each generator."""
-
-
-XRAY_PG_checkpoints.__annotations__ = {
-    name.replace("-", "_"): _string_property(**_CHECKPOINT) for name in GENERATORS
-}
-
-
-def _generator() -> str:
-    machine = preferences()
-    return (machine.generator if machine else GENERATORS[0]).replace("-", "_")
-
-
-def _get_checkpoint(scene: Any) -> str:
-    return str(getattr(scene.checkpoints, _generator()))
-
-
-def _set_checkpoint(scene: Any, value: str) -> None:
-    setattr(scene.checkpoints, _generator(), value)
+# What all systems share, but for what depends on the machine, which is a preference, and for the
+# weights, which each system has of its own.
+SHARED = [
+    item
+    for item in fields(GenerateSettings)
+    if item.name not in ("generator", "device", "checkpoint")
+]
 
 
 @with_settings(ResultSettings)
-@with_settings(GenerateSettings)
 class XRAY_PG_generate(bpy.types.PropertyGroup):
     """What the Generate panel shows."""
 
     image: bpy.props.PointerProperty(
         name="Image", description="The picture to make a mesh from", type=bpy.types.Image
     )
-    checkpoints: bpy.props.PointerProperty(type=XRAY_PG_checkpoints)
-    # Of the chosen generator: another one's weights are never handed to it.
-    checkpoint: bpy.props.StringProperty(get=_get_checkpoint, set=_set_checkpoint, **_CHECKPOINT)
+    mask: bpy.props.PointerProperty(
+        name="Mask", description="White where the image is to be made anew", type=bpy.types.Image
+    )
+    systems: bpy.props.PointerProperty(type=XRAY_PG_systems)
     variations: bpy.props.IntProperty(
-        name="Variations",
-        description="Meshes of each image, with seeds from the seed on",
-        default=1,
-        min=1,
-        max=64,
+        name="Meshes", description=VARIATIONS, default=1, min=1, max=64
     )
-    keep_camera: bpy.props.BoolProperty(
-        name="Keep View", description="Add a camera that sees the mesh as the image shows it"
-    )
-    keep_layers: bpy.props.BoolProperty(
-        name="Keep Layers", description="Add the predicted layers as hidden objects"
-    )
+    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
+    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
+
+
+XRAY_PG_generate.__annotations__ |= setting_properties(SHARED)
+
+
+def chosen_system() -> System:
+    """The system that the preferences name."""
+    machine = preferences()
+    return SYSTEMS[machine.generator if machine else DEFAULT_GENERATOR]
+
+
+def system_settings(scene: Any, system: System) -> Any:
+    """What the scene's panel `scene` keeps for `system`: its settings, weights and category."""
+    return getattr(scene.systems, system.key)
 
 
 class XRAY_PG_layers(bpy.types.PropertyGroup):
@@ -234,7 +264,8 @@ class XRAY_PG_scene(bpy.types.PropertyGroup):
 CLASSES: tuple[type[Any], ...] = (
     XRAY_PG_capture,
     XRAY_PG_dataset,
-    XRAY_PG_checkpoints,
+    *SYSTEM_GROUPS.values(),
+    XRAY_PG_systems,
     XRAY_PG_generate,
     XRAY_PG_layers,
     XRAY_PG_scene,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..xray_addon.camera import Camera
 from ..xray_addon.casting.texels import cast_uvs
 from ..xray_addon.pictures.shading import shade_surface
-from ..xray_addon.settings.generate import ResultSettings
+from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.surface import Material
 from .convert import COLOR_ATTRIBUTE, new_material, surface_from_objects
 from .convert.baking import MARGIN, loop_uvs, unwrap

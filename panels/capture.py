@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import bpy
@@ -34,7 +35,7 @@ class XRAY_PT_capture(SidebarPanel):
         button = row.operator(
             XRAY_OT_capture.bl_idname, text="Capture Selected", icon="RENDERLAYERS"
         )
-        copy_settings(CaptureSettings, scene, button)
+        copy_settings(fields(CaptureSettings), scene, button)
         button.directory = scene.directory
         draw_progress(layout, context, XRAY_OT_capture)
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import bpy
@@ -105,7 +106,7 @@ class XRAY_PT_dataset_cameras(DatasetPart):
         """The settings that count, and a look at the cameras."""
         DatasetPart.draw(self, context)
         button = self.layout.operator(XRAY_OT_dataset_cameras.bl_idname, icon="CAMERA_DATA")
-        copy_settings(DatasetSettings, context.scene.xray.dataset, button)
+        copy_settings(fields(DatasetSettings), context.scene.xray.dataset, button)
 
 
 class XRAY_PT_dataset_object(DatasetPart):

@@ -1,4 +1,4 @@
-"""From one image to a mesh: the panel Generate."""
+"""From an image, or what else a system takes, to a mesh: the panel Generate."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import bpy
 from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
+from ..operators.generate.settings import set_from_panel
 from ..operators.interface.icons import icon_of
-from ..operators.properties import copy_settings, preferences
+from ..operators.properties import chosen_system, copy_settings, preferences, system_settings
 from ..operators.runtime import service
-from ..xray_addon.settings.generate import GenerateSettings, ResultSettings
+from ..xray_addon.settings.result import ResultSettings
+from ..xray_addon.systems.system import Need, Output, System
 from .weights import draw_missing_weights
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
 
@@ -32,27 +34,35 @@ class XRAY_PT_generate(SidebarPanel):
             draw_text(layout, context, "The model runtime makes meshes from images.")
             draw_runtime(layout, context)
             return
-        layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
-        layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
+        system = chosen_system()
+        _draw_inputs(layout, scene, system)
         column = layout.column(heading="Keep")
         column.use_property_split = True
         column.use_property_decorate = False
         column.prop(scene, "keep_camera", text="View")
-        column.prop(scene, "keep_layers", text="Layers")
+        if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
+            column.prop(scene, "keep_layers", text="Layers")
         draw_missing_weights(layout, context)
         row = layout.row()
         row.scale_y = 1.4
         button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")
-        copy_settings(GenerateSettings, scene, button)
-        copy_settings(ResultSettings, scene, button)
-        machine = preferences()
-        if machine is not None:
-            button.generator, button.device = machine.generator, machine.device
-        button.image = scene.image.name if scene.image else ""
+        set_from_panel(button, scene)
+        copy_settings(fields(ResultSettings), scene, button)
         button.variations = scene.variations
         button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         _draw_again(layout, context)
         draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_regenerate)
+
+
+def _draw_inputs(layout: Any, scene: Any, system: System) -> None:
+    """What the system takes."""
+    if system.image is not Need.NONE:
+        layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
+        layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
+    if system.mask is not Need.NONE:
+        layout.template_ID(scene, "mask", new="image.new", open="image.open", text="Mask")
+    if system.categories:
+        draw_properties(layout, system_settings(scene, system), ("category",))
 
 
 def _draw_again(layout: Any, context: bpy.types.Context) -> None:
@@ -77,8 +87,8 @@ class XRAY_PT_generate_cutout(SidebarPanel):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Without a runtime there is nothing to set."""
-        return service.is_available()
+        """There must be a runtime, and an image that the system takes."""
+        return service.is_available() and chosen_system().image is not Need.NONE
 
     def draw(self, context: bpy.types.Context) -> None:
         """How the object is cut out, and the picture of it."""
@@ -118,15 +128,12 @@ class XRAY_PT_generate_settings(SidebarPanel):
         machine = preferences()
         if machine is not None:
             draw_properties(self.layout, machine, ("generator", "device"))
-        own: tuple[str, ...] = ("steps", "seed")
-        if machine is not None and machine.generator == "triposr":
-            own = ("mesh_resolution", "density_threshold", "texture_size")
-        elif machine is not None and machine.generator == "xray-paper":
-            own = (*own, "batch_order")
-        else:
-            own = (*own, "freedom")
-        names = (*own, "variations", "checkpoint")
-        draw_properties(self.layout, context.scene.xray.generate, names)
+        scene, system = context.scene.xray.generate, chosen_system()
+        own = system_settings(scene, system)
+        draw_properties(self.layout, own, [item.name for item in system.settings.own_fields()])
+        shared = ["seed"] if system.seeded else []
+        draw_properties(self.layout, scene, [*shared, "variations"])
+        draw_properties(self.layout, own, ("checkpoint",))
 
 
 class XRAY_PT_generate_result(SidebarPanel):
@@ -144,7 +151,7 @@ class XRAY_PT_generate_result(SidebarPanel):
     def draw(self, context: bpy.types.Context) -> None:
         """Every setting of the result; a texture's size where there is one."""
         scene = context.scene.xray.generate
-        names = [field.name for field in fields(ResultSettings)]
+        names = [item.name for item in fields(ResultSettings)]
         if scene.color != "texture":
             names.remove("bake_size")
         draw_properties(self.layout, scene, names)

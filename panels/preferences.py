@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import bpy
@@ -75,7 +76,7 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         draw_published_weights(layout, context)
 
 
-_DEFAULTS = setting_properties(GenerateSettings)
+_DEFAULTS = setting_properties(fields(GenerateSettings))
 XRAY_AP_preferences.__annotations__ |= {
     "generator": _DEFAULTS["generator"],
     "device": _DEFAULTS["device"],

@@ -9,7 +9,8 @@ import bpy
 from ..operators.interface.translation import translated
 from ..operators.runtime import service
 from ..operators.runtime.ops_weights import XRAY_OT_weights_download
-from ..xray_addon.systems.weights import PUBLISHED, is_here, megabytes
+from ..xray_addon.systems import PUBLISHED
+from ..xray_addon.systems.weights import is_here, megabytes
 from .widgets import draw_progress
 
 

@@ -12,20 +12,22 @@ import os
 import sys
 import time
 from contextlib import redirect_stdout
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from xray_addon.errors import DONE, XRayError, exit_code
 from xray_addon.files.folders import CACHE_VARIABLE
 from xray_addon.progress import Progress
+from xray_addon.settings.arguments import add_setting
 from xray_addon.settings.generate import GenerateSettings
-from xray_addon.systems.weights import PUBLISHED, Offer
+from xray_addon.systems import PUBLISHED, find_system
+from xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
+from xray_addon.systems.weights import Offer
 
 from . import server
 from .checkpoints import download
 from .errors import typed_error
-from .registry import GENERATORS, load
+from .registry import load
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The arguments of every command; those of generate come from `GenerateSettings`."""
+    """The arguments of every command; those of generate come from the systems' descriptions."""
     parser = argparse.ArgumentParser(
         prog="python -m runtime", description="The model runtime of X-Ray."
     )
@@ -60,12 +62,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="without a request, after which the weights leave the memory (default: %(default)g)",
     )
 
-    generate = commands.add_parser("generate", help="make a mesh from one image")
-    generate.add_argument("image", metavar="IMAGE", help="PNG, JPEG or WebP of one object")
+    generate = commands.add_parser("generate", help="make a mesh")
+    add_inputs(generate)
     generate.add_argument("-o", "--out", required=True, metavar="OUT.glb", help="the mesh")
     generate.add_argument("--xray", metavar="FILE.npz", help="also write the predicted layers")
     generate.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    _add_settings(generate)
+    add_systems(generate)
 
     train = commands.add_parser("train", help="train a generator")
     train.add_argument("--config", required=True, metavar="FILE", help="the training's settings")
@@ -73,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--out", required=True, metavar="DIR", help="checkpoints and the record")
     train.add_argument("--minutes", type=float, metavar="N", help="stop after so long")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    _add_settings(train, ("device",))
+    add_setting(train, GenerateSettings.__dataclass_fields__["device"])
 
     evaluate = commands.add_parser("evaluate", help="measure a generator on known meshes")
     evaluate.add_argument("--data", required=True, metavar="DIR", help="meshes, or a dataset")
@@ -92,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("camera", "xray", "lari"),
         help="how they are compared: in the camera's frame, or as a paper does (default: camera)",
     )
-    _add_settings(evaluate, ("generator", "checkpoint", "steps", "seed", "freedom", "device"))
+    add_systems(evaluate)
 
     pack = commands.add_parser("pack", help="put many meshes into one small file, to train from")
     pack.add_argument("--data", required=True, metavar="DIR", help="the meshes")
@@ -115,27 +117,6 @@ def make_parser() -> argparse.ArgumentParser:
     fetch.add_argument("--yes", action="store_true", help="licence and size need no confirmation")
     fetch.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) -> None:
-    """Arguments for the settings called `names`; for all of them without."""
-    for item in fields(GenerateSettings):
-        if names and item.name not in names:
-            continue
-        choices = item.metadata.get("choices")
-        if item.name == "generator":
-            choices = sorted(GENERATORS)
-        metavar = {"checkpoint": "PATH"}.get(
-            item.name, "N" if isinstance(item.default, int) else None
-        )
-        parser.add_argument(
-            f"--{item.name.replace('_', '-')}",
-            type=type(item.default),
-            default=item.default,
-            choices=choices,
-            metavar=metavar,
-            help=f"{item.metadata['help']} (default: {item.default!r})".replace("%", "%%"),
-        )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -163,13 +144,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _generate(arguments: argparse.Namespace) -> int:
-    settings = GenerateSettings(
-        **{item.name: getattr(arguments, item.name) for item in fields(GenerateSettings)}
-    )
-    if not Path(arguments.image).is_file():
-        raise XRayError(
-            "missing_file", f"There is no image file {arguments.image}.", "Check the path."
-        )
+    settings, inputs = read_systems(arguments), read_inputs(arguments)
+    find_system(settings.generator).check(inputs)
+    for file in (inputs.image, inputs.mask):
+        if file is not None and not file.is_file():
+            raise XRayError("missing_file", f"There is no image file {file}.", "Check the path.")
     if Path(arguments.out).suffix.lower() != ".glb":
         raise XRayError(
             "unknown_format", f"{arguments.out} does not end in .glb.", "Name a .glb file."
@@ -179,7 +158,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         from .meshes.files import write_glb
 
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
-        generated = generator.generate(arguments.image, settings, _Reporter())
+        generated = generator.generate(inputs, settings, _Reporter())
         write_glb(arguments.out, generated.surface)
         if arguments.xray and generated.xray is None:
             # Told after the mesh is written: it may have taken minutes.

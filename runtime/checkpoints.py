@@ -33,8 +33,8 @@ from xray_addon.files.json_files import read_json
 from xray_addon.files.json_schema import integer, matching, record, table_of
 from xray_addon.files.names import is_clean_path
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from xray_addon.systems import PUBLISHED
 from xray_addon.systems.weights import (
-    PUBLISHED,
     Checkpoint,
     Offer,
     RemoteFile,

@@ -40,11 +40,14 @@ from xray_addon.process.protocol import (
     WeightsParams,
 )
 from xray_addon.progress import Cancelled, Progress
+from xray_addon.systems import find_system
 
-from .registry import Generator, load
+from .registry import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .generator import Generator
 from .errors import typed_error
 
 IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
@@ -300,16 +303,19 @@ class Server:
 
         start = time.monotonic()
         report(Progress("load", message="Loading the model"))
-        if not Path(params.image).is_file():
-            raise XRayError(
-                "missing_file",
-                f"There is no image file {params.image}.",
-                "Choose an image that exists.",
-            )
+        system = find_system(params.settings.generator)
+        system.check(params.inputs)
+        for file in (params.inputs.image, params.inputs.mask):
+            if file is not None and not Path(file).is_file():
+                raise XRayError(
+                    "missing_file",
+                    f"There is no image file {file}.",
+                    "Choose an image that exists.",
+                )
         loaded = self._load(params)
         logger.info("request %s: %s on %s", id, loaded.key[0], loaded.device_name)
         report(Progress("generate", message=f"Generating on {loaded.device_name}"))
-        generated = loaded.generator.generate(params.image, params.settings, report)
+        generated = loaded.generator.generate(params.inputs, params.settings, report)
         report(Progress("save", message="Handing the mesh over"))
         file = Path(params.folder) / f"{uuid.uuid4().hex}.npz"
         generated.save(file)
@@ -327,7 +333,7 @@ class Server:
                 raise Cancelled
             self._send(Request(protocol.PROGRESS, protocol.progress_to_params(id, progress)))
 
-        cut = cut_object(params.image, params.settings, report)
+        cut = cut_object(params.inputs.image, params.settings, report)
         file = Path(params.folder) / f"{uuid.uuid4().hex}.npy"
         np.save(file, frame(cut.rgba, CUT_OUT_SIZE, fill=FILL))
         return {"file": str(file), "how": cut.how}

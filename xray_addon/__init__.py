@@ -10,6 +10,7 @@ from .reconstruction import reconstruct
 from .settings.capture import CaptureSettings
 from .settings.generate import GenerateSettings
 from .surface import Material, Surface
+from .systems.system import Inputs
 from .xray import Points, XRay
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "CaptureSettings",
     "GenerateSettings",
     "Generated",
+    "Inputs",
     "Material",
     "Points",
     "Surface",

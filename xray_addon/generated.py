@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -13,10 +14,12 @@ from .camera import Camera
 from .errors import XRayError
 from .files.arrays import read_arrays
 from .files.atomic import replacing
-from .surface import Material, Surface
+from .surface import INTERPOLATIONS, TEXTURES, WRAPS, Material, Surface
 from .xray import XRay
 
 LARGEST_RESULT = 1 << 31  # bytes
+
+_FACTORS = ("alpha_threshold", "metallic", "roughness")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +36,18 @@ class CutOut:
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """A mesh from one image.
+    """What a system makes.
 
     surface : in world space, z up, centred near the origin, the viewer on the -y side.
-    xray : the predicted layers, where the generator has them.
-    camera : the view that the image was taken as.
+    xray : the predicted layers, where the system has them.
+    camera : the view that the image was taken as, or that shows the mesh best.
+    pictures : what else the system wants seen, by name: (H, W, 3 or 4) uint8, row 0 at the top.
     """
 
     surface: Surface
     xray: XRay | None
     camera: Camera
+    pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one uncompressed `.npz`, atomically."""
@@ -58,14 +63,9 @@ class Generated:
             )
             if (value := getattr(self.surface, name)) is not None
         }
-        arrays["surface.base_colors"] = np.array(
-            [material.base_color for material in self.surface.materials]
-        ).reshape(-1, 3)
-        arrays |= {
-            f"texture.{number}": material.texture
-            for number, material in enumerate(self.surface.materials)
-            if material.texture is not None
-        }
+        arrays |= _material_arrays(self.surface.materials)
+        arrays["pictures"] = np.array(list(self.pictures), dtype=np.str_)
+        arrays |= {f"picture.{i}": picture for i, picture in enumerate(self.pictures.values())}
         camera = self.camera
         arrays["camera.matrix"] = camera.camera_to_world
         arrays["camera.lens"] = np.array(
@@ -92,12 +92,9 @@ class Generated:
                 **{
                     name.removeprefix("surface."): value
                     for name, value in arrays.items()
-                    if name.startswith("surface.") and name != "surface.base_colors"
+                    if name.startswith("surface.")
                 },
-                materials=[
-                    Material(tuple(color), arrays.get(f"texture.{number}"))
-                    for number, color in enumerate(arrays["surface.base_colors"].tolist())
-                ],
+                materials=_materials(arrays),
             )
             width, height, fov_x, cx, cy, offset = arrays["camera.lens"].tolist()
             camera = Camera(int(width), int(height), fov_x, arrays["camera.matrix"], cx, cy, offset)
@@ -112,8 +109,45 @@ class Generated:
                     arrays["xray.color"],
                     int(arrays["xray.dropped"]),
                 )
+            names = arrays["pictures"].tolist()
+            pictures = {name: arrays[f"picture.{i}"] for i, name in enumerate(names)}
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise XRayError(
                 "bad_result", f"The result file {path} cannot be read ({error}).", "Generate again."
             ) from error
-        return cls(surface, xray, camera)
+        return cls(surface, xray, camera, pictures)
+
+
+def _material_arrays(materials: Sequence[Material]) -> dict[str, NDArray[Any]]:
+    """Numbers and choices of all materials, a row each, and their textures."""
+    arrays: dict[str, NDArray[Any]] = {
+        "materials.base_color": np.array([m.base_color for m in materials]).reshape(-1, 3),
+        "materials.factors": np.array(
+            [[getattr(m, name) for name in _FACTORS] for m in materials]
+        ).reshape(-1, len(_FACTORS)),
+        "materials.sampling": np.array(
+            [[WRAPS.index(m.wrap), INTERPOLATIONS.index(m.interpolation)] for m in materials],
+            dtype=np.int64,
+        ).reshape(-1, 2),
+    }
+    for number, material in enumerate(materials):
+        for name in TEXTURES:
+            image = getattr(material, name)
+            if image is not None:
+                arrays[f"material.{number}.{name}"] = image
+    return arrays
+
+
+def _materials(arrays: Mapping[str, NDArray[Any]]) -> list[Material]:
+    """The inverse of `_material_arrays`. Raises KeyError and ValueError."""
+    base, factors, sampling = (
+        arrays[f"materials.{name}"].tolist() for name in ("base_color", "factors", "sampling")
+    )
+    materials = []
+    for number, color in enumerate(base):
+        values: dict[str, Any] = dict(zip(_FACTORS, factors[number], strict=True))
+        values |= {name: arrays.get(f"material.{number}.{name}") for name in TEXTURES}
+        wrap, interpolation = sampling[number]
+        values |= {"wrap": WRAPS[wrap], "interpolation": INTERPOLATIONS[interpolation]}
+        materials.append(Material(tuple(color), **values))
+    return materials

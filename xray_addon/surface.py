@@ -11,20 +11,34 @@ from numpy.typing import NDArray
 
 WRAPS = ("repeat", "extend", "mirror", "clip")
 INTERPOLATIONS = ("linear", "closest")
+# The textures of a material by name, and how many channels each may have; 0 for (h, w).
+TEXTURES = {
+    "texture": (3, 4),
+    "metallic_texture": (0,),
+    "roughness_texture": (0,),
+    "normal_texture": (3,),
+}
+
+
+# Without a word on it: neither a mirror nor chalk, as glTF viewers and Blender show best.
+ROUGHNESS = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What colours a face.
+    """What a face looks like: the metallic-roughness model of glTF 2.0.
 
     base_color : RGB factor, sRGB-encoded 0..1.
-    texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top.
-    wrap : what the texture is beyond 0..1: "repeat", "extend" (its border goes on), "mirror", or
+    texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; times the factor.
+    wrap : what textures are beyond 0..1: "repeat", "extend" (their border goes on), "mirror", or
         "clip" (black and transparent).
     interpolation : between texels, "linear" or "closest".
     alpha_threshold : rays pass where the texture's alpha is less than this; 0 for nowhere.
+    metallic, roughness : factors, 0..1.
+    metallic_texture, roughness_texture : (h, w) uint8, linear; times the factors.
+    normal_texture : (h, w, 3) uint8, in tangent space with +y up, as glTF has it.
 
-    Raises ValueError for a texture of another kind and for values out of range.
+    Raises ValueError for textures of another kind and for values out of range.
     """
 
     base_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -32,18 +46,27 @@ class Material:
     wrap: str = "repeat"
     interpolation: str = "linear"
     alpha_threshold: float = 0.0
+    metallic: float = 0.0
+    roughness: float = ROUGHNESS
+    metallic_texture: NDArray[np.uint8] | None = None
+    roughness_texture: NDArray[np.uint8] | None = None
+    normal_texture: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("wrap", WRAPS), ("interpolation", INTERPOLATIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        if not 0.0 <= self.alpha_threshold <= 1.0:
-            raise ValueError(f"alpha_threshold must be 0 to 1, got {self.alpha_threshold}")
-        texture = self.texture
-        if texture is not None and (
-            texture.dtype != np.uint8 or texture.ndim != 3 or texture.shape[2] not in (3, 4)
-        ):
-            raise ValueError(f"texture must be (h, w, 3 or 4) uint8, got {texture.shape}")
+        for name in ("alpha_threshold", "metallic", "roughness"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
+        for name, channels in TEXTURES.items():
+            image = getattr(self, name)
+            if image is None:
+                continue
+            found = image.shape[2] if image.ndim == 3 else 0 if image.ndim == 2 else -1
+            if image.dtype != np.uint8 or found not in channels:
+                shapes = " or ".join(f"(h, w, {n})" if n else "(h, w)" for n in channels)
+                raise ValueError(f"{name} must be {shapes} uint8, got {image.shape} {image.dtype}")
 
 
 @dataclass(eq=False)

@@ -217,6 +217,17 @@ def add_object(
     return obj
 
 
+def make_active(obj: bpy.types.Object) -> None:
+    """Select `obj` alone where the view layer holds it."""
+    layer = bpy.context.view_layer
+    layer.update()  # a script that removed objects has left it out of date
+    for other in list(layer.objects.selected):
+        other.select_set(False)
+    if obj.name in layer.objects:
+        obj.select_set(True)
+        layer.objects.active = obj
+
+
 def _without_repeated_corners(surface: Surface) -> Surface:
     faces = surface.faces
     whole = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
@@ -316,6 +327,11 @@ def _write_normals(
     mesh.normals_split_custom_set(rows)
 
 
+# How the nodes of a texture are set; see `Material`.
+_EXTENSIONS = {"repeat": "REPEAT", "extend": "EXTEND", "mirror": "MIRROR", "clip": "CLIP"}
+_INTERPOLATIONS = {"linear": "Linear", "closest": "Closest"}
+
+
 def new_material(name: str, material: Material, colored: bool) -> bpy.types.Material:
     """A Principled material: colour attribute x texture x base colour, in linear light."""
     created = bpy.data.materials.new(name)
@@ -325,7 +341,6 @@ def new_material(name: str, material: Material, colored: bool) -> bpy.types.Mate
     tree.nodes.clear()
     output = tree.nodes.new("ShaderNodeOutputMaterial")
     shader = tree.nodes.new("ShaderNodeBsdfPrincipled")
-    shader.inputs["Roughness"].default_value = 0.8
     tree.links.new(shader.outputs["BSDF"], output.inputs["Surface"])
     base = srgb_to_linear(np.array(material.base_color, dtype=np.float64)).tolist()
     created.diffuse_color = (*base, 1.0)
@@ -338,9 +353,10 @@ def new_material(name: str, material: Material, colored: bool) -> bpy.types.Mate
         node.layer_name = COLOR_ATTRIBUTE
         factors.append(node)
     if material.texture is not None:
-        node = tree.nodes.new("ShaderNodeTexImage")
-        node.image = _new_image(name, material.texture)
+        node = _texture_node(tree, name, material.texture, material)
         factors.append(node)
+        if material.alpha_threshold > 0 and material.texture.shape[2] == 4:
+            _clip_alpha(tree, node.outputs["Alpha"], material.alpha_threshold, shader)
     if factors and material.base_color != (1.0, 1.0, 1.0):
         node = tree.nodes.new("ShaderNodeRGB")
         node.outputs[0].default_value = (*base, 1.0)
@@ -361,14 +377,69 @@ def new_material(name: str, material: Material, colored: bool) -> bpy.types.Mate
         color = next(s for s in mix.outputs if s.identifier == "Result_Color")
     if color is not None:
         tree.links.new(color, shader.inputs["Base Color"])
+    for i, part in enumerate(("metallic", "roughness")):
+        node = _set_factor(tree, shader.inputs[part.title()], name, material, part)
+        if node is not None:
+            node.location = (-600, -900 - 280 * i)
+    if material.normal_texture is not None:
+        node = _texture_node(tree, f"{name} normal", material.normal_texture, material, data=True)
+        bend = tree.nodes.new("ShaderNodeNormalMap")
+        node.location, bend.location = (-600, -1500), (-250, -1500)
+        tree.links.new(node.outputs["Color"], bend.inputs["Color"])
+        tree.links.new(bend.outputs["Normal"], shader.inputs["Normal"])
     return created
 
 
-def _new_image(name: str, texture: NDArray[np.uint8]) -> Any:
+def _set_factor(tree: Any, socket: Any, name: str, material: Material, part: str) -> Any:
+    """Set metallic or roughness: a number, or a texture times it; the texture's node, or None."""
+    factor, texture = getattr(material, part), getattr(material, f"{part}_texture")
+    socket.default_value = factor
+    if texture is None:
+        return None
+    picture = np.repeat(texture[..., None], 3, axis=2)
+    node = _texture_node(tree, f"{name} {part}", picture, material, data=True)
+    value = node.outputs["Color"]
+    if factor != 1.0:
+        times = tree.nodes.new("ShaderNodeMath")
+        times.operation, times.location = "MULTIPLY", (-250, -900)
+        tree.links.new(value, times.inputs[0])
+        times.inputs[1].default_value = factor
+        value = times.outputs[0]
+    tree.links.new(value, socket)
+    return node
+
+
+def _clip_alpha(tree: Any, alpha: Any, threshold: float, shader: Any) -> None:
+    """1 - (alpha < threshold), as Blender imports glTF's masks."""
+    less, rest = tree.nodes.new("ShaderNodeMath"), tree.nodes.new("ShaderNodeMath")
+    less.operation, rest.operation = "LESS_THAN", "SUBTRACT"
+    less.location, rest.location = (-250, 280), (-80, 280)
+    tree.links.new(alpha, less.inputs[0])
+    less.inputs[1].default_value = threshold
+    rest.inputs[0].default_value = 1.0
+    tree.links.new(less.outputs[0], rest.inputs[1])
+    tree.links.new(rest.outputs[0], shader.inputs["Alpha"])
+
+
+def _texture_node(
+    tree: Any, name: str, texture: NDArray[np.uint8], material: Material, *, data: bool = False
+) -> Any:
+    """An image node with the material's way to read textures. data : not colours but numbers."""
+    node = tree.nodes.new("ShaderNodeTexImage")
+    node.image = new_image(name, texture, data=data)
+    node.extension = _EXTENSIONS[material.wrap]
+    node.interpolation = _INTERPOLATIONS[material.interpolation]
+    return node
+
+
+def new_image(name: str, texture: NDArray[np.uint8], *, data: bool = False) -> Any:
+    """A packed image of (h, w, 3 or 4) uint8, row 0 at the top. data : not colours but numbers."""
     height, width = texture.shape[:2]
     rgba = np.ones((height, width, 4), dtype=np.float32)
     rgba[..., : texture.shape[2]] = texture[::-1].astype(np.float32) / 255.0
     image: Any = bpy.data.images.new(name, width, height, alpha=texture.shape[2] == 4)
+    if data:
+        image.colorspace_settings.name = "Non-Color"
     image.pixels.foreach_set(rgba.reshape(-1))
     image.update()
     image.pack()

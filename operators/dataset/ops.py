@@ -20,7 +20,7 @@ from ..properties import (
     SOURCES,
     absolute_path,
     read_settings,
-    setting_properties,
+    setting_property,
     with_settings,
 )
 from ..tasks import jobs
@@ -81,9 +81,7 @@ class XRAY_OT_dataset(TaskOperator):
         options={"SKIP_SAVE"},
     )
     # Not that of the last time: where none is given, the open file's own counts.
-    frame: bpy.props.IntProperty(
-        **{**setting_properties(DatasetSettings)["frame"].keywords, "options": {"SKIP_SAVE"}}
-    )
+    frame: setting_property(DatasetSettings.__dataclass_fields__["frame"], options={"SKIP_SAVE"})
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

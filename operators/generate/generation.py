@@ -1,4 +1,4 @@
-"""From one image to a mesh in the scene."""
+"""From an image, or what else a system takes, to a mesh in the scene."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from mathutils import Matrix, Vector
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.progress import Progress
-from ...xray_addon.settings.generate import GenerateSettings, ResultSettings
+from ...xray_addon.settings.generate import GenerateSettings
+from ...xray_addon.settings.result import ResultSettings
+from ...xray_addon.systems import find_system
+from ...xray_addon.systems.system import Inputs, System
 from ..convert import MeshArrays, add_camera, add_object, mesh_steps, texture_from_image
+from ..convert.meshes import make_active, new_image
 from ..layers.layers import add_layers, scale_layers
 from ..results import finish, vertex_positions
 from ..runtime import service
 from ..tasks import jobs
+from .settings import settings_of_older
 
 if TYPE_CHECKING:
     from ...xray_addon.generated import Generated
@@ -64,7 +69,7 @@ class Row:
 
 
 def generate_mesh(
-    image: Image,
+    inputs: Inputs | Image,
     settings: GenerateSettings,
     *,
     result: ResultSettings | None = None,
@@ -72,16 +77,16 @@ def generate_mesh(
     keep_layers: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> bpy.types.Object:
-    """Make a mesh from `image` at the 3D cursor, waiting for it; see `generate_steps`."""
+    """Make a mesh at the 3D cursor, waiting for it; see `generate_steps`."""
     steps = generate_steps(
-        image, settings, result=result, keep_camera=keep_camera, keep_layers=keep_layers
+        inputs, settings, result=result, keep_camera=keep_camera, keep_layers=keep_layers
     )
     obj: bpy.types.Object = jobs.run(steps, on_progress or (lambda _: None), jobs.POLL_INTERVAL)
     return obj
 
 
 def generate_steps(
-    image: Image,
+    inputs: Inputs | Image,
     settings: GenerateSettings,
     *,
     row: Row | None = None,
@@ -91,14 +96,20 @@ def generate_steps(
 ) -> jobs.Steps:
     """The work of `generate_mesh`; the result is the new object.
 
+    inputs : image and mask as paths or image datablocks; an image alone is taken too.
     row : where it goes; alone at the 3D cursor without.
-    result : what the mesh is made into; as the generator gives it without.
+    result : what the mesh is made into; as the system gives it without.
 
-    Raises XRayError at once for an image that is not there, later what the runtime raises.
+    Raises XRayError at once for what the system does not take and for an image that is not there,
+    later what the runtime raises.
     """
-    name = image_name(image)
-    if not isinstance(image, bpy.types.Image) and not Path(image).is_file():
-        raise XRayError("missing_file", f"There is no image {image}.", "Choose an image file.")
+    given = Inputs.of(inputs)
+    system = find_system(settings.generator)
+    system.check(given)
+    for file in (given.image, given.mask):
+        if isinstance(file, str | Path) and not Path(file).is_file():
+            raise XRayError("missing_file", f"There is no image {file}.", "Choose an image file.")
+    name = inputs_name(given, system)
 
     def steps() -> jobs.Steps:
         source, generated = yield from in_runtime
@@ -114,32 +125,51 @@ def generate_steps(
         return obj
 
     # The checks above are made now, not at the first step.
-    in_runtime = _with_file(image, lambda path: service.generate_steps(path, settings))
+    in_runtime = _with_files(given, lambda files: service.generate_steps(files, settings))
     return steps()
 
 
 def cut_out_steps(image: Image, settings: GenerateSettings) -> jobs.Steps:
     """The `CutOut` of `image`: its object as a generator would see it."""
-    _, cut = yield from _with_file(image, lambda path: service.cut_out_steps(path, settings))
+    _, cut = yield from _with_files(
+        Inputs(image), lambda files: service.cut_out_steps(files.image, settings)
+    )
     return cut
 
 
-def _with_file(image: Image, work: Callable[[Path], jobs.Steps]) -> jobs.Steps:
-    """Do `work` with a file of `image`; the image as it is by then, and the result."""
-    # Kept by name: the image may be gone when its turn comes, as after File > New.
-    packed = image.name if isinstance(image, bpy.types.Image) else ""
+def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.Steps:
+    """Do `work` with files of the images; the inputs as they are by then, and the result."""
+    # Kept by name: an image may be gone when its turn comes, as after File > New.
+    packed = {
+        name: image.name
+        for name in ("image", "mask")
+        if isinstance(image := getattr(inputs, name), bpy.types.Image)
+    }
 
     def steps() -> jobs.Steps:
-        source = find_image(packed) if packed else image
+        found: dict[str, Any] = {name: find_image(datablock) for name, datablock in packed.items()}
+        present = replace(inputs, **found)
         with tempfile.TemporaryDirectory(prefix="xray-") as folder:
-            result = yield from work(_image_file(source, Path(folder)))
-        return source, result
+            files: dict[str, Any] = {
+                name: _image_file(image, Path(folder) / f"{name}.png")
+                for name in ("image", "mask")
+                if (image := getattr(present, name)) is not None
+            }
+            result = yield from work(replace(present, **files))
+        return present, result
 
     return steps()
 
 
+def inputs_name(inputs: Inputs, system: System) -> str:
+    """What the mesh of `inputs` is called: as the image, the category or the system."""
+    if inputs.image is not None:
+        return image_name(inputs.image)
+    return inputs.category.title() or system.label
+
+
 def image_name(image: Image) -> str:
-    """What the mesh of `image` is called."""
+    """The name of an image datablock or file, without its suffix."""
     return Path(image.name if isinstance(image, bpy.types.Image) else image).stem
 
 
@@ -225,6 +255,9 @@ def add_steps(
         seen = add_camera(generated.camera, f"{obj.name} View", collection)
         seen.location *= factor
         seen.location += place
+    for title, picture in generated.pictures.items():
+        image = new_image(f"{obj.name} {title}", picture)
+        image.use_fake_user = keep_layers
     if generated.xray is not None:
         obj["xray_hits"] = generated.xray.hits_per_layer.tolist()
         if keep_layers:
@@ -234,22 +267,16 @@ def add_steps(
     return obj
 
 
-def make_active(obj: bpy.types.Object) -> None:
-    """Select `obj` alone where the view layer holds it."""
-    layer = bpy.context.view_layer
-    layer.update()  # a script that removed objects has left it out of date
-    for other in list(layer.objects.selected):
-        other.select_set(False)
-    if obj.name in layer.objects:
-        obj.select_set(True)
-        layer.objects.active = obj
-
-
-def made_from(obj: Any) -> tuple[Image, GenerateSettings]:
-    """The image and the settings that `obj` was made with. Raises XRayError for what is gone."""
-    settings = GenerateSettings.from_dict(obj["xray_settings"].to_dict())
-    name = str(obj["xray_image"])
-    return (bpy.data.images.get(name) or Path(name)), settings
+def made_from(obj: Any) -> tuple[Inputs, GenerateSettings]:
+    """What `obj` was made from, and its settings. Raises XRayError for what is gone."""
+    settings = settings_of_older(obj["xray_settings"].to_dict())
+    # Older files keep the image alone.
+    kept = obj["xray_inputs"].to_dict() if "xray_inputs" in obj else {"image": obj["xray_image"]}
+    image, mask = (
+        bpy.data.images.get(name) or Path(name) if (name := str(kept.get(part, ""))) else None
+        for part in ("image", "mask")
+    )
+    return Inputs(image, mask, str(kept.get("category", ""))), settings
 
 
 def result_of(obj: Any) -> ResultSettings:
@@ -257,14 +284,19 @@ def result_of(obj: Any) -> ResultSettings:
     return ResultSettings.from_dict(obj["xray_result"].to_dict())
 
 
-def _remember(obj: Any, settings: GenerateSettings, image: Image) -> None:
+def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs) -> None:
     """Keep how the object was made, for whoever wants to make it again."""
     obj["xray_settings"] = settings.to_dict()
-    obj["xray_image"] = image.name if isinstance(image, bpy.types.Image) else str(image)
+    images = {"image": inputs.image, "mask": inputs.mask}
+    names = {
+        part: image.name if isinstance(image, bpy.types.Image) else str(image or "")
+        for part, image in images.items()
+    }
+    obj["xray_inputs"] = names | {"category": inputs.category}
 
 
-def _image_file(image: Image, folder: Path) -> Path:
-    """The image's own file where it shows just that, else a copy in `folder`."""
+def _image_file(image: Image, copy: Path) -> Path:
+    """The image's own file where it shows just that, else it is written to `copy`."""
     if not isinstance(image, bpy.types.Image):
         return Path(image)
     if image.source == "FILE" and not image.packed_file and not image.is_dirty:
@@ -278,6 +310,5 @@ def _image_file(image: Image, folder: Path) -> Path:
             f"The image {image.name} has no pixels.",
             "Reload it, or choose another one.",
         )
-    path = folder / "image.png"
-    write_png(path, pixels)
-    return path
+    write_png(copy, pixels)
+    return copy

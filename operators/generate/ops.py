@@ -1,4 +1,4 @@
-"""The operators that make meshes: from images, and again as a mesh was made."""
+"""The operators that make meshes, and make them again as they were made."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.settings.generate import GenerateSettings, ResultSettings
-from ..properties import absolute_path, preferences, read_settings, with_settings
+from ...xray_addon.settings.result import ResultSettings
+from ...xray_addon.systems import SYSTEMS, find_system
+from ...xray_addon.systems.system import Inputs, Need
+from ..properties import (
+    KEEP_CAMERA,
+    KEEP_LAYERS,
+    VARIATIONS,
+    absolute_path,
+    preferences,
+    read_settings,
+    with_settings,
+)
 from ..runtime import service
 from ..tasks.watching import Result, TaskOperator
 from .generation import (
@@ -20,12 +30,15 @@ from .generation import (
     generate_steps,
     image_name,
     images_in,
+    inputs_name,
     made_from,
     result_of,
     with_seeds,
 )
+from .settings import operator_settings, with_systems
 
 if TYPE_CHECKING:
+    from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
 
 
@@ -49,25 +62,26 @@ class _Generating(TaskOperator):
 
     def generations(
         self,
-        images: list[Image],
+        inputs: list[Inputs],
         settings: list[GenerateSettings],
         row: Row,
         result: ResultSettings,
     ) -> list[tuple[str, jobs.Steps]]:
-        """A task for each image and each settings, their results side by side."""
+        """A task for each of the inputs and each settings, their results side by side."""
         made = []
-        for image in images:
+        for given in inputs:
             for each in settings:
                 seed = f", Seed {each.seed}" if len(settings) > 1 else ""
+                name = inputs_name(given, find_system(each.generator))
                 steps = generate_steps(
-                    image,
+                    given,
                     each,
                     row=row,
                     result=result,
                     keep_camera=self.keep_camera,
                     keep_layers=self.keep_layers,
                 )
-                made.append((f"Generate {image_name(image)}{seed}", steps))
+                made.append((f"Generate {name}{seed}", steps))
         return made
 
     def summary(self, result: Any) -> tuple[str, str]:
@@ -76,7 +90,7 @@ class _Generating(TaskOperator):
 
 
 @with_settings(ResultSettings)
-@with_settings(GenerateSettings)
+@with_systems
 class XRAY_OT_generate(_Generating):
     """Make a mesh from each chosen image, side by side from the 3D cursor on"""
 
@@ -105,40 +119,50 @@ class XRAY_OT_generate(_Generating):
         description="Name of an image in this file; goes before image files",
         options={"SKIP_SAVE"},
     )
-    variations: bpy.props.IntProperty(
-        name="Variations",
-        description="Meshes of each image, with seeds from the seed on",
-        default=1,
-        min=1,
-        max=64,
+    mask: bpy.props.StringProperty(
+        name="Mask",
+        description="Name of an image in this file, or an image file: white where the image is to "
+        "be made anew",
         options={"SKIP_SAVE"},
     )
-    keep_camera: bpy.props.BoolProperty(
-        name="Keep View", description="Add a camera that sees the mesh as the image shows it"
+    category: bpy.props.StringProperty(
+        name="Category",
+        description="What to make, for systems that know categories",
+        options={"SKIP_SAVE"},
     )
-    keep_layers: bpy.props.BoolProperty(
-        name="Keep Layers", description="Add the predicted layers as a hidden collection"
+    variations: bpy.props.IntProperty(
+        name="Meshes", description=VARIATIONS, default=1, min=1, max=64, options={"SKIP_SAVE"}
     )
+    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
+    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
-        """Ask for files where no image is given."""
+        """Ask for files where the system needs an image and none is given."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
             self.device = chosen.device
         if chosen and not self.properties.is_property_set("generator"):
             self.generator = chosen.generator
-        if not self.image and not self.filepath and not self.directory:
+        needs_image = SYSTEMS[self.generator].image is Need.REQUIRED
+        if needs_image and not self.image and not self.filepath and not self.directory:
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
 
     def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
-        settings = with_seeds(read_settings(GenerateSettings, self), self.variations)
+        settings = with_seeds(operator_settings(self), self.variations)
         result = read_settings(ResultSettings, self)
-        return self.generations(self._images(), settings, Row(), result)
+        return self.generations(self._inputs(), settings, Row(), result)
+
+    def _inputs(self) -> list[Inputs]:
+        mask: Image | None = None
+        if self.mask:
+            mask = bpy.data.images.get(self.mask) or absolute_path(self.mask)
+        images: list[Image] | list[None] = self._images() or [None]
+        return [Inputs(image, mask, self.category) for image in images]
 
     def _images(self) -> list[Image]:
         if self.image:
@@ -149,13 +173,13 @@ class XRAY_OT_generate(_Generating):
             return [folder / name for name in names]
         chosen = self.filepath or self.directory
         if not chosen:
-            raise XRayError("missing_image", "No image is chosen.", "Choose an image.")
+            return []
         path = absolute_path(chosen)
         return list(images_in(path)) if path.is_dir() else [path]
 
 
 class XRAY_OT_regenerate(_Generating):
-    """Make the active mesh again from the same image, beside it"""
+    """Make the active mesh again from the same inputs, beside it"""
 
     bl_idname = "xray.regenerate"
     bl_label = "Regenerate"
@@ -178,11 +202,11 @@ class XRAY_OT_regenerate(_Generating):
 
     def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """One generation, with the settings that the object carries."""
-        image, settings = made_from(context.object)
+        inputs, settings = made_from(context.object)
         if self.another_seed:
             settings = with_seeds(settings, 2)[1]
         result = result_of(context.object)
-        return self.generations([image], [settings], Row.beside(context.object), result)
+        return self.generations([inputs], [settings], Row.beside(context.object), result)
 
 
 class XRAY_OT_copy_command(bpy.types.Operator):
@@ -209,24 +233,34 @@ class XRAY_OT_copy_command(bpy.types.Operator):
 
 
 def command_line(obj: Any) -> str:
-    """The command that makes `obj` again. Raises XRayError where its image is in no file."""
-    image, settings = made_from(obj)
-    path = Path(bpy.path.abspath(image.filepath)) if isinstance(image, bpy.types.Image) else image
-    if not Path(path).is_file():
+    """The command that makes `obj` again. Raises XRayError where an image is in no file."""
+    inputs, settings = made_from(obj)
+    words = ["blender", "-c", "xray", "generate"]
+    if inputs.image is not None:
+        words.append(str(_own_file(inputs.image)))
+    if inputs.mask is not None:
+        words.append(f"--mask={_own_file(inputs.mask)}")
+    if inputs.category:
+        words.append(f"--category={inputs.category}")
+    words += settings.to_arguments() + result_of(obj).to_arguments()
+    return shlex.join([*words, "--out", f"{obj.name}.glb"])
+
+
+def _own_file(image: Image) -> Path:
+    path = Path(bpy.path.abspath(image.filepath) if isinstance(image, bpy.types.Image) else image)
+    if not path.is_file():
         raise XRayError(
             "missing_file",
             f"The image {image_name(image)} is in no file of its own.",
             "Save the image to a file, and generate from that.",
         )
-    words = ["blender", "-c", "xray", "generate", str(path), *settings.to_arguments()]
-    words += result_of(obj).to_arguments()
-    return shlex.join([*words, "--out", f"{obj.name}.glb"])
+    return path
 
 
 def _is_generated(cls: Any, context: bpy.types.Context) -> bool:
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
-        cls.poll_message_set("Select a mesh that was made from an image")
+        cls.poll_message_set("Select a generated mesh")
         return False
     return True
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ...xray_addon.settings.generate import GenerateSettings
-from ..properties import read_settings
 from ..runtime import service
 from ..tasks.watching import TaskOperator
 from .generation import cut_out_steps
+from .settings import panel_settings
 
 if TYPE_CHECKING:
     from ...xray_addon.generated import CutOut
+    from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
 
 
@@ -62,7 +62,7 @@ class XRAY_OT_preview_cutout(TaskOperator):
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Cut it out and keep the picture."""
         scene: Any = context.scene
-        settings = read_settings(GenerateSettings, scene.xray.generate)
+        settings = panel_settings(scene.xray.generate)
         return _show_steps(scene.xray.generate.image, settings, asked(scene.xray.generate))
 
     def summary(self, result: CutOut) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.files.transforms import read_transforms
 from ...xray_addon.layer_meshes import layer_faces
 from ...xray_addon.reconstruction import reconstruct
-from ...xray_addon.settings.generate import ResultSettings
+from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.xray import Points, XRay
 from ..convert import add_object, mesh_from_points, mesh_from_surface, read_points
 from ..convert.display import show_as_points

@@ -9,7 +9,7 @@ import bpy
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.contact_sheet import ROWS, layer_grid
 from ..convert.images import image_editors, show
-from ..generate.generation import make_active
+from ..convert.meshes import make_active
 from ..properties import absolute_path
 from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
-from ..generate.generation import make_active
+from ..convert.meshes import make_active
 from ..properties import absolute_path
 from .layers import import_xray
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
+from ...xray_addon.systems import PUBLISHED
 from ...xray_addon.systems.weights import Offer, megabytes
 from ..tasks.watching import Result, TaskOperator
 from . import service
@@ -29,7 +30,7 @@ class XRAY_OT_weights_download(TaskOperator):
 
     weights: bpy.props.StringProperty(
         name="Weights",
-        description="triposr, svd, sdxl-vae or a hub id; empty for what the generator misses",
+        description=f"{', '.join(PUBLISHED)} or a hub id; empty for what the generator misses",
         options={"SKIP_SAVE"},
     )
     accept: bpy.props.BoolProperty(

@@ -23,7 +23,7 @@ from ...xray_addon.process.client import RuntimeClient
 from ...xray_addon.process.environment import RuntimeEnvironment
 from ...xray_addon.progress import Cancelled, Progress
 from ...xray_addon.systems.weights import Offer, megabytes, missing
-from ..properties import absolute_path, preferences
+from ..properties import absolute_path, chosen_system, preferences, system_settings
 from ..tasks import jobs
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ...xray_addon.process.client import Job
     from ...xray_addon.process.environment import Check, Plan
     from ...xray_addon.settings.generate import GenerateSettings
+    from ...xray_addon.systems.system import Inputs
 
 WATCH_INTERVAL = 1.0  # s between two looks at the process while no task looks
 STATUS_INTERVAL = 10.0  # s between two questions for its status
@@ -105,8 +106,11 @@ def checkpoint_folder() -> str:
 def missing_weights(scene: Any) -> list[str]:
     """Names of downloads that the chosen generator needs and that are not on this machine."""
     chosen = preferences()
-    checkpoint = bpy.path.abspath(scene.xray.generate.checkpoint)
-    return missing(chosen.generator, checkpoint, checkpoint_folder()) if chosen else []
+    if chosen is None:
+        return []
+    system = chosen_system()
+    checkpoint = bpy.path.abspath(system_settings(scene.xray.generate, system).checkpoint)
+    return missing(system, checkpoint, checkpoint_folder())
 
 
 def current_client() -> RuntimeClient | None:
@@ -224,10 +228,13 @@ def start_steps() -> jobs.Steps:
             raise
 
 
-def generate_steps(image: str | PathLike[str], settings: GenerateSettings) -> jobs.Steps:
-    """The `Generated` of the file `image`. Raises XRayError, and `Cancelled` once it has ended."""
+def generate_steps(inputs: Inputs | str | PathLike[str], settings: GenerateSettings) -> jobs.Steps:
+    """The `Generated` of `inputs`, or of an image file alone.
+
+    Raises XRayError, and `Cancelled` once it has ended.
+    """
     running = client()
-    generated = yield from _follow(running, running.submit(image, settings))
+    generated = yield from _follow(running, running.submit(inputs, settings))
     return generated
 
 

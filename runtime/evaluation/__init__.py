@@ -35,10 +35,12 @@ from xray_addon.files.atomic import replacing
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.settings.generate import GenerateSettings
+from xray_addon.systems.arguments import read_systems
 from xray_addon.xray import Points, XRay
 
+from ..generator import Generator
 from ..meshes.collection import MeshFile, find_manifest, list_meshes
-from ..registry import Generator, load
+from ..registry import load
 from .cases import (
     POINTS,
     TRUTH_LAYERS,
@@ -290,26 +292,20 @@ def main(
     """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out."""
     data, out = Path(arguments.data), Path(arguments.out)
     files = list_objects(data, split=arguments.split)
+    settings = read_systems(arguments)
     if arguments.limit and arguments.limit < len(files):
-        chosen = np.random.default_rng(arguments.seed).permutation(len(files))
+        chosen = np.random.default_rng(settings.seed).permutation(len(files))
         files = [files[i] for i in sorted(chosen[: arguments.limit])]
-    settings = GenerateSettings(
-        generator=arguments.generator,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        steps=arguments.steps,
-        seed=arguments.seed,
-    )
     generator = load(settings.generator, settings.checkpoint or None, settings.device)
     record = getattr(generator, "training", {})
     gallery = None
     if training := _training_files(arguments, files, tuple(record.get("exclude", ()))):
-        gallery = Gallery(training, arguments.seed, progress)
+        gallery = Gallery(training, settings.seed, progress)
     result, kept = evaluate(
         generator,
         files,
         gallery,
-        seed=arguments.seed,
+        seed=settings.seed,
         views=arguments.views,
         settings=settings,
         protocol=PROTOCOLS[arguments.protocol],

@@ -27,8 +27,7 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
     Raises XRayError `unreadable_mesh` for files that cannot be read or hold no triangles.
     """
     try:
-        scene = trimesh.load_scene(Path(path))
-        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh)]
+        parts = _parts(trimesh.load_scene(Path(path)))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise XRayError(
             "unreadable_mesh", f"{path} cannot be read as a mesh ({error}).", "Check the file."
@@ -53,40 +52,157 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
     ).transformed(Y_UP_TO_Z_UP)
 
 
-def write_glb(path: str | PathLike[str], surface: Surface) -> None:
-    """Write a GLB with normals and colours, atomically; y up as glTF asks.
+def _parts(scene: trimesh.Scene) -> list[trimesh.Trimesh]:
+    """The triangle meshes of a scene where they stand."""
+    parts = []
+    for node in scene.graph.nodes_geometry:
+        place, name = scene.graph[node]
+        found = scene.geometry[name]
+        if isinstance(found, trimesh.Trimesh):
+            part = found.copy()
+            part.apply_transform(place)
+            part.visual = found.visual  # a copy of it has no vertex colours beside a material
+            parts.append(part)
+    return parts
 
-    Colours are the texture where the surface has one material with a texture, else those of the
-    vertices, in linear light as glTF asks. A vertex whose corners differ becomes several.
+
+# glTF's numbers for how a texture is read.
+_WRAPS = {"repeat": 10497, "extend": 33071, "mirror": 33648, "clip": 33071}
+_FILTERS = {
+    "linear": {"magFilter": 9729, "minFilter": 9987},
+    "closest": {"magFilter": 9728, "minFilter": 9728},
+}
+
+
+def write_glb(path: str | PathLike[str], surface: Surface) -> None:
+    """Write a GLB with normals, colours and materials, atomically; y up as glTF asks.
+
+    One mesh with a primitive for each material that faces have. Vertex colours are in linear light,
+    as glTF asks, and times the material's. A vertex whose corners differ becomes several. glTF
+    knows no "clip": beyond 0..1 such a texture goes on with its border.
     """
     turned = surface.transformed(np.linalg.inv(Y_UP_TO_Z_UP))
+    materials = tuple(turned.materials) or (Material(),)
+    index = turned.face_material
+    if index is None:
+        index = np.zeros(len(turned.faces), dtype=np.int64)
+    used = np.unique(index) if len(index) else np.zeros(1, dtype=np.int64)
+    scene = trimesh.Scene()
+    for number in used.tolist():
+        part = _part(turned, index == number, materials[number], f"{number:04d}")
+        scene.add_geometry(part, geom_name=f"{number:04d}")
+
+    def finish(tree: dict[str, Any]) -> None:
+        for written in tree.get("materials", ()):
+            _complete(tree, written, materials[int(written.pop("name"))])
+        if "meshes" in tree:  # a surface without faces has none
+            _join_primitives(tree)
+
+    export: Any = trimesh.exchange.gltf.export_glb
+    payload = export(
+        scene,
+        include_normals=turned.corner_normals is not None,
+        tree_postprocessor=finish,
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(payload)
+
+
+def _part(
+    surface: Surface, chosen: NDArray[np.bool_], material: Material, name: str
+) -> trimesh.Trimesh:
+    """The chosen faces of a surface with their material, which is called `name`."""
     columns: dict[str, NDArray[Any]] = {}
-    if turned.corner_normals is not None:
-        columns["normals"] = turned.corner_normals.reshape(-1, 3).astype(np.float32)
-    texture = turned.materials[0].texture if len(turned.materials) == 1 else None
-    if texture is not None and turned.corner_uvs is not None:
-        columns["uvs"] = turned.corner_uvs.reshape(-1, 2).astype(np.float32)
-    else:
-        columns["colors"] = _linear_bytes(turned.corner_colors, 3 * len(turned.faces))
-    first, faces = _merged_corners(turned.faces, columns)
+    count = 3 * int(chosen.sum())
+    if surface.corner_normals is not None:
+        columns["normals"] = surface.corner_normals[chosen].reshape(-1, 3).astype(np.float32)
+    if surface.corner_uvs is not None:
+        columns["uvs"] = surface.corner_uvs[chosen].reshape(-1, 2).astype(np.float32)
+    if surface.corner_colors is not None:
+        columns["colors"] = _linear_bytes(surface.corner_colors[chosen], count)
+    corners = surface.faces[chosen]
+    first, faces = _merged_corners(corners, columns)
     normals = columns.get("normals")
     mesh = trimesh.Trimesh(
-        turned.vertices[turned.faces.reshape(-1)[first]],
+        surface.vertices[corners.reshape(-1)[first]],
         faces,
         vertex_normals=normals[first] if normals is not None else None,
         process=False,
     )
-    if texture is not None and "uvs" in columns:
-        visual: Any = trimesh.visual
-        material = visual.material.PBRMaterial(
-            baseColorTexture=Image.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0
+    uvs = columns.get("uvs")
+    written: dict[str, Any] = {}
+    if uvs is not None:
+        written = {
+            "baseColorTexture": _picture(material.texture),
+            "metallicRoughnessTexture": _picture(_metallic_roughness(material)),
+            "normalTexture": _picture(material.normal_texture),
+        }
+    visual: Any = trimesh.visual
+    look: Any = visual.TextureVisuals(
+        None if uvs is None else uvs[first],
+        material=visual.material.PBRMaterial(
+            name=name,
+            metallicFactor=float(material.metallic),
+            roughnessFactor=float(material.roughness),
+            **written,
+        ),
+    )
+    if "colors" in columns:
+        look.vertex_attributes["color"] = columns["colors"][first]
+    mesh.visual = look
+    return mesh
+
+
+def _complete(tree: dict[str, Any], written: dict[str, Any], material: Material) -> None:
+    """What trimesh does not write of a material, in glTF's JSON."""
+    shading = written.setdefault("pbrMetallicRoughness", {})
+    # Trimesh keeps factors as bytes.
+    base = srgb_to_linear(np.array(material.base_color, dtype=np.float64))
+    shading["baseColorFactor"] = [*base.tolist(), 1.0]
+    if material.alpha_threshold > 0 and "baseColorTexture" in shading:
+        written |= {"alphaMode": "MASK", "alphaCutoff": float(material.alpha_threshold)}
+    wrap = _WRAPS[material.wrap]
+    sampler = {"wrapS": wrap, "wrapT": wrap, **_FILTERS[material.interpolation]}
+    for texture in (*shading.values(), *written.values()):
+        if isinstance(texture, dict) and "index" in texture:
+            samplers = tree.setdefault("samplers", [])
+            if sampler not in samplers:
+                samplers.append(sampler)
+            tree["textures"][texture["index"]]["sampler"] = samplers.index(sampler)
+
+
+def _join_primitives(tree: dict[str, Any]) -> None:
+    """Make the meshes of glTF's JSON the primitives of one, at one node."""
+    first, *others = tree["meshes"]
+    for other in others:
+        first["primitives"] += other["primitives"]
+    first["name"] = "Mesh"
+    tree["meshes"] = [first]
+    tree["nodes"] = [{"name": "Mesh", "mesh": 0}]
+    tree["scenes"] = [{"nodes": [0]}]
+
+
+def _metallic_roughness(material: Material) -> NDArray[np.uint8] | None:
+    """glTF's picture of both: roughness in green, metallic in blue."""
+    metallic, roughness = material.metallic_texture, material.roughness_texture
+    some = metallic if metallic is not None else roughness
+    if some is None:
+        return None
+    if metallic is not None and roughness is not None and metallic.shape != roughness.shape:
+        raise ValueError(
+            f"metallic_texture and roughness_texture must have one size, got {metallic.shape} and "
+            f"{roughness.shape}"
         )
-        mesh.visual = visual.TextureVisuals(columns["uvs"][first], material=material)
-    else:
-        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=columns["colors"][first])
-    payload: Any = mesh.export(file_type="glb", include_normals=normals is not None)
-    with replacing(path) as temporary:
-        temporary.write_bytes(payload)
+    picture = np.full((*some.shape, 3), 255, dtype=np.uint8)
+    if roughness is not None:
+        picture[..., 1] = roughness
+    if metallic is not None:
+        picture[..., 2] = metallic
+    return picture
+
+
+def _picture(texture: NDArray[np.uint8] | None) -> Image.Image | None:
+    return None if texture is None else Image.fromarray(texture)
 
 
 def _linear_bytes(colors: NDArray[np.floating] | None, count: int) -> NDArray[np.uint8]:

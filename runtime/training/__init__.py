@@ -32,7 +32,7 @@ def main(
     """Train as `arguments` say; 0 when the run ended by itself. Raises XRayError, `Cancelled`."""
     config = Path(arguments.config)
     module = trainer_module(config)
-    with parallel.joined(choose_device(arguments.device)) as device:
+    with parallel.joined(choose_device(getattr(arguments, "device", "auto"))) as device:
         if parallel.processes() > 1 and module.__name__ != "runtime.xray.training":
             raise XRayError(
                 "bad_settings",

@@ -16,10 +16,12 @@ from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.settings.generate import GenerateSettings
 from xray_addon.surface import Material, Surface
+from xray_addon.systems.system import Inputs
+from xray_addon.systems.triposr import SYSTEM, TripoSRSettings
 
 from ..checkpoints import locate
+from ..generator import Generator
 from ..images.cutout import cut_object
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
@@ -56,10 +58,10 @@ _CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
 _COLORED_AT_ONCE = 1 << 20  # points between two reports
 
 
-class TripoSRGenerator:
+class TripoSRGenerator(Generator):
     """TripoSR; load it with `runtime.load("triposr", checkpoint)`."""
 
-    name = "triposr"
+    system = SYSTEM
 
     def __init__(self, model: TripoSR, device: str) -> None:
         self.model = model
@@ -84,32 +86,26 @@ class TripoSRGenerator:
                 raise
             raise _too_large(device) from error
 
-    def generate(
-        self,
-        image: Any,
-        settings: GenerateSettings,
-        progress: ProgressCallback | None = None,
+    def run(
+        self, inputs: Inputs, settings: TripoSRSettings, progress: ProgressCallback
     ) -> Generated:
-        """A mesh with corner colours from `image`; see `runtime.Generator`. It has no X-Ray.
+        """A mesh with corner colours, or with a texture.
 
-        Settings of other generators, `steps` among them, change nothing.
-
-        Raises XRayError (the intake's, `out_of_memory`, ...) and `Cancelled`.
+        Raises XRayError (unreadable image, `out_of_memory`, ...) and `Cancelled`.
         """
-        tell = progress or ignore_progress
         surface = self.surface(
-            self.encode(image, settings, progress=tell),
+            self.encode(inputs.image, settings, progress=progress),
             settings.mesh_resolution,
             settings.density_threshold,
             texture_size=settings.texture_size,
-            progress=tell,
+            progress=progress,
         )
         return Generated(surface, None, world_camera())
 
     def encode(
         self,
         image: Any,
-        settings: GenerateSettings | None = None,
+        settings: TripoSRSettings | None = None,
         *,
         progress: ProgressCallback = ignore_progress,
     ) -> Tensor:
@@ -117,7 +113,7 @@ class TripoSRGenerator:
 
         image, settings : as `generate` takes them. Raises as `generate`.
         """
-        cut = cut_object(image, settings or GenerateSettings(), progress)
+        cut = cut_object(image, settings or TripoSRSettings(), progress)
         predicting = Progress("predict", 0, 1, "Predicting the field")
         progress(predicting)
         with interruptible([self.model], lambda: progress(predicting)):
@@ -279,6 +275,9 @@ class TripoSRGenerator:
             image = torch.cat([torch.where(alpha > 1e-3, color, 0.0), alpha], dim=-1)
             pictures.append((image.clamp(0, 1) * 255).round().byte().cpu().numpy())
         return np.stack(pictures)
+
+
+load = TripoSRGenerator.load
 
 
 def world_camera(size: int = CAMERA_SIZE) -> Camera:

@@ -17,9 +17,11 @@ from xray_addon.generated import Generated
 from xray_addon.pictures.contact_sheet import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.reconstruction import reconstruct
-from xray_addon.settings.generate import GenerateSettings
+from xray_addon.systems.system import Inputs
+from xray_addon.systems.xray import SYSTEM, XRaySettings
 from xray_addon.xray import XRay
 
+from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..torch_helpers.devices import choose_device
@@ -42,10 +44,10 @@ STEPS = 8
 UPSAMPLER = "upsampler.safetensors"
 
 
-class XRayGenerator:
+class XRayGenerator(Generator):
     """The embedded single-image generator; load it with `runtime.load("xray")`."""
 
-    name = "xray"
+    system = SYSTEM
 
     def __init__(
         self,
@@ -82,28 +84,22 @@ class XRayGenerator:
         upsampler = _load_upsampler(beside, model, device) if beside.exists() else None
         return cls(model, device, record, upsampler)
 
-    def generate(
-        self,
-        image: Any,
-        settings: GenerateSettings,
-        progress: ProgressCallback | None = None,
-    ) -> Generated:
-        """A closed or open mesh with corner colours from `image`; see `runtime.Generator`.
+    def run(self, inputs: Inputs, settings: XRaySettings, progress: ProgressCallback) -> Generated:
+        """A closed or open mesh with corner colours, and its layers.
 
-        Raises XRayError (the intake's: unreadable image, no object found, ...) and `Cancelled`.
+        Raises XRayError (unreadable image, no object found, ...) and `Cancelled`.
         """
-        tell = progress or ignore_progress
-        cut = cut_object(image, settings, tell)
+        cut = cut_object(inputs.image, settings, progress)
         framed = frame(cut.rgba, OUTPUT_SIZE, fill=FILL)
-        return self.generate_framed(framed, settings, tell)
+        return self.generate_framed(framed, settings, progress)
 
     def generate_framed(
         self,
         framed: NDArray[np.uint8],
-        settings: GenerateSettings,
+        settings: XRaySettings,
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
-        """As `generate`, from an image (256, 256, 4) that is already in the canonical frame."""
+        """As `run`, from an image (256, 256, 4) that is already in the canonical frame."""
         can_sample = bool(self.training.get("denoise_share"))
         steps = settings.steps or (STEPS if can_sample else 1)
         if steps > 1 and not can_sample:
@@ -112,7 +108,7 @@ class XRayGenerator:
                 "These weights predict in one pass; they have not learned to sample.",
                 "Set steps to 1, or choose weights trained with a denoise_share above 0.",
             )
-        if settings.freedom == 0:
+        if settings.variation == 0:
             steps = 1  # what the first pass says
         size = self.model.config.image_resolution
         fine = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
@@ -125,7 +121,7 @@ class XRayGenerator:
             image_to_input(small),
             steps,
             torch.Generator().manual_seed(settings.seed),
-            start=1 - settings.freedom,
+            start=1 - settings.variation,
             on_step=lambda step: progress(
                 Progress("predict", step, steps, "Predicting the layers")
             ),
@@ -144,6 +140,9 @@ class XRayGenerator:
         surface = smooth_surface(surface, SMOOTHING)
         progress(Progress("mesh", 2, 2, "Done"))
         return Generated(surface, xray, camera)
+
+
+load = XRayGenerator.load
 
 
 def _load_upsampler(path: Path, model: Network, device: str) -> Network:

@@ -21,8 +21,10 @@ from xray_addon.pictures.contact_sheet import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.published import frames_to_xray
 from xray_addon.reconstruction import reconstruct
-from xray_addon.settings.generate import GenerateSettings
+from xray_addon.systems.system import Inputs
+from xray_addon.systems.xray_paper import SYSTEM, XRayPaperSettings
 
+from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..torch_helpers.devices import choose_device
@@ -48,13 +50,13 @@ class Conditions:
     image_latents: Tensor
 
 
-class XRayPaperGenerator:
+class XRayPaperGenerator(Generator):
     """The published X-Ray; load it with `runtime.load("xray-paper", checkpoint)`.
 
     Stages can be called alone: `condition`, `sample`, `upsample`, `decode`.
     """
 
-    name = "xray-paper"
+    system = SYSTEM
 
     def __init__(self, parts: Parts, device: str, *, half: bool | None = None) -> None:
         # Denormals in small activations slow a CPU down tenfold.
@@ -90,22 +92,21 @@ class XRayPaperGenerator:
         """
         return cls(Parts.find(checkpoint), choose_device(device), half=half)
 
-    def generate(
-        self, image: Any, settings: GenerateSettings, progress: ProgressCallback | None = None
+    def run(
+        self, inputs: Inputs, settings: XRayPaperSettings, progress: ProgressCallback
     ) -> Generated:
-        """A mesh with corner colours from `image`; see `runtime.Generator`."""
-        tell = progress or ignore_progress
-        cut = cut_object(image, settings, tell)
+        """A mesh with corner colours, and its layers."""
+        cut = cut_object(inputs.image, settings, progress)
         rgba = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
-        return self.generate_framed(opaque(rgba), settings, tell)
+        return self.generate_framed(opaque(rgba), settings, progress)
 
     def generate_framed(
         self,
         rgb: NDArray[np.uint8],
-        settings: GenerateSettings,
+        settings: XRayPaperSettings,
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
-        """As `generate`, from an image (H, W, 3) as the published pipeline takes it."""
+        """As `run`, from an image (H, W, 3) as the published pipeline takes it."""
         steps = settings.steps or STEPS
         if settings.batch_order != self.denoiser.batch_order:
             self.denoiser.set_batch_order(settings.batch_order)
@@ -244,6 +245,9 @@ class XRayPaperGenerator:
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+
+load = XRayPaperGenerator.load
 
 
 def _moved(model: Any, device: str, dtype: torch.dtype) -> Any:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
-from xray_addon.systems.weights import PUBLISHED, SDXL_NAMES, SVD_NAMES, beside, local_path
+from xray_addon.systems import PUBLISHED
+from xray_addon.systems.weights import beside, local_path
 
 from ..checkpoints import locate
 from ..torch_helpers.tensors import read_tensors
@@ -112,8 +113,11 @@ class Parts:
                 "Name the folder of an experiment, or the Output folder with it.",
             )
         upsampler = find_part(path, UPSAMPLER)
-        sdxl = (beside(path, SDXL_NAMES) or locate("sdxl-vae")) if upsampler else None
-        return cls(unet, beside(path, SVD_NAMES) or locate("svd"), upsampler, sdxl)
+        sdxl = None
+        if upsampler:
+            sdxl = beside(path, PUBLISHED["sdxl-vae"].folders) or locate("sdxl-vae")
+        svd = beside(path, PUBLISHED["svd"].folders) or locate("svd")
+        return cls(unet, svd, upsampler, sdxl)
 
     @classmethod
     def _read(cls, path: Path) -> Parts:

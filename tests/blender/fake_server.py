@@ -9,12 +9,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from runtime import registry
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fake_systems import stand_in
+
+from runtime.generator import Generator
 from runtime.server import serve
 from xray_addon.camera import Camera
 from xray_addon.casting import cast
@@ -22,6 +26,8 @@ from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress
 from xray_addon.surface import Surface
+from xray_addon.systems import SYSTEMS
+from xray_addon.systems.system import Inputs
 
 
 def ball(radius: float, steps: int = 12) -> Surface:
@@ -50,12 +56,12 @@ def ball(radius: float, steps: int = 12) -> Surface:
     return Surface(vertices, faces, corner_colors=colors)
 
 
-class FakeGenerator:
-    name = "xray"
+class FakeGenerator(Generator):
+    system = SYSTEMS["xray"]
     device = "cpu"
 
-    def generate(self, image: Any, settings: Any, progress: Any = None) -> Generated:
-        name = Path(image).stem
+    def run(self, inputs: Inputs, settings: Any, progress: Any) -> Generated:
+        name = Path(inputs.image).stem
         if name == "bad":
             raise XRayError("unreadable_image", "The image is bad.", "Choose a good one.")
         for step in range(200 if name == "slow" else 3):
@@ -75,14 +81,7 @@ def cut_object(image: Any, settings: Any, _progress: Any) -> Any:
     return SimpleNamespace(rgba=rgba, how=f"{settings.remove_background}, margin {settings.margin}")
 
 
-def stand_in(name: str, **functions: Any) -> None:
-    """A module in place of one that needs what Blender's environment has not."""
-    module = ModuleType(name)
-    vars(module).update(functions)
-    sys.modules[name] = module
-
-
 stand_in("runtime.images.cutout", cut_object=cut_object, online_allowed=lambda: False)
 stand_in("runtime.images.framing", frame=lambda rgba, *_, **__: rgba)
-registry.GENERATORS["xray"] = lambda _checkpoint, _device: FakeGenerator()
+stand_in("runtime.xray.generator", load=lambda *_: FakeGenerator())
 sys.exit(serve())

@@ -98,10 +98,11 @@ def test_files_beside_the_blend_file(part, cube, tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
     properties, settings = part("operators.properties"), part("xray_addon.settings")
     scene = bpy.context.scene.xray
-    scene.dataset.poses, scene.generate.checkpoint = "//poses.json", "//weights.safetensors"
+    scene.dataset.poses = "//poses.json"
+    scene.generate.systems.xray.checkpoint = "//weights.safetensors"
     read = properties.read_settings(settings.DatasetSettings, scene.dataset)
     assert (read.poses, read.hdri) == (str(tmp_path / "poses.json"), "")
-    read = properties.read_settings(settings.GenerateSettings, scene.generate)
+    read = part("operators.generate.settings").panel_settings(scene.generate)
     assert read.checkpoint == str(tmp_path / "weights.safetensors")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from dataclasses import fields
 from types import SimpleNamespace
 
 import bpy
@@ -128,25 +129,43 @@ def test_only_what_changes_the_file_makes_an_undo_step(part, name, undo):
     assert ("UNDO" in cls.bl_options) == undo
 
 
-def test_the_settings_are_the_dataclasses(part):
-    from dataclasses import fields
+def assert_made_from(item, properties, group, description):
+    assert properties[item.name].description == description
+    # Blender's floats have single precision.
+    kept = np.float32 if isinstance(item.default, float) else type(item.default)
+    assert getattr(group, item.name) == kept(item.default)
+    if "min" in item.metadata:
+        assert properties[item.name].hard_min == kept(item.metadata["min"])
+        assert properties[item.name].hard_max == kept(item.metadata["max"])
 
-    settings = part("xray_addon.settings")
+
+def properties_of(name):
+    return getattr(bpy.ops.xray, name).get_rna_type().properties
+
+
+def test_the_settings_are_the_dataclasses(part):
+    settings, scene = part("xray_addon.settings"), bpy.context.scene.xray
     for cls, operator, group in (
-        (settings.CaptureSettings, "xray.capture", bpy.context.scene.xray.capture),
-        (settings.DatasetSettings, "xray.dataset", bpy.context.scene.xray.dataset),
-        (settings.GenerateSettings, "xray.generate", bpy.context.scene.xray.generate),
+        (settings.CaptureSettings, "capture", scene.capture),
+        (settings.DatasetSettings, "dataset", scene.dataset),
+        (settings.ResultSettings, "generate", scene.generate),
     ):
-        module, _, name = operator.partition(".")
-        properties = getattr(getattr(bpy.ops, module), name).get_rna_type().properties
         for item in fields(cls):
-            assert properties[item.name].description == item.metadata["help"]
-            # Blender's floats have single precision.
-            kept = np.float32 if isinstance(item.default, float) else type(item.default)
-            assert getattr(group, item.name) == kept(item.default)
-            if "min" in item.metadata:
-                assert properties[item.name].hard_min == kept(item.metadata["min"])
-                assert properties[item.name].hard_max == kept(item.metadata["max"])
+            assert_made_from(item, properties_of(operator), group, item.metadata["help"])
+
+
+def test_the_settings_of_all_systems_are_on_the_operator_and_in_groups_of_their_own(part):
+    scene, systems = bpy.context.scene.xray.generate, part("xray_addon.systems").SYSTEMS
+    own = part("xray_addon.systems.arguments").own_settings()
+    for item in part("operators.properties").SHARED:
+        assert_made_from(item, properties_of("generate"), scene, item.metadata["help"])
+    for system in systems.values():
+        group = getattr(scene.systems, system.key)
+        for item in system.settings.own_fields():
+            text = item.metadata["help"]
+            if len(own[item.name]) > 1:
+                text = "; ".join(f"{s.label}: {i.metadata['help']}" for s, i in own[item.name])
+            assert_made_from(item, properties_of("generate"), group, text)
 
 
 def test_blender_never_imports_torch(xray):

@@ -45,7 +45,7 @@ def test_a_mesh_at_the_cursor_named_after_the_image(fake_runtime, part, image, s
 def test_how_it_was_made_stays_with_it(fake_runtime, part, image, settings):
     obj = part("operators.generate.generation").generate_mesh(image, settings(seed=2))
     assert obj["xray_settings"].to_dict() == settings(seed=2).to_dict()
-    assert obj["xray_image"] == str(image)
+    assert obj["xray_inputs"].to_dict() == {"image": str(image), "mask": "", "category": ""}
     assert obj["xray_hits"][0] > 0
 
 
@@ -61,7 +61,7 @@ def test_the_operator_does_what_the_function_does(fake_runtime, part, image, set
 def test_an_image_of_the_file_works_as_well(fake_runtime, part, settings):
     image = bpy.data.images.new("pear", 4, 4)
     obj = part("operators.generate.generation").generate_mesh(image, settings())
-    assert (obj.name, obj["xray_image"]) == ("pear", "pear")
+    assert (obj.name, obj["xray_inputs"]["image"]) == ("pear", "pear")
     assert bpy.ops.xray.generate(image="pear") == {"FINISHED"}
 
 
@@ -134,7 +134,7 @@ def test_a_missing_image_says_so_before_anything_starts(fake_runtime, tmp_path):
         bpy.ops.xray.generate(filepath=str(tmp_path / "gone.png"))
     with pytest.raises(RuntimeError, match="There is no image gone"):
         bpy.ops.xray.generate(image="gone")
-    with pytest.raises(RuntimeError, match="No image is chosen"):
+    with pytest.raises(RuntimeError, match="needs an image"):
         bpy.ops.xray.generate()
     assert not fake_runtime.is_running()
 

@@ -59,15 +59,13 @@ def online(part, monkeypatch):
 
 def test_each_generator_has_a_checkpoint_of_its_own(scene, xray, part):
     machine = bpy.context.preferences.addons[xray.__name__].preferences
-    scene.checkpoint = "/weights/of/triposr"
+    scene.systems.triposr.checkpoint = "/weights/of/triposr"
+    read = part("operators.generate.settings").panel_settings
     machine.generator = "xray"
-    assert scene.checkpoint == ""
-    scene.checkpoint = "/weights/of/xray"
+    assert read(scene).checkpoint == ""
+    scene.systems.xray.checkpoint = "/weights/of/xray"
     machine.generator = "triposr"
-    assert scene.checkpoint == "/weights/of/triposr"
-    settings = part("xray_addon.settings").GenerateSettings
-    read = part("operators.properties").read_settings(settings, scene)
-    assert read.checkpoint == "/weights/of/triposr"
+    assert read(scene).checkpoint == "/weights/of/triposr"
 
 
 def test_what_is_missing_follows_generator_and_checkpoint(scene, part, tmp_path):
@@ -77,9 +75,9 @@ def test_what_is_missing_follows_generator_and_checkpoint(scene, part, tmp_path)
         return service.missing_weights(bpy.context.scene)
 
     assert missing() == ["triposr"]
-    scene.checkpoint = str(tmp_path)
+    scene.systems.triposr.checkpoint = str(tmp_path)
     assert missing() == []
-    scene.checkpoint = ""
+    scene.systems.triposr.checkpoint = ""
     folder = tmp_path / "cache/stabilityai--TripoSR"
     folder.mkdir(parents=True)
     for file in ("config.yaml", "model.ckpt"):

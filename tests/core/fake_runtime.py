@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 MODES = ("serve", "mute", "deaf", "wrong_version", "exit", "garbage", "flood", "half_line")
@@ -24,7 +25,7 @@ class FakeGenerator:
         if checkpoint:
             time.sleep(0.1)
 
-    def generate(self, _image: Any, settings: Any, progress: Any = None) -> Any:
+    def generate(self, _inputs: Any, settings: Any, progress: Any = None) -> Any:
         from xray_addon.camera import Camera
         from xray_addon.generated import Generated
         from xray_addon.progress import Progress
@@ -56,10 +57,12 @@ class FakeGenerator:
 
 
 def register_fakes() -> None:
-    from runtime import registry
+    """Make the fakes known to this process; the client's needs their settings too."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from fake_systems import add_system
 
     for name in ("fake", "stubborn", "printing", "crashing", "memory", "broken", "reading"):
-        registry.GENERATORS[name] = lambda path, _device, name=name: FakeGenerator(name, path)
+        add_system(name, lambda path, _device, name=name: FakeGenerator(name, path))
 
 
 def misbehave(mode: str) -> None:
@@ -73,7 +76,7 @@ def misbehave(mode: str) -> None:
         if mode == "mute":
             continue
         if message["method"] == "initialize":
-            version = 999 if mode == "wrong_version" else 1
+            version = 999 if mode == "wrong_version" else 2
             answer(message, {"protocol": version, "pid": os.getpid(), "versions": {}})
         elif message["method"] == "status":
             answer(message, {"pid": os.getpid()})

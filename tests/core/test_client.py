@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_runtime import register_fakes
 
 from xray_addon.errors import XRayError
 from xray_addon.process import child
@@ -24,9 +25,20 @@ from xray_addon.process.client import Job, RuntimeClient
 from xray_addon.process.protocol import GenerateParams
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.settings.generate import GenerateSettings
+from xray_addon.systems import SYSTEMS
 
 FAKE = Path(__file__).with_name("fake_runtime.py")
 MakeClient = Callable[..., RuntimeClient]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fakes() -> Iterator[None]:
+    known = dict(SYSTEMS), dict(GenerateSettings.kinds)
+    register_fakes()
+    yield
+    for registered, before in zip((SYSTEMS, GenerateSettings.kinds), known, strict=True):
+        registered.clear()
+        registered.update(before)
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +207,7 @@ def test_a_library_that_reads_stdin_does_not_eat_requests(
 
 @pytest.mark.parametrize(
     ("generator", "code"),
-    [("memory", "out_of_memory"), ("broken", "internal"), ("nobody", "unknown_generator")],
+    [("memory", "out_of_memory"), ("broken", "internal")],
 )
 def test_errors_are_typed_and_the_traceback_is_only_in_the_log(
     shared: RuntimeClient, image: Path, generator: str, code: str
@@ -487,8 +499,12 @@ def test_the_log_does_not_grow_without_end(
 
 PARENT = """
 import sys, time
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1]).parent))
+from fake_runtime import register_fakes
 from xray_addon.process.client import RuntimeClient
 from xray_addon.settings import GenerateSettings
+register_fakes()
 client = RuntimeClient(sys.executable, sys.argv[2], arguments=[sys.argv[1], "serve"])
 job = client.submit(sys.argv[3], GenerateSettings(generator=sys.argv[4]))
 while job.progress.stage != "generate":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import trimesh
@@ -47,14 +49,31 @@ def test_broken_results_are_refused(tmp_path):
     assert caught.value.code == "bad_result"
 
 
-def test_textures_come_back(tmp_path):
-    texture = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
-    uvs = np.random.default_rng(1).random((1, 3, 2))
-    materials = [Material((0.5, 1.0, 1.0)), Material(texture=texture)]
+def test_materials_and_pictures_come_back(tmp_path):
+    random = np.random.default_rng(0)
+    texture = random.integers(0, 256, (2, 4, 4), dtype=np.uint8)
+    grey = random.integers(0, 256, (2, 4), dtype=np.uint8)
+    uvs = random.random((1, 3, 2))
+    rich = Material(
+        texture=texture,
+        wrap="mirror",
+        interpolation="closest",
+        alpha_threshold=0.25,
+        metallic=0.75,
+        roughness=0.5,
+        metallic_texture=grey,
+        roughness_texture=255 - grey,
+        normal_texture=texture[..., :3],
+    )
+    materials = [Material((0.5, 1.0, 1.0)), rich]
     surface = Surface(np.eye(3), np.array([[0, 1, 2]]), corner_uvs=uvs, materials=materials)
-    Generated(surface, None, generated(False).camera).save(tmp_path / "r.npz")
-    got = Generated.load(tmp_path / "r.npz").surface
-    np.testing.assert_array_equal(got.corner_uvs, uvs)
-    assert got.materials[0].texture is None
-    assert got.materials[0].base_color == (0.5, 1.0, 1.0)
-    np.testing.assert_array_equal(got.materials[1].texture, texture)
+    pictures = {"slices, side by side": texture[..., :3], "mask": texture}
+    Generated(surface, None, generated(False).camera, pictures).save(tmp_path / "r.npz")
+    got = Generated.load(tmp_path / "r.npz")
+    np.testing.assert_array_equal(got.surface.corner_uvs, uvs)
+    for ours, theirs in zip(got.surface.materials, materials, strict=True):
+        for item in dataclasses.fields(Material):
+            np.testing.assert_equal(getattr(ours, item.name), getattr(theirs, item.name))
+    assert list(got.pictures) == list(pictures)
+    for name, picture in pictures.items():
+        np.testing.assert_array_equal(got.pictures[name], picture)

@@ -24,6 +24,7 @@ from xray_addon.process.protocol import (
 )
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.settings.generate import GenerateSettings
+from xray_addon.systems.system import Inputs
 
 text = st.text('aZ0é\u2028\n"{', max_size=5)
 json_values = st.recursive(
@@ -144,10 +145,12 @@ def test_a_message_too_long_for_a_line_is_refused() -> None:
 
 
 def test_generate_params_are_checked() -> None:
-    params = GenerateParams("a.png", "/tmp", GenerateSettings(steps=4))
+    params = GenerateParams(
+        Inputs("a.png", None, "chair"), "/tmp", GenerateSettings(generator="xray-paper", steps=4)
+    )
     assert GenerateParams.from_dict(params.to_dict()) == params
     with pytest.raises(ProtocolError) as caught:
-        GenerateParams.from_dict({"image": "a.png", "folder": 1, "settings": {}})
+        GenerateParams.from_dict({"inputs": {"image": "a.png"}, "folder": 1, "settings": {}})
     assert caught.value.rpc_code == protocol.INVALID_PARAMS
     with pytest.raises(XRayError, match="steps must lie between"):
         GenerateParams.from_dict({**params.to_dict(), "settings": {"steps": -1}})

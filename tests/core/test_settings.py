@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 
 import pytest
 
 from xray_addon import CaptureSettings, GenerateSettings, XRayError
 from xray_addon.settings.dataset import DatasetSettings
+from xray_addon.systems.triposr import TripoSRSettings
+from xray_addon.systems.xray import XRaySettings
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,35 @@ def test_options_for_what_is_not_default():
         "--hdri=a b.hdr",
         "--ids",
     ]
+
+
+def test_the_settings_are_those_of_the_system():
+    assert type(GenerateSettings()) is XRaySettings
+    settings = GenerateSettings(generator="triposr", mesh_resolution=64)
+    assert type(settings) is TripoSRSettings
+    assert type(GenerateSettings.from_dict(settings.to_dict())) is TripoSRSettings
+    assert TripoSRSettings().generator == "triposr"
+    assert copy.copy(settings) == dataclasses.replace(settings) == settings
+
+
+@pytest.mark.parametrize(
+    "make", [GenerateSettings.from_dict, lambda data: GenerateSettings(**data)]
+)
+def test_a_setting_of_another_system_is_refused_with_the_name_of_its_owner(make):
+    with pytest.raises(XRayError) as caught:
+        make({"generator": "xray", "mesh_resolution": 64})
+    assert caught.value.code == "bad_settings"
+    assert "mesh_resolution is a setting of TripoSR, not of X-Ray" in caught.value.message
+    with pytest.raises(XRayError, match=r"steps is a setting of X-Ray and X-Ray \(paper scale\)"):
+        make({"generator": "triposr", "steps": 4})
+    with pytest.raises(XRayError, match="no generator called 'magic'") as caught:
+        make({"generator": "magic"})
+    assert caught.value.code == "unknown_generator"
+
+
+def test_options_name_the_system():
+    assert TripoSRSettings(texture_size=512).to_arguments() == [
+        "--generator=triposr",
+        "--texture-size=512",
+    ]
+    assert XRaySettings(seed=3).to_arguments() == ["--seed=3"]

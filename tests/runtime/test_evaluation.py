@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from fake_systems import add_system, remove_system
 
-from runtime import registry
 from runtime.__main__ import main
 from runtime.evaluation import compare, evaluate, in_camera, make_cases
 from runtime.evaluation.cases import list_objects, read_object
@@ -104,9 +104,10 @@ def test_the_truth_scores_best_and_errors_show(meshes: Path):
     assert perfect["peak_memory"] is None or perfect["peak_memory"] > 1e8
 
 
-def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, capsys, request):
+    request.addfinalizer(lambda: remove_system("oracle"))
     cases = list(make_cases(list_meshes(meshes), 1, 3, []))
-    monkeypatch.setitem(registry.GENERATORS, "oracle", lambda _c, _d: Oracle(cases))
+    add_system("oracle", lambda _checkpoint, _device: Oracle(cases))
     # Objects are told apart by their path where there is no manifest.
     gallery = tmp_path / "gallery"
     gallery.mkdir()

@@ -19,7 +19,6 @@ from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError
 from xray_addon.canonical import DISTANCE, FAR, NEAR
 from xray_addon.progress import Cancelled
-from xray_addon.settings.generate import GENERATORS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -174,15 +173,15 @@ def test_an_upsampler_beside_the_weights_is_used(config, tmp_path: Path):
     assert caught.value.code == "bad_weights"
 
 
-def test_freedom_is_how_far_seeds_go_apart():
+def test_variation_is_how_far_seeds_go_apart():
     generator = runtime.load("xray", device="cpu")
 
-    def hidden(freedom: float, seed: int) -> np.ndarray:
-        settings = GenerateSettings(freedom=freedom, seed=seed, steps=4)
+    def hidden(variation: float, seed: int) -> np.ndarray:
+        settings = GenerateSettings(variation=variation, seed=seed, steps=4)
         return generator.generate(REFERENCE, settings).xray.depth[1]
 
-    def apart(freedom: float) -> float:
-        one, other = hidden(freedom, 0), hidden(freedom, 1)
+    def apart(variation: float) -> float:
+        one, other = hidden(variation, 0), hidden(variation, 1)
         return float(np.abs(one - other)[(one > 0) & (other > 0)].mean())
 
     assert apart(0.0) == 0
@@ -197,10 +196,6 @@ def test_no_surface_is_an_error_not_an_empty_mesh(config):
     with pytest.raises(XRayError) as caught:
         generator.generate(REFERENCE, GenerateSettings())
     assert caught.value.code == "nothing_predicted"
-
-
-def test_blender_offers_the_generators_of_the_registry():
-    assert tuple(runtime.GENERATORS) == GENERATORS
 
 
 def test_unknown_names_and_devices_are_refused():

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_systems import add_system, remove_system
 
-from runtime import registry, server
+from runtime import server
 from runtime.__main__ import main, make_parser
 from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
@@ -35,9 +36,10 @@ class Triangle:
 
 
 @pytest.fixture(autouse=True)
-def _triangle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(registry.GENERATORS, "triangle", lambda _checkpoint, _device: Triangle())
+def _triangle() -> Iterator[None]:
+    add_system("triangle", lambda _checkpoint, _device: Triangle())
     yield
+    remove_system("triangle")
     Triangle.error = None
 
 

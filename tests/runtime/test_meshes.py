@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,60 @@ def test_a_texture_round_trips_with_its_uvs(tmp_path: Path):
     camera = Camera.look_at((0, -1, 0), fov_x=np.pi / 2, width=8, height=8)
     again = read_mesh(tmp_path / "textured.glb")
     np.testing.assert_allclose(cast(again, camera, 1).color[0], pixels / 255, atol=1e-6)
+
+
+def test_every_material_is_written_with_all_that_it_has(tmp_path: Path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (2, 8, 8, 4), dtype=np.uint8)
+    grey = random.integers(0, 256, (8, 8), dtype=np.uint8)
+    rich = Material(
+        (0.5, 0.25, 1.0),
+        images[0],
+        "mirror",
+        "closest",
+        alpha_threshold=0.25,
+        metallic=0.75,
+        roughness=0.5,
+        metallic_texture=grey,
+        roughness_texture=255 - grey,
+        normal_texture=images[1, ..., :3],
+    )
+    surface = Surface(
+        np.array([[-1.0, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]]),
+        np.array([[0, 1, 2], [0, 2, 3], [0, 1, 3]]),
+        corner_uvs=random.random((3, 3, 2)),
+        corner_colors=random.random((3, 3, 3)),
+        face_material=np.array([0, 2, 1]),
+        materials=[rich, Material(texture=images[1]), Material((0.1, 0.9, 0.4))],
+    )
+    write_glb(tmp_path / "a.glb", surface)
+    header = (tmp_path / "a.glb").read_bytes()
+    size = int.from_bytes(header[12:16], "little")
+    tree = json.loads(header[20 : 20 + size])
+    assert len(tree["meshes"]) == 1
+    parts = tree["meshes"][0]["primitives"]
+    assert len(parts) == 3
+    assert all({"TEXCOORD_0", "COLOR_0"} <= part["attributes"].keys() for part in parts)
+    first, second, third = (tree["materials"][part["material"]] for part in parts)
+    shading = first["pbrMetallicRoughness"]
+    np.testing.assert_allclose(
+        shading["baseColorFactor"], [*srgb_to_linear(np.array(rich.base_color)), 1], rtol=1e-12
+    )
+    assert (shading["metallicFactor"], shading["roughnessFactor"]) == (0.75, 0.5)
+    assert (first["alphaMode"], first["alphaCutoff"]) == ("MASK", 0.25)
+    texture = tree["textures"][shading["metallicRoughnessTexture"]["index"]]
+    sampler = tree["samplers"][texture["sampler"]]
+    assert (sampler["wrapS"], sampler["magFilter"]) == (33648, 9728)
+    assert "normalTexture" in first
+    assert "baseColorTexture" in second["pbrMetallicRoughness"]
+    assert "alphaMode" not in second
+    assert "baseColorTexture" not in third["pbrMetallicRoughness"]
+    # Trimesh reads each part with its own material again.
+    loaded = list(trimesh.load_scene(tmp_path / "a.glb").geometry.values())
+    both = np.asarray(loaded[0].visual.material.metallicRoughnessTexture)
+    np.testing.assert_array_equal(both[..., 1], 255 - grey)
+    np.testing.assert_array_equal(both[..., 2], grey)
+    assert [len(part.faces) for part in loaded] == [1, 1, 1]
 
 
 def test_only_vertices_whose_corners_differ_are_split(tmp_path: Path):

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any, BinaryIO
 
@@ -26,7 +27,7 @@ LARGEST = 1 << 29  # bytes of all arrays of a file together
 LARGEST_DIRECTORY = 1 << 20  # bytes; zipfile makes an object of 600 bytes of every 46
 READ_AT_ONCE = 1 << 18  # bytes
 MOST_DIMENSIONS = 4
-NUMBERS = "biuf"  # kinds of NumPy's types
+NUMBERS, TEXTS = "biuf", "U"  # kinds of NumPy's types
 _END = struct.Struct("<4s4H2LH")  # the zip file's end of central directory
 
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
@@ -50,18 +51,30 @@ _DAMAGE = (
 )
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """Of one array: dimensions, kinds of `NUMBERS` and `TEXTS`, values, bytes."""
+
+    dimensions: int
+    kinds: str
+    most: int
+    largest: int
+
+
 def read_arrays(
     file: str | PathLike[str] | BinaryIO,
     most: Mapping[str, int] | None = None,
     *,
     dimensions: int = MOST_DIMENSIONS,
+    kinds: str = NUMBERS + TEXTS,
     largest: int = LARGEST,
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of numbers in an `.npz` by name.
+    """The arrays in an `.npz` by name.
 
     file : its path, or an open file. most : names of the arrays to read and how many values each
     may have; others there are not looked at. Without it all are read. dimensions : of each, at
-    most. largest : bytes of all together; no more memory is taken than that and 2 MB.
+    most. kinds : what they may hold. largest : bytes of all together; no more memory is taken than
+    that and 2 MB.
 
     Raises OSError where it cannot be read, also for what is no regular file, and ValueError for
     everything that is not such an archive.
@@ -78,7 +91,8 @@ def read_arrays(
                     if most is not None and name not in most:
                         continue
                     values = left if most is None else most[name]
-                    arrays[name] = _read_member(archive, info, dimensions, values, left)
+                    limits = _Limits(dimensions, kinds, values, left)
+                    arrays[name] = _read_member(archive, info, limits)
                     left -= arrays[name].nbytes
                 return arrays
         except _DAMAGE as error:
@@ -93,7 +107,7 @@ def read_array(file: str | PathLike[str], *, largest: int) -> NDArray[Any]:
     with open_regular(file) as stream:
         try:
             size = os.fstat(stream.fileno()).st_size
-            return _read_npy(stream, size, MOST_DIMENSIONS, largest, largest, "it")
+            return _read_npy(stream, size, _Limits(MOST_DIMENSIONS, NUMBERS, size, largest), "it")
         except _DAMAGE as error:
             raise ValueError(str(error) or type(error).__name__) from error
 
@@ -115,35 +129,30 @@ def _check_directory(stream: BinaryIO) -> None:
     stream.seek(0)
 
 
-def _read_member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, dimensions: int, most: int, largest: int
-) -> NDArray[Any]:
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: _Limits) -> NDArray[Any]:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{info.filename} is compressed in a way that NumPy does not use")
     with archive.open(info) as stream:
-        array = _read_npy(stream, info.file_size, dimensions, most, largest, info.filename)
+        array = _read_npy(stream, info.file_size, limits, info.filename)
         stream.read(1)  # at the very end the checksum is compared
     return array
 
 
-def _read_npy(
-    stream: Any, end: int, dimensions: int, most: int, largest: int, name: str
-) -> NDArray[Any]:
+def _read_npy(stream: Any, end: int, limits: _Limits, name: str) -> NDArray[Any]:
     """One array, after a look at whether its size is what its header says.
 
-    end : where it ends in the stream. most : values. largest : bytes. Raises ValueError and
-    `_DAMAGE`.
+    end : where it ends in the stream. Raises ValueError and `_DAMAGE`.
     """
     version = _npy.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"{name} has the unknown version {version}")
     shape, fortran, kind = _HEADERS[version](stream)
-    if kind.hasobject or kind.kind not in NUMBERS:
+    if kind.hasobject or kind.kind not in limits.kinds:
         raise ValueError(f"{name} holds no numbers but {kind}")
     size, count = end - stream.tell(), math.prod(shape)
-    if len(shape) > dimensions or min(shape, default=0) < 0 or count * kind.itemsize != size:
+    if len(shape) > limits.dimensions or min(shape, default=0) < 0 or count * kind.itemsize != size:
         raise ValueError(f"{name} does not fit its shape {shape!s:.80}")
-    if size > largest or count > most:
+    if size > limits.largest or count > limits.most:
         raise ValueError(f"{name} would take {size >> 20} MB of memory")
     content = bytearray(size)
     filled = 0

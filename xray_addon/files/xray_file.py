@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import XRayError
-from .arrays import read_arrays
+from .arrays import NUMBERS, read_arrays
 from .atomic import replacing
 from .npz import REPEATED, RUNS, npz
 
@@ -143,7 +143,9 @@ def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
     Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
     """
     try:
-        arrays = read_arrays(path, _most_values(), dimensions=1, largest=3 * LARGEST_ARRAY)
+        arrays = read_arrays(
+            path, _most_values(), dimensions=1, kinds=NUMBERS, largest=3 * LARGEST_ARRAY
+        )
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:

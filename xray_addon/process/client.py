@@ -28,6 +28,7 @@ from ..files.folders import default_folder
 from ..generated import CutOut, Generated
 from ..progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
 from ..settings.generate import GenerateSettings
+from ..systems.system import Inputs
 from ..systems.weights import local_path
 from . import protocol
 from .child import RuntimeProcess, death_error, last_words, open_log, runtime_variables
@@ -176,20 +177,22 @@ class RuntimeClient:
         else:
             self._ask(protocol.INITIALIZE, {"protocol": protocol.PROTOCOL_VERSION})
 
-    def submit(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
-        """Queue `image`; start the process if there is none. Does not wait and does not raise.
+    def submit(self, inputs: Inputs | str | PathLike[str], settings: GenerateSettings) -> Job:
+        """Queue a generation; start the process if there is none. Does not wait or raise.
+
+        inputs : image and mask as paths; an image's path alone is taken too.
 
         Jobs run one after the other. When the process dies, the running job fails, and those
         it has not begun go to the next process.
         """
-        return self._queue(protocol.GENERATE, _params(image, settings))
+        return self._queue(protocol.GENERATE, _params(Inputs.of(inputs), settings))
 
     def cut_out(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
         """Queue the question how the object in `image` is cut out.
 
         The result is the `CutOut`. Otherwise as `submit`.
         """
-        return self._queue(protocol.CUT_OUT, _params(image, settings))
+        return self._queue(protocol.CUT_OUT, _params(Inputs(image), settings))
 
     def ask_offer(self, name: str) -> Job:
         """Queue the question what a download of the weights called `name` would fetch.
@@ -537,14 +540,17 @@ class RuntimeClient:
         self._questions.clear()
 
 
-def _params(image: str | PathLike[str], settings: GenerateSettings) -> GenerateParams:
-    """What is asked for `image`; its folder is named when it is sent."""
+def _params(inputs: Inputs, settings: GenerateSettings) -> GenerateParams:
+    """What is asked for `inputs`; the folder is named when it is sent."""
     settings = replace(settings)
     # The process has another working folder. What is no path here is a hub's name.
     checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
     if checkpoint is not None:
         settings.checkpoint = str(checkpoint.absolute())
-    return GenerateParams(str(Path(image).absolute()), "", settings)
+    image, mask = (
+        None if file is None else str(Path(file).absolute()) for file in (inputs.image, inputs.mask)
+    )
+    return GenerateParams(Inputs(image, mask, inputs.category), "", settings)
 
 
 def _read_result(file: Path) -> Future[Generated]:

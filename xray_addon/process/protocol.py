@@ -3,14 +3,16 @@
 Requests, all of them from Blender's side::
 
     initialize {protocol}                -> {protocol, pid, versions}
-    generate {image, folder, settings}   -> {file, seconds, device}   the file is `Generated.save`'s
-    cut_out {image, folder, settings}    -> {file, how}               an .npy of what a model sees
+    generate {inputs, folder, settings}  -> {file, seconds, device}   the file is `Generated.save`'s
+    cut_out {inputs, folder, settings}   -> {file, how}               an .npy of what a model sees
     offer {name}                         -> `Offer`                   what a download would fetch
     download {name, revision}            -> {folder}                  of the commit that was offered
     cancel {id}                          -> {cancelled}               the id of any of these four
     status {}                            -> `RuntimeStatus`
     release {}                           -> {released}                weights leave the memory
     shutdown {}                          -> {}                        and the runtime exits
+
+Inputs are {image, mask, category}: paths of files and a name, "" for what is not given.
 
 While it generates, the runtime sends the notification ``progress {id, stage, step, of, message,
 preview}``; the last is empty or the path of an `.npy` file in the request's folder.
@@ -26,11 +28,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from ..errors import XRayError
 from ..progress import Progress
 from ..settings.generate import GenerateSettings
+from ..systems.system import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 # A line is some hundred bytes; a longer one than this is noise, and never held in memory.
 MAX_LINE = 1 << 20
@@ -199,28 +202,41 @@ def error_from_rpc(data: Any) -> XRayError:
 class GenerateParams:
     """What `generate` and `cut_out` are asked.
 
-    image : path of the image file.
+    inputs : image and mask as paths of files, or None.
     folder : existing folder that the result's file is written to.
     """
 
-    image: str
+    inputs: Inputs
     folder: str
     settings: GenerateSettings
 
     def to_dict(self) -> dict[str, Any]:
         """The request's parameters."""
-        return {"image": self.image, "folder": self.folder, "settings": self.settings.to_dict()}
+        given = {"image": self.inputs.image or "", "mask": self.inputs.mask or ""}
+        return {
+            "inputs": given | {"category": self.inputs.category},
+            "folder": self.folder,
+            "settings": self.settings.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> Self:
         """The inverse. Raises ProtocolError for wrong types, XRayError `bad_settings`."""
-        image, folder, settings = (params.get(name) for name in ("image", "folder", "settings"))
-        if not (isinstance(image, str) and isinstance(folder, str) and isinstance(settings, dict)):
+        inputs, folder, settings = (params.get(name) for name in ("inputs", "folder", "settings"))
+        names = ("image", "mask", "category")
+        if not (
+            isinstance(inputs, dict)
+            and all(isinstance(inputs.get(name, ""), str) for name in names)
+            and isinstance(folder, str)
+            and isinstance(settings, dict)
+        ):
             raise ProtocolError(
                 INVALID_PARAMS,
-                "The strings image and folder and the object settings are needed.",
+                "The objects inputs and settings and the string folder are needed.",
             )
-        return cls(image, folder, GenerateSettings.from_dict(settings))
+        image, mask, category = (inputs.get(name, "") for name in names)
+        given = Inputs(image or None, mask or None, category)
+        return cls(given, folder, GenerateSettings.from_dict(settings))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ the command line's arguments are made from.
 from .base import Settings, setting
 from .capture import CaptureSettings
 from .dataset import DatasetSettings, is_used
-from .generate import GENERATORS, GenerateSettings, ResultSettings
+from .generate import GenerateSettings
+from .result import ResultSettings
 
 __all__ = [
-    "GENERATORS",
     "CaptureSettings",
     "DatasetSettings",
     "GenerateSettings",

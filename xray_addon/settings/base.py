@@ -9,7 +9,11 @@ from ..errors import XRayError
 
 
 def setting(default: Any, help: str, **limits: Any) -> Any:
-    """A field of a settings dataclass. limits : `min` and `max`, or `choices`, and what else."""
+    """A field of a settings dataclass, with what panels and command lines say of it.
+
+    limits : `min` and `max` of a number; `choices` of a text, and `labels` for those that are not
+        their own name in title case; `path=True` for a text that names a file.
+    """
     return field(default=default, metadata={"help": help, **limits})
 
 

@@ -51,7 +51,9 @@ class DatasetSettings(Settings):
         "below in turn; 'poses' from a transforms.json; 'scene' is the file's own camera",
         choices=("hemisphere", "sphere", "turntable", "ring", "poses", "scene"),
     )
-    poses: str = setting("", "The transforms.json that 'poses' reads", only=("cameras", ("poses",)))
+    poses: str = setting(
+        "", "The transforms.json that 'poses' reads", only=("cameras", ("poses",)), path=True
+    )
     elevation: float = setting(
         20.0,
         "Degrees above for turntable and ring",
@@ -81,6 +83,7 @@ class DatasetSettings(Settings):
         "cycles",
         "What makes the reference images; 'cast' is the built-in shader, far faster",
         choices=("cycles", "eevee", "workbench", "cast", "none"),
+        labels={"eevee": "EEVEE", "cast": "Built-in"},
     )
     image_size: int = setting(
         512,
@@ -97,6 +100,7 @@ class DatasetSettings(Settings):
         "auto",
         "What Cycles renders on; 'auto' is the GPU where Blender's preferences name one",
         choices=("auto", "cpu", "gpu"),
+        labels={"cpu": "CPU", "gpu": "GPU"},
         only=("image", ("cycles",)),
         part="run",
     )
@@ -106,10 +110,11 @@ class DatasetSettings(Settings):
         "the viewer's shoulder; 'random' is another for each view; 'hdri' an image; 'scene' what "
         "the file brings along. Workbench has its own",
         choices=("even", "studio", "random", "hdri", "scene"),
+        labels={"hdri": "HDRI"},
         only=("image", _LIT),
     )
     hdri: str = setting(
-        "", "The environment image that 'hdri' lights with", only=("lights", ("hdri",))
+        "", "The environment image that 'hdri' lights with", only=("lights", ("hdri",)), path=True
     )
 
     materials: str = setting(

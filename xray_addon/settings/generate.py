@@ -1,48 +1,52 @@
-"""How a mesh is generated, and what it is made into."""
+"""How a mesh is generated: the settings that all systems share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar, Self
 
+from ..errors import XRayError
 from .base import Settings, setting
 
-# What the runtime's registry holds; Blender's process never imports the runtime to ask it.
-GENERATORS = ("xray", "triposr", "xray-paper")
+DEFAULT_GENERATOR = "xray"
 
 
 @dataclass
 class GenerateSettings(Settings):
-    """How one image becomes a mesh."""
+    """How a mesh is generated: what all systems share. Each system's settings add its own.
 
-    generator: str = setting("xray", "Name of the generator")
+    `GenerateSettings(generator="triposr", mesh_resolution=128)` and `from_dict` make the settings
+    of the system that is named, as `pathlib.Path` makes those of the platform.
+
+    Raises XRayError: `unknown_generator`; `bad_settings` for values out of range, and for a setting
+    that the system does not have, naming the systems that have it.
+    """
+
+    # By the name of the system: its label and its settings. `xray_addon.systems` fills it.
+    kinds: ClassVar[dict[str, tuple[str, type[GenerateSettings]]]] = {}
+
+    generator: str = setting(DEFAULT_GENERATOR, "The system that makes the mesh")
     checkpoint: str = setting(
         "",
-        "Path of other weights, for TripoSR and xray-paper also a hub id; empty for X-Ray's own or "
-        "TripoSR's published ones; xray-paper needs one",
-    )
-    steps: int = setting(
-        0,
-        "Steps of the sampling; 0 takes the generator's own: 8 for xray (1 is one pass without "
-        "sampling), 25 for xray-paper. TripoSR has only one pass",
-        min=0,
-        max=1000,
+        "Path of other weights, or the id of a repository on the hub; empty for the system's own",
+        path=True,
     )
     seed: int = setting(
         0, "Seed of the sampling; the same seed gives the same mesh", min=0, max=2**31 - 1
     )
-    freedom: float = setting(
-        0.4,
-        "xray: how far what the image does not show may go from the likeliest; 0 makes all seeds "
-        "alike, 1 starts from noise alone",
-        min=0.0,
-        max=1.0,
+    device: str = setting(
+        "auto",
+        "Where the model runs",
+        choices=("auto", "cpu", "cuda", "mps"),
+        labels={"cpu": "CPU", "cuda": "CUDA", "mps": "Apple MPS"},
     )
-    device: str = setting("auto", "Where the model runs", choices=("auto", "cpu", "cuda", "mps"))
     remove_background: str = setting(
         "auto",
         "How the object is cut out: by its alpha channel, by rembg, off a plain background or by "
-        "the built-in network; 'auto' takes the first that serves",
+        "the built-in network; 'auto' takes the first that works",
         choices=("auto", "alpha", "rembg", "plain", "built-in"),
+        labels={"rembg": "rembg", "built-in": "Built-in Network"},
     )
     margin: float = setting(
         0.0,
@@ -51,62 +55,68 @@ class GenerateSettings(Settings):
         min=-10.0,
         max=10.0,
     )
-    mesh_resolution: int = setting(
-        256,
-        "TripoSR: grid points along each side of the box that is meshed; fewer are taken where the "
-        "mesh would have more than three million triangles",
-        min=32,
-        max=512,
-    )
-    density_threshold: float = setting(
-        25.0, "TripoSR: density of the field where the surface is", min=0.01, max=10_000.0
-    )
-    texture_size: int = setting(
-        0, "TripoSR: side of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
-    )
-    batch_order: str = setting(
-        "mended",
-        "xray-paper: 'published' repeats the mix-up of guided and unguided layers in diffusers "
-        "0.25, which the published numbers have",
-        choices=("mended", "published"),
-    )
+
+    def __new__(cls, *args: Any, **values: Any) -> GenerateSettings:
+        """The settings of the system that `generator` names."""
+        kind = cls._kind(args[0] if args else values.get("generator", DEFAULT_GENERATOR))
+        for name in values:
+            if name not in kind.__dataclass_fields__:
+                raise cls.foreign(name, kind)
+        return super().__new__(kind)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = GenerateSettings._kind(self.generator)
+        if not isinstance(self, kind):
+            raise self._bad("generator", f"cannot be {self.generator!r} in {type(self).__name__}")
+
+    def to_arguments(self) -> list[str]:
+        """The command line's options that give these settings, without those at their default."""
+        options = [o for o in super().to_arguments() if not o.startswith("--generator=")]
+        named = self.generator != DEFAULT_GENERATOR
+        return [f"--generator={self.generator}", *options] if named else options
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises XRayError `bad_settings` as the constructor does."""
+        kind = cls._kind(data.get("generator", DEFAULT_GENERATOR))
+        for name in data:
+            if name not in kind.__dataclass_fields__:
+                raise cls.foreign(name, kind)
+        return cls(**data)
+
+    @classmethod
+    def own_fields(cls) -> list[Field[Any]]:
+        """The fields that a system's settings add to those of all."""
+        return [item for item in fields(cls) if item.name not in GenerateSettings.shared()]
+
+    @classmethod
+    def foreign(cls, name: str, kind: type[GenerateSettings]) -> XRayError:
+        """What to raise where the settings `kind` have no field `name`: it names who has it."""
+        labels = {other: label for label, other in cls.kinds.values()}
+        owners = [label for other, label in labels.items() if name in other.__dataclass_fields__]
+        if not owners or kind not in labels:
+            return cls._bad(name, "is not a setting")
+        return cls._bad(name, f"is a setting of {' and '.join(owners)}, not of {labels[kind]}")
+
+    @classmethod
+    def _kind(cls, name: Any) -> type[GenerateSettings]:
+        if cls is not GenerateSettings:
+            return cls
+        if name not in cls.kinds:
+            raise unknown_generator(name, cls.kinds)
+        return cls.kinds[name][1]
+
+    @staticmethod
+    def shared() -> list[str]:
+        """Names of the settings that all systems have."""
+        return [item.name for item in fields(GenerateSettings)]
 
 
-@dataclass
-class ResultSettings(Settings):
-    """What a generated mesh is made into. The default leaves it as the generator gives it."""
-
-    topology: str = setting(
-        "triangles",
-        "'quads' remeshes into even quads, closed, without the finest details",
-        choices=("triangles", "quads"),
+def unknown_generator(name: object, known: Iterable[str]) -> XRayError:
+    """What to raise for a system that there is not."""
+    return XRayError(
+        "unknown_generator",
+        f"There is no generator called {name!r}.",
+        f"Choose one of: {', '.join(known)}.",
     )
-    target_faces: int = setting(
-        0, "About how many faces; 0 for as many as there are", min=0, max=10_000_000
-    )
-    symmetry: str = setting(
-        "none",
-        "Mirror across the middle of this axis: 'x' keeps the right half, 'y' the half that the "
-        "image shows, 'z' the upper one",
-        choices=("none", "x", "y", "z"),
-    )
-    height: float = setting(0.0, "Height in metres; 0 leaves the size", min=0.0, max=1e6)
-    color: str = setting(
-        "attribute",
-        "Colours as an 'attribute' of the mesh, or as a 'texture' on a UV map",
-        choices=("attribute", "texture"),
-    )
-    bake_size: int = setting(
-        1024,
-        "Width and height of that texture in pixels",
-        min=16,
-        max=8192,
-        only=("color", ("texture",)),
-    )
-    smooth_angle: float = setting(
-        0.0,
-        "Edges sharper than this many degrees look sharp; 0 keeps the generator's own shading",
-        min=0.0,
-        max=180.0,
-    )
-    asset: bool = setting(False, "Mark as an asset, with a preview")

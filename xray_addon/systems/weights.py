@@ -16,61 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..files.folders import cache_folder
+from . import PUBLISHED
+from .system import Published, System
 
-# Names under which people keep the pretrained folders beside their checkpoints.
-SVD_NAMES = ("svd", "stable-video-diffusion-img2vid", "stable-video-diffusion-img2vid-xt")
-SDXL_NAMES = ("sdxl_vae", "sdxl-vae", "sdxl-vae-fp16-fix")
 # Where these folders are looked for: beside the checkpoint and so many folders above it.
 LEVELS = 4
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-
-
-@dataclass(frozen=True)
-class Published:
-    """Weights that their authors published on a hub.
-
-    files : paths in the repository that are needed, and no others. size : bytes of all, about.
-    """
-
-    repo: str
-    files: tuple[str, ...]
-    size: int
-    licence: str
-    licence_url: str
-
-
-PUBLISHED: dict[str, Published] = {
-    "triposr": Published(
-        "stabilityai/TripoSR",
-        ("config.yaml", "model.ckpt"),
-        1_680_000_000,
-        "MIT",
-        "https://huggingface.co/stabilityai/TripoSR",
-    ),
-    # The image encoder, VAE, scheduler and feature extractor; its 3 GB network is not needed.
-    "svd": Published(
-        "stabilityai/stable-video-diffusion-img2vid",
-        (
-            "feature_extractor/preprocessor_config.json",
-            "image_encoder/config.json",
-            "image_encoder/model.fp16.safetensors",
-            "scheduler/scheduler_config.json",
-            "vae/config.json",
-            "vae/diffusion_pytorch_model.fp16.safetensors",
-        ),
-        1_460_000_000,
-        "Stability AI Community Licence (not free for every commercial use; must be accepted)",
-        "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid",
-    ),
-    "sdxl-vae": Published(
-        "madebyollin/sdxl-vae-fp16-fix",
-        ("config.json", "diffusion_pytorch_model.safetensors"),
-        335_000_000,
-        "MIT",
-        "https://huggingface.co/madebyollin/sdxl-vae-fp16-fix",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -170,21 +122,23 @@ def beside(folder: Path, names: Iterable[str]) -> Path | None:
 
 
 def missing(
-    generator: str, checkpoint: str = "", cache: str | PathLike[str] | None = None
+    system: System, checkpoint: str = "", cache: str | PathLike[str] | None = None
 ) -> list[str]:
-    """Names of weights that `generator` needs for `checkpoint` and that are not on this machine.
+    """Names of weights that `system` needs for `checkpoint` and that are not on this machine.
 
     Only those that can be downloaded. Looks no further than for the files' names.
     """
-    wanted: list[str] = []
-    path = local_path(checkpoint) if checkpoint else None
-    if generator == "triposr":
-        wanted = [] if path else [checkpoint or "triposr"]
-    elif generator == "xray-paper" and checkpoint:
-        wanted = [] if path else [checkpoint]
-        for name, folders in (("svd", SVD_NAMES), ("sdxl-vae", SDXL_NAMES)):
-            if path is None or beside(path, folders) is None:
-                wanted.append(name)
+    chosen = checkpoint or system.checkpoint
+    if not chosen or not system.weights:
+        return []
+    path = local_path(chosen)
+    wanted = [] if path else [chosen]
+    wanted += [
+        weights.name
+        for weights in system.weights
+        if weights.name != system.checkpoint
+        and (path is None or beside(path, weights.folders) is None)
+    ]
     return [
         name
         for name in wanted

@@ -1,0 +1,91 @@
+"""A generation's settings between Blender's properties and the systems' dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from inspect import get_annotations
+from typing import Any, TypeVar
+
+from ...xray_addon.settings.generate import GenerateSettings
+from ...xray_addon.systems import SYSTEMS
+from ...xray_addon.systems.arguments import explained, own_settings
+from ...xray_addon.systems.system import Need, System
+from ..properties import (
+    SHARED,
+    chosen_system,
+    copy_settings,
+    preferences,
+    setting_properties,
+    setting_property,
+    setting_value,
+    system_settings,
+)
+
+_T = TypeVar("_T")
+
+# Settings by the names that they had in older files.
+_RENAMED = {"freedom": "variation"}
+
+
+def with_systems(target: type[_T]) -> type[_T]:
+    """Class decorator: give an operator the settings of all systems.
+
+    A system's own are not remembered from one call to the next, where the system may be another.
+    """
+    properties = setting_properties(fields(GenerateSettings))
+    for name, owners in own_settings().items():
+        text = explained(owners) if len(owners) > 1 else ""
+        properties[name] = setting_property(owners[0][1], text, {"SKIP_SAVE"})
+    target.__annotations__ = {**properties, **get_annotations(target)}
+    return target
+
+
+def operator_settings(operator: Any) -> GenerateSettings:
+    """The settings of the system that the operator's property `generator` names.
+
+    Raises XRayError `bad_settings` for a setting of another system that was given.
+    """
+    system = SYSTEMS[operator.generator]
+    values = {item.name: setting_value(item, operator) for item in fields(system.settings)}
+    for name in own_settings():
+        if name not in values and operator.properties.is_property_set(name):
+            raise GenerateSettings.foreign(name, system.settings)
+    return GenerateSettings(**values)
+
+
+def panel_settings(scene: Any) -> GenerateSettings:
+    """The chosen system's settings as the panel's `scene` and the preferences have them."""
+    system, machine = chosen_system(), preferences()
+    own = system_settings(scene, system)
+    values = {item.name: setting_value(item, scene) for item in SHARED}
+    names = [*(item.name for item in system.settings.own_fields()), "checkpoint"]
+    items = system.settings.__dataclass_fields__
+    values |= {name: setting_value(items[name], own) for name in names}
+    device = machine.device if machine else "auto"
+    return GenerateSettings(**values, generator=system.name, device=device)
+
+
+def set_from_panel(operator: Any, scene: Any) -> None:
+    """Give a button's operator what the panel's `scene` and the preferences are set to."""
+    system, machine = chosen_system(), preferences()
+    own = system_settings(scene, system)
+    copy_settings(SHARED, scene, operator)
+    copy_settings(system.settings.own_fields(), own, operator)
+    operator.generator, operator.checkpoint = system.name, own.checkpoint
+    if machine is not None:
+        operator.device = machine.device
+    for name in ("image", "mask"):
+        shown = getattr(scene, name) if getattr(system, name) is not Need.NONE else None
+        setattr(operator, name, shown.name if shown else "")
+    operator.category = own.category if system.categories else ""
+
+
+def settings_of_older(data: dict[str, Any]) -> GenerateSettings:
+    """Settings as an object keeps them, also one of a file from before systems had their own.
+
+    What other systems have is left out. Raises XRayError `bad_settings`.
+    """
+    data = {_RENAMED.get(name, name): value for name, value in data.items()}
+    system: System | None = SYSTEMS.get(data.get("generator", ""))
+    others = set(own_settings()) - set(system.settings.__dataclass_fields__ if system else ())
+    return GenerateSettings.from_dict({k: v for k, v in data.items() if k not in others})

@@ -1,0 +1,81 @@
+"""A generation as arguments of a command line: the system, what it takes, and its settings."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+from ..settings.arguments import add_setting
+from ..settings.generate import GenerateSettings
+from . import SYSTEMS
+from .system import Inputs, Need, System
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """IMAGE, --mask and --category, as far as there are systems that take them."""
+    takers = {
+        name: [s.label for s in SYSTEMS.values() if getattr(s, name) is not Need.NONE]
+        for name in ("mask", "category")
+    }
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        type=Path,
+        nargs="?",
+        help="the image file, for systems that take one",
+    )
+    if takers["mask"]:
+        text = f"an image file that says what to make anew ({', '.join(takers['mask'])})"
+        parser.add_argument("--mask", metavar="FILE", type=Path, help=text)
+    if takers["category"]:
+        text = f"what to make ({', '.join(takers['category'])})"
+        parser.add_argument("--category", metavar="NAME", default="", help=text)
+
+
+def read_inputs(arguments: argparse.Namespace) -> Inputs:
+    """What `add_inputs`'s arguments were given."""
+    mask, category = getattr(arguments, "mask", None), getattr(arguments, "category", "")
+    return Inputs(arguments.image, mask, category)
+
+
+def own_settings() -> dict[str, list[tuple[System, Field[Any]]]]:
+    """By the name of a setting, the systems that have it as their own, each with its field."""
+    found: dict[str, list[tuple[System, Field[Any]]]] = {}
+    for system in SYSTEMS.values():
+        for item in system.settings.own_fields():
+            found.setdefault(item.name, []).append((system, item))
+    return found
+
+
+def explained(owners: list[tuple[System, Field[Any]]]) -> str:
+    """The help of a setting, said for each system that has it."""
+    return "; ".join(f"{system.label}: {item.metadata['help']}" for system, item in owners)
+
+
+def add_systems(parser: argparse.ArgumentParser) -> None:
+    """Options for the settings that all systems share, and a group for each system's own."""
+    for item in fields(GenerateSettings):
+        add_setting(parser, item, choices=list(SYSTEMS) if item.name == "generator" else None)
+    groups = {
+        system.name: parser.add_argument_group(system.label, system.about)
+        for system in SYSTEMS.values()
+    }
+    for owners in own_settings().values():
+        system, item = owners[0]
+        if len(owners) == 1:
+            add_setting(groups[system.name], item)
+        else:
+            add_setting(parser, item, explained(owners))
+
+
+def read_systems(arguments: argparse.Namespace) -> GenerateSettings:
+    """The settings of the chosen system.
+
+    Raises XRayError `bad_settings`, also for a setting of another system, and
+    `unknown_generator`.
+    """
+    names = [*GenerateSettings.shared(), *own_settings()]
+    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return GenerateSettings(**values)

@@ -1,0 +1,52 @@
+"""TripoSR: one image to a triplane field to a mesh, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings.base import setting
+from ..settings.generate import GenerateSettings
+from .system import Published, System
+
+
+@dataclass
+class TripoSRSettings(GenerateSettings):
+    """How TripoSR generates."""
+
+    generator: str = setting("triposr", "The system that makes the mesh")
+    mesh_resolution: int = setting(
+        256,
+        "Grid points along each side of the box that is meshed; fewer are taken where the mesh "
+        "would have more than three million triangles",
+        min=32,
+        max=512,
+    )
+    density_threshold: float = setting(
+        25.0, "Density of the field where the surface is", min=0.01, max=10_000.0
+    )
+    texture_size: int = setting(
+        0, "Side of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
+    )
+
+
+SYSTEM = System(
+    name="triposr",
+    label="TripoSR",
+    about="A field of density and colour from one image, in one pass",
+    paper="https://arxiv.org/abs/2403.02151",
+    licence="MIT, 1.7 GB to download",
+    module="runtime.triposr",
+    settings=TripoSRSettings,
+    seeded=False,
+    weights=(
+        Published(
+            "triposr",
+            "stabilityai/TripoSR",
+            ("config.yaml", "model.ckpt"),
+            1_680_000_000,
+            "MIT",
+            "https://huggingface.co/stabilityai/TripoSR",
+        ),
+    ),
+    checkpoint="triposr",
+)

@@ -1,0 +1,41 @@
+"""X-Ray, small: the system that ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings.base import setting
+from ..settings.generate import GenerateSettings
+from .system import Output, System
+
+
+@dataclass
+class XRaySettings(GenerateSettings):
+    """How X-Ray generates."""
+
+    steps: int = setting(
+        0,
+        "Steps of the sampling; 0 takes 8, or 1 for weights that have not learned to sample; 1 is "
+        "one pass without sampling",
+        min=0,
+        max=1000,
+    )
+    variation: float = setting(
+        0.4,
+        "How much hidden parts may vary: 0 not at all, so that all seeds are alike, 1 fully "
+        "sampled",
+        min=0.0,
+        max=1.0,
+    )
+
+
+SYSTEM = System(
+    name="xray",
+    label="X-Ray",
+    about="Layers of an object along every ray, from one image; the weights ship",
+    paper="https://arxiv.org/abs/2404.14329",
+    licence="ships with X-Ray, GPL-3.0-or-later",
+    module="runtime.xray",
+    settings=XRaySettings,
+    outputs=frozenset({Output.XRAY}),
+)

@@ -1,0 +1,64 @@
+"""X-Ray at the paper's scale, with checkpoints of the published kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings.base import setting
+from ..settings.generate import GenerateSettings
+from .system import Output, Published, System
+
+
+@dataclass
+class XRayPaperSettings(GenerateSettings):
+    """How X-Ray at paper scale generates."""
+
+    generator: str = setting("xray-paper", "The system that makes the mesh")
+    steps: int = setting(0, "Steps of the sampling; 0 takes 25", min=0, max=1000)
+    batch_order: str = setting(
+        "mended",
+        "'published' repeats the mix-up of guided and unguided layers in diffusers 0.25, which "
+        "the published numbers have",
+        choices=("mended", "published"),
+    )
+
+
+SYSTEM = System(
+    name="xray-paper",
+    label="X-Ray (paper scale)",
+    about="The published X-Ray, from your own checkpoint and Stable Video Diffusion's encoders",
+    paper="https://arxiv.org/abs/2404.14329",
+    licence="none published; Stable Video Diffusion's encoders and SDXL's VAE to download",
+    module="runtime.xray_paper",
+    settings=XRayPaperSettings,
+    outputs=frozenset({Output.XRAY}),
+    weights=(
+        # The image encoder, VAE, scheduler and feature extractor; its 3 GB network is not needed.
+        Published(
+            "svd",
+            "stabilityai/stable-video-diffusion-img2vid",
+            (
+                "feature_extractor/preprocessor_config.json",
+                "image_encoder/config.json",
+                "image_encoder/model.fp16.safetensors",
+                "scheduler/scheduler_config.json",
+                "vae/config.json",
+                "vae/diffusion_pytorch_model.fp16.safetensors",
+            ),
+            1_460_000_000,
+            "Stability AI Community Licence (not free for every commercial use; must be accepted)",
+            "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid",
+            ("svd", "stable-video-diffusion-img2vid", "stable-video-diffusion-img2vid-xt"),
+        ),
+        Published(
+            "sdxl-vae",
+            "madebyollin/sdxl-vae-fp16-fix",
+            ("config.json", "diffusion_pytorch_model.safetensors"),
+            335_000_000,
+            "MIT",
+            "https://huggingface.co/madebyollin/sdxl-vae-fp16-fix",
+            ("sdxl_vae", "sdxl-vae", "sdxl-vae-fp16-fix"),
+        ),
+    ),
+    needs_checkpoint=True,
+)
