@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from xray_addon.canonical import canonical_camera
 from xray_addon.pictures.shading import Lights, shade
 
+from ..images.reading import open_image
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.views import view_object
 
@@ -149,7 +150,8 @@ def _photographed(photo: Floats, random: np.random.Generator) -> Floats:
     if random.random() < 0.5:
         stream = BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG", quality=int(random.integers(30, 95)))
-        pixels = np.asarray(Image.open(stream))
+        with open_image(stream.getvalue()) as image:
+            pixels = np.asarray(image)
     return pixels.astype(np.float32) / 255
 
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from xray_addon.camera import Camera
@@ -36,6 +35,7 @@ from xray_addon.files.opening import open_regular
 from xray_addon.files.transforms import camera_from_frame, read_transforms
 from xray_addon.xray import XRay
 
+from ..images.reading import read_rgba
 from .views import to_frames
 
 Name = str | PathLike[str]
@@ -164,7 +164,7 @@ class _TarView(_View):
         return XRay.load(io.BytesIO(self._read("npz")))
 
     def image(self) -> torch.Tensor | None:
-        return _pixels(io.BytesIO(self._read("png"))) if "png" in self._members else None
+        return _pixels(self._read("png")) if "png" in self._members else None
 
     def camera(self, width: int, height: int) -> Camera | None:
         try:
@@ -255,13 +255,7 @@ def _cameras(path: Path, width: int, height: int) -> dict[str, Camera]:
     return read_transforms(path, width, height)
 
 
-def _pixels(file: Path | io.BytesIO) -> torch.Tensor:
+def _pixels(file: Path | bytes) -> torch.Tensor:
     """(4, H, W) RGBA 0..1. Raises XRayError `unreadable_image`."""
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-    except (OSError, SyntaxError, ValueError) as error:
-        raise XRayError(
-            "unreadable_image", f"{file} cannot be read ({error}).", "Capture the item again."
-        ) from error
+    pixels = read_rgba(file).astype(np.float32) / 255
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from xray_addon.surface import Material, Surface
 
+from ..images.reading import open_image
 from ..meshes.smoothing import neighbour_mean, vertex_normals
 
 # colors : objects of one flat colour are drawn a third as often. materials : half of the objects
@@ -195,6 +196,6 @@ def compressed(image: NDArray[np.float32], random: np.random.Generator) -> NDArr
     stream = io.BytesIO()
     rgb = np.rint(np.clip(image[..., :3], 0, 1) * 255).astype(np.uint8)
     Image.fromarray(rgb).save(stream, "JPEG", quality=int(random.integers(30, 96)))
-    with Image.open(stream) as read:
+    with open_image(stream.getvalue()) as read:
         color = np.asarray(read, dtype=np.float32) / 255
     return np.concatenate([color, image[..., 3:]], axis=-1, dtype=np.float32)

@@ -7,7 +7,6 @@ image encoder, VAE, scheduler and feature extractor in a Stable Video Diffusion 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
+from xray_addon.files.json_files import read_json
 from xray_addon.systems import PUBLISHED
 from xray_addon.systems.weights import beside, local_path
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 UNET, UPSAMPLER = "unet", "vae"  # names of the folders within a checkpoint
 WEIGHTS = "diffusion_pytorch_model"
+# What configurations may say. Modules cost time to build, also where they take no memory.
+LARGEST = 1 << 18  # bytes
+WIDEST, DEEPEST, MOST_LEVELS, LONGEST_TEXT = 1 << 16, 128, 16, 400
 # The published configurations: 46,110,624 and 169,247,195 parameters.
 FULL_UNET: dict[str, Any] = {
     "_class_name": "UNetSpatioTemporalConditionModel",
@@ -123,8 +127,8 @@ class Parts:
     def _read(cls, path: Path) -> Parts:
         names = {field.name for field in fields(cls)}
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(values, dict) or not {"unet"} <= values.keys() <= names:
+            values = read_json(path, schema.table_of(schema.text()), largest=LARGEST)
+            if not {"unet"} <= values.keys() <= names:
                 raise ValueError(f"it must map some of {sorted(names)} to paths, unet among them")
         except (OSError, ValueError) as error:
             raise XRayError(
@@ -314,9 +318,7 @@ def read_config(folder: Path, kind: str = "", *, name: str = "config.json") -> d
     """A part's configuration. Raises XRayError; with `kind` also for one of another class."""
     path = folder / name
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is no JSON object")
+        config: dict[str, Any] = read_json(path, _CONFIG, largest=LARGEST)
     except FileNotFoundError as error:
         raise XRayError(
             "missing_weights", f"There is no {path}.", "Name a complete folder of this part."
@@ -330,11 +332,38 @@ def read_config(folder: Path, kind: str = "", *, name: str = "config.json") -> d
     return config
 
 
+def _setting(value: Any, where: str) -> Any:
+    """A number, text or list of a configuration, within what any published model comes near."""
+    name = where.rpartition(".")[2].partition("[")[0]
+    if isinstance(value, list):
+        return schema.list_of(_setting, most=MOST_LEVELS)(value, where)
+    if isinstance(value, dict):
+        return schema.plain(value, where)
+    if isinstance(value, str):
+        return schema.text(LONGEST_TEXT)(value, where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        deep = any(word in name for word in ("layer", "block", "depth"))
+        most = DEEPEST if deep and "channels" not in name else WIDEST
+        return schema.integer(-WIDEST, most)(value, where)
+    return value
+
+
+_CONFIG = schema.table_of(_setting)
+
+
 def build(folder: Path, make: Any, config: dict[str, Any]) -> Any:
     """`make(config)`; a configuration that it cannot use is an XRayError."""
     try:
         return make(config)
-    except (TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        AssertionError,
+        RuntimeError,  # torch's, and NotImplementedError
+    ) as error:
         raise XRayError(
             "bad_weights",
             f"The configuration in {folder} describes no such model ({error}).",
