@@ -26,6 +26,7 @@ STEPS = 65535
 # Of what is packed and of what comes out: five million faces, which take 50 times as much as a
 # `Surface`, or a hundred of the scans here.
 LARGEST = 1 << 25  # bytes
+FARTHEST = 1e12  # scene units
 LARGEST_DICTIONARY = 1 << 25  # bytes that xz may look back
 TEXTURE_QUALITY = 80
 
@@ -77,8 +78,12 @@ def read_quantised(path: Path) -> Surface:
     """The surface in a file of `to_quantised`; raises XRayError `unreadable_mesh`."""
     try:
         arrays = read_arrays(io.BytesIO(_unpacked(path)), largest=LARGEST)
-        faces = arrays["faces"].astype(np.int64)
-        frame = arrays["frame"]
+        faces, frame = arrays["faces"], arrays["frame"]
+        if faces.dtype.kind not in "iu" or faces.ndim != 2 or faces.shape[1] != 3:
+            raise ValueError(f"faces are {faces.shape} {faces.dtype}")
+        if frame.shape != (4,) or not (np.abs(frame) < FARTHEST).all():
+            raise ValueError("its frame is no place and size")
+        faces = faces.astype(np.int64)
         corners = {
             name: arrays[name][faces].astype(np.float64) / scale
             for name, scale in (("normals", 127), ("colors", 255), ("uvs", 1))

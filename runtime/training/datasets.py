@@ -30,7 +30,7 @@ from xray_addon.dataset.store import SETTINGS
 from xray_addon.errors import XRayError
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import nullable, plain, record, text
-from xray_addon.files.names import is_clean_name
+from xray_addon.files.names import is_clean_name, is_clean_path
 from xray_addon.files.opening import open_regular
 from xray_addon.files.transforms import camera_from_frame, read_transforms
 from xray_addon.xray import XRay
@@ -230,8 +230,11 @@ def _tar_views(path: Path) -> list[_View]:
                     continue
                 if member.size > LARGEST_MEMBER:
                     raise ValueError(f"{member.name:.80} has {member.size} bytes")
+                name = member.name.removeprefix("./")
+                if not is_clean_path(name):
+                    raise ValueError(f"{name!r:.80} is no name of a member")
                 # WebDataset's rule: the key ends at the first dot.
-                key, _, suffix = member.name.removeprefix("./").partition(".")
+                key, _, suffix = name.partition(".")
                 members.setdefault(key, {})[suffix] = (member.offset_data, member.size)
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error

@@ -30,6 +30,7 @@ FORMAT = "xray-predictor"
 _CONFIG = record(
     {"network": text(40)},
     {
+        **dict.fromkeys(("layers", "resolution", "image_resolution", "fold"), integer(1, 1 << 13)),
         "channels": list_of(integer(1, 1 << 13), 1, 16),
         "blocks": list_of(integer(0, 64), 1, 16),
     },
