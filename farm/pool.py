@@ -10,9 +10,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from xray_addon.dataset.attempt import give_up
 from xray_addon.dataset.manifest import Item
 from xray_addon.dataset.result import FAILED, Result, stop_on
-from xray_addon.dataset.store import claim, conflict, find, refuse, work_folder, write_log
+from xray_addon.dataset.store import claim, conflict, find, work_folder
 from xray_addon.dataset.worker import worker_command
 from xray_addon.files.atomic import replacing
 from xray_addon.settings.dataset import DatasetSettings
@@ -45,9 +46,9 @@ def capture(
     is noted as failed, with what the worker said in `logs/<uid>.log`, and the run goes on.
     `replace` takes out what other settings have made there.
 
-    Raises XRayError `no_blender`, `worker_not_started`, those of `STOPPING`, what is wrong with the
-    files that the settings name; KeyboardInterrupt and what `on_result` raises, when all workers
-    have ended.
+    Raises XRayError `no_blender`, `worker_not_started`, those that stop a run, what is wrong with
+    the files that the settings name; KeyboardInterrupt and what `on_result` raises, when all
+    workers have ended.
     """
     if replace and conflict(folder, settings) is not None:
         _try_worker(folder / "logs" / "worker.log", settings, farm)  # before anything is taken out
@@ -172,20 +173,11 @@ class _Pool:
         self, item: Item, lost: WorkerLost, worker: Worker, said: int, seconds: float
     ) -> None:
         """Note that `item` has failed, unless its worker died only after it was written."""
-        known = find(self._folder, item, self._digest, refused=False)
-        if known is not None:
-            self._note(known)
-            return
-        refuse(self._folder, item, self._digest, FAILED, lost)
         log = self._log(item.uid)
         with worker.log.open("rb") as source, replacing(log) as temporary:
             source.seek(said)
             temporary.write_bytes(source.read())
-        result = Result(
-            item.uid, FAILED, lost.code, str(lost), seconds=round(seconds, 3), log=str(log)
-        )
-        write_log(self._folder, result, {})
-        self._note(result)
+        self._note(give_up(self._folder, item, self._digest, lost, log, seconds))
 
     def _note(self, result: Result) -> None:
         if result.status != FAILED:

@@ -14,12 +14,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import bpy
 
+from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, Result
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
@@ -33,19 +33,14 @@ from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems import find_system
 from ..xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
 from ..xray_addon.systems.system import Inputs
-from .convert import camera_from_object, surface_from_objects
-from .convert.mesh_files import check_output, empty_file, open_alone, save_objects
+from .convert.mesh_files import check_output, empty_file, save_objects
 from .dataset import preview
 from .dataset.capture import Captures, DatasetRun, dataset_steps
-from .dataset.objects import CaptureReport, capture_steps
-from .dataset.objects import Item as CaptureItem
+from .dataset.plain import file_steps
 from .generate.generation import generate_mesh, inputs_name
-from .interface.standard_output import heard, output_to
+from .interface.standard_output import output_to
 from .layers.layers import FORMS, import_xray
 from .tasks import jobs
-
-if TYPE_CHECKING:
-    from ..xray_addon.surface import Surface
 
 _registered: list[Any] = []
 
@@ -161,44 +156,24 @@ Answer = tuple[int, dict[str, Any]]
 
 def _capture(arguments: argparse.Namespace) -> Answer:
     settings = read_settings(CaptureSettings, arguments)
-    report = CaptureReport(arguments.out)
-    for uid, path in ((item.uid, item.source) for item in read_source(arguments.source)):
-        # A file of its own run each, as a scene camera comes with its file.
-        try:
-            steps = _file_steps(uid, path, arguments.out, settings)
-            part: CaptureReport = jobs.run(steps, _say)
-        except Cancelled:
-            raise
-        except XRayError as error:
-            report.failed.append((uid, error))
-            continue
-        report.captured += part.captured
-        report.failed += part.failed
-    for name, reason in report.failed:
-        sys.stderr.write(f"xray: {name}: {reason}\n")
+    items = read_source(arguments.source)
+    run: DatasetRun = jobs.run(file_steps(items, arguments.out, settings, _say_line), _say)
+    failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
+    for result in failed:
+        sys.stderr.write(f"xray: {result.uid}: {result.reason}\n")
     answer = {
         "folder": str(arguments.out),
-        "captured": [asdict(item) for item in report.captured],
-        "failed": [{"uid": name, **reason.to_dict()} for name, reason in report.failed],
+        "captured": [
+            {name: getattr(result, name) for name in ("uid", "views", "hits", "dropped")}
+            for result in run.results
+            if result not in failed
+        ],
+        "failed": [
+            {"uid": result.uid, **XRayError(result.code, result.reason).to_dict()}
+            for result in failed
+        ],
     }
-    return (SOME_FAILED if report.failed else DONE), answer
-
-
-def _file_steps(uid: str, path: str, out: Path, settings: CaptureSettings) -> jobs.Steps:
-    said: list[str] = []
-    with heard(said):
-        objects = open_alone(path)
-    for line in said:
-        _say_line(f"{uid}: {line}")
-    scene = bpy.context.scene
-    camera = None
-    if settings.camera == "scene":
-        camera = camera_from_object(scene.camera, scene.render, settings.size)
-
-    def load() -> Surface:
-        return surface_from_objects(objects, bpy.context.evaluated_depsgraph_get())
-
-    return capture_steps([CaptureItem(uid, load)], out, settings, camera)
+    return (SOME_FAILED if failed else DONE), answer
 
 
 def _dataset(arguments: argparse.Namespace) -> Answer:
@@ -235,9 +210,9 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
     with contextlib.ExitStack() as stack:
         try:
             settings = read_settings(DatasetSettings, arguments)
-            captures = stack.enter_context(Captures(arguments.out, settings))
+            captures = stack.enter_context(Captures(Store(arguments.out, settings)))
         except XRayError as error:
-            answer(Result("", FAILED, error.code, str(error)))
+            answer(Result.refused("", error))
             raise
         # `for line in sys.stdin` would read ahead.
         while line := sys.stdin.readline():
@@ -258,8 +233,8 @@ def _worked(captures: Captures, item: Item) -> Result:
         result: Result = jobs.run(captures.steps(item))
     except Cancelled:
         raise
-    except XRayError as error:  # whoever runs this worker stops, see `dataset.STOPPING`
-        return Result(item.uid, FAILED, error.code, str(error))
+    except XRayError as error:  # whoever runs this worker stops, see `stop_on`
+        return Result.refused(item.uid, error)
     return result
 
 

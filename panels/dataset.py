@@ -20,7 +20,7 @@ from ..operators.interface.translation import translated
 from ..operators.properties import copy_settings
 from ..xray_addon.dataset.gates import GATES
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES
-from ..xray_addon.settings.dataset import DatasetSettings, is_used
+from ..xray_addon.settings.dataset import DatasetSettings
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
 
 # Reasons why items are not in the dataset that the panel has room for.
@@ -90,7 +90,7 @@ class DatasetPart(SidebarPanel):
     def draw(self, context: bpy.types.Context) -> None:
         """The settings that count."""
         scene = context.scene.xray.dataset
-        names = [name for name in self.settings if is_used(scene, name)]
+        names = [name for name in self.settings if DatasetSettings.counts(name, scene)]
         if scene.source != "files" and "frame" in names:
             names.remove("frame")  # objects of the open file are captured as they are seen
         draw_properties(self.layout, scene, names)

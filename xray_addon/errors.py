@@ -2,32 +2,138 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 # Exit codes of every command line.
 DONE, SOME_FAILED, USAGE, RUNTIME_FAILED, CANCELLED = 0, 1, 2, 3, 130
 
-# What was typed is wrong.
-_USAGE_CODES = frozenset(
-    {
-        "bad_config",
-        "bad_environment",
-        "bad_manifest",
-        "bad_settings",
-        "bad_transforms",
-        "missing_file",
-        "no_data",
-        "no_folder",
-        "no_meshes",
-        "no_numba",
-        "other_settings",
-        "unknown_format",
-        "unknown_generator",
-        "unsafe_dataset",
-    }
-)
-# This input cannot be done; another could.
-_ITEM_CODES = frozenset({"no_cutout", "no_object", "nothing_predicted", "unreadable_image"})
+GUIDE = "docs/user-guide.md"
+_GENERATING = f"{GUIDE}#images-and-generating"
+_RUNTIME = f"{GUIDE}#the-runtime"
+_WEIGHTS = f"{GUIDE}#weights"
+_FILES = f"{GUIDE}#layers-and-files"
+_CAPTURING = f"{GUIDE}#capturing-and-datasets"
+_WORKERS = f"{GUIDE}#workers-clusters-training"
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """What follows from an error of one code.
+
+    page : the part of the user guide that lists it.
+    exit_code : of a command that ends with it; None where that depends on the command.
+    stops : every other item of a dataset would meet it too, so that it ends the run.
+    rejects : something is wrong with the object itself, so that nobody need try it again.
+    gate : what the dataset's report counts it as; "" for the code itself.
+    """
+
+    page: str
+    exit_code: int | None = None
+    stops: bool = False
+    rejects: bool = False
+    gate: str = ""
+
+
+ERROR_CODES = {
+    "missing_image": ErrorCode(_GENERATING, exit_code=USAGE),
+    "missing_mask": ErrorCode(_GENERATING, exit_code=USAGE),
+    "missing_category": ErrorCode(_GENERATING, exit_code=USAGE),
+    "unknown_category": ErrorCode(_GENERATING, exit_code=USAGE),
+    "unused_input": ErrorCode(_GENERATING, exit_code=USAGE),
+    "unreadable_image": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "no_images": ErrorCode(_GENERATING),
+    "no_object": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "no_cutout": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "nothing_predicted": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "no_xray": ErrorCode(_GENERATING),
+    "unknown_generator": ErrorCode(_GENERATING, exit_code=USAGE),
+    "bad_settings": ErrorCode(_GENERATING, exit_code=USAGE),
+    "out_of_memory": ErrorCode(_GENERATING),
+    "bad_result": ErrorCode(_GENERATING),
+    "not_installed": ErrorCode(_RUNTIME),
+    "offline": ErrorCode(_RUNTIME),
+    "install_failed": ErrorCode(_RUNTIME),
+    "no_space": ErrorCode(_RUNTIME),
+    "not_writable": ErrorCode(_RUNTIME),
+    "busy": ErrorCode(_RUNTIME),
+    "driver_too_old": ErrorCode(_RUNTIME),
+    "broken": ErrorCode(_RUNTIME),
+    "no_device": ErrorCode(_RUNTIME, stops=True),
+    "runtime_missing": ErrorCode(_RUNTIME),
+    "runtime_not_started": ErrorCode(_RUNTIME),
+    "runtime_not_answering": ErrorCode(_RUNTIME),
+    "runtime_died": ErrorCode(_RUNTIME),
+    "version_mismatch": ErrorCode(_RUNTIME),
+    "bad_reply": ErrorCode(_RUNTIME),
+    "bad_message": ErrorCode(_RUNTIME),
+    "missing_package": ErrorCode(_RUNTIME),
+    "missing_weights": ErrorCode(_WEIGHTS),
+    "bad_weights": ErrorCode(_WEIGHTS),
+    "bad_checksum": ErrorCode(_WEIGHTS),
+    "bad_checkpoint": ErrorCode(_WEIGHTS),
+    "unknown_checkpoint": ErrorCode(_WEIGHTS),
+    "unsafe_weights": ErrorCode(_WEIGHTS),
+    "no_consent": ErrorCode(_WEIGHTS),
+    "no_access": ErrorCode(_WEIGHTS),
+    "download_failed": ErrorCode(_WEIGHTS),
+    "incomplete_download": ErrorCode(_WEIGHTS),
+    "nothing_missing": ErrorCode(_WEIGHTS),
+    "missing_file": ErrorCode(_FILES, exit_code=USAGE, gate="unreadable"),
+    "unknown_format": ErrorCode(_FILES, exit_code=USAGE, gate="unreadable"),
+    "unreadable_file": ErrorCode(_FILES, gate="unreadable"),
+    "unreadable_mesh": ErrorCode(_FILES),
+    "no_importer": ErrorCode(_FILES, gate="unreadable"),
+    "cannot_write": ErrorCode(_FILES, stops=True),
+    "bad_xray_file": ErrorCode(_FILES),
+    "empty_xray": ErrorCode(_FILES),
+    "too_large": ErrorCode(_FILES),
+    "bad_transforms": ErrorCode(_FILES, exit_code=USAGE),
+    "no_layers": ErrorCode(_FILES),
+    "no_attribute": ErrorCode(_FILES),
+    "no_hits_left": ErrorCode(_FILES),
+    "no_surface": ErrorCode(_FILES),
+    "no_faces": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
+    "no_camera": ErrorCode(_CAPTURING, rejects=True),
+    "unsupported_camera": ErrorCode(_CAPTURING, rejects=True),
+    "object_gone": ErrorCode(_CAPTURING),
+    "no_folder": ErrorCode(_CAPTURING, exit_code=USAGE),
+    "no_source": ErrorCode(_CAPTURING),
+    "no_meshes": ErrorCode(_CAPTURING, exit_code=USAGE),
+    "no_items": ErrorCode(_CAPTURING),
+    "bad_manifest": ErrorCode(_CAPTURING, exit_code=USAGE),
+    "other_settings": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
+    "unsafe_dataset": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
+    "bad_mesh": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
+    "needs_baking": ErrorCode(_CAPTURING, rejects=True),
+    "cannot_bake": ErrorCode(_CAPTURING),
+    "no_renderer": ErrorCode(_CAPTURING, stops=True),
+    "no_gpu": ErrorCode(_CAPTURING, stops=True),
+    "no_denoiser": ErrorCode(_CAPTURING, stops=True),
+    "no_lights": ErrorCode(_CAPTURING, rejects=True),
+    "bad_environment": ErrorCode(_CAPTURING, exit_code=USAGE),
+    "render_failed": ErrorCode(_CAPTURING),
+    "no_numba": ErrorCode(_CAPTURING, exit_code=USAGE),
+    "low_iou": ErrorCode(_CAPTURING, rejects=True),
+    "few_hits": ErrorCode(_CAPTURING, rejects=True),
+    "dropped_hits": ErrorCode(_CAPTURING, rejects=True),
+    "out_of_range": ErrorCode(_CAPTURING, rejects=True),
+    "no_blender": ErrorCode(_WORKERS),
+    "worker_not_started": ErrorCode(_WORKERS),
+    "worker_hung": ErrorCode(_WORKERS),
+    "worker_died": ErrorCode(_WORKERS),
+    "bad_item": ErrorCode(_WORKERS),
+    "no_slurm": ErrorCode(_WORKERS),
+    "not_submitted": ErrorCode(_WORKERS),
+    "job_lost": ErrorCode(_WORKERS),
+    "bad_shard": ErrorCode(_WORKERS),
+    "bad_metadata": ErrorCode(_WORKERS),
+    "no_data": ErrorCode(_WORKERS, exit_code=USAGE),
+    "bad_data": ErrorCode(_WORKERS),
+    "bad_config": ErrorCode(_WORKERS, exit_code=USAGE),
+    "cancelled": ErrorCode(_WORKERS, exit_code=CANCELLED),
+    "internal": ErrorCode(_WORKERS),
+}
 
 
 class XRayError(Exception):
@@ -72,10 +178,12 @@ class XRayError(Exception):
         )
 
 
+def error_code(code: str) -> ErrorCode:
+    """What follows from `code`; from one that is not known, as of a later version, nothing."""
+    return ERROR_CODES.get(code, ErrorCode(f"{GUIDE}#when-something-goes-wrong"))
+
+
 def exit_code(error: XRayError, otherwise: int = RUNTIME_FAILED) -> int:
     """What a command that ends with `error` exits with; `otherwise` where the code says nothing."""
-    if error.code == "cancelled":
-        return CANCELLED
-    if error.code in _USAGE_CODES:
-        return USAGE
-    return SOME_FAILED if error.code in _ITEM_CODES else otherwise
+    known = error_code(error.code).exit_code
+    return otherwise if known is None else known

@@ -126,6 +126,12 @@ class Surface:
             raise ValueError("the surface has no faces with finite vertices")
         return np.stack([used.min(axis=0), used.max(axis=0)]).astype(np.float64)
 
+    @property
+    def longest_side(self) -> float:
+        """Of the bounding box, see `bounds`."""
+        low, high = self.bounds
+        return float((high - low).max())
+
     def transformed(self, matrix: NDArray[np.floating]) -> Surface:
         """The surface moved by a (4, 4) affine matrix; normals by its inverse transpose.
 
@@ -159,16 +165,24 @@ class Surface:
             corner_colors=turn(self.corner_colors),
         )
 
-    def normalized(self) -> Surface:
-        """Centred on its bounding box's centre and scaled to a longest side of 1.
+    @property
+    def normalizing(self) -> NDArray[np.float64]:
+        """(4, 4) that centres the bounding box and scales its longest side to 1.
 
         This is the published data's rule. Raises ValueError for a surface without extent.
         """
         low, high = self.bounds
-        size = float((high - low).max())
+        size = self.longest_side
         if not size > 0:
             raise ValueError("the surface is a single point and has no size to normalise")
-        return replace(self, vertices=(self.vertices - (low + high) / 2) / size)
+        matrix = np.eye(4) / size
+        matrix[:3, 3] = -(low + high) / 2 / size
+        matrix[3, 3] = 1.0
+        return matrix
+
+    def normalized(self) -> Surface:
+        """Moved by `normalizing`; raises ValueError as it does."""
+        return self.transformed(self.normalizing)
 
     @property
     def edge_face_counts(self) -> NDArray[np.intp]:

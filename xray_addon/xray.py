@@ -165,27 +165,6 @@ class XRay:
             positions.astype(np.float32), normals.astype(np.float32), self.hit_color.copy()
         )
 
-    def without(self, mask: ArrayLike) -> XRay:
-        """The X-Ray less the hits where `mask` (N,) is true; the others stay in their layers.
-
-        Raises ValueError for a mask of another shape or kind.
-        """
-        mask = np.asarray(mask)
-        if mask.shape != self.index.shape or mask.dtype != np.bool_:
-            raise ValueError(
-                f"the mask must be {self.index.shape} bool, got {mask.shape} {mask.dtype}"
-            )
-        kept = ~mask
-        return XRay.from_hits(
-            self.shape,
-            self.index[kept],
-            self.hit_depth[kept],
-            self.hit_normal[kept],
-            self.hit_color[kept],
-            self.dropped,
-            None if self.hit_face is None else self.hit_face[kept],
-        )
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write the published `.npz` (see `files.xray_file`), whole or not at all.
 

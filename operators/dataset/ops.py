@@ -27,6 +27,7 @@ from ..tasks import jobs
 from ..tasks.watching import Result, TaskOperator
 from .capture import DatasetRun, dataset_steps
 from .ops_capture import output_folder, selected_solids, solids
+from .plain import named_objects
 from .workers import worker_steps
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Cam
     cameras = dataset_cameras(settings, unique_uids([obj.name])[0])
     if settings.cameras == "poses" and settings.normalize == "none":
         return cameras
-    return placed(cameras, (low + high) / 2, float((high - low).max()))
+    return placed(cameras, (low + high) / 2, surface.longest_side)
 
 
 class XRAY_OT_dataset_preset_add(AddPresetBase, bpy.types.Operator):  # type: ignore[misc]
@@ -252,13 +253,7 @@ def set_from_panel(operator: Any, scene: Any) -> None:
 
 def load_objects(item: Item) -> list[bpy.types.Object]:
     """The object of the open file that `item` names. Raises XRayError `object_gone`."""
-    objects: Any = bpy.data.objects
-    obj = objects.get(item.name)
-    if obj is None:
-        raise XRayError(
-            "object_gone", f"{item.name} was removed before it was captured.", "Capture again."
-        )
-    return [obj]
+    return named_objects([item.name])
 
 
 def estimate(count: int, settings: DatasetSettings) -> str:

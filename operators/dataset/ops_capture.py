@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
+from ...xray_addon.dataset.result import DONE
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.capture import CaptureSettings
 from ..convert.surfaces import SOLID_TYPES
 from ..properties import PATH_OPTIONS, absolute_path, preferences, read_settings, with_settings
 from ..tasks.watching import Result, TaskOperator
-from .objects import CaptureReport, object_steps
+from .plain import object_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from ..tasks import jobs
+    from .capture import DatasetRun
 
 
 @with_settings(CaptureSettings)
@@ -98,19 +100,21 @@ def solids(objects: Iterable[Any]) -> list[bpy.types.Object]:
     ]
 
 
-def summarize(report: CaptureReport) -> tuple[str, str]:
+def summarize(run: DatasetRun) -> tuple[str, str]:
     """Report type and text. Raises the reason where nothing was captured."""
-    if report.failed and not report.captured:
-        raise report.failed[0][1]
-    views = sum(item.views for item in report.captured)
-    hits = sum(item.hits for item in report.captured)
-    dropped = sum(item.dropped for item in report.captured)
-    count = len(report.captured)
+    captured = [result for result in run.results if result.status == DONE]
+    failed = [result for result in run.results if result.status != DONE]
+    if failed and not captured:
+        raise XRayError(failed[0].code, failed[0].reason)
+    views, hits, dropped = (
+        sum(getattr(result, name) for result in captured) for name in ("views", "hits", "dropped")
+    )
+    count = len(captured)
     objects = "1 object" if count == 1 else f"{count} objects"
-    text = f"Captured {objects} ({views} views, {hits:,} hits) to {report.folder}"
-    if report.failed:
-        uid, error = report.failed[0]
-        return "WARNING", f"{text}. {len(report.failed)} failed; {uid}: {error}"
+    text = f"Captured {objects} ({views} views, {hits:,} hits) to {run.folder}"
+    if failed:
+        first = f"{failed[0].uid}: {failed[0].reason}"
+        return "WARNING", f"{text}. {len(failed)} failed; {first}"
     if dropped:
         return "WARNING", f"{text}. {dropped:,} hits lay behind the last layer: use more layers"
     return "INFO", text

@@ -44,20 +44,6 @@ EGL_SURFACELESS = 0x31DD
 _ENGLISH = {"cycles": "Cycles", "eevee": "EEVEE", "workbench": "Workbench"}
 
 
-def render_image(
-    objects: Sequence[bpy.types.Object],
-    camera: Camera,
-    settings: DatasetSettings,
-    seed: int,
-    *,
-    surface: Surface | None = None,
-    matrix: NDArray[np.floating] | None = None,
-) -> NDArray[np.uint8]:
-    """One picture (H, W, 4) of `objects`; see `Renderer`."""
-    with Renderer(objects, settings, surface=surface, matrix=matrix) as renderer:
-        return renderer.image(camera, seed)
-
-
 class Renderer:
     """Pictures of the same objects from many cameras; use it in a `with`.
 
@@ -68,6 +54,7 @@ class Renderer:
     surface : the objects' surface in the cameras' space, where it is known already.
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
         normalises the objects; the identity by default.
+    cast_samples : rays a pixel along each axis for the built-in shader.
 
     Raises XRayError `missing_file` or `bad_environment` for the environment image, `no_lights`,
     `no_faces`, `no_renderer` and `no_denoiser` where this Blender lacks them, `no_gpu` where an
@@ -81,12 +68,13 @@ class Renderer:
         *,
         surface: Surface | None = None,
         matrix: NDArray[np.floating] | None = None,
+        cast_samples: int = CAST_SAMPLES,
     ) -> None:
         if settings.image not in ("cycles", "eevee", "workbench", "cast"):
             raise ValueError(f"nothing renders {settings.image!r}")
         self._objects, self._settings = list(objects), settings
         self._matrix = np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
-        self._surface = surface
+        self._surface, self._cast_samples = surface, cast_samples
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -113,7 +101,7 @@ class Renderer:
         if self._settings.image == "cast":
             assert self._surface is not None
             lights = Lights.preset(self._settings.lights, seen, seed)
-            return shade_surface(self._surface, seen, lights, samples=CAST_SAMPLES)
+            return shade_surface(self._surface, seen, lights, samples=self._cast_samples)
         return self._render(seen, seed)
 
     def _read_surface(self) -> None:

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 import bpy
 
 from ...xray_addon.dataset import store
+from ...xray_addon.dataset.attempt import give_up
 from ...xray_addon.dataset.manifest import Item
-from ...xray_addon.dataset.result import FAILED, Result, stop_on
+from ...xray_addon.dataset.result import Result, stop_on
 from ...xray_addon.dataset.worker import ITEM_TIMEOUT, worker_command
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.json_files import parse_json
 from ...xray_addon.files.json_schema import plain
 from ...xray_addon.files.opening import append_regular
 from ...xray_addon.progress import Progress
-from ...xray_addon.settings.dataset import is_used
 from ..interface.registration import extension_package
 from ..tasks import jobs
 from .capture import DatasetRun
@@ -46,11 +46,11 @@ def worker_steps(
     """What `dataset_steps` does, in another Blender; the result is a `DatasetRun`.
 
     An item that takes that Blender down, or longer than `ITEM_TIMEOUT`, has failed. What it prints
-    goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those of
-    `STOPPING`, and what is wrong with the files that the settings name.
+    goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those that
+    stop a run, and what is wrong with the files that the settings name.
     """
     run = DatasetRun(Path(folder))
-    if is_used(settings, "hdri"):
+    if settings.is_used("hdri"):
         check_environment(settings.hdri)  # before anything is taken out
     digest = store.claim(run.folder, settings, replace)
     log = run.folder / "logs" / "worker.log"
@@ -75,11 +75,10 @@ def worker_steps(
                 if result is not None:
                     stop_on(result)
                 else:
-                    error = _lost(item, worker.is_alive, log)
+                    error = _lost(item, worker.is_alive)
                     worker.stop()
                     worker = None
-                    store.refuse(run.folder, item, digest, FAILED, error)
-                    result = Result(item.uid, FAILED, error.code, error.message, log=str(log))
+                    result = give_up(run.folder, item, digest, error, log)
             run.results.append(result)
     finally:
         if worker is not None:
@@ -90,15 +89,14 @@ def worker_steps(
     return run
 
 
-def _lost(item: Item, hangs: bool, log: Path) -> XRayError:
+def _lost(item: Item, hangs: bool) -> XRayError:
     if hangs:
         return XRayError(
             "worker_hung",
             f"{item.uid} took Blender more than {ITEM_TIMEOUT:g} s.",
             "Look at the file; python -m farm can give it more time.",
-            str(log),
         )
-    return XRayError("crashed", f"Blender ended while it captured {item.uid}.", "", str(log))
+    return XRayError("worker_died", f"Blender ended while it captured {item.uid}.")
 
 
 def _command(folder: Path, settings: DatasetSettings) -> list[str]:

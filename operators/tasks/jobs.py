@@ -21,7 +21,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-from ...xray_addon.errors import XRayError
+from ...xray_addon.errors import XRayError, error_code
 from ...xray_addon.progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
 from ..interface.translation import translated
 
@@ -286,7 +286,8 @@ def failure_details() -> str:
     logs: list[str] = []
     for task in failed:
         if task.error is not None:
-            parts.append(f"{task.label}: {task.error.code}: {task.error}")
+            page = error_code(task.error.code).page
+            parts.append(f"{task.label}: {task.error.code} ({page}): {task.error}")
             logs.append(task.error.log)
     for log in dict.fromkeys(filter(None, logs)):
         path = Path(log)

@@ -38,14 +38,6 @@ def depth_tile(xray: XRay, layer: int, size: int = TILE) -> Image.Image:
     return tile.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def layer_tile(
-    xray: XRay, frames: NDArray[np.floating], layer: int, size: int = TILE
-) -> Image.Image:
-    """One layer of frames (L, H, W, 3) in 0..1 where the X-Ray has hits."""
-    rgba = np.concatenate([frames[layer], xray.hit[layer][..., None]], axis=-1)
-    return on_background(np.clip(rgba * 255, 0, 255).astype(np.uint8), size)
-
-
 def mesh_tile(
     surface: Surface, camera: Camera, degrees: float = 0.0, size: int = TILE
 ) -> Image.Image:

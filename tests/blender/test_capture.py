@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import bpy
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def capture(part):
-    return part("operators.dataset.objects")
+    return part("operators.dataset.plain")
 
 
 @pytest.fixture
@@ -49,8 +51,8 @@ def test_the_published_layout(cube, capture, settings, load, tmp_path):
     assert load(tmp_path / "xrays/Cube/000.npz").shape == (4, 32, 32)
     frames = json.loads((tmp_path / "images/Cube/transforms.json").read_text())["frames"]
     assert [frame["file_path"] for frame in frames] == ["./000", "./001"]
-    (done,) = report.captured
-    assert (done.uid, done.views, done.dropped, report.failed) == ("Cube", 2, 0, [])
+    (done,) = report.results
+    assert (done.uid, done.status, done.views, done.dropped) == ("Cube", "done", 2, 0)
     assert done.hits == sum(len(load(tmp_path / f"xrays/Cube/00{i}.npz").index) for i in range(2))
 
 
@@ -84,9 +86,50 @@ def test_the_operator_does_what_the_function_does(cube, capture, settings, load,
     )
     assert result == {"FINISHED"}
     assert files(tmp_path / "function") == files(tmp_path / "operator")
-    for view in range(report.captured[0].views):
+    for view in range(report.results[0].views):
         name = f"xrays/Cube/{view:03d}.npz"
         assert same(load(tmp_path / "function" / name), load(tmp_path / "operator" / name))
+
+
+@pytest.mark.parametrize("camera", ["sampled", "scene"])
+def test_panel_operator_and_command_line_give_the_same_bytes(cube, part, camera, tmp_path):
+    bpy.ops.object.camera_add(location=(3, -7, 4), rotation=(1.1, 0, 0.4))
+    bpy.context.scene.camera = bpy.context.object
+    bpy.context.scene.frame_set(7)  # not the first: an object is captured as it is shown
+    for name, place in ((1, 0.0), (7, 0.5)):
+        cube.location.x = place
+        cube.keyframe_insert("location", frame=name)
+    bpy.ops.object.select_all(action="DESELECT")
+    cube.select_set(True)
+    values = {"views": 2, "layers": 4, "size": 32, "seed": 5, "camera": camera}
+    blend = tmp_path / "Cube.blend"  # an item is called by its object, or by its file
+
+    bpy.ops.xray.capture(directory=str(tmp_path / "operator"), **values)
+    bpy.ops.wm.save_as_mainfile(filepath=str(blend))
+    bpy.ops.xray.capture(**button_of_the_panel(part, directory=str(tmp_path / "panel"), **values))
+    options = [f"--{name}={value}" for name, value in values.items()]
+    main = part("operators.command").main
+    assert main(["capture", str(blend), str(tmp_path / "command"), *options]) == 0
+
+    made = contents(tmp_path / "operator")
+    assert len(made) == (5 if camera == "sampled" else 3)
+    assert contents(tmp_path / "panel") == made
+    assert contents(tmp_path / "command") == made
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+def button_of_the_panel(part, **values) -> dict[str, object]:
+    """What the panel's button calls its operator with, when the panel holds `values`."""
+    shown = bpy.context.scene.xray.capture
+    for name, value in values.items():
+        setattr(shown, name, value)
+    layout = MagicMock()
+    part("panels.capture").XRAY_PT_capture.draw(SimpleNamespace(layout=layout), bpy.context)
+    button = layout.row.return_value.operator.return_value
+    return {name: getattr(button, name) for name in (*values, "combine")}
 
 
 def test_several_objects_each_or_as_one(cube, capture, settings, part, tmp_path):
@@ -143,9 +186,8 @@ def test_a_cancelled_item_is_absent(cube, capture, settings, part, tmp_path):
 def test_one_bad_object_does_not_stop_the_others(cube, capture, settings, tmp_path):
     bpy.ops.object.empty_add()
     report = capture.capture_objects([bpy.context.object, cube], tmp_path, settings())
-    assert [item.uid for item in report.captured] == ["Cube"]
-    ((uid, error),) = report.failed
-    assert (uid, error.code) == ("Empty", "no_faces")
+    ended = [(result.uid, result.status, result.code) for result in report.results]
+    assert ended == [("Empty", "rejected", "no_faces"), ("Cube", "done", "")]
 
 
 def test_an_object_that_vanished_says_so(cube, capture, settings, tmp_path, part):
@@ -153,7 +195,7 @@ def test_an_object_that_vanished_says_so(cube, capture, settings, tmp_path, part
     next(steps)
     bpy.data.objects.remove(cube)
     report = part("operators.tasks.jobs").run(steps)
-    assert report.failed[0][1].code == "object_gone"
+    assert report.results[0].code == "object_gone"
 
 
 def test_a_point_has_no_size(capture, settings, tmp_path):
@@ -163,7 +205,7 @@ def test_a_point_has_no_size(capture, settings, tmp_path):
     bpy.context.collection.objects.link(obj)
     bpy.context.view_layer.update()
     report = capture.capture_objects([obj], tmp_path, settings())
-    assert report.failed[0][1].code == "bad_mesh"
+    assert report.results[0].code == "bad_mesh"
 
 
 def test_a_folder_that_cannot_be_made_says_so(cube, capture, settings, part, tmp_path):

@@ -79,7 +79,8 @@ def test_every_format(making, core, settings, meshes, tmp_path):
 
 def test_what_lies_where(making, core, settings, meshes, tmp_path):
     (item,) = core.read_source(meshes / "glb.glb")
-    result = making.capture_item(item, tmp_path / "out", settings(ids=True))
+    run = making.make_dataset([item], tmp_path / "out", settings(ids=True))
+    (result,) = run.results
     assert result.status == "done", result
     assert set(files(tmp_path / "out", times=True)) == {
         "ids/glb/000.npz",
@@ -88,7 +89,10 @@ def test_what_lies_where(making, core, settings, meshes, tmp_path):
         "images/glb/001.png",
         "images/glb/transforms.json",
         "logs/glb.json",
+        "metadata.jsonl",
         "metadata/glb.json",
+        "report.json",
+        "report.md",
         "settings.json",
         "xrays/glb/000.npz",
         "xrays/glb/001.npz",

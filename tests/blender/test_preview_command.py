@@ -13,7 +13,7 @@ def dataset(part, xray, tmp_path):
     for add in (bpy.ops.mesh.primitive_cube_add, bpy.ops.mesh.primitive_uv_sphere_add):
         add()
     settings = part("xray_addon.settings").CaptureSettings(views=2, layers=4, size=32)
-    part("operators.dataset.objects").capture_objects(
+    part("operators.dataset.plain").capture_objects(
         list(bpy.context.scene.objects), tmp_path / "data", settings
     )
     return tmp_path / "data"

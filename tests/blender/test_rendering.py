@@ -235,7 +235,7 @@ def test_a_blender_without_the_denoiser_says_so_before_it_renders(
         rendering.Renderer([cube], settings(denoise=True)),
     ):
         pass
-    assert caught.value.code in part("xray_addon.dataset.result").STOPPING
+    assert part("xray_addon.errors").error_code(caught.value.code).stops
     with rendering.Renderer([cube], settings()):
         pass
 

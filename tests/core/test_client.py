@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_runtime import register_fakes
+from waiting import status as status_of
+from waiting import wait
 
 from xray_addon.errors import XRayError
 from xray_addon.process import child
@@ -149,7 +151,7 @@ def test_result_files_and_the_private_folder_do_not_stay(
     make_client: MakeClient, image: Path
 ) -> None:
     client = make_client()
-    client.wait(client.submit(image, settings()), timeout=40)
+    wait(client, client.submit(image, settings()), timeout=40)
     folder = client._folder
     assert folder is not None
     assert list(folder.iterdir()) == []
@@ -160,7 +162,7 @@ def test_result_files_and_the_private_folder_do_not_stay(
 def test_wait_hears_progress_and_returns_the_mesh(shared: RuntimeClient, image: Path) -> None:
     client = shared
     heard: list[Progress] = []
-    generated = client.wait(client.submit(image, settings(steps=5)), heard.append, timeout=40)
+    generated = wait(client, client.submit(image, settings(steps=5)), heard.append, timeout=40)
     assert generated.surface.faces.shape == (1, 3)
     assert any(progress.stage == "sample" and progress.of == 5 for progress in heard)
 
@@ -168,10 +170,10 @@ def test_wait_hears_progress_and_returns_the_mesh(shared: RuntimeClient, image: 
 def test_jobs_run_one_after_the_other_in_one_process(shared: RuntimeClient, image: Path) -> None:
     client = shared
     jobs = [client.submit(image, settings(seed=seed)) for seed in range(4)]
-    client.wait(jobs[0], timeout=40)
+    wait(client, jobs[0], timeout=40)
     pid = client.pid
     for job in jobs:
-        client.wait(job, timeout=40)
+        wait(client, job, timeout=40)
     assert [job.result.surface.vertices[2, 1] for job in jobs if job.result] == [0, 1, 2, 3]
     assert client.pid == pid
 
@@ -183,7 +185,7 @@ def test_the_job_keeps_the_settings_it_was_submitted_with(
     mine = settings(seed=1)
     job = client.submit(image, mine)
     mine.seed = 2
-    assert client.wait(job, timeout=40).surface.vertices[2, 1] == 1
+    assert wait(client, job, timeout=40).surface.vertices[2, 1] == 1
 
 
 def test_a_library_that_prints_does_not_corrupt_the_stream(
@@ -218,7 +220,7 @@ def test_errors_are_typed_and_the_traceback_is_only_in_the_log(
     assert_for_people(job.error, code)
     assert "Traceback" in client.log.read_text()
     with pytest.raises(XRayError):
-        client.wait(job)
+        wait(client, job)
     assert_generates(client, image)
 
 
@@ -262,7 +264,7 @@ def test_cancel_is_heard_in_the_middle_and_the_process_stays(
     assert job.cancelling
     assert finish(client, job).state == "cancelled"
     with pytest.raises(Cancelled):
-        client.wait(job)
+        wait(client, job)
     assert_generates(client, image)
     assert client.pid == pid
 
@@ -284,17 +286,7 @@ def test_a_job_that_ignores_cancel_and_terminate_is_killed_in_time(
     assert client.error is None
 
 
-def test_wait_cancels_after_its_timeout(make_client: MakeClient, image: Path) -> None:
-    client = make_client()
-    job = client.submit(image, settings("stubborn"))
-    with pytest.raises(XRayError, match="No mesh after") as caught:
-        client.wait(job, timeout=0.5)
-    assert_for_people(caught.value, "timed_out")
-    assert job.state == "cancelled"
-    assert_generates(client, image)
-
-
-def test_wait_cancels_when_its_callback_raises(shared: RuntimeClient, image: Path) -> None:
+def test_a_job_is_cancelled_in_the_middle_of_its_work(shared: RuntimeClient, image: Path) -> None:
     client = shared
 
     def stop(progress: Progress) -> None:
@@ -303,7 +295,7 @@ def test_wait_cancels_when_its_callback_raises(shared: RuntimeClient, image: Pat
 
     job = client.submit(image, settings(steps=1000))
     with pytest.raises(Cancelled):
-        client.wait(job, stop, timeout=40)
+        wait(client, job, stop, timeout=40)
     assert job.state == "cancelled"
 
 
@@ -432,16 +424,13 @@ def test_a_missing_interpreter_says_to_install(
 
 def test_status_and_release(make_client: MakeClient, image: Path) -> None:
     client = make_client()
-    assert client.status() is None
     client.start()
-    status = client.status(timeout=40)
-    assert status is not None
+    status = status_of(client)
     assert status.pid == client.pid
     assert status.generator == ""
     assert "python" in status.versions
-    client.wait(client.submit(image, settings()), timeout=40)
-    status = client.status(timeout=40)
-    assert status is not None
+    wait(client, client.submit(image, settings()), timeout=40)
+    status = status_of(client)
     assert (status.generator, status.device) == ("fake", "cpu")
     assert status.device_name
     client.release()
@@ -452,17 +441,15 @@ def test_status_answers_while_a_model_blocks(make_client: MakeClient, image: Pat
     client = make_client()
     job = client.submit(image, settings("stubborn"))
     poll_until(client, lambda: job.progress.stage == "generate")
-    status = client.status(timeout=40)
-    assert status is not None
+    status = status_of(client)
     assert status.busy
 
 
 def test_the_weights_are_released_when_idle(make_client: MakeClient, image: Path) -> None:
     client = make_client("serve", "0.2")
-    client.wait(client.submit(image, settings()), timeout=40)
+    wait(client, client.submit(image, settings()), timeout=40)
     time.sleep(0.5)
-    status = client.status(timeout=40)
-    assert status is not None
+    status = status_of(client)
     assert status.generator == ""
     assert_generates(client, image)
 

@@ -168,4 +168,4 @@ def test_a_grid_needs_a_channel_and_hits():
     with pytest.raises(ValueError, match="channel must be one of"):
         layer_grid(xray, "alpha")
     with pytest.raises(ValueError, match="no hits"):
-        layer_grid(xray.without(np.ones(len(xray.index), bool)), "depth")
+        layer_grid(XRay(*(0 * frames for frames in (xray.depth, xray.normal, xray.color))), "depth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,6 +62,25 @@ def test_options_for_what_is_not_default():
         "--hdri=a b.hdr",
         "--ids",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "used"),
+    [
+        ({}, "layers", True),
+        ({}, "elevation", False),
+        ({"cameras": "ring"}, "elevation", True),
+        ({"image": "cast"}, "denoise", False),
+        # Where no image is lit, the one that would light it does not count either.
+        ({"lights": "hdri", "hdri": "a.hdr", "image": "workbench"}, "hdri", False),
+        ({"cameras": "ring", "image": "cast"}, "seed", False),
+        ({"cameras": "ring", "image": "cast", "jitter": 0.1}, "seed", True),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_not_used(values, name, used):
+    settings = DatasetSettings(**values)
+    assert settings.is_used(name) is used
+    assert DatasetSettings.counts(name, SimpleNamespace(**settings.to_dict())) is used
 
 
 def test_the_settings_are_those_of_the_system():

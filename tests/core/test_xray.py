@@ -50,25 +50,6 @@ def test_points_lie_on_the_surface_in_world_space():
     assert (outward > 0.9).all()
 
 
-def test_hits_can_be_taken_out():
-    xray, _ = ball_xray()
-    mask = np.zeros(len(xray.index), dtype=bool)
-    mask[::3] = True
-    left = xray.without(mask)
-    assert left.shape == xray.shape
-    assert left.hit.sum() == (~mask).sum() < len(mask)
-    np.testing.assert_array_equal(left.index, xray.index[~mask])
-    # What is left is where it was, also behind what is gone.
-    np.testing.assert_array_equal(left.depth[left.hit], xray.depth[left.hit])
-    np.testing.assert_array_equal(left.hit_color, xray.hit_color[~mask])
-
-
-@pytest.mark.parametrize("mask", [[True], np.zeros(10_000, int)])
-def test_a_mask_that_is_none_is_refused(mask):
-    with pytest.raises(ValueError, match="mask must be"):
-        ball_xray()[0].without(mask)
-
-
 def test_points_need_the_camera_of_the_same_size():
     xray, camera = ball_xray()
     with pytest.raises(ValueError, match="32x32"):

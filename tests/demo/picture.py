@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.evaluation.pictures import column, depth_tile, label, layer_tile, on_background, row
+from runtime.evaluation.pictures import column, depth_tile, label, on_background, row
 from xray_addon import XRay
 
 SIZE = 240
@@ -30,6 +31,10 @@ def main() -> None:
     def titled(title: str, tile: Image.Image) -> Image.Image:
         return column([label(title, SIZE, 24), tile])
 
+    def layer_tile(frames: NDArray[np.floating], layer: int) -> Image.Image:
+        rgba = np.concatenate([frames[layer], xray.hit[layer][..., None]], axis=-1)
+        return on_background(np.clip(rgba * 255, 0, 255).astype(np.uint8), SIZE)
+
     layers = range(min(4, xray.shape[0]))
     first = [titled("reference image", picture(arguments.reference))]
     first += [
@@ -38,15 +43,10 @@ def main() -> None:
     ]
     depths = [titled(f"predicted depth, layer {n + 1}", depth_tile(xray, n, SIZE)) for n in layers]
     normals = [
-        titled(
-            f"predicted normal, layer {n + 1}", layer_tile(xray, xray.normal * 0.5 + 0.5, n, SIZE)
-        )
+        titled(f"predicted normal, layer {n + 1}", layer_tile(xray.normal * 0.5 + 0.5, n))
         for n in layers
     ]
-    colors = [
-        titled(f"predicted colour, layer {n + 1}", layer_tile(xray, xray.color, n, SIZE))
-        for n in layers
-    ]
+    colors = [titled(f"predicted colour, layer {n + 1}", layer_tile(xray.color, n)) for n in layers]
     column([row(first), row(depths), row(normals), row(colors)]).save(arguments.out)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, Hub
+from waiting import wait
 
 from runtime import checkpoints
 from runtime.__main__ import main
@@ -360,18 +361,18 @@ def client(hub, tmp_path):
 
 
 def test_blender_asks_what_there_is_and_fetches_what_was_confirmed(hub, client, tmp_path):
-    offer = Offer.from_dict(client.wait(client.ask_offer("triposr"), timeout=60))
+    offer = Offer.from_dict(wait(client, client.ask_offer("triposr"), timeout=60))
     assert offer == make_offer("triposr", online=True)
     refused("no_consent", client.wait, client.download("triposr", "another commit"), timeout=60)
     assert hub.fetched() == []
     seen = []
-    answer = client.wait(client.download("triposr", offer.revision), seen.append, timeout=60)
+    answer = wait(client, client.download("triposr", offer.revision), seen.append, timeout=60)
     assert answer == {"folder": str(tmp_path / "cache/stabilityai--TripoSR")}
     assert (locate("triposr") / "model.ckpt").read_bytes() == CONTENT
     assert any(progress.stage in ("download", "check", "done") for progress in seen)
     # The preference counts at once, though the process knew of another folder.
     client.checkpoints = str(tmp_path / "elsewhere")
-    answer = client.wait(client.download("triposr", offer.revision), timeout=60)
+    answer = wait(client, client.download("triposr", offer.revision), timeout=60)
     assert answer == {"folder": str(tmp_path / "elsewhere/stabilityai--TripoSR")}
     client.online = False
     error = refused("offline", client.wait, client.ask_offer("triposr"), timeout=60)
@@ -381,19 +382,19 @@ def test_blender_asks_what_there_is_and_fetches_what_was_confirmed(hub, client, 
 def test_blender_cancels_a_download_and_goes_on_later(hub, client, tmp_path):
     hub.files = {"config.yaml": b"", "model.ckpt": CONTENT * 600}
     hub.pause = 0.05
-    offer = client.wait(client.ask_offer("triposr"), timeout=60)
+    offer = wait(client, client.ask_offer("triposr"), timeout=60)
 
     def stop(progress):
         if progress.stage == "download" and progress.step > 10_000_000:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        client.wait(client.download("triposr", offer["revision"]), stop, timeout=60)
+        wait(client, client.download("triposr", offer["revision"]), stop, timeout=60)
     process = client.pid
     hub.pause = 0.0
-    left = client.wait(client.ask_offer("triposr"), timeout=60)
+    left = wait(client, client.ask_offer("triposr"), timeout=60)
     assert 0 < left["size"] < offer["size"]
-    client.wait(client.download("triposr", left["revision"]), timeout=60)
+    wait(client, client.download("triposr", left["revision"]), timeout=60)
     assert (locate("triposr") / "model.ckpt").read_bytes() == CONTENT * 600
     assert client.pid == process  # it was asked to stop, and did
 

@@ -25,15 +25,6 @@ GATES = {
 }
 # Those that `judge` decides, by what rows say.
 JUDGED = frozenset({"low_iou", "few_hits", "dropped_hits", "out_of_range"})
-# Which gate an error of an item counts for.
-GATE_OF = {
-    "no_faces": "empty",
-    "bad_mesh": "empty",
-    "unreadable_file": "unreadable",
-    "missing_file": "unreadable",
-    "unknown_format": "unreadable",
-    "no_importer": "unreadable",
-}
 
 
 @dataclass(frozen=True)

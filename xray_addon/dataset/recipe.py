@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ..errors import XRayError
 from ..files.plain import Plain
-from ..settings.dataset import DatasetSettings, is_used
+from ..settings.dataset import DatasetSettings
 from .cameras import dataset_cameras
 
 # Raised by one whenever the same settings would give other bytes.
@@ -43,7 +43,7 @@ class Recipe(Plain):
             dataset_cameras(settings, "")  # says now what is wrong with the file
         parts: dict[str, dict[str, Any]] = {"item": {"format": FORMAT}, "gate": {}, "run": {}}
         for field in fields(settings):
-            if is_used(settings, field.name):
+            if settings.is_used(field.name):
                 value = getattr(settings, field.name)
                 value = file_hash(value) if field.name in _FILES else value
                 parts[field.metadata.get("part", "item")][field.name] = value

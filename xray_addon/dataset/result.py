@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
-from ..errors import XRayError
+from ..errors import XRayError, error_code
 from ..files.plain import Plain
 
 STATUSES = DONE, EXISTS, REJECTED, FAILED = "done", "exists", "rejected", "failed"
-
-# Errors that every other item would meet too: they end a run.
-STOPPING = frozenset(
-    {
-        "cannot_write",
-        "no_denoiser",
-        "no_device",
-        "no_gpu",
-        "no_renderer",
-        "other_settings",
-        "unsafe_dataset",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -42,8 +30,13 @@ class Result(Plain):
     seconds: float = 0.0
     log: str = ""
 
+    @classmethod
+    def refused(cls, uid: str, error: XRayError, status: str = FAILED, **more: Any) -> Self:
+        """An item that is not there because of `error`. more : the other fields."""
+        return cls(uid, status, error.code, str(error), **more)
+
 
 def stop_on(result: Result) -> None:
-    """Raise what a worker's result says where it is one of `STOPPING`."""
-    if result.status == FAILED and result.code in STOPPING:
+    """Raise what a worker's result says where every other item would meet it too."""
+    if result.status == FAILED and error_code(result.code).stops:
         raise XRayError(result.code, result.reason)

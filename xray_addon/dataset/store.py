@@ -42,12 +42,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..errors import XRayError
+from ..errors import XRayError, error_code
 from ..files.json_files import read_json
 from ..files.locks import lock
 from ..files.names import is_clean_name
 from ..settings.dataset import DatasetSettings
-from .gates import GATE_OF, GATES, JUDGED, View, judge
+from .gates import GATES, JUDGED, View, judge
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
 from .report import Report, view_line
@@ -276,7 +276,7 @@ def finish(folder: str | PathLike[str]) -> Report:
                 lines += [view_line(row, i) for i in range(len(row["views"]))]
         for row in read_rows(folder / "refused", REFUSED_ROW):
             report.add_refused(row)
-            gate = GATE_OF.get(row["code"], row["code"])
+            gate = error_code(row["code"]).gate or row["code"]
             counted.update({gate, *row.get("gates", ())})
             stopped[gate] += 1
         names = [*GATES, *sorted(set(stopped) - set(GATES))]

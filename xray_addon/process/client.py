@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from ..errors import XRayError
 from ..files.folders import default_folder
 from ..generated import CutOut, Generated
-from ..progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
+from ..progress import Progress, State
 from ..settings.generate import GenerateSettings
 from ..systems.system import Inputs
 from ..systems.weights import local_path
@@ -45,7 +44,6 @@ from .protocol import (
 START_TIMEOUT = 120.0  # s for the first answer: a cold disk and a virus scanner are slow
 CANCEL_GRACE = 5.0  # s a cancelled job has to end by itself before the process is terminated
 
-POLL_INTERVAL = 0.02  # s between two polls of the waiting methods
 
 STARTING = Progress("start", message="Starting the runtime")
 SENT = Progress("start", message="Waiting for the runtime")
@@ -227,45 +225,6 @@ class RuntimeClient:
             self._take_result(self.jobs[0], self._reading)
         self._advance()
 
-    def wait(
-        self,
-        job: Job,
-        on_progress: ProgressCallback = ignore_progress,
-        timeout: float | None = None,
-    ) -> Any:
-        """The result of `job`, for scripts without a timer.
-
-        on_progress : hears the latest report many times a second, and may raise to cancel the
-            job: what it raises comes out when the job has ended.
-        timeout : s; after it the job is cancelled.
-
-        Raises the job's XRayError, `Cancelled`, or XRayError `timed_out`.
-        """
-        if not job.finished and job not in self.jobs:
-            raise ValueError("the job belongs to another client")
-        end = float("inf") if timeout is None else time.monotonic() + timeout
-        try:
-            while not job.finished:
-                self._turn()
-                on_progress(job.progress)
-                if time.monotonic() > end and not job.finished:
-                    raise XRayError(
-                        "timed_out",
-                        f"No mesh after {timeout:g} s.",
-                        "Allow more time, or use fewer steps or a faster device.",
-                        str(self.log),
-                    )
-        except BaseException:
-            self.cancel(job)
-            while not job.finished:  # bounded: the process is killed in the end
-                self._turn()
-            raise
-        if job.error is not None:
-            raise job.error
-        if job.result is None:
-            raise Cancelled
-        return job.result
-
     def cancel(self, job: Job) -> None:
         """Ask `job` to end. Does not wait: `poll` terminates and at last kills the process."""
         if job.state is State.QUEUED:
@@ -280,18 +239,6 @@ class RuntimeClient:
         """Ask for `latest_status`; does not wait, and does nothing without a ready process."""
         if self.is_ready and protocol.STATUS not in self._questions.values():
             self._ask(protocol.STATUS)
-
-    def status(self, timeout: float = 2.0) -> RuntimeStatus | None:
-        """A fresh status, waiting at most `timeout` s; None without an answer or a process."""
-        end = time.monotonic() + timeout
-        question: int | None = None
-        while self.is_running and time.monotonic() < end:
-            if self.is_ready and question is None:
-                question = self._ask(protocol.STATUS)
-            self._turn()
-            if question is not None and question not in self._questions:
-                return self.latest_status
-        return None
 
     def release(self) -> None:
         """Give the weights' memory back, once the running job is through. Does not wait."""
@@ -314,11 +261,6 @@ class RuntimeClient:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-
-    def _turn(self) -> None:
-        """One turn of a waiting method."""
-        self.poll()
-        time.sleep(POLL_INTERVAL)
 
     def _ask(self, method: str, params: dict[str, Any] | None = None) -> int:
         """Send a request; its number, which is among the questions until it is answered."""

@@ -141,12 +141,6 @@ class RuntimeEnvironment:
         )
 
     @property
-    def versions(self) -> dict[str, str]:
-        """Of the installed packages, as the install found them; empty without an install."""
-        versions = self._record.get("versions", {})
-        return dict(versions) if isinstance(versions, dict) else {}
-
-    @property
     def size(self) -> int:
         """Bytes on disk, as the install found them; 0 without an install."""
         size = self._record.get("size", 0)

@@ -6,7 +6,7 @@ the command line's arguments are made from.
 
 from .base import Settings, setting
 from .capture import CaptureSettings
-from .dataset import DatasetSettings, is_used
+from .dataset import DatasetSettings
 from .generate import GenerateSettings
 from .result import ResultSettings
 
@@ -16,6 +16,5 @@ __all__ = [
     "GenerateSettings",
     "ResultSettings",
     "Settings",
-    "is_used",
     "setting",
 ]

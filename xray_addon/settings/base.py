@@ -12,7 +12,8 @@ def setting(default: Any, help: str, **limits: Any) -> Any:
     """A field of a settings dataclass, with what panels and command lines say of it.
 
     limits : `min` and `max` of a number; `choices` of a text, and `labels` for those that are not
-        their own name in title case; `path=True` for a text that names a file.
+        their own name in title case; `path=True` for a text that names a file; `only`, the name of
+        another setting and the values of that with which this one counts.
     """
     return field(default=default, metadata={"help": help, **limits})
 
@@ -35,6 +36,16 @@ class Settings:
                 raise self._bad(
                     item.name, f"must lie between {meta['min']} and {meta['max']}, got {value}"
                 )
+
+    def is_used(self, name: str) -> bool:
+        """Whether the setting `name` counts, with the others as they are."""
+        return self.counts(name, self)
+
+    @classmethod
+    def counts(cls, name: str, values: Any) -> bool:
+        """`is_used` of whatever has the settings' names, as Blender's properties do."""
+        only = cls.__dataclass_fields__[name].metadata.get("only")  # type: ignore[attr-defined]
+        return only is None or (cls.counts(only[0], values) and getattr(values, only[0]) in only[1])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

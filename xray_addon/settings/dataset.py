@@ -16,8 +16,8 @@ _LIT = ("cycles", "eevee", "cast")
 class DatasetSettings(Settings):
     """How a dataset is made of many objects. Lengths are in units of the object's longest side.
 
-    In the metadata of a field, `only` says for which values of another setting it counts, and
-    `part` what it decides where that is not an item's bytes: the "run", or what is kept, a "gate".
+    In the metadata of a field, `part` says what it decides where that is not an item's bytes: the
+    "run", or what is kept, a "gate".
     """
 
     views: int = setting(
@@ -176,18 +176,14 @@ class DatasetSettings(Settings):
         if not self.near < self.far:
             raise self._bad("far", f"must be more than near, got {self.near:g} and {self.far:g}")
 
-
-def is_used(settings: Any, name: str) -> bool:
-    """Whether the setting `name` counts, with the others as they are in `settings`.
-
-    settings : `DatasetSettings`, or Blender's properties of the same names.
-    """
-    if name == "seed":
-        return (
-            settings.cameras in ("hemisphere", "sphere")
-            or (is_used(settings, "jitter") and settings.jitter > 0)
-            or settings.image == "cycles"
-            or (is_used(settings, "lights") and settings.lights == "random")
-        )
-    only = DatasetSettings.__dataclass_fields__[name].metadata.get("only")
-    return only is None or (is_used(settings, only[0]) and getattr(settings, only[0]) in only[1])
+    @classmethod
+    def counts(cls, name: str, values: Any) -> bool:
+        """Whether the setting `name` counts; the seed does where anything is random."""
+        if name == "seed":
+            return (
+                values.cameras in ("hemisphere", "sphere")
+                or (cls.counts("jitter", values) and values.jitter > 0)
+                or values.image == "cycles"
+                or (cls.counts("lights", values) and values.lights == "random")
+            )
+        return super().counts(name, values)

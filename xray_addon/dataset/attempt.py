@@ -1,0 +1,250 @@
+"""One go at one item, and every way in which it can end: done, rejected, failed, or not at all.
+
+::
+
+    with Store(folder, settings) as store, store.attempt(item) as attempt:
+        ...  # writes files below attempt.folder, and says in attempt.row and .views what they are
+    attempt.result
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import XRayError, error_code
+from ..progress import Cancelled
+from ..settings.dataset import DatasetSettings
+from . import store
+from .gates import View, judge
+from .manifest import Item
+from .recipe import file_hash
+from .result import DONE, FAILED, REJECTED, Result
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Attempt:
+    """What is known of one go at one item.
+
+    folder : private; what is made goes there, as the dataset has it: xrays/, images/, ids/.
+    row : the item's metadata, see `store.finish`. read : `store.read_state` of its source.
+    said : warnings, of importers for the most part. views : what is known of each view.
+    seconds : what each stage took. result : how it ended, once it has.
+    """
+
+    item: Item
+    folder: Path
+    row: dict[str, Any] = field(default_factory=dict)
+    read: list[str | int] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    result: Result = field(init=False)
+    _began: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what the body takes to `seconds[stage]`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - began
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
+
+    def ended(self, reason: XRayError | None) -> Result:
+        """Its result: done without a reason, else rejected or failed because of it."""
+        seconds = round(time.perf_counter() - self._began, 3)
+        if reason is not None:
+            status = REJECTED if error_code(reason.code).rejects else FAILED
+            return Result.refused(self.item.uid, reason, status, seconds=seconds)
+        return Result(
+            self.item.uid,
+            DONE,
+            views=len(self.views),
+            hits=sum(sum(view.hits) for view in self.views),
+            dropped=sum(view.dropped for view in self.views),
+            seconds=seconds,
+        )
+
+
+class Store:
+    """The dataset in `folder` while one run makes items of it with `settings`; use it in a `with`.
+
+    Raises XRayError `cannot_write`, `other_settings` without `replace`, and what is wrong with the
+    files that the settings name.
+    """
+
+    def __init__(
+        self, folder: str | Path, settings: DatasetSettings, *, replace: bool = False
+    ) -> None:
+        self.folder, self.settings = Path(folder), settings
+        self._replace = replace
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._claim()
+        self._work = self._exit.enter_context(store.work_folder(self.folder))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    @contextmanager
+    def attempt(self, item: Item, **details: Any) -> Iterator[Attempt]:
+        """One go at `item`; the files that the body makes become the dataset's at its end.
+
+        Whatever the body raises is the item's own failure, noted with its reason and a log, but
+        for `Cancelled` and errors that every other item would meet too (`ErrorCode.stops`): these
+        rise. Half-made files go. details : for the log.
+        """
+        attempt = Attempt(item, self._work / item.uid)
+        detail = ""
+        with store.writing(self.folder):
+            attempt.folder.mkdir()
+        try:
+            yield attempt
+            reason = self._judge(attempt)
+            if reason is None:
+                self._publish(attempt)
+        except Cancelled:
+            raise
+        except Exception as error:  # an importer or a renderer may raise anything
+            reason = item_error(item, error)
+            if error_code(reason.code).stops:
+                raise
+            detail = traceback.format_exc()
+        finally:
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+        attempt.result = attempt.ended(reason)
+        if reason is not None:
+            self._refuse(attempt, reason)
+        attempt.result = self._log(attempt, {**details, "detail": detail})
+
+    def find(self, item: Item) -> Result | None:
+        """What is known of `item` so that it need not be made; see `store.find`."""
+        return store.find(self.folder, item, self._digest)
+
+    def note_source(self, attempt: Attempt) -> None:
+        """Begin the row with what the item's source is; to be done before that is read."""
+        item = attempt.item
+        attempt.read = store.read_state(item)
+        with attempt.timed("hash"):
+            attempt.row = {
+                **store.described(item, self._digest),
+                "source_sha256": file_hash(item.source) if item.source else "",
+                "triangles": 0,
+                "images": self.settings.image != "none",
+                "gates": [],
+                "views": [],
+            }
+
+    def _claim(self) -> None:
+        self._digest = store.claim(self.folder, self.settings, self._replace)
+
+    def _judge(self, attempt: Attempt) -> XRayError | None:
+        gates, reason = judge(attempt.views, self.settings)
+        attempt.row["gates"] = gates + attempt.row["gates"]
+        attempt.row["views"] = [view.to_dict() for view in attempt.views]
+        return reason
+
+    def _publish(self, attempt: Attempt) -> None:
+        store.publish(self.folder, attempt.item, attempt.folder, attempt.row)
+
+    def _refuse(self, attempt: Attempt, reason: XRayError) -> None:
+        status = attempt.result.status
+        store.refuse(self.folder, attempt.item, self._digest, status, reason, attempt.row)
+
+    def _log(self, attempt: Attempt, details: dict[str, Any]) -> Result:
+        known = {"read": attempt.read, "stages": attempt.seconds, "said": attempt.said}
+        log = store.write_log(self.folder, attempt.result, {**known, **details})
+        return replace(attempt.result, log=str(log))
+
+
+class PlainStore(Store):
+    """The same files without the records of a dataset: what is there of an item is replaced.
+
+    There is no claim, no row, no gate, no note of what failed and no log. on_warning : hears what
+    importers warned of in a file that was captured even so.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: DatasetSettings,
+        on_warning: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__(folder, settings)
+        self._on_warning = on_warning
+
+    def find(self, _item: Item) -> None:
+        """Nothing: every item is made."""
+
+    def note_source(self, attempt: Attempt) -> None:
+        """Nothing: without a row there is nothing to begin."""
+
+    def _claim(self) -> None:
+        pass
+
+    def _judge(self, _attempt: Attempt) -> None:
+        pass
+
+    def _publish(self, attempt: Attempt) -> None:
+        store.put_files(self.folder, attempt.item.uid, attempt.folder)
+
+    def _refuse(self, attempt: Attempt, reason: XRayError) -> None:
+        pass
+
+    def _log(self, attempt: Attempt, _details: dict[str, Any]) -> Result:
+        if attempt.result.status == DONE:  # else the reason says what is wrong
+            for line in attempt.said:
+                self._on_warning(f"{attempt.item.uid}: {line}")
+        return attempt.result
+
+
+def give_up(
+    folder: Path, item: Item, digest: str, error: XRayError, log: Path, seconds: float = 0.0
+) -> Result:
+    """How `item` ended where its worker is gone before it could say so: failed, with `error`.
+
+    Unless the worker was gone only after it had written all of the item, which exists then.
+    log : what the worker said. Raises XRayError `cannot_write`.
+    """
+    known = store.find(folder, item, digest, refused=False)
+    if known is not None:
+        return known
+    store.refuse(folder, item, digest, FAILED, error)
+    result = Result.refused(item.uid, error, seconds=round(seconds, 3), log=str(log))
+    store.write_log(folder, result, {})
+    return result
+
+
+def item_error(item: Item, error: Exception) -> XRayError:
+    """What `error`, which was raised while `item` was made, means to people."""
+    if isinstance(error, XRayError):
+        return error
+    if isinstance(error, MemoryError):
+        return XRayError(
+            "out_of_memory",
+            f"{item.uid} needs more memory than there is.",
+            "Use a smaller size, or fewer jobs at once.",
+        )
+    if isinstance(error, OSError):
+        return XRayError(
+            "unreadable_file",
+            f"{item.name or item.uid} cannot be read ({error.strerror or error}).",
+            "Check the file.",
+        )
+    logger.error("%s stopped because of a bug", item.uid, exc_info=error)
+    return XRayError(
+        "internal", f"{item.uid} stopped because of a bug.", "Please report it with its log."
+    )
