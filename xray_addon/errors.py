@@ -104,6 +104,8 @@ ERROR_CODES = {
     "bad_manifest": ErrorCode(_CAPTURING, exit_code=USAGE),
     "other_settings": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
     "unsafe_dataset": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
+    "crashed": ErrorCode(_CAPTURING, rejects=True),
+    "source_changed": ErrorCode(_CAPTURING),
     "bad_mesh": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
     "needs_baking": ErrorCode(_CAPTURING, rejects=True),
     "cannot_bake": ErrorCode(_CAPTURING),

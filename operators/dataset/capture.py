@@ -28,7 +28,7 @@ from ...xray_addon.files.transforms import write_transforms
 from ...xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
-from ..convert.mesh_files import open_alone
+from ..convert.mesh_files import files_read, open_alone
 from ..interface.standard_output import heard
 from ..tasks import jobs
 from .rendering import CAST_SAMPLES, Renderer, check_environment
@@ -185,6 +185,7 @@ class Captures:
         self.store.note_source(attempt)
         with attempt.timed("load"), heard(attempt.said):
             objects = self.load(item)
+        self.store.note_companions(attempt, files_read(item.source))
         with self.posed(), ExitStack() as stack:
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()

@@ -76,13 +76,16 @@ SETTINGS = record({"items": table_of(plain), "gates": table_of(plain)})
 LOG = record({}, {"read": list_of(plain)})
 
 
-def read_row(path: Path, schema: Check = ROW) -> dict[str, Any] | None:
-    """The row in the file at `path`; None where there is none that fits."""
+def read_row(path: Path, schema: Check = ROW, *, named: bool = True) -> dict[str, Any] | None:
+    """The row in the file at `path`; None where there is none that fits.
+
+    named : whether the file is called after its uid.
+    """
     try:
         row: dict[str, Any] = read_json(path, schema)
     except (OSError, ValueError):
         return None
-    return row if row.get("uid", path.stem) == path.stem else None
+    return row if not named or row.get("uid", path.stem) == path.stem else None
 
 
 def read_rows(folder: Path, schema: Check = ROW) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from os import PathLike
@@ -46,8 +46,11 @@ from ..errors import XRayError, error_code
 from ..files.json_files import read_json
 from ..files.locks import lock
 from ..files.names import is_clean_name
+from ..files.opening import read_at_most
 from ..settings.dataset import DatasetSettings
+from .companions import companion_hashes, companion_paths
 from .gates import GATES, JUDGED, View, judge
+from .in_flight import MOST_ENDS, crashed, left_in_flight
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
 from .report import Report, view_line
@@ -130,15 +133,23 @@ def work_folder(folder: Path) -> Iterator[Path]:
     Raises XRayError `cannot_write`.
     """
     work = folder / ".work"
-    with _exclusive(folder):
-        for leftover in work.glob("*.lock"):
-            if leftover.name != PUBLISH_LOCK:
-                _remove_dead(leftover)
+    sweep(folder)
     with ExitStack() as stack:
         stack.callback(_remove_empty, work)
         with writing(folder):
             own = stack.enter_context(_made(work, secrets.token_hex(8)))
         yield own
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left behind, and refuse the items that crashed them.
+
+    Raises XRayError `cannot_write`.
+    """
+    with _exclusive(folder) as place:
+        for leftover in (folder / ".work").glob("*.lock"):
+            if leftover.name != PUBLISH_LOCK:
+                _remove_dead(folder, leftover, place)
 
 
 def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
@@ -172,12 +183,23 @@ def described(item: Item, digest: str) -> dict[str, Any]:
     }
 
 
-def read_state(item: Item) -> list[str | int]:
-    """What tells, without reading it, that an item's file is as it was; for its log."""
+def read_state(item: Item, companions: Iterable[str] = ()) -> list[str | int]:
+    """What tells, without reading them, that an item's files are as they were; for its log.
+
+    companions : names of the files that its own one names, see `companion_hashes`. Of each file:
+    path, size, times of the last change of its content and of anything about it. The last cannot
+    be set, so that a copy of the same size and time is seen as another file.
+    """
     source = Path(item.source)
     if not source.is_file():
         return []
-    return [str(source.absolute()), source.stat().st_mtime_ns]
+    state: list[str | int] = []
+    for path in (source, *companion_paths(source, companions)):
+        state.append(str(path.absolute()))
+        with suppress(OSError):
+            about = path.stat()
+            state += [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+    return state
 
 
 def put_files(folder: Path, uid: str, made: Path) -> None:
@@ -228,6 +250,7 @@ def write_log(folder: Path, result: Result, details: dict[str, Any]) -> Path:
     name = f"logs/{result.uid}.json"
     with _exclusive(folder) as place:
         place(name, _json({**result.to_dict(), **details}))
+        (folder / name).with_suffix(".ends").unlink(missing_ok=True)
     return folder / name
 
 
@@ -363,11 +386,48 @@ def _made(work: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(own, ignore_errors=True)
 
 
-def _remove_dead(leftover: Path) -> None:
-    """Remove the work folder that belongs to the lock `leftover`, if its run is dead."""
+def _remove_dead(folder: Path, leftover: Path, place: Place) -> None:
+    """Remove the work folder that belongs to the lock `leftover`, if its run is dead.
+
+    The item that it died at is refused where it is to blame.
+    """
     with lock(leftover, wait=False) as dead:
-        if dead:
-            shutil.rmtree(leftover.with_suffix(".tmp"), ignore_errors=True)
+        if not dead:
+            return
+        own = leftover.with_suffix(".tmp")
+        left = left_in_flight(own)
+        if left is not None:
+            _blame(folder, *left, place)
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _blame(folder: Path, row: dict[str, Any], has_crashed: bool, place: Place) -> None:
+    uid = row["uid"]
+    there = item_row(folder, uid)
+    known = _recorded(folder)
+    same = there and all(there[key] == row.get(key) for key in ("settings", "source_sha256"))
+    if there and same and _is_whole(folder, there):
+        return  # it died only after it was written
+    if known is not None and known.digest != row["settings"]:
+        return
+    counted = f"logs/{uid}.ends"
+    ends = 0 if has_crashed else _ends(folder / counted) + 1
+    if not has_crashed and ends < MOST_ENDS:
+        place(counted, f"{ends}\n")
+        return
+    error = crashed(row, ends)
+    place(f"refused/{uid}.json", _json({**row, "reason": str(error)}))
+    place(f"logs/{uid}.json", _json(Result.refused(uid, error, REJECTED).to_dict()))
+    _withdraw(folder, uid, None)
+    logger.warning("%s", error)
+
+
+def _ends(path: Path) -> int:
+    """How often runs have ended at an item without a trace."""
+    try:
+        return int(read_at_most(path, 10))
+    except (OSError, ValueError):
+        return 0
 
 
 def _remove_empty(work: Path) -> None:
@@ -466,9 +526,16 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
     if row.get("source_bytes") != source.st_size:
         return False
     log = read_row(folder / "logs" / f"{item.uid}.json", LOG) or {}
-    if log.get("read") == read_state(item):
+    companions = row.get("companions", {})
+    if log.get("read") == read_state(item, companions):
         return True  # without reading it again
-    return bool(row.get("source_sha256") == file_hash(item.source))
+    if row.get("source_sha256") != file_hash(item.source):
+        return False
+    paths = companion_paths(Path(item.source), companions)
+    try:
+        return companion_hashes(Path(item.source), paths) == companions
+    except XRayError:  # one of them cannot be read any more
+        return False
 
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
