@@ -76,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, metavar="N", help="stop after so long")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     add_setting(train, GenerateSettings.__dataclass_fields__["device"])
+    train.set_defaults(device="auto")
 
     evaluate = commands.add_parser("evaluate", help="measure a generator on known meshes")
     evaluate.add_argument("--data", required=True, metavar="DIR", help="meshes, or a dataset")

@@ -3,10 +3,11 @@
 #
 #   sh runtime/slice.sh CONFIG MESHES.zip OUT MINUTES
 #
-# MESHES.zip is of `python -m runtime pack`. OUT gets the weights in parts of 15 MiB, which the next
-# slice goes on from: what stays behind is the optimisers' state, which warms up again. Wheels in
-# build/wheels, for what the machine's Python lacks, are installed beside it. PYTHON names another
-# Python, DEVICE another device.
+# MESHES.zip is of `python -m runtime pack`, or a dataset on disk as a zip. OUT gets the weights in
+# parts of 15 MiB, which the next slice goes on from, and small.tar, the small files beside them.
+# What stays behind is the optimisers' state, which warms up again. Wheels in build/wheels, for what
+# the machine's Python lacks, are installed beside it. PYTHON names another Python, DEVICE another
+# device.
 set -eu
 config=$1 meshes=$2 out=$3 minutes=$4
 python=${PYTHON:-python3}
@@ -20,15 +21,22 @@ fi
 mkdir -p "$work/run" "$out"
 set --
 if [ -f "$out/weights.aa" ]; then
-  cat "$out"/weights.?? >"$work/run/model.safetensors"
-  [ ! -f "$out/metrics.jsonl" ] || cp "$out/metrics.jsonl" "$work/run/"
+  tar -xf "$out/small.tar" -C "$work/run"
+  cat "$out"/weights.?? >"$work/run/$(cat "$out/weights.path")"
   set -- --resume
 fi
 "$python" -m runtime train --config "$config" --data "$work/meshes" --out "$work/run" \
   --minutes "$minutes" --device "${DEVICE:-auto}" "$@"
-split -b 15m "$work/run/model.safetensors" "$out/new."
+# X-Ray at paper scale leaves its weights in folders, of which the newest is enough.
+weights=$(cd "$work/run" && ls -t model.safetensors checkpoint-*/*/*.safetensors 2>/dev/null | head -n 1)
+split -b 15m "$work/run/$weights" "$out/new."
+for folder in "$work"/run/checkpoint-*; do
+  [ "${folder##*/}" = "${weights%%/*}" ] || rm -rf "$folder"
+done
+tar -cf "$out/small.tar" --exclude='*.pt' --exclude='*.safetensors' --exclude=tensorboard \
+  -C "$work/run" .
 rm -f "$out"/weights.??
 for part in "$out"/new.??; do
   mv "$part" "$out/weights.${part##*.}"
 done
-[ ! -f "$work/run/metrics.jsonl" ] || cp "$work/run/metrics.jsonl" "$out/"
+echo "$weights" >"$out/weights.path"

@@ -1,19 +1,23 @@
-"""The frame that generators work in: where the object of a reference image is taken to be.
+"""Frames that generators work in: where the object of a reference image is taken to be.
 
 A single image does not tell how large or how far its object is, so both are fixed by convention.
-The camera sits `DISTANCE` from the origin and looks at it with a horizontal field of view of
-`FOV_X` (35 mm lens on 32 mm, as in the published data) at a square image. The object's bounding
-box centre lies in the plane through the origin that faces the camera; the object is shifted in
-that plane and scaled until the bounding box of its silhouette is centred in the image and the
-box's longer side spans `FILL` of the image. The image intake crops photos by the same rule.
-Depths are kept between `NEAR` and `FAR`.
+Each system has its own `Frame`. The canonical one is that of X-Ray's own generator, of training and
+of the evaluation.
 
-The camera's elevation is part of the frame: world z is up and the viewer is on the -y side.
+The camera sits `distance` from the origin and looks at it with a horizontal field of view of
+`fov_x` at a square image. The object's bounding box centre lies in the plane through the origin
+that faces the camera; the object is shifted in that plane and scaled until the bounding box of its
+silhouette is centred in the image and the box's longer side spans `fill` of the image. The image
+intake crops photos by the same rule. Depths are kept between `near` and `far`.
+
+The canonical field of view is that of the published data (35 mm lens on 32 mm). The camera's
+elevation is part of the frame: world z is up and the viewer is on the -y side.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +33,45 @@ FAR = 2.5
 _ROUNDS = 30
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Where a system's object stands against the camera of its image.
+
+    distance : of the camera to the origin. fov_x : of the square image, radians. fill : share of
+    the image's side that the longer side of the silhouette's bounding box spans. near, far :
+    depths that all of the object lies between.
+    """
+
+    distance: float
+    fov_x: float
+    fill: float
+    near: float
+    far: float
+
+    def camera(self, size: int, elevation: float = 0.0) -> Camera:
+        """Its camera: `size` x `size` px, `elevation` in radians above the horizon."""
+        eye = (0.0, -self.distance * math.cos(elevation), self.distance * math.sin(elevation))
+        return Camera.look_at(eye, fov_x=self.fov_x, width=size, height=size)
+
+
+CANONICAL = Frame(DISTANCE, FOV_X, FILL, NEAR, FAR)
+
+
 def canonical_camera(size: int, elevation: float = 0.0) -> Camera:
-    """The camera of the frame: `size` x `size` px, `elevation` in radians above the horizon."""
-    eye = (0.0, -DISTANCE * math.cos(elevation), DISTANCE * math.sin(elevation))
-    return Camera.look_at(eye, fov_x=FOV_X, width=size, height=size)
+    """The camera of the canonical frame: `size` x `size` px, `elevation` in radians."""
+    return CANONICAL.camera(size, elevation)
 
 
 def place(
-    surface: Surface, azimuth: float, elevation: float
+    surface: Surface, azimuth: float, elevation: float, *, frame: Frame = CANONICAL
 ) -> tuple[NDArray[np.float64], float] | None:
-    """Where `surface` (z up) goes in the frame when seen from this side.
+    """Where `surface` (z up) goes in `frame` when seen from this side.
 
     azimuth, elevation : of the viewer around the object, in radians; azimuth 0 is the -y side.
 
     Returns the (4, 4) matrix for `Surface.transformed` and the size that the object's longest
     side has in the frame, or None where the view has no place in the frame: an object much
-    longer towards the viewer than across would reach nearer than `NEAR`.
+    longer towards the viewer than across would reach nearer than the frame's `near`.
     """
     low, high = surface.bounds
     longest = float((high - low).max())
@@ -52,25 +79,25 @@ def place(
     used = used[np.isfinite(used).all(axis=1)]
     cosine, sine = math.cos(azimuth), math.sin(azimuth)
     turn = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-    camera = canonical_camera(2, elevation)
+    camera = frame.camera(2, elevation)
     axes = camera.camera_to_world[:3, :3]
     points = ((used - (low + high) / 2) / longest) @ turn.T @ axes  # camera axes, size 1
-    target = FILL * 2 * math.tan(FOV_X / 2)
-    # The largest scale at which no point comes nearer than NEAR.
-    limit = (DISTANCE - NEAR) / max(float(points[:, 2].max()), 1e-9)
+    target = frame.fill * 2 * math.tan(frame.fov_x / 2)
+    # The largest scale at which no point comes nearer than allowed.
+    limit = (frame.distance - frame.near) / max(float(points[:, 2].max()), 1e-9)
     scale, shift = min(1.0, limit), np.zeros(2)
     for _ in range(_ROUNDS):
-        ahead = DISTANCE - scale * points[:, 2]
+        ahead = frame.distance - scale * points[:, 2]
         seen = (scale * points[:, :2] + shift) / ahead[:, None]
         first, last = seen.min(axis=0), seen.max(axis=0)
         # Points before the middle move farther in the image than points behind it, so full
         # steps can swing.
-        shift = shift - 0.7 * (first + last) / 2 * DISTANCE
+        shift = shift - 0.7 * (first + last) / 2 * frame.distance
         scale *= (target / float((last - first).max())) ** 0.7
         if scale > limit:
             return None
-    ahead = DISTANCE - scale * points[:, 2]
-    if ahead.max() > FAR:
+    ahead = frame.distance - scale * points[:, 2]
+    if ahead.max() > frame.far:
         return None
     matrix = np.eye(4)
     matrix[:3, :3] = turn * (scale / longest)

@@ -87,5 +87,5 @@ def settings_of_older(data: dict[str, Any]) -> GenerateSettings:
     """
     data = {_RENAMED.get(name, name): value for name, value in data.items()}
     system: System | None = SYSTEMS.get(data.get("generator", ""))
-    others = set(own_settings()) - set(system.settings.__dataclass_fields__ if system else ())
+    others = set(own_settings()) - set(system.settings.names() if system else ())
     return GenerateSettings.from_dict({k: v for k, v in data.items() if k not in others})

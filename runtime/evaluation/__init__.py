@@ -5,8 +5,9 @@ python -m runtime evaluate --data DIR --generator NAME --out DIR [--gallery DIR]
 
 Every object of DIR (meshes, or a dataset's X-Rays) is placed in the canonical frame
 (`xray_addon.canonical`) seen from fixed random sides, lit by the built-in shader at 512 px, and
-given to the generator as an image that passes the whole intake. Prediction and truth are compared
-by the protocol: 10,000 area samples a side, lengths in units of the object's longest side.
+given to the generator as an image that passes the whole intake. What a generator makes in another
+frame is laid into the canonical one. Prediction and truth are compared by the protocol: 10,000 area
+samples a side, lengths in units of the object's longest side.
 Baselines: the training object whose picture is nearest, the visible front layer taken from the
 truth, and a sphere as large as the silhouette.
 """
@@ -19,6 +20,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE, canonical_camera
+from xray_addon.canonical import CANONICAL, Frame, canonical_camera
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.settings.generate import GenerateSettings
+from xray_addon.surface import Surface
+from xray_addon.systems import find_system
 from xray_addon.systems.arguments import read_systems
 from xray_addon.xray import Points, XRay
 
@@ -83,9 +87,12 @@ def evaluate(
     views: int = 1,
     settings: GenerateSettings | None = None,
     protocol: Protocol = CAMERA,
+    frame: Frame = CANONICAL,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[dict[str, Any], list[tuple[Case, Generated, float]]]:
     """Every case's figures, and what was generated for the picture sheet.
+
+    frame : that the generator's meshes stand in.
 
     The dict holds `cases` (name, seconds, watertight, vertices, how the mesh looks and a dict of
     metrics by system), `systems` (their means), `intervals` (their 95 % confidence intervals),
@@ -105,11 +112,16 @@ def evaluate(
             skipped.append({"file": case.name, "why": str(error)})
             continue
         seconds = time.perf_counter() - began
-        mesh = in_camera(generated.surface.sample(POINTS, seed), generated.camera)
+        if (laid := _laid(generated, case, frame)) is None:
+            skipped.append({"file": case.name, "why": "it has no place in the generator's frame"})
+            continue
+        # Sampled as the truth is: the same mesh has an error of 0.
+        mesh = in_camera(laid.surface.sample(POINTS, case.seed), laid.camera)
         systems: dict[str, Positions] = {f"{generator.name}, mesh": mesh}
         if generated.xray is not None:
-            points = in_camera(generated.xray.points(generated.camera).positions, generated.camera)
-            systems[f"{generator.name}, points"] = points[_choice(len(points), seed)]
+            hits = generated.xray.points(generated.camera).positions @ laid.matrix[:3, :3].T
+            hits = in_camera(hits + laid.matrix[:3, 3], laid.camera)
+            systems[f"{generator.name}, points"] = hits[_choice(len(hits), seed)]
         if gallery is not None:
             systems[RETRIEVAL] = gallery.nearest(case.image, seed)
         systems["visible layer of the truth"] = visible_layer(case)
@@ -128,7 +140,7 @@ def evaluate(
                 "vertices": len(generated.surface.vertices),
                 "elevation_error_degrees": round(_elevation_error(case, generated.camera), 2),
                 "metrics": metrics,
-                **_looks(case, generated, seed),
+                **_looks(case, laid, seed),
             }
         )
         kept.append((case, generated, metrics[f"{generator.name}, mesh"]["cd"]))
@@ -191,7 +203,29 @@ def _hidden(case: Case, seed: int) -> Positions:
     return points[_choice(len(points), seed)]
 
 
-def _looks(case: Case, generated: Generated, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class _Laid:
+    """A generated mesh in the canonical frame, by `matrix` (4, 4) from where it was."""
+
+    surface: Surface
+    camera: Camera
+    matrix: NDArray[np.float64]
+
+
+def _laid(generated: Generated, case: Case, frame: Frame) -> _Laid | None:
+    """What was generated in `frame`; None where the true object has no place there."""
+    if frame == CANONICAL:
+        return _Laid(generated.surface, generated.camera, np.eye(4))
+    in_axes = case.from_frame(frame)
+    if in_axes is None:
+        return None
+    eye = generated.camera
+    matrix = eye.camera_to_world @ in_axes @ eye.world_to_camera
+    camera = Camera(eye.width, eye.height, CANONICAL.fov_x, eye.camera_to_world)
+    return _Laid(generated.surface.transformed(matrix), camera, matrix)
+
+
+def _looks(case: Case, generated: _Laid, seed: int) -> dict[str, Any]:
     """Normals, colours and hits by layer, of the mesh and the truth as the same rays see them."""
     eye = generated.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     xray = cast(generated.surface, eye, TRUTH_LAYERS)
@@ -226,7 +260,7 @@ def _peak_memory(device: str) -> int | None:
 
 
 def _elevation_error(case: Case, camera: Camera) -> float:
-    got = np.arcsin(np.clip(camera.position[2] / DISTANCE, -1, 1))
+    got = np.arcsin(np.clip(camera.position[2] / np.linalg.norm(camera.position), -1, 1))
     return float(np.degrees(abs(got - case.view.elevation)))
 
 
@@ -292,7 +326,14 @@ def main(
     """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out."""
     data, out = Path(arguments.data), Path(arguments.out)
     files = list_objects(data, split=arguments.split)
-    settings = read_systems(arguments)
+    settings, protocol = read_systems(arguments), PROTOCOLS[arguments.protocol]
+    system = find_system(settings.generator)
+    if system.frame is None and not protocol.aligned:
+        raise XRayError(
+            "bad_settings",
+            f"It is not known where the meshes of {system.label} stand against their image.",
+            "Take --protocol xray, which lays them onto the truth.",
+        )
     if arguments.limit and arguments.limit < len(files):
         chosen = np.random.default_rng(settings.seed).permutation(len(files))
         files = [files[i] for i in sorted(chosen[: arguments.limit])]
@@ -308,7 +349,8 @@ def main(
         seed=settings.seed,
         views=arguments.views,
         settings=settings,
-        protocol=PROTOCOLS[arguments.protocol],
+        protocol=protocol,
+        frame=system.frame or CANONICAL,
         progress=progress,
     )
     kept.sort(key=lambda item: item[2])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE, canonical_camera
+from xray_addon.canonical import DISTANCE, Frame, canonical_camera, place
 from xray_addon.errors import XRayError
 from xray_addon.files.transforms import read_transforms
 from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
@@ -34,13 +34,30 @@ TRUTH_LAYERS = 16
 @dataclass(frozen=True, eq=False)
 class Case:
     """One object from one side: name, image (512, 512, 4), the view, truth (10000, 3) points in
-    the camera's frame."""
+    the camera's frame, and the seed that they were sampled by."""
 
     name: str
     image: NDArray[np.uint8]
     view: View
     camera: Camera
     truth: Positions
+    seed: int
+
+    def from_frame(self, frame: Frame) -> NDArray[np.float64] | None:
+        """The matrix (4, 4) from a camera's axes in `frame` to those in the canonical frame.
+
+        It lays the true object, as `frame` places it, onto the true object; None where it has no
+        place in `frame`. It does not turn anything.
+        """
+        view = self.view
+        placed = place(view.source, view.azimuth, view.elevation, frame=frame)
+        if placed is None:
+            return None
+        ours = place(view.source, view.azimuth, view.elevation)
+        assert ours is not None
+        theirs = frame.camera(2, view.elevation).world_to_camera @ placed[0]
+        matrix: NDArray[np.float64] = self.camera.world_to_camera @ ours[0] @ np.linalg.inv(theirs)
+        return matrix
 
 
 def list_objects(data: Path, *, split: str = "") -> list[MeshFile]:
@@ -100,8 +117,9 @@ def make_cases(
             lights = Lights.random(camera, random)
             fine = camera.resized(2 * IMAGE_SIZE, 2 * IMAGE_SIZE)
             image = reduce_image(shade(view.fine, fine, lights), 2)
-            truth = in_camera(view.surface.sample(POINTS, int(random.integers(2**31))), camera)
-            yield Case(_name(file), to_bytes(image), view, camera, truth)
+            sampling = int(random.integers(2**31))
+            truth = in_camera(view.surface.sample(POINTS, sampling), camera)
+            yield Case(_name(file), to_bytes(image), view, camera, truth, sampling)
 
 
 def _name(file: MeshFile) -> str:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from torch.utils.data import IterableDataset, get_worker_info
 
 from xray_addon.canonical import canonical_camera
 from xray_addon.pictures.shading import Lights, shade
 
 from ..images.reading import open_image
 from ..meshes.collection import MeshCache, MeshFile
+from ..training.numbered import Numbered
 from ..training.views import view_object
 
 REUSE = 4  # photos made of one render: rendering takes longer than composing
@@ -28,26 +28,18 @@ REUSE = 4  # photos made of one render: rendering takes longer than composing
 Floats = NDArray[np.float32]
 
 
-class Composites(IterableDataset):
-    """Endless samples {photo (3, S, S) sRGB 0..1, alpha (1, S, S)}."""
+class Composites(Numbered):
+    """Endless samples {photo (3, S, S) sRGB 0..1, alpha (1, S, S)}, in groups of `REUSE`."""
 
     def __init__(
         self, files: list[MeshFile], *, seed: int, size: int, first_sample: int = 0
     ) -> None:
+        super().__init__(first_sample // REUSE)
         self.meshes = MeshCache(files)
         self.seed = seed
         self.size = size
-        self.first_group = first_sample // REUSE
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        group = self.first_group + number
-        while True:
-            yield from self.group(group)
-            group += step
-
-    def group(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
+    def chunk(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
         """The samples from `REUSE * number` on: one object before different backgrounds."""
         random = np.random.default_rng([self.seed, number])
         object_, other = (self._render(random) for _ in range(2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,15 @@ from xray_addon.errors import XRayError
 from xray_addon.files.json_files import read_json
 from xray_addon.files.json_schema import plain, table_of
 from xray_addon.progress import ProgressCallback, ignore_progress
+from xray_addon.settings.generate import DEFAULT_GENERATOR
+from xray_addon.systems import SYSTEMS
 
 from ..torch_helpers.devices import choose_device
 from . import parallel
 from .configs import LARGEST
 
-# The module of each model that can be trained. It has a `TrainingConfig`, and `train`.
-TRAINERS = {
-    "xray": "..xray.training",
-    "triposr": "..triposr.training",
-    "xray-paper": "..xray_paper.training",
-    "segmentation": "..segmentation.training",
-}
+# Models that can be trained and are no systems, and their packages.
+OTHERS = {"segmentation": "runtime.segmentation"}
 
 
 def main(
@@ -32,8 +30,8 @@ def main(
     """Train as `arguments` say; 0 when the run ended by itself. Raises XRayError, `Cancelled`."""
     config = Path(arguments.config)
     module = trainer_module(config)
-    with parallel.joined(choose_device(getattr(arguments, "device", "auto"))) as device:
-        if parallel.processes() > 1 and module.__name__ != "runtime.xray.training":
+    with parallel.joined(choose_device(arguments.device)) as device:
+        if parallel.processes() > 1 and not module.Trainer.several_processes:
             raise XRayError(
                 "bad_settings",
                 f"What {config} describes trains in one process only.",
@@ -57,6 +55,9 @@ def main(
 def trainer_module(config: Path) -> Any:
     """The module that trains what the configuration's "generator" names; "xray" by default.
 
+    It is the module `training` of the system's package, if there is one. It has `TrainingConfig`,
+    `Trainer` and `train`, which is `run.train` of that trainer.
+
     Raises XRayError `unknown_generator`. What else is wrong with the file is for that module to
     say.
     """
@@ -64,11 +65,26 @@ def trainer_module(config: Path) -> Any:
         values = read_json(config, table_of(plain), largest=LARGEST)
     except (OSError, ValueError):
         values = {}
-    name = values.get("generator", "xray")
-    if not isinstance(name, str) or name not in TRAINERS:
+    name = values.get("generator", DEFAULT_GENERATOR)
+    modules = trainers()
+    if not isinstance(name, str) or name not in modules:
         raise XRayError(
             "unknown_generator",
             f"{config} is for the generator {name!r}, which cannot be trained.",
-            f"Choose one of: {', '.join(TRAINERS)}.",
+            f"Choose one of: {', '.join(modules)}.",
         )
-    return importlib.import_module(TRAINERS[name], __package__)
+    return importlib.import_module(modules[name])
+
+
+def trainers() -> dict[str, str]:
+    """The training module of each model that has one, by the model's name."""
+    packages = {name: system.module for name, system in SYSTEMS.items()} | OTHERS
+    places = {
+        name: getattr(importlib.import_module(package), "__path__", ())
+        for name, package in packages.items()
+    }
+    return {
+        name: f"{packages[name]}.training"
+        for name, place in places.items()
+        if any(module.name == "training" for module in pkgutil.iter_modules(place))
+    }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self
 
 from xray_addon.errors import XRayError
 from xray_addon.files.json_files import read_json
@@ -12,29 +12,58 @@ from xray_addon.files.json_schema import plain, table_of
 
 LARGEST = 1 << 20  # bytes
 
-Config = TypeVar("Config")
 
+@dataclass
+class RunConfig:
+    """What every training is told. Each model's `TrainingConfig` adds its own; all have defaults.
 
-def read_config(kind: type[Config], path: Path, example: str) -> Config:
-    """The dataclass `kind`, all of whose fields have defaults, from a JSON file.
-
-    example : a file that the error points to. Raises XRayError `bad_config` for what cannot be
-    read, names that `kind` lacks, values of other types than the defaults', and `ValueError`s and
-    `TypeError`s of `kind` itself.
+    generator : the model's name.
+    batch : samples a step, of each process.
+    learning_rate : the highest. It rises over the first `warmup` of the run (a share, 0 to 1) and
+        then falls by a cosine to `final_rate` of it; 1 leaves it where it is.
+    gradient_norm : above which gradients are scaled down to it; 0 for no limit.
+    workers : processes that make samples; 0 for the one that trains.
     """
-    try:
-        values = read_json(path, table_of(plain), largest=LARGEST)
-        defaults = kind()
-        unknown = sorted(set(values) - {item.name for item in fields(kind)})  # type: ignore[arg-type]
-        if unknown:
-            raise ValueError(f"unknown names {unknown}")
-        return kind(**{k: _typed(k, v, getattr(defaults, k)) for k, v in values.items()})
-    except (OSError, ValueError, TypeError) as error:
-        raise XRayError(
-            "bad_config",
-            f"{path} is not a training configuration ({error}).",
-            f"See {example} for an example.",
-        ) from error
+
+    example: ClassVar[str]  # a file that errors point to
+
+    generator: str = ""
+    seed: int = 0
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: float = 0.04
+    final_rate: float = 0.01
+    weight_decay: float = 0.01
+    gradient_norm: float = 1.0
+    workers: int = 1
+
+    def length(self) -> int:
+        """Samples of the whole run."""
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a JSON file.
+
+        Raises XRayError `bad_config` for what cannot be read, another generator, names that the
+        class lacks, values of other types than the defaults', and `ValueError`s and `TypeError`s
+        of the class itself.
+        """
+        try:
+            values = read_json(path, table_of(plain), largest=LARGEST)
+            defaults = cls()
+            if (name := values.get("generator", defaults.generator)) != defaults.generator:
+                raise ValueError(f"it is for the generator {name!r}, not {defaults.generator!r}")
+            unknown = sorted(set(values) - {item.name for item in fields(cls)})
+            if unknown:
+                raise ValueError(f"unknown names {unknown}")
+            return cls(**{k: _typed(k, v, getattr(defaults, k)) for k, v in values.items()})
+        except (OSError, ValueError, TypeError) as error:
+            raise XRayError(
+                "bad_config",
+                f"{path} is not a training configuration ({error}).",
+                f"See {cls.example} for an example.",
+            ) from error
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import torch
 from tensorboardX import SummaryWriter
@@ -20,53 +20,58 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from xray_addon.errors import XRayError
-from xray_addon.progress import Cancelled, Progress, ProgressCallback
+from xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
 
 from . import parallel
+from .configs import RunConfig
+from .numbered import Numbered
+from .trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
-CHECKPOINT_SECONDS = 120
 MAKING = "making_seconds"  # what a sample tells beside its own: how long it took to make
 
-
-class Trainer(Protocol):
-    """What is trained; `step` counts `samples`, the run counts `seconds`."""
-
-    device: torch.device
-    samples: int
-    seconds: float
-
-    def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """One update; returns the terms of the loss."""
-
-    def done(self) -> float:
-        """Share of the run that is done, 0 to 1."""
-
-    def learning_rate(self) -> float:
-        """That of the next step."""
-
-    def save(self, folder: Path) -> None:
-        """Write all that a resumed run needs."""
+Run = TypeVar("Run", bound=Trainer)
 
 
-def refuse_another(out: Path) -> None:
-    """Raise XRayError `bad_settings` where `out` holds a run already."""
-    if (out / CHECKPOINT).exists():
+def train(
+    kind: type[Run],
+    config: RunConfig,
+    data: Path,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: ProgressCallback = ignore_progress,
+) -> Run:
+    """Train until the run is done, for `minutes` at most, or until `progress` cancels.
+
+    kind : the trainer's class. However it ends, a checkpoint is left in `out`. Raises XRayError:
+    `bad_settings` where `out` holds a run and it is not to resume, and what the trainer raises.
+    """
+    if not resume and kind.has_run(out):
         raise XRayError(
             "bad_settings",
             f"{out} holds a training run already.",
             "Go on with it by --resume, or choose another folder.",
         )
+    trainer = kind(config, device)
+    if resume:
+        trainer.resume(out)
+    dataset = trainer.dataset(data)
+    out.mkdir(parents=True, exist_ok=True)
+    run(trainer, dataset, out, minutes=minutes, progress=progress)
+    trainer.finish(out)
+    return trainer
 
 
 class Timed(IterableDataset):
     """The samples of `dataset`, each with the seconds that making it took."""
 
-    def __init__(self, dataset: IterableDataset[dict[str, Tensor]]) -> None:
+    def __init__(self, dataset: Numbered) -> None:
         self.dataset = dataset
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -78,25 +83,22 @@ class Timed(IterableDataset):
 
 def run(
     trainer: Trainer,
-    dataset: IterableDataset[dict[str, Tensor]],
+    dataset: Numbered,
     out: Path,
     *,
-    batch: int | None,
-    workers: int,
     minutes: float | None,
-    log_steps: int,
     progress: ProgressCallback,
 ) -> None:
     """Train until the trainer is done, for `minutes` at most, or until `progress` cancels.
 
-    However it ends, a checkpoint is left in `out`. batch : samples a step, or None where `dataset`
-    gives whole batches. workers : processes that make samples; 0 for this one. log_steps : between
-    two lines of metrics. Of several processes (see `parallel`) the first writes and reports, and
-    all end together.
+    However it ends, a checkpoint is left in `out`. Of several processes (see `parallel`) the first
+    writes and reports, and all end together.
     """
+    whole = dataset.whole_batches
+    workers = 0 if whole else trainer.config.workers
     loader = DataLoader(
         Timed(dataset),
-        batch_size=batch,
+        batch_size=None if whole else trainer.config.batch,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
     )
@@ -115,7 +117,9 @@ def run(
             now = time.monotonic()
             stepping += now - stepped
             trainer.seconds = before + now - began
-            if len(recent) == log_steps:
+            late = minutes is not None and now - began >= minutes * 60
+            over = parallel.any_of(late or trainer.done() >= 1, trainer.device)
+            if len(recent) == trainer.log_steps or over:
                 if writer is not None:
                     seen = trainer.samples - first
                     rates = {
@@ -126,10 +130,9 @@ def run(
                     left = (now - began) * (1 - trainer.done()) / (trainer.done() - first_done)
                     _report(trainer, recent, rates, left, out, writer, progress)
                 recent = []
-            late = minutes is not None and now - began >= minutes * 60
-            if parallel.any_of(late or trainer.done() >= 1, trainer.device):
+            if over:
                 break
-            if first_process and now - last_save >= CHECKPOINT_SECONDS:
+            if first_process and trainer.is_due(now - last_save):
                 trainer.save(out)
                 last_save = now
     except (Cancelled, KeyboardInterrupt):
@@ -157,6 +160,7 @@ def _report(
     terms = " ".join(f"{name} {value:.4f}" for name, value in line.items())
     line |= {name: round(rate, 1) for name, rate in rates.items()}
     line |= {
+        "steps": trainer.steps,
         "samples": trainer.samples,
         "seconds": round(trainer.seconds),
         "learning_rate": trainer.learning_rate(),

@@ -14,8 +14,6 @@ from xray_addon.casting import cast
 from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
-from .framing import CanonicalFrame
-
 MIN_ELEVATION = math.radians(0)
 MAX_ELEVATION = math.radians(45)
 
@@ -26,7 +24,7 @@ class View:
 
     xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
     the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
-    `fine`. frame : how `xray` and `fine` come into the frame where they were not cast in it.
+    `fine`. source, azimuth : the object as it was, z up, and from which side it is seen, radians.
     """
 
     xray: XRay
@@ -35,7 +33,8 @@ class View:
     elevation: float
     surface: Surface
     camera: Camera
-    frame: CanonicalFrame | None = None
+    source: Surface
+    azimuth: float
 
 
 def view_object(
@@ -57,7 +56,9 @@ def view_object(
     xray = cast(moved, canonical_camera(resolution, elevation), layers)
     camera = canonical_camera(image_resolution, elevation)
     fine = cast(moved, camera, 1)
-    return View(xray, fine, scale, elevation, moved, camera) if len(fine.index) else None
+    if not len(fine.index):
+        return None
+    return View(xray, fine, scale, elevation, moved, camera, surface, azimuth)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:

@@ -1,7 +1,6 @@
 """Training samples for TripoSR, cast on the fly: a picture, and patches of other views.
 
-Sample number i is a function of the seed and i alone, so a run that resumes sees the samples it
-would have seen.
+Sample number i is a function of the seed and i alone.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from torch.utils.data import IterableDataset, get_worker_info
 
 from xray_addon.camera import Camera
 from xray_addon.casting import cast
@@ -23,6 +21,7 @@ from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.surface import Surface
 
 from ..meshes.collection import MeshCache, MeshFile
+from ..training.numbered import Numbered
 from . import field
 from .preparation import prepare
 
@@ -44,29 +43,33 @@ class PairConfig:
     patch_size: int
 
 
-class PairDataset(IterableDataset):
+class PairDataset(Numbered):
     """Endless samples {image (3, I, I), origins, directions, color (V, P, P, 3), alpha (V, P, P)}.
 
     image : lit at random, on grey, from a camera of random elevation; the object is turned so
     that this camera stands over +x. Colours of the views are unlit and on white, so that the
-    model learns the colours without the light. Rays in the field's axes.
+    model learns the colours without the light. Rays in the field's axes. batch : the loader's.
     """
 
     def __init__(
-        self, files: list[MeshFile], config: PairConfig, *, seed: int, first_sample: int = 0
+        self,
+        files: list[MeshFile],
+        config: PairConfig,
+        *,
+        seed: int,
+        batch: int = 1,
+        first_batch: int = 0,
     ) -> None:
+        super().__init__(first_batch)
         self.meshes = MeshCache(files)
         self.config = config
         self.seed = seed
-        self.first_sample = first_sample
+        self.batch = batch
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        number += self.first_sample
-        while True:
-            yield self.sample(number)
-            number += step
+    def chunk(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The samples of batch `number`."""
+        for sample in range(number * self.batch, (number + 1) * self.batch):
+            yield self.sample(sample)
 
     def sample(self, number: int) -> dict[str, torch.Tensor]:
         """Sample `number`."""

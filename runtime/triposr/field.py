@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xray_addon.systems.triposr import FRAME
+
 from .config import TripoSRConfig
 from .model import FieldPerceptron
 
-DISTANCE = 1.9
-FOV_Y = math.radians(40.0)
+DISTANCE = FRAME.distance
+FOV_Y = FRAME.fov_x  # of a square image
 _SHRINK = 1 - 1e-3  # rays are sampled a little inside of the box
 _SHORTEST = 0.01  # rays that meet less of the box than this see nothing
 

@@ -18,7 +18,7 @@ from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.surface import Material, Surface
 from xray_addon.systems.system import Inputs
-from xray_addon.systems.triposr import SYSTEM, TripoSRSettings
+from xray_addon.systems.triposr import FRAME, SYSTEM, TripoSRSettings
 
 from ..checkpoints import locate
 from ..generator import Generator
@@ -282,7 +282,7 @@ load = TripoSRGenerator.load
 
 def world_camera(size: int = CAMERA_SIZE) -> Camera:
     """The camera that the model takes every image to be from, in world axes."""
-    return Camera.look_at((0, -field.DISTANCE, 0), fov_x=field.FOV_Y, width=size, height=size)
+    return FRAME.camera(size)
 
 
 def vertex_normals(

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_addon.errors import XRayError
+from xray_addon.systems.triposr import FRAME
 
-FOREGROUND = 0.85
+FOREGROUND = FRAME.fill
 GREY = 0.5
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,13 +16,15 @@ from xray_addon.pictures.shading import Lights
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
 from ..training.views import MAX_ELEVATION, MIN_ELEVATION
-from .data import Pairs, new_colors, photograph
+from .data import Pairs, choose_object, new_colors, photograph
 from .sampling import mirrored
 
 
 class BatchDataset(Pairs):
-    """The samples of `CastDataset` without variety, in whole batches on `device`: as a loader of
+    """The samples of `CastDataset`, in whole batches on `device`: as a loader of
     no workers and no batch size takes them."""
+
+    whole_batches = True
 
     def __init__(
         self,
@@ -36,19 +37,21 @@ class BatchDataset(Pairs):
         batch: int,
         first_batch: int = 0,
         batch_step: int = 1,
+        one_color_share: float = 1.0,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
         self.meshes = MeshCache(files)
         self.bank = MeshBank([self.meshes.surface(n) for n in range(len(files))], device)
+        self.one_color_share = one_color_share
         self.seed = seed
         self.layers = layers
         self.resolution = resolution
         self.image_resolution = image_resolution
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for number in itertools.count(self.first_batch, self.batch_step):
-            yield self.batch(number)
+    def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Batch `number` alone."""
+        yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Tensor]:
         """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), elevation (B,)}."""
@@ -96,7 +99,7 @@ class BatchDataset(Pairs):
     def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:
         """Which object, the matrix that places it in the frame, and the elevation."""
         while True:
-            number = self.meshes.choose(random)
+            number = choose_object(self.meshes, random, self.one_color_share)
             azimuth = random.uniform(0, 2 * math.pi)
             elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
             if (placed := place(self.meshes.surface(number), azimuth, elevation)) is not None:

@@ -1,75 +1,25 @@
 """Training samples, cast on the fly: no dataset is stored.
 
-Sample number i is a function of the seed and i alone, and batches are of neighbouring numbers
-whatever the number of workers, so a run that resumes sees the batches it would have seen.
+Sample number i is a function of the seed and i alone.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
 
-from xray_addon.camera import Camera
-from xray_addon.canonical import FOV_X, canonical_camera, place
-from xray_addon.casting import cast
-from xray_addon.pictures.shading import Lights, reduce_image, shade
+from xray_addon.pictures.shading import Lights, shade
 from xray_addon.surface import Surface
 
 from ..meshes.collection import MeshCache, MeshFile
-from ..training.framing import canonical_frame
+from ..training.numbered import Numbered
 from ..training.views import View, to_frames, view_object
-from .variety import (
-    ELEVATION,
-    FOV,
-    MATERIAL_SHARE,
-    ONE_COLOR_SHARE,
-    SCENE_SHARE,
-    SHAPE_SHARE,
-    TILT,
-    composed,
-    compressed,
-    is_one_color,
-    matted,
-    rounded,
-    solid_texture,
-)
 
 
-def view_by_any_camera(
-    surface: Surface,
-    random: np.random.Generator,
-    *,
-    layers: int,
-    resolution: int,
-    image_resolution: int,
-) -> View | None:
-    """As `view_object`, by cameras as in photos: `variety` says which."""
-    azimuth, elevation = random.uniform(0, 2 * math.pi), random.uniform(*ELEVATION)
-    fov, tilt = random.uniform(*FOV), random.normal(0, TILT)
-    placed = place(surface, azimuth, elevation)
-    if placed is None:
-        return None
-    matrix, scale = placed
-    moved = surface.transformed(matrix)
-    # Nearer where more is seen, so that the object fills the image as before.
-    eye = canonical_camera(2, elevation).position * math.tan(FOV_X / 2) / math.tan(fov / 2)
-    up = (math.sin(tilt), 0.0, math.cos(tilt))
-    camera = Camera.look_at(eye, (0, 0, 0), fov, image_resolution, image_resolution, up)
-    xray = cast(moved, camera.resized(resolution, resolution), layers)
-    frame = canonical_frame(xray, camera.resized(resolution, resolution))
-    fine = cast(moved, camera, 1)
-    if frame is None or not len(fine.index):
-        return None
-    return View(xray, fine, scale, frame.elevation, moved, camera, frame)
-
-
-class Pairs(IterableDataset):
+class Pairs(Numbered):
     """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
 
     Samples come in mirrored pairs (2 i, 2 i + 1). batch : the loader's. first_batch, batch_step :
@@ -77,18 +27,13 @@ class Pairs(IterableDataset):
     """
 
     def __init__(self, batch: int, first_batch: int = 0, batch_step: int = 1) -> None:
+        super().__init__(first_batch, batch_step)
         self.batch_pairs = batch // 2
-        self.first_batch = first_batch
-        self.batch_step = batch_step
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        # The loader takes a batch of each worker in turn.
-        first, step = self.first_batch + number * self.batch_step, step * self.batch_step
-        for batch in itertools.count(first, step):
-            for pair in range(batch * self.batch_pairs, (batch + 1) * self.batch_pairs):
-                yield from self.pair(pair)
+    def chunk(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The samples of batch `number`."""
+        for pair in range(number * self.batch_pairs, (number + 1) * self.batch_pairs):
+            yield from self.pair(pair)
 
     def pair(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
         """The two samples of pair `number`."""
@@ -98,7 +43,7 @@ class Pairs(IterableDataset):
 class CastDataset(Pairs):
     """Samples cast on the fly; those of a pair are of one cast, each with lights of its own.
 
-    variety : some of `variety.VARIETIES`.
+    one_color_share : see `choose_object`.
     """
 
     def __init__(
@@ -112,10 +57,10 @@ class CastDataset(Pairs):
         batch: int,
         first_batch: int = 0,
         batch_step: int = 1,
-        variety: tuple[str, ...] = (),
+        one_color_share: float = 1.0,
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
-        self.variety = variety
+        self.one_color_share = one_color_share
         self.meshes = MeshCache(files)
         self.seed = seed
         self.layers = layers
@@ -127,56 +72,39 @@ class CastDataset(Pairs):
         random = np.random.default_rng([self.seed, number])
         view = None
         while view is None:
-            view = self._view(self._object(random), random)
-        if "materials" in self.variety and random.random() < MATERIAL_SHARE:
-            _repattern(view, random)
-        else:
-            _recolor(view, random)
-        xray = view.xray
-        if view.frame is not None:
-            xray = view.frame.resample(xray, self.layers, self.resolution)
-        frames = to_frames(xray)
+            number = choose_object(self.meshes, random, self.one_color_share)
+            view = view_object(
+                self.meshes.surface(number),
+                random,
+                layers=self.layers,
+                resolution=self.resolution,
+                image_resolution=self.image_resolution,
+            )
+        _recolor(view, random)
+        frames = to_frames(view.xray)
         for mirrored in (False, True):
-            image = self._picture(view, random)
+            image = shade(view.fine, view.camera, Lights.random(view.camera, random))
+            image = photograph(image, random)
             yield training_sample(image, frames, view.elevation, mirrored=mirrored)
 
-    def _object(self, random: np.random.Generator) -> Surface:
-        """What is to be seen."""
-        surface = self.meshes.draw(random)
-        if "colors" in self.variety:
-            while is_one_color(surface) and random.random() > ONE_COLOR_SHARE:
-                surface = self.meshes.draw(random)
-        if "scenes" in self.variety and random.random() < SCENE_SHARE:
-            surface = composed(surface, self.meshes.draw(random), random)
-        if "shapes" in self.variety and random.random() < SHAPE_SHARE:
-            surface = rounded(surface, random)
-        return surface
 
-    def _view(self, surface: Surface, random: np.random.Generator) -> View | None:
-        anyhow = "cameras" in self.variety
-        finer = 2 if "photos" in self.variety else 1
-        return (view_by_any_camera if anyhow else view_object)(
-            surface,
-            random,
-            layers=self.layers,
-            # What is resampled is cast finer.
-            resolution=self.resolution * (2 if anyhow else 1),
-            image_resolution=self.image_resolution * finer,
-        )
+def choose_object(meshes: MeshCache, random: np.random.Generator, one_color_share: float) -> int:
+    """The number of a random mesh; of those of one flat colour only this share is taken."""
+    number = meshes.choose(random)
+    if one_color_share < 1:
+        while is_one_color(meshes.surface(number)) and random.random() > one_color_share:
+            number = meshes.choose(random)
+    return number
 
-    def _picture(self, view: View, random: np.random.Generator) -> NDArray[np.float32]:
-        """The reference image (I, I, 4)."""
-        size = self.image_resolution
-        image = shade(view.fine, view.camera, Lights.random(view.camera, random))
-        if view.frame is not None:
-            pixels = torch.from_numpy(np.moveaxis(image, -1, 0).copy())
-            image = view.frame.picture(pixels, size)
-        elif len(image) > size:
-            image = reduce_image(image, len(image) // size).astype(np.float32)
-        image = photograph(image, random)
-        if "photos" in self.variety:
-            image = compressed(matted(image, random), random)
-        return image
+
+def is_one_color(surface: Surface) -> bool:
+    """Whether all of `surface` has one colour."""
+    if any(material.texture is not None for material in surface.materials):
+        return False
+    colors = surface.corner_colors
+    if colors is not None and np.ptp(colors.reshape(-1, 3), axis=0).max(initial=0) > 0.02:
+        return False
+    return len({material.base_color for material in surface.materials}) <= 1
 
 
 def training_sample(
@@ -191,15 +119,6 @@ def training_sample(
         "frames": torch.from_numpy(frames.copy()),
         "elevation": torch.tensor(elevation, dtype=torch.float32),
     }
-
-
-def _repattern(view: View, random: np.random.Generator) -> None:
-    """The object gets the colours of a pattern in space."""
-    texture = solid_texture(random)
-    for xray in (view.xray, view.fine):
-        _, height, width = xray.shape
-        points = xray.points(view.camera.resized(width, height)).positions / view.scale
-        xray.hit_color = texture(points).astype(np.float32)
 
 
 def _recolor(view: View, random: np.random.Generator) -> None:

@@ -25,9 +25,9 @@ from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..torch_helpers.devices import choose_device
+from .enlarging import enlarge_frames
 from .networks.base import Network, Prediction, image_to_input
-from .networks.upsampler import enlarge_frames
-from .sampling import both_ways, sample
+from .sampling import sample
 from .solid import smooth_surface, solid_layers
 from .weights import DEFAULT_WEIGHTS, load_weights
 
@@ -41,7 +41,6 @@ CLOSED_SHARE = 0.7
 # Where the settings leave it open, and the weights have learned to sample: two steps are as near,
 # more make backs smoother (docs/quality.md).
 STEPS = 8
-UPSAMPLER = "upsampler.safetensors"
 
 
 class XRayGenerator(Generator):
@@ -49,40 +48,22 @@ class XRayGenerator(Generator):
 
     system = SYSTEM
 
-    def __init__(
-        self,
-        model: Network,
-        device: str,
-        training: dict[str, Any],
-        upsampler: Network | None = None,
-    ) -> None:
+    def __init__(self, model: Network, device: str, training: dict[str, Any]) -> None:
         self.model = model
         self.device = device
         self.training = training  # the record in the weights: samples, excluded packs, ...
-        self.upsampler = upsampler
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> XRayGenerator:
         """With the weights at `checkpoint` (a safetensors file), or those that ship.
-
-        A file `upsampler.safetensors` beside them makes the layers finer.
 
         Raises XRayError: `missing_weights`, `bad_weights`, `no_device`.
         """
         # Denormals in small activations slow a CPU down tenfold.
         torch.set_flush_denormal(True)
         device = choose_device(device)
-        path = Path(checkpoint) if checkpoint else DEFAULT_WEIGHTS
-        model, record = load_weights(path, device)
-        if model.config.network == "upsampler":
-            raise XRayError(
-                "bad_weights",
-                f"{path} makes layers finer; it cannot predict them.",
-                "Choose the weights of a network that predicts layers.",
-            )
-        beside = path.with_name(UPSAMPLER)
-        upsampler = _load_upsampler(beside, model, device) if beside.exists() else None
-        return cls(model, device, record, upsampler)
+        model, record = load_weights(Path(checkpoint or DEFAULT_WEIGHTS), device)
+        return cls(model, device, record)
 
     def run(self, inputs: Inputs, settings: XRaySettings, progress: ProgressCallback) -> Generated:
         """A closed or open mesh with corner colours, and its layers.
@@ -127,7 +108,7 @@ class XRayGenerator(Generator):
             ),
         )
         progress(Progress("mesh", 0, 2, "Reading the layers"))
-        xray = decode(prediction, fine, self.upsampler)
+        xray = decode(prediction, fine)
         camera = canonical_camera(OUTPUT_SIZE, float(prediction.elevation[0]))
         progress(Progress("mesh", 1, 2, "Linking the layers", layer_sheet(xray)))
         surface = reconstruct(xray, camera)
@@ -145,34 +126,18 @@ class XRayGenerator(Generator):
 load = XRayGenerator.load
 
 
-def _load_upsampler(path: Path, model: Network, device: str) -> Network:
-    """The network that makes `model`'s layers finer; raises XRayError `bad_weights`."""
-    upsampler, _ = load_weights(path, device)
-    found, wanted = upsampler.config, model.config
-    if (found.network, found.layers, found.resolution) != ("upsampler", wanted.layers, OUTPUT_SIZE):
-        raise XRayError(
-            "bad_weights",
-            f"{path} does not make {wanted.layers} layers finer, to {OUTPUT_SIZE} pixels.",
-            f"Train one for them with runtime/xray/configs/{path.stem}.json, or move it away.",
-        )
-    return upsampler
-
-
 @torch.no_grad()
-def decode(prediction: Prediction, fine: Tensor, upsampler: Network | None = None) -> XRay:
+def decode(prediction: Prediction, fine: Tensor) -> XRay:
     """The X-Ray (L, 256, 256) that a prediction stands for; the first of its batch.
 
     fine : (1, 4, 256, 256) the framed image, straight alpha. Its detail, which the frames are
         too coarse to hold, is added to the first layer's colours.
-    upsampler : for what interpolation of the frames cannot know; None for interpolation alone.
     """
     frames = prediction.frames[:1].float()  # (1, L, 8, S, S)
     coarse_size = frames.shape[-2:]
     logit, closed = _pair(frames[0, :, 7:])
     frames = torch.cat([frames[:, :, :7].clamp(-1, 1), logit[None]], dim=2)
     frames, known = enlarge_frames(frames, fine.shape[-1])
-    if upsampler is not None:
-        frames = both_ways(upsampler, image_to_input(fine), frames).frames
     values, known, share = frames[0, :, :7], known[0].float(), frames[0, :, 7:].sigmoid()
     # The outline is the image's own; a closed object's back has the same one.
     outline = fine[0, 3] > 0.5

@@ -7,7 +7,7 @@ from -127 to 127 times a scale of its own. All else is in half precision.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,13 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
                 raise ValueError("it was not written by X-Ray's training")
             config = parse_json(metadata["config"], _CONFIG)
             training: dict[str, Any] = parse_json(metadata["training"], table_of(plain))
-            config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+            known = {item.name for item in fields(NetworkConfig)}
+            # A file may name a switch that is gone: where it is off, it changes nothing.
+            config = {
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in config.items()
+                if k in known or v
+            }
             # Nothing is made of what the configuration says before the tensors fit it.
             with torch.device("meta"):
                 model = make_network(NetworkConfig(**config))

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from xray_addon.errors import XRayError
 from xray_addon.published import FAR, NEAR
 from xray_addon.xray import XRay
 
 from ..images.reading import read_rgba as stored_rgba
+from ..training.numbered import Numbered
 from .conditioning import IMAGE_SIZE, opaque
 
 
@@ -129,17 +130,29 @@ class Views(Dataset[dict[str, Tensor]]):
         )
 
 
-class Shuffled(Sampler[int]):
-    """Numbers below `count` without end, each once an epoch, from place `first` on."""
+class ShuffledViews(Numbered):
+    """The views without end, each once an epoch, in an order that `seed` tells.
 
-    def __init__(self, count: int, seed: int, first: int = 0) -> None:
-        self.count = count
+    batch : the loader's. first_batch : from which on.
+    """
+
+    def __init__(self, views: Views, seed: int, batch: int, first_batch: int = 0) -> None:
+        super().__init__(first_batch)
+        self.views = views
         self.seed = seed
-        self.first = first
+        self.batch = batch
+        self._order = (-1, np.zeros(0, np.intp))  # the epoch, and its
 
-    def __iter__(self) -> Iterator[int]:
-        epoch, skip = divmod(self.first, self.count)
-        while True:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-            yield from (int(number) for number in order[skip:])
-            epoch, skip = epoch + 1, 0
+    def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """The samples of batch `number`."""
+        for place in range(number * self.batch, (number + 1) * self.batch):
+            yield self.views[self.place(place)]
+
+    def place(self, number: int) -> int:
+        """Which view sample `number` is."""
+        count = len(self.views)
+        epoch, place = divmod(number, count)
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.seed, epoch])
+            self._order = epoch, random.permutation(count)
+        return int(self._order[1][place])

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xray_addon.camera import PUBLISHED_FOV_X, Camera
-from xray_addon.canonical import FILL
+from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.pictures.contact_sheet import layer_sheet
@@ -22,7 +21,7 @@ from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.published import frames_to_xray
 from xray_addon.reconstruction import reconstruct
 from xray_addon.systems.system import Inputs
-from xray_addon.systems.xray_paper import SYSTEM, XRayPaperSettings
+from xray_addon.systems.xray_paper import FRAME, SYSTEM, XRayPaperSettings
 
 from ..generator import Generator
 from ..images.cutout import cut_object
@@ -36,9 +35,8 @@ from .denoiser import Denoiser, faster_frames
 from .parts import Parts
 from .sampling import STEPS, sample, with_little_memory
 
-# The published camera: 1.2 from the object, 0 to 45 degrees above it. An image does not tell how
-# far above; the middle errs least.
-DISTANCE = 1.2
+# The published cameras are 0 to 45 degrees above the object. An image does not tell how far; the
+# middle errs least.
 ELEVATION = math.radians(22.5)
 
 
@@ -97,7 +95,7 @@ class XRayPaperGenerator(Generator):
     ) -> Generated:
         """A mesh with corner colours, and its layers."""
         cut = cut_object(inputs.image, settings, progress)
-        rgba = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
+        rgba = frame(cut.rgba, IMAGE_SIZE, fill=FRAME.fill)
         return self.generate_framed(opaque(rgba), settings, progress)
 
     def generate_framed(
@@ -258,6 +256,5 @@ def _moved(model: Any, device: str, dtype: torch.dtype) -> Any:
 
 def published_camera(size: int) -> Camera:
     """The camera of the published data, upright: `size` px, rays through the pixels' corners."""
-    eye = (0.0, -DISTANCE * math.cos(ELEVATION), DISTANCE * math.sin(ELEVATION))
-    seen = Camera.look_at(eye, fov_x=PUBLISHED_FOV_X, width=size, height=size)
-    return Camera(size, size, PUBLISHED_FOV_X, seen.camera_to_world, pixel_offset=0.0)
+    seen = FRAME.camera(size, ELEVATION)
+    return Camera(size, size, FRAME.fov_x, seen.camera_to_world, pixel_offset=0.0)

@@ -4,46 +4,40 @@ python -m runtime train --config runtime/xray_paper/diffusion.json --data DIR --
 
 DIR holds a dataset in the published layout. --out gets `checkpoint-<step>/unet` (or `vae`), the
 same folder as the published training leaves, with `training.pt` beside it, which a resumed run
-needs, and `metrics.jsonl`.
+needs, and the metrics (see `training.run`).
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import logging
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from xray_addon.camera import PUBLISHED_FOV_X, Camera
 from xray_addon.errors import XRayError
-from xray_addon.progress import Cancelled, Progress, ProgressCallback, ignore_progress
 from xray_addon.published import FAR, NEAR
 
 from ..checkpoints import locate
-from ..training.configs import read_config
+from ..training import run
+from ..training.configs import RunConfig
+from ..training.trainer import Trainer as SharedTrainer
+from ..training.trainer import full_disk_told, resuming
 from . import parts as loading
 from .conditioning import embed, sdxl_latents, svd_latents
-from .data import Shuffled, Views, list_views
-
-log = logging.getLogger(__name__)
+from .data import ShuffledViews, Views, list_views
 
 STATE = "training.pt"
-LOG_STEPS = 50
 LOW_SIZE = 64  # px of the layers that the upsampler enlarges
 # added_time_ids as the published training sends them: frames a second, motion, noise on the image.
 FPS, MOTION = 7.0, 127.0
@@ -52,7 +46,7 @@ NORMAL_POINTS, NEIGHBOURS, NORMAL_WEIGHT = 2048, 30, 0.002
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(RunConfig):
     """How one part is trained; the defaults are the published ones of the diffusion model.
 
     part : "diffusion" or "upsampler". network : its configuration as in config.json where it
@@ -64,6 +58,8 @@ class TrainingConfig:
     below which another view is taken. hold_out : every n-th view is left out. keep : checkpoints.
     """
 
+    example: ClassVar[str] = "runtime/xray_paper/diffusion.json"
+
     generator: str = "xray-paper"
     part: str = "diffusion"
     network: dict[str, Any] = field(default_factory=dict)
@@ -74,8 +70,8 @@ class TrainingConfig:
     batch: int = 14
     steps: int = 1_000_000
     learning_rate: float = 1e-4
-    weight_decay: float = 1e-2
-    gradient_norm: float = 1.0
+    warmup: float = 0.0
+    final_rate: float = 1.0
     conditioning_dropout: float = 0.1
     sigma_mean: float = 0.7
     sigma_std: float = 1.6
@@ -96,10 +92,9 @@ class TrainingConfig:
         if min(self.batch, self.steps, self.checkpoint_steps, self.keep) < 1:
             raise ValueError("batch, steps, checkpoint_steps and keep must be 1 or more")
 
-    @classmethod
-    def read(cls, path: Path) -> TrainingConfig:
-        """From a JSON file; raises XRayError `bad_config`."""
-        return read_config(cls, path, "runtime/xray_paper/diffusion.json")
+    def length(self) -> int:
+        """Samples of the whole run."""
+        return self.steps * self.batch
 
 
 # ----------------------------------------------------------------------------------------- losses
@@ -248,14 +243,11 @@ class _Upsampler:
 PARTS: dict[str, Any] = {"diffusion": _Diffusion, "upsampler": _Upsampler}
 
 
-class Trainer:
-    """A network, its optimiser and where they are; `save` and `resume` keep all."""
+class Trainer(SharedTrainer[TrainingConfig]):
+    """The network of one part and its optimiser; checkpoints are folders of the published kind."""
 
     def __init__(self, config: TrainingConfig, device: str) -> None:
-        torch.manual_seed(config.seed)
-        torch.set_flush_denormal(True)
-        self.config = config
-        self.device = torch.device(device)
+        super().__init__(config, device)
         kind = PARTS[config.part]
         self.folder: str = kind.folder
         self._prefix: str = kind.prefix
@@ -274,156 +266,99 @@ class Trainer:
             self.model = loading.build(Path("network"), kind.new, self.network)
         self.part = kind(config, self.network, self.device)
         self.model.to(self.device).train().requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        self.optimizers = [
+            torch.optim.AdamW(
+                self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            )
+        ]
+        self._saved_steps = 0
+
+    def dataset(self, data: Path) -> ShuffledViews:
+        """The views in `data`, shuffled."""
+        config, part = self.config, self.part
+        views = Views(
+            list_views(data, hold_out=config.hold_out),
+            layers=part.layers,
+            size=part.size,
+            near=config.near,
+            far=config.far,
+            min_iou=config.min_iou,
         )
-        self.steps = 0
-        self.seconds = 0.0
+        return ShuffledViews(views, config.seed, config.batch, self.steps)
 
-    @property
-    def samples(self) -> int:
-        """Views seen so far."""
-        return self.steps * self.config.batch
-
-    def step(self, batch: dict[str, Tensor]) -> float:
-        """One update; the loss."""
-        batch = {name: value.to(self.device) for name, value in batch.items()}
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of the part."""
         # A function of the seed and the step alone: a resumed run goes on as the whole one would.
         random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = self.part.loss(self.model, batch, random)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_norm)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        self.steps += 1
-        return float(loss.detach())
+            return {"loss": self.part.loss(self.model, batch, random)}
 
-    def save(self, out: Path) -> Path:
-        """Write `checkpoint-<step>`, whole or not at all; the folder. Raises XRayError."""
-        final = out / f"checkpoint-{self.steps}"
+    @classmethod
+    def has_run(cls, folder: Path) -> bool:
+        """Whether `folder` holds a run that `resume` could go on with."""
+        return any(folder.glob(f"checkpoint-*/{STATE}"))
+
+    def is_due(self, seconds: float) -> bool:  # noqa: ARG002
+        """Whether to save now: every so many steps, as the published training does."""
+        return self.steps - self._saved_steps >= self.config.checkpoint_steps
+
+    def save(self, folder: Path) -> None:
+        """Write `checkpoint-<step>`, whole or not at all; raises XRayError `no_space`."""
+        state = {
+            "config": asdict(self.config),
+            "optimizer": self.optimizers[0].state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+        final = folder / f"checkpoint-{self.steps}"
+        with full_disk_told(folder), _whole_folder(final) as temporary:
+            self.save_weights(temporary)
+            torch.save(state, temporary / STATE)
+        self._saved_steps = self.steps
+        ours = sorted(folder.glob(f"checkpoint-*/{STATE}"), key=lambda path: _step(path.parent))
+        for old in ours[: -self.config.keep]:
+            shutil.rmtree(old.parent)
+
+    def save_weights(self, folder: Path) -> None:
+        """Write the network's folder, as the published training leaves it, into `folder`."""
         tensors = {
             self._prefix + name: value.detach().float().cpu().contiguous()
             for name, value in self.model.state_dict().items()
         }
-        state = {
-            "config": asdict(self.config),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "seconds": self.seconds,
-        }
-        with _whole_folder(final) as temporary:
-            part = temporary / self.folder
-            part.mkdir()
-            (part / "config.json").write_text(json.dumps(self.network, indent=2), "utf-8")
-            save_file(tensors, part / f"{loading.WEIGHTS}.safetensors", {"format": "pt"})
-            torch.save(state, temporary / STATE)
-        ours = sorted(out.glob(f"checkpoint-*/{STATE}"), key=lambda path: _step(path.parent))
-        for old in ours[: -self.config.keep]:
-            shutil.rmtree(old.parent)
-        return final
+        part = folder / self.folder
+        part.mkdir()
+        (part / "config.json").write_text(json.dumps(self.network, indent=2), "utf-8")
+        save_file(tensors, part / f"{loading.WEIGHTS}.safetensors", {"format": "pt"})
 
-    def resume(self, out: Path) -> None:
-        """Go on from the highest checkpoint in `out`. Raises XRayError `bad_checkpoint`."""
-        part = loading.find_part(out, self.folder)
-        state_file = part.parent / STATE if part else None
-        if part is None or state_file is None or not state_file.is_file():
+    def resume(self, folder: Path) -> None:
+        """Go on from the highest checkpoint in `folder`, or where only weights are from these.
+
+        From weights it goes on at their step, but the optimiser begins anew. Raises XRayError
+        `bad_checkpoint` and what `find_part` raises.
+        """
+        part = loading.find_part(folder, self.folder)
+        if part is None:
             raise XRayError(
                 "bad_checkpoint",
-                f"There is no run to resume in {out}.",
+                f"There is no run to resume in {folder}.",
                 "Train without --resume; `start_from` in the configuration takes weights alone.",
             )
-        try:
-            state = torch.load(state_file, map_location="cpu", weights_only=True)
+        with resuming(part.parent):
             weights, _ = loading.read_state(part, loading.WEIGHTS)
-            named = {name.removeprefix(self._prefix): value for name, value in weights.items()}
-            self.model.load_state_dict(named)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
-            raise XRayError(
-                "bad_checkpoint",
-                f"The run in {part.parent} cannot be resumed ({error}).",
-                "Give the configuration it was trained with, or train without --resume.",
-            ) from error
+            self.model.load_state_dict(
+                {name.removeprefix(self._prefix): value for name, value in weights.items()}
+            )
+            if (part.parent / STATE).is_file():
+                state = torch.load(part.parent / STATE, map_location="cpu", weights_only=True)
+                self.optimizers[0].load_state_dict(state["optimizer"])
+                self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+            else:
+                self.steps = max(0, _step(part.parent))
+        self.samples = self.steps * self.config.batch
+        self._saved_steps = self.steps
 
 
-def train(
-    config: TrainingConfig,
-    data: Path,
-    out: Path,
-    *,
-    minutes: float | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    progress: ProgressCallback = ignore_progress,
-) -> Trainer:
-    """Train until `config.steps`, for `minutes` at most, or until `progress` cancels.
-
-    However it ends, a checkpoint is left in `out`. Raises XRayError.
-    """
-    if not resume and any(out.glob(f"checkpoint-*/{STATE}")):
-        raise XRayError(
-            "bad_settings",
-            f"{out} holds a training run already.",
-            "Go on with it by --resume, or choose another folder.",
-        )
-    trainer = Trainer(config, device)
-    if resume:
-        trainer.resume(out)
-    part = trainer.part
-    views = Views(
-        list_views(data, hold_out=config.hold_out),
-        layers=part.layers,
-        size=part.size,
-        near=config.near,
-        far=config.far,
-        min_iou=config.min_iou,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    loader = DataLoader(
-        views,
-        batch_size=config.batch,
-        sampler=Shuffled(len(views), config.seed, trainer.samples),
-        num_workers=config.workers,
-        drop_last=False,
-    )
-    began, before, saved = time.monotonic(), trainer.seconds, trainer.steps
-    recent: list[float] = []
-    try:
-        for batch in loader:
-            if trainer.steps >= config.steps:
-                break
-            recent.append(trainer.step(batch))
-            elapsed = time.monotonic() - began
-            trainer.seconds = before + elapsed
-            if trainer.steps % LOG_STEPS == 0 or trainer.steps == config.steps:
-                _report(trainer, recent, out, progress)
-                recent = []
-            if minutes is not None and elapsed >= minutes * 60:
-                break
-            if trainer.steps - saved >= config.checkpoint_steps:
-                trainer.save(out)
-                saved = trainer.steps
-    except (Cancelled, KeyboardInterrupt):
-        log.info("cancelled after %d steps", trainer.steps)
-        raise
-    finally:
-        trainer.save(out)
-    return trainer
-
-
-def _report(trainer: Trainer, recent: list[float], out: Path, progress: ProgressCallback) -> None:
-    line = {
-        "steps": trainer.steps,
-        "seconds": round(trainer.seconds, 1),
-        "loss": round(sum(recent) / len(recent), 6),
-    }
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
-    text = f"step {trainer.steps}, loss {line['loss']:.4f}"
-    progress(Progress("train", trainer.steps, trainer.config.steps, text))
+train = partial(run.train, Trainer)
 
 
 def _step(folder: Path) -> int:
@@ -442,15 +377,5 @@ def _whole_folder(final: Path) -> Iterator[Path]:
         if final.exists():
             shutil.rmtree(final)
         temporary.replace(final)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # Torch's writer says no more than that it failed; safetensors says why in words.
-        words = ("No space left", "PytorchStreamWriter failed")
-        if getattr(error, "errno", 0) != errno.ENOSPC and not any(w in str(error) for w in words):
-            raise
-        raise XRayError(
-            "no_space",
-            f"The disk of {final.parent} is full; {final.name} was not written.",
-            "Free some space and go on with --resume: the last whole checkpoint is kept.",
-        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -24,7 +24,6 @@ def scans(
     *,
     resolution: int = 64,
     image_resolution: int = 128,
-    variety: tuple[str, ...] = (),
     every: int = 1,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """A batch of `samples` pictures and frames of each scan, or of `every` how many-th."""
@@ -36,7 +35,6 @@ def scans(
             resolution=resolution,
             image_resolution=image_resolution,
             batch=2,
-            variety=variety,
         )
         taken = list(itertools.islice(source, samples))
         yield {name: torch.stack([sample[name] for sample in taken]) for name in taken[0]}

@@ -616,11 +616,15 @@ def test_a_companion_that_changed_is_seen(making, core, settings, meshes, tmp_pa
     assert set(done().values()) == {"exists"}
     row = json.loads((out / "metadata/obj.json").read_text())
     assert set(row["companions"]) == {"obj.mtl", "texture.png"}
-    for name, uid in (("texture.png", "obj"), ("gltf.bin", "gltf"), ("obj.mtl", "obj")):
+    for name, at, uid in (
+        ("texture.png", -3, "obj"),
+        ("gltf.bin", 0, "gltf"),
+        ("obj.mtl", -3, "obj"),
+    ):
         path = meshes / name
         before = path.stat()
         content = bytearray(path.read_bytes())
-        content[-3] ^= 1
+        content[at] ^= 1
         path.write_bytes(content)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert [u for u, status in done().items() if status != "exists"] == [uid], name

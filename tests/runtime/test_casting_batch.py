@@ -125,6 +125,7 @@ def test_objects_behind_the_camera_are_refused(surfaces):
 
 def test_batches_are_those_of_the_loaders_workers(meshes):
     shape = {"seed": 3, "layers": LAYERS, "resolution": 24, "image_resolution": 32, "batch": 8}
+    shape["one_color_share"] = 0.5
     files = list_meshes(meshes)
     wanted = iter(DataLoader(CastDataset(files, first_batch=1, **shape), batch_size=8))
     got = iter(DataLoader(BatchDataset(files, first_batch=1, **shape), batch_size=None))
@@ -144,8 +145,6 @@ def test_it_trains_on_them(config, meshes, tmp_path: Path):
     assert trainer.samples == 8
 
 
-def test_variety_is_made_by_workers_alone(config):
-    with pytest.raises(ValueError, match="variety"):
-        replace(config, cast="device", variety=("photos",))
+def test_where_to_cast_is_checked(config):
     with pytest.raises(ValueError, match="cast must be"):
         replace(config, cast="moon")

@@ -23,6 +23,7 @@ from runtime.checkpoints import download, locate, make_offer
 from xray_addon.errors import XRayError
 from xray_addon.process.client import RuntimeClient
 from xray_addon.progress import Cancelled
+from xray_addon.systems import SYSTEMS
 from xray_addon.systems.weights import Offer, missing
 
 ROOT = Path(__file__).parents[2]
@@ -235,18 +236,18 @@ def test_what_would_be_fetched_is_known_before(hub, tmp_path):
 
 
 def test_a_generator_misses_its_weights_until_they_are_fetched(hub, tmp_path):
-    assert missing("xray") == []
-    assert missing("triposr") == ["triposr"]
-    assert missing("triposr", "me/mine") == ["me/mine"]
-    assert missing("triposr", str(tmp_path)) == []
-    assert missing("xray-paper") == []  # nobody has published any
-    assert missing("xray-paper", str(tmp_path)) == ["svd", "sdxl-vae"]
+    assert missing(SYSTEMS["xray"]) == []
+    assert missing(SYSTEMS["triposr"]) == ["triposr"]
+    assert missing(SYSTEMS["triposr"], "me/mine") == ["me/mine"]
+    assert missing(SYSTEMS["triposr"], str(tmp_path)) == []
+    assert missing(SYSTEMS["xray-paper"]) == []  # nobody has published any
+    assert missing(SYSTEMS["xray-paper"], str(tmp_path)) == ["svd", "sdxl-vae"]
     (tmp_path / "sdxl_vae").mkdir()
-    assert missing("xray-paper", str(tmp_path)) == ["svd"]
-    assert missing("xray-paper", "no such thing") == ["svd", "sdxl-vae"]
+    assert missing(SYSTEMS["xray-paper"], str(tmp_path)) == ["svd"]
+    assert missing(SYSTEMS["xray-paper"], "no such thing") == ["svd", "sdxl-vae"]
     fetch()
-    assert missing("triposr") == []
-    assert missing("triposr", "", tmp_path / "elsewhere") == ["triposr"]
+    assert missing(SYSTEMS["triposr"]) == []
+    assert missing(SYSTEMS["triposr"], "", tmp_path / "elsewhere") == ["triposr"]
 
 
 def test_a_published_name_is_never_a_path(hub, tmp_path, monkeypatch):

@@ -22,8 +22,9 @@ from runtime.evaluation.protocols import (
 )
 from runtime.meshes.collection import MeshCache, list_meshes
 from xray_addon import Camera, Generated, Surface, XRay, XRayError, cast, chamfer_distance, f_score
-from xray_addon.canonical import FILL
+from xray_addon.canonical import CANONICAL, FILL, place
 from xray_addon.files.transforms import write_transforms
+from xray_addon.systems import SYSTEMS
 from xray_addon.xray import Points
 
 
@@ -104,10 +105,56 @@ def test_the_truth_scores_best_and_errors_show(meshes: Path):
     assert perfect["peak_memory"] is None or perfect["peak_memory"] > 1e8
 
 
+@pytest.mark.parametrize("system", [s.name for s in SYSTEMS.values() if s.frame])
+def test_the_truth_has_no_error_in_any_systems_frame(system: str, meshes: Path):
+    files, frame = list_meshes(meshes)[1:2], SYSTEMS[system].frame
+    cases = list(make_cases(files, 1, 0, []))
+
+    class Framed(Oracle):
+        """Places the true mesh as the system does; `off`, in its size, to the right."""
+
+        off = 0.0
+
+        def generate(self, image, _settings, _progress=None):
+            case = self.answers[np.asarray(image).tobytes()]
+            view = case.view
+            matrix, size = place(view.source, view.azimuth, view.elevation, frame=frame)
+            matrix[0, 3] += self.off * size
+            surface = view.source.transformed(matrix)
+            return Generated(surface, None, frame.camera(64, view.elevation))
+
+    generator = Framed(cases)
+    exact, _ = evaluate(generator, files, None, frame=frame)
+    assert exact["systems"]["oracle, mesh"]["cd"] < 1e-6
+    assert exact["systems"]["oracle, mesh"]["f@0.01"] == 1
+    assert exact["looks"]["hit_overlap"][:2] == pytest.approx([1, 1], abs=0.02)
+    assert exact["elevation_error_degrees"] == pytest.approx(0, abs=1e-6)
+    # The frame is not fitted to what is generated: what is off stays off.
+    generator.off = 0.5
+    moved, _ = evaluate(generator, files, None, frame=frame)
+    assert moved["systems"]["oracle, mesh"]["cd"] > 0.1
+    if frame != CANONICAL:
+        elsewhere, _ = evaluate(Framed(cases), files, None)
+        assert elsewhere["systems"]["oracle, mesh"]["cd"] > 0.05
+
+
+def test_one_field_of_view_from_nearer_gives_one_image():
+    """Then a frame is the canonical one, scaled about the camera."""
+    frame, shape = SYSTEMS["xray-paper"].frame, trimesh.creation.box((1.0, 0.4, 0.7))
+    assert frame.fov_x == CANONICAL.fov_x
+    surface = Surface(shape.vertices, shape.faces)
+    seen = []
+    for each in (frame, CANONICAL):
+        matrix, _ = place(surface, 0.4, 0.3, frame=each)
+        points = in_camera(surface.transformed(matrix).vertices, each.camera(2, 0.3))
+        seen.append(points / each.distance)
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-6)
+
+
 def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, capsys, request):
     request.addfinalizer(lambda: remove_system("oracle"))
     cases = list(make_cases(list_meshes(meshes), 1, 3, []))
-    add_system("oracle", lambda _checkpoint, _device: Oracle(cases))
+    add_system("oracle", lambda _checkpoint, _device: Oracle(cases), frame=CANONICAL)
     # Objects are told apart by their path where there is no manifest.
     gallery = tmp_path / "gallery"
     gallery.mkdir()
@@ -128,6 +175,27 @@ def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, capsys,
     table = (tmp_path / "xray" / "results.md").read_text()
     assert "F@0.1 | hidden |" in table
     assert "2404.14329" in table
+
+
+def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_path, request):
+    request.addfinalizer(lambda: remove_system("oracle"))
+    cases = list(make_cases(list_meshes(meshes), 1, 3, []))
+    heard = []
+
+    class Listener(Oracle):
+        def generate(self, image, settings, progress=None):
+            heard.append(settings)
+            return super().generate(image, settings, progress)
+
+    add_system("oracle", lambda _c, _d: Listener(cases), settings=SYSTEMS["xray"].settings)
+    arguments = ["evaluate", "--data", str(meshes), "--generator", "oracle", "--out", str(tmp_path)]
+    given = {"seed": 3, "steps": 4, "variation": 0.25, "checkpoint": "here", "device": "cpu"}
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    # Where its meshes stand against the image is not known.
+    assert main([*arguments, *options]) == 2
+    assert main([*arguments, *options, "--protocol", "xray"]) == 0
+    assert len(heard) == 3
+    assert {name: getattr(heard[0], name) for name in given} == given
 
 
 def test_a_folder_without_meshes_is_an_error(tmp_path, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ from PIL import Image
 
 import runtime
 from runtime.xray.generator import XRayGenerator, decode
-from runtime.xray.networks import make_network
-from runtime.xray.networks.base import NetworkConfig, Prediction
+from runtime.xray.networks.base import Prediction
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError
 from xray_addon.canonical import DISTANCE, FAR, NEAR
@@ -93,23 +92,6 @@ def test_a_jump_in_depth_is_not_smeared():
     assert jump[jump <= 0.2].max() < 0.06
 
 
-def test_an_upsampler_adds_to_the_enlarged_layers():
-    prediction, picture = ball()
-    config = NetworkConfig(
-        "upsampler", 4, 256, 256, channels=(32,), blocks=(1,), fold=4, frame_features=32
-    )
-    model = make_network(config).eval()
-    plain = decode(prediction, picture)
-    same = decode(prediction, picture, model)
-    np.testing.assert_allclose(same.depth, plain.depth, atol=1e-5)
-    with torch.no_grad():  # all depths further away
-        model.frame_out.bias.view(4, 8, 16)[:, 0] = 0.1
-    moved = decode(prediction, picture, model)
-    both = plain.hit & moved.hit
-    assert both[0].mean() > 0.3
-    assert np.median((moved.depth - plain.depth)[both]) == pytest.approx(0.1, abs=0.01)
-
-
 def tiny(config, tmp_path: Path, **record) -> Path:
     torch.manual_seed(1)
     model = config.model()
@@ -151,26 +133,6 @@ def test_one_pass_weights_say_that_they_cannot_sample(config, tmp_path: Path):
     assert len(generator.generate(REFERENCE, GenerateSettings(steps=1)).surface.faces)
     sampler = runtime.load("xray", str(tiny(config, tmp_path, denoise_share=0.5)), "cpu")
     assert len(sampler.generate(REFERENCE, GenerateSettings(steps=3)).surface.faces)
-
-
-def test_an_upsampler_beside_the_weights_is_used(config, tmp_path: Path):
-    weights = tiny(config, tmp_path)
-    plain = runtime.load("xray", str(weights), "cpu").generate(REFERENCE, GenerateSettings())
-    changes = {"network": "upsampler", "resolution": 256, "image_resolution": 256}
-    finer = replace(config, **changes, channels=(32,), blocks=(1,), fold=16)
-    model = finer.model()
-    with torch.no_grad():
-        model.frame_out.bias.view(4, 8, 256)[:, 4:7] = -2.0  # all colours black
-    save_weights(tmp_path / "upsampler.safetensors", model, asdict(finer))
-    dark = runtime.load("xray", str(weights), "cpu").generate(REFERENCE, GenerateSettings())
-    assert dark.surface.corner_colors.mean() < 0.7 * plain.surface.corner_colors.mean()
-    with pytest.raises(XRayError, match="cannot predict") as caught:
-        runtime.load("xray", str(tmp_path / "upsampler.safetensors"), "cpu")
-    assert caught.value.code == "bad_weights"
-    save_weights(tmp_path / "upsampler.safetensors", config.model(), asdict(config))
-    with pytest.raises(XRayError, match="4 layers finer") as caught:
-        runtime.load("xray", str(weights), "cpu")
-    assert caught.value.code == "bad_weights"
 
 
 def test_variation_is_how_far_seeds_go_apart():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import fields
@@ -17,8 +18,9 @@ from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress
-from xray_addon.settings.generate import GenerateSettings
 from xray_addon.surface import Surface
+from xray_addon.systems import SYSTEMS
+from xray_addon.systems.arguments import read_systems
 
 
 class Triangle:
@@ -50,6 +52,11 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
+def generate_help(parser: argparse.ArgumentParser) -> str:
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return str(commands.choices["generate"].format_help())
+
+
 def generate(image: Path, *more: str) -> int:
     out = str(image.with_name("out.glb"))
     return main(["generate", str(image), "-o", out, "--generator", "triangle", *more])
@@ -71,10 +78,13 @@ def test_json_is_the_only_thing_on_stdout(image: Path, capsys: pytest.CaptureFix
     assert data["device"] == "cpu"
 
 
-def test_every_setting_is_an_argument_with_its_default() -> None:
-    arguments = make_parser().parse_args(["generate", "a.png", "-o", "a.glb"])
-    for item in fields(GenerateSettings):
-        assert getattr(arguments, item.name) == item.default
+def test_every_setting_of_every_system_is_an_argument() -> None:
+    parser = make_parser()
+    for system in SYSTEMS.values():
+        given = ["generate", "a.png", "-o", "a.glb", f"--generator={system.name}"]
+        assert read_systems(parser.parse_args(given)) == system.settings()
+        for item in fields(system.settings):
+            assert f"--{item.name.replace('_', '-')}" in generate_help(parser)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +148,12 @@ def test_train_and_evaluate_print_only_what_they_tell(
     def work(arguments: Any, tell: Any, progress: Any) -> int:
         print("a library says hello")
         progress(Progress(name, 1, 2, "a mesh"))
-        tell(f"| {arguments.data} | {arguments.device} |")
+        tell(f"| {arguments.data} | {arguments.out} |")
         return 1
 
     monkeypatch.setattr(module, "main", work)
     assert main(argv) == 1
-    assert capsys.readouterr().out == "| d | auto |\n"
+    assert capsys.readouterr().out == "| d | o |\n"
 
 
 def test_serve_takes_its_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,8 @@ class Peer:
         settings = {"generator": generator, "steps": steps}
         image = self.folder / "image.png"
         image.touch()
-        params = {"image": str(image), "folder": str(self.folder), "settings": settings}
+        inputs = {"image": str(image)}
+        params = {"inputs": inputs, "folder": str(self.folder), "settings": settings}
         self.send("generate", params, id)
 
     def wait_for_stage(self, stage: str) -> None:
@@ -100,7 +101,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
 
 @pytest.fixture
 def ready(peer: Peer) -> Peer:
-    peer.ask("initialize", {"protocol": 1})
+    peer.ask("initialize", {"protocol": 2})
     return peer
 
 
@@ -111,14 +112,14 @@ def test_importing_the_server_imports_no_torch() -> None:
 
 
 def test_initialize_tells_who_answers(peer: Peer) -> None:
-    result = peer.ask("initialize", {"protocol": 1})["result"]
-    assert result["protocol"] == 1
+    result = peer.ask("initialize", {"protocol": 2})["result"]
+    assert result["protocol"] == 2
     assert result["pid"] == peer.process.pid
     assert result["versions"]["python"]
 
 
 def test_another_version_is_refused(peer: Peer) -> None:
-    error = peer.ask("initialize", {"protocol": 2})["error"]
+    error = peer.ask("initialize", {"protocol": 1})["error"]
     assert error["data"]["code"] == "version_mismatch"
     assert error["data"]["remedy"]
 
@@ -151,7 +152,8 @@ def test_a_cut_out_comes_as_a_picture(ready: Peer) -> None:
     covered = []
     for number, margin in enumerate((0.0, 5.0, -5.0), 7):
         settings = {"remove_background": "plain", "margin": margin}
-        params = {"image": str(image), "folder": str(ready.folder), "settings": settings}
+        inputs = {"image": str(image)}
+        params = {"inputs": inputs, "folder": str(ready.folder), "settings": settings}
         answer = ready.ask("cut_out", params, number)["result"]
         assert answer["how"] == "plain"
         picture = np.load(answer["file"])
@@ -239,7 +241,7 @@ pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 server = subprocess.Popen([sys.executable, sys.argv[1], "serve"], **pipe)
 hold = [server.stdin.fileno(), server.stdout.fileno()]
 sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], pass_fds=hold)
-hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocol": 1}}
+hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocol": 2}}
 server.stdin.write(json.dumps(hello).encode() + b"\\n")
 server.stdin.flush()
 server.stdout.readline()

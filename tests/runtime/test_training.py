@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from runtime.meshes.collection import MeshCache, list_meshes
 from runtime.training.views import to_frames
-from runtime.xray.data import CastDataset
+from runtime.xray.data import CastDataset, choose_object, is_one_color
 from runtime.xray.networks.base import Prediction, image_to_input
 from runtime.xray.sampling import both_ways, mirrored, noised, sample
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
-from runtime.xray.weights import load_weights, save_weights
-from xray_addon import XRayError
+from runtime.xray.weights import FORMAT, load_weights, save_weights
+from xray_addon import Surface, XRayError
 from xray_addon.progress import Cancelled
 from xray_addon.published import frames_to_xray
+from xray_addon.surface import Material
 
 
 def dataset(meshes: Path, seed: int = 0, first_batch: int = 0) -> CastDataset:
@@ -108,25 +110,45 @@ def test_copies_of_one_object_count_as_one(tmp_path: Path, meshes: Path):
     assert caught.value.code == "no_data"
 
 
+def test_one_colour_is_told():
+    square = Surface([[0, 0, 0], [1, 0, 0], [0, 1, 0.0]], [[0, 1, 2]])
+    assert is_one_color(square)
+    assert not is_one_color(replace(square, corner_colors=np.eye(3)[None]))
+    texture = np.zeros((2, 2, 3), dtype=np.uint8)
+    assert not is_one_color(replace(square, materials=[Material(texture=texture)]))
+    assert is_one_color(replace(square, materials=[Material(base_color=(1.0, 0.0, 0.0))]))
+
+
+def test_objects_of_one_colour_come_as_seldom_as_told(meshes: Path):
+    cache = MeshCache(list_meshes(meshes)[:2])
+    box = cache.surface(1)
+    box.corner_colors = np.random.default_rng(0).random((len(box.faces), 3, 3))
+
+    def plain(share: float) -> float:
+        random = np.random.default_rng(0)
+        return sum(choose_object(cache, random, share) == 0 for _ in range(600)) / 600
+
+    assert plain(1.0) == pytest.approx(1 / 2, abs=0.05)
+    assert plain(1 / 3) == pytest.approx(1 / 4, abs=0.05)
+
+
 def test_losses_are_zero_for_the_truth_and_grow_with_each_error(meshes: Path):
     item = take(dataset(meshes), 1)[0]
     frames, elevation = item["frames"][None], item["elevation"][None]
     truth = frames.clone()
     truth[:, :, 7] *= 50  # logits
     hit = frames[:, :, 7] > 0
-    last = torch.where(hit, frames[:, :, 0], -1).cummax(dim=1).values
-    truth[:, :, 0] = torch.where(hit[:, :1], last, truth[:, :, 0])
     exact = losses(Prediction(truth, elevation), frames, elevation)
     assert all(float(term) < 1e-6 for term in exact.values())
-    for channel, names in ((0, ["depth", "fill"]), (2, ["normal"]), (5, ["color"]), (7, ["hit"])):
+    for channel, names in ((0, ["depth"]), (2, ["normal"]), (5, ["color"]), (7, ["hit"])):
         wrong = truth.clone()
         wrong[:, :, channel] = -wrong[:, :, channel] + 0.1
         terms = losses(Prediction(wrong, elevation), frames, elevation)
         assert [key for key, term in terms.items() if float(term) > 1e-3] == names
-    # Where there is no hit, only the hit channel counts, and the depth where a ray had hits.
+    # Where there is no hit, only the hit channel counts.
     free = truth + torch.tensor([9.0] * 7 + [0])[:, None, None] * ~hit[:, :, None]
     terms = losses(Prediction(free, elevation), frames, elevation)
-    assert [key for key, term in terms.items() if float(term) > 1e-6] == ["fill"]
+    assert all(float(term) < 1e-6 for term in terms.values())
 
 
 def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
@@ -142,11 +164,10 @@ def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"ordered": True, "fill_weight": 1.0},
         {"denoise_share": 0.5},
         {"network": "video", "fold": 1, "channels": (32, 32)},
     ],
-    ids=["ordered", "sampler", "video"],
+    ids=["sampler", "video"],
 )
 def test_every_network_learns_is_kept_and_predicts(changes, config, meshes, tmp_path):
     trainer = Trainer(replace(config, **changes), "cpu")
@@ -163,14 +184,12 @@ def test_every_network_learns_is_kept_and_predicts(changes, config, meshes, tmp_
     prediction = sample(model, image_to_input(batch["image"]), 2, random, start=0.6)
     assert prediction.frames.shape == batch["frames"].shape
     assert prediction.frames.isfinite().all()
-    if trainer.config.ordered:
-        assert (prediction.frames[:, :, 0].diff(dim=1) >= 0).all()
 
 
 def test_the_shipped_configurations_make_networks():
     folder = Path(__file__).parents[2] / "runtime/xray"
     files = sorted(folder.glob("configs/*.json"))
-    assert {file.stem for file in files} >= {"stacked", "ordered", "sampler", "video"}
+    assert {file.stem for file in files} >= {"stacked", "sampler", "video"}
     for file in (folder / "config.json", *files):
         TrainingConfig.read(file)
 
@@ -215,7 +234,7 @@ def test_a_killed_run_resumes_where_it_was(config: TrainingConfig, meshes: Path,
 
 
 def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.xray.training.LOG_STEPS", 1)
+    monkeypatch.setattr(Trainer, "log_steps", 1)
 
     def stop(_progress):
         raise Cancelled
@@ -328,9 +347,20 @@ def test_weights_come_back_nearly_the_same_with_their_record(changes, config, tm
         torch.testing.assert_close(a, b)
 
 
-def test_files_that_are_no_weights_are_refused(config, tmp_path):
-    from safetensors.torch import save_file
+def test_weights_may_name_a_switch_that_is_gone_only_where_it_is_off(config, tmp_path):
+    for value in (False, True):
+        model = config.model()
+        record = asdict(model.config) | {"gone": value}
+        tensors = {name: tensor.half() for name, tensor in model.state_dict().items()}
+        metadata = {"format": FORMAT, "config": json.dumps(record), "training": "{}"}
+        save_file(tensors, tmp_path / f"{value}.safetensors", metadata)
+    assert load_weights(tmp_path / "False.safetensors", "cpu")[0].config == config.network_config()
+    with pytest.raises(XRayError, match="gone") as caught:
+        load_weights(tmp_path / "True.safetensors", "cpu")
+    assert caught.value.code == "bad_weights"
 
+
+def test_files_that_are_no_weights_are_refused(config, tmp_path):
     save_weights(tmp_path / "w.safetensors", config.model(), {})
     content = (tmp_path / "w.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content[:-100])

@@ -388,11 +388,12 @@ def test_the_network_the_colours_and_the_unwrapping_can_be_cancelled(folder, mon
     assert not any(module._forward_pre_hooks for module in generator.model.modules())
 
 
-def test_settings_of_other_generators_change_nothing(ball):
-    # The panel keeps them from the generator before, and does not show them.
-    usual = ball.generate(picture(), settings()).surface
-    other = ball.generate(picture(), settings(steps=4, seed=1, batch_order="published")).surface
+def test_of_another_systems_settings_it_takes_what_it_has_and_refuses_the_rest(ball):
+    usual = ball.generate(picture(), settings(mesh_resolution=256)).surface
+    other = ball.generate(picture(), GenerateSettings(seed=1)).surface
     np.testing.assert_array_equal(usual.vertices, other.vertices)
+    with pytest.raises(XRayError, match="variation is a setting of X-Ray, not of TripoSR"):
+        ball.generate(picture(), GenerateSettings(variation=1.0))
 
 
 def test_a_transparent_image_is_told(ball):

@@ -51,7 +51,7 @@ def config() -> TrainingConfig:
         network=TINY,
         batch=2,
         samples=12,
-        warmup_samples=4,
+        warmup=0.3,
         learning_rate=3e-3,
         views=2,
         view_size=16,
@@ -101,7 +101,7 @@ def test_the_object_is_turned_and_fits_the_box(meshes: Path):
 
 
 def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
-    trainer = Trainer(replace(config, samples=1000), "cpu")
+    trainer = Trainer(replace(config, samples=1000, warmup=0.004), "cpu")
     batch = batch_of(samples(meshes, 2))
     first = trainer.step(batch)
     for _ in range(40):
@@ -162,7 +162,7 @@ def test_published_weights_to_start_from_are_those_that_were_downloaded(
 
 
 def test_training_stops_when_told_and_leaves_a_checkpoint(config, meshes, tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.triposr.training.LOG_STEPS", 1)
+    monkeypatch.setattr(Trainer, "log_steps", 1)
 
     def stop(_progress):
         raise Cancelled
@@ -265,13 +265,13 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(config, tmp_path, mo
         def __exit__(self, *_):
             return None
 
-    for module in ("training", "weights"):
+    for module in ("training.trainer", "triposr.weights"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"runtime.triposr.{module}.replacing", Full)
+            patch.setattr(f"runtime.{module}.replacing", Full)
             with pytest.raises(XRayError, match="full") as caught:
                 trainer.save(tmp_path)
             assert caught.value.code == "no_space"
-        if module == "training":
+        if module == "training.trainer":
             assert {p: p.read_bytes() for p in before} == before
 
 

@@ -27,11 +27,15 @@ from xray_addon.xray import XRay
 TOLERANCE = 5e-4  # of the greatest value
 
 
-def assert_same(got, want, tolerance: float = TOLERANCE) -> None:
+def difference(got, want) -> float:
+    """The greatest difference, as a share of the greatest value."""
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape
-    error = np.abs(got - want).max() / np.abs(want).max()
-    assert error <= tolerance, f"{error:.1e} of the greatest value"
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+def assert_same(got, want, tolerance: float = TOLERANCE) -> None:
+    assert difference(got, want) <= tolerance
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,8 @@ def test_golden_sampler_in_the_old_batch_order(small, conditions, expected, monk
     old.denoiser.set_batch_order("published")
     frames = run(old, conditions, expected)
     assert_same(frames, expected["frames"])
-    assert np.abs(frames.numpy() - expected["frames_fixed"]).max() > 1
+    # Of the two published answers it is this one: how far apart they are depends on the noise.
+    assert difference(frames, expected["frames_fixed"]) > 10 * TOLERANCE
     # One item at a time, as where memory is short, keeps even that.
     monkeypatch.setattr(type(old.denoiser), "forward", type(old.denoiser).one_by_one)
     assert_same(run(old, conditions, expected), expected["frames"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from runtime.xray_paper import conditioning, training
 from runtime.xray_paper import data as data_module
 from runtime.xray_paper import generator as generating
 from runtime.xray_paper import parts as loading
-from runtime.xray_paper.data import Shuffled, Views, list_views
+from runtime.xray_paper.data import ShuffledViews, Views, list_views
 from runtime.xray_paper.denoiser import Denoiser
 from runtime.xray_paper.generator import XRayPaperGenerator, published_camera
 from runtime.xray_paper.parts import Parts, find_part
@@ -40,6 +41,7 @@ from xray_addon import GenerateSettings, Surface, XRayError, cast
 from xray_addon.camera import Camera
 from xray_addon.progress import Cancelled
 from xray_addon.published import FAR, NEAR
+from xray_addon.systems.xray_paper import XRayPaperSettings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -188,9 +190,9 @@ def test_one_step_stands_for_the_usual_twenty_five(generator, monkeypatch):
     monkeypatch.setattr(generator, "condition", lambda _: None)
     monkeypatch.setattr(generator, "upsampler", None)
     image = np.zeros((32, 32, 3), np.uint8)
-    generator.generate_framed(image, GenerateSettings())
-    generator.generate_framed(image, GenerateSettings(steps=9))
-    generator.generate_framed(image, GenerateSettings(steps=1))  # a number is taken as it is
+    generator.generate_framed(image, XRayPaperSettings())
+    generator.generate_framed(image, XRayPaperSettings(steps=9))
+    generator.generate_framed(image, XRayPaperSettings(steps=1))  # a number is taken as it is
     assert asked == [25, 9, 1]
 
 
@@ -573,6 +575,13 @@ def test_a_cut_run_resumes_where_it_was(published, data, tmp_path, monkeypatch):
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     refused("bad_checkpoint", train, config, data, tmp_path / "none", resume=True)
+    # Without the optimiser's state it goes on from the weights, at their step.
+    (tmp_path / "cut/checkpoint-3/training.pt").unlink()
+    warm = Trainer(config, "cpu")
+    warm.resume(tmp_path / "cut")
+    assert (warm.steps, warm.samples, warm.done()) == (3, 3, 1.0)
+    for a, b in zip(whole.model.parameters(), warm.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     other = replace(config, network=UNET | {"block_out_channels": [32, 32]})
     refused("bad_checkpoint", train, other, data, tmp_path / "cut", resume=True)
 
@@ -595,7 +604,9 @@ def test_a_full_disk_leaves_no_half_checkpoint(
     monkeypatch.setattr(*writer, full)
     error = refused("no_space", train, tiny(published, steps=2), data, tmp_path, resume=True)
     assert "--resume" in error.remedy
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-1", "metrics.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("checkpoint-1", "metrics.jsonl", "tensorboard")
+    ]
 
 
 def test_it_learns(published):
@@ -732,11 +743,12 @@ def test_what_a_worker_finds_wrong_is_told_on_one_line(published, data, tmp_path
 
 
 def test_each_view_once_an_epoch_also_from_the_middle():
-    whole = [n for n, _ in zip(Shuffled(5, 1), range(20), strict=False)]
+    views = ShuffledViews(range(5), 1, batch=1)
+    whole = [views.place(number) for number in range(20)]
     assert sorted(whole[:5]) == sorted(whole[5:10]) == list(range(5))
     assert whole[:5] != whole[5:10]
-    part = [n for n, _ in zip(Shuffled(5, 1, 7), range(13), strict=False)]
-    assert part == whole[7:]
+    part = ShuffledViews(range(5), 1, batch=2, first_batch=4)
+    assert list(itertools.islice(part, 12)) == whole[8:]
 
 
 @pytest.mark.parametrize("name", ["diffusion", "upsampler"])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader, BufferedWriter
 from os import PathLike
-from typing import BinaryIO
 
 
-def open_regular(path: str | PathLike[str]) -> BinaryIO:
+def open_regular(path: str | PathLike[str]) -> BufferedReader:
     """The file at `path`, open for reading. It never waits, as opening a pipe would.
 
     Raises OSError: FileNotFoundError and the like, and one that says so where `path` is no regular
@@ -26,7 +26,7 @@ def open_regular(path: str | PathLike[str]) -> BinaryIO:
         raise
 
 
-def append_regular(path: str | PathLike[str]) -> BinaryIO:
+def append_regular(path: str | PathLike[str]) -> BufferedWriter:
     """The file at `path`, made where it is missing, open to append to. It follows no link.
 
     Raises OSError, also where `path` is no regular file.

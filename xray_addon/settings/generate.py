@@ -60,7 +60,7 @@ class GenerateSettings(Settings):
         """The settings of the system that `generator` names."""
         kind = cls._kind(args[0] if args else values.get("generator", DEFAULT_GENERATOR))
         for name in values:
-            if name not in kind.__dataclass_fields__:
+            if name not in kind.names():
                 raise cls.foreign(name, kind)
         return super().__new__(kind)
 
@@ -81,20 +81,25 @@ class GenerateSettings(Settings):
         """The inverse of `to_dict`; raises XRayError `bad_settings` as the constructor does."""
         kind = cls._kind(data.get("generator", DEFAULT_GENERATOR))
         for name in data:
-            if name not in kind.__dataclass_fields__:
+            if name not in kind.names():
                 raise cls.foreign(name, kind)
         return cls(**data)
 
     @classmethod
+    def names(cls) -> list[str]:
+        """Names of the settings; of this class itself, those that all systems share."""
+        return [item.name for item in fields(cls)]
+
+    @classmethod
     def own_fields(cls) -> list[Field[Any]]:
         """The fields that a system's settings add to those of all."""
-        return [item for item in fields(cls) if item.name not in GenerateSettings.shared()]
+        return [item for item in fields(cls) if item.name not in GenerateSettings.names()]
 
     @classmethod
     def foreign(cls, name: str, kind: type[GenerateSettings]) -> XRayError:
         """What to raise where the settings `kind` have no field `name`: it names who has it."""
         labels = {other: label for label, other in cls.kinds.values()}
-        owners = [label for other, label in labels.items() if name in other.__dataclass_fields__]
+        owners = [label for other, label in labels.items() if name in other.names()]
         if not owners or kind not in labels:
             return cls._bad(name, "is not a setting")
         return cls._bad(name, f"is a setting of {' and '.join(owners)}, not of {labels[kind]}")
@@ -106,11 +111,6 @@ class GenerateSettings(Settings):
         if name not in cls.kinds:
             raise unknown_generator(name, cls.kinds)
         return cls.kinds[name][1]
-
-    @staticmethod
-    def shared() -> list[str]:
-        """Names of the settings that all systems have."""
-        return [item.name for item in fields(GenerateSettings)]
 
 
 def unknown_generator(name: object, known: Iterable[str]) -> XRayError:

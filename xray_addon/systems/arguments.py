@@ -76,6 +76,6 @@ def read_systems(arguments: argparse.Namespace) -> GenerateSettings:
     Raises XRayError `bad_settings`, also for a setting of another system, and
     `unknown_generator`.
     """
-    names = [*GenerateSettings.shared(), *own_settings()]
+    names = [*GenerateSettings.names(), *own_settings()]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     return GenerateSettings(**values)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from ..canonical import Frame
 from ..errors import XRayError
 from ..settings.generate import GenerateSettings
 
@@ -76,6 +77,7 @@ class System:
     outputs : what it gives beside the mesh. seeded : whether seeds give different meshes.
     weights : those that can be downloaded. checkpoint : which of them is taken where none is
         chosen; "" where its own weights ship. needs_checkpoint : whether one must be chosen.
+    frame : where its mesh stands against the camera of the image; None where that is not known.
     """
 
     name: str
@@ -94,6 +96,7 @@ class System:
     weights: tuple[Published, ...] = ()
     checkpoint: str = ""
     needs_checkpoint: bool = False
+    frame: Frame | None = None
 
     @property
     def key(self) -> str:
@@ -107,7 +110,8 @@ class System:
         `unknown_category`.
         """
         for name, need in (("image", self.image), ("mask", self.mask), ("category", self.category)):
-            given = getattr(inputs, name) not in (None, "")
+            value = getattr(inputs, name)
+            given = value is not None and not (isinstance(value, str) and not value)
             if given and need is Need.NONE:
                 raise XRayError(
                     "unused_input",
@@ -131,17 +135,18 @@ class System:
             )
 
     def own(self, settings: GenerateSettings | None) -> Any:
-        """`settings` as this system's own: what all systems share is taken from another's.
+        """`settings` as this system's own: what both have is taken from another's.
 
-        Raises XRayError `bad_settings` where another system's own settings are not at their
-        default.
+        Raises XRayError `bad_settings` where another system's settings have a value for what this
+        one does not have.
         """
         if settings is None:
             return self.settings()
         if isinstance(settings, self.settings):
             return settings
+        own = set(self.settings.names())
         for item in type(settings).own_fields():
-            if getattr(settings, item.name) != item.default:
+            if item.name not in own and getattr(settings, item.name) != item.default:
                 raise GenerateSettings.foreign(item.name, self.settings)
-        values = {name: getattr(settings, name) for name in GenerateSettings.shared()}
-        return self.settings(**values | {"generator": self.name})
+        both = own & set(settings.names()) - {"generator"}
+        return self.settings(**{name: getattr(settings, name) for name in both})

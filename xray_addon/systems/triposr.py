@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from ..canonical import FILL, Frame
 from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import Published, System
@@ -29,6 +31,9 @@ class TripoSRSettings(GenerateSettings):
     )
 
 
+# As in training, by a camera 40 degrees wide; depths have no limits.
+FRAME = Frame(1.9, math.radians(40.0), FILL, near=0.1, far=math.inf)
+
 SYSTEM = System(
     name="triposr",
     label="TripoSR",
@@ -38,6 +43,7 @@ SYSTEM = System(
     module="runtime.triposr",
     settings=TripoSRSettings,
     seeded=False,
+    frame=FRAME,
     weights=(
         Published(
             "triposr",

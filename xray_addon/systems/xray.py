@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..canonical import CANONICAL
 from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import Output, System
@@ -38,4 +39,5 @@ SYSTEM = System(
     module="runtime.xray",
     settings=XRaySettings,
     outputs=frozenset({Output.XRAY}),
+    frame=CANONICAL,
 )

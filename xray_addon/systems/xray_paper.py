@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from ..camera import PUBLISHED_FOV_X
+from ..canonical import FILL, Frame
 from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import Output, Published, System
@@ -23,6 +26,9 @@ class XRayPaperSettings(GenerateSettings):
     )
 
 
+# The camera of the published data; depths have no limits.
+FRAME = Frame(1.2, PUBLISHED_FOV_X, FILL, near=0.1, far=math.inf)
+
 SYSTEM = System(
     name="xray-paper",
     label="X-Ray (paper scale)",
@@ -32,6 +38,7 @@ SYSTEM = System(
     module="runtime.xray_paper",
     settings=XRayPaperSettings,
     outputs=frozenset({Output.XRAY}),
+    frame=FRAME,
     weights=(
         # The image encoder, VAE, scheduler and feature extractor; its 3 GB network is not needed.
         Published(

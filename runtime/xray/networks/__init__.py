@@ -12,8 +12,4 @@ def make_network(config: NetworkConfig) -> Network:
         from .video import VideoPredictor  # diffusers takes seconds to import
 
         return VideoPredictor(config)
-    if config.network == "upsampler":
-        from .upsampler import Upsampler
-
-        return Upsampler(config)
     return XRayPredictor(config)

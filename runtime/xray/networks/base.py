@@ -29,13 +29,10 @@ TIME_FEATURES = 64
 class NetworkConfig:
     """What a network is made of; `make_network` makes it.
 
-    network : "stacked" (`XRayPredictor`), "video" (`VideoPredictor`, the paper's) or "upsampler"
-        (`Upsampler`), which makes frames finer that one of the others predicted.
+    network : "stacked" (`XRayPredictor`) or "video" (`VideoPredictor`, the paper's).
     layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
     channels, blocks : of each level of the U-Net, from the finest on. fold : pixels of a row that
         share a cell of the finest level. frame_features : channels that the noised frames get.
-    ordered : a layer's depth is that of the layer before it and a gap, so that none can lie
-        before it.
 
     Raises ValueError for what makes no network.
     """
@@ -48,7 +45,6 @@ class NetworkConfig:
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
     frame_features: int = 32
-    ordered: bool = False
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
@@ -63,7 +59,7 @@ class NetworkConfig:
             )
 
 
-NETWORKS = ("stacked", "video", "upsampler")
+NETWORKS = ("stacked", "video")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +92,6 @@ class Network(nn.Module):
     def kernels(self) -> list[nn.Parameter]:
         """The parameters that Muon trains: matrices within the network, flat or as kernels."""
         raise NotImplementedError
-
-    def finish(self, frames: Tensor) -> Tensor:
-        """The frames (B, L, 8, S, S) that the last layer's output stands for."""
-        if not self.config.ordered:
-            return frames
-        # Small at first: most surfaces are near the one before them.
-        gap = functional.softplus(frames[:, 1:, :1] - 2)
-        depth = torch.cat([frames[:, :1, :1], gap], dim=1).cumsum(dim=1)
-        return torch.cat([depth, frames[:, :, 1:]], dim=2)
 
 
 def time_features(time: Tensor) -> Tensor:

@@ -104,5 +104,4 @@ class XRayPredictor(Network):
             x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
             x = self.up[level](x)
         out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
-        frames = self.finish(out.unflatten(1, self.frame_shape[:2]))
-        return Prediction(frames, elevation.float())
+        return Prediction(out.unflatten(1, self.frame_shape[:2]), elevation.float())

@@ -95,5 +95,5 @@ class VideoPredictor(Network):
             self.token_out(summary)[:, None],
             image.new_tensor(TIME_IDS).expand(batch, -1).to(dtype),
         ).sample
-        out = self.finish(functional.pixel_shuffle(out.float(), self.fold))
+        out = functional.pixel_shuffle(out.float(), self.fold)
         return Prediction(out, self.elevation_out(summary)[:, 0].float())

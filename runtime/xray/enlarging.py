@@ -1,4 +1,4 @@
-"""Layers at a finer size: by interpolation (`enlarge`), and by a network on top (`Upsampler`)."""
+"""Layers at a finer size, by interpolation."""
 
 from __future__ import annotations
 
@@ -10,34 +10,10 @@ from torch.nn import functional
 
 from xray_addon.canonical import FAR, NEAR
 
-from .base import Prediction
-from .stacked import XRayPredictor
-
 # Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
 DEPTH_GAP = 0.12
 # Cells beyond a layer's outline that get values too; thin parts can lie outside of it.
 SPREAD = 8
-
-
-class Upsampler(XRayPredictor):
-    """What interpolation cannot know, from the fine image: added to the interpolated frames.
-
-    Its frames and its image are of the fine size; it works on a grid `fold` times as coarse.
-    """
-
-    def forward(
-        self, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
-    ) -> Prediction:
-        """Finer frames.
-
-        image : (B, 4, S, S) from `image_to_input`. frames : (B, L, 8, S, S) enlarged, hits as
-        logits. time : has no meaning here.
-        """
-        assert frames is not None
-        logit = frames[:, :, 7:]
-        seen = torch.cat([frames[:, :, :7], torch.tanh(logit / 2)], dim=2)
-        got = super().forward(image, seen, time)
-        return Prediction(got.frames + frames, got.elevation)
 
 
 def enlarge_frames(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -52,24 +28,6 @@ def enlarge_frames(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
     share = functional.interpolate(logit, size=(size, size), mode="bilinear", align_corners=False)
     fine = torch.cat([depth, values[:, 1:], share], dim=1)
     return fine.unflatten(0, frames.shape[:2]), (values[:, :1] > 0).unflatten(0, frames.shape[:2])
-
-
-def coarse_guess(frames: Tensor, times: int, generator: torch.Generator) -> Tensor:
-    """What interpolation makes of true frames (B, L, 8, S, S) that were known `times` as coarse.
-
-    As a network would give them: softer by chance, and with outlines that are more or less sure.
-    """
-    offset = times // 2 - int(torch.randint(2, (1,), generator=generator))
-    coarse = frames[..., offset::times, offset::times].flatten(0, 1)
-    hit = (coarse[:, 7:] > 0).float()
-    rounds = int(torch.randint(4, (1,), generator=generator))
-    values, logit = coarse[:, :7] * hit, coarse[:, 7:]
-    for _ in range(rounds):
-        values = binomial(values) / binomial(hit).clamp(min=1e-6) * hit
-        logit = binomial(logit)
-    sure = 2 + 8 * float(torch.rand(1, generator=generator))
-    guess = torch.cat([values, logit * sure], dim=1).unflatten(0, frames.shape[:2])
-    return enlarge_frames(guess, frames.shape[-1])[0]
 
 
 def enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:

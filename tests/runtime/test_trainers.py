@@ -1,0 +1,165 @@
+"""What all trainers share, with each model that takes a folder of meshes."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from runtime.segmentation import training as segmentation
+from runtime.training import trainer_module, trainers
+from runtime.training.configs import RunConfig
+from runtime.training.run import train
+from runtime.training.trainer import Trainer
+from runtime.triposr import training as triposr
+from runtime.xray import training as xray
+from xray_addon import XRayError
+
+SMALL_TRIPOSR = {
+    "image_size": 16,
+    "plane_size": 2,
+    "channels": 32,
+    "heads": 2,
+    "head_size": 16,
+    "layers": 1,
+    "plane_channels": 2,
+    "neurons": 8,
+    "hidden_layers": 1,
+    "ray_samples": 4,
+    "vit": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 16,
+        "patch_size": 8,
+        "image_size": 16,
+    },
+}
+
+
+@pytest.fixture(params=["xray", "triposr", "segmentation"])
+def model(request, config, monkeypatch) -> tuple[type[Trainer], RunConfig]:
+    """A trainer and a configuration of three steps of four samples."""
+    monkeypatch.setattr(segmentation, "export", lambda _model, path: path.touch())
+    shape = {"batch": 4, "samples": 12, "workers": 0, "warmup": 0.3}
+    if request.param == "xray":
+        return xray.Trainer, replace(config, samples=12)
+    if request.param == "triposr":
+        views = {"views": 1, "view_size": 8, "patch_size": 4}
+        return triposr.Trainer, triposr.TrainingConfig(network=SMALL_TRIPOSR, **shape, **views)
+    return segmentation.Trainer, segmentation.TrainingConfig(channels=(8, 8), middle=1, **shape)
+
+
+def same(one: Trainer, other: Trainer) -> None:
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_run_tells_rates_and_goes_on_as_if_it_had_not_been_cut(model, meshes, tmp_path):
+    kind, config = model
+    whole = train(kind, config, meshes, tmp_path / "whole")
+    cut = train(kind, config, meshes, tmp_path / "cut", minutes=0.0)
+    assert (cut.steps, cut.samples) == (1, 4)
+    resumed = train(kind, config, meshes, tmp_path / "cut", resume=True)
+    assert (resumed.steps, resumed.samples) == (whole.steps, whole.samples) == (3, 12)
+    same(whole, resumed)
+    lines = [json.loads(x) for x in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
+    assert [line["samples"] for line in lines] == [4, 12]
+    assert {"loss", "rate", "model_rate", "data_rate", "learning_rate"} <= lines[0].keys()
+    events = [path.read_bytes() for path in (tmp_path / "cut/tensorboard").iterdir()]
+    assert all(b"model_rate" in content for content in events)
+    with pytest.raises(XRayError, match="--resume"):
+        train(kind, config, meshes, tmp_path / "cut")
+
+
+def test_where_only_weights_are_left_a_run_goes_on_from_these(model, meshes, tmp_path):
+    kind, config = model
+    first = train(kind, config, meshes, tmp_path, minutes=0.0)
+    (tmp_path / "checkpoint.pt").unlink()
+    warm = kind(config, "cpu")
+    warm.resume(tmp_path)
+    assert (warm.samples, warm.steps, warm.warm_starts) == (4, 1, 1)
+    trained = getattr(first, "average", first.model).state_dict()
+    for name, value in warm.model.state_dict().items():
+        torch.testing.assert_close(value, trained[name], rtol=0.02, atol=0.02)
+    assert train(kind, config, meshes, tmp_path, resume=True).samples == 12
+    (tmp_path / "checkpoint.pt").unlink()
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(XRayError) as caught:
+        train(kind, config, meshes, tmp_path, resume=True)
+    assert caught.value.code in ("bad_checkpoint", "bad_weights")
+
+
+def test_a_full_disk_is_told_and_what_was_saved_stays(model, tmp_path, monkeypatch):
+    kind, config = model
+    trainer = kind(config, "cpu")
+    trainer.save(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(XRayError) as caught:
+        trainer.save(tmp_path)
+    assert caught.value.code == "no_space"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_rate_rises_and_falls_to_its_last(model):
+    kind, config = model
+    config = replace(config, samples=100, warmup=0.3)
+    trainer = kind(config, "cpu")
+    rates = []
+    for samples in range(config.length() + 1):
+        trainer.samples = samples
+        rates.append(trainer.learning_rate() / config.learning_rate)
+    top = rates.index(max(rates))
+    assert 0 < rates[0] < rates[top] <= 1
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(config.final_rate)
+
+
+def test_gradients_that_are_not_finite_change_nothing(model, meshes, monkeypatch):
+    kind, config = model
+    trainer = kind(config, "cpu")
+    samples = iter(trainer.dataset(meshes))
+    items = [next(samples) for _ in range(4)]
+    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
+    losses = trainer.losses
+    monkeypatch.setattr(
+        trainer, "losses", lambda batch: {n: t * torch.nan for n, t in losses(batch).items()}
+    )
+    trainer.step(batch)
+    for a, b in zip(before, trainer.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    monkeypatch.undo()
+    trainer.step(batch)
+    moved = zip(before, trainer.model.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in moved)
+
+
+@pytest.mark.parametrize("name", trainers())
+def test_a_configuration_names_its_model_and_no_other(name: str, tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"generator": name}))
+    module = trainer_module(path)
+    assert module.__name__ == trainers()[name]
+    assert module.TrainingConfig.read(path).generator == name
+    assert issubclass(module.Trainer, Trainer)
+    path.write_text(json.dumps({"generator": next(other for other in trainers() if other != name)}))
+    with pytest.raises(XRayError, match="it is for the generator") as caught:
+        module.TrainingConfig.read(path)
+    assert caught.value.code == "bad_config"
+
+
+def test_without_a_name_a_configuration_is_for_the_default_model(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    assert trainer_module(path) is xray
