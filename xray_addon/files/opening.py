@@ -26,17 +26,19 @@ def open_regular(path: str | PathLike[str]) -> BufferedReader:
         raise
 
 
-def append_regular(path: str | PathLike[str]) -> BufferedWriter:
+def append_regular(path: str | PathLike[str], *, private: bool = False) -> BufferedWriter:
     """The file at `path`, made where it is missing, open to append to. It follows no link.
 
-    Raises OSError, also where `path` is no regular file.
+    private : nobody else may read it. Raises OSError, also where `path` is no regular file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    handle = os.open(path, flags, 0o666)
+    handle = os.open(path, flags, 0o600 if private else 0o666)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        if private and hasattr(os, "fchmod"):
+            os.fchmod(handle, 0o600)  # it may be of an earlier version
         return os.fdopen(handle, "ab")
     except BaseException:
         os.close(handle)

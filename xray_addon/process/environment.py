@@ -29,6 +29,7 @@ from ..errors import XRayError
 from ..files.atomic import replacing
 from ..files.folders import default_folder
 from ..files.locks import lock
+from ..files.opening import append_regular
 from ..progress import Progress, ProgressCallback, ignore_progress
 from .installer import (
     ENSUREPIP,
@@ -90,7 +91,8 @@ class Plan:
 class RuntimeEnvironment:
     """The environment in `folder` (default: `default_folder()`), which need not exist.
 
-    requirements : the file of pinned packages to install.
+    requirements : the file of pinned packages to install. A file beside it with the suffix .lock
+        has the hashes of all that they come to, see `runtime.lock`.
     imports : modules that have to be importable for an install to count.
     """
 
@@ -103,6 +105,7 @@ class RuntimeEnvironment:
     ) -> None:
         self.folder = default_folder() if folder is None else Path(folder).absolute()
         self._requirements = Path(requirements).absolute()
+        self._lock = self._requirements.with_suffix(".lock")
         self._imports = tuple(imports)
         # A subfolder of its own: removing it can never take what else a chosen folder holds.
         self._venv = self.folder / "venv"
@@ -213,7 +216,8 @@ class RuntimeEnvironment:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _alone(self.folder), self.log.open("wb") as log:
+            with _alone(self.folder), append_regular(self.log, private=True) as log:
+                log.truncate(0)
                 steps = Commands(log, str(self.log), progress)
                 self._restore()  # after an install that was killed
                 self._set_aside()
@@ -257,7 +261,7 @@ class RuntimeEnvironment:
                 'Press "Install Runtime" in the preferences of X-Ray.',
             )
         try:
-            with self.log.open("ab") as log:
+            with append_regular(self.log, private=True) as log:
                 return self._check(Commands(log, str(self.log), ignore_progress))
         except (XRayError, OSError) as error:
             reason = error.message if isinstance(error, XRayError) else str(error)
@@ -307,6 +311,11 @@ class RuntimeEnvironment:
                 steps.run("torch", "Downloading torch", [*torch_only, *source])
                 if torch_index is not None and "rocm" in torch_index:
                     extra += ["--extra-index-url", torch_index]  # its triton is not on PyPI
+        if self._lock.is_file():
+            # Nothing but the files whose hashes are known, from whatever index.
+            locked = ["--require-hashes", "--no-deps", "-r", str(self._lock)]
+            steps.run("packages", "Installing the packages", [*pip, *extra, *locked])
+        # What is left: on NVIDIA and AMD GPUs the libraries that torch names.
         steps.run(
             "packages", "Installing the packages", [*pip, *extra, "-r", str(self._requirements)]
         )
