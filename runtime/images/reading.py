@@ -82,15 +82,18 @@ _forget_other_formats()
 
 
 @contextmanager
-def open_image(file: str | PathLike[str] | bytes, side: int | None = None) -> Iterator[Image.Image]:
+def open_image(
+    file: str | PathLike[str] | bytes, side: int | None = None, name: str = ""
+) -> Iterator[Image.Image]:
     """The image in a file, or in what was read of one, opened and not yet decoded.
 
-    side : px; a JPEG may be decoded at a half, quarter or eighth that is at least so large.
+    name : what errors call it. side : px; a JPEG may be decoded at a half, quarter or eighth that is at least so large.
 
     What the body raises over damaged bytes comes out as XRayError `unreadable_image`. Raises that
     too for what is in none of `FORMATS` or has more than `MAX_PIXELS`, and `missing_file`.
     """
-    name = "The image" if isinstance(file, bytes) else f"The image {Path(file).name!r}"
+    if not name:
+        name = "The image" if isinstance(file, bytes) else f"The image {Path(file).name!r}"
     with warnings.catch_warnings(), ExitStack() as stack:
         # Pillow warns of images from half its limit on, which are legal and reduced right away,
         # and of metadata that is not used here.
@@ -129,7 +132,8 @@ def check_pixels(image: Image.Image) -> None:
 
 def read_rgba(file: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
     """(H, W, 4) of an image as it is stored, straight alpha. Raises as `open_image`."""
-    with open_image(file) as image:
+    name = "" if isinstance(file, bytes) else f"The image {file}"
+    with open_image(file, name=name) as image:
         return np.asarray(image.convert("RGBA"))
 
 
