@@ -9,9 +9,11 @@ def register() -> None:
     """Register the operators and the command line."""
     from . import command, properties
     from .interface.registration import register_classes
+    from .layers import shown
 
     register_classes(_classes())
     properties.register()
+    shown.register()
     command.register()
 
 
@@ -20,6 +22,7 @@ def unregister() -> None:
     from . import command, properties
     from .interface import icons
     from .interface.registration import unregister_classes
+    from .layers import shown
     from .runtime import service
     from .tasks import jobs
 
@@ -27,6 +30,7 @@ def unregister() -> None:
     service.shut_down()
     icons.unregister()
     command.unregister()
+    shown.unregister()
     properties.unregister()
     unregister_classes(_classes())
 

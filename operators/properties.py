@@ -18,7 +18,6 @@ from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
 from .interface.registration import extension_package, register_classes, unregister_classes
-from .layers.layers import show_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -231,28 +230,6 @@ def system_settings(scene: Any, system: System) -> Any:
     return getattr(scene.systems, system.key)
 
 
-class XRAY_PG_layers(bpy.types.PropertyGroup):
-    """How a collection of layers is shown."""
-
-    def _show(self, _context: bpy.types.Context) -> None:
-        show_layers(self.id_data, self.peel, self.explode)
-
-    peel: bpy.props.IntProperty(
-        name="Peel",
-        description="Layers that are hidden, nearest first",
-        min=0,
-        soft_max=16,
-        update=_show,
-    )
-    explode: bpy.props.FloatProperty(
-        name="Explode",
-        description="Distance between two layers, in sizes of the object",
-        soft_min=0.0,
-        soft_max=2.0,
-        update=_show,
-    )
-
-
 class XRAY_PG_scene(bpy.types.PropertyGroup):
     """All of X-Ray's settings in a scene."""
 
@@ -267,26 +244,21 @@ CLASSES: tuple[type[Any], ...] = (
     *SYSTEM_GROUPS.values(),
     XRAY_PG_systems,
     XRAY_PG_generate,
-    XRAY_PG_layers,
     XRAY_PG_scene,
 )
 
 
 def register() -> None:
-    """Register the groups, `Scene.xray` and `Collection.xray`."""
+    """Register the groups and `Scene.xray`."""
     register_classes(CLASSES)
     scene: Any = bpy.types.Scene
-    collection: Any = bpy.types.Collection
-    pointer: Any = bpy.props.PointerProperty
-    scene.xray = pointer(type=XRAY_PG_scene)
-    collection.xray = pointer(type=XRAY_PG_layers)
+    scene.xray = _pointer_property(type=XRAY_PG_scene)
 
 
 def unregister() -> None:
     """The inverse of `register`."""
     scene: Any = bpy.types.Scene
-    collection: Any = bpy.types.Collection
-    del scene.xray, collection.xray
+    del scene.xray
     unregister_classes(CLASSES)
 
 

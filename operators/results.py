@@ -11,7 +11,7 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from ..xray_addon.camera import Camera
-from ..xray_addon.casting.texels import cast_uvs
+from ..xray_addon.casting.texels import covered_texels
 from ..xray_addon.pictures.shading import shade_surface
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.surface import Material
@@ -169,16 +169,12 @@ def _bake(obj: Any, colored: Any, size: int) -> None:
     mesh.loop_triangles.foreach_get("loops", corners)
     ends = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
     mesh.loop_triangles.foreach_get("vertices", ends)
-    seen = cast_uvs(uvs[corners], size, 1)
-    texel, face = seen.index, seen.hit_face
-    assert face is not None
-    place = np.stack([texel % size + 0.5, size - texel // size - 0.5], axis=-1) / size
-    weights = _barycentric(uvs[corners].reshape(-1, 3, 2)[face], place)
-    points = np.einsum("ij,ijk->ik", weights, vertex_positions(mesh)[ends.reshape(-1, 3)[face]])
-    colors = _nearest_colors(colored, points)
-    texture.reshape(-1, 3)[texel] = np.rint(255 * np.clip(colors, 0, 1)).astype(np.uint8)
+    triangles = vertex_positions(mesh)[ends.reshape(-1, 3)]
     covered = np.zeros((size, size), dtype=bool)
-    covered.reshape(-1)[texel] = True
+    for texel, face, weights in covered_texels(uvs[corners.reshape(-1, 3)], size):
+        colors = _nearest_colors(colored, np.einsum("ij,ijk->ik", weights, triangles[face]))
+        texture.reshape(-1, 3)[texel] = np.rint(255 * np.clip(colors, 0, 1)).astype(np.uint8)
+        covered.reshape(-1)[texel] = True
     _spread(texture, covered)
     _remove_colors(mesh)
     before = mesh.materials[0] if mesh.materials else None
@@ -187,18 +183,6 @@ def _bake(obj: Any, colored: Any, size: int) -> None:
     mesh.materials.append(new_material(obj.name, Material(texture=texture), colored=False))
     if before is not None and not before.users:
         bpy.data.materials.remove(before)
-
-
-def _barycentric(
-    triangles: NDArray[np.floating], points: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Weights (N, 3) of the corners of `triangles` (N, 3, 2) at `points` (N, 2)."""
-    a, b, c = (triangles[:, i].astype(np.float64) for i in range(3))
-    ab, ac, ap = b - a, c - a, points - a
-    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
-    second = (ap[:, 0] * ac[:, 1] - ap[:, 1] * ac[:, 0]) / area
-    third = (ab[:, 0] * ap[:, 1] - ab[:, 1] * ap[:, 0]) / area
-    return np.stack([1 - second - third, second, third], axis=-1)
 
 
 def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import errno
-import sys
-from typing import TYPE_CHECKING, Any
 
-from xray_addon.errors import XRayError
-
-if TYPE_CHECKING:
-    pass
+from xray_addon.errors import XRayError, is_out_of_memory
 
 
 def typed_error(error: BaseException) -> XRayError:
     """What `error` means to the person who reads it; code `internal` where that is unknown."""
     text = str(error).strip()
     lines, lower = text.splitlines() or [""], text.lower()
-    torch: Any = sys.modules.get("torch")
-    out_of_memory = getattr(torch, "OutOfMemoryError", MemoryError)
     if isinstance(error, XRayError):
         return error
-    if (
-        isinstance(error, MemoryError | out_of_memory)
-        or (isinstance(error, RuntimeError) and "out of memory" in lower)
-        or "can't allocate memory" in lower
-    ):
+    if is_out_of_memory(error):
         return XRayError(
             "out_of_memory",
             "The device has not enough free memory.",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +22,38 @@ FORBIDDEN = {
     "panels": {"runtime", "farm", "scipy", "PIL"} | HEAVY,
     "runtime": {"bpy", "bmesh", "mathutils", "operators", "panels", "farm"},
     "farm": {"bpy", "bmesh", "mathutils", "operators", "panels", "runtime", "scipy", "PIL"} | HEAVY,
+}
+
+
+# The floors of each package, the ground first: a room (a file or sub-package) imports from floors
+# below its own. "*" stands for all rooms that are not named: in the runtime, the systems.
+FLOORS = {
+    "xray_addon": [
+        {"errors", "color", "camera", "surface", "metrics"},
+        {"progress", "settings", "files", "canonical"},
+        {"xray"},
+        {"casting", "reconstruction", "published", "systems", "dataset"},
+        {"*"},
+        {"pictures", "process"},
+    ],
+    "operators": [
+        {"interface"},
+        {"convert", "tasks", "properties"},
+        {"results"},
+        {"layers", "runtime"},
+        {"dataset", "generate", "*"},
+        {"command"},
+    ],
+    "panels": [{"widgets"}, {"weights"}, {"*"}],
+    "runtime": [
+        {"errors", "torch_helpers", "checkpoints", "generator"},
+        {"images", "meshes", "training"},
+        {"*"},
+        {"registry"},
+        {"evaluation", "server"},
+        {"__main__"},
+    ],
+    "farm": [{"settings", "shards", "worker"}, {"pool"}, {"run"}, {"cluster"}, {"__main__"}],
 }
 
 
@@ -60,6 +93,26 @@ def test_the_arrows_between_packages(package):
         # The one module that is imported only where numba is installed.
         assert wrong.pop("xray_addon/casting/compiled_kernel.py") == ["numba"]
     assert not wrong
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_rooms_import_from_the_floors_below_them(package):
+    floors = FLOORS[package]
+    place = {room: level for level, rooms in enumerate(floors) for room in rooms}
+    upwards = []
+    for module, targets in house.graph().items():
+        for target in targets:
+            (here, one), (there, other) = ((*name.split("."), "")[:2] for name in (module, target))
+            if here != package or there != package or one == other or not one or not other:
+                continue
+            if place.get(one, place.get("*")) <= place.get(other, place.get("*")):
+                upwards.append(f"{module} -> {target}")
+    assert not upwards
+
+
+def test_no_files_import_each_other():
+    assert house.circles(house.graph()) == []
+    assert house.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
 @pytest.mark.parametrize("package", ["operators", "panels"])

@@ -74,7 +74,7 @@ def place(
     longer towards the viewer than across would reach nearer than the frame's `near`.
     """
     low, high = surface.bounds
-    longest = float((high - low).max())
+    longest = surface.longest_side
     used = surface.vertices[np.unique(surface.faces)].astype(np.float64)
     used = used[np.isfinite(used).all(axis=1)]
     cosine, sine = math.cos(azimuth), math.sin(azimuth)

@@ -180,6 +180,19 @@ class XRayError(Exception):
         )
 
 
+# What allocators say, in lower case: those of Python, C++, torch's devices and Linux.
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "memoryerror")
+
+
+def is_out_of_memory(reason: BaseException | str) -> bool:
+    """Whether an error, or the last words of a process, tell of too little memory anywhere."""
+    if isinstance(reason, MemoryError) or type(reason).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    if isinstance(reason, str | RuntimeError | OSError):
+        return any(sign in str(reason).lower() for sign in _OUT_OF_MEMORY)
+    return False
+
+
 def error_code(code: str) -> ErrorCode:
     """What follows from `code`; from one that is not known, as of a later version, nothing."""
     return ERROR_CODES.get(code, ErrorCode(f"{GUIDE}#when-something-goes-wrong"))

@@ -184,6 +184,51 @@ class Surface:
         """Moved by `normalizing`; raises ValueError as it does."""
         return self.transformed(self.normalizing)
 
+    @staticmethod
+    def joined(parts: Sequence[Surface]) -> Surface:
+        """All faces of `parts`, at least one; what only some of them have is filled in.
+
+        Faces without normals get their own, without UVs 0, without colours white. A material that
+        several parts share is there once.
+        """
+        starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+        materials: dict[Material, int] = {}  # each, by identity, and its place
+        face_material, plain = [], Material()
+        for part in parts:
+            own = list(part.materials) or [plain]
+            place = np.array([materials.setdefault(one, len(materials)) for one in own])
+            known = part.face_material
+            face_material.append(place[np.zeros(len(part.faces), int) if known is None else known])
+
+        def together(name: str, width: int, otherwise: float | None = None) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if all(value is None for value in values):
+                return None
+            for i, part in enumerate(parts):
+                if values[i] is None and otherwise is None:
+                    values[i] = part._face_normals
+                elif values[i] is None:
+                    values[i] = np.full((len(part.faces), 3, width), otherwise, np.float32)
+            return np.concatenate(values)
+
+        return Surface(
+            np.concatenate([part.vertices for part in parts]),
+            np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)]),
+            corner_normals=together("corner_normals", 3),
+            corner_uvs=together("corner_uvs", 2, 0.0),
+            corner_colors=together("corner_colors", 3, 1.0),
+            face_material=np.concatenate(face_material),
+            materials=list(materials),
+        )
+
+    @property
+    def _face_normals(self) -> NDArray[np.floating]:
+        """(M, 3, 3) those of a faceted surface."""
+        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
+        normal = np.cross(b - a, c - a)
+        normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
+        return np.repeat(normal[:, None], 3, axis=1)
+
     @property
     def edge_face_counts(self) -> NDArray[np.intp]:
         """(E,) how many faces share each undirected edge."""

@@ -214,12 +214,12 @@ def _free_uvs(mesh: Any, polygons: NDArray[np.bool_]) -> str:
     mesh.loop_triangles.foreach_get("polygon_index", owner)
     corners = corners.reshape(-1, 3)[polygons[owner]]
     for layer in sorted(mesh.uv_layers, key=lambda layer: not layer.active_render):
-        uvs = loop_uvs(mesh, layer.name)[corners].reshape(-1, 2)
+        uvs = loop_uvs(mesh, layer.name)[corners]
         if not np.isfinite(uvs).all() or uvs.min() < 0 or uvs.max() > 1:
             continue
         seen = cast_uvs(uvs, OVERLAP_SIZE, 2)
         first, second = seen.hits_per_layer
-        area = np.abs(np.cross(uvs[1::3] - uvs[::3], uvs[2::3] - uvs[::3]))
+        area = np.abs(np.cross(uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]))
         # A face that the map gives no area would have no texel of its own.
         if first and second <= MAX_OVERLAP * first and (area > 0).all():
             return str(layer.name)

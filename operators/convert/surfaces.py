@@ -88,7 +88,7 @@ def surface_and_sources(
             sources.append((obj.name_full, part))
     if not parts:
         raise no_faces(wanted)
-    return _joined(parts, reader), _joined_sources(sources, reader)
+    return Surface.joined(parts), _joined_sources(sources, reader)
 
 
 def solid_instances(
@@ -123,7 +123,7 @@ def _local_part(
 ) -> _Part | None:
     """The faces of one evaluated object in its own space; None without any.
 
-    `face_material` indexes `reader.looks`; `materials` is filled in by `_joined`.
+    `face_material` indexes `reader.looks`; whose materials so far are the part's.
     """
     mesh = obj.to_mesh(depsgraph=depsgraph)
     try:
@@ -259,33 +259,6 @@ def _attribute_colors(attribute: Any) -> NDArray[np.float32]:
         case _:
             light = np.zeros((count, 3), dtype=np.float32)
     return linear_to_srgb(np.clip(light, 0.0, 1.0)).astype(np.float32)
-
-
-def _joined(parts: list[Surface], reader: MaterialReader) -> Surface:
-    """One surface of many; what only some of them have is filled in for the others."""
-    starts = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
-
-    def together(name: str, fill: float, width: int) -> NDArray[Any] | None:
-        values = [getattr(part, name) for part in parts]
-        if all(value is None for value in values):
-            return None
-        joined: NDArray[Any] = np.concatenate(
-            [
-                np.full((len(part.faces), 3, width), fill, np.float32) if value is None else value
-                for part, value in zip(parts, values, strict=True)
-            ]
-        )
-        return joined
-
-    return Surface(
-        np.concatenate([part.vertices for part in parts]),
-        np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)]),
-        corner_normals=together("corner_normals", 0.0, 3),
-        corner_uvs=together("corner_uvs", 0.0, 2),
-        corner_colors=together("corner_colors", 1.0, 3),
-        face_material=np.concatenate([np.asarray(part.face_material) for part in parts]),
-        materials=[look.material for look in reader.looks],
-    )
 
 
 def _joined_sources(parts: list[tuple[str, _Part]], reader: MaterialReader) -> FaceSources:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.polynomial import chebyshev
 from PIL import Image
 from scipy import ndimage
+from skimage.color import rgb2lab
 
-from xray_addon.color import srgb_to_linear
 from xray_addon.progress import Progress
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from xray_addon.progress import ProgressCallback
 from .masks import (
     NotCutError,
     check_share,
@@ -24,6 +21,14 @@ from .masks import (
     with_alpha,
 )
 from .reading import at_most
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xray_addon.progress import ProgressCallback
+
+# The polynomials up to a degree at some places; NumPy's stubs know no types there.
+_chebyshev: Any = chebyshev.chebvander
 
 # ------------------------------------------------------------------------------- plain background
 
@@ -102,20 +107,7 @@ def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]
 
 def _lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """CIELAB (D65) of 8-bit sRGB, over the last axis."""
-    linear = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)[rgb]
-    to_xyz = np.array(
-        [
-            [0.4124564, 0.3575761, 0.1804375],
-            [0.2126729, 0.7151522, 0.0721750],
-            [0.0193339, 0.1191920, 0.9503041],
-        ]
-    )
-    to_xyz /= to_xyz.sum(axis=1, keepdims=True)  # white is (1, 1, 1)
-    xyz = linear @ to_xyz.T.astype(np.float32)
-    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
-    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
-    return np.asarray(lab, dtype=np.float32)
+    return np.asarray(rgb2lab(rgb.astype(np.float32) / 255), dtype=np.float32)
 
 
 def _distance(lab: NDArray[np.float32], plate: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -163,12 +155,10 @@ def _smooth_surface(
     values: NDArray[np.float32], where: NDArray[np.bool_], degree: int
 ) -> NDArray[np.float32]:
     """Polynomial of total `degree` in x and y fitted to `values` (H, W, C) where `where` holds."""
-    height, width = where.shape
-    y = _chebyshev(height, degree)
-    x = _chebyshev(width, degree)
+    y, x = (_chebyshev(np.linspace(-1, 1, count), degree) for count in where.shape)
     pixels = np.flatnonzero(where)
     pixels = pixels[:: max(1, pixels.size // 20_000)]
-    rows, columns = np.divmod(pixels, width)
+    rows, columns = np.divmod(pixels, where.shape[1])
     terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     basis = np.stack([y[rows, i] * x[columns, j] for i, j in terms], axis=1)
     # Ridge on what bends, which else runs wild in the object's middle where nothing is known.
@@ -180,12 +170,6 @@ def _smooth_surface(
         table[i, j] = weight
     surface = np.einsum("hi,ijc,wj->hwc", y, table, x, optimize=True)
     return np.asarray(surface, dtype=np.float32)
-
-
-def _chebyshev(count: int, degree: int) -> NDArray[np.float64]:
-    """The Chebyshev polynomials up to `degree` at `count` even steps from -1 to 1."""
-    angles = np.arccos(np.linspace(-1, 1, count))
-    return np.asarray(np.cos(angles[:, None] * np.arange(degree + 1)))
 
 
 def _slope(lab: NDArray[np.float32]) -> NDArray[np.float32]:

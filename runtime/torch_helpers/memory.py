@@ -8,21 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 LEAST = 1024  # items of a piece; where not even these fit, nothing helps
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python raised `error` for want of memory, on whatever device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )
 
 
 def out_of_memory(device: torch.device, remedy: str) -> XRayError:

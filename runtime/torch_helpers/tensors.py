@@ -11,9 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xray_addon.errors import XRayError
-
-from .memory import is_out_of_memory
+from xray_addon.errors import XRayError, is_out_of_memory
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

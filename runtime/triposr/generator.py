@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xray_addon.camera import Camera
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_out_of_memory
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.surface import Material, Surface
@@ -23,9 +23,10 @@ from xray_addon.systems.triposr import FRAME, SYSTEM, TripoSRSettings
 from ..checkpoints import locate
 from ..generator import Generator
 from ..images.cutout import cut_object
+from ..meshes.smoothing import vertex_normals
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
-from ..torch_helpers.memory import Chunks, is_out_of_memory, out_of_memory
+from ..torch_helpers.memory import Chunks, out_of_memory
 from . import field
 from .extraction import (
     MOST_CELLS,
@@ -227,7 +228,8 @@ class TripoSRGenerator(Generator):
                 parts.append(self.query(planes, part)[1].cpu())
             return torch.cat(parts).numpy()
 
-        surface = Surface(vertices, faces, corner_normals=vertex_normals(vertices, faces)[faces])
+        normals = vertex_normals(vertices.astype(np.float64), faces).astype(np.float32)
+        surface = Surface(vertices, faces, corner_normals=normals[faces])
         if texture_size:
             coloring = replace(coloring, message="Unwrapping the mesh and baking its texture")
             progress(coloring)
@@ -283,23 +285,6 @@ load = TripoSRGenerator.load
 def world_camera(size: int = CAMERA_SIZE) -> Camera:
     """The camera that the model takes every image to be from, in world axes."""
     return FRAME.camera(size)
-
-
-def vertex_normals(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer]
-) -> NDArray[np.float32]:
-    """Unit normals (V, 3), each the mean of its faces' by area."""
-    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
-    normal = np.cross(b - a, c - a)
-    total = np.stack(
-        [
-            np.bincount(faces.ravel(), np.repeat(normal[:, i], 3), minlength=len(vertices))
-            for i in range(3)
-        ],
-        axis=1,
-    )
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return (total / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def _too_large(device: str) -> XRayError:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xray_addon.camera import Camera
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_out_of_memory
 from xray_addon.generated import Generated
 from xray_addon.pictures.contact_sheet import layer_sheet
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
@@ -28,7 +28,6 @@ from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
-from ..torch_helpers.memory import is_out_of_memory
 from . import parts as loading
 from .conditioning import IMAGE_SIZE, embed, opaque, sdxl_latents, svd_latents, to_tensor
 from .denoiser import Denoiser, faster_frames

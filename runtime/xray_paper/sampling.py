@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_out_of_memory
 
-from ..torch_helpers.memory import is_out_of_memory
 from .denoiser import Denoiser
 
 log = logging.getLogger(__name__)

@@ -121,3 +121,28 @@ def test_nothing_to_sample_is_an_error():
         Surface([], []).sample(3)
     with pytest.raises(ValueError, match="no area"):
         Surface(np.zeros((3, 3)), np.array([[0, 1, 2]])).sample(3)
+
+
+def test_surfaces_are_joined_and_what_one_lacks_is_filled_in():
+    red, blue = Material((1.0, 0.0, 0.0)), Material((0.0, 0.0, 1.0))
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    bare = Surface(corners, [[0, 1, 2]])
+    full = Surface(
+        corners + 5,
+        [[0, 1, 2], [0, 2, 1]],
+        corner_normals=np.tile([1.0, 0, 0], (2, 3, 1)),
+        corner_uvs=np.full((2, 3, 2), 0.5),
+        corner_colors=np.full((2, 3, 3), 0.25),
+        face_material=[1, 0],
+        materials=[red, blue],
+    )
+    joined = Surface.joined([full, bare, replace(full, materials=[blue, red])])
+    assert joined.faces.tolist() == [[0, 1, 2], [0, 2, 1], [3, 4, 5], [6, 7, 8], [6, 8, 7]]
+    np.testing.assert_array_equal(joined.vertices[3:6], corners)
+    assert joined.corner_normals[2].tolist() == [[0, 0, 1]] * 3
+    assert (joined.corner_uvs[2] == 0).all()
+    assert (joined.corner_colors[2] == 1).all()
+    assert joined.materials[:2] == [red, blue]
+    assert joined.face_material.tolist() == [1, 0, 2, 0, 1]
+    assert len(joined.materials) == 3  # those that two share, and the plain one of `bare`
+    assert Surface.joined([bare, bare]).corner_normals is None

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import XRayError, error_code
+from ..errors import XRayError, error_code, is_out_of_memory
 from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
@@ -262,7 +262,7 @@ def item_error(item: Item, error: Exception) -> XRayError:
     """What `error`, which was raised while `item` was made, means to people."""
     if isinstance(error, XRayError):
         return error
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return XRayError(
             "out_of_memory",
             f"{item.uid} needs more memory than there is.",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import XRayError
+from ..errors import XRayError, is_out_of_memory
 from ..files.opening import append_regular
 from . import protocol
 from .installer import NO_WINDOW, child_environment
@@ -215,8 +215,7 @@ class RuntimeProcess:
                     return  # the process is dead, as its reader finds too
 
 
-# What a process that dies writes to its log, and what that means to people.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
+# What a process that dies of its driver writes to its log.
 _DRIVER = ("CUDA error", "CUDA driver", "NVIDIA driver", "unspecified launch failure", "hipError")
 
 
@@ -248,7 +247,7 @@ def death_error(returncode: int | None, was_ready: bool, words: str = "") -> XRa
         how = f"exit code 0x{returncode:08X}"  # Windows writes its exceptions like this
     else:
         how = f"exit code {returncode}"
-    if any(sign in words for sign in _OUT_OF_MEMORY):
+    if is_out_of_memory(words):
         how = f"out of memory, {how}"
         remedy = "Close other programs and try again, or take smaller settings or the CPU."
     elif any(sign in words for sign in _DRIVER):

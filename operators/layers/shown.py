@@ -1,0 +1,46 @@
+"""What a collection of layers keeps of how it is shown: `Collection.xray`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from .layers import show_layers
+
+
+class XRAY_PG_layers(bpy.types.PropertyGroup):
+    """How a collection of layers is shown."""
+
+    def _show(self, _context: bpy.types.Context) -> None:
+        show_layers(self.id_data, self.peel, self.explode)
+
+    peel: bpy.props.IntProperty(
+        name="Peel",
+        description="Layers that are hidden, nearest first",
+        min=0,
+        soft_max=16,
+        update=_show,
+    )
+    explode: bpy.props.FloatProperty(
+        name="Explode",
+        description="Distance between two layers, in sizes of the object",
+        soft_min=0.0,
+        soft_max=2.0,
+        update=_show,
+    )
+
+
+def register() -> None:
+    """Register the group and `Collection.xray`."""
+    bpy.utils.register_class(XRAY_PG_layers)
+    collection: Any = bpy.types.Collection
+    pointer: Any = bpy.props.PointerProperty
+    collection.xray = pointer(type=XRAY_PG_layers)
+
+
+def unregister() -> None:
+    """The inverse of `register`."""
+    collection: Any = bpy.types.Collection
+    del collection.xray
+    bpy.utils.unregister_class(XRAY_PG_layers)
