@@ -26,7 +26,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_no_space
 from xray_addon.files.atomic import replacing
 from xray_addon.files.folders import CACHE_VARIABLE, cache_folder
 from xray_addon.files.json_files import read_json
@@ -281,7 +281,7 @@ class _Fetcher:
                     tqdm_class=self._bar(file.path),
                 )
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_no_space(error):
                 partial.unlink(missing_ok=True)  # no user wants a disk that stays full
             raise
         if not _matches(partial, file, self._progress):
@@ -407,7 +407,7 @@ def _hub_errors(hub: Checkpoint, folder: Path) -> Iterator[None]:
             "Check the name; for a private repository log in by `hf auth login`.",
         ) from error
     except (errors.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if is_no_space(error):
             raise _no_space(folder, "it is full") from error
         if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
             raise _cannot_write(error.filename or folder) from error

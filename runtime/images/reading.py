@@ -87,7 +87,8 @@ def open_image(
 ) -> Iterator[Image.Image]:
     """The image in a file, or in what was read of one, opened and not yet decoded.
 
-    name : what errors call it. side : px; a JPEG may be decoded at a half, quarter or eighth that is at least so large.
+    name : what errors call it. side : px; a JPEG may be decoded at a half, quarter or eighth that
+    is at least so large.
 
     What the body raises over damaged bytes comes out as XRayError `unreadable_image`. Raises that
     too for what is in none of `FORMATS` or has more than `MAX_PIXELS`, and `missing_file`.

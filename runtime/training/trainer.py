@@ -5,7 +5,6 @@ A model's trainer gives its parameters, its dataset and its losses; `run.train` 
 
 from __future__ import annotations
 
-import errno
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_no_space
 from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import plain, table_of
@@ -239,7 +238,7 @@ def full_disk_told(folder: Path) -> Iterator[None]:
 
 def _is_full(error: BaseException) -> bool:
     # Torch's writer hides the disk's error behind one of its own; safetensors says it in words.
-    if any(getattr(e, "errno", None) == errno.ENOSPC for e in (error, error.__context__)):
+    if any(e is not None and is_no_space(e) for e in (error, error.__context__)):
         return True
     return any(words in str(error) for words in ("No space left", "PytorchStreamWriter failed"))
 

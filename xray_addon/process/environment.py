@@ -25,7 +25,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..errors import XRayError
+from ..errors import XRayError, is_no_space
 from ..files.atomic import replacing
 from ..files.folders import default_folder
 from ..files.locks import lock
@@ -233,7 +233,7 @@ class RuntimeEnvironment:
                 return check
         except OSError as error:
             raise XRayError(
-                "not_writable",
+                "no_space" if is_no_space(error) else "not_writable",
                 f"The runtime cannot be written to {self.folder} ({error}).",
                 "Set XRAY_RUNTIME_DIR to a folder that can be written to.",
                 str(self.log),
