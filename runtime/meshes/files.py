@@ -40,18 +40,21 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
     Raises XRayError `unreadable_mesh` for files that cannot be read or hold no triangles.
     """
     try:
-        parts = _parts(_scene(Path(path)))
-        parts = [part for part in parts if len(part.faces)]
-        materials = [_material(part, texture_size) for part in parts]
+        parts = [part for part in _parts(_scene(Path(path))) if len(part.faces)]
+        surface = _surface(parts, texture_size) if parts else None
     # trimesh parses bytes that nobody checked, and may fail in any way.
     except Exception as error:
         raise XRayError(
             "unreadable_mesh", f"{path} cannot be read as a mesh ({error}).", "Check the file."
         ) from error
-    if not parts:
+    if surface is None:
         raise XRayError(
             "unreadable_mesh", f"{path} holds no triangles.", "Choose a file with a mesh in it."
         )
+    return surface
+
+
+def _surface(parts: list[trimesh.Trimesh], texture_size: int | None) -> Surface:
     counts = [len(part.faces) for part in parts]
     starts = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
     normals = np.concatenate([part.vertex_normals[part.faces] for part in parts])
@@ -62,7 +65,7 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
         corner_uvs=np.concatenate([_corner_uvs(part) for part in parts]),
         corner_colors=np.concatenate([_corner_colors(part) for part in parts]),
         face_material=np.repeat(np.arange(len(parts)), counts),
-        materials=materials,
+        materials=[_material(part, texture_size) for part in parts],
     ).transformed(Y_UP_TO_Z_UP)
 
 
