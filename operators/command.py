@@ -42,6 +42,7 @@ from .dataset.preview import MOST_VIEWS, dataset_views
 from .generate.generation import generate_mesh, inputs_name
 from .interface.standard_output import output_to
 from .layers.layers import FORMS, import_xray
+from .omage import command as omage
 from .tasks import jobs
 
 _registered: list[Any] = []
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(imported)
     _add_preview(commands)
+    omage.add_parser(commands)
     return parser
 
 

@@ -154,7 +154,7 @@ def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> _Par
         vertices,
         faces,
         corner_normals=normals[corners],
-        corner_uvs=_uvs(mesh, corners, slot, looks),
+        corner_uvs=_uvs(mesh, corners, slot, looks, always=reader.factors),
         corner_colors=_colors(mesh, faces, corners, polygon, slot, looks),
         face_material=indices[slot],
         materials=[look.material for look in reader.looks],
@@ -175,11 +175,19 @@ def slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material 
 
 
 def _uvs(
-    mesh: Any, corners: NDArray[np.int32], slot: NDArray[np.int32], looks: list[Look]
+    mesh: Any,
+    corners: NDArray[np.int32],
+    slot: NDArray[np.int32],
+    looks: list[Look],
+    *,
+    always: bool,
 ) -> NDArray[np.float32] | None:
-    """(M, 3, 2) from the UV map that each face's material reads; None where no texture is."""
+    """(M, 3, 2) from the UV map that each face's material reads.
+
+    None where there is no map and, but for `always`, where no texture reads one.
+    """
     layers = list(mesh.uv_layers)
-    if not layers or not any(look.material.texture is not None for look in looks):
+    if not layers or not (always or any(look.material.texture is not None for look in looks)):
         return None
     active = next((layer for layer in layers if layer.active_render), layers[0])
     uvs = np.zeros((len(corners), 3, 2), dtype=np.float32)

@@ -22,6 +22,7 @@ from xray_addon.systems import PUBLISHED
 from xray_addon.systems.weights import beside, local_path
 
 from ..checkpoints import locate
+from ..torch_helpers.network_configs import NETWORK
 from ..torch_helpers.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
 
 UNET, UPSAMPLER = "unet", "vae"  # names of the folders within a checkpoint
 WEIGHTS = "diffusion_pytorch_model"
-# What configurations may say. Modules cost time to build, also where they take no memory.
-LARGEST = 1 << 18  # bytes
-WIDEST, DEEPEST, MOST_LEVELS, LONGEST_TEXT = 1 << 16, 128, 16, 400
+LARGEST = 1 << 18  # bytes of a configuration
 # The published configurations: 46,110,624 and 169,247,195 parameters.
 FULL_UNET: dict[str, Any] = {
     "_class_name": "UNetSpatioTemporalConditionModel",
@@ -318,7 +317,7 @@ def read_config(folder: Path, kind: str = "", *, name: str = "config.json") -> d
     """A part's configuration. Raises XRayError; with `kind` also for one of another class."""
     path = folder / name
     try:
-        config: dict[str, Any] = read_json(path, _CONFIG, largest=LARGEST)
+        config: dict[str, Any] = read_json(path, NETWORK, largest=LARGEST)
     except FileNotFoundError as error:
         raise XRayError(
             "missing_weights", f"There is no {path}.", "Name a complete folder of this part."
@@ -330,25 +329,6 @@ def read_config(folder: Path, kind: str = "", *, name: str = "config.json") -> d
     if kind and config.get("_class_name") != kind:
         raise _other_model(folder, kind, config)
     return config
-
-
-def _setting(value: Any, where: str) -> Any:
-    """A number, text or list of a configuration, within what any published model comes near."""
-    name = where.rpartition(".")[2].partition("[")[0]
-    if isinstance(value, list):
-        return schema.list_of(_setting, most=MOST_LEVELS)(value, where)
-    if isinstance(value, dict):
-        return schema.plain(value, where)
-    if isinstance(value, str):
-        return schema.text(LONGEST_TEXT)(value, where)
-    if isinstance(value, int) and not isinstance(value, bool):
-        deep = any(word in name for word in ("layer", "block", "depth"))
-        most = DEEPEST if deep and "channels" not in name else WIDEST
-        return schema.integer(-WIDEST, most)(value, where)
-    return value
-
-
-_CONFIG = schema.table_of(_setting)
 
 
 def build(folder: Path, make: Any, config: dict[str, Any]) -> Any:

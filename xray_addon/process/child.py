@@ -17,10 +17,7 @@ from ..errors import XRayError, is_out_of_memory
 from ..files.opening import append_regular
 from . import protocol
 from .installer import NO_WINDOW, child_environment
-from .protocol import (
-    Message,
-    ProtocolError,
-)
+from .protocol import Message, ProtocolError
 
 logger = logging.getLogger(__name__)
 
