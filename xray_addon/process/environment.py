@@ -28,6 +28,8 @@ from typing import Any
 from ..errors import XRayError, is_no_space
 from ..files.atomic import replacing
 from ..files.folders import default_folder
+from ..files.json_files import parse_json, read_json
+from ..files.json_schema import integer, plain, record, table_of, text
 from ..files.locks import lock
 from ..files.opening import append_regular
 from ..progress import Progress, ProgressCallback, ignore_progress
@@ -42,6 +44,10 @@ from .installer import (
     version_of,
 )
 from .torch_builds import BUILDS, DOWNLOAD, NEEDED_SPACE, nvidia_driver, query_nvidia, torch_index
+
+_CHECKED = record(
+    {"versions": table_of(text()), "device": text(), "device_name": text(), "memory": integer(0)}
+)
 
 DEVICES = ("auto", "cpu", "cuda", "rocm")
 
@@ -152,10 +158,10 @@ class RuntimeEnvironment:
     @property
     def _record(self) -> dict[str, Any]:
         try:
-            record = json.loads(self._marker.read_text("utf-8"))
+            found: dict[str, Any] = read_json(self._marker, table_of(plain))
         except (OSError, ValueError):
             return {}
-        return record if isinstance(record, dict) else {}
+        return found
 
     def sizes(self, device: str = "auto") -> Sizes:
         """How much space is taken, needed and free. Walks the folder: not for `draw`."""
@@ -320,13 +326,13 @@ class RuntimeEnvironment:
             "packages", "Installing the packages", [*pip, *extra, "-r", str(self._requirements)]
         )
         check = self._check(steps)
-        record = {
+        marker = {
             "requirements": self._requirements_hash(),
             "size": _bytes_in(self._venv),
             **asdict(check),
         }
         with replacing(self._marker) as temporary:
-            temporary.write_text(json.dumps(record, indent=1), "utf-8")
+            temporary.write_text(json.dumps(marker, indent=1), "utf-8")
         steps.report(Progress("done", 1, 1, "The runtime is installed"))
         return check
 
@@ -358,7 +364,7 @@ class RuntimeEnvironment:
     def _check(self, steps: Commands) -> Check:
         command = [str(self.python), "-c", _CHECK, *self._imports]
         lines = steps.run("check", "Trying the runtime", command, CHECK_TIMEOUT)
-        check = Check(**json.loads(lines[-1]))
+        check = Check(**parse_json(lines[-1], _CHECKED))
         return replace(check, driver=query_nvidia("driver_version").partition("\n")[0])
 
     def _pinned(self, name: str) -> str | None:
@@ -371,10 +377,10 @@ class RuntimeEnvironment:
 
     def _requirements_hash(self) -> str:
         try:
-            text = self._requirements.read_text("utf-8")
+            content = self._requirements.read_text("utf-8")
         except OSError:
             return ""
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _base_exists(self) -> bool:
         try:
