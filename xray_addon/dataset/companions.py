@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -16,11 +17,10 @@ from ..files.opening import open_regular, read_at_most
 from .recipe import file_hash
 
 LARGEST_TEXT = 1 << 26  # bytes of an .mtl or of a glTF's JSON
-LONGEST_LINE = 1 << 16
 _NAMED = list_of(record({}, {"uri": text(1 << 26)}), most=1 << 16)
 _GLTF = record({}, {"buffers": _NAMED, "images": _NAMED})
 _MAP = re.compile(rb"\s*(map_\w+|bump|disp|decal|norm|refl)\s+(.+?)\s*$", re.IGNORECASE)
-_LIBRARY = re.compile(rb"\s*mtllib\s+(.+?)\s*$", re.IGNORECASE)
+_LIBRARY = re.compile(rb"^[ \t]*mtllib[ \t]+([^\r\n]{1,4096})", re.MULTILINE)
 
 
 def named_files(path: Path) -> list[Path]:
@@ -72,10 +72,14 @@ def companion_paths(path: Path, names: Iterable[str]) -> list[Path]:
 
 
 def _of_obj(path: Path) -> Iterator[Path]:
-    with open_regular(path) as stream:
-        while line := stream.readline(LONGEST_LINE):
-            if match := _LIBRARY.match(line):
-                yield from _of_mtl(_beside(path, match[1]))
+    # Mapped: line by line, a file of a gigabyte would take longer than to import it.
+    with (
+        open_regular(path) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        names = [match[1].rstrip() for match in _LIBRARY.finditer(content)]
+    for name in dict.fromkeys(names):
+        yield from _of_mtl(_beside(path, name))
 
 
 def _of_mtl(path: Path) -> Iterator[Path]:
