@@ -28,9 +28,7 @@ SPLITS = ("train", "val", "all")
 OMAGES = "omage"  # the name of the HDF5 set's array
 METADATA = "_meta.json"  # behind the name of the HDF5 file
 LARGEST = 1 << 26  # bytes of the metadata, which has 500 for each omage
-_ROWS = schema.table_of(
-    schema.record({"success": schema.plain}, {"cate_id": schema.integer(0, 1 << 16)})
-)
+_ROWS = schema.table_of(schema.record({"success": schema.plain}, {"cate_id": schema.plain}))
 NO_CATEGORY = len(CATEGORIES)
 _KEPT = 2048  # omages that are kept in memory
 
@@ -91,7 +89,7 @@ class PublishedSet:
         try:
             rows: Any = list(read_json(metadata, _ROWS, largest=LARGEST).values())
             self.rows = [number for number, row in enumerate(rows) if row["success"]]
-            self.categories = [rows[number].get("cate_id", 0) for number in self.rows]
+            self.categories = [int(rows[number]["cate_id"]) for number in self.rows]
             with h5py.File(path, "r") as file:
                 shape = file[OMAGES].shape
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
