@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 from .errors import typed_error
 
 IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
-DEATH_WAIT = 0.2  # s between the end of the input and that of a parent that was killed
+DEATH_WAIT = 1.0  # s between the end of the input and that of a parent that was killed
 EXIT_GRACE = 0.5  # s that running work has to end by itself before the process exits over it
 PREVIEW_INTERVAL = 0.2  # s between two pictures of what is being made
 CUT_OUT_SIZE = 256  # px of a picture of a cut-out
@@ -191,7 +191,7 @@ class Server:
         while os.getppid() == self._parent:
             if time.monotonic() > end:
                 return
-            time.sleep(DEATH_WAIT / 10)
+            time.sleep(DEATH_WAIT / 50)
         with suppress(FileNotFoundError):  # it is gone already
             remove_ownerless(Path.cwd())
 
