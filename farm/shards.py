@@ -2,8 +2,9 @@
 
 Sample keys are ``<uid>-NNN``, one a view, with the members ``.npz`` (the X-Ray), ``.png`` (its
 reference image, if there is one), ``.ids.npz`` (if there are any) and ``.json`` (the camera and
-the item's row). The same items give the same bytes. Beside ``OUT-000i.tar`` lies ``OUT-000i.json``,
-written after it, which says what is in it.
+the item's row); with the first view also ``.omage<R>.npz`` (if there are omages). The same items
+give the same bytes. Beside ``OUT-000i.tar`` lies ``OUT-000i.json``, written after it, which says
+what is in it.
 
 No item goes before what takes its place is there: a shard that replaces one waits beside it as
 ``OUT-000i.tar.next`` and ``OUT-000i.json.next`` where it lacks items that the old one holds, until
@@ -317,6 +318,9 @@ def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
             file = folder / kind / uid / f"{name}{suffix}"
             if file.is_file():
                 sample[member] = file.read_bytes()
+        # Of the object and not of a view: they go with the first.
+        for file in sorted((folder / "omages" / uid).glob("*.npz")) if view == 0 else ():
+            sample[f"omage{file.stem}.npz"] = file.read_bytes()
         samples.append(sample)
     return samples
 

@@ -801,3 +801,45 @@ def test_memory_does_not_grow(making, core, settings, meshes, tmp_path):
     before = resident()
     making.make_dataset(items[40:], tmp_path, tiny)
     assert resident() - before < 8
+
+
+def test_omages_are_written_with_the_item_and_counted(making, core, settings, meshes, tmp_path):
+    items = core.read_source(meshes / "glb.glb") + core.read_source(meshes / "stl.STL")
+    asked, out = settings(omage="64, 128", image="none"), tmp_path / "out"
+    run = making.make_dataset(items, out, asked)
+    assert [result.status for result in run.results] == ["done", "done"], run.results
+    written = {name for name in files(out) if name.startswith("omages/")}
+    assert written == {f"omages/{uid}/{size}.npz" for uid in ("glb", "stl") for size in (64, 128)}
+    with np.load(out / "omages/glb/64.npz") as archive:
+        assert archive["arr_0"].shape == (64, 64, 12)
+    row = json.loads((out / "metadata/stl.json").read_text())["omage"]
+    assert row["resolutions"] == [128, 64]
+    assert row["unwrapped"]  # an STL has no UVs
+    assert (run.report.omages, list(run.report.unwrapped)) == (2, ["stl"])
+    assert "2 as omages, 1 of them unwrapped" in (out / "report.md").read_text()
+    before = files(out)
+    again = making.make_dataset(items, out, asked)
+    assert [result.status for result in again.results] == ["exists", "exists"]
+    assert files(out) == before
+
+
+def test_an_omage_that_is_missing_is_made_again_and_other_resolutions_are_others(
+    making, core, settings, meshes, part, tmp_path
+):
+    (item,) = core.read_source(meshes / "glb.glb")
+    out = tmp_path / "out"
+    making.make_dataset([item], out, settings(omage="64", image="none"))
+    before = files(out)
+    (out / "omages/glb/64.npz").unlink()
+    run = making.make_dataset([item], out, settings(omage="64", image="none"))
+    assert run.results[0].status == "done"
+    assert files(out) == before
+    error = part("xray_addon.errors").XRayError
+    for other in ("", "128"):
+        with pytest.raises(error) as raised:
+            making.make_dataset([item], out, settings(omage=other, image="none"))
+        assert raised.value.code == "other_settings"
+    for wrong in ("4", "64,x", "99999"):
+        with pytest.raises(error) as raised:
+            settings(omage=wrong)
+        assert raised.value.code == "bad_settings"

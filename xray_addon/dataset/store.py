@@ -6,6 +6,8 @@ Layout of a dataset's folder::
     images/<uid>/NNN.png          its reference image, RGBA
     images/<uid>/transforms.json  its cameras
     ids/<uid>/NNN.npz             object, material, face (N,) int32 of each hit, if asked for
+    omages/<uid>/RRR.npz          the object as an omage of R x R pixels, if asked for
+    00_img_input/ ... 03_splits/  Slice3D's training data, if asked for: see `slices.layout`
     metadata/<uid>.json           the item's row, written last: with it the item is complete
     refused/<uid>.json            why an item is not there: rejected by a gate, or failed
     logs/<uid>.json               seconds and reasons of the last attempt
@@ -48,6 +50,7 @@ from ..files.locks import lock
 from ..files.names import is_clean_name
 from ..files.opening import read_at_most
 from ..settings.dataset import DatasetSettings
+from ..slices.layout import IMAGES, SDFS, SLICES, SPLITS, split_lists, split_of
 from .companions import companion_hashes, companion_paths
 from .gates import GATES, JUDGED, View, judge
 from .in_flight import MOST_ENDS, crashed, left_in_flight
@@ -59,12 +62,14 @@ from .rows import LOG, REFUSED_ROW, read_row, read_rows
 from .rows import SETTINGS as RECIPE
 
 # The folders that hold an item's files, in the order in which they are put there.
-KINDS = ("ids", "images", "xrays")
+KINDS = ("ids", IMAGES, SLICES, "images", "omages", "xrays")
+# The folders that hold one file an item, and the file's suffix.
+SINGLES = {SDFS: ".npy"}
 SETTINGS = "settings.json"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
 # What runs write into, replace and delete; none of it may be a link to somewhere else.
-_OWN = (".work", *KINDS, "metadata", "refused", "logs", "logs/worker.log")
+_OWN = (".work", *SINGLES, *KINDS, SPLITS, "metadata", "refused", "logs", "logs/worker.log")
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +287,8 @@ def finish(folder: str | PathLike[str]) -> Report:
 
     Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
     (those touched), images (whether there are any) and `views`, a `View` each; where it applies
-    also objects and materials (names for the ids) and missing_textures (names of image files).
+    also objects and materials (names for the ids), missing_textures (names of image files) and
+    omage (resolutions, patches, dropped_area, unwrapped: see `omage.encoding.EncodingReport`).
 
     Raises XRayError `cannot_write`.
     """
@@ -292,8 +298,11 @@ def finish(folder: str | PathLike[str]) -> Report:
     stopped: Counter[str] = Counter()
     with _exclusive(folder) as place:
         lines = []
+        sliced: dict[str, list[str]] = {}
         for row in rows(folder):
             report.add(row)
+            if any(name.startswith(f"{SDFS}/") for name in row.get("files", ())):
+                sliced.setdefault(split_of(row["uid"]), []).append(row["uid"])
             counted.update(row["gates"])
             if row["images"]:
                 lines += [view_line(row, i) for i in range(len(row["views"]))]
@@ -306,6 +315,9 @@ def finish(folder: str | PathLike[str]) -> Report:
         report.gates = {
             name: {"counted": counted[name], "refused": stopped[name]} for name in names
         }
+        if sliced:
+            for name, text in split_lists(sliced).items():
+                place(name, text)
         place("metadata.jsonl", "".join(lines))
         place("report.json", _json(report.to_dict()))
         place("report.md", report.to_markdown())
@@ -437,25 +449,35 @@ def _remove_empty(work: Path) -> None:
 
 def _replace(folder: Path, uid: str, made: Path) -> None:
     _withdraw(folder, uid, made)
-    for kind in KINDS:
-        if (made / kind).is_dir():
+    for kind in (*SINGLES, *KINDS):
+        source = made / kind
+        if kind in SINGLES:
+            source /= f"{uid}{SINGLES[kind]}"
+        if source.exists():
             (folder / kind).mkdir(exist_ok=True)
-            (made / kind).rename(folder / kind / uid)
+            source.rename(_place(folder, kind, uid))
 
 
 def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
     """Take an item out of the dataset, its row first; its files into `grave`, or for good."""
     (folder / "metadata" / f"{uid}.json").unlink(missing_ok=True)
-    for kind in KINDS:
-        target = folder / kind / uid
+    for kind in (*SINGLES, *KINDS):
+        target = _place(folder, kind, uid)
         if not os.path.lexists(target):
             continue
-        if target.is_symlink() or not target.is_dir():
+        if target.is_symlink():
             target.unlink()
-        elif grave is None:
+        elif grave is not None:
+            target.rename(grave / f"old-{kind}")
+        elif target.is_dir():
             shutil.rmtree(target)
         else:
-            target.rename(grave / f"old-{kind}")
+            target.unlink()
+
+
+def _place(folder: Path, kind: str, uid: str) -> Path:
+    """What an item has of a kind: a folder, or a file."""
+    return folder / kind / f"{uid}{SINGLES.get(kind, '')}"
 
 
 def _recorded(folder: Path) -> Recipe | None:
@@ -547,10 +569,12 @@ def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
 
 def _sizes(made: Path, uid: str) -> dict[str, int]:
     files = sorted(file for file in made.rglob("*") if file.is_file())
-    return {
-        f"{file.relative_to(made).parts[0]}/{uid}/{file.name}": file.stat().st_size
-        for file in files
-    }
+    sizes = {}
+    for file in files:
+        kind, *rest = file.relative_to(made).parts
+        inside = rest if kind in SINGLES else [uid, *rest]
+        sizes["/".join([kind, *inside])] = file.stat().st_size
+    return sizes
 
 
 def _json(values: dict[str, Any]) -> str:

@@ -15,10 +15,11 @@ and distances are of the object at a diagonal of 1, centred, with y up and z tow
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -169,13 +170,28 @@ def seen_distances(
     return points.astype(np.float32), distances.astype(np.float32)
 
 
-def write_splits(folder: Path, splits: dict[str, Sequence[str]]) -> None:
-    """`03_splits`: train, val and test, and what the published code calls trainval."""
+def split_of(uid: str) -> str:
+    """The split that an object is in: of ten about one is "val", one "test", the others "train".
+
+    It depends on the uid alone, so that objects that come later move none.
+    """
+    place = hashlib.sha256(f"split of {uid}".encode()).digest()[0] / 256
+    return "test" if place < 0.1 else "val" if place < 0.2 else "train"
+
+
+def split_lists(splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The files of `03_splits`, by name: train, val, test, and what the published code calls
+    trainval."""
     lists = {name: sorted(splits.get(name, ())) for name in ("train", "val", "test")}
     lists["trainval"] = sorted([*lists["train"], *lists["val"]])
-    for name, uids in lists.items():
-        with replacing(folder / SPLITS / f"{name}.lst") as temporary:
-            temporary.write_text("\n".join(uids))
+    return {f"{SPLITS}/{name}.lst": "\n".join(uids) for name, uids in lists.items()}
+
+
+def write_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    """`03_splits`."""
+    for name, text in split_lists(splits).items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text)
 
 
 def read_split(folder: Path, name: str) -> list[str]:
