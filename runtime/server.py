@@ -126,6 +126,7 @@ class Server:
         self._ending = threading.Event()
         self._initialized = False
         self._asked_to_end = False
+        self._removing = threading.Lock()
         self._busy = False
         self._loaded: _Loaded | None = None
         self._versions = _versions()
@@ -146,6 +147,7 @@ class Server:
                 break
             work()
             self._idle_since = time.monotonic()
+        self._remove_folder_of_the_dead()
 
     def _idle_left(self) -> float | None:
         if self._loaded is None:
@@ -176,23 +178,24 @@ class Server:
         logger.info("%s", why)
         for cancel in tuple(self._cancels.values()):
             cancel.set()
-        if not self._asked_to_end:
-            self._remove_folder_of_the_dead()
         self._ending.set()
         self._work.put(None)
         time.sleep(EXIT_GRACE)
         # Only reached if the main thread is stuck in a model: nobody waits for its result.
+        self._remove_folder_of_the_dead()
         os._exit(0)
 
     def _remove_folder_of_the_dead(self) -> None:
         """Remove this process's folder if its parent was killed: nobody else does, and the results
-        are for nobody."""
+        are for nobody. Not before the work has ended, which would make the folder anew."""
+        if self._asked_to_end:
+            return
         end = time.monotonic() + DEATH_WAIT  # a dying parent's pipes close before it is gone
         while os.getppid() == self._parent:
             if time.monotonic() > end:
                 return
             time.sleep(DEATH_WAIT / 50)
-        with suppress(FileNotFoundError):  # it is gone already
+        with self._removing, suppress(FileNotFoundError):  # it is gone already
             remove_ownerless(Path.cwd())
 
     def _answer(self, request: Request) -> None:
