@@ -52,7 +52,8 @@ FLOORS = {
     "panels": [{"widgets"}, {"weights"}, {"*"}],
     "runtime": [
         {"errors", "torch_helpers", "checkpoints", "generator"},
-        {"images", "meshes", "training"},
+        {"images"},
+        {"meshes", "training"},
         {"*"},
         {"registry"},
         {"evaluation", "server"},

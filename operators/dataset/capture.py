@@ -41,7 +41,7 @@ from ...xray_addon.slices.layout import (
 from ...xray_addon.slices.slicing import slice_surface
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
-from ..convert.mesh_files import open_alone
+from ..convert.mesh_files import files_read, open_alone
 from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import heard
 from ..tasks import jobs
@@ -203,6 +203,7 @@ class Captures:
         self.store.note_source(attempt)
         with attempt.timed("load"), heard(attempt.said):
             objects = self.load(item)
+        self.store.note_companions(attempt, files_read(item.source))
         with self.posed(), ExitStack() as stack:
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
