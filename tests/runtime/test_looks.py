@@ -94,4 +94,4 @@ def test_hidden_colours_are_compared_where_the_truth_hides_something():
     prediction = Points(behind, behind, np.broadcast_to([0.5, 0.0, 0.0], behind.shape))
     found = hidden_colors(prediction, truth, camera, 0)
     assert found == pytest.approx({"color": 0.1, "front": 0.2, "mean": 0.2}, abs=0.01)
-    assert hidden_colors(prediction, truth.without(~first), camera, 0) == {}
+    assert hidden_colors(prediction, cast(surface, camera, 1), camera, 0) == {}
