@@ -36,12 +36,37 @@ from webdataset.writer import TarWriter
 from xray_addon.dataset.manifest import Item, shard
 from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
 from xray_addon.dataset.result import FAILED, REJECTED, Result
-from xray_addon.dataset.store import find
+from xray_addon.dataset.rows import SETTINGS, UID
+from xray_addon.dataset.store import find, item_row
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
 from xray_addon.files.atomic import replacing
+from xray_addon.files.json_files import parse_json, read_json
+from xray_addon.files.names import last_part
 
 TAR, RECORD = ".tar", ".json"
 NEXT = ".next"  # behind both of a shard that waits
+LARGEST = 1 << 28  # bytes of a record, which has 200 for each item
+
+_HASHES = schema.table_of(schema.text(), UID)
+_HASHED = schema.record({}, {"source_sha256": schema.text()})
+# Handed on as they are: whoever reads a camera looks whether it is one.
+_FRAMES = schema.record(
+    {
+        "camera_angle_x": schema.number(),
+        "frames": schema.list_of(schema.record({"file_path": schema.text()}, others=schema.plain)),
+    }
+)
+_RECORD = schema.record(
+    {
+        "settings": SETTINGS,
+        "shards": schema.integer(1),
+        "items": _HASHES,
+        "rows": _HASHES,
+        "rejected": _HASHES,
+        "failed": schema.list_of(UID),
+    }
+)
 
 
 def is_url(out: str) -> bool:
@@ -230,7 +255,10 @@ def _is_of(item: Item, known: str | None) -> bool:
 
 
 def _source_hash(row: bytes) -> str:
-    return str(json.loads(row).get("source_sha256", ""))
+    try:
+        return str(parse_json(row, _HASHED).get("source_sha256", ""))
+    except ValueError:
+        return ""
 
 
 def _place_in_tar(sample: dict[str, Any]) -> tuple[str, str]:
@@ -259,13 +287,15 @@ def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
 
 def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
     """The samples of an item, one a view."""
-    row = json.loads((folder / "metadata" / f"{uid}.json").read_text(encoding="utf-8"))
+    row = item_row(folder, uid)
+    if row is None:
+        raise XRayError("bad_shard", f"{uid} in {folder} is not complete.", "Run it again.")
     transforms = folder / "images" / uid / "transforms.json"
     cameras: dict[str, dict[str, Any]] = {}
     if transforms.is_file():
-        document = json.loads(transforms.read_text(encoding="utf-8"))
+        document = _cameras(transforms)
         cameras = {
-            Path(frame["file_path"]).stem: {
+            last_part(frame["file_path"]): {
                 "camera_angle_x": document["camera_angle_x"],
                 **{key: value for key, value in frame.items() if key not in ("file_path", "c2w")},
             }
@@ -295,6 +325,18 @@ def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
     return samples
 
 
+def _cameras(transforms: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = read_json(transforms, _FRAMES)
+    except (OSError, ValueError) as error:
+        raise XRayError(
+            "bad_transforms",
+            f"{transforms} is not a transforms.json: {error}.",
+            "Remove the item's row, and have it made again.",
+        ) from error
+    return document
+
+
 def _put(source: Path, target: str) -> None:
     """Copy `source` to a path or URL: whole or not at all."""
     system, path = _place(target)
@@ -315,12 +357,12 @@ def _read(target: str) -> dict[str, Any] | None:
     system, path = _place(target)
     try:
         with system.open(path, "rb") as stream:
-            record = json.load(stream)
+            held: dict[str, Any] = parse_json(stream.read(LARGEST + 1), _RECORD, largest=LARGEST)
     except (OSError, ValueError):
         return None
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(target, error) from error
-    return record if isinstance(record, dict) else None
+    return held
 
 
 def _move(source: str, target: str) -> None:

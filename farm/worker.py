@@ -18,6 +18,8 @@ import psutil
 from xray_addon.dataset.manifest import Item
 from xray_addon.dataset.result import Result
 from xray_addon.errors import XRayError
+from xray_addon.files.json_files import parse_json
+from xray_addon.files.json_schema import plain
 
 START_TIMEOUT = 180.0  # s from the start of a process to the end of an empty input: cold disks
 STOP_GRACE = 5.0  # s to end by itself before it is killed
@@ -269,11 +271,9 @@ def _signal(process: asyncio.subprocess.Process, number: int) -> None:
 
 def _parse(line: bytes) -> Result | None:
     try:
-        values = json.loads(line)
-        result = Result.from_dict(values) if isinstance(values, dict) else None
+        return Result.from_dict(parse_json(line, plain))
     except ValueError:
         return None
-    return result if result is not None and isinstance(result.status, str) else None
 
 
 def _how(code: int) -> str:

@@ -5,7 +5,6 @@ Sample number i is a function of the seed and i alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xray_addon.dataset.rows import read_row
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
+from xray_addon.files.json_files import read_json
 from xray_addon.omage import Omage
 from xray_addon.omage.categories import CATEGORIES
 
@@ -28,6 +30,9 @@ OMAGES = "omage"  # the name of the HDF5 set's array
 # The folders of a dataset that is made with --omage.
 OMAGES_FOLDER, METADATA_FOLDER = "omages", "metadata"
 METADATA = "_meta.json"  # behind the name of the HDF5 file
+LARGEST = 1 << 26  # bytes of the metadata, which has 500 for each omage
+_ROW = schema.record({"source": schema.text()}, {"uid": schema.text()})
+_ROWS = schema.table_of(schema.record({"success": schema.plain}, {"cate_id": schema.plain}))
 NO_CATEGORY = len(CATEGORIES)
 _KEPT = 2048  # omages that are kept in memory
 
@@ -71,13 +76,13 @@ class Folder:
     @classmethod
     def _of_dataset(cls, folder: Path, size: int) -> Folder:
         paths, categories = [], []
-        for row in sorted((folder / METADATA_FOLDER).glob("*.json")):
-            files = sorted((folder / OMAGES_FOLDER / row.stem).glob("*.npz"), key=_resolution)
-            if files:
+        for path in sorted((folder / METADATA_FOLDER).glob("*.json")):
+            row = read_row(path, _ROW)  # None for a broken one, which costs that item alone
+            files = sorted((folder / OMAGES_FOLDER / path.stem).glob("*.npz"), key=_resolution)
+            if files and row:
                 enough = [file for file in files if _resolution(file) >= size]
                 paths.append((enough or files[-1:])[0])
-                source = json.loads(row.read_text(encoding="utf-8"))["source"]
-                categories.append(_category(Path(source), Path()))
+                categories.append(_category(Path(row["source"].lstrip("/")), Path()))
         return cls(tuple(paths), tuple(categories))
 
     def __len__(self) -> int:
@@ -106,7 +111,7 @@ class PublishedSet:
             ) from error
         metadata = path.with_name(path.stem + METADATA)
         try:
-            rows: Any = list(json.loads(metadata.read_text(encoding="utf-8")).values())
+            rows: Any = list(read_json(metadata, _ROWS, largest=LARGEST).values())
             self.rows = [number for number, row in enumerate(rows) if row["success"]]
             self.categories = [int(rows[number]["cate_id"]) for number in self.rows]
             with h5py.File(path, "r") as file:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import XRayError
-from ..files.atomic import read_arrays, replacing
+from ..files.arrays import read_array, read_arrays
+from ..files.atomic import replacing
 from .image import bad_omage, checked
 
 KEY = "arr_0"  # the published name of the array
+LARGEST = 1 << 28  # bytes; 1024 pixels a side take 50 MB as floats
 
 
 def read_values(path: str | PathLike[str]) -> NDArray[Any]:
@@ -40,8 +42,8 @@ def write_values(path: str | PathLike[str], values: NDArray[np.uint16]) -> None:
 
 def _read_array(path: Path) -> NDArray[Any]:
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    arrays = read_arrays(path)
+        return read_array(path, largest=LARGEST)
+    arrays = read_arrays(path, largest=LARGEST)
     if KEY not in arrays:
         raise ValueError(f"it has no array {KEY}, only {', '.join(sorted(arrays)) or 'nothing'}")
     return arrays[KEY]

@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from ..camera import Camera
 from ..errors import XRayError
 from ..files.atomic import replacing
+from ..files.json_files import read_json
+from ..files.json_schema import integer, list_of, number, record
 from ..files.png import write_png
 from ..surface import Surface
 from .signed_distance import PUBLISHED_LEVEL, samples
@@ -42,6 +44,16 @@ POINTS = 16_384
 ELEVATIONS = (math.radians(-10), math.radians(40))
 SCALES = (0.75, 1.1)
 # From z up to y up, as files of meshes have it.
+_ANGLES = list_of(number(-10, 10), 1, 1 << 12)
+_META = record(
+    {
+        "azimuths": _ANGLES,
+        "elevations": _ANGLES,
+        "scale": number(1e-6, 1e6),
+        "offset": list_of(number(-1e6, 1e6), 3, 3),
+        "size": integer(1, 1 << 13),
+    }
+)
 _Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 
@@ -103,15 +115,15 @@ class Views:
         """From `meta.json` in `folder`; raises XRayError `bad_dataset`."""
         path = folder / META
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path, _META)
             views = cls(
-                tuple(map(float, values["azimuths"])),
-                tuple(map(float, values["elevations"])),
-                float(values["scale"]),
-                tuple(map(float, values["offset"])),  # type: ignore[arg-type]
-                int(values["size"]),
+                tuple(values["azimuths"]),
+                tuple(values["elevations"]),
+                values["scale"],
+                tuple(values["offset"]),
+                values["size"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise XRayError(
                 "bad_dataset",
                 f"{path} cannot be read ({error}).",
