@@ -101,7 +101,7 @@ def test_a_setting_of_another_system_is_refused_with_the_name_of_its_owner(make)
     assert caught.value.code == "bad_settings"
     owners = "Slice3D and TripoSR"
     assert f"mesh_resolution is a setting of {owners}, not of X-Ray" in caught.value.message
-    with pytest.raises(XRayError, match=r"steps is a setting of X-Ray and X-Ray \(paper scale\)"):
+    with pytest.raises(XRayError, match=r"steps is a setting of X-Ray and Slice3D and X-Ray"):
         make({"generator": "triposr", "steps": 4})
     with pytest.raises(XRayError, match="no generator called 'magic'") as caught:
         make({"generator": "magic"})

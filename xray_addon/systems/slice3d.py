@@ -52,7 +52,9 @@ class Slice3DSettings(GenerateSettings):
         "image",
         choices=BRANCHES,
     )
-    steps: int = setting(0, "Steps of the sampling; 0 takes 200, as published", min=0, max=500)
+    steps: int = setting(
+        0, "Steps of the sampling; 0 takes 200, as published, and 500 are the most", min=0, max=1000
+    )
     mesh_resolution: int = setting(
         256,
         "Grid cells along each side of the box that is meshed; fewer are taken where the mesh "
