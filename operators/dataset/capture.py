@@ -18,13 +18,14 @@ from ...xray_addon.casting import cast
 from ...xray_addon.dataset import store
 from ...xray_addon.dataset.attempt import Store
 from ...xray_addon.dataset.cameras import dataset_cameras, item_seed, placed
-from ...xray_addon.dataset.gates import View, silhouette_iou
+from ...xray_addon.dataset.gates import View
 from ...xray_addon.dataset.manifest import Item
 from ...xray_addon.dataset.report import Report
 from ...xray_addon.dataset.result import Result
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.transforms import write_transforms
+from ...xray_addon.metrics import silhouette_iou
 from ...xray_addon.omage import Omage
 from ...xray_addon.omage.encoding import CELLS
 from ...xray_addon.progress import Progress, ProgressCallback, ignore_progress
@@ -43,9 +44,9 @@ from ..convert.baking import read_surface
 from ..convert.mesh_files import files_read, open_alone
 from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import heard
-from ..slices.cycles import render_slices
 from ..tasks import jobs
 from .rendering import CAST_SAMPLES, Renderer, check_environment
+from .slice_rendering import render_slices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
