@@ -83,13 +83,15 @@ def main() -> None:
         fine, _ = Omage.encoded(surface, 16 * SIZE, smallest=SIZE, unwrap=unwrap_surface)
         learned[name] = fine.resized(SIZE)
         learned[name].save(data / name / "omage.npz")
-    shared = {"size": SIZE, "batch": 16, "learning_rate": 1e-3, "final_rate": 0.02, "workers": 0}
-    for part, samples, network in (
-        ("geometry", 46_000, {"hidden": 96, "depth": 4, "heads": 4}),
-        ("material", 100_000, {"channels": 32, "factors": [1, 2], "blocks": 1,
-                               "attention": [False, True], "heads": 2}),
+    shared = {"size": SIZE, "batch": 16, "final_rate": 0.02, "workers": 0}
+    for part, samples, rate, network in (
+        ("geometry", 46_000, 1e-3, {"hidden": 96, "depth": 4, "heads": 4}),
+        ("material", 22_000, 2e-3, {"channels": 32, "factors": [1, 2], "blocks": 1,
+                                    "attention": [False, True], "heads": 2}),
     ):  # fmt: skip
-        config = TrainingConfig(part=part, samples=samples, network=network, **shared)
+        config = TrainingConfig(
+            part=part, samples=samples, learning_rate=rate, network=network, **shared
+        )
         folder = arguments.out / "weights" / part
         trainer = train(config, data, folder, minutes=arguments.minutes)
         print(f"{part}: {trainer.samples} samples in {trainer.seconds / 60:.1f} min")
