@@ -11,11 +11,17 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from ..xray_addon.camera import Camera
+from ..xray_addon.casting import sample_texture
 from ..xray_addon.casting.texels import covered_texels
 from ..xray_addon.pictures.shading import shade_surface
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.surface import Material
-from .convert import COLOR_ATTRIBUTE, new_material, surface_from_objects
+from .convert import (
+    COLOR_ATTRIBUTE,
+    new_material,
+    surface_from_objects,
+    texture_from_image,
+)
 from .convert.baking import MARGIN, loop_uvs, unwrap
 from .convert.staging import Owned, Stage
 
@@ -56,14 +62,20 @@ def _remake(obj: Any, settings: ResultSettings) -> None:
     """Other faces, with the colours of those before, and the texture."""
     with Owned() as owned:
         colored = owned.own(obj.data.copy())
-        if settings.topology == "quads":
+        textured = _color_by_texture(colored)
+        quads = settings.topology == "quads"
+        if quads:
             _remesh(obj, settings.target_faces or QUADS)
         elif 0 < settings.target_faces < len(obj.data.polygons):
             _decimate(obj, settings.target_faces)
-        if COLOR_ATTRIBUTE not in colored.color_attributes:
+        # Fewer triangles keep their UV map, and with it the generator's texture.
+        if COLOR_ATTRIBUTE not in colored.color_attributes or (textured and not quads):
             return
         if settings.color == "texture":
             _bake(obj, colored, settings.bake_size)
+        elif textured:
+            _write_colors(obj.data, _nearest_colors(colored, vertex_positions(obj.data)))
+            _replace_material(obj, Material(), colored=True)
         elif COLOR_ATTRIBUTE not in obj.data.color_attributes:
             _write_colors(obj.data, _nearest_colors(colored, vertex_positions(obj.data)))
 
@@ -177,12 +189,35 @@ def _bake(obj: Any, colored: Any, size: int) -> None:
         covered.reshape(-1)[texel] = True
     _spread(texture, covered)
     _remove_colors(mesh)
+    colored.materials.clear()  # it is not needed any more, and would keep the material
+    _replace_material(obj, Material(texture=texture), colored=False)
+
+
+def _replace_material(obj: Any, material: Material, *, colored: bool) -> None:
+    """Give the mesh of `obj` this material in place of its own, which goes if nothing else uses
+    it. colored : whether it shows the colour attribute."""
+    mesh = obj.data
     before = mesh.materials[0] if mesh.materials else None
     mesh.materials.clear()
-    colored.materials.clear()  # it is not needed any more, and would keep the material
-    mesh.materials.append(new_material(obj.name, Material(texture=texture), colored=False))
+    mesh.materials.append(new_material(obj.name, material, colored=colored))
     if before is not None and not before.users:
         bpy.data.materials.remove(before)
+
+
+def _color_by_texture(mesh: Any) -> bool:
+    """Give a mesh with an image texture the colours that it has at the corners, as an attribute.
+    Returns whether it has such a texture."""
+    trees = [material.node_tree for material in mesh.materials if material is not None]
+    nodes = [node for tree in trees if tree is not None for node in tree.nodes]
+    image = next((node.image for node in nodes if node.type == "TEX_IMAGE" and node.image), None)
+    texture = texture_from_image(image) if image is not None and mesh.uv_layers else None
+    if texture is None:
+        return False
+    _remove_colors(mesh)
+    attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", "CORNER")
+    colors = sample_texture(texture, loop_uvs(mesh, mesh.uv_layers[0].name).astype(np.float64))
+    attribute.data.foreach_set("color_srgb", colors.astype(np.float32).reshape(-1))
+    return True
 
 
 def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:

@@ -23,8 +23,9 @@ class View:
     """An object placed in the canonical frame and seen.
 
     xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
-    the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
-    `fine`. source, azimuth : the object as it was, z up, and from which side it is seen, radians.
+    the object's longest side in the frame. elevation, roll : radians, as `place` takes them.
+    surface : as placed. camera : of `fine`. source, azimuth : the object as it was, z up, and from
+    which side it is seen, radians.
     """
 
     xray: XRay
@@ -35,6 +36,7 @@ class View:
     camera: Camera
     source: Surface
     azimuth: float
+    roll: float
 
 
 def view_object(
@@ -44,11 +46,16 @@ def view_object(
     layers: int,
     resolution: int,
     image_resolution: int,
+    roll: float = 0.0,
 ) -> View | None:
-    """`surface` from a random side, or None where that side has no place in the frame."""
+    """`surface` from a random side, or None where that side has no place in the frame.
+
+    roll : standard deviation of the camera's, radians.
+    """
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
-    placed = place(surface, azimuth, elevation)
+    lean = random.normal(0, roll) if roll else 0.0
+    placed = place(surface, azimuth, elevation, roll=lean)
     if placed is None:
         return None
     matrix, scale = placed
@@ -58,7 +65,7 @@ def view_object(
     fine = cast(moved, camera, 1)
     if not len(fine.index):
         return None
-    return View(xray, fine, scale, elevation, moved, camera, surface, azimuth)
+    return View(xray, fine, scale, elevation, moved, camera, surface, azimuth, lean)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:

@@ -16,15 +16,15 @@ class XRaySettings(GenerateSettings):
 
     steps: int = setting(
         0,
-        "Steps of the sampling; 0 takes 8, or 1 for weights that have not learned to sample; 1 is "
-        "one pass without sampling",
+        "Steps of the sampling where hidden parts may vary; 0 takes 8, or 1 for weights that have "
+        "not learned to sample; 1 is one pass without sampling",
         min=0,
         max=1000,
     )
     variation: float = setting(
-        0.4,
-        "How much hidden parts may vary: 0 not at all, so that all seeds are alike, 1 fully "
-        "sampled",
+        0.0,
+        "How much hidden parts may vary with the seed: 0 not at all, which gives the calmest "
+        "backs, 1 fully sampled",
         min=0.0,
         max=1.0,
     )
