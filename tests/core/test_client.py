@@ -498,7 +498,7 @@ from xray_addon.settings import GenerateSettings
 register_fakes()
 client = RuntimeClient(sys.executable, sys.argv[2], arguments=[sys.argv[1], "serve"])
 job = client.submit(sys.argv[3], GenerateSettings(generator=sys.argv[4]))
-while job.progress.stage != "generate":
+while job.progress.stage != "generate" and not job.finished:
     client.poll()
     time.sleep(0.01)
 print(client.pid, flush=True)
