@@ -14,10 +14,10 @@ from typing import Any
 from tqdm import tqdm
 
 from xray_addon.dataset.manifest import read_source, shard
-from xray_addon.dataset.result import EXISTS, FAILED, REJECTED, Result
+from xray_addon.dataset.result import EXISTS, FAILED, REJECTED, ItemResult
 from xray_addon.errors import DONE, SOME_FAILED, USAGE, XRayError, exit_code
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.settings.arguments import add_settings, read_settings
+from xray_addon.settings.arguments import add_settings, settings_from_arguments
 from xray_addon.settings.dataset import DatasetSettings
 
 from .run import Work, run
@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         work = Work(
             str(arguments.source),
             str(arguments.out),
-            read_settings(DatasetSettings, arguments),
-            read_settings(FarmSettings, arguments),
+            settings_from_arguments(DatasetSettings, arguments),
+            settings_from_arguments(FarmSettings, arguments),
             arguments.replace,
         )
         if arguments.slurm:
@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         error = raised
     else:
         counts = Counter(result.status for result in results)
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        sys.stderr.write(f"{told or 'nothing to do'}\n")
+        summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        sys.stderr.write(f"{summary or 'nothing to do'}\n")
         return SOME_FAILED if counts[FAILED] else DONE
     sys.stderr.write(f"error: {error}\n")
     return exit_code(error, USAGE)
@@ -81,11 +81,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _here(work: Work, part: str) -> list[Result]:
+def _here(work: Work, part: str) -> list[ItemResult]:
     items = shard(read_source(work.source), part)
     with tqdm(total=len(items), unit="item", dynamic_ncols=True, disable=None) as bar:
 
-        def on_result(result: Result) -> None:
+        def on_result(result: ItemResult) -> None:
             if result.status == EXISTS and not bar.disable:
                 # It took no time, and so says nothing about the rate.
                 bar.initial += 1
@@ -99,14 +99,14 @@ def _here(work: Work, part: str) -> list[Result]:
         return run(work, part, on_result)
 
 
-def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[Result]:
+def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[ItemResult]:
     if arguments.shard:
         raise XRayError(
             "bad_settings", "--slurm runs all shards.", "Take --array for their number."
         )
     from .cluster import Jobs  # half a second that a run on this machine does not need
 
-    jobs = Jobs(work, read_settings(ClusterSettings, arguments))
+    jobs = Jobs(work, settings_from_arguments(ClusterSettings, arguments))
     sys.stderr.write(f"Jobs {jobs.jobs[0].job_id} to {jobs.jobs[-1].job_id}, logs: {jobs.logs}\n")
     with tqdm(unit="item", dynamic_ncols=True, disable=None) as bar:
 
@@ -119,7 +119,7 @@ def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[Result]:
         return jobs.wait(on_progress, lambda result: _tell(bar, result))
 
 
-def _tell(bar: tqdm[Any], result: Result) -> None:
+def _tell(bar: tqdm[Any], result: ItemResult) -> None:
     """A line for an item that is not there."""
     if result.status in (REJECTED, FAILED):
         log = f" Log: {result.log}" if result.log else ""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import submitit
 from submitit.core.utils import FailedJobError
 
-from xray_addon.dataset.result import FAILED, Result
+from xray_addon.dataset.result import FAILED, ItemResult
 from xray_addon.dataset.store import claim, finish
 from xray_addon.errors import XRayError
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
@@ -110,8 +110,8 @@ class Jobs:
     def wait(
         self,
         on_progress: ProgressCallback = ignore_progress,
-        on_result: Callable[[Result], None] = ignore_result,
-    ) -> list[Result]:
+        on_result: Callable[[ItemResult], None] = ignore_result,
+    ) -> list[ItemResult]:
         """The results of all jobs, when all have ended; the dataset is finished then.
 
         on_progress : hears how many items are complete; it raises to cancel the jobs. on_result :
@@ -119,7 +119,7 @@ class Jobs:
         """
         total = len(missing(self.work, self.parts)) + count_done(self.work, self.parts)
         looks = dict.fromkeys(range(len(self.jobs)), 0)
-        results: list[Result] = []
+        results: list[ItemResult] = []
         lost: list[str] = []
         try:
             while looks:
@@ -145,7 +145,7 @@ class Jobs:
         known = {result.uid for result in results if result.status == FAILED}
         why = "; ".join(lost) or "no job came to it"
         results += [
-            Result(uid, FAILED, "job_lost", f"Its job ended before ({why}). Run it again.")
+            ItemResult(uid, FAILED, "job_lost", f"Its job ended before ({why}). Run it again.")
             for uid in missing(self.work, self.parts)
             if uid not in known
         ]
@@ -158,10 +158,10 @@ class Jobs:
 
     def _results(
         self, job: submitit.Job[list[dict[str, Any]]], number: int, lost: list[str]
-    ) -> list[Result]:
+    ) -> list[ItemResult]:
         error = job.exception()
         if error is None:
-            return [Result.from_dict(values) for values in job.result()]
+            return [ItemResult.from_dict(values) for values in job.result()]
         last = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         lost.append(f"shard {number + 1}/{self.parts}: {last}, {job.paths.stderr}")
         return []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xray_addon.dataset.attempt import give_up
 from xray_addon.dataset.manifest import Item
-from xray_addon.dataset.result import FAILED, Result, stop_on
+from xray_addon.dataset.result import FAILED, ItemResult, stop_on
 from xray_addon.dataset.store import claim, conflict, find, work_folder
 from xray_addon.dataset.worker import worker_command
 from xray_addon.files.atomic import replacing
@@ -22,13 +22,13 @@ from .settings import FarmSettings
 from .worker import Worker, WorkerLost, check
 
 # Called with each result as it comes, on the main thread. It raises `Cancelled` to stop the run.
-ResultCallback = Callable[[Result], None]
+ResultCallback = Callable[[ItemResult], None]
 
 # Workers that an item may lose before it is blamed, where it is not clear that it is to blame.
 ATTEMPTS = 3
 
 
-def ignore_result(_: Result) -> None:
+def ignore_result(_: ItemResult) -> None:
     """A `ResultCallback` for callers that do not care."""
 
 
@@ -39,7 +39,7 @@ def capture(
     farm: FarmSettings,
     on_result: ResultCallback = ignore_result,
     replace: bool = False,
-) -> list[Result]:
+) -> list[ItemResult]:
     """Capture `items` into the dataset in `folder`; a result for each, in the order they end.
 
     Items that are there already are not captured again. An item that its worker does not survive
@@ -94,7 +94,7 @@ class _Pool:
         digest: str,
         on_result: ResultCallback,
     ) -> None:
-        self.results: list[Result] = []
+        self.results: list[ItemResult] = []
         self._todo = todo
         self._folder = folder
         self._own = own
@@ -152,7 +152,7 @@ class _Pool:
 
     async def _capture(self, worker: Worker, item: Item) -> bool:
         """Capture `item`; whether the worker has survived that."""
-        began, said = time.monotonic(), worker.log.stat().st_size
+        began, log_start = time.monotonic(), worker.log.stat().st_size
         try:
             result = await worker.capture(item, self._farm.timeout)
         except WorkerLost as lost:
@@ -163,23 +163,23 @@ class _Pool:
             if doubtful and self._lost[item.uid] < ATTEMPTS:
                 self._todo.appendleft(item)
             else:
-                self._blame(item, lost, worker, said, time.monotonic() - began)
+                self._blame(item, lost, worker, log_start, time.monotonic() - began)
             return False
         stop_on(result)
         self._note(result)
         return True
 
     def _blame(
-        self, item: Item, lost: WorkerLost, worker: Worker, said: int, seconds: float
+        self, item: Item, lost: WorkerLost, worker: Worker, log_start: int, seconds: float
     ) -> None:
         """Note that `item` has failed, unless its worker died only after it was written."""
         log = self._log(item.uid)
         with worker.log.open("rb") as source, replacing(log) as temporary:
-            source.seek(said)
+            source.seek(log_start)
             temporary.write_bytes(source.read())
         self._note(give_up(self._folder, item, self._digest, lost, log, seconds))
 
-    def _note(self, result: Result) -> None:
+    def _note(self, result: ItemResult) -> None:
         if result.status != FAILED:
             self._log(result.uid).unlink(missing_ok=True)  # of an earlier attempt
         self.results.append(result)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xray_addon.dataset.manifest import read_source, shard
 from xray_addon.dataset.recipe import Recipe
-from xray_addon.dataset.result import EXISTS, FAILED, Result
+from xray_addon.dataset.result import EXISTS, FAILED, ItemResult
 from xray_addon.dataset.store import find, finish
 from xray_addon.settings.dataset import DatasetSettings
 
@@ -64,7 +64,9 @@ class Work:
         return Path(self.farm.staging or f"{name}-staging")
 
 
-def run(work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result) -> list[Result]:
+def run(
+    work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result
+) -> list[ItemResult]:
     """Make shard `part` ("i/N") of a dataset, then its metadata.jsonl and report.
 
     Raises XRayError: what `read_source`, `shard` and `capture` raise.
@@ -77,7 +79,7 @@ def run(work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result
 
 def run_shard(
     work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result
-) -> list[Result]:
+) -> list[ItemResult]:
     """Make shard `part` ("i/N") of a dataset; whoever runs several calls `finish` at their end.
 
     Of a shard at a URL only what is not in it is made. Raises as `run`, and XRayError
@@ -93,7 +95,7 @@ def run_shard(
         complete = shards.is_packed(work.out, part, items, recipe, work.replace)
         everything = {item.uid for item in items}
         kept = everything if complete else shards.keepable(work.out, part, items, recipe)
-        known = [Result(item.uid, EXISTS) for item in items if item.uid in kept]
+        known = [ItemResult(item.uid, EXISTS) for item in items if item.uid in kept]
         for result in known:
             on_result(result)
         if complete:
@@ -105,7 +107,7 @@ def run_shard(
         shards.pack(folder, source, results, work.out, part, recipe, kept)
     if shards.is_url(work.out) and not any(result.status == FAILED for result in results):
         shutil.rmtree(folder)  # all of it has arrived; with failures the next run goes on from it
-    return [Result(uid, EXISTS) for uid in sorted(kept)] + results
+    return [ItemResult(uid, EXISTS) for uid in sorted(kept)] + results
 
 
 def count_done(work: Work, parts: int) -> int:

@@ -34,7 +34,7 @@ from webdataset.writer import TarWriter
 
 from xray_addon.dataset.manifest import Item, shard
 from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
-from xray_addon.dataset.result import FAILED, REJECTED, Result
+from xray_addon.dataset.result import FAILED, REJECTED, ItemResult
 from xray_addon.dataset.store import find
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
@@ -56,7 +56,7 @@ def shard_name(out: str, index: int, suffix: str) -> str:
 def pack(
     folder: Path,
     source: Sequence[Item],
-    results: Sequence[Result],
+    results: Sequence[ItemResult],
     out: str,
     part: str,
     recipe: Recipe,

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from xray_addon.dataset.manifest import Item
-from xray_addon.dataset.result import Result
+from xray_addon.dataset.result import ItemResult
 from xray_addon.errors import XRayError
 
 START_TIMEOUT = 180.0  # s from the start of a process to the end of an empty input: cold disks
@@ -75,7 +75,7 @@ class Worker:
         """Start the process. Raises XRayError `no_blender`."""
         await _to_the_end(self._start())
 
-    async def capture(self, item: Item, timeout: float) -> Result:
+    async def capture(self, item: Item, timeout: float) -> ItemResult:
         """Have `item` captured.
 
         timeout : s; the first item has the start of the process on top. Raises WorkerLost.
@@ -128,7 +128,7 @@ class Worker:
         if self._process is not None:
             await _reap(self._process)
 
-    async def _answer(self, process: asyncio.subprocess.Process, item: Item) -> Result | None:
+    async def _answer(self, process: asyncio.subprocess.Process, item: Item) -> ItemResult | None:
         """The result for `item`, or None at the end of the output."""
         assert process.stdout is not None
         while True:
@@ -171,14 +171,14 @@ async def check(command: Sequence[str], log: Path) -> None:
     Raises XRayError `no_blender`, `worker_not_started`, and what the worker says is wrong with the
     settings.
     """
-    said = b""
+    output = b""
     with log.open("wb") as stream:
         process = await _spawn(command, stream.fileno(), asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(START_TIMEOUT):
             assert process.stdout is not None
             while chunk := await process.stdout.read(CHUNK):
-                said = (said + chunk)[-LINE_LIMIT:]
+                output = (output + chunk)[-LINE_LIMIT:]
                 with log.open("ab") as stream:
                     stream.write(chunk)
             code = await process.wait()
@@ -187,7 +187,7 @@ async def check(command: Sequence[str], log: Path) -> None:
         code, how = 1, f"no end in {START_TIMEOUT:g} s"
     finally:
         await _reap(process)
-    for result in filter(None, map(_parse, said.splitlines())):
+    for result in filter(None, map(_parse, output.splitlines())):
         raise XRayError(result.code, result.reason)  # there was no item: it is of the settings
     if code:
         raise XRayError(
@@ -267,10 +267,10 @@ def _signal(process: asyncio.subprocess.Process, number: int) -> None:
             process.kill()
 
 
-def _parse(line: bytes) -> Result | None:
+def _parse(line: bytes) -> ItemResult | None:
     try:
         values = json.loads(line)
-        result = Result.from_dict(values) if isinstance(values, dict) else None
+        result = ItemResult.from_dict(values) if isinstance(values, dict) else None
     except ValueError:
         return None
     return result if result is not None and isinstance(result.status, str) else None

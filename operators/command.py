@@ -21,10 +21,10 @@ import bpy
 
 from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
-from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, Result
+from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings.arguments import add_settings, read_settings
+from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.result import ResultSettings
@@ -153,7 +153,7 @@ Answer = tuple[int, dict[str, Any]]
 
 
 def _capture(arguments: argparse.Namespace) -> Answer:
-    settings = read_settings(CaptureSettings, arguments)
+    settings = settings_from_arguments(CaptureSettings, arguments)
     items = read_source(arguments.source)
     run: DatasetRun = jobs.run(file_steps(items, arguments.out, settings, _say_line), _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
@@ -175,11 +175,11 @@ def _capture(arguments: argparse.Namespace) -> Answer:
 
 
 def _dataset(arguments: argparse.Namespace) -> Answer:
-    settings = read_settings(DatasetSettings, arguments)
+    settings = settings_from_arguments(DatasetSettings, arguments)
     items = shard(read_source(arguments.source), arguments.shard)
     meter = _Meter()
 
-    def say(result: Result) -> None:
+    def say(result: ItemResult) -> None:
         meter.count(result)
         if result.status in (REJECTED, FAILED):
             log = f" Log: {result.log}" if result.log else ""
@@ -201,16 +201,16 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
 
 def _dataset_worker(arguments: argparse.Namespace) -> Answer:
 
-    def answer(result: Result) -> None:
+    def answer(result: ItemResult) -> None:
         arguments.answers.write(json.dumps(result.to_dict()) + "\n")
         arguments.answers.flush()
 
     with contextlib.ExitStack() as stack:
         try:
-            settings = read_settings(DatasetSettings, arguments)
+            settings = settings_from_arguments(DatasetSettings, arguments)
             captures = stack.enter_context(Captures(Store(arguments.out, settings)))
         except XRayError as error:
-            answer(Result.refused("", error))
+            answer(ItemResult.refused("", error))
             raise
         # `for line in sys.stdin` would read ahead.
         while line := sys.stdin.readline():
@@ -219,20 +219,20 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
             try:
                 item = Item.from_dict(json.loads(line))
             except ValueError as error:
-                result = Result("", FAILED, "bad_item", f"This line is no item: {error}.")
+                result = ItemResult("", FAILED, "bad_item", f"This line is no item: {error}.")
             else:
                 result = _worked(captures, item)
             answer(result)
     return DONE, {}
 
 
-def _worked(captures: Captures, item: Item) -> Result:
+def _worked(captures: Captures, item: Item) -> ItemResult:
     try:
-        result: Result = jobs.run(captures.steps(item))
+        result: ItemResult = jobs.run(captures.steps(item))
     except Cancelled:
         raise
     except XRayError as error:  # whoever runs this worker stops, see `stop_on`
-        return Result.refused(item.uid, error)
+        return ItemResult.refused(item.uid, error)
     return result
 
 
@@ -242,7 +242,7 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     system.check(inputs)
     out = arguments.out or Path(f"{inputs_name(inputs, system)}.glb")
     check_output(out)
-    result = read_settings(ResultSettings, arguments)
+    result = settings_from_arguments(ResultSettings, arguments)
     image, mask = (
         None if file is None else file.absolute() for file in (inputs.image, inputs.mask)
     )
@@ -285,7 +285,7 @@ class _Meter:
         self._started = time.monotonic()
         self._made = self._known = 0
 
-    def count(self, result: Result) -> None:
+    def count(self, result: ItemResult) -> None:
         """One more item is through."""
         if result.seconds:
             self._made += 1

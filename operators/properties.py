@@ -60,7 +60,7 @@ def with_settings(cls: type[Settings]) -> Callable[[type[_T]], type[_T]]:
     return decorate
 
 
-def read_settings(cls: type[_T], source: Any) -> _T:
+def settings_from_properties(cls: type[_T], source: Any) -> _T:
     """The settings dataclass with the values of `source`'s properties."""
     return cls(**{item.name: setting_value(item, source) for item in fields(cls)})  # type: ignore[arg-type]
 

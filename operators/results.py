@@ -17,7 +17,7 @@ from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.surface import Material
 from .convert import COLOR_ATTRIBUTE, new_material, surface_from_objects
 from .convert.baking import MARGIN, loop_uvs, unwrap
-from .convert.staging import Owned, Stage
+from .convert.staging import Stage, TemporaryData
 
 AXES = ("x", "y", "z")
 # Quads where no number is asked for.
@@ -54,7 +54,7 @@ def finish(obj: bpy.types.Object, settings: ResultSettings) -> float:
 
 def _remake(obj: Any, settings: ResultSettings) -> None:
     """Other faces, with the colours of those before, and the texture."""
-    with Owned() as owned:
+    with TemporaryData() as owned:
         colored = owned.own(obj.data.copy())
         if settings.topology == "quads":
             _remesh(obj, settings.target_faces or QUADS)

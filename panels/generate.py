@@ -106,8 +106,8 @@ class XRAY_PT_generate_cutout(SidebarPanel):
         fresh = latest.asked == asked(scene)
         column = layout.column()
         column.active = fresh
-        told = describe(latest.cut) if fresh else "As it was before these settings"
-        column.label(text=told)
+        text = describe(latest.cut) if fresh else "As it was before these settings"
+        column.label(text=text)
         column.template_icon(icon_of("cutout", latest.cut.picture), scale=CUTOUT_SCALE)
 
 

@@ -85,7 +85,7 @@ def _reasons(
     objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph, reader: MaterialReader
 ) -> dict[str, str]:
     """Why each material that cannot be followed is so, by name."""
-    if not any(look.reason for look in reader.looks):
+    if not any(appearance.reason for appearance in reader.appearances):
         return {}
     found = {}
     for instance in solid_instances(objects, depsgraph):
@@ -95,7 +95,7 @@ def _reasons(
         materials += list(getattr(source.data, "materials", ()))
         for material in materials:
             if material is not None and (
-                reason := reader.looks[reader.index(material, False)].reason
+                reason := reader.appearances[reader.index(material, False)].reason
             ):
                 found[material.name_full] = reason
     return found

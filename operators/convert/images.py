@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...xray_addon.errors import XRayError
-from .staging import Owned
+from .staging import TemporaryData
 
 if TYPE_CHECKING:
     pass
@@ -25,7 +25,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     Raises XRayError `unreadable_image`.
     """
-    with Owned() as read:
+    with TemporaryData() as read:
         try:
             image: Any = read.own(bpy.data.images.load(str(path)))
             width, height = image.size

@@ -1,9 +1,9 @@
-"""Blender materials as what `Surface` knows: a base colour, a texture, a colour attribute.
+"""Reads Blender materials into what `Surface` can hold: base colour, texture, colour attribute.
 
-A node tree can compute any colour; this follows what importers and artists build most: a shader's
-colour from a value, an image, a colour attribute, or these multiplied, through groups, reroutes
-and muted nodes. What it cannot follow counts as its first colour input, and the look says why, so
-that `baking` can do better.
+A node tree can compute any colour. This module follows the trees that importers and artists build
+most often: a shader's colour from a value, an image, a colour attribute, or a product of these,
+through groups, reroutes and muted nodes. Any other node falls back to its first colour input, and
+the appearance records the reason, so that `baking` can bake the colour instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINEAR_SPACES = ("Non-Color", "Raw", "Linear", "Linear Rec.709")
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Appearance:
     """What colours the faces of one material.
 
     material : base colour and texture.
@@ -117,34 +117,36 @@ _BLACK = np.zeros(3)
 
 
 class MaterialReader:
-    """Turns Blender materials into looks, each material and each image once.
+    """Turns Blender materials into appearances, each material and each image once.
 
     alpha_clip : whether rays pass where a material's alpha clips its texture.
 
-    looks : the materials met so far, in the order of their indices.
+    appearances : the materials met so far, in the order of their indices.
     """
 
     def __init__(self, *, alpha_clip: bool = False) -> None:
-        self.looks: list[Look] = []
+        self.appearances: list[Appearance] = []
         self.alpha_clip = alpha_clip
         self._index: dict[tuple[str, str], int] = {}
         self._textures: dict[tuple[str, bool], NDArray[np.uint8] | None] = {}
 
     def index(self, material: bpy.types.Material | None, colored: bool) -> int:
-        """The index into `looks` of `material`.
+        """The index into `appearances` of `material`.
 
         `colored` says whether the mesh has a colour attribute: without a material it shows.
         """
         key = ("material", material.name_full) if material else ("none", str(colored))
         if key not in self._index:
-            self._index[key] = len(self.looks)
-            self.looks.append(self._read(material) if material else self._bare(colored))
+            self._index[key] = len(self.appearances)
+            self.appearances.append(self._read(material) if material else self._bare(colored))
         return self._index[key]
 
-    def _bare(self, colored: bool) -> Look:
-        return self._look(_Color(np.ones(3), color_attribute="") if colored else _Color(), _Alpha())
+    def _bare(self, colored: bool) -> Appearance:
+        return self._appearance(
+            _Color(np.ones(3), color_attribute="") if colored else _Color(), _Alpha()
+        )
 
-    def _read(self, material: bpy.types.Material) -> Look:
+    def _read(self, material: bpy.types.Material) -> Appearance:
         color, alpha = None, _Alpha()
         surface = surface_socket(material)
         if surface is not None:
@@ -153,9 +155,9 @@ class MaterialReader:
                 alpha = _shader_alpha(surface, ())
         if color is None:
             color = _Color(np.array(material.diffuse_color[:3], dtype=np.float64))
-        return self._look(color, alpha)
+        return self._appearance(color, alpha)
 
-    def _look(self, color: _Color, alpha: _Alpha) -> Look:
+    def _appearance(self, color: _Color, alpha: _Alpha) -> Appearance:
         # Blender's colours have single precision; the rest is noise that would hide pure white.
         rgb = linear_to_srgb(np.minimum(color.rgb, 1.0)).round(7)
         red, green, blue = rgb.tolist()
@@ -183,7 +185,7 @@ class MaterialReader:
                 alpha_threshold=threshold,
             )
         transform = source.uv_transform if source else None
-        return Look(
+        return Appearance(
             material,
             source.uv_map if source else "",
             None if transform is None else np.array(transform),

@@ -133,5 +133,5 @@ def _operator(name: str) -> Any:
 def _reason(error: RuntimeError) -> str:
     """The last line that says something: an importer in Python ends with a traceback."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Location:", "File ", "^"))]
-    return said[-1].removeprefix("Error: ").rstrip(".") if said else "no reason given"
+    reasons = [line for line in lines if line and not line.startswith(("Location:", "File ", "^"))]
+    return reasons[-1].removeprefix("Error: ").rstrip(".") if reasons else "no reason given"

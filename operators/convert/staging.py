@@ -18,7 +18,7 @@ from .surfaces import no_faces, slot_materials, solid_instances
 TEMPORARY = "X-Ray (temporary)"  # name of what is made to be removed
 
 
-class Owned:
+class TemporaryData:
     """Datablocks that are removed at the end of a `with`, the newest first."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Owned:
         return item
 
 
-class Stage(Owned):
+class Stage(TemporaryData):
     """A temporary scene; use it in a `with`.
 
     scene : a new scene with Blender's default settings, at the user's frame.
@@ -63,7 +63,7 @@ class Stage(Owned):
             bpy.data.scenes.remove(self.scene)
         super().__exit__()
 
-    def add(self, data: Any, owner: Owned | None = None) -> Any:
+    def add(self, data: Any, owner: TemporaryData | None = None) -> Any:
         """A new object of `data`, which is new too (or None), in the scene."""
         owner = owner or self
         if data is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Surface
-from .materials import Look, MaterialReader
+from .materials import Appearance, MaterialReader
 
 # What has faces, or may have them once evaluated; an empty may stand for a collection.
 SOLID_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META", "CURVES", "EMPTY"})
@@ -123,7 +123,7 @@ def _local_part(
 ) -> _Part | None:
     """The faces of one evaluated object in its own space; None without any.
 
-    `face_material` indexes `reader.looks`; whose materials so far are the part's.
+    `face_material` indexes `reader.appearances`; whose materials so far are the part's.
     """
     mesh = obj.to_mesh(depsgraph=depsgraph)
     try:
@@ -149,15 +149,15 @@ def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> _Par
     )[polygon]
     colored = mesh.color_attributes.active_color_index >= 0 or len(mesh.color_attributes) > 0
     indices = np.array([reader.index(material, colored) for material in slots])
-    looks = [reader.looks[i] for i in indices]
+    appearances = [reader.appearances[i] for i in indices]
     surface = Surface(
         vertices,
         faces,
         corner_normals=normals[corners],
-        corner_uvs=_uvs(mesh, corners, slot, looks),
-        corner_colors=_colors(mesh, faces, corners, polygon, slot, looks),
+        corner_uvs=_uvs(mesh, corners, slot, appearances),
+        corner_colors=_colors(mesh, faces, corners, polygon, slot, appearances),
         face_material=indices[slot],
-        materials=[look.material for look in reader.looks],
+        materials=[appearance.material for appearance in reader.appearances],
     )
     names = [material.name_full if material else "" for material in slots]
     return _Part(surface, polygon, slot, names)
@@ -175,23 +175,23 @@ def slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material 
 
 
 def _uvs(
-    mesh: Any, corners: NDArray[np.int32], slot: NDArray[np.int32], looks: list[Look]
+    mesh: Any, corners: NDArray[np.int32], slot: NDArray[np.int32], appearances: list[Appearance]
 ) -> NDArray[np.float32] | None:
     """(M, 3, 2) from the UV map that each face's material reads; None where no texture is."""
     layers = list(mesh.uv_layers)
-    if not layers or not any(look.material.texture is not None for look in looks):
+    if not layers or not any(appearance.material.texture is not None for appearance in appearances):
         return None
     active = next((layer for layer in layers if layer.active_render), layers[0])
     uvs = np.zeros((len(corners), 3, 2), dtype=np.float32)
     cache: dict[str, NDArray[np.float32]] = {}
-    for i, look in enumerate(looks):
-        layer = mesh.uv_layers.get(look.uv_map) or active
+    for i, appearance in enumerate(appearances):
+        layer = mesh.uv_layers.get(appearance.uv_map) or active
         if layer.name not in cache:
             cache[layer.name] = _read(layer.uv, "vector", np.float32, (len(mesh.loops), 2))
         chosen = slot == i
         uv = cache[layer.name][corners[chosen]]
-        if look.uv_transform is not None:
-            uv = uv @ look.uv_transform[:, :2].T + look.uv_transform[:, 2]
+        if appearance.uv_transform is not None:
+            uv = uv @ appearance.uv_transform[:, :2].T + appearance.uv_transform[:, 2]
         uvs[chosen] = uv
     return uvs
 
@@ -202,7 +202,7 @@ def _colors(
     corners: NDArray[np.int32],
     polygon: NDArray[np.int32],
     slot: NDArray[np.int32],
-    looks: list[Look],
+    appearances: list[Appearance],
 ) -> NDArray[np.float32] | None:
     """(M, 3, 3) from the colour attribute that each face's material reads, white elsewhere.
 
@@ -211,12 +211,12 @@ def _colors(
     """
     attributes = mesh.color_attributes
     colors: NDArray[np.float32] | None = None
-    for i, look in enumerate(looks):
+    for i, appearance in enumerate(appearances):
         chosen = slot == i
-        if look.color_attribute is None or not chosen.any():
+        if appearance.color_attribute is None or not chosen.any():
             continue
-        if look.color_attribute:
-            attribute = mesh.attributes.get(look.color_attribute)
+        if appearance.color_attribute:
+            attribute = mesh.attributes.get(appearance.color_attribute)
         else:
             index = max(attributes.render_color_index, 0)
             attribute = attributes[index] if index < len(attributes) else None
@@ -276,7 +276,7 @@ def _joined_sources(parts: list[tuple[str, _Part]], reader: MaterialReader) -> F
             ]
         ),
         np.concatenate([part.polygon for _, part in parts]),
-        tuple(sorted({name for look in reader.looks for name in look.missing})),
+        tuple(sorted({name for appearance in reader.appearances for name in appearance.missing})),
     )
 
 

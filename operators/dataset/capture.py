@@ -18,10 +18,10 @@ from ...xray_addon.casting import cast
 from ...xray_addon.dataset import store
 from ...xray_addon.dataset.attempt import Store
 from ...xray_addon.dataset.cameras import dataset_cameras, item_seed, placed
-from ...xray_addon.dataset.gates import View, silhouette_iou
+from ...xray_addon.dataset.gates import ViewStatistics, silhouette_iou
 from ...xray_addon.dataset.manifest import Item
 from ...xray_addon.dataset.report import Report
-from ...xray_addon.dataset.result import Result
+from ...xray_addon.dataset.result import ItemResult
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.transforms import write_transforms
@@ -29,7 +29,7 @@ from ...xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
 from ..convert.mesh_files import open_alone
-from ..interface.standard_output import heard
+from ..interface.standard_output import captured_output
 from ..tasks import jobs
 from .rendering import CAST_SAMPLES, Renderer, check_environment
 
@@ -54,7 +54,7 @@ class DatasetRun:
     """
 
     folder: Path
-    results: list[Result] = field(default_factory=list)
+    results: list[ItemResult] = field(default_factory=list)
     report: Report | None = None
 
     def count(self, status: str) -> int:
@@ -81,7 +81,7 @@ def dataset_steps(
     folder: str | Path,
     settings: DatasetSettings,
     load: Loader | None = None,
-    on_result: Callable[[Result], None] = lambda _: None,
+    on_result: Callable[[ItemResult], None] = lambda _: None,
     replace: bool = False,
 ) -> jobs.Steps:
     """Capture every item that is not there yet, one view a step; the result is a `DatasetRun`.
@@ -100,7 +100,9 @@ def dataset_steps(
 
 
 def item_steps(
-    items: Sequence[Item], captures: Captures, on_result: Callable[[Result], None] = lambda _: None
+    items: Sequence[Item],
+    captures: Captures,
+    on_result: Callable[[ItemResult], None] = lambda _: None,
 ) -> jobs.Steps:
     """Make each item, one view a step; the result is a `DatasetRun` without a report."""
     run = DatasetRun(captures.store.folder)
@@ -138,7 +140,7 @@ class Captures:
         self.store.__exit__(*error)
 
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
-        """Capture `item`, the `number`th of `of`; the result is a `Result`.
+        """Capture `item`, the `number`th of `of`; the result is an `ItemResult`.
 
         Only what every item would meet raises (XRayErrors that stop a run), and `Cancelled`;
         everything else is the item's own failure.
@@ -153,7 +155,7 @@ class Captures:
         return attempt.result
 
     def progress(self, item: Item, number: int, of: int, view: int = 0, views: int = 0) -> Progress:
-        """What is said of the `number`th item when `view` of its `views` are made."""
+        """What is messages of the `number`th item when `view` of its `views` are made."""
         return Progress("dataset", number, of, f"{item.uid} {view}/{views}" if view else item.uid)
 
     def posed(self) -> AbstractContextManager[None]:
@@ -183,13 +185,13 @@ class Captures:
         """Write all of an item into the attempt's folder; yields the views made and all views."""
         settings, item, made = self.settings, attempt.item, attempt.folder
         self.store.note_source(attempt)
-        with attempt.timed("load"), heard(attempt.said):
+        with attempt.timed("load"), captured_output(attempt.messages):
             objects = self.load(item)
         with self.posed(), ExitStack() as stack:
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
                 surface, sources = self.surface(objects)
-                attempt.said += [f"There is no image file {name}." for name in sources.missing]
+                attempt.messages += [f"There is no image file {name}." for name in sources.missing]
                 matrix = surface.normalizing if settings.normalize == "unit" else np.eye(4)
                 surface = surface.transformed(matrix)
                 cameras = self.cameras(item, surface, matrix)
@@ -235,13 +237,15 @@ class Captures:
             with store.writing(self.store.folder):
                 write_transforms(made / "images" / "transforms.json", cameras, names)
 
-    def _view(self, xray: XRay, picture: NDArray[np.uint8] | None, surface: Surface) -> View:
+    def _view(
+        self, xray: XRay, picture: NDArray[np.uint8] | None, surface: Surface
+    ) -> ViewStatistics:
         settings = self.settings
         unit = 1.0 if settings.normalize == "unit" else surface.longest_side
         depth = xray.hit_depth / unit
         outside = (depth <= settings.near) | (depth >= settings.far)
         iou = None if picture is None else round(silhouette_iou(picture[..., 3], xray), 6)
-        return View(xray.hits_per_layer.tolist(), xray.dropped, int(outside.sum()), iou)
+        return ViewStatistics(xray.hits_per_layer.tolist(), xray.dropped, int(outside.sum()), iou)
 
 
 def _write_ids(path: Path, xray: XRay, sources: FaceSources) -> None:

@@ -19,12 +19,12 @@ from ..properties import (
     PATH_OPTIONS,
     SOURCES,
     absolute_path,
-    read_settings,
     setting_property,
+    settings_from_properties,
     with_settings,
 )
 from ..tasks import jobs
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from .capture import DatasetRun, dataset_steps
 from .ops_capture import output_folder, selected_solids, solids
 from .plain import named_objects
@@ -95,10 +95,13 @@ class XRAY_OT_dataset(TaskOperator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
         """Say how much it will be before it starts."""
         try:
-            settings, folder = read_settings(DatasetSettings, self), output_folder(self.directory)
+            settings, folder = (
+                settings_from_properties(DatasetSettings, self),
+                output_folder(self.directory),
+            )
             text = estimate(len(self._items(context)), settings)
             other = conflict(folder, self._at_frame(settings, context))
         except XRayError as error:
@@ -107,7 +110,7 @@ class XRAY_OT_dataset(TaskOperator):
         if other is not None:
             self.replace, text = True, f"{other.message} All of it is made anew. {text}"
         manager: Any = context.window_manager
-        answer: Result = manager.invoke_confirm(
+        answer: OperatorResult = manager.invoke_confirm(
             self,
             event,
             title="Make Dataset",
@@ -119,7 +122,7 @@ class XRAY_OT_dataset(TaskOperator):
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the source."""
-        settings = read_settings(DatasetSettings, self)
+        settings = settings_from_properties(DatasetSettings, self)
         folder = output_folder(self.directory)
         items = self._items(context)
         if self.source == "files":
@@ -192,11 +195,11 @@ class XRAY_OT_dataset_cameras(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Put them into a collection of their own, in place of those of the last time."""
         obj: Any = context.object
         try:
-            cameras = object_cameras(obj, read_settings(DatasetSettings, self))
+            cameras = object_cameras(obj, settings_from_properties(DatasetSettings, self))
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -10,8 +10,14 @@ from ...xray_addon.dataset.result import DONE
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.capture import CaptureSettings
 from ..convert.surfaces import SOLID_TYPES
-from ..properties import PATH_OPTIONS, absolute_path, preferences, read_settings, with_settings
-from ..tasks.watching import Result, TaskOperator
+from ..properties import (
+    PATH_OPTIONS,
+    absolute_path,
+    preferences,
+    settings_from_properties,
+    with_settings,
+)
+from ..tasks.watching import OperatorResult, TaskOperator
 from .plain import object_steps
 
 if TYPE_CHECKING:
@@ -47,7 +53,7 @@ class XRAY_OT_capture(TaskOperator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for a folder where none is known."""
         if not self.directory and not _default_directory():
             context.window_manager.fileselect_add(self)
@@ -57,7 +63,7 @@ class XRAY_OT_capture(TaskOperator):
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the selection."""
         folder = output_folder(self.directory)
-        settings = read_settings(CaptureSettings, self)
+        settings = settings_from_properties(CaptureSettings, self)
         return object_steps(selected_solids(context), folder, settings)
 
     def summary(self, result: Any) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from ...xray_addon.pictures.contact_sheet import contact_sheet
 from ..properties import absolute_path, preferences
 
 if TYPE_CHECKING:
-    from ..tasks.watching import Result
+    from ..tasks.watching import OperatorResult
 from ..convert.images import image_editors, show
 from .preview import dataset_views
 
@@ -38,7 +38,7 @@ class XRAY_OT_preview(bpy.types.Operator):
     )
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for the folder; it starts at the one that datasets are written to."""
         if not self.directory:
             chosen = preferences()
@@ -46,7 +46,7 @@ class XRAY_OT_preview(bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Show it."""
         try:
             if not self.directory:

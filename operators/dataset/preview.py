@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...xray_addon.dataset.store import read_row
 from ...xray_addon.errors import DONE, SOME_FAILED, XRayError
 from ...xray_addon.files.png import write_png
-from ...xray_addon.pictures.contact_sheet import View, contact_sheet
+from ...xray_addon.pictures.contact_sheet import SheetView, contact_sheet
 from ...xray_addon.xray import XRay
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def preview(
 
 def dataset_views(
     folder: str | Path, *, uid: str = "", sample: int = 4, seed: int = 0
-) -> list[View]:
+) -> list[SheetView]:
     """The first `MOST_VIEWS` views of the item `uid`, or one of each of `sample` random items.
 
     Raises XRayError `no_folder`, `no_items`, and what reading an X-Ray raises.
@@ -53,7 +53,7 @@ def dataset_views(
     items = sorted(
         item for item in (folder / "xrays").iterdir() if item.is_dir() and item.name[0] != "."
     )
-    views: list[View] = []
+    views: list[SheetView] = []
     for i in random.permutation(len(items)):
         if len(views) == max(sample, 1):
             break
@@ -64,13 +64,13 @@ def dataset_views(
     return sorted(views, key=lambda view: view.title)
 
 
-def _view(folder: Path, path: Path) -> View:
+def _view(folder: Path, path: Path) -> SheetView:
     uid = path.parent.relative_to(folder / "xrays")
     image = folder / "images" / uid / f"{path.stem}.png"
     pixels = read_image(image) if image.is_file() else None
     row = read_row(folder, uid.as_posix())
     dropped = row["views"][int(path.stem)]["dropped"] if row else None
-    return View(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)
+    return SheetView(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)
 
 
 # Command line

@@ -20,7 +20,7 @@ from mathutils import Vector
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.shading import PRESETS, Lights, shade_surface
 from ..convert import add_camera, mesh_from_surface, surface_from_objects
-from ..convert.staging import Owned, Stage
+from ..convert.staging import Stage, TemporaryData
 from ..interface.standard_output import quietly
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Renderer:
         if settings.image != "workbench":  # its copy is in the cameras' space
             placed = _moved(camera, np.linalg.inv(self._matrix))
         scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
-        with Owned() as shot:
+        with TemporaryData() as shot:
             seen: Any = add_camera(placed, scene.name, scene.collection)
             shot.own(seen.data)
             shot.own(seen)
@@ -359,11 +359,11 @@ def _light_by_image(stage: Stage, world: Any, path: str) -> None:
 
 def check_environment(path: str) -> None:
     """Raise XRayError `missing_file` or `bad_environment` for what cannot light a scene."""
-    with Owned() as read:
+    with TemporaryData() as read:
         _environment(read, path)
 
 
-def _environment(owner: Owned, path: str) -> Any:
+def _environment(owner: TemporaryData, path: str) -> Any:
     file = Path(bpy.path.abspath(path))
     if not file.is_file():
         raise XRayError("missing_file", f"There is no environment image {file}.", "Check the path.")
@@ -379,7 +379,9 @@ def _environment(owner: Owned, path: str) -> Any:
     return image
 
 
-def _light_by_preset(stage: Stage, shot: Owned, world: Any, lights: Lights, camera: Camera) -> None:
+def _light_by_preset(
+    stage: Stage, shot: TemporaryData, world: Any, lights: Lights, camera: Camera
+) -> None:
     """The world and suns that light matt surfaces as `Lights` does in the built-in shader."""
     rotation = camera.camera_to_world[:3, :3]
     background = _world_nodes(world)
@@ -420,7 +422,7 @@ def _shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
     path = Path(scene.render.filepath)
     if done != {"FINISHED"} or not path.is_file():
         raise _failed("it was cancelled")
-    with Owned() as read:
+    with TemporaryData() as read:
         image = read.own(bpy.data.images.load(str(path)))
         image.alpha_mode = "STRAIGHT"
         pixels = np.empty(camera.height * camera.width * 4, dtype=np.float32)

@@ -22,7 +22,7 @@ import bpy
 from ...xray_addon.dataset import store
 from ...xray_addon.dataset.attempt import give_up
 from ...xray_addon.dataset.manifest import Item
-from ...xray_addon.dataset.result import Result, stop_on
+from ...xray_addon.dataset.result import ItemResult, stop_on
 from ...xray_addon.dataset.worker import ITEM_TIMEOUT, worker_command
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Progress
@@ -122,7 +122,7 @@ class _Worker:
             raise XRayError(
                 "no_blender", f"Another Blender cannot be started ({error}).", "", str(log)
             ) from error
-        self._answers: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[ItemResult | None] = queue.SimpleQueue()
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -139,7 +139,7 @@ class _Worker:
             self._process.stdin.write(json.dumps(item.to_dict()) + "\n")
             self._process.stdin.flush()
 
-    def answer(self) -> Result | None:
+    def answer(self) -> ItemResult | None:
         """The next result, if it is there."""
         with suppress(queue.Empty):
             result = self._answers.get_nowait()
@@ -166,5 +166,5 @@ class _Worker:
         with self._process.stdout as stream:
             for line in stream:
                 with suppress(ValueError):  # Blender's greeting
-                    self._answers.put(Result.from_dict(json.loads(line)))
+                    self._answers.put(ItemResult.from_dict(json.loads(line)))
         self._answers.put(None)

@@ -18,11 +18,11 @@ from ..properties import (
     VARIATIONS,
     absolute_path,
     preferences,
-    read_settings,
+    settings_from_properties,
     with_settings,
 )
 from ..runtime import service
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from .generation import (
     Image,
     Row,
@@ -138,7 +138,7 @@ class XRAY_OT_generate(_Generating):
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for files where the system needs an image and none is given."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
@@ -154,7 +154,7 @@ class XRAY_OT_generate(_Generating):
     def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
         settings = with_seeds(operator_settings(self), self.variations)
-        result = read_settings(ResultSettings, self)
+        result = settings_from_properties(ResultSettings, self)
         return self.generations(self._inputs(), settings, Row(), result)
 
     def _inputs(self) -> list[Inputs]:
@@ -221,7 +221,7 @@ class XRAY_OT_copy_command(bpy.types.Operator):
         """The active object must be a generated one."""
         return _is_generated(cls, context)
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Put it into the clipboard."""
         try:
             context.window_manager.clipboard = command_line(context.object)

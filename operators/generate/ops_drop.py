@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from ..runtime import service
-from ..tasks.watching import Result
+from ..tasks.watching import OperatorResult
 from .generation import IMAGE_SUFFIXES
 from .ops import XRAY_OT_generate
 
@@ -43,7 +43,7 @@ class XRAY_OT_paste_image(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Paste it into the file and show it in the panel."""
         area: Any = context.area
         before, known = area.type, set(bpy.data.images)

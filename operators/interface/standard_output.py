@@ -46,19 +46,19 @@ def quietly() -> Iterator[None]:
 
 
 @contextmanager
-def heard(warnings: list[str]) -> Iterator[None]:
+def captured_output(warnings: list[str]) -> Iterator[None]:
     """Keep what importers print to themselves; adds the lines that warn to `warnings`."""
     if not bpy.app.background:
         yield
         return
-    said = io.StringIO()  # not a file: what importers keep hold of may still write to it later
+    output = io.StringIO()  # not a file: what importers keep hold of may still write to it later
     with tempfile.TemporaryFile() as stream:
         try:
-            with output_to(stream.fileno()), redirect_stdout(said), redirect_stderr(said):
+            with output_to(stream.fileno()), redirect_stdout(output), redirect_stderr(output):
                 yield
         finally:
             stream.seek(0)
-            text = said.getvalue() + stream.read().decode(errors="replace")
+            text = output.getvalue() + stream.read().decode(errors="replace")
             warnings += [
                 line.strip()
                 for line in text.splitlines()

@@ -15,7 +15,7 @@ from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild
 
 if TYPE_CHECKING:
     from ...xray_addon.xray import XRay
-    from ..tasks.watching import Result
+    from ..tasks.watching import OperatorResult
 
 IMAGE_NAME = "X-Ray Layers"
 NO_LAYERS = "The active object has no layers"
@@ -53,7 +53,7 @@ class XRAY_OT_show_layers(LayersOperator):
         soft_max=2.0,
     )
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Go on from what is shown: one layer more."""
         collection = layers_of(context.object)
         if not self.properties.is_property_set("peel"):
@@ -62,7 +62,7 @@ class XRAY_OT_show_layers(LayersOperator):
             self.explode = collection.xray.explode
         return self.execute(context)
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Set what the panel's sliders set."""
         layers = layers_of(context.object)
         layers.hide_viewport = False
@@ -80,7 +80,7 @@ class XRAY_OT_rebuild(LayersOperator):
     bl_label = "Rebuild Mesh from Layers"
     bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Leave Edit Mode, which holds a mesh of its own, and rebuild."""
         layers = layers_of(context.object)
         if context.mode != "OBJECT":
@@ -117,7 +117,7 @@ class XRAY_OT_show_picture(bpy.types.Operator):
         """A file can be given whatever is active."""
         return context.scene is not None
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Show it."""
         try:
             image = show(layer_grid(self._xray(context.object), self.channel), IMAGE_NAME)

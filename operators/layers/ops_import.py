@@ -12,7 +12,7 @@ from ..properties import absolute_path
 from .layers import import_xray
 
 if TYPE_CHECKING:
-    from ..tasks.watching import Result
+    from ..tasks.watching import OperatorResult
 
 
 class XRAY_OT_import_xray(bpy.types.Operator):
@@ -43,14 +43,14 @@ class XRAY_OT_import_xray(bpy.types.Operator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for the file."""
         if self.filepath:
             return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Import it."""
         try:
             objects = import_xray(absolute_path(self.filepath), self.form)

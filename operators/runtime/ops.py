@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..tasks import jobs
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from . import service
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class XRAY_OT_runtime_remove(TaskOperator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
         """Ask before."""
         return context.window_manager.invoke_confirm(self, event)
 
@@ -125,7 +125,7 @@ class XRAY_OT_copy_report(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Put it into the clipboard."""
         context.window_manager.clipboard = report
         self.report({"INFO"}, "The report is in the clipboard")
@@ -171,7 +171,7 @@ class XRAY_OT_runtime_stop(bpy.types.Operator):
         """It must be running."""
         return _running(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Stop it."""
         service.stop()
         return {"FINISHED"}
@@ -189,7 +189,7 @@ class XRAY_OT_release_memory(bpy.types.Operator):
         """It must be running."""
         return _running(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Ask for it; it happens once the running image is done."""
         client = service.client()
         client.release()

@@ -10,7 +10,7 @@ import bpy
 from ...xray_addon.errors import XRayError
 from ...xray_addon.systems import PUBLISHED
 from ...xray_addon.systems.weights import Offer, megabytes
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from . import service
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class XRAY_OT_weights_download(TaskOperator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask the hub first, then the user."""
         if self.revision:
             return context.window_manager.invoke_props_dialog(

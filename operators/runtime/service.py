@@ -317,7 +317,7 @@ def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -
     stopping = threading.Event()
     outcome: Future[Check] = Future()
 
-    def hear(progress: Progress) -> None:
+    def record(progress: Progress) -> None:
         nonlocal latest
         latest = progress
         if stopping.is_set():
@@ -326,7 +326,7 @@ def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -
     def work() -> None:
         try:
             outcome.set_result(
-                target.install(online=online, wheelhouse=wheelhouse, device=device, progress=hear)
+                target.install(online=online, wheelhouse=wheelhouse, device=device, progress=record)
             )
         except XRayError as error:
             outcome.set_exception(error)

@@ -61,7 +61,7 @@ class Task:
     cancelling: bool = False
     preview: NDArray[np.uint8] | None = None
     _paced: tuple[Progress, float] | None = None  # the stage's first report, and when that was
-    _heard: float = 0.0  # when the latest report came
+    _reported_at: float = 0.0  # when the latest report came
 
     @property
     def seconds_left(self) -> float | None:
@@ -72,17 +72,17 @@ class Task:
         done = self.progress.step - first.step
         if done <= 0 or not self.progress.of:
             return None
-        left = (self._heard - began) / done * (self.progress.of - self.progress.step)
-        return max(0.0, left - (time.monotonic() - self._heard))
+        left = (self._reported_at - began) / done * (self.progress.of - self.progress.step)
+        return max(0.0, left - (time.monotonic() - self._reported_at))
 
-    def _hear(self, progress: Progress) -> None:
+    def _record(self, progress: Progress) -> None:
         if progress.preview is not None:
             self.preview = progress.preview
         if progress == self.progress:
             return
-        self._heard = time.monotonic()
+        self._reported_at = time.monotonic()
         if self._paced is None or progress.stage != self.progress.stage:
-            self._paced = (progress, self._heard)
+            self._paced = (progress, self._reported_at)
         self.progress = progress
 
     @property
@@ -96,7 +96,7 @@ class Task:
         cancelling = self.cancelling
         try:
             self.state = State.RUNNING
-            self._hear(self._throw() if cancelling else next(self.steps))
+            self._record(self._throw() if cancelling else next(self.steps))
             failed = False
         except StopIteration as end:
             self.state, self.result, failed = State.DONE, end.value, False

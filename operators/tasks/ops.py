@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from . import jobs
-from .watching import Result
+from .watching import OperatorResult
 
 
 class XRAY_OT_cancel(bpy.types.Operator):
@@ -26,7 +26,7 @@ class XRAY_OT_cancel(bpy.types.Operator):
         """There must be work."""
         return _has_work(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Cancel the task at this place."""
         if self.index >= len(jobs.queue):
             return {"CANCELLED"}
@@ -46,7 +46,7 @@ class XRAY_OT_cancel_all(bpy.types.Operator):
         """There must be work."""
         return _has_work(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Cancel everything."""
         jobs.cancel_all()
         return {"FINISHED"}
@@ -74,7 +74,7 @@ class XRAY_OT_queue_move(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Move it; what runs stays first."""
         if self.index >= len(jobs.queue):
             return {"CANCELLED"}
@@ -97,7 +97,7 @@ class XRAY_OT_queue_resume(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Go on."""
         jobs.resume()
         return {"FINISHED"}
@@ -118,7 +118,7 @@ class XRAY_OT_copy_details(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Put it into the clipboard."""
         context.window_manager.clipboard = jobs.failure_details()
         self.report({"INFO"}, "The details are in the clipboard")

@@ -10,7 +10,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Cancelled, State
 from . import jobs
 
-Result = set[Any]  # what Blender wants back: {"FINISHED"}, {"CANCELLED"}, {"RUNNING_MODAL"}
+OperatorResult = set[Any]  # what Blender wants back: {"FINISHED"}, {"CANCELLED"}, {"RUNNING_MODAL"}
 
 WATCH_INTERVAL = 0.1  # s
 
@@ -37,7 +37,7 @@ class TaskOperator(bpy.types.Operator):
         """Report type ("INFO", "WARNING") and text for the result."""
         raise NotImplementedError
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Do it here without a window, else start the tasks and watch them."""
         try:
             asked = self.tasks(context)
@@ -59,7 +59,7 @@ class TaskOperator(bpy.types.Operator):
         manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
-    def _do_here(self) -> Result:
+    def _do_here(self) -> OperatorResult:
         for task in self._tasks:
             try:
                 task.result = jobs.run(task.steps, interval=self.interval)
@@ -70,7 +70,7 @@ class TaskOperator(bpy.types.Operator):
                 task.state, task.error = State.FAILED, error
         return self._end()
 
-    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
+    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
         """Watch the tasks; Esc cancels them, everything else goes on to Blender."""
         if all(task.finished for task in self._tasks):
             context.window_manager.event_timer_remove(self._timer)
@@ -81,7 +81,7 @@ class TaskOperator(bpy.types.Operator):
             return {"RUNNING_MODAL"}
         return {"PASS_THROUGH"}
 
-    def _end(self) -> Result:
+    def _end(self) -> OperatorResult:
         done = [task for task in self._tasks if task.state is State.DONE]
         errors = [task.error for task in self._tasks if task.error is not None]
         for task in done:

@@ -20,7 +20,7 @@ from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
 from ..meshes.collection import MeshCache, MeshFile, list_meshes
-from ..training.views import View, view_object
+from ..training.views import TrainingView, view_object
 from .protocols import Positions
 
 POINTS = 10_000
@@ -38,7 +38,7 @@ class Case:
 
     name: str
     image: NDArray[np.uint8]
-    view: View
+    view: TrainingView
     camera: Camera
     truth: Positions
     seed: int
@@ -126,7 +126,7 @@ def _name(file: MeshFile) -> str:
     return file.path.parent.name if file.path.suffix == ".npz" else file.path.stem
 
 
-def _view(surface: Surface, random: np.random.Generator) -> View | None:
+def _view(surface: Surface, random: np.random.Generator) -> TrainingView | None:
     return view_object(
         surface,
         random,

@@ -20,7 +20,7 @@ def interruptible(models: Iterable[nn.Module], alive: Callable[[], None]) -> Ite
     """
     last = time.monotonic()
 
-    def hear(*_: object) -> None:
+    def check(*_: object) -> None:
         nonlocal last
         if time.monotonic() <= last + INTERVAL:
             return
@@ -31,7 +31,7 @@ def interruptible(models: Iterable[nn.Module], alive: Callable[[], None]) -> Ite
         alive()
 
     lists = (m for model in models for m in model.modules() if isinstance(m, nn.ModuleList))
-    hooks = [item.register_forward_pre_hook(hear) for items in lists for item in items]
+    hooks = [item.register_forward_pre_hook(check) for items in lists for item in items]
     try:
         yield
     finally:

@@ -169,6 +169,6 @@ def _report(
         stream.write(json.dumps(line) + "\n")
     for name in line.keys() - {"samples", "seconds"}:
         writer.add_scalar(name, line[name], trainer.samples)
-    told = "{rate:.1f} samples/s (model {model_rate:.1f}, data {data_rate:.1f})".format(**rates)
-    text = f"{terms}, {told}, {left / 60:.0f} min left"
+    speed = "{rate:.1f} samples/s (model {model_rate:.1f}, data {data_rate:.1f})".format(**rates)
+    text = f"{terms}, {speed}, {left / 60:.0f} min left"
     progress(Progress("train", trainer.samples, round(trainer.samples / trainer.done()), text))

@@ -119,7 +119,7 @@ class Trainer(ABC, Generic[Config]):
         total.backward()
         self.move(total, self.model.parameters())
         self.count(count)
-        return told(terms, total)
+        return term_values(terms, total)
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""
@@ -200,7 +200,7 @@ class Trainer(ABC, Generic[Config]):
         return record
 
 
-def told(terms: Mapping[str, Tensor], total: Tensor) -> dict[str, float]:
+def term_values(terms: Mapping[str, Tensor], total: Tensor) -> dict[str, float]:
     """The terms of the loss and "loss" as numbers."""
     return {name: float(term.detach()) for name, term in (*terms.items(), ("loss", total))}
 

@@ -19,7 +19,7 @@ MAX_ELEVATION = math.radians(45)
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class TrainingView:
     """An object placed in the canonical frame and seen.
 
     xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
@@ -44,7 +44,7 @@ def view_object(
     layers: int,
     resolution: int,
     image_resolution: int,
-) -> View | None:
+) -> TrainingView | None:
     """`surface` from a random side, or None where that side has no place in the frame."""
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
@@ -58,7 +58,7 @@ def view_object(
     fine = cast(moved, camera, 1)
     if not len(fine.index):
         return None
-    return View(xray, fine, scale, elevation, moved, camera, surface, azimuth)
+    return TrainingView(xray, fine, scale, elevation, moved, camera, surface, azimuth)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:

@@ -190,8 +190,8 @@ class TripoSRGenerator(Generator):
                         f"{2 * found.cells:,}",
                         resolution,
                     )
-                    told = f"Too intricate for {before} points a side, taking {resolution}"
-                    seeking = replace(seeking, message=told)
+                    message = f"Too intricate for {before} points a side, taking {resolution}"
+                    seeking = replace(seeking, message=message)
 
         config = self.model.config
         try:

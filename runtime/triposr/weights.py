@@ -84,11 +84,11 @@ def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
             "Choose TripoSR's model.ckpt, or the generator that these weights belong to.",
         )
     if missing or extra:
-        told = [f"{len(missing)} missing ({_some(missing)})"] if missing else []
-        told += [f"{len(extra)} too many ({_some(extra)})"] if extra else []
+        problems = [f"{len(missing)} missing ({_some(missing)})"] if missing else []
+        problems += [f"{len(extra)} too many ({_some(extra)})"] if extra else []
         raise XRayError(
             "bad_weights",
-            f"{path} does not fit its {CONFIG}: of {len(wanted)} tensors {', '.join(told)}.",
+            f"{path} does not fit its {CONFIG}: of {len(wanted)} tensors {', '.join(problems)}.",
             f"Take {CONFIG} and weights from the same place and version.",
         )
     wrong = [

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # added_time_ids of the published pipeline: frames a second less one, motion, noise on the image.
 TIME_IDS = (6.0, 127.0, 0.0)
-BATCH_ORDERS = ("mended", "published")
+BATCH_ORDERS = ("fixed", "published")
 _WARM_UP = 3  # steps before a CUDA graph is recorded, in which libraries choose their kernels
 
 
@@ -80,12 +80,12 @@ class _Lookup:
 class Denoiser(nn.Module):
     """A `UNetSpatioTemporalConditionModel` for sampling; it changes `unet`, which is then its own.
 
-    batch_order : "mended" gives every row the token of its own item. "published" repeats the
+    batch_order : "fixed" gives every row the token of its own item. "published" repeats the
         mistake of diffusers before 0.26, whose temporal blocks mix up the items of a batch; the
         published numbers have it.
     """
 
-    def __init__(self, unet: Any, batch_order: str = "mended") -> None:
+    def __init__(self, unet: Any, batch_order: str = "fixed") -> None:
         super().__init__()
         self.unet = unet
         self.set_batch_order(batch_order)
@@ -106,7 +106,7 @@ class Denoiser(nn.Module):
         self._ids = torch.empty(0)  # (B, 3)
 
     def set_batch_order(self, order: str) -> None:
-        """Choose "mended" or "published"."""
+        """Choose "fixed" or "published"."""
         if order not in BATCH_ORDERS:
             raise ValueError(f"batch_order must be one of {BATCH_ORDERS}, got {order!r}")
         self.batch_order = order

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 STEPS = 25
 MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 3.0  # of the first and of the last layer
 
-Result = TypeVar("Result")
+_T = TypeVar("_T")
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def set_steps(scheduler: Any, steps: int, device: torch.device | str = "cpu") ->
         scheduler.set_timesteps(steps, device=device)
 
 
-def with_little_memory(work: Callable[[], Result]) -> Result:
+def with_little_memory(work: Callable[[], _T]) -> _T:
     """What `work` gives; where even it runs out of memory, an XRayError that says what to do."""
     try:
         return work()

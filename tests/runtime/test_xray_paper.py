@@ -210,11 +210,11 @@ def test_it_can_be_cancelled_at_every_stage(generator, stage):
 def test_it_can_be_cancelled_within_a_pass_through_a_network(generator, stage, monkeypatch):
     """On a slow machine each takes minutes."""
     monkeypatch.setattr("runtime.torch_helpers.interrupting.INTERVAL", 0.0)
-    heard = []
+    seen = []
 
     def stop(progress):
-        heard.append((progress.stage, progress.step) == (stage, 0))
-        if sum(heard) == 5:
+        seen.append((progress.stage, progress.step) == (stage, 0))
+        if sum(seen) == 5:
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -736,10 +736,10 @@ def test_what_a_worker_finds_wrong_is_told_on_one_line(published, data, tmp_path
     (tmp_path / "c.json").write_text(json.dumps(config))
     options = ["--config", str(tmp_path / "c.json"), "--data", str(copy), "--device", "cpu"]
     assert main(["train", *options, "--out", str(tmp_path / "e")]) != 0
-    told = capsys.readouterr().err
-    assert "000.npz is not an X-Ray file" in told
-    assert "Traceback" not in told
-    assert "Caught" not in told
+    output = capsys.readouterr().err
+    assert "000.npz is not an X-Ray file" in output
+    assert "Traceback" not in output
+    assert "Caught" not in output
 
 
 def test_each_view_once_an_epoch_also_from_the_middle():

@@ -23,10 +23,10 @@ from ..errors import XRayError, error_code, is_out_of_memory
 from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
-from .gates import View, judge
+from .gates import ViewStatistics, judge
 from .manifest import Item
 from .recipe import file_hash
-from .result import DONE, FAILED, REJECTED, Result
+from .result import DONE, FAILED, REJECTED, ItemResult
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Attempt:
 
     folder : private; what is made goes there, as the dataset has it: xrays/, images/, ids/.
     row : the item's metadata, see `store.finish`. read : `store.read_state` of its source.
-    said : warnings, of importers for the most part. views : what is known of each view.
+    messages : warnings, of importers for the most part. views : what is known of each view.
     seconds : what each stage took. result : how it ended, once it has.
     """
 
@@ -45,10 +45,10 @@ class Attempt:
     folder: Path
     row: dict[str, Any] = field(default_factory=dict)
     read: list[str | int] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    views: list[View] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    views: list[ViewStatistics] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    result: Result = field(init=False)
+    result: ItemResult = field(init=False)
     _began: float = field(default_factory=time.perf_counter)
 
     @contextmanager
@@ -61,13 +61,13 @@ class Attempt:
             taken = time.perf_counter() - began
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
 
-    def ended(self, reason: XRayError | None) -> Result:
+    def ended(self, reason: XRayError | None) -> ItemResult:
         """Its result: done without a reason, else rejected or failed because of it."""
         seconds = round(time.perf_counter() - self._began, 3)
         if reason is not None:
             status = REJECTED if error_code(reason.code).rejects else FAILED
-            return Result.refused(self.item.uid, reason, status, seconds=seconds)
-        return Result(
+            return ItemResult.refused(self.item.uid, reason, status, seconds=seconds)
+        return ItemResult(
             self.item.uid,
             DONE,
             views=len(self.views),
@@ -130,7 +130,7 @@ class Store:
             self._refuse(attempt, reason)
         attempt.result = self._log(attempt, {**details, "detail": detail})
 
-    def find(self, item: Item) -> Result | None:
+    def find(self, item: Item) -> ItemResult | None:
         """What is known of `item` so that it need not be made; see `store.find`."""
         return store.find(self.folder, item, self._digest)
 
@@ -164,8 +164,8 @@ class Store:
         status = attempt.result.status
         store.refuse(self.folder, attempt.item, self._digest, status, reason, attempt.row)
 
-    def _log(self, attempt: Attempt, details: dict[str, Any]) -> Result:
-        known = {"read": attempt.read, "stages": attempt.seconds, "said": attempt.said}
+    def _log(self, attempt: Attempt, details: dict[str, Any]) -> ItemResult:
+        known = {"read": attempt.read, "stages": attempt.seconds, "messages": attempt.messages}
         log = store.write_log(self.folder, attempt.result, {**known, **details})
         return replace(attempt.result, log=str(log))
 
@@ -204,26 +204,26 @@ class PlainStore(Store):
     def _refuse(self, attempt: Attempt, reason: XRayError) -> None:
         pass
 
-    def _log(self, attempt: Attempt, _details: dict[str, Any]) -> Result:
+    def _log(self, attempt: Attempt, _details: dict[str, Any]) -> ItemResult:
         if attempt.result.status == DONE:  # else the reason says what is wrong
-            for line in attempt.said:
+            for line in attempt.messages:
                 self._on_warning(f"{attempt.item.uid}: {line}")
         return attempt.result
 
 
 def give_up(
     folder: Path, item: Item, digest: str, error: XRayError, log: Path, seconds: float = 0.0
-) -> Result:
+) -> ItemResult:
     """How `item` ended where its worker is gone before it could say so: failed, with `error`.
 
     Unless the worker was gone only after it had written all of the item, which exists then.
-    log : what the worker said. Raises XRayError `cannot_write`.
+    log : what the worker messages. Raises XRayError `cannot_write`.
     """
     known = store.find(folder, item, digest, refused=False)
     if known is not None:
         return known
     store.refuse(folder, item, digest, FAILED, error)
-    result = Result.refused(item.uid, error, seconds=round(seconds, 3), log=str(log))
+    result = ItemResult.refused(item.uid, error, seconds=round(seconds, 3), log=str(log))
     store.write_log(folder, result, {})
     return result
 

@@ -28,7 +28,7 @@ JUDGED = frozenset({"low_iou", "few_hits", "dropped_hits", "out_of_range"})
 
 
 @dataclass(frozen=True)
-class View(Plain):
+class ViewStatistics(Plain):
     """What is known of one view of an item.
 
     hits : of each layer. dropped : hits behind the last layer. outside : hits out of near and far.
@@ -41,7 +41,9 @@ class View(Plain):
     iou: float | None = None
 
 
-def judge(views: Sequence[View], settings: DatasetSettings) -> tuple[list[str], XRayError | None]:
+def judge(
+    views: Sequence[ViewStatistics], settings: DatasetSettings
+) -> tuple[list[str], XRayError | None]:
     """The gates that the views of one item touch, and the reason where one rejects it."""
     touched: list[str] = []
     reason: XRayError | None = None

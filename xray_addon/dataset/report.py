@@ -63,8 +63,8 @@ class Report(Plain):
         if self.missing_textures:
             lines += ["", "| item | image files that are not there |", "|---|---|"]
             for uid, names in self.missing_textures.items():
-                told = ", ".join(names).replace("|", "\\|")
-                lines.append(f"| {uid} | {told} |")
+                names_text = ", ".join(names).replace("|", "\\|")
+                lines.append(f"| {uid} | {names_text} |")
         return "\n".join(lines) + "\n"
 
     def add(self, row: dict[str, Any]) -> None:

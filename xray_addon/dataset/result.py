@@ -12,7 +12,7 @@ STATUSES = DONE, EXISTS, REJECTED, FAILED = "done", "exists", "rejected", "faile
 
 
 @dataclass(frozen=True)
-class Result(Plain):
+class ItemResult(Plain):
     """How one item ended.
 
     status : "done"; "exists", it was complete before; "rejected" by a gate; "failed".
@@ -36,7 +36,7 @@ class Result(Plain):
         return cls(uid, status, error.code, str(error), **more)
 
 
-def stop_on(result: Result) -> None:
+def stop_on(result: ItemResult) -> None:
     """Raise what a worker's result says where every other item would meet it too."""
     if result.status == FAILED and error_code(result.code).stops:
         raise XRayError(result.code, result.reason)

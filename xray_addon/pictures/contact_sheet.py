@@ -33,7 +33,7 @@ ROWS = ("depth", "normal", "colour", "hit")
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class SheetView:
     """One view of an item.
 
     image : (h, w, 3 or 4) uint8 where there is one. dropped : hits behind the last layer, of which
@@ -46,7 +46,7 @@ class View:
     dropped: int | None = None
 
 
-def contact_sheet(views: Sequence[View], *, layers: int = 8) -> Picture:
+def contact_sheet(views: Sequence[SheetView], *, layers: int = 8) -> Picture:
     """(H, W, 3) uint8: of each view its image, statistics, and its first `layers` layers.
 
     The layers' depth, normals (camera space), colours and hits stand in rows; depth is coloured
@@ -99,7 +99,7 @@ def hits_histogram(
     return sheet
 
 
-def statistics(view: View) -> list[tuple[str, str]]:
+def statistics(view: SheetView) -> list[tuple[str, str]]:
     """Name and value of what there is to say of one view, as the sheet shows it."""
     xray = view.xray
     layers, height, width = xray.shape
@@ -187,7 +187,7 @@ def layer_sheet(xray: XRay, size: int = 128) -> Picture:
     return sheet
 
 
-def _block(view: View, columns: int, width: int) -> Picture:
+def _block(view: SheetView, columns: int, width: int) -> Picture:
     """One view: title, image and statistics on the left, layers on the right."""
     rows_top = MARGIN + 2 * LABEL + GAP
     block = _canvas(rows_top + len(ROWS) * (TILE + GAP), width)

@@ -217,7 +217,7 @@ class RuntimeClient:
         process = self._process
         if process is not None:
             for message in process.received():
-                self._hear(process, message)
+                self._receive(process, message)
             process.enforce_deadlines()
             if process.ended:
                 self._bury(process)
@@ -299,7 +299,7 @@ class RuntimeClient:
                     ),
                 )
 
-    def _hear(self, process: RuntimeProcess, message: Message | ProtocolError) -> None:
+    def _receive(self, process: RuntimeProcess, message: Message | ProtocolError) -> None:
         if isinstance(message, ProtocolError):
             logger.warning("the runtime sent no message: %s", message.message)
             if self._running is not None:

@@ -46,7 +46,7 @@ def add_setting(
     parser.add_argument(name, default=argparse.SUPPRESS, help=text, **options)
 
 
-def read_settings(cls: type[_T], arguments: argparse.Namespace) -> _T:
+def settings_from_arguments(cls: type[_T], arguments: argparse.Namespace) -> _T:
     """The settings that `add_settings`'s options were given; raises XRayError `bad_settings`."""
     names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
     return cls(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})

@@ -19,10 +19,10 @@ class XRayPaperSettings(GenerateSettings):
     generator: str = setting("xray-paper", "The system that makes the mesh")
     steps: int = setting(0, "Steps of the sampling; 0 takes 25", min=0, max=1000)
     batch_order: str = setting(
-        "mended",
+        "fixed",
         "'published' repeats the mix-up of guided and unguided layers in diffusers 0.25, which "
         "the published numbers have",
-        choices=("mended", "published"),
+        choices=("fixed", "published"),
     )
 
 
