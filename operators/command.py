@@ -44,23 +44,23 @@ _registered: list[Any] = []
 
 
 def register() -> None:
-    """Make ``blender -c xray`` known."""
+    """Register ``blender -c xray``."""
     register: Any = bpy.utils.register_cli_command
     _registered.append(register("xray", main))
 
 
 def unregister() -> None:
-    """The inverse of `register`."""
+    """Undo `register`."""
     for handle in _registered:
         bpy.utils.unregister_cli_command(handle)
     _registered.clear()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command `argv` (without "xray") and return its exit code; it never exits."""
+    """Run the command `argv` (without "xray") and return its exit code; never calls sys.exit."""
     try:
         arguments = _parser().parse_args(list(argv))
-    except SystemExit as end:  # argparse has said why
+    except SystemExit as end:  # argparse has printed the reason
         return USAGE if end.code else DONE
     try:
         with _own_stdout() as arguments.answers, _interruptible():
@@ -105,13 +105,13 @@ def _parser() -> argparse.ArgumentParser:
         "out",
         metavar="OUT",
         type=Path,
-        help="the dataset's folder; what is there already stays",
+        help="the dataset's folder; existing items are kept",
     )
     dataset.add_argument(
         "--shard", metavar="I/N", default="1/1", help="only the Ith of N parts, I from 1 to N"
     )
     dataset.add_argument(
-        "--replace", action="store_true", help="take out what other settings have made there"
+        "--replace", action="store_true", help="remove items that were made with different settings"
     )
     add_settings(dataset, DatasetSettings)
     _add_json(dataset)
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     imported = commands.add_parser("import", help="make a mesh file from an X-Ray file")
     imported.set_defaults(run=_import, failure=SOME_FAILED)
     imported.add_argument("file", metavar="FILE", type=Path, help="an X-Ray .npz")
-    imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to make")
+    imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to import")
     imported.add_argument(
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
     )
@@ -219,7 +219,7 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
             try:
                 item = Item.from_dict(json.loads(line))
             except ValueError as error:
-                result = ItemResult("", FAILED, "bad_item", f"This line is no item: {error}.")
+                result = ItemResult("", FAILED, "bad_item", f"This line is not an item: {error}.")
             else:
                 result = _worked(captures, item)
             answer(result)
@@ -231,7 +231,7 @@ def _worked(captures: Captures, item: Item) -> ItemResult:
         result: ItemResult = jobs.run(captures.steps(item))
     except Cancelled:
         raise
-    except XRayError as error:  # whoever runs this worker stops, see `stop_on`
+    except XRayError as error:  # the caller of this worker stops the run, see `stop_on`
         return ItemResult.refused(item.uid, error)
     return result
 
@@ -263,7 +263,7 @@ def _import(arguments: argparse.Namespace) -> Answer:
 
 
 def _say(progress: Progress) -> None:
-    """Progress for people, on one line of a terminal."""
+    """Print the progress on one line of a terminal."""
     if sys.stderr.isatty():
         count = f" {progress.step}/{progress.of}" if progress.of else ""
         sys.stderr.write(f"\r{progress.stage}{count} {progress.message}\x1b[K")
@@ -272,28 +272,28 @@ def _say(progress: Progress) -> None:
 
 
 def _say_line(text: str) -> None:
-    """A line for people, in place of the progress on a terminal."""
+    """Print a line; on a terminal it replaces the progress line."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     sys.stderr.write(f"{clear}xray: {text}\n")
     sys.stderr.flush()
 
 
 class _Meter:
-    """Progress with the rate and the time left, which only items that were made count for."""
+    """Progress with the rate and the time left, based only on items that were made."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._made = self._known = 0
 
     def count(self, result: ItemResult) -> None:
-        """One more item is through."""
+        """Count one more finished item."""
         if result.seconds:
             self._made += 1
         else:
             self._known += 1
 
     def show(self, progress: Progress) -> None:
-        """The line of a terminal."""
+        """Print the terminal's progress line."""
         message = progress.message
         passed = time.monotonic() - self._started
         if self._made and passed > 0:
@@ -306,7 +306,7 @@ class _Meter:
 
 @contextlib.contextmanager
 def _own_stdout() -> Iterator[TextIO]:
-    """Send what Blender and its importers print to standard error; yields the real output."""
+    """Redirect what Blender and its importers print to stderr; yields the real stdout."""
     with (
         output_to(2) as kept,
         contextlib.redirect_stdout(sys.stderr),
@@ -317,12 +317,12 @@ def _own_stdout() -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt, which Blender keeps Python from."""
+    """Make Ctrl-C raise KeyboardInterrupt; Blender replaces Python's signal handler."""
     before: Callable[..., Any] | int | None = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )
     try:
         yield
     finally:
-        # None: set by Blender itself, and not Python's to put back.
+        # None means that Blender's C code set the handler, so Python cannot restore it.
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)

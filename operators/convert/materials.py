@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.surface import Material
 
-# The grey, in linear light, that Blender shows where there is no material.
+# The grey, in linear light, that Blender shows for faces without a material.
 DEFAULT_GREY = (0.8, 0.8, 0.8)
-# What Blender shows where an image file is not there.
+# The colour that Blender shows for a missing image file.
 MISSING = (1.0, 0.0, 1.0)
-# Where alpha is blended and not clipped: what is more see-through than not lets rays pass.
+# Threshold for blended alpha: rays pass where a surface is less than half opaque.
 BLENDED_THRESHOLD = 0.5
 
 _WRAPS = {"REPEAT": "repeat", "EXTEND": "extend", "MIRROR": "mirror", "CLIP": "clip"}
@@ -32,16 +32,16 @@ _LINEAR_SPACES = ("Non-Color", "Raw", "Linear", "Linear Rec.709")
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
-    """What colours the faces of one material.
+    """The colours of one material's faces.
 
     material : base colour and texture.
-    uv_map : name of the UV map that the texture reads; "" for the one active in renders.
+    uv_map : name of the texture's UV map; "" for the map that is active in renders.
     uv_transform : (2, 3) affine map of the UVs, or None.
-    color_attribute : name of the colour attribute that multiplies; "" for the one active in
-        renders, None for none.
-    reason : why this is not all of what the material shows; "" where it is.
-    missing : names of image files that are not there. They count as magenta, as Blender shows
-        them, so that X-Rays agree with pictures.
+    color_attribute : name of the colour attribute that multiplies the colour; "" for the one that
+        is active in renders, None for none.
+    reason : why this differs from what the material shows; "" if it does not.
+    missing : names of missing image files. They are magenta, as in Blender, so that X-Rays agree
+        with pictures.
     """
 
     material: Material
@@ -54,7 +54,7 @@ class Appearance:
 
 @dataclass(frozen=True)
 class _Image:
-    """An image as a texture node reads it. `unpacked`: its colours are as without their alpha."""
+    """An image as a texture node reads it. `unpacked`: colours are not multiplied by alpha."""
 
     image: Any
     wrap: str
@@ -64,13 +64,13 @@ class _Image:
     uv_transform: tuple[tuple[float, ...], ...] | None = None
 
     def samples_like(self, other: _Image) -> bool:
-        """Whether both read the same texel everywhere."""
+        """Whether both read the same texels."""
         return replace(self, unpacked=other.unpacked) == other
 
 
 @dataclass(frozen=True, eq=False)
 class _Color:
-    """A colour socket's value on its way: `rgb` is linear light."""
+    """The value of a colour socket while the tree is followed; `rgb` is linear light."""
 
     rgb: NDArray[np.float64] = field(default_factory=lambda: np.array(DEFAULT_GREY))
     image: _Image | None = None
@@ -80,11 +80,11 @@ class _Color:
 
     @property
     def constant(self) -> bool:
-        """Whether it is the same all over."""
+        """Whether the colour is the same everywhere."""
         return self.image is None and self.color_attribute is None
 
     def times(self, other: _Color) -> _Color:
-        """The product; where both have an image or an attribute, that of `self` stays."""
+        """The product. If both have an image or an attribute, that of `self` is kept."""
         reason = self.reason or other.reason
         if self.image is not None and other.image is not None:
             reason = reason or "it multiplies two images"
@@ -99,13 +99,13 @@ class _Color:
         )
 
     def lost(self, reason: str) -> _Color:
-        """The same, known not to be all of it."""
+        """The same colour, marked as incomplete because of `reason`."""
         return self if self.reason else replace(self, reason=reason)
 
 
 @dataclass(frozen=True)
 class _Alpha:
-    """Where a material is transparent: below `threshold` of the image's alpha."""
+    """Where a material is transparent: where the image's alpha is below `threshold`."""
 
     image: _Image | None = None
     threshold: float = BLENDED_THRESHOLD
@@ -117,11 +117,11 @@ _BLACK = np.zeros(3)
 
 
 class MaterialReader:
-    """Turns Blender materials into appearances, each material and each image once.
+    """Converts Blender materials to `Appearance`s; reads each material and image only once.
 
     alpha_clip : whether rays pass where a material's alpha clips its texture.
 
-    appearances : the materials met so far, in the order of their indices.
+    appearances : the materials read so far, in the order of their indices.
     """
 
     def __init__(self, *, alpha_clip: bool = False) -> None:
@@ -133,7 +133,7 @@ class MaterialReader:
     def index(self, material: bpy.types.Material | None, colored: bool) -> int:
         """The index into `appearances` of `material`.
 
-        `colored` says whether the mesh has a colour attribute: without a material it shows.
+        `colored` : whether the mesh has a colour attribute, which is shown if there is no material.
         """
         key = ("material", material.name_full) if material else ("none", str(colored))
         if key not in self._index:
@@ -158,7 +158,8 @@ class MaterialReader:
         return self._appearance(color, alpha)
 
     def _appearance(self, color: _Color, alpha: _Alpha) -> Appearance:
-        # Blender's colours have single precision; the rest is noise that would hide pure white.
+        # Blender's colours have single precision. The digits beyond are noise that would hide
+        # pure white.
         rgb = linear_to_srgb(np.minimum(color.rgb, 1.0)).round(7)
         red, green, blue = rgb.tolist()
         source, reason = color.image, color.reason or alpha.reason
@@ -203,8 +204,8 @@ class MaterialReader:
 
 
 def node_tree(material: bpy.types.Material) -> Any:
-    """The material's node tree, or None where it is shaded without nodes."""
-    # From Blender 5.0 every material has nodes and asking is deprecated.
+    """The material's node tree, or None if it does not use nodes."""
+    # From Blender 5.0 on, every material has nodes and `use_nodes` is deprecated.
     if bpy.app.version < (5, 0, 0) and not material.use_nodes:
         return None
     return material.node_tree
@@ -218,10 +219,10 @@ def surface_socket(material: bpy.types.Material) -> Any:
 
 
 def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8] | None:
-    """(h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; None where the file is missing.
+    """(h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; None if the file is missing.
 
-    unpacked : colours as they are without their alpha. Else they are darkened by it, which is
-        what Blender shows where a material does not use the image's alpha.
+    unpacked : colours are not multiplied by alpha. Otherwise they are, as in Blender when a
+        material does not use the image's alpha.
     """
     width, height = image.size
     channels = image.channels
@@ -236,11 +237,11 @@ def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8
     linear = image.is_float or image.colorspace_settings.name in _LINEAR_SPACES
     color, alpha = pixels[..., :3], pixels[..., 3:]
     associates = alpha.size and image.alpha_mode in ("STRAIGHT", "PREMUL") and not _is_data(image)
-    # In memory float images are darkened by their alpha, byte images are not.
+    # In memory float images are premultiplied by alpha, byte images are not.
     if associates and image.is_float and unpacked:
         color = color / np.where(alpha > 0, alpha, 1.0)
     elif associates and not image.is_float and not unpacked:
-        color = color * alpha  # as encoded: that is how Cycles does it
+        color = color * alpha  # in encoded values, as Cycles does
     if linear:
         color = linear_to_srgb(color)
     pixels = np.concatenate([color, alpha], axis=2)
@@ -252,14 +253,14 @@ def _is_data(image: Any) -> bool:
     return bool(image.colorspace_settings.is_data)
 
 
-# A stack of the group nodes that the walk has entered, innermost last.
+# The stack of group nodes entered so far, innermost last.
 _Groups = tuple[Any, ...]
 
 
 def source_of(socket: Any, groups: _Groups = ()) -> tuple[Any, _Groups]:
     """The output socket that feeds `socket`, through reroutes, groups and muted nodes.
 
-    None if nothing does; an input socket where a group's own, unlinked input does.
+    None if nothing feeds it; the group node's input socket if that input is unlinked.
     """
     while True:
         link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
@@ -293,13 +294,13 @@ def source_of(socket: Any, groups: _Groups = ()) -> tuple[Any, _Groups]:
 
 
 def group_output(tree: Any) -> Any:
-    """The node that a group's results go to; None without."""
+    """The Group Output node of a tree, or None."""
     found = [node for node in tree.nodes if node.bl_idname == "NodeGroupOutput"]
     return next((node for node in found if node.is_active_output), found[0] if found else None)
 
 
 def _constant_value(socket: Any, groups: _Groups) -> float | None:
-    """The value of a float socket that nothing computes; None where something does."""
+    """The value of a float socket, or None if nodes compute it."""
     output, groups = source_of(socket, groups)
     if output is None:
         return float(socket.default_value)
@@ -313,13 +314,13 @@ def _label(node: Any) -> str:
 
 
 def _is_clear(socket: Any, groups: _Groups) -> bool:
-    """Whether a shader socket has nothing but transparency."""
+    """Whether a shader socket is fully transparent."""
     output, _ = source_of(socket, groups)
     return output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent"
 
 
 def emits(node: Any) -> bool:
-    """Whether a Principled shader glows."""
+    """Whether a Principled shader emits light."""
     strength, color = node.inputs.get("Emission Strength"), node.inputs.get("Emission Color")
     if strength is None or color is None or (not strength.is_linked and not strength.default_value):
         return False
@@ -417,7 +418,7 @@ def _image_color(node: Any, output: Any, groups: _Groups) -> _Color:
 
 
 def _image_source(node: Any, groups: _Groups, *, unpacked: bool) -> tuple[_Image, str]:
-    """What an Image Texture node reads, and what of it is not said so; "" for nothing."""
+    """The image that a texture node reads, and the reason if that is incomplete, else ""."""
     reason = ""
     if node.projection != "FLAT":
         reason = "it projects an image without UVs"
@@ -481,10 +482,10 @@ def _shader_alpha(socket: Any, groups: _Groups) -> _Alpha:
         if clear == (True, False):
             fed, _ = source_of(factor, groups)
             if fed is not None and fed.node.bl_idname == "ShaderNodeLightPath":
-                return _shader_alpha(second, groups)  # how importers keep unlit from glowing
+                return _shader_alpha(second, groups)  # how importers build unlit materials
             return _socket_alpha(factor, groups)
         if clear == (False, True) and share is None:
-            return _Alpha(reason="its transparency is turned around")
+            return _Alpha(reason="its transparency is inverted")
         return _Alpha()
     if "Alpha" in node.inputs:
         return _socket_alpha(node.inputs["Alpha"], groups)
@@ -492,7 +493,7 @@ def _shader_alpha(socket: Any, groups: _Groups) -> _Alpha:
 
 
 def _socket_alpha(socket: Any, groups: _Groups) -> _Alpha:
-    """Alpha from an image, through what clips or scales it; constants clip nothing."""
+    """Alpha from an image, through nodes that clip or scale it. Constants clip nothing."""
     output, groups = source_of(socket, groups)
     if output is None or not output.is_output or output.node.bl_idname == "ShaderNodeValue":
         return _Alpha()
@@ -539,7 +540,7 @@ def _math_alpha(node: Any, groups: _Groups) -> _Alpha | None:
 
 
 def _clipped(alpha: _Alpha, threshold: float) -> _Alpha:
-    # Half a step of 8 bits above 0, as a threshold of 0 clips nothing.
+    # At least half an 8-bit step, because a threshold of 0 clips nothing.
     return replace(alpha, threshold=min(max(threshold, 0.5 / 255), 1.0))
 
 
@@ -547,8 +548,8 @@ _Uv = tuple[str, NDArray[np.float64] | None]
 
 
 def _uv_source(socket: Any, groups: _Groups) -> tuple[_Uv, str]:
-    """Which UV map an image's vector comes from, the (2, 3) map that is applied to it, and what
-    of it is not said so."""
+    """The UV map of an image's vector, its (2, 3) transform, and the reason if these are
+    incomplete, else ""."""
     output, groups = source_of(socket, groups)
     if output is None or not output.is_output:
         return ("", None), ""
@@ -565,13 +566,13 @@ def _uv_source(socket: Any, groups: _Groups) -> tuple[_Uv, str]:
                 reason = reason or "an image's mapping varies"
             turned = node.inputs["Rotation"].default_value
             if node.vector_type not in ("POINT", "TEXTURE", "VECTOR") or turned[0] or turned[1]:
-                reason = reason or "an image's mapping leaves the plane of the UVs"
+                reason = reason or "an image's mapping leaves the UV plane"
             return (uv_map, (_mapping_matrix(node) @ matrix)[:2]), reason
     return ("", None), f"an image's coordinates come from {_label(node)}"
 
 
 def _mapping_matrix(node: Any) -> NDArray[np.float64]:
-    """(3, 3) of a Mapping node, seen in the plane of the UVs."""
+    """The (3, 3) transform of a Mapping node in the UV plane."""
 
     def value(name: str, fallback: tuple[float, float, float]) -> tuple[float, float, float]:
         socket = node.inputs.get(name)

@@ -1,4 +1,4 @@
-"""Blender objects to one `Surface` in world space, as the viewport shows them."""
+"""Converts Blender objects to one `Surface` in world space, as the viewport shows them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Surface
 from .materials import Appearance, MaterialReader
 
-# What has faces, or may have them once evaluated; an empty may stand for a collection.
+# Object types that may have faces once evaluated. An empty may instance a collection.
 SOLID_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META", "CURVES", "EMPTY"})
 
 
 @dataclass(frozen=True, eq=False)
 class FaceSources:
-    """Where the faces of a surface come from.
+    """The object, material and polygon that each face of a surface comes from.
 
-    objects : name of each object, instances one by one. materials : names; "" for none.
-    object, material (M,) int32 : of each face, indices into these. face (M,) int32 : the polygon
-    of the evaluated mesh.
-    missing : names of the image files that colours should come from and that are not there.
+    objects : name of each object; every instance has its own entry. materials : names; "" for none.
+    object, material : (M,) int32 indices into these, per face. face : (M,) int32 index of the
+    polygon in the evaluated mesh.
+    missing : names of missing image files that materials use.
     """
 
     objects: tuple[str, ...]
@@ -64,10 +64,10 @@ def surface_and_sources(
     """The evaluated faces of `objects` in world space, and where each comes from.
 
     Modifiers, parents, mirroring scales, instances (of collections, of Geometry Nodes, of
-    vertices and faces) and object-level materials count; what is hidden does not. `reader`
-    carries materials and images over from one call to the next.
+    vertices and faces) and object-level materials are included. Hidden objects are not. A shared
+    `reader` reads materials and images only once over several calls.
 
-    Raises XRayError `no_faces` where nothing is left.
+    Raises XRayError `no_faces` if there are no faces.
     """
     reader = reader or MaterialReader()
     wanted = list(objects)
@@ -94,7 +94,7 @@ def surface_and_sources(
 def solid_instances(
     objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph
 ) -> Iterator[Any]:
-    """The visible instances of `objects` that may have faces, each usable until the next."""
+    """The visible instances of `objects` that may have faces; each is valid until the next."""
     wanted = {obj.name_full for obj in objects}
     for item in objects:
         if item.mode == "EDIT":
@@ -108,22 +108,22 @@ def solid_instances(
 
 
 def no_faces(objects: Iterable[bpy.types.Object]) -> XRayError:
-    """What to raise where none of `objects` has faces."""
+    """The error if none of `objects` has faces."""
     wanted = sorted(obj.name_full for obj in objects)
     names = ", ".join(wanted[:3]) + (", ..." if len(wanted) > 3 else "")
     return XRayError(
         "no_faces",
         f"There are no faces to capture in {names or 'the file'}.",
-        "It takes a visible object with faces.",
+        "Choose a visible object with faces.",
     )
 
 
 def _local_part(
     obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, reader: MaterialReader
 ) -> _Part | None:
-    """The faces of one evaluated object in its own space; None without any.
+    """The faces of one evaluated object in its own space, or None without faces.
 
-    `face_material` indexes `reader.appearances`; whose materials so far are the part's.
+    `face_material` indexes `reader.appearances`. All materials read so far belong to the part.
     """
     mesh = obj.to_mesh(depsgraph=depsgraph)
     try:
@@ -164,7 +164,7 @@ def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> _Par
 
 
 def slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material | None]:
-    """The material of each slot, at least one; what the object sets goes before the mesh's."""
+    """The material of each slot (at least one). Object materials override the mesh's."""
     materials = list(mesh.materials)
     for i, slot in enumerate(obj.material_slots):
         if i >= len(materials):
@@ -177,7 +177,7 @@ def slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material 
 def _uvs(
     mesh: Any, corners: NDArray[np.int32], slot: NDArray[np.int32], appearances: list[Appearance]
 ) -> NDArray[np.float32] | None:
-    """(M, 3, 2) from the UV map that each face's material reads; None where no texture is."""
+    """(M, 3, 2) from the UV map that each face's material reads; None without textures."""
     layers = list(mesh.uv_layers)
     if not layers or not any(appearance.material.texture is not None for appearance in appearances):
         return None
@@ -206,8 +206,8 @@ def _colors(
 ) -> NDArray[np.float32] | None:
     """(M, 3, 3) from the colour attribute that each face's material reads, white elsewhere.
 
-    As in Cycles, any attribute is a colour, numbers are grey in linear light, and one that is not
-    there is black. Between corners an X-Ray interpolates the encoded colours, Cycles the light.
+    As in Cycles, any attribute can be a colour: numbers are grey in linear light, and a missing
+    attribute is black. Between corners an X-Ray interpolates encoded colours, Cycles linear light.
     """
     attributes = mesh.color_attributes
     colors: NDArray[np.float32] | None = None
@@ -220,7 +220,7 @@ def _colors(
         else:
             index = max(attributes.render_color_index, 0)
             attribute = attributes[index] if index < len(attributes) else None
-        if attribute is not None and attribute.domain == "EDGE":  # which faces do not show
+        if attribute is not None and attribute.domain == "EDGE":  # not shown on faces
             continue
         if colors is None:
             colors = np.ones((len(faces), 3, 3), dtype=np.float32)
@@ -237,11 +237,11 @@ def _colors(
 
 
 def _attribute_colors(attribute: Any) -> NDArray[np.float32]:
-    """(N, 3) sRGB-encoded: what Cycles makes of an attribute."""
+    """(N, 3) sRGB-encoded colours of an attribute, as Cycles shows them."""
     count = len(attribute.data)
     match attribute.data_type:
         case "FLOAT_COLOR" | "BYTE_COLOR":
-            # `color_srgb` encodes float colours, which are linear; byte colours are as stored.
+            # `color_srgb` encodes float colours, which are linear. Byte colours are as stored.
             return _read(attribute.data, "color_srgb", np.float32, (count, 4))[:, :3]
         case "FLOAT_VECTOR":
             light = _read(attribute.data, "vector", np.float32, (count, 3))

@@ -1,6 +1,6 @@
-"""Objects to X-Rays, images, cameras and what is known of them: the one way items are made.
+"""Makes the contents of dataset items: X-Rays, images, cameras and metadata of objects.
 
-Where the files go and when they are complete is `xray_addon.dataset`'s; this makes what is in them.
+`xray_addon.dataset` decides where the files go and when an item is complete.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
     from ...xray_addon.surface import Surface
     from ...xray_addon.xray import XRay
 
-# Gives the objects of an item, in the current scene, when its turn comes.
+# Returns the objects of an item in the current scene; called when the item's turn comes.
 Loader = Callable[[Item], Sequence[bpy.types.Object]]
 
 
 @dataclass
 class DatasetRun:
-    """What a run did: the result of each of its items, and the report of the whole dataset.
+    """The outcome of a run: the result of each item, and the report of the whole dataset.
 
-    report : None where there is no dataset around the items, see `plain`.
+    report : None if the items are not part of a dataset, see `plain`.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class DatasetRun:
     report: Report | None = None
 
     def count(self, status: str) -> int:
-        """How many items ended with that status."""
+        """The number of items with that status."""
         return sum(result.status == status for result in self.results)
 
 
@@ -84,13 +84,13 @@ def dataset_steps(
     on_result: Callable[[ItemResult], None] = lambda _: None,
     replace: bool = False,
 ) -> jobs.Steps:
-    """Capture every item that is not there yet, one view a step; the result is a `DatasetRun`.
+    """Capture every missing item, one view per step; the result is a `DatasetRun`.
 
-    An item that fails does not stop the others. `load` gives an item's objects; by default its
-    file is opened, and what this Blender held is gone. `on_result` hears of each item at once.
-    `replace` takes out what other settings have made there.
+    An item that fails does not stop the others. `load` returns an item's objects; by default it
+    opens the item's file, which closes the current one. `on_result` is called after each item.
+    `replace` removes items that were made with different settings.
 
-    Raises XRayErrors that stop a run, and what the settings name and is not there.
+    Raises XRayErrors that stop a run, and those for missing files that the settings name.
     """
     captures = Captures(Store(folder, settings, replace=replace), load or open_item)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
@@ -104,7 +104,7 @@ def item_steps(
     captures: Captures,
     on_result: Callable[[ItemResult], None] = lambda _: None,
 ) -> jobs.Steps:
-    """Make each item, one view a step; the result is a `DatasetRun` without a report."""
+    """Make each item, one view per step; the result is a `DatasetRun` without a report."""
     run = DatasetRun(captures.store.folder)
     with captures:
         for i, item in enumerate(items):
@@ -115,12 +115,12 @@ def item_steps(
 
 
 def open_item(item: Item) -> list[bpy.types.Object]:
-    """The objects of an item's file, alone in this Blender."""
+    """Open an item's file, closing the current one; returns its objects."""
     return open_alone(item.source)
 
 
 class Captures:
-    """Makes items with the same settings, those of `store`; use it in a `with`.
+    """Makes items with the settings of `store`; use it in a `with`.
 
     Raises XRayError as `store` does.
     """
@@ -142,8 +142,8 @@ class Captures:
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
         """Capture `item`, the `number`th of `of`; the result is an `ItemResult`.
 
-        Only what every item would meet raises (XRayErrors that stop a run), and `Cancelled`;
-        everything else is the item's own failure.
+        Raises `Cancelled`, and XRayErrors that stop a run because every item would meet them. Any
+        other error makes the item fail.
         """
         known = self.store.find(item)
         if known is not None:
@@ -155,11 +155,11 @@ class Captures:
         return attempt.result
 
     def progress(self, item: Item, number: int, of: int, view: int = 0, views: int = 0) -> Progress:
-        """What is messages of the `number`th item when `view` of its `views` are made."""
+        """The progress of the `number`th item after `view` of its `views`."""
         return Progress("dataset", number, of, f"{item.uid} {view}/{views}" if view else item.uid)
 
     def posed(self) -> AbstractContextManager[None]:
-        """The current scene as it is captured."""
+        """The current scene in the state in which it is captured."""
         return _posed(self.settings)
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
@@ -169,7 +169,7 @@ class Captures:
     def cameras(
         self, item: Item, surface: Surface, matrix: NDArray[np.float64]
     ) -> Sequence[Camera]:
-        """Where `surface` is seen from, which `matrix` has moved there from the scene's space."""
+        """The cameras around `surface`, which `matrix` has moved out of the scene's space."""
         settings = self.settings
         if settings.cameras == "scene":
             scene = bpy.context.scene
@@ -182,7 +182,7 @@ class Captures:
         return cameras
 
     def _made(self, attempt: Attempt) -> Iterator[tuple[int, int]]:
-        """Write all of an item into the attempt's folder; yields the views made and all views."""
+        """Write an item into the attempt's folder; yields the number of views made and of all."""
         settings, item, made = self.settings, attempt.item, attempt.folder
         self.store.note_source(attempt)
         with attempt.timed("load"), captured_output(attempt.messages):
@@ -262,7 +262,7 @@ def _write_ids(path: Path, xray: XRay, sources: FaceSources) -> None:
 
 @contextmanager
 def _posed(settings: DatasetSettings) -> Iterator[None]:
-    """The current scene at the settings' frame, armatures at rest if asked for; as before after."""
+    """Set the settings' frame and, if asked for, the rest pose; restore both at the end."""
     scene: Any = bpy.context.scene
     frame = scene.frame_current
     armatures: Any = bpy.data.armatures
@@ -285,7 +285,7 @@ def _posed(settings: DatasetSettings) -> Iterator[None]:
 
 @contextmanager
 def _shapeless() -> Iterator[None]:
-    """Turn what the body says of a mesh that has no shape into XRayError `bad_mesh`."""
+    """Convert errors about degenerate meshes to XRayError `bad_mesh`."""
     try:
         yield
     except ValueError as error:

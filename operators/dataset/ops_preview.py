@@ -39,7 +39,7 @@ class XRAY_OT_preview(bpy.types.Operator):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for the folder; it starts at the one that datasets are written to."""
+        """Ask for the folder, starting in the folder that datasets are written to."""
         if not self.directory:
             chosen = preferences()
             self.directory = str(chosen.dataset_folder) if chosen else ""
@@ -47,7 +47,7 @@ class XRAY_OT_preview(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
-        """Show it."""
+        """Show the contact sheet."""
         try:
             if not self.directory:
                 raise XRayError("no_folder", "There is no folder to look at.", "Choose one.")

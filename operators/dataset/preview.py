@@ -1,4 +1,4 @@
-"""Contact sheets of a dataset: for the command line, and in Blender's Image Editor."""
+"""Contact sheets of a dataset, for the command line and Blender's Image Editor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 from ..convert.images import read_image
 
-# Views of one item that a sheet shows; a sheet of more would be too long to look at.
+# The most views of one item on a sheet; a longer sheet is hard to read.
 MOST_VIEWS = 12
 
 
@@ -33,15 +33,15 @@ def preview(
 def dataset_views(
     folder: str | Path, *, uid: str = "", sample: int = 4, seed: int = 0
 ) -> list[SheetView]:
-    """The first `MOST_VIEWS` views of the item `uid`, or one of each of `sample` random items.
+    """The first `MOST_VIEWS` views of the item `uid`, or one view each of `sample` random items.
 
-    Raises XRayError `no_folder`, `no_items`, and what reading an X-Ray raises.
+    Raises XRayError `no_folder`, `no_items`, and those of reading an X-Ray.
     """
     folder = Path(folder)
     if not (folder / "xrays").is_dir():
         raise XRayError(
             "no_folder",
-            f"{folder} is no dataset: it has no folder xrays.",
+            f"{folder} is not a dataset: it has no folder xrays.",
             "Choose the folder that capture or dataset wrote to.",
         )
     if uid:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class XRAY_OT_import_xray(bpy.types.Operator):
-    """Add an X-Ray file to the scene, seen from the camera in the transforms.json beside it"""
+    """Add an X-Ray file to the scene, using the camera in the transforms.json beside it"""
 
     bl_idname = "xray.import_xray"
     bl_label = "Import X-Ray"
@@ -30,28 +30,28 @@ class XRAY_OT_import_xray(bpy.types.Operator):
         items=[
             ("mesh", "Mesh", "One reconstructed mesh"),
             ("points", "Points", "Every hit as a point"),
-            ("layers", "Layers", "One mesh for each layer, to peel and to edit"),
+            ("layers", "Layers", "One mesh per layer, for peeling and editing"),
         ],
     )
     filter_glob: bpy.props.StringProperty(default="*.npz", options={"HIDDEN"})
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Objects are added in Object Mode."""
+        """Require Object Mode."""
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
         return True
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for the file."""
+        """Ask for a file."""
         if self.filepath:
             return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
-        """Import it."""
+        """Import the file."""
         try:
             objects = import_xray(absolute_path(self.filepath), self.form)
         except XRayError as error:

@@ -605,7 +605,7 @@ def test_failed_items_are_named_one_a_line(main, many, capfd, tmp_path):
         ((".", "--shard", "5/4"), "no shard"),
         ((".", "--cameras", "poses"), "names no transforms.json"),
         ((".", "--lights", "hdri", "--hdri", "nowhere.hdr"), "no environment image"),
-        ((".", "--lights", "hdri", "--hdri", __file__), "is no image"),
+        ((".", "--lights", "hdri", "--hdri", __file__), "is not an image"),
         ((".", "--cameras", "poses", "--poses", __file__), "is not a transforms.json"),
     ],
 )
@@ -629,7 +629,7 @@ def test_a_worker_says_what_is_wrong_with_the_settings(core, meshes, tmp_path):
     out, _ = worker.communicate("")
     result = core.ItemResult.from_dict(json.loads(out))
     assert (result.uid, result.code, worker.returncode) == ("", "bad_environment", 2)
-    assert "is no image" in result.reason
+    assert "is not an image" in result.reason
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")

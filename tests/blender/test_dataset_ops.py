@@ -254,7 +254,7 @@ def test_nothing_selected(cube, tmp_path):
 def test_only_in_object_mode(cube):
     bpy.ops.object.mode_set(mode="EDIT")
     assert not bpy.ops.xray.dataset.poll()
-    with pytest.raises(RuntimeError, match="Leave the edit mode"):
+    with pytest.raises(RuntimeError, match="Leave Edit Mode"):
         bpy.ops.xray.dataset()
 
 
@@ -334,7 +334,7 @@ def test_nothing_is_replaced_for_an_environment_that_is_no_image(cube, part, tmp
     workers = part("operators.dataset.workers")
     settings = part("xray_addon.settings").DatasetSettings(lights="hdri", hdri=__file__)
     item = part("xray_addon.dataset.manifest").Item("a", "a.obj")
-    with pytest.raises(part("xray_addon.errors").XRayError, match="is no image"):
+    with pytest.raises(part("xray_addon.errors").XRayError, match="is not an image"):
         answered(workers.worker_steps([item], tmp_path, settings, replace=True))
     assert (tmp_path / "settings.json").read_bytes() == before
     assert (tmp_path / "metadata/Cube.json").exists()

@@ -187,11 +187,11 @@ def test_a_blender_without_the_extension_blames_no_item(source, work, tmp_path):
 
 def test_what_a_worker_says_of_the_settings_is_the_reason(source, work, tmp_path):
     """Such as an environment image that only Blender can read."""
-    answer = ItemResult("", FAILED, "bad_environment", "sky.hdr is no image.")
+    answer = ItemResult("", FAILED, "bad_environment", "sky.hdr is not an image.")
     choosy = tmp_path / "choosy-blender"
     choosy.write_text(f"#!/bin/sh\necho Blender\necho '{json.dumps(answer.to_dict())}'\nexit 2\n")
     choosy.chmod(0o755)
-    with pytest.raises(XRayError, match=r"sky\.hdr is no image") as caught:
+    with pytest.raises(XRayError, match=r"sky\.hdr is not an image") as caught:
         run(work(source(2), blender=str(choosy)))
     assert caught.value.code == "bad_environment"
     assert not (tmp_path / "out/refused").exists()

@@ -217,7 +217,7 @@ def give_up(
     """How `item` ended where its worker is gone before it could say so: failed, with `error`.
 
     Unless the worker was gone only after it had written all of the item, which exists then.
-    log : what the worker messages. Raises XRayError `cannot_write`.
+    log : the worker's log file. Raises XRayError `cannot_write`.
     """
     known = store.find(folder, item, digest, refused=False)
     if known is not None:
