@@ -7,7 +7,7 @@ RUNTIME := .venv/runtime
 FARM := .venv/farm
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 
-.PHONY: demo test test-gui test-slurm setup clean benchmark
+.PHONY: demo test test-gui test-large test-slurm setup clean benchmark
 
 demo: setup
 	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
@@ -20,13 +20,17 @@ test: setup $(FARM)/ready
 	@mkdir -p build/typing && ln -sfn ../.. build/typing/xray
 	cd build/typing && ../../$(BLENDER)/bin/mypy --config-file ../../pyproject.toml -p xray.operators -p xray.panels
 	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --ignore tests/farm --ignore tests/gui --junitxml build/blender.xml
-	$(RUNTIME_PYTHON) -m pytest tests/runtime --junitxml build/runtime.xml
+	$(RUNTIME_PYTHON) -m pytest tests/runtime -m "not large" --junitxml build/runtime.xml
 	$(FARM)/bin/python -m pytest tests/farm -m "not slurm" --junitxml build/farm.xml
 
 # The extension in a Blender with a window, in a chroot that is built once (2 minutes, 1.4 GB; needs
 # root and mmdebstrap). Screenshots and figures are left in build/gui.
 test-gui: setup
 	$(BLENDER)/bin/python -m pytest tests/gui -v --junitxml build/gui.xml
+
+# Networks in their published sizes: 8 GB of memory and some minutes; needs XRAY_GOLDEN.
+test-large: setup
+	$(RUNTIME_PYTHON) -m pytest tests/runtime -m large -v --durations 0
 
 # The farm on a real SLURM, which it starts on this machine (Debian: slurm-wlm and munge).
 test-slurm: $(FARM)/ready

@@ -42,8 +42,10 @@ def _classes() -> tuple[type[Any], ...]:
     from .generate import ops_cutout, ops_drop
     from .layers import ops as ops_layers
     from .layers import ops_import
+    from .omage import ops as ops_omage
     from .runtime import ops as ops_runtime
     from .runtime import ops_weights
+    from .slices import ops as ops_slices
     from .tasks import ops as ops_queue
 
     modules = (
@@ -54,8 +56,10 @@ def _classes() -> tuple[type[Any], ...]:
         ops_generate,
         ops_import,
         ops_layers,
+        ops_omage,
         ops_queue,
         ops_runtime,
+        ops_slices,
         ops_weights,
         ops_preview,
     )

@@ -23,6 +23,8 @@ from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
+from ..xray_addon.files.png import write_png
+from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
 from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
 from ..xray_addon.settings.capture import CaptureSettings
@@ -32,12 +34,13 @@ from ..xray_addon.systems import find_system
 from ..xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
 from ..xray_addon.systems.system import Inputs
 from .convert.mesh_files import check_output, empty_file, save_objects
-from .dataset import preview
 from .dataset.capture import Captures, DatasetRun, dataset_steps
 from .dataset.plain import file_steps
+from .dataset.preview import MOST_VIEWS, dataset_views
 from .generate.generation import generate_mesh, inputs_name
 from .interface.standard_output import output_to
 from .layers.layers import FORMS, import_xray
+from .omage import command as omage
 from .tasks import jobs
 
 _registered: list[Any] = []
@@ -141,8 +144,38 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
     )
     _add_json(imported)
-    preview.add_parser(commands)
+    _add_preview(commands)
+    omage.add_parser(commands)
     return parser
+
+
+def _add_preview(commands: Any) -> None:
+    """Add `preview` to the subcommands of ``blender -c xray``."""
+    parser = commands.add_parser("preview", help="a contact sheet of a dataset as a PNG file")
+    parser.set_defaults(run=_preview, failure=SOME_FAILED)
+    parser.add_argument("dataset", metavar="DATASET", type=Path, help="the dataset's folder")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--uid", default="", metavar="U", help=f"the first {MOST_VIEWS} views of this item"
+    )
+    which.add_argument(
+        "--sample", type=_positive, default=4, metavar="N", help="N random items (default: 4)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="seed of the choice (default: 0)"
+    )
+    parser.add_argument(
+        "--layers", type=_positive, default=8, metavar="L", help="layers to show (default: 8)"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="the PNG to write")
+    _add_json(parser)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return number
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -260,6 +293,24 @@ def _import(arguments: argparse.Namespace) -> Answer:
     objects = import_xray(arguments.file.absolute(), arguments.form)
     save_objects(objects, out)
     return DONE, {"out": str(out), "objects": len(objects)}
+
+
+def _preview(arguments: argparse.Namespace) -> Answer:
+    views = dataset_views(
+        arguments.dataset,
+        uid=arguments.uid,
+        sample=arguments.sample,
+        seed=abs(arguments.seed),
+    )
+    try:
+        write_png(arguments.out, contact_sheet(views, layers=arguments.layers))
+    except OSError as error:
+        raise XRayError(
+            "cannot_write",
+            f"{arguments.out} cannot be written ({error.strerror or error}).",
+            "Choose another file.",
+        ) from error
+    return DONE, {"out": str(arguments.out), "views": [view.title for view in views]}
 
 
 def _say(progress: Progress) -> None:

@@ -14,7 +14,9 @@ from ..xray_addon.settings.base import Settings
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.generate import DEFAULT_GENERATOR, GenerateSettings
+from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.settings.result import ResultSettings
+from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
 from .interface.registration import extension_package, register_classes, unregister_classes
@@ -230,12 +232,28 @@ def system_settings(scene: Any, system: System) -> Any:
     return getattr(scene.systems, system.key)
 
 
+@with_settings(OmageSettings)
+class XRAY_PG_omage(bpy.types.PropertyGroup):
+    """What the Omage panel shows."""
+
+    stitch: bpy.props.BoolProperty(
+        name="Stitch", description="Close the seams between the patches of the mesh"
+    )
+
+
+@with_settings(SliceSettings)
+class XRAY_PG_slices(bpy.types.PropertyGroup):
+    """What the Slices panel shows."""
+
+
 class XRAY_PG_scene(bpy.types.PropertyGroup):
     """All of X-Ray's settings in a scene."""
 
     capture: bpy.props.PointerProperty(type=XRAY_PG_capture)
     dataset: bpy.props.PointerProperty(type=XRAY_PG_dataset)
     generate: bpy.props.PointerProperty(type=XRAY_PG_generate)
+    omage: bpy.props.PointerProperty(type=XRAY_PG_omage)
+    slices: bpy.props.PointerProperty(type=XRAY_PG_slices)
 
 
 CLASSES: tuple[type[Any], ...] = (
@@ -244,6 +262,8 @@ CLASSES: tuple[type[Any], ...] = (
     *SYSTEM_GROUPS.values(),
     XRAY_PG_systems,
     XRAY_PG_generate,
+    XRAY_PG_omage,
+    XRAY_PG_slices,
     XRAY_PG_scene,
 )
 

@@ -6,10 +6,10 @@ from typing import Any
 
 
 def _classes() -> tuple[type[Any], ...]:
-    from . import capture, dataset, generate, layers, menus, preferences, runtime
+    from . import capture, dataset, generate, layers, menus, omage, preferences, runtime, slices
 
     # In the order in which the sidebar shows them.
-    panels = (generate, runtime, layers, capture, dataset)
+    panels = (generate, runtime, layers, omage, slices, capture, dataset)
     return sum((module.CLASSES for module in (preferences, *panels, menus)), ())
 
 

@@ -19,8 +19,10 @@ from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
 from ..operators.layers.ops import CLASSES as LAYER_OPERATORS
 from ..operators.layers.ops_import import XRAY_OT_import_xray
+from ..operators.omage.ops import CLASSES as OMAGE_OPERATORS
 from ..operators.runtime.ops import CLASSES as RUNTIME_OPERATORS
 from ..operators.runtime.ops_weights import XRAY_OT_weights_download
+from ..operators.slices.ops import CLASSES as SLICE_OPERATORS
 from ..operators.tasks.ops import CLASSES as QUEUE_OPERATORS
 
 
@@ -47,7 +49,13 @@ class XRAY_MT_object(bpy.types.Menu):
         again.another_seed = True
         layout.operator(XRAY_OT_copy_command.bl_idname)
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
-        for operators in (LAYER_OPERATORS, QUEUE_OPERATORS, RUNTIME_OPERATORS):
+        for operators in (
+            LAYER_OPERATORS,
+            OMAGE_OPERATORS,
+            SLICE_OPERATORS,
+            QUEUE_OPERATORS,
+            RUNTIME_OPERATORS,
+        ):
             layout.separator()
             for operator in operators:
                 layout.operator(operator.bl_idname)

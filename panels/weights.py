@@ -7,11 +7,12 @@ from typing import Any
 import bpy
 
 from ..operators.interface.translation import translated
+from ..operators.properties import chosen_system
 from ..operators.runtime import service
 from ..operators.runtime.ops_weights import XRAY_OT_weights_download
 from ..xray_addon.systems import PUBLISHED
-from ..xray_addon.systems.weights import is_here, megabytes
-from .widgets import draw_progress
+from ..xray_addon.systems.weights import hand_folder, is_here, megabytes
+from .widgets import draw_progress, draw_text
 
 
 def draw_missing_weights(layout: Any, context: bpy.types.Context) -> None:
@@ -19,6 +20,22 @@ def draw_missing_weights(layout: Any, context: bpy.types.Context) -> None:
     for name in service.missing_weights(context.scene):
         _draw_download(layout, name)
     draw_progress(layout, context, XRAY_OT_weights_download)
+    _draw_by_hand(layout, context)
+
+
+def _draw_by_hand(layout: Any, context: bpy.types.Context) -> None:
+    """What somebody must fetch in a browser: which files, from where, and where to put them."""
+    missing, system = service.missing_by_hand(context.scene), chosen_system()
+    if not missing or system.by_hand is None:
+        return
+    box = layout.box()
+    text = translated("{} needs weights that only its authors' page has. Licence: {}.")
+    draw_text(box, context, text.format(system.label, system.by_hand.licence), icon="IMPORT")
+    for file in missing:
+        draw_text(box, context, f"{file.name} ({file.what})")
+    box.operator("wm.url_open", text="Open the Page", icon="URL").url = system.by_hand.page
+    folder = hand_folder(system, service.checkpoint_folder())
+    draw_text(box, context, translated("Put them into {}").format(folder))
 
 
 def draw_published_weights(layout: Any, context: bpy.types.Context) -> None:
@@ -34,7 +51,7 @@ def draw_published_weights(layout: Any, context: bpy.types.Context) -> None:
 
 def _draw_download(layout: Any, name: str) -> None:
     known = PUBLISHED.get(name)
-    size = f" ({megabytes(known.size)})" if known else ""
+    size = f" ({megabytes(known.size)})" if known and known.size else ""
     button = layout.operator(
         XRAY_OT_weights_download.bl_idname,
         text=translated("Download {}...").format(name + size),

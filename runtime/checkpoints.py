@@ -31,13 +31,7 @@ from xray_addon.files.atomic import replacing
 from xray_addon.files.folders import CACHE_VARIABLE, cache_folder
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.systems import PUBLISHED
-from xray_addon.systems.weights import (
-    Checkpoint,
-    Offer,
-    RemoteFile,
-    local_path,
-    megabytes,
-)
+from xray_addon.systems.weights import Checkpoint, Offer, RemoteFile, local_path, megabytes
 
 DEFAULT_HUB = "https://huggingface.co"
 # Written last: what was downloaded, and from where. No file of a hub that is taken ends so.
@@ -198,7 +192,13 @@ def _look_up(hub: Checkpoint) -> tuple[str, list[RemoteFile], str, str]:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=_endpoint())
-    info = api.model_info(hub.repo, revision=hub.revision, files_metadata=True, timeout=30)
+    info: Any = api.repo_info(
+        hub.repo,
+        repo_type=hub.repo_type,
+        revision=hub.revision,
+        files_metadata=True,
+        timeout=30,
+    )
     files = []
     for sibling in info.siblings or []:
         path = sibling.rfilename
@@ -224,9 +224,11 @@ def _look_up(hub: Checkpoint) -> tuple[str, list[RemoteFile], str, str]:
     card: Any = info.card_data or {}
     stated = card.get("license_name") or card.get("license")
     licence = str(stated or (hub.published.licence if hub.published else "not stated"))
+    if hub.published and hub.published.terms:
+        licence += f", {hub.published.terms}"
     url = card.get("license_link")
     if not str(url or "").startswith("http"):
-        url = hub.published.licence_url if hub.published else f"{_endpoint()}/{hub.repo}"
+        url = hub.published.licence_url if hub.published else f"{_endpoint()}/{hub.page}"
     return str(info.sha), files, licence, str(url)
 
 
@@ -259,7 +261,13 @@ class _Fetcher:
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
 
-        url = hf_hub_url(self._hub.repo, file.path, revision=self._revision, endpoint=_endpoint())
+        url = hf_hub_url(
+            self._hub.repo,
+            file.path,
+            repo_type=self._hub.repo_type,
+            revision=self._revision,
+            endpoint=_endpoint(),
+        )
         target = self._folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial(self._folder, file)
@@ -396,7 +404,7 @@ def _hub_errors(hub: Checkpoint, folder: Path) -> Iterator[None]:
         raise XRayError(
             "no_access",
             f"{hub.repo} is only for users who have accepted its licence.",
-            f"Accept it at {_endpoint()}/{hub.repo}, then log in by `hf auth login` or set "
+            f"Accept it at {_endpoint()}/{hub.page}, then log in by `hf auth login` or set "
             "HF_TOKEN to a token of yours.",
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -427,8 +435,12 @@ def _not_here(hub: Checkpoint, folder: Path, missing: list[str], command: str) -
             f"The download of {hub.repo} broke off: {partial[0]} is not whole.",
             f"Go on with it: {command}",
         )
-    licence = f" Its licence: {hub.published.licence}." if hub.published else ""
-    size = f" ({megabytes(hub.published.size)})" if hub.published else ""
+    licence = ""
+    if hub.published:
+        named = (hub.published.licence, hub.published.terms)
+        licence = f" Its licence: {', '.join(part for part in named if part)}."
+    known = hub.published.size if hub.published else 0
+    size = f" ({megabytes(known)})" if known else ""
     return XRayError(
         "missing_weights",
         f"The weights of {hub.repo} are not on this machine.{licence}",
@@ -440,9 +452,9 @@ def _not_here(hub: Checkpoint, folder: Path, missing: list[str], command: str) -
 def _by_hand(hub: Checkpoint, folder: Path, files: tuple[str, ...]) -> str:
     """How to bring the files here without this machine's network."""
     if not files:
-        return f"fetch the files of {_endpoint()}/{hub.repo} and put them into {folder}."
+        return f"fetch the files of {_endpoint()}/{hub.page} and put them into {folder}."
     lines = "".join(
-        f"\n  {_endpoint()}/{hub.repo}/resolve/{hub.revision}/{file} -> {folder / file}"
+        f"\n  {_endpoint()}/{hub.page}/resolve/{hub.revision}/{file} -> {folder / file}"
         for file in files
     )
     return f"fetch these files and put them there:{lines}"

@@ -15,7 +15,7 @@ COMMIT = "c0ffee" + "0" * 34
 class Hub:
     """Serves one repository as huggingface.co does, and misbehaves on request."""
 
-    def __init__(self, repo: str, files: dict[str, bytes]) -> None:
+    def __init__(self, repo: str, files: dict[str, bytes], kind: str = "model") -> None:
         self.repo = repo
         self.files = files
         self.lied: dict[str, bytes] = {}  # what is sent in place of a file
@@ -41,10 +41,11 @@ class Hub:
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 hub.requests.append((path, self.headers.get("Range", "")))
-                if path.startswith(f"/api/models/{hub.repo}"):
+                page = hub.repo if kind == "model" else f"{kind}s/{hub.repo}"
+                if path.startswith(f"/api/{kind}s/{hub.repo}"):
                     self.reply(json.dumps(hub.info()).encode())
-                elif path.startswith(f"/{hub.repo}/resolve/"):
-                    self.file(path.split("/", 5)[5])
+                elif path.startswith(f"/{page}/resolve/"):
+                    self.file(path.removeprefix(f"/{page}/resolve/").partition("/")[2])
                 else:
                     self.send_response(404)
                     self.send_header("X-Error-Code", "RepoNotFound")
@@ -91,7 +92,11 @@ class Hub:
         return {"id": self.repo, "sha": COMMIT, "siblings": siblings, "cardData": card}
 
     def fetched(self) -> list[tuple[str, str]]:
-        return [(path.split("/", 5)[5], r) for path, r in self.requests if "/resolve/" in path]
+        return [
+            (path.partition("/resolve/")[2].partition("/")[2], r)
+            for path, r in self.requests
+            if "/resolve/" in path
+        ]
 
     def close(self) -> None:
         self.server.shutdown()

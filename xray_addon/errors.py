@@ -13,6 +13,7 @@ _GENERATING = f"{GUIDE}#images-and-generating"
 _RUNTIME = f"{GUIDE}#the-runtime"
 _WEIGHTS = f"{GUIDE}#weights"
 _FILES = f"{GUIDE}#layers-and-files"
+_OMAGES = f"{GUIDE}#omages"
 _CAPTURING = f"{GUIDE}#capturing-and-datasets"
 _WORKERS = f"{GUIDE}#workers-clusters-training"
 
@@ -45,6 +46,9 @@ ERROR_CODES = {
     "no_images": ErrorCode(_GENERATING),
     "no_object": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "no_cutout": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "object_at_border": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "missing_slices": ErrorCode(_GENERATING, exit_code=USAGE),
+    "other_sizes": ErrorCode(_GENERATING, exit_code=USAGE),
     "nothing_predicted": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "no_xray": ErrorCode(_GENERATING),
     "unknown_generator": ErrorCode(_GENERATING, exit_code=USAGE),
@@ -70,6 +74,7 @@ ERROR_CODES = {
     "missing_package": ErrorCode(_RUNTIME),
     "missing_weights": ErrorCode(_WEIGHTS),
     "bad_weights": ErrorCode(_WEIGHTS),
+    "other_weights": ErrorCode(_WEIGHTS),
     "bad_checksum": ErrorCode(_WEIGHTS),
     "bad_checkpoint": ErrorCode(_WEIGHTS),
     "unknown_checkpoint": ErrorCode(_WEIGHTS),
@@ -93,6 +98,12 @@ ERROR_CODES = {
     "no_attribute": ErrorCode(_FILES),
     "no_hits_left": ErrorCode(_FILES),
     "no_surface": ErrorCode(_FILES),
+    "bad_omage": ErrorCode(_OMAGES),
+    "empty_omage": ErrorCode(_OMAGES, exit_code=SOME_FAILED),
+    "no_omage": ErrorCode(_OMAGES),
+    "needs_unwrap": ErrorCode(_OMAGES, rejects=True),
+    "no_charts": ErrorCode(_OMAGES, rejects=True),
+    "other_faces": ErrorCode(_OMAGES),
     "no_faces": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
     "no_camera": ErrorCode(_CAPTURING, rejects=True),
     "unsupported_camera": ErrorCode(_CAPTURING, rejects=True),
@@ -104,6 +115,7 @@ ERROR_CODES = {
     "bad_manifest": ErrorCode(_CAPTURING, exit_code=USAGE),
     "other_settings": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
     "bad_mesh": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
+    "encloses_nothing": ErrorCode(_CAPTURING, rejects=True),
     "needs_baking": ErrorCode(_CAPTURING, rejects=True),
     "cannot_bake": ErrorCode(_CAPTURING),
     "no_renderer": ErrorCode(_CAPTURING, stops=True),
@@ -122,6 +134,7 @@ ERROR_CODES = {
     "worker_hung": ErrorCode(_WORKERS),
     "worker_died": ErrorCode(_WORKERS),
     "bad_item": ErrorCode(_WORKERS),
+    "bad_dataset": ErrorCode(_WORKERS, exit_code=USAGE),
     "no_slurm": ErrorCode(_WORKERS),
     "not_submitted": ErrorCode(_WORKERS),
     "job_lost": ErrorCode(_WORKERS),

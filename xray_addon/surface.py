@@ -120,11 +120,13 @@ class Surface:
 
         Raises ValueError where there is none.
         """
-        used = self.vertices[np.unique(self.faces)]
-        used = used[np.isfinite(used).all(axis=1)]
-        if not len(used):
+        used = np.zeros(len(self.vertices), dtype=bool)
+        used[self.faces] = True
+        used &= np.isfinite(self.vertices).all(axis=1)
+        if not used.any():
             raise ValueError("the surface has no faces with finite vertices")
-        return np.stack([used.min(axis=0), used.max(axis=0)]).astype(np.float64)
+        found = self.vertices if used.all() else self.vertices[used]
+        return np.stack([found.min(axis=0), found.max(axis=0)]).astype(np.float64)
 
     @property
     def longest_side(self) -> float:
@@ -163,6 +165,21 @@ class Surface:
             corner_normals=turn(self.corner_normals),
             corner_uvs=turn(self.corner_uvs),
             corner_colors=turn(self.corner_colors),
+        )
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Surface:
+        """The faces where `chosen` (M,) is true; vertices and materials stay."""
+
+        def kept(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if values is None else values[chosen]
+
+        return replace(
+            self,
+            faces=self.faces[chosen],
+            corner_normals=kept(self.corner_normals),
+            corner_uvs=kept(self.corner_uvs),
+            corner_colors=kept(self.corner_colors),
+            face_material=kept(self.face_material),
         )
 
     @property

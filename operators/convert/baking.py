@@ -16,22 +16,18 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from ...xray_addon.casting.texels import cast_uvs
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Material, Surface
 from ..interface.standard_output import quietly
-from .materials import (
-    MaterialReader,
-    node_tree,
-    surface_socket,
-    texture_from_image,
-)
+from .factors import DEFAULTS
+from .materials import MaterialReader, node_tree, surface_socket, texture_from_image
+from .node_trees import NodeBuilder, alpha_of, cannot_bake, color_of, factor_of
 from .staging import TEMPORARY, Stage
 from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_sources
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
-from ...xray_addon.casting.texels import cast_uvs
-from .node_trees import NodeBuilder, alpha_of, cannot_bake, color_of
 
 # Rays per texel. Material colours have no noise, so these only antialias.
 SAMPLES = 4
@@ -45,28 +41,35 @@ OVERLAP_SIZE = 512
 
 @dataclass(frozen=True, eq=False)
 class _Baked:
-    """The bake of one mesh: which polygons are baked, their UVs by loop (N, 2), the texture."""
+    """Of one mesh: which polygons are baked, their UVs by loop (N, 2), and the texture.
+
+    factors : fields of `Material` for how metallic and rough it is; empty if nobody asked.
+    """
 
     polygons: NDArray[np.bool_]
     loop_uvs: NDArray[np.float32]
     corners: NDArray[np.int32]
     texture: NDArray[np.uint8]
+    factors: dict[str, Any]
 
 
 def read_surface(
     objects: Sequence[bpy.types.Object],
     depsgraph: bpy.types.Depsgraph,
     settings: DatasetSettings,
+    *,
+    factors: bool = False,
 ) -> tuple[Surface, FaceSources]:
     """The evaluated faces of `objects` in world space with their materials' colours.
 
-    As `surface_and_sources`, but procedural materials are baked first at `settings.bake_size`; if
-    `settings.materials` is "skip" they raise an error instead.
+    As `surface_and_sources`; materials that compute their colour are baked first, at
+    `settings.bake_size`, or with `settings.materials` "skip" refused. factors : read how metallic
+    and rough they are too.
 
     Raises XRayError `no_faces`, `needs_baking` with each material and its reason, `cannot_bake`.
     """
     objects = list(objects)
-    reader = MaterialReader(alpha_clip=settings.alpha_clip)
+    reader = MaterialReader(alpha_clip=settings.alpha_clip, factors=factors)
     surface, sources = surface_and_sources(objects, depsgraph, reader)
     reasons = _reasons(objects, depsgraph, reader)
     if not reasons:
@@ -78,7 +81,8 @@ def read_surface(
             f"Some materials are not just textures, colour attributes and constants ({each}).",
             "Turn on baking of materials, or simplify them.",
         )
-    return _with_baked(surface, sources, objects, depsgraph, set(reasons), settings), sources
+    baked = _with_baked(surface, sources, objects, depsgraph, set(reasons), settings, factors)
+    return baked, sources
 
 
 def _reasons(
@@ -108,6 +112,7 @@ def _with_baked(
     depsgraph: bpy.types.Depsgraph,
     names: set[str],
     settings: DatasetSettings,
+    factors: bool = False,
 ) -> Surface:
     """`surface` with baked textures on the faces whose material is in `names`."""
     count = len(surface.faces)
@@ -125,13 +130,14 @@ def _with_baked(
         for number, copy in enumerate(copies):
             mesh = copy.data
             if mesh.name not in baked:
-                baked[mesh.name] = _bake(stage, copy, names, settings)
+                baked[mesh.name] = _bake(stage, copy, names, settings, factors)
                 slots[mesh.name] = len(materials)
                 if (found := baked[mesh.name]) is not None:
                     threshold = 0.5 if found.texture.shape[2] == 4 else 0.0
-                    materials.append(
-                        Material(texture=found.texture, wrap="extend", alpha_threshold=threshold)
+                    material = Material(
+                        texture=found.texture, wrap="extend", alpha_threshold=threshold
                     )
+                    materials.append(replace(material, **found.factors))
             result = baked[mesh.name]
             if result is None:
                 continue
@@ -146,7 +152,9 @@ def _with_baked(
     )
 
 
-def _bake(stage: Stage, copy: Any, names: set[str], settings: DatasetSettings) -> _Baked | None:
+def _bake(
+    stage: Stage, copy: Any, names: set[str], settings: DatasetSettings, factors: bool
+) -> _Baked | None:
     """Bake the materials of one copy that are in `names`; None if it has none of them."""
     mesh = copy.data
     materials = slot_materials(mesh, copy)
@@ -185,16 +193,30 @@ def _bake(stage: Stage, copy: Any, names: set[str], settings: DatasetSettings) -
             _relink(material, tree, shader)
             _emit(stage, material, alpha_of)
         _run_bake(stage, copy, layer)
-        opacity = np.empty(size * size * 4, dtype=np.float32)
-        image.pixels.foreach_get(opacity)
-        alpha = opacity.reshape(size, size, 4)[::-1, :, :1]
+        alpha = _pixels(image, size)[..., :1]
         if (alpha < 0.5).any():
             encoded = np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
             texture = np.concatenate([texture, encoded], axis=2)
+    found: dict[str, Any] = {}
+    for name in DEFAULTS if factors else ():
+        for material, (tree, shader) in zip(baking, restore, strict=True):
+            _relink(material, tree, shader)
+            _emit(stage, material, factor_of(name))
+        _run_bake(stage, copy, layer)
+        grey = _pixels(image, size)[..., 0]
+        found[name.lower()] = 1.0
+        found[f"{name.lower()}_texture"] = np.rint(np.clip(grey, 0, 1) * 255).astype(np.uint8)
     mesh.calc_loop_triangles()
     corners = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
     mesh.loop_triangles.foreach_get("loops", corners)
-    return _Baked(polygons, loop_uvs(mesh, layer), corners.reshape(-1, 3), texture)
+    return _Baked(polygons, loop_uvs(mesh, layer), corners.reshape(-1, 3), texture, found)
+
+
+def _pixels(image: Any, size: int) -> NDArray[np.float32]:
+    """(size, size, 4), row 0 at the top."""
+    pixels = np.empty(size * size * 4, dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    return pixels.reshape(size, size, 4)[::-1]
 
 
 def loop_uvs(mesh: Any, layer: str) -> NDArray[np.float32]:

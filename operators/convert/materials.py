@@ -8,6 +8,7 @@ the appearance records the reason, so that `baking` can bake the colour instead.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.surface import Material
+from .factors import DEFAULTS, Factor, shader_factor
+from .node_sources import Groups, ImageSource, constant_value, image_source, label, source_of
 
 # The grey, in linear light, that Blender shows for faces without a material.
 DEFAULT_GREY = (0.8, 0.8, 0.8)
@@ -25,7 +28,6 @@ MISSING = (1.0, 0.0, 1.0)
 # Threshold for blended alpha: rays pass where a surface is less than half opaque.
 BLENDED_THRESHOLD = 0.5
 
-_WRAPS = {"REPEAT": "repeat", "EXTEND": "extend", "MIRROR": "mirror", "CLIP": "clip"}
 # Colour spaces of byte images whose values are linear light.
 _LINEAR_SPACES = ("Non-Color", "Raw", "Linear", "Linear Rec.709")
 
@@ -52,28 +54,12 @@ class Appearance:
     missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An image as a texture node reads it. `unpacked`: colours are not multiplied by alpha."""
-
-    image: Any
-    wrap: str
-    interpolation: str
-    unpacked: bool
-    uv_map: str = ""
-    uv_transform: tuple[tuple[float, ...], ...] | None = None
-
-    def samples_like(self, other: _Image) -> bool:
-        """Whether both read the same texels."""
-        return replace(self, unpacked=other.unpacked) == other
-
-
 @dataclass(frozen=True, eq=False)
 class _Color:
     """The value of a colour socket while the tree is followed; `rgb` is linear light."""
 
     rgb: NDArray[np.float64] = field(default_factory=lambda: np.array(DEFAULT_GREY))
-    image: _Image | None = None
+    image: ImageSource | None = None
     color_attribute: str | None = None
     reason: str = ""
     missing: tuple[str, ...] = ()
@@ -107,7 +93,7 @@ class _Color:
 class _Alpha:
     """Where a material is transparent: where the image's alpha is below `threshold`."""
 
-    image: _Image | None = None
+    image: ImageSource | None = None
     threshold: float = BLENDED_THRESHOLD
     reason: str = ""
 
@@ -120,13 +106,15 @@ class MaterialReader:
     """Converts Blender materials to `Appearance`s; reads each material and image only once.
 
     alpha_clip : whether rays pass where a material's alpha clips its texture.
+    factors : whether to read metallic and roughness too, and UVs that no texture reads.
 
     appearances : the materials read so far, in the order of their indices.
     """
 
-    def __init__(self, *, alpha_clip: bool = False) -> None:
+    def __init__(self, *, alpha_clip: bool = False, factors: bool = False) -> None:
         self.appearances: list[Appearance] = []
         self.alpha_clip = alpha_clip
+        self.factors = factors
         self._index: dict[tuple[str, str], int] = {}
         self._textures: dict[tuple[str, bool], NDArray[np.uint8] | None] = {}
 
@@ -155,9 +143,18 @@ class MaterialReader:
                 alpha = _shader_alpha(surface, ())
         if color is None:
             color = _Color(np.array(material.diffuse_color[:3], dtype=np.float64))
-        return self._appearance(color, alpha)
+        if not self.factors:
+            return self._appearance(color, alpha)
+        if surface is None:
+            found = {"Metallic": material.metallic, "Roughness": material.roughness}
+            factors = {name: Factor(value) for name, value in found.items()}
+        else:
+            factors = {name: shader_factor(surface, name) for name in DEFAULTS}
+        return self._appearance(color, alpha, factors)
 
-    def _appearance(self, color: _Color, alpha: _Alpha) -> Appearance:
+    def _appearance(
+        self, color: _Color, alpha: _Alpha, factors: Mapping[str, Factor] = {}
+    ) -> Appearance:
         # Blender's colours have single precision. The digits beyond are noise that would hide
         # pure white.
         rgb = linear_to_srgb(np.minimum(color.rgb, 1.0)).round(7)
@@ -185,6 +182,22 @@ class MaterialReader:
                 interpolation=source.interpolation,
                 alpha_threshold=threshold,
             )
+        for name, factor in factors.items():
+            reason = reason or factor.reason
+            texture = None
+            if factor.image is not None:
+                if source is None:
+                    source = factor.image
+                    material = replace(
+                        material, wrap=source.wrap, interpolation=source.interpolation
+                    )
+                if factor.image.placed_like(source):
+                    texture = factor.texture()
+                else:
+                    reason = reason or f"its {name.lower()} is placed otherwise than its colour"
+            key = name.lower()
+            values: dict[str, Any] = {key: factor.value, f"{key}_texture": texture}
+            material = replace(material, **values)
         transform = source.uv_transform if source else None
         return Appearance(
             material,
@@ -195,7 +208,7 @@ class MaterialReader:
             color.missing,
         )
 
-    def _texture(self, source: _Image, straight: bool) -> NDArray[np.uint8] | None:
+    def _texture(self, source: ImageSource, straight: bool) -> NDArray[np.uint8] | None:
         unpacked = source.unpacked or straight
         key = (source.image.name_full, unpacked)
         if key not in self._textures:
@@ -253,67 +266,7 @@ def _is_data(image: Any) -> bool:
     return bool(image.colorspace_settings.is_data)
 
 
-# The stack of group nodes entered so far, innermost last.
-_Groups = tuple[Any, ...]
-
-
-def source_of(socket: Any, groups: _Groups = ()) -> tuple[Any, _Groups]:
-    """The output socket that feeds `socket`, through reroutes, groups and muted nodes.
-
-    None if nothing feeds it; the group node's input socket if that input is unlinked.
-    """
-    while True:
-        link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
-        if link is None:
-            return None, groups
-        node, output = link.from_node, link.from_socket
-        if node.mute and node.bl_idname != "NodeReroute":
-            through = next((ln for ln in node.internal_links if ln.to_socket == output), None)
-            if through is None:
-                return None, groups
-            socket = through.from_socket
-            if not socket.is_linked:
-                return socket, groups
-        elif node.bl_idname == "NodeReroute":
-            socket = node.inputs[0]
-        elif node.bl_idname == "ShaderNodeGroup" and node.node_tree is not None:
-            inside = group_output(node.node_tree)
-            if inside is None:
-                return None, groups
-            socket = next(s for s in inside.inputs if s.identifier == output.identifier)
-            groups = (*groups, node)
-            if not socket.is_linked:
-                return socket, groups
-        elif node.bl_idname == "NodeGroupInput" and groups:
-            socket = next(s for s in groups[-1].inputs if s.identifier == output.identifier)
-            groups = groups[:-1]
-            if not socket.is_linked:
-                return socket, groups
-        else:
-            return output, groups
-
-
-def group_output(tree: Any) -> Any:
-    """The Group Output node of a tree, or None."""
-    found = [node for node in tree.nodes if node.bl_idname == "NodeGroupOutput"]
-    return next((node for node in found if node.is_active_output), found[0] if found else None)
-
-
-def _constant_value(socket: Any, groups: _Groups) -> float | None:
-    """The value of a float socket, or None if nodes compute it."""
-    output, groups = source_of(socket, groups)
-    if output is None:
-        return float(socket.default_value)
-    if not output.is_output or output.node.bl_idname == "ShaderNodeValue":
-        return float(output.default_value)
-    return None
-
-
-def _label(node: Any) -> str:
-    return str(node.bl_label or node.bl_idname)
-
-
-def _is_clear(socket: Any, groups: _Groups) -> bool:
+def _is_clear(socket: Any, groups: Groups) -> bool:
     """Whether a shader socket is fully transparent."""
     output, _ = source_of(socket, groups)
     return output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent"
@@ -327,7 +280,7 @@ def emits(node: Any) -> bool:
     return bool(color.is_linked or any(color.default_value[:3]))
 
 
-def _shader_color(socket: Any, groups: _Groups) -> _Color | None:
+def _shader_color(socket: Any, groups: Groups) -> _Color | None:
     """The colour of the first shader upstream of a shader socket that has one."""
     output, groups = source_of(socket, groups)
     if output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent":
@@ -345,7 +298,7 @@ def _shader_color(socket: Any, groups: _Groups) -> _Color | None:
             return _socket_color(node.inputs[name], groups)
     if node.bl_idname == "ShaderNodeMixShader":
         factor, first, second = node.inputs
-        share = _constant_value(factor, groups)
+        share = constant_value(factor, groups)
         if share is not None and (share <= 0 or share >= 1):
             return _shader_color(second if share >= 1 else first, groups)
     found = [
@@ -355,18 +308,18 @@ def _shader_color(socket: Any, groups: _Groups) -> _Color | None:
     ]
     if len(found) > 1:
         missing = tuple(name for color in found for name in color.missing)
-        return replace(found[0], missing=missing).lost(f"it mixes shaders ({_label(node)})")
+        return replace(found[0], missing=missing).lost(f"it mixes shaders ({label(node)})")
     return found[0] if found else None
 
 
-def _emitted(color: Any, strength: Any, groups: _Groups) -> _Color:
-    emitted, amount = _socket_color(color, groups), _constant_value(strength, groups)
+def _emitted(color: Any, strength: Any, groups: Groups) -> _Color:
+    emitted, amount = _socket_color(color, groups), constant_value(strength, groups)
     if amount is None:
         return emitted.lost("its glow varies")
     return replace(emitted, rgb=emitted.rgb * amount)
 
 
-def _socket_color(socket: Any, groups: _Groups) -> _Color:
+def _socket_color(socket: Any, groups: Groups) -> _Color:
     output, groups = source_of(socket, groups)
     if output is None:
         return _constant(socket)
@@ -396,10 +349,10 @@ def _socket_color(socket: Any, groups: _Groups) -> _Color:
             break
     else:
         color = _Color()
-    return color.lost(f"its colour goes through {_label(node)}")
+    return color.lost(f"its colour goes through {label(node)}")
 
 
-def _image_color(node: Any, output: Any, groups: _Groups) -> _Color:
+def _image_color(node: Any, output: Any, groups: Groups) -> _Color:
     if node.image is None:
         return _Color(_BLACK, missing=(f"{node.name} names none",))
     if not all(node.image.size):
@@ -407,37 +360,18 @@ def _image_color(node: Any, output: Any, groups: _Groups) -> _Color:
         name = path.rpartition("/")[2] or node.image.name
         return _Color(np.array(MISSING), missing=(name,))
     uses_alpha = any(link.is_valid and not link.is_muted for link in node.outputs["Alpha"].links)
-    source, reason = _image_source(node, groups, unpacked=uses_alpha)
+    source, reason = image_source(node, groups, unpacked=uses_alpha)
     color = replace(_WHITE, image=source)
     if output.name != "Color":
-        return color.lost("its colour is an image's alpha")
+        return color.lost("its colour is the alpha of an image")
     space = node.image.colorspace_settings.name
     if not node.image.is_float and space not in ("sRGB", *_LINEAR_SPACES):
         reason = reason or f"an image is in the colour space {space}"
     return color.lost(reason) if reason else color
 
 
-def _image_source(node: Any, groups: _Groups, *, unpacked: bool) -> tuple[_Image, str]:
-    """The image that a texture node reads, and the reason if that is incomplete, else ""."""
-    reason = ""
-    if node.projection != "FLAT":
-        reason = "it projects an image without UVs"
-    elif node.image.source in ("SEQUENCE", "MOVIE", "TILED"):
-        reason = f"an image is a {node.image.source.lower()} one"
-    (uv_map, transform), lost = _uv_source(node.inputs["Vector"], groups)
-    source = _Image(
-        node.image,
-        _WRAPS[node.extension],
-        "closest" if node.interpolation == "Closest" else "linear",
-        unpacked,
-        uv_map,
-        None if transform is None else tuple(tuple(row) for row in transform.tolist()),
-    )
-    return source, reason or lost
-
-
-def _mixed(node: Any, factor: Any, a: Any, b: Any, groups: _Groups) -> _Color:
-    value = _constant_value(factor, groups)
+def _mixed(node: Any, factor: Any, a: Any, b: Any, groups: Groups) -> _Color:
+    value = constant_value(factor, groups)
     amount = 0.5 if value is None else min(max(value, 0.0), 1.0)
     first, second = _socket_color(a, groups), _socket_color(b, groups)
     if value is not None and amount == 0.0:
@@ -467,7 +401,7 @@ def _constant(socket: Any) -> _Color:
     return _Color(value[:3] if len(value) >= 3 else np.repeat(value[:1], 3))
 
 
-def _shader_alpha(socket: Any, groups: _Groups) -> _Alpha:
+def _shader_alpha(socket: Any, groups: Groups) -> _Alpha:
     """Where a shader socket clips: by Principled's alpha, or mixed with a Transparent shader."""
     output, groups = source_of(socket, groups)
     if output is None:
@@ -475,7 +409,7 @@ def _shader_alpha(socket: Any, groups: _Groups) -> _Alpha:
     node = output.node
     if node.bl_idname == "ShaderNodeMixShader":
         factor, first, second = node.inputs
-        share = _constant_value(factor, groups)
+        share = constant_value(factor, groups)
         clear = _is_clear(first, groups), _is_clear(second, groups)
         if share is not None and (share <= 0 or share >= 1):
             return _shader_alpha(second if share >= 1 else first, groups)
@@ -492,7 +426,7 @@ def _shader_alpha(socket: Any, groups: _Groups) -> _Alpha:
     return _Alpha()
 
 
-def _socket_alpha(socket: Any, groups: _Groups) -> _Alpha:
+def _socket_alpha(socket: Any, groups: Groups) -> _Alpha:
     """Alpha from an image, through nodes that clip or scale it. Constants clip nothing."""
     output, groups = source_of(socket, groups)
     if output is None or not output.is_output or output.node.bl_idname == "ShaderNodeValue":
@@ -501,18 +435,18 @@ def _socket_alpha(socket: Any, groups: _Groups) -> _Alpha:
     if node.bl_idname == "ShaderNodeTexImage" and output.name == "Alpha":
         if node.image is None or node.image.alpha_mode == "NONE":
             return _Alpha()
-        source, reason = _image_source(node, groups, unpacked=True)
+        source, reason = image_source(node, groups, unpacked=True)
         return _Alpha(source, reason=reason)
     if node.bl_idname == "ShaderNodeMath":
         found = _math_alpha(node, groups)
         if found is not None:
             return found
-    return _Alpha(reason=f"its alpha goes through {_label(node)}")
+    return _Alpha(reason=f"its alpha goes through {label(node)}")
 
 
-def _math_alpha(node: Any, groups: _Groups) -> _Alpha | None:
+def _math_alpha(node: Any, groups: Groups) -> _Alpha | None:
     a, b = node.inputs[:2]
-    left, right = _constant_value(a, groups), _constant_value(b, groups)
+    left, right = constant_value(a, groups), constant_value(b, groups)
     match node.operation:
         case "GREATER_THAN" if right is not None:
             return _clipped(_socket_alpha(a, groups), right)
@@ -528,7 +462,7 @@ def _math_alpha(node: Any, groups: _Groups) -> _Alpha | None:
                 and output.node.bl_idname == "ShaderNodeMath"
                 and output.node.operation == "LESS_THAN"
             ):
-                cutoff = _constant_value(output.node.inputs[1], inner)
+                cutoff = constant_value(output.node.inputs[1], inner)
                 if cutoff is not None:
                     return _clipped(_socket_alpha(output.node.inputs[0], inner), cutoff)
         case "MULTIPLY" if (left or right) is not None:
@@ -542,53 +476,3 @@ def _math_alpha(node: Any, groups: _Groups) -> _Alpha | None:
 def _clipped(alpha: _Alpha, threshold: float) -> _Alpha:
     # At least half an 8-bit step, because a threshold of 0 clips nothing.
     return replace(alpha, threshold=min(max(threshold, 0.5 / 255), 1.0))
-
-
-_Uv = tuple[str, NDArray[np.float64] | None]
-
-
-def _uv_source(socket: Any, groups: _Groups) -> tuple[_Uv, str]:
-    """The UV map of an image's vector, its (2, 3) transform, and the reason if these are
-    incomplete, else ""."""
-    output, groups = source_of(socket, groups)
-    if output is None or not output.is_output:
-        return ("", None), ""
-    node = output.node
-    match node.bl_idname:
-        case "ShaderNodeUVMap" if not node.from_instancer:
-            return (node.uv_map, None), ""
-        case "ShaderNodeTexCoord" if output.name == "UV" and not node.from_instancer:
-            return ("", None), ""
-        case "ShaderNodeMapping":
-            (uv_map, inner), reason = _uv_source(node.inputs["Vector"], groups)
-            matrix = np.eye(3) if inner is None else np.vstack([inner, (0.0, 0.0, 1.0)])
-            if any(s.is_linked for s in node.inputs if s.name != "Vector"):
-                reason = reason or "an image's mapping varies"
-            turned = node.inputs["Rotation"].default_value
-            if node.vector_type not in ("POINT", "TEXTURE", "VECTOR") or turned[0] or turned[1]:
-                reason = reason or "an image's mapping leaves the UV plane"
-            return (uv_map, (_mapping_matrix(node) @ matrix)[:2]), reason
-    return ("", None), f"an image's coordinates come from {_label(node)}"
-
-
-def _mapping_matrix(node: Any) -> NDArray[np.float64]:
-    """The (3, 3) transform of a Mapping node in the UV plane."""
-
-    def value(name: str, fallback: tuple[float, float, float]) -> tuple[float, float, float]:
-        socket = node.inputs.get(name)
-        return tuple(socket.default_value) if socket and socket.enabled else fallback
-
-    angle = value("Rotation", (0.0, 0.0, 0.0))[2]
-    scale = value("Scale", (1.0, 1.0, 1.0))
-    shift = value("Location", (0.0, 0.0, 0.0))
-    cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array(
-        [
-            [cos * scale[0], -sin * scale[1], shift[0]],
-            [sin * scale[0], cos * scale[1], shift[1]],
-            [0.0, 0.0, 1.0],
-        ]
-    )
-    if node.vector_type == "TEXTURE" and scale[0] and scale[1]:
-        return np.linalg.inv(matrix)
-    return matrix

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from ...xray_addon.errors import XRayError
-from .materials import (
-    emits,
-    group_output,
-    source_of,
-)
+from .factors import DEFAULTS
+from .materials import emits
+from .node_sources import group_output, source_of
 from .staging import TEMPORARY, Stage
-
-if TYPE_CHECKING:
-    pass
 
 
 class NodeBuilder:
@@ -142,6 +139,40 @@ def _shown(build: NodeBuilder, socket: Any) -> Any:
 
 def _times(build: NodeBuilder, color: Any, strength: Any) -> Any:
     return build.mix("MULTIPLY", 1.0, build.value(color), build.value(strength))
+
+
+def factor_of(name: str) -> Callable[[NodeBuilder, Any], Any]:
+    """What makes a grey of a shader's "Metallic" or "Roughness", as `color_of` of its colour.
+
+    Shaders that are mixed give their factors mixed likewise.
+    """
+
+    def network(build: NodeBuilder, socket: Any) -> Any:
+        found = _factor(build, socket, name)
+        return build.constant(DEFAULTS[name]) if found is None else found
+
+    return network
+
+
+def _factor(build: NodeBuilder, socket: Any, name: str) -> Any:
+    node, output = _shader_node(socket)
+    if node is None or node.bl_idname == "ShaderNodeBsdfTransparent":
+        return None
+    inputs = node.inputs
+    if name in inputs:
+        return build.value(inputs[name])
+    match node.bl_idname:
+        case "ShaderNodeGroup" if node.node_tree is not None:
+            return build.into_group(node, output, partial(_factor, name=name))
+        case "ShaderNodeMixShader":
+            first, second = (_factor(build, shader, name) for shader in inputs[1:3])
+            if first is None or second is None:
+                return first if second is None else second
+            return build.mix("MIX", build.value(inputs[0]), first, second)
+        case "ShaderNodeAddShader":
+            first, second = (_factor(build, shader, name) for shader in inputs[:2])
+            return second if first is None else first
+    return build.constant(DEFAULTS[name])
 
 
 def alpha_of(build: NodeBuilder, socket: Any) -> Any:

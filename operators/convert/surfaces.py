@@ -154,7 +154,7 @@ def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> _Par
         vertices,
         faces,
         corner_normals=normals[corners],
-        corner_uvs=_uvs(mesh, corners, slot, appearances),
+        corner_uvs=_uvs(mesh, corners, slot, appearances, always=reader.factors),
         corner_colors=_colors(mesh, faces, corners, polygon, slot, appearances),
         face_material=indices[slot],
         materials=[appearance.material for appearance in reader.appearances],
@@ -175,11 +175,21 @@ def slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material 
 
 
 def _uvs(
-    mesh: Any, corners: NDArray[np.int32], slot: NDArray[np.int32], appearances: list[Appearance]
+    mesh: Any,
+    corners: NDArray[np.int32],
+    slot: NDArray[np.int32],
+    appearances: list[Appearance],
+    *,
+    always: bool,
 ) -> NDArray[np.float32] | None:
-    """(M, 3, 2) from the UV map that each face's material reads; None without textures."""
+    """(M, 3, 2) from the UV map that each face's material reads.
+
+    None where there is no map and, but for `always`, where no texture reads one.
+    """
     layers = list(mesh.uv_layers)
-    if not layers or not any(appearance.material.texture is not None for appearance in appearances):
+    if not layers or not (
+        always or any(appearance.material.texture is not None for appearance in appearances)
+    ):
         return None
     active = next((layer for layer in layers if layer.active_render), layers[0])
     uvs = np.zeros((len(corners), 3, 2), dtype=np.float32)

@@ -8,12 +8,12 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.contact_sheet import contact_sheet
+from ..convert.images import image_editors, show
 from ..properties import absolute_path, preferences
+from .preview import dataset_views
 
 if TYPE_CHECKING:
     from ..tasks.watching import OperatorResult
-from ..convert.images import image_editors, show
-from .preview import dataset_views
 
 
 class XRAY_OT_preview(bpy.types.Operator):

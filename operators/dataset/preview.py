@@ -1,22 +1,16 @@
-"""Contact sheets of a dataset, for the command line and Blender's Image Editor."""
+"""The views of a dataset on disk, for contact sheets."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...xray_addon.dataset.store import read_row
-from ...xray_addon.errors import DONE, SOME_FAILED, XRayError
-from ...xray_addon.files.png import write_png
+from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.contact_sheet import SheetView, contact_sheet
 from ...xray_addon.xray import XRay
-
-if TYPE_CHECKING:
-    pass
 from ..convert.images import read_image
 
 # The most views of one item on a sheet; a longer sheet is hard to read.
@@ -71,53 +65,3 @@ def _view(folder: Path, path: Path) -> SheetView:
     row = read_row(folder, uid.as_posix())
     dropped = row["views"][int(path.stem)]["dropped"] if row else None
     return SheetView(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)
-
-
-# Command line
-
-
-def add_parser(commands: Any) -> None:
-    """Add `preview` to the subcommands of ``blender -c xray``."""
-    parser = commands.add_parser("preview", help="a contact sheet of a dataset as a PNG file")
-    parser.set_defaults(run=_run, failure=SOME_FAILED)
-    parser.add_argument("dataset", metavar="DATASET", type=Path, help="the dataset's folder")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--uid", default="", metavar="U", help=f"the first {MOST_VIEWS} views of this item"
-    )
-    which.add_argument(
-        "--sample", type=_positive, default=4, metavar="N", help="N random items (default: 4)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="seed of the choice (default: 0)"
-    )
-    parser.add_argument(
-        "--layers", type=_positive, default=8, metavar="L", help="layers to show (default: 8)"
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="the PNG to write")
-    parser.add_argument("--json", action="store_true", help="answer with one JSON object")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("it must be at least 1")
-    return number
-
-
-def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    views = dataset_views(
-        arguments.dataset,
-        uid=arguments.uid,
-        sample=arguments.sample,
-        seed=abs(arguments.seed),
-    )
-    try:
-        write_png(arguments.out, contact_sheet(views, layers=arguments.layers))
-    except OSError as error:
-        raise XRayError(
-            "cannot_write",
-            f"{arguments.out} cannot be written ({error.strerror or error}).",
-            "Choose another file.",
-        ) from error
-    return DONE, {"out": str(arguments.out), "views": [view.title for view in views]}

@@ -187,7 +187,7 @@ class Renderer:
                 _light_by_preset(self._stage, shot, self._world, lights, placed)
             if settings.image == "cycles":
                 scene.cycles.seed = seed % 2**31
-            return _shoot(scene, camera)
+            return shoot(scene, camera)
 
 
 def picture_camera(camera: Camera, size: int) -> Camera:
@@ -407,7 +407,7 @@ def _light_by_preset(
         sun.matrix_world = quaternion.to_matrix().to_4x4()
 
 
-def _shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
+def shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
     """Render `scene` and read the file that it wrote."""
     images: Any = bpy.data.images
     had_result = "Render Result" in images

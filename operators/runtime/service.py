@@ -23,6 +23,7 @@ from ...xray_addon.process.child import EXTENSION_FOLDER
 from ...xray_addon.process.client import RuntimeClient
 from ...xray_addon.process.environment import RuntimeEnvironment
 from ...xray_addon.progress import Cancelled, Progress
+from ...xray_addon.systems import weights
 from ...xray_addon.systems.weights import Offer, megabytes, missing
 from ..properties import absolute_path, chosen_system, preferences, system_settings
 from ..tasks import jobs
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ...xray_addon.process.client import Job
     from ...xray_addon.process.environment import Check, Plan
     from ...xray_addon.settings.generate import GenerateSettings
-    from ...xray_addon.systems.system import Inputs
+    from ...xray_addon.systems.system import HandFile, Inputs
 
 WATCH_INTERVAL = 1.0  # s between checks of the process while no task checks it
 STATUS_INTERVAL = 10.0  # s between status requests
@@ -112,6 +113,17 @@ def missing_weights(scene: Any) -> list[str]:
     system = chosen_system()
     checkpoint = bpy.path.abspath(system_settings(scene.xray.generate, system).checkpoint)
     return missing(system, checkpoint, checkpoint_folder())
+
+
+def missing_by_hand(scene: Any) -> list[HandFile]:
+    """The files that the chosen system needs and that somebody must fetch in a browser."""
+    if preferences() is None:
+        return []
+    system = chosen_system()
+    own = system_settings(scene.xray.generate, system)
+    return weights.missing_by_hand(
+        system, own, bpy.path.abspath(own.checkpoint), checkpoint_folder()
+    )
 
 
 def current_client() -> RuntimeClient | None:

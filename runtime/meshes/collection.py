@@ -29,7 +29,7 @@ class MeshFile:
         """Raises XRayError `unreadable_mesh`."""
         if self.path.name.endswith(SUFFIX):
             return read_quantised(self.path)
-        from ..meshes.files import read_mesh  # packed meshes need no trimesh
+        from .files import read_mesh  # packed meshes need no trimesh
 
         return read_mesh(self.path, texture_size=TEXTURE_SIZE)
 

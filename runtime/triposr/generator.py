@@ -23,23 +23,21 @@ from xray_addon.systems.triposr import FRAME, SYSTEM, TripoSRSettings
 from ..checkpoints import locate
 from ..generator import Generator
 from ..images.cutout import cut_object
+from ..meshes.extraction import (
+    MOST_CELLS,
+    MOST_UNWRAPPED_CELLS,
+    STRIDES,
+    Sparse,
+    TooIntricate,
+    march,
+    sample_surface,
+)
 from ..meshes.smoothing import vertex_normals
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, out_of_memory
 from . import field
-from .extraction import (
-    MOST_CELLS,
-    MOST_UNWRAPPED_CELLS,
-    STRIDES,
-    GridField,
-    Sparse,
-    TooIntricate,
-    density_level,
-    march,
-    sample_surface,
-    strides,
-)
+from .extraction import GridField, density_level, strides
 from .model import TripoSR
 from .preparation import prepare
 from .texture import bake

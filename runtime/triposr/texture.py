@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import xatlas
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from xray_addon.casting.texels import covered_texels
+
+from ..meshes.unwrapping import unwrap
 
 
 def bake(
@@ -37,18 +38,3 @@ def bake(
         )
         image = image[nearest[0] * size + nearest[1]]
     return uvs, image.reshape(size, size, 3)
-
-
-def unwrap(
-    vertices: NDArray[np.float32], faces: NDArray[np.integer], size: int
-) -> NDArray[np.float32]:
-    """UVs (F, 3, 2), 0..1, of an atlas for a texture of `size` px."""
-    pack = xatlas.PackOptions()
-    pack.resolution = size
-    pack.padding = max(2, round(size / 256))
-    pack.bilinear = True
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(vertices.astype(np.float32), faces.astype(np.uint32))
-    atlas.generate(pack_options=pack)
-    _, corners, uvs = atlas[0]
-    return uvs[corners].astype(np.float32)

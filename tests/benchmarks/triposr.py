@@ -35,9 +35,10 @@ from torch.nn import functional
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from runtime.meshes.extraction import march, sample_surface  # noqa: E402
 from runtime.triposr import field  # noqa: E402
 from runtime.triposr.config import TripoSRConfig  # noqa: E402
-from runtime.triposr.extraction import GridField, density_level, march, sample_surface, strides  # noqa: E402
+from runtime.triposr.extraction import GridField, density_level, strides  # noqa: E402
 from runtime.triposr.generator import TripoSRGenerator  # noqa: E402
 from runtime.triposr.model import FieldPerceptron, TripoSR  # noqa: E402
 

@@ -72,6 +72,16 @@ class FakeGenerator(Generator):
         return Generated(surface, cast(surface, camera, 4, backend="numpy"), camera)
 
 
+class FakeSlice3D(FakeGenerator):
+    system = SYSTEMS["slice3d"]
+
+    def run(self, inputs: Inputs, settings: Any, progress: Any) -> Generated:
+        made = super().run(inputs, settings, progress)
+        names = sorted(path.stem for path in Path(inputs.image).parent.glob("[XYZ]_?.png"))
+        sheet = np.full((30, 40, 3), len(names), dtype=np.uint8)
+        return Generated(made.surface, None, made.camera, {"slices": sheet})
+
+
 def cut_object(image: Any, settings: Any, _progress: Any) -> Any:
     """A square, and the settings that it was asked with."""
     if Path(image).stem == "bad":
@@ -83,5 +93,6 @@ def cut_object(image: Any, settings: Any, _progress: Any) -> Any:
 
 stand_in("runtime.images.cutout", cut_object=cut_object, online_allowed=lambda: False)
 stand_in("runtime.images.framing", frame=lambda rgba, *_, **__: rgba)
+stand_in("runtime.slice3d.generator", load=lambda *_: FakeSlice3D())
 stand_in("runtime.xray.generator", load=lambda *_: FakeGenerator())
 sys.exit(serve())

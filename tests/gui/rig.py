@@ -261,6 +261,18 @@ class Blender:
         self._xdotool("mousemove_relative", "1", "1")
         time.sleep(0.3)
 
+    def drag(self, start: tuple[int, int], stop: tuple[int, int], steps: int = 12) -> None:
+        """Move the mouse from one place of the screen to another with its button held."""
+        self._xdotool("mousemove", *map(str, start))
+        time.sleep(0.2)
+        self._xdotool("mousedown", "1")
+        for step in range(1, steps + 1):
+            place = [a + (b - a) * step // steps for a, b in zip(start, stop, strict=True)]
+            self._xdotool("mousemove", *map(str, place))
+            time.sleep(0.05)
+        self._xdotool("mouseup", "1")
+        time.sleep(0.3)
+
     def _xdotool(self, *arguments: Any) -> None:
         done = self.screen.run("xdotool", *arguments)
         assert done.returncode == 0, done.stderr

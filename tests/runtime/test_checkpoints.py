@@ -23,7 +23,7 @@ from runtime.checkpoints import download, locate, make_offer
 from xray_addon.errors import XRayError
 from xray_addon.process.client import RuntimeClient
 from xray_addon.progress import Cancelled
-from xray_addon.systems import SYSTEMS
+from xray_addon.systems import PUBLISHED, SYSTEMS
 from xray_addon.systems.weights import Offer, missing
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +95,26 @@ def test_licence_size_and_files_are_shown_before(hub, tmp_path):
     text = str(offers[0])
     for part in ("do-good-only", "https://x.org", "model.ckpt", "0.1 MB", "stabilityai--TripoSR"):
         assert part in text
+
+
+def test_weights_in_a_dataset_repository_are_fetched_with_its_terms(hub, monkeypatch, tmp_path):
+    files = dict.fromkeys(PUBLISHED["omages"].files, CONTENT)
+    data = Hub(PUBLISHED["omages"].repo, files, "dataset")
+    monkeypatch.setenv("HF_ENDPOINT", data.address)
+    try:
+        offline = refused("offline", make_offer, "omages", online=False)
+        page = f"{data.address}/datasets/{data.repo}/resolve/main/{next(iter(files))}"
+        assert page in str(offline)
+        assert "academic research use" in str(refused("missing_weights", locate, "omages"))
+        assert (
+            make_offer("omages", online=True).licence == "do-good-only, for academic research use"
+        )
+        folder = fetch("omages")
+        assert folder == tmp_path / "cache/3dlg-hcvc--omages_ABO"
+        assert {path.name for path in folder.glob("*.ckpt")} == set(files)
+        assert locate("omages") == locate(data.repo) == folder
+    finally:
+        data.close()
 
 
 def test_any_repository_and_revision(hub, tmp_path):

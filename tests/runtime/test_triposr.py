@@ -19,21 +19,15 @@ from safetensors.torch import save_file
 from skimage.measure import marching_cubes
 
 import runtime
+from runtime.meshes.extraction import Sparse, TooIntricate, march, sample_surface
+from runtime.meshes.unwrapping import unwrap
 from runtime.torch_helpers.memory import LEAST, Chunks
 from runtime.triposr import field
 from runtime.triposr.config import TripoSRConfig, VitConfig
-from runtime.triposr.extraction import (
-    GridField,
-    Sparse,
-    TooIntricate,
-    march,
-    sample_surface,
-    strides,
-)
+from runtime.triposr.extraction import GridField, strides
 from runtime.triposr.generator import TO_WORLD, TripoSRGenerator
 from runtime.triposr.model import TripoSR
 from runtime.triposr.preparation import prepare
-from runtime.triposr.texture import unwrap
 from runtime.triposr.weights import load_weights, save_weights
 from xray_addon import Camera, GenerateSettings, XRayError, cast
 from xray_addon.casting.texels import cast_uvs

@@ -198,6 +198,11 @@ def _normals(
     return np.where(usable[:, None], smooth, flat)
 
 
+def surface_colors(surface: Surface, face: Ints, weights: Floats) -> NDArray[np.float32]:
+    """Colours (K, 3), sRGB-encoded 0..1, at points inside faces (K,), by their weights (K, 3)."""
+    return _colors(surface, face, weights, _kernel("auto"))
+
+
 def _colors(
     surface: Surface, face: Ints, weights: Floats | None, kernel: ModuleType
 ) -> NDArray[np.float32]:

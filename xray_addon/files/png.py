@@ -1,10 +1,10 @@
-"""A PNG writer: Blender's own goes through an image datablock, which this work must not leave."""
+"""PNG files: Blender's own go through an image datablock, which this work must not leave."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,26 +12,128 @@ from .atomic import replacing
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-_COLOR_TYPE = {3: 2, 4: 6}  # channels to RGB, RGBA
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}  # channels to grey, grey and alpha, RGB, RGBA
+_CHANNELS = {color_type: channels for channels, color_type in _COLOR_TYPE.items()}
+_NONE, _LEFT, _UP, _AVERAGE, _PAETH = range(5)  # how a row is stored as differences
 
 
-def write_png(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write `image` (H, W, 3 or 4), row 0 at the top, straight alpha; atomically."""
+def write_png(path: str | PathLike[str], image: NDArray[np.unsignedinteger[Any]]) -> None:
+    """Write `image` (H, W, 1 to 4) of uint8 or uint16, row 0 at the top, atomically.
+
+    Alpha is straight, and the last of 2 or 4 channels.
+    """
     height, width, channels = image.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPE[channels], 0, 0, 0)
-    # Each row holds its difference to the row above ("up", filter 2), which packs well.
-    rows = image.reshape(height, width * channels)
+    depth = image.dtype.itemsize
+    header = struct.pack(">IIBBBBB", width, height, 8 * depth, _COLOR_TYPE[channels], 0, 0, 0)
+    # Each row holds its difference to the row above, which packs well.
+    data = np.ascontiguousarray(image, image.dtype.newbyteorder(">")).view(np.uint8)
+    rows = data.reshape(height, width * channels * depth)
     rows = rows - np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
-    lines = np.concatenate([np.full((height, 1), 2, np.uint8), rows], axis=1)
+    lines = np.concatenate([np.full((height, 1), _UP, np.uint8), rows], axis=1)
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        stream.write(b"\x89PNG\r\n\x1a\n")
-        for kind, data in (
+        stream.write(_SIGNATURE)
+        for kind, content in (
             (b"IHDR", header),
             (b"IDAT", zlib.compress(lines.tobytes(), 6)),
             (b"IEND", b""),
         ):
-            stream.write(struct.pack(">I", len(data)) + kind + data)
-            stream.write(struct.pack(">I", zlib.crc32(kind + data)))
+            stream.write(struct.pack(">I", len(content)) + kind + content)
+            stream.write(struct.pack(">I", zlib.crc32(kind + content)))
+
+
+def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:
+    """The image (H, W, 1 to 4) uint8 or uint16 in a file, row 0 at the top; as it is stored.
+
+    Raises OSError, and ValueError for what is no PNG of 8 or 16 bits a channel. Interlaced images
+    and images with a palette are not read.
+    """
+    content = path.read_bytes()
+    if not content.startswith(_SIGNATURE):
+        raise ValueError("it is no PNG")
+    header, packed = b"", []
+    for kind, data in _chunks(content):
+        if kind == b"IHDR":
+            header = data
+        elif kind == b"IDAT":
+            packed.append(data)
+    if len(header) != 13:
+        raise ValueError("it has no header")
+    width, height, bits, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if bits not in (8, 16) or color_type not in _CHANNELS or interlaced:
+        raise ValueError("it has a palette, is interlaced or has less than 8 bits a channel")
+    pixel = _CHANNELS[color_type] * bits // 8
+    unpacker = zlib.decompressobj()
+    size = height * (width * pixel + 1)
+    try:
+        lines = unpacker.decompress(b"".join(packed), size)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(lines) != size or not size:
+        raise ValueError("it is cut off")
+    rows = np.frombuffer(lines, np.uint8).reshape(height, width * pixel + 1)
+    values = _restored(rows[:, 1:].reshape(height, width, pixel), rows[:, 0])
+    if bits == 16:
+        return values.view(">u2").astype(np.uint16)
+    return values
+
+
+def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Kind and data of each part of a PNG; raises ValueError for a damaged one."""
+    found, place = [], len(_SIGNATURE)
+    while place < len(content):
+        head = content[place : place + 8]
+        if len(head) < 8:
+            raise ValueError("it is cut off")
+        size, kind = struct.unpack(">I4s", head)
+        data = content[place + 8 : place + 8 + size]
+        check = content[place + 8 + size : place + 12 + size]
+        if len(check) < 4 or zlib.crc32(kind + data) != struct.unpack(">I", check)[0]:
+            raise ValueError("it is damaged or cut off")
+        found.append((kind, data))
+        place += 12 + size
+    return found
+
+
+def _restored(rows: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bytes (H, W, P) from the differences of each row to what is left of and above it.
+
+    Pixels on a diagonal depend on the two diagonals before it alone, so they are done together.
+    """
+    height, width, pixel = rows.shape
+    if (kinds > _PAETH).any():
+        raise ValueError("it is damaged")
+    if np.isin(kinds, (_NONE, _UP)).all():
+        return _restored_from_above(rows, kinds)
+    values = np.zeros((height + 1, width + 1, pixel), np.uint8)
+    for diagonal in range(height + width - 1):
+        row = np.arange(max(0, diagonal - width + 1), min(height, diagonal + 1))
+        column = diagonal - row
+        left = values[row + 1, column].astype(np.int16)
+        above = values[row, column + 1].astype(np.int16)
+        corner = values[row, column].astype(np.int16)
+        guess = left + above - corner
+        to_left, to_above, to_corner = (np.abs(guess - x) for x in (left, above, corner))
+        paeth = np.where(
+            (to_left <= to_above) & (to_left <= to_corner),
+            left,
+            np.where(to_above <= to_corner, above, corner),
+        )
+        predicted = np.choose(
+            kinds[row][:, None], [np.zeros_like(left), left, above, (left + above) // 2, paeth]
+        )
+        values[row + 1, column + 1] = rows[row, column] + predicted.astype(np.uint8)
+    return values[1:, 1:]
+
+
+def _restored_from_above(rows: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`_restored` where no row looks to its left."""
+    values = rows.copy()
+    for number in range(1, len(rows)):
+        if kinds[number] == _UP:
+            values[number] += values[number - 1]
+    return values

@@ -84,19 +84,32 @@ def shade(xray: XRay, camera: Camera, lights: Lights) -> NDArray[np.float32]:
     _, height, width = xray.shape
     first = xray.index < height * width
     pixel = xray.index[first]
-    normal = xray.hit_normal[first].astype(np.float64)
-    # Seen from behind, a face shows its other side.
     ray = camera.ray_directions(pixel // width, pixel % width)
+    color = lit(xray.hit_normal[first], ray, xray.hit_color[first], lights)
+    image = np.zeros((height * width, 4), dtype=np.float32)
+    image[pixel, :3] = color
+    image[pixel, 3] = 1.0
+    return image.reshape(height, width, 4)
+
+
+def lit(
+    normal: NDArray[np.floating],
+    ray: NDArray[np.floating],
+    color: NDArray[np.floating],
+    lights: Lights,
+) -> NDArray[np.floating]:
+    """Colours (K, 3), sRGB-encoded 0..1, of matt hits lit from the side that is seen.
+
+    normal, ray : (K, 3) unit, camera space; the rays point away from the viewer. color : (K, 3),
+    or (3,) for all, sRGB-encoded.
+    """
+    # Seen from behind, a face shows its other side.
     normal = np.where(np.einsum("ij,ij->i", normal, ray)[:, None] > 0, -normal, normal)
     share = 0.5 + 0.5 * (normal @ lights.up)
     light = lights.ground + (lights.sky - lights.ground) * share
     for direction, strength in zip(lights.directions, lights.strengths, strict=True):
         light = light + strength * np.maximum(normal @ direction, 0.0)
-    color = linear_to_srgb(srgb_to_linear(xray.hit_color[first]) * light[:, None])
-    image = np.zeros((height * width, 4), dtype=np.float32)
-    image[pixel, :3] = np.minimum(color, 1.0)
-    image[pixel, 3] = 1.0
-    return image.reshape(height, width, 4)
+    return np.minimum(linear_to_srgb(srgb_to_linear(color) * light[:, None]), 1.0)
 
 
 def shade_surface(

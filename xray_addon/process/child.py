@@ -16,10 +16,7 @@ from typing import BinaryIO
 from ..errors import XRayError, is_out_of_memory
 from . import protocol
 from .installer import NO_WINDOW, child_environment
-from .protocol import (
-    Message,
-    ProtocolError,
-)
+from .protocol import Message, ProtocolError
 
 logger = logging.getLogger(__name__)
 

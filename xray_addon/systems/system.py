@@ -52,8 +52,9 @@ class Published:
     """Weights that their authors published on a hub.
 
     name : what X-Ray calls them. repo : on the hub, "owner/name". files : paths in the repository
-    that are needed, and no others. size : bytes of all, about. folders : names under which people
-    keep them beside a checkpoint.
+    that are needed, and no others. size : bytes of all, about; 0 where nobody has said. folders :
+    names under which people keep them beside a checkpoint. repo_type : what the hub calls the
+    repository, "model" or "dataset". terms : what its page asks beyond the licence.
     """
 
     name: str
@@ -63,6 +64,41 @@ class Published:
     licence: str
     licence_url: str
     folders: tuple[str, ...] = ()
+    repo_type: str = "model"
+    terms: str = ""
+
+
+@dataclass(frozen=True)
+class HandFile:
+    """A file of weights that no hub has, so that somebody must fetch it in a browser.
+
+    path : on the authors' page. key : what X-Ray calls the network in it. what : for people.
+    size : bytes, at least. used_by : name of a setting and its values that need the file.
+    """
+
+    path: str
+    key: str
+    what: str
+    size: int
+    used_by: tuple[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        """Without its folders."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """Weights to fetch by hand. page : its address. licence : of the files, for people."""
+
+    page: str
+    licence: str
+    files: tuple[HandFile, ...]
+
+    def needed(self, settings: Any) -> list[HandFile]:
+        """The files that a generation with `settings` needs."""
+        return [f for f in self.files if getattr(settings, f.used_by[0]) in f.used_by[1]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +114,7 @@ class System:
     weights : those that can be downloaded. checkpoint : which of them is taken where none is
         chosen; "" where its own weights ship. needs_checkpoint : whether one must be chosen.
     frame : where its mesh stands against the camera of the image; None where that is not known.
+    by_hand : weights that only their authors' page has.
     """
 
     name: str
@@ -97,6 +134,7 @@ class System:
     checkpoint: str = ""
     needs_checkpoint: bool = False
     frame: Frame | None = None
+    by_hand: ByHand | None = None
 
     @property
     def key(self) -> str:

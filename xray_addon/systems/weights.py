@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from ..files.folders import cache_folder
 from . import PUBLISHED
-from .system import Published, System
+from .system import HandFile, Published, System
 
 # Where these folders are looked for: beside the checkpoint and so many folders above it.
 LEVELS = 4
@@ -48,6 +48,16 @@ class Checkpoint:
     def files(self) -> tuple[str, ...]:
         """Needed files; empty where only the hub knows them."""
         return self.published.files if self.published else ()
+
+    @property
+    def repo_type(self) -> str:
+        """What the hub calls the repository: "model" or "dataset"."""
+        return self.published.repo_type if self.published else "model"
+
+    @property
+    def page(self) -> str:
+        """The repository's page behind the hub's address."""
+        return self.repo if self.repo_type == "model" else f"{self.repo_type}s/{self.repo}"
 
     def folder(self, cache: str | PathLike[str] | None = None) -> Path:
         """Where its files lie; another revision than the main one has a folder of its own."""
@@ -143,6 +153,53 @@ def missing(
         name
         for name in wanted
         if Checkpoint.parse(name.replace("\\", "/")) and not is_here(name, cache)
+    ]
+
+
+def hand_folder(system: System, cache: str | PathLike[str] | None = None) -> Path:
+    """Where files of `System.by_hand` are looked for unless a checkpoint is chosen."""
+    return cache_folder(cache) / system.name
+
+
+def find_by_hand(
+    system: System,
+    file: HandFile,
+    checkpoint: str = "",
+    cache: str | PathLike[str] | None = None,
+) -> Path | None:
+    """Where `file` is: in the folder `checkpoint`, or the one for it, at any depth; None if not.
+
+    A network that X-Ray trained, called `<key>.safetensors`, goes first. Where `checkpoint` is a
+    file, that is meant.
+    """
+    place = local_path(checkpoint) if checkpoint else hand_folder(system, cache)
+    if place is None or not place.exists():
+        return None
+    if place.is_file():
+        return place
+    for name in (f"{file.key}.safetensors", file.name):
+        found = sorted(place.rglob(name))
+        if found:
+            return found[0]
+    return None
+
+
+def missing_by_hand(
+    system: System,
+    settings: Any,
+    checkpoint: str = "",
+    cache: str | PathLike[str] | None = None,
+) -> list[HandFile]:
+    """The files that a generation with `settings` needs and that are not on this machine.
+
+    settings : the system's own, or Blender's properties of the same names.
+    """
+    if system.by_hand is None:
+        return []
+    return [
+        file
+        for file in system.by_hand.needed(settings)
+        if find_by_hand(system, file, checkpoint, cache) is None
     ]
 
 

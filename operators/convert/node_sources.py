@@ -1,0 +1,161 @@
+"""Where a node's input comes from: the output, the constant, or the image that feeds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WRAPS = {"REPEAT": "repeat", "EXTEND": "extend", "MIRROR": "mirror", "CLIP": "clip"}
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """An image as a texture node reads it. `unpacked`: its colours are as without their alpha."""
+
+    image: Any
+    wrap: str
+    interpolation: str
+    unpacked: bool
+    uv_map: str = ""
+    uv_transform: tuple[tuple[float, ...], ...] | None = None
+
+    def samples_like(self, other: ImageSource) -> bool:
+        """Whether both read the same texel everywhere."""
+        return replace(self, unpacked=other.unpacked) == other
+
+    def placed_like(self, other: ImageSource) -> bool:
+        """Whether both read their images at the same places."""
+        return replace(self, image=other.image).samples_like(other)
+
+
+# A stack of the group nodes that the walk has entered, innermost last.
+Groups = tuple[Any, ...]
+
+
+def source_of(socket: Any, groups: Groups = ()) -> tuple[Any, Groups]:
+    """The output socket that feeds `socket`, through reroutes, groups and muted nodes.
+
+    None if nothing does; an input socket where a group's own, unlinked input does.
+    """
+    while True:
+        link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
+        if link is None:
+            return None, groups
+        node, output = link.from_node, link.from_socket
+        if node.mute and node.bl_idname != "NodeReroute":
+            through = next((ln for ln in node.internal_links if ln.to_socket == output), None)
+            if through is None:
+                return None, groups
+            socket = through.from_socket
+            if not socket.is_linked:
+                return socket, groups
+        elif node.bl_idname == "NodeReroute":
+            socket = node.inputs[0]
+        elif node.bl_idname == "ShaderNodeGroup" and node.node_tree is not None:
+            inside = group_output(node.node_tree)
+            if inside is None:
+                return None, groups
+            socket = next(s for s in inside.inputs if s.identifier == output.identifier)
+            groups = (*groups, node)
+            if not socket.is_linked:
+                return socket, groups
+        elif node.bl_idname == "NodeGroupInput" and groups:
+            socket = next(s for s in groups[-1].inputs if s.identifier == output.identifier)
+            groups = groups[:-1]
+            if not socket.is_linked:
+                return socket, groups
+        else:
+            return output, groups
+
+
+def group_output(tree: Any) -> Any:
+    """The node that a group's results go to; None without."""
+    found = [node for node in tree.nodes if node.bl_idname == "NodeGroupOutput"]
+    return next((node for node in found if node.is_active_output), found[0] if found else None)
+
+
+def constant_value(socket: Any, groups: Groups) -> float | None:
+    """The value of a float socket that nothing computes; None where something does."""
+    output, groups = source_of(socket, groups)
+    if output is None:
+        return float(socket.default_value)
+    if not output.is_output or output.node.bl_idname == "ShaderNodeValue":
+        return float(output.default_value)
+    return None
+
+
+def label(node: Any) -> str:
+    """What Blender calls a node."""
+    return str(node.bl_label or node.bl_idname)
+
+
+def image_source(node: Any, groups: Groups, *, unpacked: bool) -> tuple[ImageSource, str]:
+    """What an Image Texture node reads, and what of it is not said so; "" for nothing."""
+    reason = ""
+    if node.projection != "FLAT":
+        reason = "it projects an image without UVs"
+    elif node.image.source in ("SEQUENCE", "MOVIE", "TILED"):
+        reason = f"an image is a {node.image.source.lower()} one"
+    (uv_map, transform), lost = _uv_source(node.inputs["Vector"], groups)
+    source = ImageSource(
+        node.image,
+        _WRAPS[node.extension],
+        "closest" if node.interpolation == "Closest" else "linear",
+        unpacked,
+        uv_map,
+        None if transform is None else tuple(tuple(row) for row in transform.tolist()),
+    )
+    return source, reason or lost
+
+
+_Uv = tuple[str, NDArray[np.float64] | None]
+
+
+def _uv_source(socket: Any, groups: Groups) -> tuple[_Uv, str]:
+    """Which UV map an image's vector comes from, the (2, 3) map that is applied to it, and what
+    of it is not said so."""
+    output, groups = source_of(socket, groups)
+    if output is None or not output.is_output:
+        return ("", None), ""
+    node = output.node
+    match node.bl_idname:
+        case "ShaderNodeUVMap" if not node.from_instancer:
+            return (node.uv_map, None), ""
+        case "ShaderNodeTexCoord" if output.name == "UV" and not node.from_instancer:
+            return ("", None), ""
+        case "ShaderNodeMapping":
+            (uv_map, inner), reason = _uv_source(node.inputs["Vector"], groups)
+            matrix = np.eye(3) if inner is None else np.vstack([inner, (0.0, 0.0, 1.0)])
+            if any(s.is_linked for s in node.inputs if s.name != "Vector"):
+                reason = reason or "an image's mapping varies"
+            turned = node.inputs["Rotation"].default_value
+            if node.vector_type not in ("POINT", "TEXTURE", "VECTOR") or turned[0] or turned[1]:
+                reason = reason or "an image's mapping leaves the plane of the UVs"
+            return (uv_map, (_mapping_matrix(node) @ matrix)[:2]), reason
+    return ("", None), f"an image's coordinates come from {label(node)}"
+
+
+def _mapping_matrix(node: Any) -> NDArray[np.float64]:
+    """(3, 3) of a Mapping node, seen in the plane of the UVs."""
+
+    def value(name: str, fallback: tuple[float, float, float]) -> tuple[float, float, float]:
+        socket = node.inputs.get(name)
+        return tuple(socket.default_value) if socket and socket.enabled else fallback
+
+    angle = value("Rotation", (0.0, 0.0, 0.0))[2]
+    scale = value("Scale", (1.0, 1.0, 1.0))
+    shift = value("Location", (0.0, 0.0, 0.0))
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array(
+        [
+            [cos * scale[0], -sin * scale[1], shift[0]],
+            [sin * scale[0], cos * scale[1], shift[1]],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    if node.vector_type == "TEXTURE" and scale[0] and scale[1]:
+        return np.linalg.inv(matrix)
+    return matrix

@@ -1,0 +1,1 @@
+"""Omages in Blender: objects to images, images to objects, and materials from the network."""

@@ -1,0 +1,137 @@
+"""An omage in Blender's Image Editor: shown as images, painted there, read back.
+
+Its images keep what the omage holds in single precision: occupancy is the alpha of the position,
+the albedo is in linear light. Blender shows and paints float images so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+import numpy as np
+from numpy.typing import NDArray
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.omage import Omage
+from ...xray_addon.omage.pictures import VIEWS, views
+from ...xray_addon.omage.resampling import OCCUPANCY, OCCUPIED
+from ..convert.images import image_editors
+
+# On each of its images: the omage's name, and which view it is.
+NAME_KEY, VIEW_KEY = "xray_omage", "xray_omage_view"
+# What each view holds of the omage: its channels.
+CHANNELS = {
+    "position": slice(0, 4),
+    "normal": slice(4, 7),
+    "albedo": slice(7, 10),
+    "metallic": slice(10, 11),
+    "roughness": slice(11, 12),
+}
+
+
+def show_omage(omage: Omage, name: str, view: str = "albedo") -> dict[str, Any]:
+    """The images of `omage`, by `VIEWS`; the one called `view` in every open Image Editor."""
+    found = {}
+    for key in VIEWS if omage.has_material else VIEWS[:2]:
+        image = _image(f"{name} {key}", omage.resolution)
+        image[NAME_KEY], image[VIEW_KEY] = name, key
+        image.pixels.foreach_set(_pixels(omage, key).reshape(-1))
+        image.update()
+        image.pack()
+        found[key] = image
+    show_view(name, view if view in found else "position")
+    return found
+
+
+def omage_images(name: str) -> dict[str, Any]:
+    """The images of the omage called `name`, by view."""
+    images: Any = bpy.data.images
+    return {image[VIEW_KEY]: image for image in images if image.get(NAME_KEY) == name}
+
+
+def show_view(name: str, view: str) -> None:
+    """Show another view of an omage in every open Image Editor. Raises XRayError `no_omage`."""
+    image = omage_images(name).get(view)
+    if image is None:
+        raise _no_omage(f"{name} has no image of its {view}")
+    for area in image_editors():
+        area.spaces.active.image = image
+        area.tag_redraw()
+
+
+def shown_name(context: Any) -> str:
+    """The name of the omage in the Image Editor, or of the newest one; "" where there is none."""
+    for area in image_editors():
+        image = area.spaces.active.image
+        if image is not None and image.get(NAME_KEY):
+            return str(image[NAME_KEY])
+    obj = context.object
+    if obj is not None and NAME_KEY in obj and omage_images(obj[NAME_KEY]):
+        return str(obj[NAME_KEY])
+    images: Any = bpy.data.images
+    names = [image[NAME_KEY] for image in images if NAME_KEY in image]
+    return str(names[-1]) if names else ""
+
+
+def read_shown(name: str) -> Omage:
+    """The omage called `name` as its images are now, painted or not.
+
+    Raises XRayError `no_omage` where an image is missing or of another size, and `bad_omage`.
+    """
+    images = omage_images(name)
+    if "position" not in images:
+        raise _no_omage(f"there is no image of the position of {name!r}")
+    width, height = images["position"].size
+    wanted = CHANNELS if len(images) > 2 else {"position": CHANNELS["position"]}
+    parts = []
+    for view in wanted:
+        image = images.get(view)
+        if image is None or tuple(image.size) != (width, height):
+            raise _no_omage(f"the image of the {view} of {name!r} is missing or has another size")
+        pixels = np.empty(width * height * 4, dtype=np.float32)
+        image.pixels.foreach_get(pixels)
+        count = wanted[view].stop - wanted[view].start
+        parts.append(pixels.reshape(height, width, 4)[..., :count])
+    values = np.clip(np.concatenate(parts, axis=2), 0, 1)
+    values[values[..., OCCUPANCY] <= OCCUPIED] = 0
+    return Omage(values)
+
+
+def _image(name: str, size: int) -> Any:
+    """A float image of that name; one that is there already is used again."""
+    images: Any = bpy.data.images
+    image = images.get(name)
+    if image is not None and (NAME_KEY not in image or tuple(image.size) != (size, size)):
+        images.remove(image)
+        image = None
+    if image is None:
+        image = images.new(name, size, size, alpha=True, float_buffer=True)
+        if not name.endswith((" albedo", " patches")):
+            image.colorspace_settings.name = "Non-Color"
+        # Colours are not to be darkened by the occupancy.
+        image.alpha_mode = "CHANNEL_PACKED"
+        image.use_fake_user = True  # no object uses it, and it is to be saved
+    return image
+
+
+def _pixels(omage: Omage, view: str) -> NDArray[np.float32]:
+    """(R, R, 4), row 0 at the bottom."""
+    pixels = np.ones((omage.resolution, omage.resolution, 4), dtype=np.float32)
+    if view == "patches":
+        pixels[...] = views(omage)["patches"][::-1]
+        return pixels
+    channels = CHANNELS[view]
+    values = omage.channels(channels.start, channels.stop)
+    pixels[..., : values.shape[2]] = values
+    if values.shape[2] == 1:
+        pixels[..., :3] = values
+    return pixels
+
+
+def _no_omage(reason: str) -> XRayError:
+    return XRayError(
+        "no_omage",
+        f"No omage can be read from the Image Editor: {reason}.",
+        "Make one with Object to Omage, or choose a file.",
+    )

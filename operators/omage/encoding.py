@@ -1,0 +1,39 @@
+"""Blender objects to an omage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import bpy
+
+from ...xray_addon.omage import Omage
+from ...xray_addon.omage.encoding import EncodingReport, encode
+from ...xray_addon.settings.dataset import DatasetSettings
+from ...xray_addon.settings.omage import OmageSettings
+from ..convert.baking import read_surface
+from ..convert.unwrapping import unwrap_surface
+
+
+def encode_objects(
+    objects: Sequence[bpy.types.Object], settings: OmageSettings
+) -> tuple[Omage, EncodingReport]:
+    """The omage of `objects` as one, as the viewport shows them, and what became of them.
+
+    What a material computes is baked first. Meshes whose UVs cannot be used get new ones by
+    Smart UV Project; the objects themselves are not touched.
+
+    Raises XRayError `no_faces`, `no_charts`, `cannot_bake`, `bad_settings`.
+    """
+    bpy.context.view_layer.update()
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    baking = DatasetSettings(bake_size=settings.bake_size)
+    surface, sources = read_surface(objects, depsgraph, baking, factors=True)
+    omage, report = encode(
+        surface,
+        settings.resolution,
+        patches=settings.patches,
+        smallest=settings.smallest,
+        part=sources.object,
+        unwrap=unwrap_surface,
+    )
+    return (omage.resized(settings.downsample) if settings.downsample else omage), report

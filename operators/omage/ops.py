@@ -1,0 +1,244 @@
+"""Operators between objects and omages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.omage import Omage
+from ...xray_addon.omage.pictures import VIEWS, write_pictures
+from ...xray_addon.settings.omage import OmageSettings
+from ...xray_addon.systems.omages import OmagesSettings
+from ..convert.images import image_editors
+from ..convert.meshes import make_active
+from ..dataset.ops_capture import selected_solids
+from ..properties import PATH_OPTIONS, absolute_path, settings_from_properties, with_settings
+from ..runtime import service
+from ..tasks.watching import OperatorResult, TaskOperator
+from .editor import NAME_KEY, read_shown, show_omage, show_view, shown_name
+from .encoding import encode_objects
+from .material import material_steps
+from .objects import add_omage
+
+if TYPE_CHECKING:
+    from ..tasks import jobs
+
+
+@with_settings(OmageSettings)
+class XRAY_OT_object_to_omage(bpy.types.Operator):
+    """Make one image of the selected objects: positions, normals and materials over their UVs"""
+
+    bl_idname = "xray.object_to_omage"
+    bl_label = "Object to Omage"
+    bl_options = {"REGISTER", "UNDO"}
+
+    filepath: bpy.props.StringProperty(
+        name="File",
+        description="Also write the omage to this .npz; empty for the Image Editor alone",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS | {"SKIP_SAVE"},
+    )
+    pictures: bpy.props.BoolProperty(
+        name="Pictures",
+        description="Also write 16-bit PNG files into a folder beside the file",
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Objects that may have faces must be selected."""
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Go to Object Mode first")
+            return False
+        if not selected_solids(context):
+            cls.poll_message_set("Select one or more objects with faces")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Encode, show and write."""
+        active: Any = context.object
+        chosen = selected_solids(context)
+        name = active.name if active in chosen else chosen[0].name
+        try:
+            omage, report = encode_objects(chosen, settings_from_properties(OmageSettings, self))
+            show_omage(omage, name)
+            if self.filepath:
+                write_omage_files(omage, absolute_path(self.filepath), pictures=self.pictures)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        self.report({"WARNING" if report.unwrapped else "INFO"}, f"{name}: {report}")
+        if not image_editors():
+            self.report({"INFO"}, f"Open an Image Editor and choose {name} albedo")
+        return {"FINISHED"}
+
+
+class XRAY_OT_omage_to_object(bpy.types.Operator):
+    """Make a mesh with its material of an omage: of the one in the Image Editor, or of a file"""
+
+    bl_idname = "xray.omage_to_object"
+    bl_label = "Omage to Object"
+    bl_options = {"REGISTER", "UNDO"}
+
+    source: bpy.props.EnumProperty(
+        name="Source",
+        items=[
+            (
+                "editor",
+                "Image Editor",
+                "The omage as it stands in the Image Editor, painted or not",
+            ),
+            ("file", "File", "An .npz or .npy file, or geometry.png of a folder of pictures"),
+        ],
+    )
+    filepath: bpy.props.StringProperty(
+        name="File", subtype="FILE_PATH", options=PATH_OPTIONS | {"SKIP_SAVE"}
+    )
+    filter_glob: bpy.props.StringProperty(default="*.npz;*.npy;*.png", options={"HIDDEN"})
+    resolution: bpy.props.IntProperty(
+        name="Resolution",
+        description="Pixels along a side that the mesh is made of; 0 for the omage's own",
+        default=0,
+        min=0,
+        max=8192,
+    )
+    stitch: bpy.props.BoolProperty(name="Stitch", description="Close the seams between the patches")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Objects are added in Object Mode."""
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Go to Object Mode first")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
+        """Ask for the file where one is wanted."""
+        if self.source == "file" and not self.filepath:
+            context.window_manager.fileselect_add(self)
+            return {"RUNNING_MODAL"}
+        return self.execute(context)
+
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Decode it."""
+        try:
+            if self.source == "file" or self.filepath:
+                path = absolute_path(self.filepath)
+                omage = load_omage(path)
+                name = (path.parent if path.suffix == ".png" else path).stem
+            else:
+                name = shown_name(context)
+                omage = read_shown(name)
+            if self.resolution:
+                omage = omage.resized(self.resolution)
+            collection: Any = context.collection
+            obj: Any = add_omage(omage, name, collection, stitch=self.stitch)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        obj[NAME_KEY] = name
+        make_active(obj)
+        for note in omage.notes:
+            self.report({"WARNING"}, note)
+        self.report({"INFO"}, f"{name}: {len(obj.data.polygons):,} faces")
+        return {"FINISHED"}
+
+
+class XRAY_OT_show_omage(bpy.types.Operator):
+    """Show another view of the omage in the Image Editor"""
+
+    bl_idname = "xray.show_omage"
+    bl_label = "Show Omage"
+    bl_options = {"REGISTER"}
+
+    view: bpy.props.EnumProperty(
+        name="View", items=[(name, name.title(), "") for name in VIEWS], default="albedo"
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """There must be an omage."""
+        if not shown_name(context):
+            cls.poll_message_set("There is no omage yet. Make one with Object to Omage")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Show it."""
+        try:
+            show_view(shown_name(context), self.view)
+        except XRayError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+def load_omage(path: Path) -> Omage:
+    """The omage in a file, or in the folder that the picture `path` lies in."""
+    return Omage.load(path.parent if path.suffix == ".png" else path)
+
+
+def write_omage_files(omage: Omage, path: Path, *, pictures: bool) -> None:
+    """Write `omage` to `path`, an .npz, and with `pictures` the folder of its name beside it.
+
+    Raises XRayError `unknown_format`, `cannot_write`.
+    """
+    if path.suffix.lower() != ".npz":
+        raise XRayError(
+            "unknown_format", f"{path} does not end in .npz.", "Name an .npz file for the omage."
+        )
+    try:
+        omage.save(path)
+        if pictures:
+            write_pictures(path.with_suffix(""), omage)
+    except OSError as error:
+        raise XRayError(
+            "cannot_write",
+            f"{path} cannot be written ({error.strerror or error}).",
+            "Choose a folder that exists or can be made, with space left.",
+        ) from error
+
+
+@with_settings(OmagesSettings)
+class XRAY_OT_omage_material(TaskOperator):
+    """Make a material for the active mesh with the Omages network, on a UV map of its own"""
+
+    bl_idname = "xray.omage_material"
+    bl_label = "Material from Omages"
+    # Not REGISTER: the redo panel would run the model again at every change.
+    bl_options = {"UNDO"}
+
+    category: bpy.props.StringProperty(
+        name="Category", description="What the mesh is", options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """A runtime must be there, and a mesh be active."""
+        if context.mode != "OBJECT" or context.object is None or context.object.type != "MESH":
+            cls.poll_message_set("Select a mesh in Object Mode")
+            return False
+        if not service.is_available():
+            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
+            return False
+        return True
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Encode the mesh now, run the network, give the mesh its material."""
+        obj: Any = context.object
+        return material_steps(obj, self.category, settings_from_properties(OmagesSettings, self))
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """Whose material it is."""
+        return "INFO", f"{result.name} has the material {result.data.materials[0].name}"
+
+
+CLASSES: tuple[type[Any], ...] = (
+    XRAY_OT_object_to_omage,
+    XRAY_OT_omage_material,
+    XRAY_OT_omage_to_object,
+    XRAY_OT_show_omage,
+)

@@ -1,0 +1,1 @@
+"""Slices of objects and X-Rays, and meshes from slices."""

@@ -1,0 +1,102 @@
+"""Objects as images: the panel Omage, and the omage's views in the Image Editor."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import bpy
+
+from ..operators.interface.translation import translated
+from ..operators.omage.editor import omage_images, shown_name
+from ..operators.omage.ops import (
+    XRAY_OT_object_to_omage,
+    XRAY_OT_omage_material,
+    XRAY_OT_omage_to_object,
+    XRAY_OT_show_omage,
+)
+from ..operators.properties import copy_settings, preferences, system_settings
+from ..xray_addon.omage.pictures import VIEWS
+from ..xray_addon.settings.omage import OmageSettings
+from ..xray_addon.systems.omages import SYSTEM
+from .widgets import SidebarPanel, draw_progress, draw_properties
+
+
+class XRAY_PT_omage(SidebarPanel):
+    """An object as one image, both ways."""
+
+    bl_label = "Omage"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """From objects to an omage, and back."""
+        layout, scene = self.layout, context.scene.xray.omage
+        draw_properties(layout, scene, ("resolution", "downsample", "patches"))
+        button = layout.operator(XRAY_OT_object_to_omage.bl_idname, icon="IMAGE_DATA")
+        copy_settings(fields(OmageSettings), scene, button)
+        _draw_views(layout, context)
+        draw_properties(layout, scene, ("stitch",))
+        row = layout.row(align=True)
+        for source, text in (("editor", "Omage to Object"), ("file", "From File...")):
+            made = row.operator(XRAY_OT_omage_to_object.bl_idname, text=text, icon="MESH_DATA")
+            made.source, made.stitch = source, scene.stitch
+
+
+class XRAY_PT_omage_material(SidebarPanel):
+    """A material for a mesh that there is already."""
+
+    bl_label = "Material Only"
+    bl_parent_id = "XRAY_PT_omage"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """What the network is asked for, and how it goes."""
+        layout = self.layout
+        own = system_settings(context.scene.xray.generate, SYSTEM)
+        draw_properties(layout, own, ("category", "sampler", "material_steps", "checkpoint"))
+        draw_properties(layout, context.scene.xray.generate, ("seed",))
+        button = layout.operator(XRAY_OT_omage_material.bl_idname, icon="MATERIAL")
+        copy_settings(SYSTEM.settings.own_fields(), own, button)
+        button.checkpoint, button.category = own.checkpoint, own.category
+        button.seed = context.scene.xray.generate.seed
+        machine = preferences()
+        if machine is not None:
+            button.device = machine.device
+        draw_progress(layout, context, XRAY_OT_omage_material)
+
+
+class XRAY_PT_omage_views(bpy.types.Panel):
+    """The views of an omage, where it is painted."""
+
+    bl_label = "Omage"
+    bl_space_type = "IMAGE_EDITOR"
+    bl_region_type = "UI"
+    bl_category = "X-Ray"
+    layout: Any
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """There must be an omage."""
+        return bool(shown_name(context))
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """A button for each view, and back to an object."""
+        _draw_views(self.layout, context)
+        self.layout.operator(XRAY_OT_omage_to_object.bl_idname, icon="MESH_DATA").source = "editor"
+
+
+def _draw_views(layout: Any, context: bpy.types.Context) -> None:
+    name = shown_name(context)
+    images = omage_images(name) if name else {}
+    if not images:
+        return
+    size = images["position"].size[0] if "position" in images else 0
+    layout.label(text=translated("{}, {} pixels").format(name, size), icon="IMAGE")
+    grid = layout.grid_flow(columns=3, align=True)
+    for view in VIEWS:
+        if view in images:
+            button = grid.operator(XRAY_OT_show_omage.bl_idname, text=view.title())
+            button.view = view
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_PT_omage, XRAY_PT_omage_material, XRAY_PT_omage_views)

@@ -1,0 +1,39 @@
+"""An object as twelve slices, and slices as a mesh: the panel Slices."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import bpy
+
+from ..operators.properties import copy_settings
+from ..operators.slices.ops import XRAY_OT_save_slices, XRAY_OT_slices, XRAY_OT_slices_to_mesh
+from ..xray_addon.settings.slices import SliceSettings
+from .widgets import SidebarPanel, draw_progress, draw_properties
+
+
+class XRAY_PT_slices(SidebarPanel):
+    """What the image of an object hides."""
+
+    bl_label = "Slices"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """How objects are cut, the buttons, and the way back."""
+        layout, settings = self.layout, context.scene.xray.slices
+        names = [item.name for item in fields(SliceSettings)]
+        if settings.view != "published":
+            names = [name for name in names if name not in ("azimuth", "elevation")]
+        if settings.shading != "cycles":
+            names.remove("samples")
+        draw_properties(layout, settings, names)
+        row = layout.row(align=True)
+        button = row.operator(XRAY_OT_slices.bl_idname, icon="MOD_BUILD")
+        copy_settings(fields(SliceSettings), settings, button)
+        row.operator(XRAY_OT_save_slices.bl_idname, text="", icon="FILE_TICK")
+        layout.operator(XRAY_OT_slices_to_mesh.bl_idname, icon="MESH_DATA")
+        draw_progress(layout, context, XRAY_OT_slices_to_mesh)
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_PT_slices,)

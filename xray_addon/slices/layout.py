@@ -1,0 +1,185 @@
+"""The published layout of Slice3D's training data: images, slices, signed distances, splits.
+
+::
+
+    00_img_input/<uid>/NNN.png                   the object from view NNN, RGBA
+    00_img_input/<uid>/meta.json                 the `Views`
+    00_img_input/<uid>/meta.pkl                  the same for the published code; never read here
+    01_img_slices/<uid>/NNN/{X,Y,Z}_{1..4}.png   its slices, RGBA
+    02_sdfs/<uid>.npy                            (N, 4) points and their signed distances
+    03_splits/{train,val,test,trainval}.lst      uids, a line each
+
+The object's box has a diagonal of `Views.scale`, its middle is at `Views.offset`, z is up. Points
+and distances are of the object at a diagonal of 1, centred, with y up and z towards Blender's -y.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..camera import Camera
+from ..errors import XRayError
+from ..files.atomic import replacing
+from ..files.png import write_png
+from ..surface import Surface
+from .signed_distance import PUBLISHED_LEVEL, samples
+from .slicing import DISTANCE, NAMES, placement, published_camera
+
+IMAGES, SLICES, SDFS, SPLITS = "00_img_input", "01_img_slices", "02_sdfs", "03_splits"
+META = "meta.json"
+POINTS = 16_384
+# The published rule: azimuths evenly spread from +x on, elevations and sizes at random.
+ELEVATIONS = (math.radians(-10), math.radians(40))
+SCALES = (0.75, 1.1)
+# From z up to y up, as files of meshes have it.
+_Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+
+
+@dataclass(frozen=True)
+class Views:
+    """Where an object and its cameras are. azimuths, elevations : radians, one a view."""
+
+    azimuths: tuple[float, ...]
+    elevations: tuple[float, ...]
+    scale: float = 1.0
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    size: int = 256
+
+    @classmethod
+    def drawn(cls, count: int, seed: int, size: int = 256) -> Self:
+        """`count` views by the published rule; reproducible with the seed."""
+        random = np.random.default_rng(seed)
+        azimuths = 2 * math.pi * np.arange(count) / count
+        elevations = random.uniform(*ELEVATIONS, size=count)
+        scale = float(random.uniform(*SCALES))
+        return cls(tuple(azimuths.tolist()), tuple(elevations.tolist()), scale, size=size)
+
+    @property
+    def cameras(self) -> list[Camera]:
+        """The camera of each view."""
+        return [
+            published_camera(azimuth, elevation, self.size)
+            for azimuth, elevation in zip(self.azimuths, self.elevations, strict=True)
+        ]
+
+    def placed(self, surface: Surface) -> NDArray[np.float64]:
+        """(4, 4) matrix that brings `surface` to where the cameras see it."""
+        matrix: NDArray[np.float64] = placement(surface, self.scale, self.offset)
+        return matrix
+
+    def write(self, folder: Path) -> None:
+        """`meta.json` and `meta.pkl` in `folder`."""
+        cameras = self.cameras
+        focal, middle = cameras[0].focal, self.size / 2
+        # OpenCV's axes: y down, z away from the viewer.
+        poses = [(np.diag([1.0, -1, -1]) @ c.world_to_camera[:3]).tolist() for c in cameras]
+        values = {
+            "K": [[focal, 0.0, middle], [0.0, focal, middle], [0.0, 0.0, 1.0]],
+            "azimuths": list(self.azimuths),
+            "elevations": list(self.elevations),
+            "distances": [DISTANCE] * len(cameras),
+            "cam_poses": poses,
+            "scale": self.scale,
+            "offset": list(self.offset),
+        }
+        with replacing(folder / META) as temporary:
+            temporary.write_text(json.dumps({"size": self.size, **values}, indent=1) + "\n")
+        # Plain lists, which every version of NumPy can take.
+        with replacing(folder / "meta.pkl") as temporary:
+            temporary.write_bytes(pickle.dumps(list(values.values()), protocol=4))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """From `meta.json` in `folder`; raises XRayError `bad_dataset`."""
+        path = folder / META
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            views = cls(
+                tuple(map(float, values["azimuths"])),
+                tuple(map(float, values["elevations"])),
+                float(values["scale"]),
+                tuple(map(float, values["offset"])),  # type: ignore[arg-type]
+                int(values["size"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise XRayError(
+                "bad_dataset",
+                f"{path} cannot be read ({error}).",
+                "Write the data with `blender -c xray dataset ... --slices`; a meta.pkl alone is "
+                "not read, since a pickle can run code.",
+            ) from error
+        return views
+
+
+def write_slices(folder: Path, pictures: NDArray[np.uint8]) -> None:
+    """`X_1.png` to `Z_4.png` in `folder`, of pictures (12, H, W, 3 or 4) in `NAMES`' order."""
+    for name, picture in zip(NAMES, pictures, strict=True):
+        write_png(folder / f"{name}.png", picture)
+
+
+def distance_samples(surface: Surface, seed: int, count: int = POINTS) -> NDArray[np.float32]:
+    """What `02_sdfs` keeps of `surface` (z up, anywhere): (count, 4).
+
+    Raises XRayError `no_surface`, `encloses_nothing`.
+    """
+    found = samples(surface.transformed(placement(surface)), count, seed)
+    found[:, :3] = found[:, :3] @ _Y_UP.T.astype(np.float32)
+    return found
+
+
+def write_distances(path: Path, found: NDArray[np.float32]) -> None:
+    """`02_sdfs/<uid>.npy`."""
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, found, allow_pickle=False)
+
+
+def seen_distances(
+    found: NDArray[np.floating], views: Views, view: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Points (N, 3) in a view's camera and their distances (N,), as the networks are trained.
+
+    Axes as in `runtime.slice3d`: x right, y down, z away from the viewer, the origin in the middle
+    of what the camera looks at. Distances are those to the published surface.
+    """
+    world = (found[:, :3] @ _Y_UP) * views.scale + np.asarray(views.offset)
+    rotation = views.cameras[view].world_to_camera[:3, :3]
+    points = world @ rotation.T * (1.0, -1.0, -1.0)
+    distances = (found[:, 3] - PUBLISHED_LEVEL) * views.scale
+    return points.astype(np.float32), distances.astype(np.float32)
+
+
+def write_splits(folder: Path, splits: dict[str, Sequence[str]]) -> None:
+    """`03_splits`: train, val and test, and what the published code calls trainval."""
+    lists = {name: sorted(splits.get(name, ())) for name in ("train", "val", "test")}
+    lists["trainval"] = sorted([*lists["train"], *lists["val"]])
+    for name, uids in lists.items():
+        with replacing(folder / SPLITS / f"{name}.lst") as temporary:
+            temporary.write_text("\n".join(uids))
+
+
+def read_split(folder: Path, name: str) -> list[str]:
+    """The uids of a split; of every object where there are no splits.
+
+    Raises XRayError `no_data` where there are none.
+    """
+    path = folder / SPLITS / f"{name}.lst"
+    if path.is_file():
+        uids = path.read_text(encoding="utf-8").split()
+    else:
+        uids = sorted(file.stem for file in (folder / SDFS).glob("*.npy"))
+    if not uids:
+        raise XRayError(
+            "no_data",
+            f"There are no objects under {folder}" + (f" in the split {name!r}." if name else "."),
+            "Write some with `blender -c xray dataset SOURCE OUT --slices`.",
+        )
+    return uids
