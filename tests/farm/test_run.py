@@ -231,7 +231,7 @@ def test_a_worker_that_never_starts_is_given_up(source, work, tmp_path, monkeypa
     stuck = tmp_path / "stuck-blender"
     stuck.write_text("#!/bin/sh\nsleep 60\n")
     stuck.chmod(0o755)
-    with pytest.raises(XRayError, match="no end in"):
+    with pytest.raises(XRayError, match="did not end within"):
         run(work(source(2), blender=str(stuck)))
 
 
@@ -243,7 +243,7 @@ def test_a_worker_that_never_starts_is_given_up(source, work, tmp_path, monkeypa
         ({"a": "ok"}, ("--shard=3/2",), 2, "is no shard"),
         ({"a": "ok"}, ("--slurm", "--shard=1/2"), 2, "--array"),
         ({"a": "ok"}, ("--layers=0",), 2, "layers must lie between"),
-        ({"a": "ok"}, ("--blender=/nowhere/blender",), 2, "Say where Blender is"),
+        ({"a": "ok"}, ("--blender=/nowhere/blender",), 2, "Give Blender's path"),
         ({}, (), 2, "no mesh files"),
     ],
 )
