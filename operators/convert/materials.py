@@ -194,7 +194,7 @@ class MaterialReader:
                 if factor.image.placed_like(source):
                     texture = factor.texture()
                 else:
-                    reason = reason or f"its {name.lower()} is placed otherwise than its colour"
+                    reason = reason or f"its {name.lower()} and colour use different UVs"
             key = name.lower()
             values: dict[str, Any] = {key: factor.value, f"{key}_texture": texture}
             material = replace(material, **values)
@@ -363,7 +363,7 @@ def _image_color(node: Any, output: Any, groups: Groups) -> _Color:
     source, reason = image_source(node, groups, unpacked=uses_alpha)
     color = replace(_WHITE, image=source)
     if output.name != "Color":
-        return color.lost("its colour is the alpha of an image")
+        return color.lost("its colour is an image's alpha")
     space = node.image.colorspace_settings.name
     if not node.image.is_float and space not in ("sRGB", *_LINEAR_SPACES):
         reason = reason or f"an image is in the colour space {space}"

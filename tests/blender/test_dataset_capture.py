@@ -603,7 +603,7 @@ def test_failed_items_are_named_one_a_line(main, many, capfd, tmp_path):
     [
         (("nowhere",), "no file"),
         ((".", "--shard", "5/4"), "no shard"),
-        ((".", "--cameras", "poses"), "names no transforms.json"),
+        ((".", "--cameras", "poses"), "poses is empty"),
         ((".", "--lights", "hdri", "--hdri", "nowhere.hdr"), "no environment image"),
         ((".", "--lights", "hdri", "--hdri", __file__), "is not an image"),
         ((".", "--cameras", "poses", "--poses", __file__), "is not a transforms.json"),

@@ -146,7 +146,7 @@ def test_objects_are_captured_anew_as_they_may_have_changed(cube, tmp_path):
         ({"source": "collection"}, "No collection is chosen"),
         ({"source": "collection", "collection": "X"}, "no collection 'X'"),
         ({"directory": ""}, "no folder to write to"),
-        ({"cameras": "poses"}, "names no transforms.json"),
+        ({"cameras": "poses"}, "poses is empty"),
     ],
 )
 def test_what_is_missing_is_said(cube, tmp_path, arguments, reason):

@@ -1,9 +1,9 @@
-"""One go at one item, and every way in which it can end: done, rejected, failed, or not at all.
+"""One attempt at one item, which can end as done, rejected or failed, or stop the run.
 
 ::
 
     with Store(folder, settings) as store, store.attempt(item) as attempt:
-        ...  # writes files below attempt.folder, and says in attempt.row and .views what they are
+        ...  # writes files into attempt.folder and describes them in attempt.row and .views
     attempt.result
 """
 
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Attempt:
-    """What is known of one go at one item.
+    """The state of one attempt at one item.
 
-    folder : private; what is made goes there, as the dataset has it: xrays/, images/, ids/.
+    folder : private folder for its files, laid out as in the dataset: xrays/, images/, ids/.
     row : the item's metadata, see `store.finish`. read : `store.read_state` of its source.
-    messages : warnings, of importers for the most part. views : what is known of each view.
-    seconds : what each stage took. result : how it ended, once it has.
+    messages : warnings, mostly from importers. views : statistics of each view.
+    seconds : duration of each stage. result : set when the attempt has ended.
     """
 
     item: Item
@@ -53,7 +53,7 @@ class Attempt:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add what the body takes to `seconds[stage]`."""
+        """Add the duration of the body to `seconds[stage]`."""
         began = time.perf_counter()
         try:
             yield
@@ -62,7 +62,7 @@ class Attempt:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
 
     def ended(self, reason: XRayError | None) -> ItemResult:
-        """Its result: done without a reason, else rejected or failed because of it."""
+        """The result: done if there is no `reason`, otherwise rejected or failed because of it."""
         seconds = round(time.perf_counter() - self._began, 3)
         if reason is not None:
             status = REJECTED if error_code(reason.code).rejects else FAILED
@@ -78,9 +78,9 @@ class Attempt:
 
 
 class Store:
-    """The dataset in `folder` while one run makes items of it with `settings`; use it in a `with`.
+    """The dataset in `folder` during one run that makes items with `settings`; use it in a `with`.
 
-    Raises XRayError `cannot_write`, `other_settings` without `replace`, and what is wrong with the
+    Raises XRayError `cannot_write`, `other_settings` without `replace`, and those for unusable
     files that the settings name.
     """
 
@@ -101,11 +101,11 @@ class Store:
 
     @contextmanager
     def attempt(self, item: Item, **details: Any) -> Iterator[Attempt]:
-        """One go at `item`; the files that the body makes become the dataset's at its end.
+        """One attempt at `item`. At its end, the body's files are moved into the dataset.
 
-        Whatever the body raises is the item's own failure, noted with its reason and a log, but
-        for `Cancelled` and errors that every other item would meet too (`ErrorCode.stops`): these
-        rise. Half-made files go. details : for the log.
+        An exception in the body makes the item fail, and is recorded with its reason and a log.
+        `Cancelled`, and errors that every other item would meet too (`ErrorCode.stops`), are raised
+        instead. Incomplete files are removed. details : added to the log.
         """
         attempt = Attempt(item, self._work / item.uid)
         detail = ""
@@ -131,11 +131,11 @@ class Store:
         attempt.result = self._log(attempt, {**details, "detail": detail})
 
     def find(self, item: Item) -> ItemResult | None:
-        """What is known of `item` so that it need not be made; see `store.find`."""
+        """The result of `item` if it need not be made again, or None; see `store.find`."""
         return store.find(self.folder, item, self._digest)
 
     def note_source(self, attempt: Attempt) -> None:
-        """Begin the row with what the item's source is; to be done before that is read."""
+        """Start the row with the state of the item's source. Call it before reading the source."""
         item = attempt.item
         attempt.read = store.read_state(item)
         with attempt.timed("hash"):
@@ -171,10 +171,10 @@ class Store:
 
 
 class PlainStore(Store):
-    """The same files without the records of a dataset: what is there of an item is replaced.
+    """The same files without the records of a dataset. Existing items are replaced.
 
-    There is no claim, no row, no gate, no note of what failed and no log. on_warning : hears what
-    importers warned of in a file that was captured even so.
+    There are no claims, rows, gates, failure records or logs. on_warning : called with importers'
+    warnings about files that were captured anyway.
     """
 
     def __init__(
@@ -187,10 +187,10 @@ class PlainStore(Store):
         self._on_warning = on_warning
 
     def find(self, _item: Item) -> None:
-        """Nothing: every item is made."""
+        """Always None, because every item is made."""
 
     def note_source(self, attempt: Attempt) -> None:
-        """Nothing: without a row there is nothing to begin."""
+        """Do nothing, because there are no rows."""
 
     def _claim(self) -> None:
         pass
@@ -205,7 +205,7 @@ class PlainStore(Store):
         pass
 
     def _log(self, attempt: Attempt, _details: dict[str, Any]) -> ItemResult:
-        if attempt.result.status == DONE:  # else the reason says what is wrong
+        if attempt.result.status == DONE:  # otherwise the reason explains the problem
             for line in attempt.messages:
                 self._on_warning(f"{attempt.item.uid}: {line}")
         return attempt.result
@@ -214,9 +214,9 @@ class PlainStore(Store):
 def give_up(
     folder: Path, item: Item, digest: str, error: XRayError, log: Path, seconds: float = 0.0
 ) -> ItemResult:
-    """How `item` ended where its worker is gone before it could say so: failed, with `error`.
+    """The result of `item` if its worker died before answering: failed with `error`.
 
-    Unless the worker was gone only after it had written all of the item, which exists then.
+    If the worker had already written the whole item, the item exists instead.
     log : the worker's log file. Raises XRayError `cannot_write`.
     """
     known = store.find(folder, item, digest, refused=False)
@@ -229,13 +229,13 @@ def give_up(
 
 
 def item_error(item: Item, error: Exception) -> XRayError:
-    """What `error`, which was raised while `item` was made, means to people."""
+    """`error`, raised while making `item`, as an XRayError for people."""
     if isinstance(error, XRayError):
         return error
     if is_out_of_memory(error):
         return XRayError(
             "out_of_memory",
-            f"{item.uid} needs more memory than there is.",
+            f"{item.uid} needs more memory than is available.",
             "Use a smaller size, or fewer jobs at once.",
         )
     if isinstance(error, OSError):

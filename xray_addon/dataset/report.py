@@ -1,4 +1,4 @@
-"""`report.md`: what a dataset holds, and what was refused and why."""
+"""`report.md`: the contents of a dataset, and the rejected and failed items with reasons."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from .result import REJECTED
 
 @dataclass
 class Report(Plain):
-    """What a dataset holds and lacks. `refused` has uid, source, status, code, reason of each.
+    """The statistics of a dataset.
 
-    gates : of each, how many items it `counted` and how many of these it `refused`.
-    hits : of each layer, over all views. dropped : behind the last one.
-    missing_textures : of each item that lacks some, the names of image files.
+    refused : uid, source, status, code and reason of each rejected or failed item.
+    gates : for each gate, how many items it `counted` and how many of these it `refused`.
+    hits : per layer, over all views. dropped : hits behind the last layer.
+    missing_textures : names of missing image files, by item.
     """
 
     captured: int
@@ -39,7 +40,7 @@ class Report(Plain):
             "",
             f"{self.captured} captured, {self.rejected} rejected, {self.failed} failed. "
             f"{self.views} views, {self.triangles} triangles, {sum(self.hits)} hits, "
-            f"{self.dropped} behind the last layer, {self.outside} out of near and far.",
+            f"{self.dropped} behind the last layer, {self.outside} outside near and far.",
             "",
             "| gate | counted | refused | meaning |",
             "|---|---|---|---|",
@@ -61,7 +62,7 @@ class Report(Plain):
                 for row in self.refused
             ]
         if self.missing_textures:
-            lines += ["", "| item | image files that are not there |", "|---|---|"]
+            lines += ["", "| item | missing image files |", "|---|---|"]
             for uid, names in self.missing_textures.items():
                 names_text = ", ".join(names).replace("|", "\\|")
                 lines.append(f"| {uid} | {names_text} |")
@@ -82,7 +83,7 @@ class Report(Plain):
                 self.hits[layer] += hits
 
     def add_refused(self, row: dict[str, Any]) -> None:
-        """Count the row of an item that was refused."""
+        """Count the row of a rejected or failed item."""
         keys = ("uid", "source", "status", "code", "reason")
         self.refused.append({key: str(row.get(key, "")) for key in keys})
         if row["status"] == REJECTED:
@@ -92,7 +93,7 @@ class Report(Plain):
 
 
 def view_line(row: dict[str, Any], index: int) -> str:
-    """One line of metadata.jsonl: `file_name` is the image, as imagefolder wants it."""
+    """One line of metadata.jsonl; `file_name` is the image, as Hugging Face imagefolder expects."""
     name = f"{row['uid']}/{index:03d}"
     view = row["views"][index]
     values = {

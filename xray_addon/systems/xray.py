@@ -16,8 +16,8 @@ class XRaySettings(GenerateSettings):
 
     steps: int = setting(
         0,
-        "Steps of the sampling; 0 takes 8, or 1 for weights that have not learned to sample; 1 is "
-        "one pass without sampling",
+        "Sampling steps; 0 means 8, or 1 for weights that were not trained to sample; 1 is a "
+        "single pass without sampling",
         min=0,
         max=1000,
     )
@@ -33,7 +33,7 @@ class XRaySettings(GenerateSettings):
 SYSTEM = System(
     name="xray",
     label="X-Ray",
-    about="Layers of an object along every ray, from one image; the weights ship",
+    about="Layers of an object along every ray, from one image; the weights are included",
     paper="https://arxiv.org/abs/2404.14329",
     licence="ships with X-Ray, GPL-3.0-or-later",
     module="runtime.xray",
