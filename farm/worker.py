@@ -152,7 +152,7 @@ class Worker:
             await _reap(process)
             return WorkerLost(
                 "worker_died",
-                "Blender gave no valid answer.",
+                "Blender's output contained no valid answer.",
                 "Check the file and the log.",
             )
         return WorkerLost(

@@ -1,4 +1,4 @@
-"""A mesh seen by a camera: its X-Ray and its image, as training and evaluation use them."""
+"""Views of meshes for training and evaluation: an X-Ray and an image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAX_ELEVATION = math.radians(45)
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:
-    """An object placed in the canonical frame and seen.
+    """A view of an object placed in the canonical frame.
 
-    xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
-    the object's longest side in the frame. elevation : radians. surface : as placed. camera : of
-    `fine`. source, azimuth : the object as it was, z up, and from which side it is seen, radians.
+    xray : ground truth. fine : one layer at the image's resolution, for the shader. scale : length
+    of the object's longest side in the frame. elevation : radians. surface : the placed object.
+    camera : of `fine`. source : the original object, z up. azimuth : of the viewer, radians.
     """
 
     xray: XRay
@@ -45,7 +45,7 @@ def view_object(
     resolution: int,
     image_resolution: int,
 ) -> TrainingView | None:
-    """`surface` from a random side, or None where that side has no place in the frame."""
+    """`surface` from a random side, or None if that view does not fit into the frame."""
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
     placed = place(surface, azimuth, elevation)
@@ -64,7 +64,7 @@ def view_object(
 def to_frames(xray: XRay) -> NDArray[np.float32]:
     """Training target (L, 8, H, W): depth -1 near to 1 far, normal, colour -1..1, hit -1 or 1.
 
-    Where there is no hit all but the hit channel is 0.
+    Pixels without a hit are 0 in all channels except the hit channel.
     """
     layers, height, width = xray.shape
     frames = np.zeros((layers, height * width, 8), dtype=np.float32)

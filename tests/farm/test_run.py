@@ -179,7 +179,7 @@ def test_a_blender_without_the_extension_blames_no_item(source, work, tmp_path):
     broken = tmp_path / "broken-blender"
     broken.write_text("#!/bin/sh\necho no such command >&2\nexit 1\n")
     broken.chmod(0o755)
-    with pytest.raises(XRayError, match="Install the extension") as error:
+    with pytest.raises(XRayError, match="Install the X-Ray extension") as error:
         run(work(source(2), blender=str(broken)))
     assert "no such command" in Path(error.value.log).read_text()
     assert not (tmp_path / "out/refused").exists()
@@ -206,7 +206,7 @@ def test_nothing_is_replaced_where_no_worker_starts(source, work, tmp_path, cont
     broken.chmod(0o755)
     other = work(folder, blender=str(broken))
     other = replace(other, settings=DatasetSettings(views=3), replace=True)
-    with pytest.raises(XRayError, match="Install the extension"):
+    with pytest.raises(XRayError, match="Install the X-Ray extension"):
         run(other)
     assert contents(tmp_path / "out") == before
 
