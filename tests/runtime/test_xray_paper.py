@@ -447,7 +447,7 @@ def test_a_pickle_that_would_run_code_is_not_opened(copy, monkeypatch, tmp_path)
     assert "run code" in refused("unsafe_weights", load, copy).message
     assert not (tmp_path / "exploded").exists()
     torch.save([1], unet_of(copy) / f"{loading.WEIGHTS}.bin")
-    assert "not a plain table of tensors" in refused("bad_weights", load, copy).message
+    assert "not a table of tensors" in refused("bad_weights", load, copy).message
 
 
 def test_half_a_download_is_named(copy):
