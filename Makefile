@@ -7,7 +7,7 @@ RUNTIME := .venv/runtime
 FARM := .venv/farm
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 
-.PHONY: demo test test-gui test-large test-slurm setup clean benchmark
+.PHONY: demo test test-gui test-large test-slurm fuzz lock setup clean benchmark
 
 demo: setup
 	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
@@ -22,6 +22,17 @@ test: setup $(FARM)/ready
 	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --ignore tests/farm --ignore tests/gui --junitxml build/blender.xml
 	$(RUNTIME_PYTHON) -m pytest tests/runtime -m "not large" --junitxml build/runtime.xml
 	$(FARM)/bin/python -m pytest tests/farm -m "not slurm" --junitxml build/farm.xml
+
+# 10,000 mutations of each file for each reader (`make test` tries 200); figures go to build/fuzz.md.
+fuzz: setup
+	@mkdir -p build && printf '| reader | inputs | refused | raw exceptions | memory | slowest |\n|---|---|---|---|---|---|\n' >build/fuzz.md
+	XRAY_FUZZ=10000 $(BLENDER)/bin/python -m pytest tests/core/test_fuzz.py -q
+	XRAY_FUZZ=10000 $(RUNTIME_PYTHON) -m pytest tests/runtime/test_fuzz.py -q
+	cat build/fuzz.md
+
+# The hashes of what is installed into the runtime, anew; see runtime/lock.py.
+lock: setup
+	$(RUNTIME_PYTHON) -m runtime.lock
 
 # The extension in a Blender with a window, in a chroot that is built once (2 minutes, 1.4 GB; needs
 # root and mmdebstrap). Screenshots and figures are left in build/gui.

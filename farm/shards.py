@@ -1,9 +1,10 @@
 """WebDataset shards: the complete items of a shard in one tar, local or at any fsspec URL.
 
-Sample keys are ``<uid>-NNN``, one per view, with the members ``.npz`` (the X-Ray), ``.png`` (its
-reference image, if any), ``.ids.npz`` (if any) and ``.json`` (the camera and the item's row). The
-same items give the same bytes. ``OUT-000i.json`` beside ``OUT-000i.tar`` is written after it and
-lists its contents.
+Sample keys are ``<uid>-NNN``, one a view, with the members ``.npz`` (the X-Ray), ``.png`` (its
+reference image, if there is one), ``.ids.npz`` (if there are any) and ``.json`` (the camera and
+the item's row); with the first view also ``.omage<R>.npz`` (if there are omages). The same items
+give the same bytes. Beside ``OUT-000i.tar`` lies ``OUT-000i.json``, written after it, which says
+what is in it.
 
 No item is removed before its replacement exists: if a new shard lacks items of the old one, it
 waits beside it as ``OUT-000i.tar.next`` and ``OUT-000i.json.next`` until all shards are complete.
@@ -34,12 +35,37 @@ from webdataset.writer import TarWriter
 from xray_addon.dataset.manifest import Item, shard
 from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
 from xray_addon.dataset.result import FAILED, REJECTED, ItemResult
-from xray_addon.dataset.store import find
+from xray_addon.dataset.rows import SETTINGS, UID
+from xray_addon.dataset.store import find, item_row
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
 from xray_addon.files.atomic import replacing
+from xray_addon.files.json_files import parse_json, read_json
+from xray_addon.files.names import last_part
 
 TAR, RECORD = ".tar", ".json"
 NEXT = ".next"  # suffix of the two files of a waiting shard
+LARGEST = 1 << 28  # bytes of a record, which has 200 for each item
+
+_HASHES = schema.table_of(schema.text(), UID)
+_HASHED = schema.record({}, {"source_sha256": schema.text()})
+# Handed on as they are: whoever reads a camera looks whether it is one.
+_FRAMES = schema.record(
+    {
+        "camera_angle_x": schema.number(),
+        "frames": schema.list_of(schema.record({"file_path": schema.text()}, others=schema.plain)),
+    }
+)
+_RECORD = schema.record(
+    {
+        "settings": SETTINGS,
+        "shards": schema.integer(1),
+        "items": _HASHES,
+        "rows": _HASHES,
+        "rejected": _HASHES,
+        "failed": schema.list_of(UID),
+    }
+)
 
 
 def is_url(out: str) -> bool:
@@ -228,7 +254,10 @@ def _is_of(item: Item, known: str | None) -> bool:
 
 
 def _source_hash(row: bytes) -> str:
-    return str(json.loads(row).get("source_sha256", ""))
+    try:
+        return str(parse_json(row, _HASHED).get("source_sha256", ""))
+    except ValueError:
+        return ""
 
 
 def _place_in_tar(sample: dict[str, Any]) -> tuple[str, str]:
@@ -257,13 +286,15 @@ def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
 
 def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
     """The samples of an item, one per view."""
-    row = json.loads((folder / "metadata" / f"{uid}.json").read_text(encoding="utf-8"))
+    row = item_row(folder, uid)
+    if row is None:
+        raise XRayError("bad_shard", f"{uid} in {folder} is not complete.", "Run it again.")
     transforms = folder / "images" / uid / "transforms.json"
     cameras: dict[str, dict[str, Any]] = {}
     if transforms.is_file():
-        document = json.loads(transforms.read_text(encoding="utf-8"))
+        document = _cameras(transforms)
         cameras = {
-            Path(frame["file_path"]).stem: {
+            last_part(frame["file_path"]): {
                 "camera_angle_x": document["camera_angle_x"],
                 **{key: value for key, value in frame.items() if key not in ("file_path", "c2w")},
             }
@@ -286,8 +317,23 @@ def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
             file = folder / kind / uid / f"{name}{suffix}"
             if file.is_file():
                 sample[member] = file.read_bytes()
+        # Of the object and not of a view: they go with the first.
+        for file in sorted((folder / "omages" / uid).glob("*.npz")) if view == 0 else ():
+            sample[f"omage{file.stem}.npz"] = file.read_bytes()
         samples.append(sample)
     return samples
+
+
+def _cameras(transforms: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = read_json(transforms, _FRAMES)
+    except (OSError, ValueError) as error:
+        raise XRayError(
+            "bad_transforms",
+            f"{transforms} is not a transforms.json: {error}.",
+            "Remove the item's row, and have it made again.",
+        ) from error
+    return document
 
 
 def _put(source: Path, target: str) -> None:
@@ -310,12 +356,12 @@ def _read(target: str) -> dict[str, Any] | None:
     system, path = _place(target)
     try:
         with system.open(path, "rb") as stream:
-            record = json.load(stream)
+            held: dict[str, Any] = parse_json(stream.read(LARGEST + 1), _RECORD, largest=LARGEST)
     except (OSError, ValueError):
         return None
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(target, error) from error
-    return record if isinstance(record, dict) else None
+    return held
 
 
 def _move(source: str, target: str) -> None:

@@ -18,6 +18,8 @@ import psutil
 from xray_addon.dataset.manifest import Item
 from xray_addon.dataset.result import ItemResult
 from xray_addon.errors import XRayError
+from xray_addon.files.json_files import parse_json
+from xray_addon.files.json_schema import plain
 
 START_TIMEOUT = 180.0  # s for a process to start and process an empty input, even from a cold disk
 STOP_GRACE = 5.0  # s for a process to exit before it is killed
@@ -268,11 +270,9 @@ def _signal(process: asyncio.subprocess.Process, number: int) -> None:
 
 def _parse(line: bytes) -> ItemResult | None:
     try:
-        values = json.loads(line)
-        result = ItemResult.from_dict(values) if isinstance(values, dict) else None
+        return ItemResult.from_dict(parse_json(line, plain))
     except ValueError:
         return None
-    return result if result is not None and isinstance(result.status, str) else None
 
 
 def _how(code: int) -> str:

@@ -23,6 +23,8 @@ from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
+from ..xray_addon.files.json_files import parse_json
+from ..xray_addon.files.json_schema import plain
 from ..xray_addon.files.png import write_png
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
@@ -250,7 +252,7 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
             if not line.strip():
                 continue
             try:
-                item = Item.from_dict(json.loads(line))
+                item = Item.from_dict(parse_json(line, plain))
             except ValueError as error:
                 result = ItemResult("", FAILED, "bad_item", f"This line is not an item: {error}.")
             else:

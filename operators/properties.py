@@ -83,12 +83,12 @@ def copy_settings(items: Iterable[Field[Any]], source: Any, target: Any) -> None
         setattr(target, item.name, getattr(source, item.name))
 
 
-def setting_property(item: Field[Any], help: str = "", options: Iterable[str] = ()) -> Any:
-    """A Blender property for a field. help : replaces the field's own help text."""
+def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
+    """A Blender property for a field."""
     meta: dict[str, Any] = dict(item.metadata)
     common: dict[str, Any] = {
         "name": item.name.replace("_", " ").title(),
-        "description": help or meta["help"],
+        "description": meta["help"],
         "default": item.default,
         "options": set(options),
     }

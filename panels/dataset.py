@@ -115,7 +115,8 @@ class XRAY_PT_dataset_object(DatasetPart):
     bl_label = "Objects"
     settings = (
         *("layers", "size", "normalize", "pose", "frame"),
-        *("materials", "bake_size", "alpha_clip", "ids"),
+        *("materials", "bake_size", "alpha_clip", "ids", "omage"),
+        *("slices", "slice_alignment", "slice_shading"),
     )
 
 

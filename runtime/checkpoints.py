@@ -26,9 +26,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_no_space
 from xray_addon.files.atomic import replacing
 from xray_addon.files.folders import CACHE_VARIABLE, cache_folder
+from xray_addon.files.json_files import read_json
+from xray_addon.files.json_schema import integer, matching, record, table_of
+from xray_addon.files.names import is_clean_path
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.systems import PUBLISHED
 from xray_addon.systems.weights import Checkpoint, Offer, RemoteFile, local_path, megabytes
@@ -36,6 +39,9 @@ from xray_addon.systems.weights import Checkpoint, Offer, RemoteFile, local_path
 DEFAULT_HUB = "https://huggingface.co"
 # Written last: what was downloaded, and from where. No file of a hub that is taken ends so.
 RECORD = "checkpoint.record"
+_RECORD = record(
+    {"files": table_of(record({"size": integer(0)}), matching(is_clean_path, "a clean path"))}
+)
 SPARE_SPACE = 64 << 20  # bytes that a download leaves free on the disk
 
 # What of a repository is taken where nothing says which files matter.
@@ -140,14 +146,14 @@ def download(
         for file in offer.files:
             with _hub_errors(hub, folder):
                 fetcher.fetch(file)
-    record = {
+    made = {
         "repo": hub.repo,
         "revision": offer.revision,
         "licence": offer.licence,
         "licence_url": offer.licence_url,
         "files": {file.path: {"size": file.size, "digest": file.digest} for file in files},
     }
-    text = json.dumps(record, indent=1)
+    text = json.dumps(made, indent=1)
     with _hub_errors(hub, folder):
         # A folder that is shared and read-only holds it already.
         if not _holds(folder / RECORD, text):
@@ -205,7 +211,7 @@ def _look_up(hub: Checkpoint) -> tuple[str, list[RemoteFile], str, str]:
         wanted = path in hub.files if hub.files else _is_weight_file(path)
         if not wanted:
             continue
-        if not _stays_inside(path):
+        if not is_clean_path(path):
             raise XRayError(
                 "unsafe_weights",
                 f"{hub.repo} names a file that would lie outside of its folder: {path!r}.",
@@ -235,11 +241,6 @@ def _look_up(hub: Checkpoint) -> tuple[str, list[RemoteFile], str, str]:
 def _is_weight_file(path: str) -> bool:
     name = path.rpartition("/")[2]
     return any(fnmatch.fnmatch(name, pattern) for pattern in _WEIGHT_FILES)
-
-
-def _stays_inside(path: str) -> bool:
-    """Whether a hub's file name stays in the folder that it is put into, on every system."""
-    return not set(path) & set("\\:") and not set(path.split("/")) & {"", ".", ".."}
 
 
 class _Fetcher:
@@ -288,7 +289,7 @@ class _Fetcher:
                     tqdm_class=self._bar(file.path),
                 )
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_no_space(error):
                 partial.unlink(missing_ok=True)  # no user wants a disk that stays full
             raise
         if not _matches(partial, file, self._progress):
@@ -414,7 +415,7 @@ def _hub_errors(hub: Checkpoint, folder: Path) -> Iterator[None]:
             "Check the name; for a private repository log in by `hf auth login`.",
         ) from error
     except (errors.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if is_no_space(error):
             raise _no_space(folder, "it is full") from error
         if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
             raise _cannot_write(error.filename or folder) from error
@@ -463,11 +464,11 @@ def _by_hand(hub: Checkpoint, folder: Path, files: tuple[str, ...]) -> str:
 def _recorded_sizes(folder: Path) -> dict[str, int]:
     """Size of each file that `download` left in `folder`; empty where it did not."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return {path: int(item["size"]) for path, item in record["files"].items()}
+        record = read_json(folder / RECORD, _RECORD)
+        return {path: item["size"] for path, item in record["files"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise XRayError(
             "bad_weights",
             f"{folder / RECORD} cannot be read ({error}).",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-
-from xray_addon.errors import XRayError, is_out_of_memory
+from xray_addon.errors import XRayError, is_no_space, is_out_of_memory
 
 
 def typed_error(error: BaseException) -> XRayError:
@@ -32,7 +30,7 @@ def typed_error(error: BaseException) -> XRayError:
         return XRayError(
             "bad_data", message, "Correct or remove what is named and go on with --resume."
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_no_space(error):
         return XRayError("no_space", "The disk is full.", "Free some space and try again.")
     if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
         return XRayError(

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ import numpy as np
 from xray_addon.canonical import FILL
 from xray_addon.errors import XRayError
 from xray_addon.process import protocol
+from xray_addon.process.private_folder import remove_ownerless
 from xray_addon.process.protocol import (
     GenerateParams,
     Id,
@@ -51,10 +53,11 @@ if TYPE_CHECKING:
 from .errors import typed_error
 
 IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
-EXIT_GRACE = 1.0  # s that running work has to end by itself before the process exits over it
+DEATH_WAIT = 1.0  # s between the end of the input and that of a parent that was killed
+EXIT_GRACE = 0.5  # s that running work has to end by itself before the process exits over it
 PREVIEW_INTERVAL = 0.2  # s between two pictures of what is being made
 CUT_OUT_SIZE = 256  # px of a picture of a cut-out
-PARENT_INTERVAL = 1.0  # s between two looks at the parent process
+PARENT_INTERVAL = 0.25  # s between two looks at the parent process
 
 REPORTED_PACKAGES = ("torch", "diffusers", "rembg", "onnxruntime", "numpy")
 
@@ -122,6 +125,8 @@ class Server:
         self._cancels: dict[Id, threading.Event] = {}  # one for each job that is not done
         self._ending = threading.Event()
         self._initialized = False
+        self._asked_to_end = False
+        self._removing = threading.Lock()
         self._busy = False
         self._loaded: _Loaded | None = None
         self._versions = _versions()
@@ -142,6 +147,7 @@ class Server:
                 break
             work()
             self._idle_since = time.monotonic()
+        self._remove_folder_of_the_dead()
 
     def _idle_left(self) -> float | None:
         if self._loaded is None:
@@ -170,24 +176,43 @@ class Server:
 
     def _end(self, why: str) -> None:
         logger.info("%s", why)
-        self._ending.set()
         for cancel in tuple(self._cancels.values()):
             cancel.set()
+        self._ending.set()
         self._work.put(None)
         time.sleep(EXIT_GRACE)
         # Only reached if the main thread is stuck in a model: nobody waits for its result.
+        self._remove_folder_of_the_dead()
         os._exit(0)
+
+    def _remove_folder_of_the_dead(self) -> None:
+        """Remove this process's folder if its parent was killed: nobody else does, and the results
+        are for nobody. Not before the work has ended, which would make the folder anew."""
+        if self._asked_to_end:
+            return
+        end = time.monotonic() + DEATH_WAIT  # a dying parent's pipes close before it is gone
+        while os.getppid() == self._parent:
+            if time.monotonic() > end:
+                return
+            time.sleep(DEATH_WAIT / 50)
+        with self._removing, suppress(FileNotFoundError):  # it is gone already
+            remove_ownerless(Path.cwd())
 
     def _answer(self, request: Request) -> None:
         try:
             result = self._dispatch(request)
         except XRayError as error:
-            logger.warning("%s: %s", request.method, error)
+            logger.warning("%.200s: %s", request.method, error)
             self._reply(request.id, error=error)
+            return
+        except Exception as error:  # without this thread nobody hears anything any more
+            logger.exception("%.200s failed", request.method)
+            self._reply(request.id, error=typed_error(error))
             return
         if result is not None:
             self._reply(request.id, result)
         if request.method == protocol.SHUTDOWN:
+            self._asked_to_end = True
             self._end("asked to shut down")
 
     def _dispatch(self, request: Request) -> dict[str, Any] | None:
@@ -206,7 +231,10 @@ class Server:
             self._work.put(lambda: self._reply(request.id, {"released": self._release()}))
             return None
         if method == protocol.CANCEL:
-            cancel = self._cancels.get(request.params.get("id"))
+            job = request.params.get("id")
+            if not protocol.is_id(job):
+                raise ProtocolError(protocol.INVALID_PARAMS, "cancel needs the id of a request.")
+            cancel = self._cancels.get(job)
             if cancel is not None:
                 cancel.set()
             return {"cancelled": cancel is not None}
@@ -306,7 +334,7 @@ class Server:
         system = find_system(params.settings.generator)
         system.check(params.inputs)
         for file in (params.inputs.image, params.inputs.mask):
-            if file is not None and not Path(file).is_file():
+            if file is not None and not os.path.isfile(file):
                 raise XRayError(
                     "missing_file",
                     f"There is no image file {file}.",
@@ -392,7 +420,12 @@ class Server:
             self._send(Response(id, result, error))
 
     def _send(self, message: Message) -> None:
-        line = protocol.encode(message)
+        try:
+            line = protocol.encode(message)
+        except ValueError as error:  # of a generator that says more than a line holds
+            logger.exception("a message cannot be sent")
+            failure = XRayError("bad_reply", f"The runtime's reply cannot be sent ({error}).")
+            line = protocol.encode(Response(getattr(message, "id", None), error=failure))
         try:
             with self._write_lock:
                 self._replies.write(line)

@@ -29,13 +29,15 @@ FORBIDDEN = {
 # below its own. "*" stands for all rooms that are not named: in the runtime, the systems.
 FLOORS = {
     "xray_addon": [
-        {"errors", "color", "camera", "surface", "metrics"},
+        {"errors", "color", "camera", "surface"},
         {"progress", "settings", "files", "canonical"},
         {"xray"},
-        {"casting", "reconstruction", "published", "dataset"},
-        {"*"},
+        {"casting", "reconstruction", "published", "metrics"},
         {"pictures"},
-        {"slices", "systems"},
+        {"slices"},
+        {"dataset"},
+        {"*"},
+        {"systems"},
         {"process"},
     ],
     "operators": [
@@ -50,7 +52,8 @@ FLOORS = {
     "panels": [{"widgets"}, {"weights"}, {"*"}],
     "runtime": [
         {"errors", "torch_helpers", "checkpoints", "generator"},
-        {"images", "meshes", "training"},
+        {"images"},
+        {"meshes", "training"},
         {"*"},
         {"registry"},
         {"evaluation", "server"},

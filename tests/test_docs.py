@@ -1,4 +1,4 @@
-"""The table of errors and the user guide have each that the source can raise; links lead on."""
+"""The docs keep up with the code: error codes, the table of systems, links."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from xray_addon.errors import ERROR_CODES, SOME_FAILED, XRayError, error_code, exit_code
+from xray_addon.systems import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("xray_addon", "operators", "panels", "runtime", "farm")
@@ -76,3 +77,9 @@ def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_the_readme_has_the_table_of_systems():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("<!-- systems -->\n")[2].partition("<!-- /systems -->")[0]
+    assert table == markdown_table()

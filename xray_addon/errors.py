@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any
 
 # Exit codes of every command line.
 DONE, SOME_FAILED, USAGE, RUNTIME_FAILED, CANCELLED = 0, 1, 2, 3, 130
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 GUIDE = "docs/user-guide.md"
 _GENERATING = f"{GUIDE}#images-and-generating"
@@ -114,6 +117,9 @@ ERROR_CODES = {
     "no_items": ErrorCode(_CAPTURING),
     "bad_manifest": ErrorCode(_CAPTURING, exit_code=USAGE),
     "other_settings": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
+    "unsafe_dataset": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
+    "crashed": ErrorCode(_CAPTURING, rejects=True),
+    "source_changed": ErrorCode(_CAPTURING),
     "bad_mesh": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
     "encloses_nothing": ErrorCode(_CAPTURING, rejects=True),
     "needs_baking": ErrorCode(_CAPTURING, rejects=True),
@@ -201,6 +207,11 @@ def is_out_of_memory(reason: BaseException | str) -> bool:
     if isinstance(reason, str | RuntimeError | OSError):
         return any(sign in str(reason).lower() for sign in _OUT_OF_MEMORY)
     return False
+
+
+def is_no_space(error: BaseException) -> bool:
+    """Whether a disk, a quota or the largest size of a file is what `error` ran into."""
+    return isinstance(error, OSError) and error.errno in _NO_SPACE
 
 
 def error_code(code: str) -> ErrorCode:

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from .camera import Camera
 from .errors import XRayError
-from .files.atomic import read_arrays, replacing
+from .files.arrays import read_arrays
+from .files.atomic import replacing
 from .surface import INTERPOLATIONS, TEXTURES, WRAPS, Material, Surface
 from .xray import XRay
+
+LARGEST_RESULT = 1 << 31  # bytes
 
 _FACTORS = ("alpha_threshold", "metallic", "roughness")
 
@@ -84,7 +87,7 @@ class Generated:
     def load(cls, path: str | PathLike[str]) -> Generated:
         """Read a file written by `save`; raises XRayError `bad_result` for any other file."""
         try:
-            arrays = read_arrays(path)
+            arrays = read_arrays(path, largest=LARGEST_RESULT)
             surface = Surface(
                 **{
                     name.removeprefix("surface."): value
@@ -108,7 +111,7 @@ class Generated:
                 )
             names = arrays["pictures"].tolist()
             pictures = {name: arrays[f"picture.{i}"] for i, name in enumerate(names)}
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise XRayError(
                 "bad_result", f"The result file {path} cannot be read ({error}).", "Generate again."
             ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .xray import XRay
+
 _BLOCK = 1 << 22  # distances held at once
 
 
@@ -48,3 +50,25 @@ def _points(name: str, points: ArrayLike) -> NDArray[np.float64]:
     if array.ndim != 2 or array.shape[1] != 3 or not len(array) or not np.isfinite(array).all():
         raise ValueError(f"{name} must be one or more finite points (N, 3), got {array.shape}")
     return array
+
+
+def silhouette_iou(alpha: NDArray[np.uint8], xray: XRay) -> float:
+    """Intersection over union of an image's alpha (h, w) and the first layer; 1 for two empty.
+
+    A pixel of the X-Ray counts as seen where the image covers more than half of it.
+    """
+    _, height, width = xray.shape
+    rows = (np.arange(height + 1) * alpha.shape[0]) // height
+    columns = (np.arange(width + 1) * alpha.shape[1]) // width
+    if alpha.shape[0] >= height and alpha.shape[1] >= width:
+        sums = np.add.reduceat(alpha.astype(np.int64), rows[:-1], axis=0)
+        sums = np.add.reduceat(sums, columns[:-1], axis=1)
+        area = np.diff(rows)[:, None] * np.diff(columns)[None, :]
+        seen = 2 * sums > 255 * area
+    else:
+        seen = alpha[np.ix_(rows[:-1], columns[:-1])] > 127
+    hit = np.zeros(height * width, dtype=bool)
+    hit[xray.index[xray.index < height * width]] = True
+    hit = hit.reshape(height, width)
+    union = (seen | hit).sum()
+    return float((seen & hit).sum() / union) if union else 1.0

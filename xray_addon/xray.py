@@ -7,6 +7,7 @@ dense frames on request.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -15,10 +16,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .errors import XRayError
 from .files.xray_file import StoredHits, read_hits, write_hits
 
 if TYPE_CHECKING:
     from .camera import Camera
+
+
+# Of dense frames, which take 4 bytes a cell for depth and 12 each for normal and colour. A file of
+# a few hundred bytes can name as many layers and pixels as it likes.
+MOST_CELLS = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,8 @@ class XRay:
     hit_face : (N,) int32 index of the surface's face that was hit, if requested from `cast`,
         else None. It is not saved in the file.
 
-    Raises ValueError for shapes that do not match and for depths that are negative or not finite.
+    Raises ValueError for shapes that do not agree and for depths that are negative or not finite;
+    `depth`, `normal`, `color` and `hit` raise XRayError `too_large` for more than `MOST_CELLS`.
     """
 
     def __init__(
@@ -177,6 +185,14 @@ class XRay:
         return cls.from_hits(hits.shape, hits.index, hits.depth, hits.normal, hits.color)
 
     def _dense(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        dense = np.zeros((int(np.prod(self.shape)), *values.shape[1:]), dtype=np.float32)
+        cells = math.prod(self.shape)
+        if cells > MOST_CELLS:
+            raise XRayError(
+                "too_large",
+                f"{self.shape[0]} layers of {self.shape[2]} x {self.shape[1]} pixels are too many "
+                "for dense frames.",
+                "Use the hits, or capture fewer layers or pixels.",
+            )
+        dense = np.zeros((cells, *values.shape[1:]), dtype=np.float32)
         dense[self.index] = values
         return dense.reshape(*self.shape, *values.shape[1:])

@@ -363,7 +363,7 @@ def _image_color(node: Any, output: Any, groups: Groups) -> _Color:
     source, reason = image_source(node, groups, unpacked=uses_alpha)
     color = replace(_WHITE, image=source)
     if output.name != "Color":
-        return color.lost("its colour is an image's alpha")
+        return color.lost("its colour is the alpha of an image")
     space = node.image.colorspace_settings.name
     if not node.image.is_float and space not in ("sRGB", *_LINEAR_SPACES):
         reason = reason or f"an image is in the colour space {space}"

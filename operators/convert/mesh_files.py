@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import bpy
 
+from ...xray_addon.dataset.companions import check_files, named_files
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.atomic import replacing
 from ..interface.standard_output import quietly
@@ -49,6 +51,7 @@ def open_alone(path: str | Path) -> list[bpy.types.Object]:
         )
     if not path.is_file():
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.")
+    check_files(path)
     empty_file()
     importer = next((op for name in names if (op := _operator(name))), None)
     if importer is None:
@@ -69,6 +72,24 @@ def open_alone(path: str | Path) -> list[bpy.types.Object]:
             "Check the file.",
         ) from error
     return [obj for obj in bpy.context.view_layer.objects if obj.type in SOLID_TYPES]
+
+
+def files_read(path: str | Path) -> list[Path]:
+    """The files beside the one at `path` that it was read with, by `open_alone`, just now."""
+    named: Any = bpy.utils.blend_paths(absolute=True, packed=True)
+    return [*named_files(Path(path)), *map(Path, named), *_usd_files(Path(path))]
+
+
+def _usd_files(path: Path) -> list[Path]:
+    """The layers and assets that a USD file names; none where this Blender has no USD for it."""
+    if path.suffix.lower() not in (".usd", ".usda", ".usdc"):
+        return []
+    try:
+        usd: Any = importlib.import_module("pxr.UsdUtils")
+    except ImportError:
+        return []
+    layers, assets, _ = usd.ComputeAllDependencies(str(path))
+    return [Path(layer.realPath) for layer in layers if layer.realPath] + [*map(Path, assets)]
 
 
 def empty_file() -> None:

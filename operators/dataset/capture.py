@@ -18,20 +18,35 @@ from ...xray_addon.casting import cast
 from ...xray_addon.dataset import store
 from ...xray_addon.dataset.attempt import Store
 from ...xray_addon.dataset.cameras import dataset_cameras, item_seed, placed
-from ...xray_addon.dataset.gates import ViewStatistics, silhouette_iou
+from ...xray_addon.dataset.gates import ViewStatistics
 from ...xray_addon.dataset.manifest import Item
 from ...xray_addon.dataset.report import Report
 from ...xray_addon.dataset.result import ItemResult
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.transforms import write_transforms
+from ...xray_addon.metrics import silhouette_iou
+from ...xray_addon.omage import Omage
+from ...xray_addon.omage.encoding import CELLS
 from ...xray_addon.progress import Progress, ProgressCallback, ignore_progress
+from ...xray_addon.slices.layout import (
+    IMAGES,
+    SDFS,
+    SLICES,
+    Views,
+    distance_samples,
+    write_distances,
+    write_slices,
+)
+from ...xray_addon.slices.slicing import slice_surface
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
-from ..convert.mesh_files import open_alone
+from ..convert.mesh_files import files_read, open_alone
+from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import captured_output
 from ..tasks import jobs
 from .rendering import CAST_SAMPLES, Renderer, check_environment
+from .slice_rendering import render_slices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -164,13 +179,16 @@ class Captures:
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
         """The faces of `objects`, in the scene's space."""
-        return read_surface(objects, bpy.context.evaluated_depsgraph_get(), self.settings)
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        return read_surface(objects, depsgraph, self.settings, factors=bool(self.settings.omage))
 
     def cameras(
         self, item: Item, surface: Surface, matrix: NDArray[np.float64]
     ) -> Sequence[Camera]:
         """The cameras around `surface`, which `matrix` has moved out of the scene's space."""
         settings = self.settings
+        if settings.slices:
+            return self._slice_views(item).cameras
         if settings.cameras == "scene":
             scene = bpy.context.scene
             seen = camera_from_object(scene.camera, scene.render, settings.size)
@@ -187,21 +205,27 @@ class Captures:
         self.store.note_source(attempt)
         with attempt.timed("load"), captured_output(attempt.messages):
             objects = self.load(item)
+        self.store.note_companions(attempt, files_read(item.source))
         with self.posed(), ExitStack() as stack:
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
                 surface, sources = self.surface(objects)
                 attempt.messages += [f"There is no image file {name}." for name in sources.missing]
-                matrix = surface.normalizing if settings.normalize == "unit" else np.eye(4)
+                matrix = self._placement(item, surface)
                 surface = surface.transformed(matrix)
                 cameras = self.cameras(item, surface, matrix)
             attempt.row["triangles"] = len(surface.faces)
+            if settings.slices:
+                self._begin_slices(attempt, surface)
             if sources.missing:
                 attempt.row["gates"] = ["missing_texture"]
                 attempt.row["missing_textures"] = list(sources.missing)
             if settings.ids:
                 attempt.row["objects"] = list(sources.objects)
                 attempt.row["materials"] = list(sources.materials)
+            if settings.omage:
+                with attempt.timed("omage"):
+                    attempt.row["omage"] = self._write_omages(made, surface, sources)
             renderer = None
             if settings.image != "none":
                 with attempt.timed("image"):
@@ -231,17 +255,82 @@ class Captures:
                         write_png(made / "images" / f"{i:03d}.png", picture)
                     if settings.ids:
                         _write_ids(made / "ids" / f"{i:03d}.npz", xray, sources)
+                if settings.slices:
+                    self._write_slices(attempt, i, surface, camera, picture)
                 attempt.views.append(self._view(xray, picture, surface))
                 yield i + 1, len(cameras)
             names = [f"{i:03d}" for i in range(len(cameras))]
             with store.writing(self.store.folder):
                 write_transforms(made / "images" / "transforms.json", cameras, names)
 
+    def _placement(self, item: Item, surface: Surface) -> NDArray[np.float64]:
+        """What moves `surface` from the scene's space to where it is captured."""
+        if self.settings.slices:
+            return self._slice_views(item).placed(surface)
+        return surface.normalizing if self.settings.normalize == "unit" else np.eye(4)
+
+    def _slice_views(self, item: Item) -> Views:
+        settings = self.settings
+        return Views.drawn(settings.views, item_seed(settings.seed, item.uid), settings.size)
+
+    def _begin_slices(self, attempt: Attempt, surface: Surface) -> None:
+        """Write what all views of an item share: signed distances, and where the cameras are."""
+        item, made = attempt.item, attempt.folder
+        with attempt.timed("distances"):
+            found = distance_samples(surface, item_seed(self.settings.seed, item.uid))
+        with store.writing(self.store.folder):
+            write_distances(made / SDFS / f"{item.uid}.npy", found)
+            self._slice_views(item).write(made / IMAGES)
+
+    def _write_slices(
+        self,
+        attempt: Attempt,
+        view: int,
+        surface: Surface,
+        camera: Camera,
+        picture: NDArray[np.uint8] | None,
+    ) -> None:
+        settings, made = self.settings, attempt.folder
+        assert picture is not None
+        with attempt.timed("slices"):
+            if settings.slice_shading == "cycles":
+                seed = (item_seed(settings.seed, attempt.item.uid) + view) % 2**31
+                pictures = render_slices(
+                    surface, camera, settings.slice_alignment, settings.samples, seed
+                )
+            else:
+                sliced = slice_surface(surface, camera, aligned=settings.slice_alignment)
+                pictures = sliced.pictures()
+        with attempt.timed("write"), store.writing(self.store.folder):
+            write_png(made / IMAGES / f"{view:03d}.png", picture)
+            write_slices(made / SLICES / f"{view:03d}", pictures)
+
+    def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
+        """Write the omages into the folder `made`; what the item's row says of them."""
+        sizes = self.settings.omage_resolutions
+        omage, report = Omage.encoded(
+            surface,
+            sizes[0],
+            smallest=min(CELLS, sizes[-1]),
+            part=sources.object,
+            unwrap=unwrap_surface,
+        )
+        with store.writing(self.store.folder):
+            for size in sizes:
+                omage.resized(size).save(made / "omages" / f"{size}.npz")
+        return {
+            "resolutions": list(sizes),
+            "patches": report.charts,
+            "dropped_area": round(report.dropped_area, 6),
+            "unwrapped": report.unwrapped,
+        }
+
     def _view(
         self, xray: XRay, picture: NDArray[np.uint8] | None, surface: Surface
     ) -> ViewStatistics:
         settings = self.settings
-        unit = 1.0 if settings.normalize == "unit" else surface.longest_side
+        normalized = settings.slices or settings.normalize == "unit"
+        unit = 1.0 if normalized else surface.longest_side
         depth = xray.hit_depth / unit
         outside = (depth <= settings.near) | (depth >= settings.far)
         iou = None if picture is None else round(silhouette_iou(picture[..., 3], xray), 6)

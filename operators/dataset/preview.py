@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...xray_addon.dataset.store import read_row
+from ...xray_addon.dataset.store import item_row
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.names import is_clean_name
 from ...xray_addon.pictures.contact_sheet import SheetView, contact_sheet
 from ...xray_addon.xray import XRay
 from ..convert.images import read_image
@@ -39,8 +40,8 @@ def dataset_views(
             "Choose the folder that capture or dataset wrote to.",
         )
     if uid:
-        found = sorted((folder / "xrays" / uid).glob("*.npz"))
-        if Path(uid).is_absolute() or ".." in Path(uid).parts or not found:
+        found = sorted((folder / "xrays" / uid).glob("*.npz")) if is_clean_name(uid) else []
+        if not found:
             raise XRayError("no_items", f"There is no item {uid} in {folder}.", "Check the uid.")
         return [_view(folder, path) for path in found[:MOST_VIEWS]]
     random = np.random.default_rng(seed)
@@ -62,6 +63,7 @@ def _view(folder: Path, path: Path) -> SheetView:
     uid = path.parent.relative_to(folder / "xrays")
     image = folder / "images" / uid / f"{path.stem}.png"
     pixels = read_image(image) if image.is_file() else None
-    row = read_row(folder, uid.as_posix())
-    dropped = row["views"][int(path.stem)]["dropped"] if row else None
+    row = item_row(folder, uid.as_posix())
+    views = dict(enumerate(row["views"])) if row else {}
+    dropped = views.get(int(path.stem), {}).get("dropped") if path.stem.isdecimal() else None
     return SheetView(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)

@@ -25,6 +25,9 @@ from ...xray_addon.dataset.manifest import Item
 from ...xray_addon.dataset.result import ItemResult, stop_on
 from ...xray_addon.dataset.worker import ITEM_TIMEOUT, worker_command
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.json_files import parse_json
+from ...xray_addon.files.json_schema import plain
+from ...xray_addon.files.opening import append_regular
 from ...xray_addon.progress import Progress
 from ..interface.registration import extension_package
 from ..tasks import jobs
@@ -107,7 +110,7 @@ class _Worker:
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         try:
-            with log.open("ab") as stream:
+            with append_regular(log) as stream:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
@@ -166,5 +169,5 @@ class _Worker:
         with self._process.stdout as stream:
             for line in stream:
                 with suppress(ValueError):  # not JSON: Blender's own output
-                    self._answers.put(ItemResult.from_dict(json.loads(line)))
+                    self._answers.put(ItemResult.from_dict(parse_json(line, plain)))
         self._answers.put(None)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ...xray_addon.settings.generate import GenerateSettings
 from ...xray_addon.systems import SYSTEMS
-from ...xray_addon.systems.arguments import explained, own_settings
+from ...xray_addon.systems.arguments import common_field, own_settings
 from ...xray_addon.systems.system import Need, System
 from ..properties import (
     SHARED,
@@ -34,8 +34,7 @@ def with_systems(target: type[_T]) -> type[_T]:
     """
     properties = setting_properties(fields(GenerateSettings))
     for name, owners in own_settings().items():
-        text = explained(owners) if len(owners) > 1 else ""
-        properties[name] = setting_property(owners[0][1], text, {"SKIP_SAVE"})
+        properties[name] = setting_property(common_field(owners), options={"SKIP_SAVE"})
     target.__annotations__ = {**properties, **get_annotations(target)}
     return target
 
@@ -46,10 +45,16 @@ def operator_settings(operator: Any) -> GenerateSettings:
     Raises XRayError `bad_settings` if a setting of another system was given.
     """
     system = SYSTEMS[operator.generator]
-    values = {item.name: setting_value(item, operator) for item in fields(system.settings)}
+    values = {item.name: setting_value(item, operator) for item in fields(GenerateSettings)}
+    items = {item.name: item for item in system.settings.own_fields()}
+    # Of several systems' settings of one name the operator has one property, whose default is that
+    # of the first.
     for name in own_settings():
-        if name not in values and operator.properties.is_property_set(name):
+        if not operator.properties.is_property_set(name):
+            continue
+        if name not in items:
             raise GenerateSettings.foreign(name, system.settings)
+        values[name] = setting_value(items[name], operator)
     return GenerateSettings(**values)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import bpy
 
 from ...xray_addon.omage import Omage
-from ...xray_addon.omage.encoding import EncodingReport, encode
+from ...xray_addon.omage.encoding import EncodingReport
 from ...xray_addon.settings.dataset import DatasetSettings
 from ...xray_addon.settings.omage import OmageSettings
 from ..convert.baking import read_surface
@@ -28,7 +28,7 @@ def encode_objects(
     depsgraph = bpy.context.evaluated_depsgraph_get()
     baking = DatasetSettings(bake_size=settings.bake_size)
     surface, sources = read_surface(objects, depsgraph, baking, factors=True)
-    omage, report = encode(
+    omage, report = Omage.encoded(
         surface,
         settings.resolution,
         patches=settings.patches,

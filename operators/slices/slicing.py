@@ -17,8 +17,8 @@ from ...xray_addon.slices.sheet import slice_sheet
 from ...xray_addon.slices.slicing import placement, published_camera, slice_surface, slice_xray
 from ..convert import camera_from_object, surface_from_objects
 from ..convert.images import show
+from ..dataset.slice_rendering import render_slices
 from ..layers.layers import layers_of, load_placed, read_layers
-from .cycles import render_slices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,9 @@
-"""Any image file or array as an upright 8-bit sRGB image."""
+"""Any image file or array as an upright 8-bit sRGB image; the one place that opens image files.
+
+An image may come from anywhere. Its format is one of `FORMATS`, for the whole process: Pillow knows
+forty, of which EPS runs Ghostscript. How many pixels it has is looked at before it is decoded; a
+decoded one takes at most 4 bytes a pixel, and reading it at most four times as much.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +11,40 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from xray_addon.errors import XRayError
+from xray_addon.files.opening import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 MAX_SIDE = 2048  # px; more than any model here sees, little enough to work on quickly
+MAX_PIXELS = 1 << 26  # as they are decoded: 8192 x 8192, a JPEG's at an eighth of its size
+LARGEST_FILE = 1 << 29  # bytes
+ROWS_AT_ONCE = 256
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
 
 # What Pillow's decoders raise on damaged files. They parse bytes that nobody checked, so beside
 # OSError come the errors of the parsing itself.
@@ -32,7 +56,7 @@ _DECODING_ERRORS = (
     LookupError,
     EOFError,
     ArithmeticError,
-    NotImplementedError,
+    RuntimeError,  # of damaged WebP and AVIF
     MemoryError,
     struct.error,
     zlib.error,
@@ -41,6 +65,77 @@ _DECODING_ERRORS = (
 
 
 # ---------------------------------------------------------------------------------------- reading
+
+
+def _forget_other_formats() -> None:
+    """Take all formats but `FORMATS` out of Pillow, so that no library of this process opens one.
+
+    trimesh opens textures by itself, rembg and others would open images.
+    """
+    Image.init()  # loads all of Pillow's formats, which it would else do later
+    for name in set(Image.OPEN) - set(FORMATS):
+        del Image.OPEN[name]
+    Image.ID[:] = [name for name in Image.ID if name in FORMATS]
+
+
+_forget_other_formats()
+
+
+@contextmanager
+def open_image(
+    file: str | PathLike[str] | bytes, side: int | None = None, name: str = ""
+) -> Iterator[Image.Image]:
+    """The image in a file, or in what was read of one, opened and not yet decoded.
+
+    name : what errors call it. side : px; a JPEG may be decoded at a half, quarter or eighth that
+    is at least so large.
+
+    What the body raises over damaged bytes comes out as XRayError `unreadable_image`. Raises that
+    too for what is in none of `FORMATS` or has more than `MAX_PIXELS`, and `missing_file`.
+    """
+    if not name:
+        name = "The image" if isinstance(file, bytes) else f"The image {Path(file).name!r}"
+    with warnings.catch_warnings(), ExitStack() as stack:
+        # Pillow warns of images from half its limit on, which are legal and reduced right away,
+        # and of metadata that is not used here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            stream = BytesIO(file) if isinstance(file, bytes) else open_regular(file)
+            stack.enter_context(stream)
+            if stream.seek(0, os.SEEK_END) > LARGEST_FILE:
+                raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MB")
+            stream.seek(0)
+            image = stack.enter_context(Image.open(stream, formats=FORMATS))
+            if side is not None:
+                image.draft(None, (side, side))
+            check_pixels(image)
+            yield image
+        except FileNotFoundError as error:
+            raise XRayError(
+                "missing_file", f"There is no file {str(file)!r}.", "Check the image's path."
+            ) from error
+        except UnidentifiedImageError as error:
+            empty = stream.seek(0, os.SEEK_END) == 0
+            what = "is an empty file" if empty else "is in no known image format"
+            raise XRayError(
+                "unreadable_image", f"{name} {what}.", "Save it as PNG, JPEG or WebP and try again."
+            ) from error
+        except _DECODING_ERRORS as error:
+            raise _undecodable(name, error) from error
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Raises Pillow's DecompressionBombError for more pixels than are decoded."""
+    if image.size[0] * image.size[1] > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{image.size[0]} x {image.size[1]} pixels")
+
+
+def read_rgba(file: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
+    """(H, W, 4) of an image as it is stored, straight alpha. Raises as `open_image`."""
+    name = "" if isinstance(file, bytes) else f"The image {file}"
+    with open_image(file, name=name) as image:
+        return np.asarray(image.convert("RGBA"))
 
 
 def read_image(image: str | PathLike[str] | Image.Image | NDArray[np.uint8]) -> Image.Image:
@@ -54,16 +149,11 @@ def read_image(image: str | PathLike[str] | Image.Image | NDArray[np.uint8]) -> 
 
     Raises XRayError: `missing_file`, `unreadable_image`.
     """
-    with warnings.catch_warnings():
-        # Pillow warns of images from half its limit on, which are legal and reduced right away,
-        # and of metadata that is not used here.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        if isinstance(image, Image.Image):
-            return _decode(image, "The image")
-        if isinstance(image, np.ndarray):
-            return _from_array(image)
-        return _from_file(Path(image))
+    if isinstance(image, Image.Image):
+        return _decode(image, "The image")
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    return _from_file(Path(image))
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
@@ -86,18 +176,8 @@ def _from_file(path: Path) -> Image.Image:
         )
     if path.is_dir():
         raise XRayError("unreadable_image", f"{str(path)!r} is a folder.", "Choose an image file.")
-    try:
-        with Image.open(path) as opened:
-            # JPEG decodes straight to a half, quarter or eighth; other formats ignore it.
-            opened.draft(None, (MAX_SIDE, MAX_SIDE))
-            return _decode(opened, name)
-    except UnidentifiedImageError as error:
-        what = "is an empty file" if path.stat().st_size == 0 else "is in no known image format"
-        raise XRayError(
-            "unreadable_image", f"{name} {what}.", "Save it as PNG, JPEG or WebP and try again."
-        ) from error
-    except _DECODING_ERRORS as error:
-        raise _undecodable(name, error) from error
+    with open_image(path, MAX_SIDE) as opened:
+        return _decode(opened, name)
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
@@ -106,19 +186,33 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise _empty(name)
     profile = image.info.get("icc_profile")
     try:
+        check_pixels(image)
         image.load()
-        small = at_most(_to_eight_bit(_upright(image)), MAX_SIDE)
-        return _to_srgb(small, profile)
+        small = at_most(_to_eight_bit(image), MAX_SIDE)
+        return _to_srgb(_upright(small, image), profile)
     except _DECODING_ERRORS as error:
         raise _undecodable(name, error) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF data says."""
+# How EXIF says that an image is to be turned; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(small: Image.Image, image: Image.Image) -> Image.Image:
+    """`small` turned as the EXIF data of `image`, of which it was made, says."""
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DECODING_ERRORS:
-        return image  # damaged EXIF data says nothing of the pixels, which are sound
+        return small  # damaged EXIF data says nothing of the pixels, which are sound
+    return small if turn is None else small.transpose(turn)
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
@@ -134,21 +228,28 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     """Mode L, or LA where one grey value is named transparent, from 16 or 32 bit or float grey."""
-    values = np.asarray(image).astype(np.float64)
-    known = np.isfinite(values)
-    grey = np.where(known, values, 0.0)
+    pixels = np.asarray(image)
     if image.mode.startswith("I;16"):
         top = 65535.0
     else:
         # 32-bit and float files state no range: the smallest usual one that holds the values.
-        peak = float(grey.max())
+        peak = max(float(part[np.isfinite(part)].max(initial=0)) for part in _strips(pixels))
         ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
         top = next((limit for limit in ranges if peak <= limit), peak)
-    result = Image.fromarray(np.clip(np.rint(grey * (255.0 / top)), 0, 255).astype(np.uint8))
+    grey = np.empty(pixels.shape, np.uint8)
+    for part, eight in zip(_strips(pixels), _strips(grey), strict=True):
+        known = np.where(np.isfinite(part), part, 0.0).astype(np.float64)
+        eight[:] = np.clip(np.rint(known * (255.0 / top)), 0, 255)
+    result = Image.fromarray(grey)
     key = image.info.get("transparency")
     if isinstance(key, int):
-        result.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+        result.putalpha(Image.fromarray(np.where(pixels == key, np.uint8(0), np.uint8(255))))
     return result
+
+
+def _strips(pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    """Views of a few rows each: all at once would take many times the image."""
+    return [pixels[row : row + ROWS_AT_ONCE] for row in range(0, len(pixels), ROWS_AT_ONCE)]
 
 
 def at_most(image: Image.Image, side: int) -> Image.Image:
@@ -182,11 +283,6 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return result
 
 
-def _pixel_limit() -> float:
-    """Pixels beyond which Pillow refuses an image as a decompression bomb."""
-    return 2.0 * (Image.MAX_IMAGE_PIXELS or float("inf"))
-
-
 def _empty(name: str) -> XRayError:
     return XRayError("unreadable_image", f"{name} has no pixels.", "Choose another image.")
 
@@ -195,7 +291,7 @@ def _undecodable(name: str, error: BaseException) -> XRayError:
     if isinstance(error, Image.DecompressionBombError):
         return XRayError(
             "unreadable_image",
-            f"{name} is too large: more than {_pixel_limit() / 1e6:.0f} million pixels.",
+            f"{name} is too large: more than {MAX_PIXELS / 1e6:.0f} million pixels.",
             f"Reduce it; {MAX_SIDE} pixels on the longer side are enough.",
         )
     return XRayError(

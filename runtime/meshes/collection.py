@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from xray_addon.errors import XRayError
+from xray_addon.files.opening import open_regular
 from xray_addon.surface import Surface
 
 from .quantised import SUFFIX, read_quantised
@@ -47,17 +51,16 @@ def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -
     splits and groups. A file without a split there, or without a manifest, is in every split.
     exclude : packs (folder names) to leave out.
 
-    Raises XRayError `no_data` if no files remain.
+    Raises XRayError `no_data` where nothing is left, `bad_manifest`.
     """
     data = data.resolve()
     manifest = find_manifest(data)
     files = []
     if manifest is not None:
-        with manifest.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                path = manifest.parent / row["path"]
-                if path.is_relative_to(data) and (not split or row["split"] in ("", split)):
-                    files.append(MeshFile(path, row["geom_group"], row["split"]))
+        for path, row in _listed(manifest):
+            there = row.get("split") or ""
+            if path.is_relative_to(data) and (not split or there in ("", split)):
+                files.append(MeshFile(path, row.get("geom_group") or str(path), there))
     if manifest is None or not (files or split):
         files = [MeshFile(path, str(path)) for path in data.rglob("*.glb")]
     files = [file for file in files if file.path.parent.name not in exclude]
@@ -68,6 +71,25 @@ def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -
             "Point --data at a folder of .glb files, or at one with a manifest.csv.",
         )
     return sorted(files, key=lambda file: file.path)
+
+
+def _listed(manifest: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Where each file of a manifest lies, without the detours that its name may take, and its row.
+
+    Raises XRayError `bad_manifest`.
+    """
+    try:
+        with io.TextIOWrapper(open_regular(manifest), "utf-8-sig", newline="") as stream:
+            for number, row in enumerate(csv.DictReader(stream), 2):
+                if not row.get("path"):
+                    raise ValueError(f"line {number} has no path")
+                yield Path(os.path.normpath(manifest.parent / row["path"])), row
+    except (OSError, ValueError, csv.Error) as error:
+        raise XRayError(
+            "bad_manifest",
+            f"{manifest} cannot be read as a manifest ({error}).",
+            "It is a .csv with the column path, and pack, geom_group and split if known.",
+        ) from error
 
 
 class MeshCache:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import trimesh
@@ -13,8 +15,19 @@ from PIL import Image
 
 from xray_addon.color import linear_to_srgb, srgb_to_linear
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
 from xray_addon.files.atomic import replacing
+from xray_addon.files.json_files import parse_json
+from xray_addon.files.opening import read_at_most
 from xray_addon.surface import Material, Surface
+
+from ..images.reading import check_pixels
+
+MESH_TYPES = ("glb", "gltf", "obj", "off", "ply", "stl")
+LARGEST_FILE, LARGEST_JSON = 1 << 30, 1 << 26  # bytes
+MOST_FACES = 1 << 24
+_COUNTED = schema.record({"count": schema.integer(0, 3 * MOST_FACES)})
+_GLTF = schema.record({}, {"accessors": schema.list_of(_COUNTED, most=1 << 16)})
 
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1.0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])
 
@@ -27,17 +40,21 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
     Raises XRayError `unreadable_mesh` for files that cannot be read or have no triangles.
     """
     try:
-        parts = _parts(trimesh.load_scene(Path(path)))
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        parts = [part for part in _parts(_scene(Path(path))) if len(part.faces)]
+        surface = _surface(parts, texture_size) if parts else None
+    # trimesh parses bytes that nobody checked, and may fail in any way.
+    except Exception as error:
         raise XRayError(
             "unreadable_mesh", f"{path} cannot be read as a mesh ({error}).", "Check the file."
         ) from error
-    parts = [part for part in parts if len(part.faces)]
-    if not parts:
+    if surface is None:
         raise XRayError(
             "unreadable_mesh", f"{path} contains no triangles.", "Choose a file with a mesh in it."
         )
-    materials = [_material(part, texture_size) for part in parts]
+    return surface
+
+
+def _surface(parts: list[trimesh.Trimesh], texture_size: int | None) -> Surface:
     counts = [len(part.faces) for part in parts]
     starts = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
     normals = np.concatenate([part.vertex_normals[part.faces] for part in parts])
@@ -48,17 +65,56 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
         corner_uvs=np.concatenate([_corner_uvs(part) for part in parts]),
         corner_colors=np.concatenate([_corner_colors(part) for part in parts]),
         face_material=np.repeat(np.arange(len(parts)), counts),
-        materials=materials,
+        materials=[_material(part, texture_size) for part in parts],
     ).transformed(Y_UP_TO_Z_UP)
 
 
+def _scene(path: Path) -> trimesh.Scene:
+    """The scene in a mesh file. Raises OSError, ValueError, and whatever trimesh does."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in MESH_TYPES:
+        raise ValueError(f"it is none of {', '.join(MESH_TYPES)}")
+    data = read_at_most(path, LARGEST_FILE)
+    if kind in ("glb", "gltf"):
+        _check_gltf(data)
+    return trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=_Beside(str(path)))
+
+
+class _Beside(trimesh.resolvers.FilePathResolver):
+    """Materials, buffers and textures in the mesh's own folder and below, regular files alone."""
+
+    def get(self, name: str) -> bytes:
+        """The bytes of a file. Raises OSError, ValueError."""
+        folder = Path(self.parent).resolve()
+        path = (folder / unquote(name.strip()).replace("\\", "/")).resolve()
+        if not path.is_relative_to(folder):
+            raise ValueError(f"{name:.80} lies outside of the mesh's folder")
+        return read_at_most(path, LARGEST_FILE)
+
+
+def _check_gltf(data: bytes) -> None:
+    """Raises ValueError for a glTF that names more numbers than it could hold.
+
+    A count alone makes trimesh fill an array with zeros.
+    """
+    text = data
+    if data[:4] == b"glTF":
+        length = int.from_bytes(data[12:16], "little")
+        text = data[20 : 20 + length]
+    parse_json(text, _GLTF, largest=LARGEST_JSON)
+
+
 def _parts(scene: trimesh.Scene) -> list[trimesh.Trimesh]:
-    """The triangle meshes of a scene with their transforms applied."""
+    """The triangle meshes of a scene where they stand. Raises ValueError for too many faces."""
     parts = []
+    count = 0
     for node in scene.graph.nodes_geometry:
         place, name = scene.graph[node]
         found = scene.geometry[name]
         if isinstance(found, trimesh.Trimesh):
+            count += len(found.faces)
+            if count > MOST_FACES:  # a mesh may stand in a scene as often as it likes
+                raise ValueError(f"it has more than {MOST_FACES} faces")
             part = found.copy()
             part.apply_transform(place)
             part.visual = found.visual  # a copy would lose vertex colours if there is a material
@@ -262,6 +318,7 @@ def _factor(value: Any) -> NDArray[np.float64]:
 def _texture(image: Image.Image | None, size: int | None) -> NDArray[np.uint8] | None:
     if image is None:
         return None
+    check_pixels(image)
     image = image.convert("RGB")
     if size is not None and max(image.size) > size:
         image.thumbnail((size, size), Image.Resampling.BOX)

@@ -15,11 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xray_addon.errors import XRayError
-from xray_addon.files.atomic import read_arrays
+from xray_addon.files.arrays import read_arrays
+from xray_addon.files.opening import read_at_most
 from xray_addon.surface import Material, Surface
+
+from ..images.reading import open_image
 
 SUFFIX = ".npz.xz"
 STEPS = 65535
+# Of what is packed and of what comes out: five million faces, which take 50 times as much as a
+# `Surface`, or a hundred of the scans here.
+LARGEST = 1 << 25  # bytes
+FARTHEST = 1e12  # scene units
+LARGEST_DICTIONARY = 1 << 25  # bytes that xz may look back
 TEXTURE_QUALITY = 80
 
 
@@ -69,9 +77,13 @@ def to_quantised(surface: Surface) -> bytes:
 def read_quantised(path: Path) -> Surface:
     """Read a file made by `to_quantised`; raises XRayError `unreadable_mesh`."""
     try:
-        arrays = read_arrays(io.BytesIO(lzma.decompress(path.read_bytes())))
-        faces = arrays["faces"].astype(np.int64)
-        frame = arrays["frame"]
+        arrays = read_arrays(io.BytesIO(_unpacked(path)), largest=LARGEST)
+        faces, frame = arrays["faces"], arrays["frame"]
+        if faces.dtype.kind not in "iu" or faces.ndim != 2 or faces.shape[1] != 3:
+            raise ValueError(f"faces are {faces.shape} {faces.dtype}")
+        if frame.shape != (4,) or not (np.abs(frame) < FARTHEST).all():
+            raise ValueError("its frame is no place and size")
+        faces = faces.astype(np.int64)
         corners = {
             name: arrays[name][faces].astype(np.float64) / scale
             for name, scale in (("normals", 127), ("colors", 255), ("uvs", 1))
@@ -89,10 +101,32 @@ def read_quantised(path: Path) -> Surface:
                 for number, (r, g, b) in enumerate(arrays["base_colors"])
             ],
         )
-    except (OSError, lzma.LZMAError, ValueError, KeyError, IndexError, EOFError) as error:
+    except (
+        XRayError,  # of a texture
+        OSError,
+        lzma.LZMAError,
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        MemoryError,
+        EOFError,
+    ) as error:
         raise XRayError(
             "unreadable_mesh", f"{path} is not a packed mesh ({error}).", "Pack the meshes again."
         ) from error
+
+
+def _unpacked(path: Path) -> bytes:
+    """What xz has packed. Raises OSError, lzma.LZMAError, and ValueError for too much."""
+    packed = read_at_most(path, LARGEST)
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_DICTIONARY)
+    data = unpacker.decompress(packed, LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"it comes to more than {LARGEST} bytes")
+    if not unpacker.eof:
+        raise EOFError("it ends early")
+    return data
 
 
 def _encoded(texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -104,5 +138,5 @@ def _encoded(texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _decoded(encoded: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
     if encoded is None:
         return None
-    with Image.open(io.BytesIO(encoded.tobytes())) as image:
-        return np.asarray(image)
+    with open_image(encoded.tobytes()) as image:
+        return np.asarray(image if image.mode in ("RGB", "RGBA") else image.convert("RGB"))

@@ -5,7 +5,6 @@ Sample number i is a function of the seed and i alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xray_addon.dataset.rows import read_row
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
+from xray_addon.files.json_files import read_json
 from xray_addon.omage import Omage
 from xray_addon.omage.categories import CATEGORIES
 
@@ -25,7 +27,12 @@ from ..training.numbered import Numbered
 SPLIT_SEED, TRAINING_SHARE = 314, 0.9  # as published
 SPLITS = ("train", "val", "all")
 OMAGES = "omage"  # the name of the HDF5 set's array
+# The folders of a dataset that is made with --omage.
+OMAGES_FOLDER, METADATA_FOLDER = "omages", "metadata"
 METADATA = "_meta.json"  # behind the name of the HDF5 file
+LARGEST = 1 << 26  # bytes of the metadata, which has 500 for each omage
+_ROW = schema.record({"source": schema.text()}, {"uid": schema.text()})
+_ROWS = schema.table_of(schema.record({"success": schema.plain}, {"cate_id": schema.plain}))
 NO_CATEGORY = len(CATEGORIES)
 _KEPT = 2048  # omages that are kept in memory
 
@@ -47,16 +54,36 @@ class Collection(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """`.npz` and `.npy` files; the category is the nearest folder that is called like one."""
+    """`.npz` and `.npy` files; the category is the nearest folder that is called like one.
+
+    Of a dataset of ours the categories are those of the folders that the meshes came from.
+    """
 
     paths: tuple[Path, ...]
     categories: tuple[int, ...]
 
     @classmethod
-    def of(cls, folder: Path) -> Folder:
-        """Of all omages in `folder` and below, by their paths."""
+    def of(cls, folder: Path, size: int) -> Folder:
+        """Of all omages in `folder` and below, by their paths.
+
+        size : pixels that are wanted; of several resolutions the least that has as many is taken.
+        """
+        if (folder / METADATA_FOLDER).is_dir() and (folder / OMAGES_FOLDER).is_dir():
+            return cls._of_dataset(folder, size)
         paths = sorted(path for suffix in ("*.npz", "*.npy") for path in folder.rglob(suffix))
         return cls(tuple(paths), tuple(_category(path, folder) for path in paths))
+
+    @classmethod
+    def _of_dataset(cls, folder: Path, size: int) -> Folder:
+        paths, categories = [], []
+        for path in sorted((folder / METADATA_FOLDER).glob("*.json")):
+            row = read_row(path, _ROW)  # None for a broken one, which costs that item alone
+            files = sorted((folder / OMAGES_FOLDER / path.stem).glob("*.npz"), key=_resolution)
+            if files and row:
+                enough = [file for file in files if _resolution(file) >= size]
+                paths.append((enough or files[-1:])[0])
+                categories.append(_category(Path(row["source"].lstrip("/")), Path()))
+        return cls(tuple(paths), tuple(categories))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,7 +111,7 @@ class PublishedSet:
             ) from error
         metadata = path.with_name(path.stem + METADATA)
         try:
-            rows: Any = list(json.loads(metadata.read_text(encoding="utf-8")).values())
+            rows: Any = list(read_json(metadata, _ROWS, largest=LARGEST).values())
             self.rows = [number for number, row in enumerate(rows) if row["success"]]
             self.categories = [int(rows[number]["cate_id"]) for number in self.rows]
             with h5py.File(path, "r") as file:
@@ -117,13 +144,13 @@ class PublishedSet:
         )
 
 
-def collection(data: Path) -> Folder | PublishedSet:
-    """The omages in a folder, or in an `.h5` file or a folder with one.
+def collection(data: Path, size: int = 64) -> Folder | PublishedSet:
+    """The omages in a folder, or in an `.h5` file or a folder with one. size : see `Folder.of`.
 
     Raises XRayError `no_data`, `bad_data`, `missing_package`.
     """
     files = [data] if data.suffix == ".h5" else sorted(data.glob("*.h5"))
-    found: Folder | PublishedSet = PublishedSet(files[0]) if files else Folder.of(data)
+    found: Folder | PublishedSet = PublishedSet(files[0]) if files else Folder.of(data, size)
     if not len(found):
         raise XRayError(
             "no_data",
@@ -183,6 +210,11 @@ class OmageDataset(Numbered):
             self._kept[chosen] = to_tensor(self.data.omage(chosen), self.size)
         label = torch.tensor(self.data.categories[chosen])
         return {"omage": self._kept[chosen], "label": label}
+
+
+def _resolution(path: Path) -> int:
+    """That of a dataset's omage, by its name."""
+    return int(path.stem)
 
 
 def _category(path: Path, top: Path) -> int:

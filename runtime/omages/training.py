@@ -110,7 +110,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
 
     def dataset(self, data: Path) -> OmageDataset:
         """The omages in `data`; raises XRayError `no_data`, `bad_data`, `missing_package`."""
-        omages = collection(data)
+        omages = collection(data, self.config.size)
         numbers = split_numbers(len(omages), self.config.split)
         return OmageDataset(
             omages, numbers, self.config.size, seed=self.config.seed, first=self.samples

@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from xray_addon.canonical import canonical_camera
 from xray_addon.pictures.shading import Lights, shade
 
+from ..images.reading import open_image
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.numbered import Numbered
 from ..training.views import view_object
@@ -141,7 +142,8 @@ def _photographed(photo: Floats, random: np.random.Generator) -> Floats:
     if random.random() < 0.5:
         stream = BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG", quality=int(random.integers(30, 95)))
-        pixels = np.asarray(Image.open(stream))
+        with open_image(stream.getvalue()) as image:
+            pixels = np.asarray(image)
     return pixels.astype(np.float32) / 255
 
 

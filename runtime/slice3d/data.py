@@ -13,18 +13,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from xray_addon.errors import XRayError
+from xray_addon.files.arrays import read_array
 from xray_addon.slices.layout import IMAGES, SDFS, SLICES, Views, read_split, seen_distances
 from xray_addon.slices.slicing import NAMES
 
+from ..images.reading import read_rgba as stored_rgba
 from ..training.numbered import Numbered
 from .preparation import on_background, resized, to_tensor
 
 # The view that the published code measures with.
 TEST_VIEW = 4
+LARGEST = 1 << 27  # bytes of the distances of one object
 _CACHED_BYTES = 512 << 20  # of pictures, in each process that makes samples
 _CACHED_OBJECTS = 1024  # whose distances are kept, a quarter of a megabyte each
 
@@ -66,7 +68,7 @@ class SliceData:
     def _distances(self, uid: str) -> NDArray[np.floating]:
         path = self.folder / SDFS / f"{uid}.npy"
         try:
-            found = np.load(path, allow_pickle=False)
+            found = read_array(path, largest=LARGEST)
             if found.ndim != 2 or found.shape[1] != 4 or not np.isfinite(found).all():
                 raise ValueError(f"it holds {found.shape}, not (N, 4)")
         except (OSError, ValueError) as error:
@@ -122,9 +124,8 @@ class SliceDataset(Numbered):
 def read_rgba(path: Path) -> NDArray[np.uint8]:
     """(H, W, 4) of an image file; raises XRayError `bad_dataset`."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError) as error:
+        return stored_rgba(path)
+    except XRayError as error:
         raise _unreadable(path, error) from error
 
 

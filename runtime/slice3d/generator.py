@@ -117,7 +117,7 @@ class Slice3DGenerator(Generator):
                 network = self._network(FIELD, settings, progress)
                 maps = self._field_of(network, slices, progress)
             sheet = tiled(slices)
-        surface = self._mesh(network, maps, settings.mesh_resolution, progress)
+        surface = self.mesh(network, maps, settings.mesh_resolution, progress)
         surface = surface.transformed(_TO_WORLD)
         camera = world_camera()
         if picture is not None:
@@ -206,7 +206,7 @@ class Slice3DGenerator(Generator):
             maps: list[Tensor] = network.encode(torch.stack(resized)[None].to(self.device))
         return maps
 
-    def _mesh(
+    def mesh(
         self,
         network: SliceField,
         maps: list[Tensor],

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
+from xray_addon.files.json_files import parse_json
 
+from ..torch_helpers.network_configs import NETWORK
 from ..torch_helpers.tensors import read_pickle
 from .diffusion import SliceDiffusion, first_stage_name
 from .networks import GTSliceNet, NetworkConfig, SliceField, SliceNet
@@ -69,8 +71,7 @@ def load_diffusion(path: Path, device: str = "cpu") -> SliceDiffusion:
     the checkpoint of another of Slice3D's networks.
     """
     state, config = _read(path, DIFFUSION)
-    with torch.device("meta"):
-        model = SliceDiffusion(DiffusionConfig(**config))
+    model = _on_meta(path, lambda: SliceDiffusion(DiffusionConfig(**config)))
     if not any(name.startswith(_OWN_MARKS[DIFFUSION]) for name in state):
         state = _from_published(state, model)
     return _filled(model, state, path, DIFFUSION, device)
@@ -116,9 +117,21 @@ def _load_field(
     path: Path, kind: str, network: Callable[[NetworkConfig], Network], device: str
 ) -> Network:
     state, config = _read(path, kind)
-    with torch.device("meta"):
-        model = network(NetworkConfig(**config))
+    model = _on_meta(path, lambda: network(NetworkConfig(**config)))
     return _filled(model, state, path, kind, device)
+
+
+def _on_meta(path: Path, make: Callable[[], Any]) -> Any:
+    """What `make` makes, without memory for its tensors; `bad_weights` for a bad configuration."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception as error:  # what is made of it may fail in any way
+        raise XRayError(
+            "bad_weights",
+            f"{path} describes no network of Slice3D ({error}).",
+            "Choose a network that X-Ray trained for Slice3D, or a published checkpoint.",
+        ) from error
 
 
 def save_network(
@@ -170,7 +183,7 @@ def _read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
             state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        config = json.loads(metadata[_CONFIG])
+        config = parse_json(metadata[_CONFIG], NETWORK)
         values = {n: tuple(v) if isinstance(v, list) else v for n, v in config.items()}
     except Exception as error:  # safetensors' own errors have no common base
         raise XRayError(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xray_addon.errors import XRayError
+from xray_addon.files.json_files import read_json
+from xray_addon.files.json_schema import plain, table_of
 from xray_addon.progress import ProgressCallback, ignore_progress
 from xray_addon.settings.generate import DEFAULT_GENERATOR
 from xray_addon.systems import SYSTEMS
 
 from ..torch_helpers.devices import choose_device
 from . import parallel
+from .configs import LARGEST
 
 # Trainable models that are not systems, and their packages.
 OTHERS = {"segmentation": "runtime.segmentation"}
@@ -59,13 +61,12 @@ def trainer_module(config: Path) -> Any:
     Raises XRayError `unknown_generator`. That module reports all other errors in the file.
     """
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = read_json(config, table_of(plain), largest=LARGEST)
     except (OSError, ValueError):
-        values = None
-    default = DEFAULT_GENERATOR
-    name = values.get("generator", default) if isinstance(values, dict) else default
+        values = {}
+    name = values.get("generator", DEFAULT_GENERATOR)
     modules = trainers()
-    if name not in modules:
+    if not isinstance(name, str) or name not in modules:
         raise XRayError(
             "unknown_generator",
             f"{config} is for the generator {name!r}, which cannot be trained.",

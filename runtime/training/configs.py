@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from xray_addon.errors import XRayError
+from xray_addon.files.json_files import read_json
+from xray_addon.files.json_schema import plain, table_of
+
+LARGEST = 1 << 20  # bytes
 
 
 @dataclass
@@ -46,9 +49,7 @@ class RunConfig:
         of another type than the defaults, and `ValueError`s and `TypeError`s of the class itself.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise ValueError("it is not a JSON object")
+            values = read_json(path, table_of(plain), largest=LARGEST)
             defaults = cls()
             if (name := values.get("generator", defaults.generator)) != defaults.generator:
                 raise ValueError(f"it is for the generator {name!r}, not {defaults.generator!r}")

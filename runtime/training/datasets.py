@@ -11,29 +11,39 @@ Usage::
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from xray_addon.camera import Camera
+from xray_addon.dataset.store import SETTINGS
 from xray_addon.errors import XRayError
+from xray_addon.files.json_files import parse_json
+from xray_addon.files.json_schema import nullable, plain, record, text
+from xray_addon.files.names import is_clean_name, is_clean_path
+from xray_addon.files.opening import open_regular
 from xray_addon.files.transforms import camera_from_frame, read_transforms
 from xray_addon.xray import XRay
 
+from ..images.reading import read_rgba
 from .views import to_frames
 
 Name = str | PathLike[str]
+
+LONGEST_LINE = 1 << 20  # bytes, of metadata.jsonl
+LARGEST_MEMBER = 1 << 30  # bytes, of a tar; the largest X-Ray has half of it
+_LINE = record({"xray": text()})
+_SAMPLE = record({"camera": nullable(plain)})
 
 
 class XRayDataset(Dataset):
@@ -154,15 +164,13 @@ class _TarView(_View):
         return XRay.load(io.BytesIO(self._read("npz")))
 
     def image(self) -> torch.Tensor | None:
-        return _pixels(io.BytesIO(self._read("png"))) if "png" in self._members else None
+        return _pixels(self._read("png")) if "png" in self._members else None
 
     def camera(self, width: int, height: int) -> Camera | None:
         try:
-            frame = json.loads(self._read("json"))["camera"]
-            if frame is None:
-                return None
-            return camera_from_frame(frame, float(frame["camera_angle_x"]), width, height)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            frame = parse_json(self._read("json"), _SAMPLE)["camera"]
+            return None if frame is None else camera_from_frame(frame, width, height)
+        except (KeyError, ValueError) as error:
             raise XRayError(
                 "bad_transforms",
                 f"{self._tar} has no camera for {self.uid}-{self.number:03d} ({error}).",
@@ -171,7 +179,7 @@ class _TarView(_View):
 
     def _read(self, suffix: str) -> bytes:
         start, size = self._members[suffix]
-        with self._tar.open("rb") as stream:
+        with open_regular(self._tar) as stream:
             stream.seek(start)
             return stream.read(size)
 
@@ -179,9 +187,9 @@ class _TarView(_View):
 def _folder_views(folder: Path) -> list[_View]:
     files = sorted((folder / "xrays").glob("*/*.npz"))
     # Other names are not views, e.g. the ._000.npz files that macOS writes on foreign disks.
-    files = [file for file in files if file.stem.isdecimal()]
+    files = [file for file in files if file.stem.isdecimal() and file.stem.isascii()]
     rows = folder / "metadata"
-    if rows.is_dir():
+    if rows.is_dir() or (folder / SETTINGS).is_file():
         complete = {path.stem for path in rows.glob("*.json")}
         files = [file for file in files if file.parent.name in complete]
     return [_FileView(folder, file.parent.name, file.stem) for file in files]
@@ -189,35 +197,53 @@ def _folder_views(folder: Path) -> list[_View]:
 
 def _listed_views(path: Path) -> list[_View]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        xrays = [Path(json.loads(line)["xray"]) for line in lines if line.strip()]
+        with open_regular(path) as stream:
+            lines = iter(partial(stream.readline, LONGEST_LINE), b"")
+            xrays = [_listed(line) for line in lines if line.strip()]
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise XRayError(
             "bad_metadata",
             f"{path} cannot be read as metadata.jsonl ({error}).",
             "Give the metadata.jsonl of a dataset.",
         ) from error
-    return [_FileView(path.parent, xray.parent.name, xray.stem) for xray in xrays]
+    return [_FileView(path.parent, uid, name) for uid, name in xrays]
+
+
+def _listed(line: bytes) -> tuple[str, str]:
+    """Uid and view of a line of metadata.jsonl."""
+    parts = str(parse_json(line, _LINE, largest=LONGEST_LINE)["xray"]).split("/")
+    folder, uid, file = parts if len(parts) == 3 else ("", "", "")
+    name = file.removesuffix(".npz")
+    if folder != "xrays" or not is_clean_name(uid) or not name.isdecimal() or not name.isascii():
+        raise ValueError(f"{'/'.join(parts)!r:.80} is not xrays/<uid>/NNN.npz")
+    return uid, name
 
 
 def _tar_views(path: Path) -> list[_View]:
     members: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        with tarfile.open(path) as tar:
+        with open_regular(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
+                if not member.isreg() or member.issparse():  # links, devices, folders
+                    continue
+                if member.size > LARGEST_MEMBER:
+                    raise ValueError(f"{member.name:.80} has {member.size} bytes")
+                name = member.name.removeprefix("./")
+                if not is_clean_path(name):
+                    raise ValueError(f"{name!r:.80} is no name of a member")
                 # WebDataset's rule: the key ends at the first dot.
-                key, _, suffix = member.name.partition(".")
+                key, _, suffix = name.partition(".")
                 members.setdefault(key, {})[suffix] = (member.offset_data, member.size)
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError, ValueError, EOFError, zlib.error) as error:
         raise XRayError(
             "bad_shard", f"{path} cannot be read ({error}).", "Download or pack the shard again."
         ) from error
     keys = [key for key in members if "npz" in members[key]]
-    odd = [key for key in keys if not re.fullmatch(r".+-\d+", key)]
+    odd = [key for key in keys if not re.fullmatch(r"[^/\\]+-[0-9]+", key)]
     if odd:
         raise XRayError(
             "bad_shard",
@@ -232,13 +258,7 @@ def _cameras(path: Path, width: int, height: int) -> dict[str, Camera]:
     return read_transforms(path, width, height)
 
 
-def _pixels(file: Path | io.BytesIO) -> torch.Tensor:
+def _pixels(file: Path | bytes) -> torch.Tensor:
     """(4, H, W) RGBA 0..1. Raises XRayError `unreadable_image`."""
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-    except (OSError, SyntaxError, ValueError) as error:
-        raise XRayError(
-            "unreadable_image", f"{file} cannot be read ({error}).", "Capture the item again."
-        ) from error
+    pixels = read_rgba(file).astype(np.float32) / 255
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)))

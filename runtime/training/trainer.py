@@ -5,8 +5,6 @@ A model's trainer defines its parameters, its dataset and its losses; `run.train
 
 from __future__ import annotations
 
-import errno
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_no_space
 from xray_addon.files.atomic import replacing
+from xray_addon.files.json_files import parse_json
+from xray_addon.files.json_schema import plain, table_of
 
 from ..torch_helpers.tensors import read_tensors
 from . import parallel
@@ -89,7 +89,7 @@ class Trainer(ABC, Generic[Config]):
         path = folder / WEIGHTS
         self.model.load_state_dict(read_tensors(path))
         with safe_open(path, framework="pt") as archive:
-            record: dict[str, Any] = json.loads(archive.metadata()["training"])
+            record: dict[str, Any] = parse_json(archive.metadata()["training"], table_of(plain))
         return record
 
     def finish(self, folder: Path) -> None:
@@ -238,7 +238,7 @@ def full_disk_told(folder: Path) -> Iterator[None]:
 
 def _is_full(error: BaseException) -> bool:
     # Torch replaces the disk's error with its own; safetensors only mentions it in the message.
-    if any(getattr(e, "errno", None) == errno.ENOSPC for e in (error, error.__context__)):
+    if any(e is not None and is_no_space(e) for e in (error, error.__context__)):
         return True
     return any(words in str(error) for words in ("No space left", "PytorchStreamWriter failed"))
 

@@ -11,6 +11,9 @@ from typing import Any
 import yaml
 
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
+from xray_addon.files.json_files import read_json
+from xray_addon.files.opening import read_at_most
 
 # The class of each part in the published code. Another class means another model.
 _CLASSES = {
@@ -29,6 +32,67 @@ _FIXED: dict[str, dict[str, Any]] = {
     "decoder": {},
     "renderer": {"feature_reduction": "concat", "density_activation": "exp"},
 }
+
+
+LARGEST = 1 << 16  # bytes; the published file has 1,500
+
+# What may be a reference first, and what it must be then. Wider or deeper is no TripoSR, but takes
+# minutes to build.
+_PART = schema.table_of(schema.plain, schema.text(80))
+_PUBLISHED = schema.record(
+    {"cond_image_size": schema.plain},
+    dict.fromkeys(
+        ("image_tokenizer", "tokenizer", "backbone", "post_processor", "decoder", "renderer"), _PART
+    ),
+    others=schema.plain,
+)
+_WIDTH, _DEPTH = schema.integer(1, 1 << 14), schema.integer(1, 128)
+_NUMBERS = schema.record(
+    {
+        "cond_image_size": _WIDTH,
+        "image_tokenizer": schema.record({"pretrained_model_name_or_path": schema.text(200)}),
+        "tokenizer": schema.record({"plane_size": schema.integer(1, 512), "num_channels": _WIDTH}),
+        "backbone": schema.record(
+            {
+                "in_channels": _WIDTH,
+                "num_attention_heads": schema.integer(1, 256),
+                "attention_head_dim": schema.integer(1, 1024),
+                "num_layers": _DEPTH,
+                "cross_attention_dim": _WIDTH,
+            },
+            others=schema.plain,
+        ),
+        "post_processor": schema.record({"in_channels": _WIDTH, "out_channels": _WIDTH}),
+        "decoder": schema.record(
+            {
+                "in_channels": schema.integer(1, 3 << 14),
+                "n_neurons": _WIDTH,
+                "n_hidden_layers": _DEPTH,
+                "activation": schema.text(40),
+            }
+        ),
+        "renderer": schema.record(
+            {
+                "radius": schema.number(1e-3, 1e3),
+                "density_bias": schema.number(-1e3, 1e3),
+                "num_samples_per_ray": schema.integer(1, 1 << 12),
+            },
+            others=schema.plain,
+        ),
+    }
+)
+_VIT = schema.record(
+    {
+        "hidden_size": _WIDTH,
+        "num_hidden_layers": _DEPTH,
+        "num_attention_heads": schema.integer(1, 256),
+        "intermediate_size": schema.integer(1, 1 << 16),
+        "patch_size": schema.integer(1, 512),
+        "image_size": _WIDTH,
+        "layer_norm_eps": schema.number(0, 1),
+    },
+    others=schema.plain,
+)
 
 
 @dataclass(frozen=True)
@@ -77,17 +141,15 @@ class TripoSRConfig:
         Raises XRayError `bad_weights` if the file is unreadable or describes another model.
         """
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            data = _PUBLISHED(_read_yaml(path), "")
+        except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
-        if not isinstance(data, dict):
-            raise _unreadable(path, "it contains no settings")
         for key, value in _CLASSES.items():
             if data.get(key) != value:
                 got = data.get(key, "missing")
                 raise _other_model(path, f"{key} is {got!s:.80}, not {value}")
         try:
-            data = _resolved(data, data)
+            data = _NUMBERS(_resolved(data, data), "")
             return cls._from_published(data, _read_vit(path, data))
         except (KeyError, TypeError, ValueError) as error:
             raise _other_model(path, f"{type(error).__name__}: {error}") from error
@@ -164,11 +226,31 @@ class TripoSRConfig:
         return yaml.safe_dump(_CLASSES | data, sort_keys=False), json.dumps(vit, indent=1)
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain data without aliases: a kilobyte of them can stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """One node. Raises ValueError for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has aliases, which the published file has not")
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(path: Path) -> Any:
+    """The value in a YAML file. Raises OSError, ValueError."""
+    text = read_at_most(path, LARGEST).decode("utf-8")
+    try:
+        return yaml.load(text, _Loader)
+    # Its parser calls itself for each level, and makes dates and numbers of what looks like one.
+    except (yaml.YAMLError, RecursionError, ArithmeticError, LookupError, TypeError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
 def _read_vit(path: Path, data: dict[str, Any]) -> VitConfig:
     """Read `dino/config.json` beside `path`; without it, the config of the encoder in `data`."""
     beside = path.parent / "dino" / "config.json"
     if beside.is_file():
-        values = json.loads(beside.read_text(encoding="utf-8"))
+        values = read_json(beside, _VIT, largest=LARGEST)
         for key, wanted in (("hidden_act", "gelu"), ("qkv_bias", True), ("num_channels", 3)):
             if values.get(key, wanted) != wanted:
                 raise ValueError(f"dino/config.json: {key} is {values[key]!r}, not {wanted!r}")

@@ -18,12 +18,24 @@ from torch import Tensor
 
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
+from xray_addon.files.json_files import parse_json
+from xray_addon.files.json_schema import integer, list_of, matching, plain, record, table_of, text
 
 from .networks import make_network
 from .networks.base import Network, NetworkConfig
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "xray.safetensors"
 FORMAT = "xray-predictor"
+# What a configuration may say. Modules cost time to build, also where they take no memory.
+_CONFIG = record(
+    {"network": text(40)},
+    {
+        **dict.fromkeys(("layers", "resolution", "image_resolution", "fold"), integer(1, 1 << 13)),
+        "channels": list_of(integer(1, 1 << 13), 1, 16),
+        "blocks": list_of(integer(0, 64), 1, 16),
+    },
+    others=matching(lambda value: type(value) in (bool, int) and 0 <= value <= 1 << 14, "small"),
+)
 SCALE = ".scale"  # behind a kernel's name
 
 
@@ -44,6 +56,20 @@ def save_weights(path: Path, model: Network, record: dict[str, Any]) -> None:
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+
+
+def _check_shapes(archive: Any, model: Network) -> None:
+    """Raises ValueError where the file's tensors are not those of `model`, before any is read."""
+    there = {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    scales = {name for name in there if name.endswith(SCALE) and name not in wanted}
+    wrong = sorted(
+        {name for name in wanted if there.get(name) != wanted[name]}
+        | {name for name in there if name not in wanted and name not in scales}
+        | {name for name in scales if there[name] != wanted.get(name.removesuffix(SCALE), ())[:1]}
+    )
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors do not fit its configuration, such as {wrong[0]}")
 
 
 def in_bytes(kernel: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,22 +103,35 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
             metadata = archive.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError("it was not written by X-Ray's training")
+            config = parse_json(metadata["config"], _CONFIG)
+            training: dict[str, Any] = parse_json(metadata["training"], table_of(plain))
+            known = {item.name for item in fields(NetworkConfig)}
+            # A file may name a switch that is gone: where it is off, it changes nothing.
+            config = {
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in config.items()
+                if k in known or v
+            }
+            # Nothing is made of what the configuration says before the tensors fit it.
+            with torch.device("meta"):
+                model = make_network(NetworkConfig(**config))
+            _check_shapes(archive, model)
             state = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
         for name in [name for name in state if name.endswith(SCALE)]:
             state[name.removesuffix(SCALE)].flatten(1).mul_(state.pop(name)[:, None])
-        config = json.loads(metadata["config"])
-        record: dict[str, Any] = json.loads(metadata["training"])
-        known = {item.name for item in fields(NetworkConfig)}
-        # A file may name a switch that is gone: where it is off, it changes nothing.
-        config = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known or v
-        }
-        model = make_network(NetworkConfig(**config))
-        model.load_state_dict(state, strict=True)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        model.load_state_dict(state, strict=True, assign=True)
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         raise XRayError(
             "bad_weights",
             f"{path} does not hold weights of this generator ({error}).",
             "Choose a model.safetensors that `python -m runtime train` wrote.",
         ) from error
-    return model.to(torch.device(device)).eval(), record
+    return model.to(torch.device(device)).eval(), training

@@ -17,6 +17,7 @@ from xray_addon.errors import XRayError
 from xray_addon.published import FAR, NEAR
 from xray_addon.xray import XRay
 
+from ..images.reading import read_rgba as stored_rgba
 from ..training.numbered import Numbered
 from .conditioning import IMAGE_SIZE, opaque
 
@@ -72,15 +73,7 @@ def agree(rgba: NDArray[np.uint8], xray: XRay, least: float) -> bool:
 
 def read_rgba(path: Path, size: int) -> NDArray[np.uint8]:
     """Read an image as (size, size, 4). Raises XRayError `unreadable_image`."""
-    try:
-        with Image.open(path) as image:
-            rgba = image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's errors for a broken PNG
-        raise XRayError(
-            "unreadable_image",
-            f"{path} cannot be read ({error}).",
-            "Make this view again, or remove its image to leave the view out.",
-        ) from error
+    rgba = Image.fromarray(stored_rgba(path))
     if rgba.size != (size, size):
         rgba = rgba.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgba)

@@ -7,7 +7,6 @@ and image encoder, VAE, scheduler and feature extractor in a Stable Video Diffus
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from xray_addon.errors import XRayError
+from xray_addon.files import json_schema as schema
+from xray_addon.files.json_files import read_json
 from xray_addon.systems import PUBLISHED
 from xray_addon.systems.weights import beside, local_path
 
 from ..checkpoints import locate
+from ..torch_helpers.network_configs import NETWORK
 from ..torch_helpers.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 UNET, UPSAMPLER = "unet", "vae"  # names of the folders within a checkpoint
 WEIGHTS = "diffusion_pytorch_model"
+LARGEST = 1 << 18  # bytes of a configuration
 # The published configurations: 46,110,624 and 169,247,195 parameters.
 FULL_UNET: dict[str, Any] = {
     "_class_name": "UNetSpatioTemporalConditionModel",
@@ -123,8 +126,8 @@ class Parts:
     def _read(cls, path: Path) -> Parts:
         names = {field.name for field in fields(cls)}
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(values, dict) or not {"unet"} <= values.keys() <= names:
+            values = read_json(path, schema.table_of(schema.text()), largest=LARGEST)
+            if not {"unet"} <= values.keys() <= names:
                 raise ValueError(f"it must map some of {sorted(names)} to paths, unet among them")
         except (OSError, ValueError) as error:
             raise XRayError(
@@ -315,9 +318,7 @@ def read_config(folder: Path, kind: str = "", *, name: str = "config.json") -> d
     """Read a part's configuration. Raises XRayError, with `kind` also for another class."""
     path = folder / name
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is not a JSON object")
+        config: dict[str, Any] = read_json(path, NETWORK, largest=LARGEST)
     except FileNotFoundError as error:
         raise XRayError(
             "missing_weights", f"There is no {path}.", "Give a complete folder of this part."
@@ -335,7 +336,15 @@ def build(folder: Path, make: Any, config: dict[str, Any]) -> Any:
     """`make(config)`; raises XRayError if the configuration is unusable."""
     try:
         return make(config)
-    except (TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        AssertionError,
+        RuntimeError,  # torch's, and NotImplementedError
+    ) as error:
         raise XRayError(
             "bad_weights",
             f"The configuration in {folder} does not describe such a model ({error}).",

@@ -32,7 +32,8 @@ sys.path.insert(0, str(ROOT))
 from runtime.meshes.files import read_mesh  # noqa: E402
 from runtime.meshes.unwrapping import unwrap_surface  # noqa: E402
 from xray_addon.casting import surface_colors  # noqa: E402
-from xray_addon.omage.encoding import EXTENT, encode, unusable  # noqa: E402
+from xray_addon.omage import Omage  # noqa: E402
+from xray_addon.omage.encoding import EXTENT, unusable  # noqa: E402
 from xray_addon.surface import Surface  # noqa: E402
 
 RESOLUTIONS = (64, 128, 256, 512, 1024)
@@ -106,7 +107,7 @@ def measured(name: str, kind: str, surface: Surface) -> Row:
     reason = unusable(surface)
     uvs = unwrap_surface(surface) if reason else None
     began = time.process_time()
-    omage, report = encode(surface, 1024, unwrap=None if uvs is None else lambda _: uvs)
+    omage, report = Omage.encoded(surface, 1024, unwrap=None if uvs is None else lambda _: uvs)
     seconds = time.process_time() - began
     row = Row(
         name, kind, report.charts, report.dropped_area, report.used, reason, seconds, [], [], [], []

@@ -18,7 +18,8 @@ from PIL import Image
 
 from runtime.meshes.unwrapping import unwrap_surface
 from xray_addon.camera import Camera
-from xray_addon.omage.encoding import EXTENT, encode
+from xray_addon.omage import Omage
+from xray_addon.omage.encoding import EXTENT
 from xray_addon.omage.pictures import views
 from xray_addon.pictures.shading import shade_surface
 from xray_addon.surface import Surface
@@ -43,7 +44,7 @@ def on_white(rgba: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 def row(surface: Surface) -> NDArray[np.uint8]:
     """All pictures of one mesh, side by side."""
-    omage, _ = encode(surface, 1024, unwrap=unwrap_surface)
+    omage, _ = Omage.encoded(surface, 1024, unwrap=unwrap_surface)
     shown = views(omage)
     pictures = [picture(surface), *(on_white(shown[name]) for name in COLUMNS[1:4])]
     for resolution in (1024, 64):

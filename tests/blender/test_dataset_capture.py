@@ -541,6 +541,162 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(core, part, settings, ma
     assert not (tmp_path / "killed/.work").exists()
 
 
+# A face list that says no type: Blender's importer ends the whole process over it.
+POISON = b"""ply
+format ascii 1.0
+element vertex 3
+property float x
+property float y
+property float z
+element
+property list uchar int vertex_indices
+end_header
+0 0 0
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signal says there how a process ended")
+def test_a_file_that_crashes_blender_is_refused_and_the_run_goes_on(many, tmp_path):
+    (many / "item05.glb").with_suffix(".ply").write_bytes(POISON)
+    out = tmp_path / "out"
+    first = child("dataset", many, out, *SMALL)
+    first.communicate()
+    assert first.returncode < 0, "this Blender reads it: take another file"
+    again = child("dataset", many, out, *SMALL, "--json")
+    answer = json.loads(again.communicate()[0])
+    assert again.returncode == 0
+    assert answer["counts"] == {"done": 7, "exists": 5, "rejected": 1, "failed": 0}
+    (refused,) = answer["refused"]
+    assert refused["code"] == "crashed"
+    assert "item05.ply" in refused["reason"]
+    assert "crashed" in (out / "report.md").read_text()
+    third = child("dataset", many, out, *SMALL, "--json")
+    assert json.loads(third.communicate()[0])["counts"]["rejected"] == 1
+    # Another content is another try.
+    poison = many / "item05.ply"
+    poison.write_bytes(POISON.replace(b"element\n", b"element face 0\n"))
+    last = child("dataset", many, out, *SMALL, "--json")
+    (refused,) = json.loads(last.communicate()[0])["refused"]
+    assert refused["code"] == "unreadable_file"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signal says there how a process ended")
+def test_a_worker_that_a_file_crashes_is_replaced(part, core, settings, many, tmp_path):
+    (many / "item05.glb").with_suffix(".ply").write_bytes(POISON)
+    items = core.read_source(many)[3:8]
+    workers = part("operators.dataset.workers")
+    run = part("operators.tasks.jobs").run(
+        workers.worker_steps(items, tmp_path / "out", settings())
+    )
+    ended = {result.uid: (result.status, result.code) for result in run.results}
+    (poison,) = (uid for uid, (status, _) in ended.items() if status != "done")
+    assert ended[poison] == ("rejected", "crashed")
+    assert run.report.rejected == 1
+
+
+def test_a_companion_that_changed_is_seen(making, core, settings, meshes, tmp_path):
+    out = tmp_path / "out"
+    options = settings(min_iou=0.0, views=1)
+    image = bpy.data.images.new("texture", 4, 4)
+    image.filepath_raw, image.file_format = str(meshes / "texture.png"), "PNG"
+    image.save()
+    (meshes / "obj.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd -s 1 1 1 texture.png\n")
+    (meshes / "obj.obj").write_text(
+        "mtllib obj.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\n"
+        "f 1/1 2/2 3/3\n"
+    )
+    sources = ("obj.obj", "gltf.gltf", "usda.usda")
+    items = [item for name in sources for item in core.read_source(meshes / name)]
+
+    def done() -> dict[str, str]:
+        results = making.make_dataset(items, out, options).results
+        return {result.uid: result.status for result in results}
+
+    assert set(done().values()) == {"done"}
+    assert set(done().values()) == {"exists"}
+    row = json.loads((out / "metadata/obj.json").read_text())
+    assert set(row["companions"]) == {"obj.mtl", "texture.png"}
+    for name, at, uid in (
+        ("texture.png", -3, "obj"),
+        ("gltf.bin", 0, "gltf"),
+        ("obj.mtl", -3, "obj"),
+    ):
+        path = meshes / name
+        before = path.stat()
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert [u for u, status in done().items() if status != "exists"] == [uid], name
+    # The changed line names another picture, which was not there and now is.
+    (named,) = set(json.loads((out / "metadata/obj.json").read_text())["companions"]) - {"obj.mtl"}
+    assert named != "texture.png"
+    assert set(done().values()) == {"exists"}
+    (meshes / "texture.png").rename(meshes / named)
+    assert done()["obj"] == "done"
+
+
+def test_the_same_size_and_time_do_not_make_the_same_file(making, core, settings, meshes, tmp_path):
+    path, out = meshes / "ply.ply", tmp_path / "out"
+    items, options = core.read_source(path), settings(min_iou=0.0, views=1)
+    making.make_dataset(items, out, options)
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (result,) = making.make_dataset(items, out, options).results
+    assert result.status != "exists"
+
+
+def test_a_file_that_changes_while_it_is_read_is_made_by_the_next_run(
+    making, core, settings, meshes, tmp_path
+):
+    items, options = core.read_source(meshes / "glb.glb"), settings(views=1)
+
+    def load(item):
+        objects = making.open_item(item)
+        os.utime(item.source)
+        return objects
+
+    (result,) = part_run(making, items, tmp_path / "out", options, load).results
+    assert (result.status, result.code) == ("failed", "source_changed")
+    assert making.make_dataset(items, tmp_path / "out", options).count("done") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_pipes_and_devices_are_no_sources_and_no_textures(making, core, settings, meshes, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.glb")
+    (folder / "zero.ply").symlink_to("/dev/zero")
+    os.mkfifo(folder / "t.png")
+    (folder / "t.mtl").write_text("newmtl m\nmap_Kd t.png\n")
+    (folder / "t.obj").write_text("mtllib t.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl m\nf 1 2 3\n")
+    (folder / "whole.glb").write_bytes((meshes / "glb.glb").read_bytes())
+    run = making.make_dataset(core.read_source(folder), tmp_path / "out", settings(views=1))
+    ended = {result.uid: (result.status, result.code) for result in run.results}
+    assert ended.pop("whole") == ("done", "")
+    assert set(ended.values()) == {("failed", "unreadable_file")}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there are UTF-16")
+def test_a_file_whose_name_is_not_utf_8_ends_no_run(making, core, settings, meshes, tmp_path):
+    folder = os.fsencode(tmp_path / "odd")
+    os.mkdir(folder)
+    content = (meshes / "glb.glb").read_bytes()
+    for name in (b"a.glb", b"caf\xe9.glb", b"z.glb"):
+        with open(os.path.join(folder, name), "wb") as stream:
+            stream.write(content)
+    run = making.make_dataset(
+        core.read_source(tmp_path / "odd"), tmp_path / "out", settings(views=1)
+    )
+    assert len(run.results) == 3
+    for kind in ("xrays", "images"):
+        uids = {path.name for path in (tmp_path / "out" / kind).iterdir()}
+        assert uids == {path.stem for path in (tmp_path / "out/metadata").iterdir()}
+    assert run.count("done") == 3
+
+
 def test_two_runs_at_once_on_one_folder(core, many, tmp_path):
     both = [child("dataset", many, tmp_path / "out", *SMALL, "--json") for _ in range(2)]
     answers = [json.loads(process.communicate()[0]) for process in both]
@@ -645,3 +801,45 @@ def test_memory_does_not_grow(making, core, settings, meshes, tmp_path):
     before = resident()
     making.make_dataset(items[40:], tmp_path, tiny)
     assert resident() - before < 8
+
+
+def test_omages_are_written_with_the_item_and_counted(making, core, settings, meshes, tmp_path):
+    items = core.read_source(meshes / "glb.glb") + core.read_source(meshes / "stl.STL")
+    asked, out = settings(omage="64, 128", image="none"), tmp_path / "out"
+    run = making.make_dataset(items, out, asked)
+    assert [result.status for result in run.results] == ["done", "done"], run.results
+    written = {name for name in files(out) if name.startswith("omages/")}
+    assert written == {f"omages/{uid}/{size}.npz" for uid in ("glb", "stl") for size in (64, 128)}
+    with np.load(out / "omages/glb/64.npz") as archive:
+        assert archive["arr_0"].shape == (64, 64, 12)
+    row = json.loads((out / "metadata/stl.json").read_text())["omage"]
+    assert row["resolutions"] == [128, 64]
+    assert row["unwrapped"]  # an STL has no UVs
+    assert (run.report.omages, list(run.report.unwrapped)) == (2, ["stl"])
+    assert "2 as omages, 1 of them unwrapped" in (out / "report.md").read_text()
+    before = files(out)
+    again = making.make_dataset(items, out, asked)
+    assert [result.status for result in again.results] == ["exists", "exists"]
+    assert files(out) == before
+
+
+def test_an_omage_that_is_missing_is_made_again_and_other_resolutions_are_others(
+    making, core, settings, meshes, part, tmp_path
+):
+    (item,) = core.read_source(meshes / "glb.glb")
+    out = tmp_path / "out"
+    making.make_dataset([item], out, settings(omage="64", image="none"))
+    before = files(out)
+    (out / "omages/glb/64.npz").unlink()
+    run = making.make_dataset([item], out, settings(omage="64", image="none"))
+    assert run.results[0].status == "done"
+    assert files(out) == before
+    error = part("xray_addon.errors").XRayError
+    for other in ("", "128"):
+        with pytest.raises(error) as raised:
+            making.make_dataset([item], out, settings(omage=other, image="none"))
+        assert raised.value.code == "other_settings"
+    for wrong in ("4", "64,x", "99999"):
+        with pytest.raises(error) as raised:
+            settings(omage=wrong)
+        assert raised.value.code == "bad_settings"

@@ -129,8 +129,8 @@ def test_only_what_changes_the_file_makes_an_undo_step(part, name, undo):
     assert ("UNDO" in cls.bl_options) == undo
 
 
-def assert_made_from(item, properties, group, description):
-    assert properties[item.name].description == description
+def assert_made_from(item, properties, group):
+    assert properties[item.name].description == item.metadata["help"]
     # Blender's floats have single precision.
     kept = np.float32 if isinstance(item.default, float) else type(item.default)
     assert getattr(group, item.name) == kept(item.default)
@@ -151,21 +151,21 @@ def test_the_settings_are_the_dataclasses(part):
         (settings.ResultSettings, "generate", scene.generate),
     ):
         for item in fields(cls):
-            assert_made_from(item, properties_of(operator), group, item.metadata["help"])
+            assert_made_from(item, properties_of(operator), group)
 
 
 def test_the_settings_of_all_systems_are_on_the_operator_and_in_groups_of_their_own(part):
     scene, systems = bpy.context.scene.xray.generate, part("xray_addon.systems").SYSTEMS
-    own = part("xray_addon.systems.arguments").own_settings()
+    arguments = part("xray_addon.systems.arguments")
     for item in part("operators.properties").SHARED:
-        assert_made_from(item, properties_of("generate"), scene, item.metadata["help"])
+        assert_made_from(item, properties_of("generate"), scene)
+    own = arguments.own_settings()
     for system in systems.values():
         group = getattr(scene.systems, system.key)
         for item in system.settings.own_fields():
-            text = item.metadata["help"]
-            if len(own[item.name]) > 1:
-                text = "; ".join(f"{s.label}: {i.metadata['help']}" for s, i in own[item.name])
-            assert_made_from(item, properties_of("generate"), group, text)
+            assert_made_from(
+                arguments.common_field(own[item.name]), properties_of("generate"), group
+            )
 
 
 def test_blender_never_imports_torch(xray):

@@ -162,4 +162,6 @@ def test_panel_and_preferences_draw_the_downloads(scene, part, fake_runtime):
     assert drawn == [("xray.weights_download", "Download triposr (1.68 GB)...")]
     drawn.clear()
     panel.draw_published_weights(Layout(), bpy.context)
-    assert [text.split()[1] for _, text in drawn] == ["triposr", "svd", "sdxl-vae"]
+    published = part("xray_addon.systems").PUBLISHED
+    assert [text.split()[1].removesuffix("...") for _, text in drawn] == list(published)
+    assert {"triposr", "svd", "sdxl-vae"} <= set(published)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +23,11 @@ from waiting import status as status_of
 from waiting import wait
 
 from xray_addon.errors import XRayError
-from xray_addon.process import child
+from xray_addon.process import child, private_folder, protocol
 from xray_addon.process import client as client_module
 from xray_addon.process.child import EXTENSION_FOLDER, runtime_variables
 from xray_addon.process.client import Job, RuntimeClient
+from xray_addon.process.private_folder import PrivateFolder
 from xray_addon.process.protocol import GenerateParams
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.settings.generate import GenerateSettings
@@ -520,6 +524,146 @@ def test_the_runtime_ends_with_its_parent(tmp_path: Path, image: Path, end: str)
     while not is_gone(pid):
         assert time.monotonic() < deadline, "the runtime outlives its parent"
         time.sleep(0.05)
+
+
+class Pictures:
+    """A client with a job that runs, and whatever its process might name as a preview."""
+
+    def __init__(self, client: RuntimeClient, image: Path) -> None:
+        self.client = client
+        self.job = client.submit(image, settings(steps=200))
+        while self.job.progress.stage != "sample":
+            client.poll()
+            time.sleep(0.01)
+        self.folder = client._folder
+
+    def hear(self, file: Path | str, **more: object) -> None:
+        params = {"id": self.job.id, "stage": "sample", "preview": str(file), **more}
+        self.client._process._incoming.put(protocol.Request(protocol.PROGRESS, params))
+        started = time.monotonic()
+        self.client.poll()
+        assert time.monotonic() - started < 1
+
+
+def test_no_preview_breaks_or_blocks_the_window(shared: RuntimeClient, image: Path) -> None:
+    pictures = Pictures(shared, image)
+    file = pictures.folder / "preview.npy"
+    np.save(file, np.zeros((4, 4, 4), np.uint8))
+    pictures.hear(file)
+    assert pictures.job.progress.preview is not None
+    whole = io.BytesIO()
+    np.save(whole, np.zeros((4, 4, 4), np.uint8))
+    header = whole.getvalue()[:128]
+    contents = [b"", b"\x93NUMPY", header, header.replace(b"(4, 4, 4)", b"(4, 4, 9)" * 1)]
+    contents += [header[:10] + b"(" * 118, header[:10] + b"{" + b"[" * 117, header + b"x" * 10**6]
+    contents += [header.replace(b"|u1", b"|O "), header.replace(b"'descr'", b"'desc\xff'")]
+    for content in contents:
+        file.write_bytes(content)
+        pictures.hear(file)
+        assert pictures.job.progress.preview is None
+        assert not file.exists()
+    with file.open("wb") as stream:
+        stream.write(header)
+        stream.truncate(1 << 34)
+    pictures.hear(file)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(file)
+        pictures.hear(file)
+    (pictures.folder / "folder").mkdir()
+    for odd in (
+        pictures.folder / "folder",
+        "/dev/zero",
+        f"{file}\0",
+        pictures.folder / ("x" * 999),
+    ):
+        pictures.hear(odd)
+    for more in ({"step": 10**400}, {"of": -1}, {"step": True}, {"id": []}, {"stage": 3}):
+        pictures.hear("", **more)
+    assert isinstance(pictures.job.progress.fraction, float)
+    shared.cancel(pictures.job)
+    with pytest.raises(Cancelled):
+        wait(shared, pictures.job)
+
+
+def test_whatever_goes_wrong_in_a_message_costs_the_process_and_not_the_window(
+    shared: RuntimeClient, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = Pictures(shared, image)
+    with monkeypatch.context() as patch:
+        patch.setattr(RuntimeClient, "_hear", lambda *_: 1 / 0)
+        pictures.hear("")
+    with pytest.raises(XRayError) as caught:
+        wait(shared, pictures.job)
+    assert caught.value.code == "bad_reply"
+    assert wait(shared, shared.submit(image, settings())) is not None
+
+
+def test_a_cleaner_that_takes_the_temporary_folder_costs_nothing(
+    shared: RuntimeClient, image: Path
+) -> None:
+    wait(shared, shared.submit(image, settings()))
+    first = shared._folder
+    shutil.rmtree(first)
+    assert wait(shared, shared.submit(image, settings())) is not None
+    assert shared._folder != first
+
+
+def test_results_of_killed_jobs_are_swept(make_client: MakeClient, image: Path) -> None:
+    client = make_client()
+    pictures = Pictures(client, image)
+    (pictures.folder / "half.npz").write_bytes(b"x")
+    os.kill(client.pid, signal.SIGKILL)
+    with pytest.raises(XRayError):
+        wait(client, pictures.job)
+    assert list(pictures.folder.iterdir()) == []
+
+
+def test_folders_of_the_dead_are_swept_and_those_of_the_living_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    living = PrivateFolder()
+    dead, other = (tmp_path / f"{private_folder.PREFIX}{name}" for name in ("dead", "other"))
+    for folder in (dead, other):
+        folder.mkdir()
+        (folder / "result.npz").touch()
+    dead.with_name(dead.name + private_folder.OWNER).touch()
+    private_folder.sweep()
+    owner = living.path.name + private_folder.OWNER
+    assert {path.name for path in tmp_path.iterdir()} == {living.path.name, owner, other.name}
+    assert living.path.stat().st_mode & 0o077 == 0
+    living.remove()
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "getppid") or os.name == "nt", reason="no signals there")
+@pytest.mark.parametrize("generator", ["fake", "stubborn"])
+def test_a_killed_parents_child_and_folder_are_gone_in_two_seconds(
+    tmp_path: Path, image: Path, generator: str
+) -> None:
+    """XRAY_KILLS=300 for the long version, whose figures are in docs/security.md."""
+    kills = int(os.environ.get("XRAY_KILLS", "2"))
+    draw = random.Random(3)
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(EXTENSION_FOLDER)}
+    slowest = 0.0
+    for _ in range(kills):
+        command = [sys.executable, "-c", PARENT, str(FAKE), str(tmp_path / "log"), str(image)]
+        with subprocess.Popen(
+            [*command, generator, "wait"], stdout=subprocess.PIPE, text=True, env=environment
+        ) as parent:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            time.sleep(draw.uniform(0, 0.3))
+            killed = time.monotonic()
+            parent.kill()
+            parent.wait(40)
+        folders = list(tmp_path.glob(f"{private_folder.PREFIX}*"))
+        while not is_gone(pid) or any(folder.exists() for folder in folders):
+            assert time.monotonic() - killed < 10, "the runtime or its folder outlives its parent"
+            time.sleep(0.01)
+        slowest = max(slowest, time.monotonic() - killed)
+    sys.stdout.write(f"{kills} kills of {generator}'s parent, slowest end {slowest:.2f} s\n")
+    assert slowest < 2.0
 
 
 def test_a_checkpoints_path_becomes_absolute_and_a_hubs_name_stays(

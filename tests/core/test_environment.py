@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import json
+import re
 import shutil
 import sys
 import threading
@@ -282,6 +283,97 @@ def test_a_silent_command_is_stopped_at_once(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log, pytest.raises(Cancelled):
         installer.Commands(log, "log", stop).run("packages", "Sleeping", command)
     assert time.monotonic() < end + 10.0
+
+
+def lock_of(wheel: Path, digest: str = "") -> str:
+    digest = digest or hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return f"tiny==1.0 \\\n    --hash=sha256:{digest}\n"
+
+
+@pytest.mark.usefixtures("quick_pip")
+def test_another_file_than_the_locked_one_is_not_installed(tmp_path: Path, wheelhouse) -> None:
+    environment = make(tmp_path, "tiny==1.0\n")
+    lock_file = environment._requirements.with_suffix(".lock")
+    wheel = wheelhouse / "tiny-1.0-py3-none-any.whl"
+    lock_file.write_text(lock_of(wheel, "0" * 64))
+    with pytest.raises(XRayError) as caught:
+        environment.install(online=False, wheelhouse=wheelhouse, device="cpu")
+    assert caught.value.code == "install_failed"
+    assert "DO NOT MATCH THE HASHES" in environment.log.read_text()
+    assert_nothing_is_left(environment)
+    lock_file.write_text(lock_of(wheel))
+    environment.install(online=False, wheelhouse=wheelhouse, device="cpu")
+    assert environment.is_installed
+
+
+def test_the_lock_holds_every_requirement_with_its_hash() -> None:
+    """Written by `python -m runtime.lock`; what it lacks pip would take from any index."""
+    wanted = {
+        line.partition("#")[0].strip().replace("[cpu]", "").replace("_", "-").lower()
+        for line in module.REQUIREMENTS.read_text().splitlines()
+    } - {""}
+    text = module.REQUIREMENTS.with_suffix(".lock").read_text()
+    entries = text.replace(" \\\n    ", " ").splitlines()
+    locked = {line.split()[0] for line in entries if line and line[0] != "#"}
+    assert wanted <= locked
+    for line in entries:
+        assert line[0] == "#" or re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
+
+
+SECRET = "https://somebody:s3cr%40t@index.example/simple"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"Looking in indexes: {SECRET}", "Looking in indexes: https://***@index.example/simple"),
+        ("ERROR: 403 for url: https://t0ken@host/x", "ERROR: 403 for url: https://***@host/x"),
+        ("proxy http://u:p@ss@proxy:3128 failed", "proxy http://***@proxy:3128 failed"),
+        ("mail me@example.org https://host/a@b", "mail me@example.org https://host/a@b"),
+    ],
+)
+def test_passwords_in_addresses_are_told_to_nobody(text: str, told: str) -> None:
+    assert installer.redacted(text) == told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such modes")
+def test_the_index_s_password_is_in_no_log_and_no_error(tmp_path: Path, monkeypatch) -> None:
+    environment = make(tmp_path, "tiny==1.0\n")
+    environment.folder.mkdir(parents=True)
+    environment.log.write_text("of an earlier version")
+    environment.log.chmod(0o644)
+    monkeypatch.setenv("PIP_INDEX_URL", SECRET.replace("index.example", "127.0.0.1:9"))
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(XRayError) as caught:
+        environment.install(online=True, device="cpu")
+    for text in (str(caught.value), environment.log.read_text()):
+        assert "s3cr" not in text
+        assert "somebody" not in text
+    assert environment.log.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_index_with_a_password_is_asked_with_it(monkeypatch, tmp_path: Path) -> None:
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization")))
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://somebody:s3cr%40t@127.0.0.1:{server.server_port}/simple"
+        monkeypatch.setenv("PIP_INDEX_URL", address)
+        log = io.BytesIO()
+        with pytest.raises(XRayError) as caught:
+            installer.Commands(log, "log", ignore_progress).download_pip(tmp_path)
+        server.shutdown()
+    known = base64.b64encode(b"somebody:s3cr@t").decode()
+    assert asked == [("/simple/pip/", f"Basic {known}")]
+    assert "s3cr" not in str(caught.value) + log.getvalue().decode()
 
 
 @pytest.mark.usefixtures("quick_pip")

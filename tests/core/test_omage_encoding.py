@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xray_addon import Material, Surface, XRayError
 from xray_addon.color import srgb_to_linear
 from xray_addon.omage import Omage
-from xray_addon.omage.encoding import EXTENT, encode, unusable
+from xray_addon.omage.encoding import EXTENT, unusable
 from xray_addon.omage.packing import pack
 
 
@@ -56,7 +56,7 @@ def outside_box(places, half):
 
 @pytest.mark.parametrize("resolution", [64, 100, 256])
 def test_a_box_stays_a_box(resolution):
-    omage, report = encode(box(), resolution)
+    omage, report = Omage.encoded(box(), resolution)
     assert (report.charts, report.dropped_charts, report.unwrapped) == (6, 0, "")
     assert report.dropped_area == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(report.centre, (1, 2, 3))
@@ -77,7 +77,7 @@ def test_a_box_stays_a_box(resolution):
 
 
 def test_faces_look_outwards_and_normals_are_kept():
-    surface = encode(box(), 64)[0].decode()
+    surface = Omage.encoded(box(), 64)[0].decode()
     corners = surface.vertices[surface.faces]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     solid = np.linalg.norm(normal, axis=1) > 1e-9
@@ -90,7 +90,7 @@ def test_colours_are_those_of_the_texture():
     texture = np.zeros((2, 3, 3), np.uint8)
     texture[...] = [[(250, 0, 0), (0, 250, 0), (0, 0, 250)], [(90, 90, 0), (0, 90, 90), (9, 0, 9)]]
     material = Material(texture=texture, interpolation="closest")
-    omage, _ = encode(box(material=material), 64)
+    omage, _ = Omage.encoded(box(material=material), 64)
     # A side in linear light for each texel of the texture.
     found = np.unique(np.round(omage.albedo[omage.occupied], 4), axis=0)
     expected = np.unique(np.round(srgb_to_linear(texture.reshape(-1, 3) / 255), 4), axis=0)
@@ -105,7 +105,7 @@ def test_metal_and_roughness_are_those_of_the_material_and_come_back():
     material = Material(
         metallic=0.5, roughness=0.8, roughness_texture=rough, interpolation="closest"
     )
-    omage, _ = encode(box(material=material), 64)
+    omage, _ = Omage.encoded(box(material=material), 64)
     np.testing.assert_allclose(omage.metallic[omage.occupied], 0.5)
     found = np.unique(np.round(omage.roughness[omage.occupied], 4))
     np.testing.assert_allclose(found, [0, 0.16, 0.32, 0.8], atol=1e-4)
@@ -131,11 +131,11 @@ def test_uvs_that_do_not_serve_are_made_anew_and_the_report_says_why(change, rea
     bad = change(good)
     assert reason in unusable(bad)
     with pytest.raises(XRayError, match=reason) as raised:
-        encode(bad, 64)
+        Omage.encoded(bad, 64)
     assert raised.value.code == "needs_unwrap"
-    omage, report = encode(bad, 64, unwrap=lambda _: good.corner_uvs)
+    omage, report = Omage.encoded(bad, 64, unwrap=lambda _: good.corner_uvs)
     assert reason in report.unwrapped
-    np.testing.assert_allclose(omage.position, encode(good, 64)[0].position)
+    np.testing.assert_allclose(omage.position, Omage.encoded(good, 64)[0].position)
 
 
 def test_usable_uvs_are_used():
@@ -152,7 +152,7 @@ def test_objects_may_share_a_place_in_the_uv_map():
         corner_uvs=np.concatenate([one.corner_uvs, two.corner_uvs]),
     )
     assert "overlap" in unusable(both)
-    _, report = encode(both, 64, part=np.repeat([0, 1], len(one.faces)))
+    _, report = Omage.encoded(both, 64, part=np.repeat([0, 1], len(one.faces)))
     assert (report.charts, report.unwrapped) == (12, "")
 
 
@@ -160,10 +160,10 @@ def test_specks_are_dropped_and_the_largest_kept():
     speck = box()
     uvs = speck.corner_uvs.copy()
     uvs[:2] = uvs[:2] * 0.01 + 0.97
-    omage, report = encode(replace(speck, corner_uvs=uvs), 64)
+    omage, report = Omage.encoded(replace(speck, corner_uvs=uvs), 64)
     assert (report.charts, report.dropped_charts) == (5, 1)
     assert report.dropped_area == pytest.approx(0.5 / 7, rel=1e-6)
-    omage, report = encode(box(), 64, patches=2)
+    omage, report = Omage.encoded(box(), 64, patches=2)
     assert report.charts == omage.patches.max() == 2
     assert np.ptp(omage.position[omage.occupied][:, 2]) == pytest.approx(0.5, abs=1e-3)
 
@@ -172,14 +172,14 @@ def test_surfaces_that_cannot_be_encoded():
     flat = Surface(np.zeros((3, 3)), np.array([[0, 1, 2]]))
     for surface in (flat, Surface(np.zeros((0, 3)), np.zeros((0, 3), int))):
         with pytest.raises(XRayError) as raised:
-            encode(surface, 64)
+            Omage.encoded(surface, 64)
         assert raised.value.code == "no_faces"
     with pytest.raises(XRayError) as raised:
-        encode(replace(box(), corner_uvs=box().corner_uvs * 0.01), 64)
+        Omage.encoded(replace(box(), corner_uvs=box().corner_uvs * 0.01), 64)
     assert raised.value.code == "no_charts"
     for resolution in (4, 10_000):
         with pytest.raises(XRayError) as raised:
-            encode(box(), resolution)
+            Omage.encoded(box(), resolution)
         assert raised.value.code == "bad_settings"
 
 
@@ -188,8 +188,8 @@ def test_broken_vertices_are_left_out():
     vertices = np.concatenate([surface.vertices, [[np.nan, 0, 0]]])
     faces = np.concatenate([surface.faces, [[0, 1, 8]]])
     uvs = np.concatenate([surface.corner_uvs, surface.corner_uvs[:1]])
-    omage, _ = encode(Surface(vertices, faces, corner_uvs=uvs), 64)
-    np.testing.assert_allclose(omage.values, encode(box(), 64)[0].values, atol=1e-5)
+    omage, _ = Omage.encoded(Surface(vertices, faces, corner_uvs=uvs), 64)
+    np.testing.assert_allclose(omage.values, Omage.encoded(box(), 64)[0].values, atol=1e-5)
 
 
 @settings(max_examples=30)

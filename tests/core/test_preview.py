@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from xray_addon import Camera, Material, Surface, XRay, cast
-from xray_addon.dataset.gates import silhouette_iou
+from xray_addon.metrics import silhouette_iou
 from xray_addon.pictures.contact_sheet import (
     BACKGROUND,
     EMPTY,

@@ -305,3 +305,15 @@ def test_fewer_shards_leave_none_of_the_old_ones(source, work, tmp_path):
     assert [tar.name for tar in tars] == ["out-0001.tar", "out-0002.tar"]
     packed = [name for tar in tars for name in names(tar)]
     assert len(packed) == len(set(packed)) == 6 * 2 * 3
+
+
+def test_omages_go_with_the_first_view(source, work, tmp_path):
+    run(work(source(1)))
+    folder = tmp_path / "out"
+    for size in (64, 1024):
+        path = folder / "omages" / "item000" / f"{size}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"omage %d" % size)
+    first, second = shards._samples(folder, "item000")
+    assert (first["omage64.npz"], first["omage1024.npz"]) == (b"omage 64", b"omage 1024")
+    assert not [name for name in second if name.startswith("omage")]

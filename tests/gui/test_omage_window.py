@@ -1,4 +1,4 @@
-"""An omage in a real window: encoded, painted with the mouse, and made a mesh again."""
+"""An omage in a real window: encoded, painted, and made a mesh again."""
 
 from __future__ import annotations
 
@@ -13,29 +13,24 @@ views = [area for area in window.screen.areas if area.type == "VIEW_3D"]
 min(views, key=lambda area: area.x).type = "IMAGE_EDITOR"
 result = True
 """
-EDITOR = """
+# One square of the cube's cross of sides in red. Debian's Blender comes without its brushes, so the
+# pixels are set as a brush would.
+PAINT = """
+import numpy as np
 window = bpy.context.window_manager.windows[0]
 area = next(area for area in window.screen.areas if area.type == "IMAGE_EDITOR")
 region = next(region for region in area.regions if region.type == "WINDOW")
-override = {"window": window, "area": area, "region": region}
-"""
-PAINT = """
-area.spaces.active.ui_mode = "PAINT"
-with bpy.context.temp_override(**override):
+with bpy.context.temp_override(window=window, area=area, region=region):
     bpy.ops.image.view_all(fit_view=True)
-    if bpy.app.version >= (4, 3, 0):
-        bpy.ops.brush.asset_activate(
-            asset_library_type="ESSENTIALS",
-            relative_asset_identifier=(
-                "brushes/essentials_brushes-mesh_texture.blend/Brush/Paint Hard"
-            ),
-        )
-settings = bpy.context.scene.tool_settings
-paint = getattr(settings.image_paint, "unified_paint_settings", None)
-paint = paint or settings.unified_paint_settings
-paint.use_unified_color = paint.use_unified_size = True
-paint.color, paint.size = (1.0, 0.0, 0.0), 60
-result = (region.x, window.height - region.y - region.height, region.width, region.height)
+image = area.spaces.active.image
+width, height = image.size
+pixels = np.empty(width * height * 4, np.float32)
+image.pixels.foreach_get(pixels)
+pixels = pixels.reshape(height, width, 4)
+pixels[: height // 4, :, :3] = 1, 0, 0
+image.pixels.foreach_set(pixels.reshape(-1))
+image.update()
+result = image.name
 """
 # How many of the mesh's corners are red, of how many: by the texture at their UVs.
 RED = """
@@ -66,11 +61,7 @@ def test_a_painted_patch_is_red_in_the_mesh(blender):
     blender.click_operator("xray.object_to_omage")
     blender.until("'Cube albedo' in bpy.data.images", 60)
     blender.shot("encoded")
-    left, top, width, height = blender.do(EDITOR + PAINT)
-    blender.shot("to-paint")
-    # A stroke across the middle of the image, which the cube's cross of sides crosses.
-    x, y = left + width // 2, top + height // 2
-    blender.drag((x - 60, y), (x + 60, y))
+    assert blender.do(PAINT) == "Cube albedo"
     time.sleep(1)
     blender.shot("painted")
     blender.click_operator("xray.omage_to_object")
@@ -79,10 +70,10 @@ def test_a_painted_patch_is_red_in_the_mesh(blender):
         """
 bpy.data.objects["Cube"].hide_set(True)
 for space in (area.spaces.active for area in bpy.context.screen.areas if area.type == "VIEW_3D"):
-    space.shading.type = "MATERIAL"
+    space.shading.color_type = "TEXTURE"
 """
     )
-    time.sleep(4)
+    time.sleep(2)
     blender.shot("a-mesh-again")
     red, all_corners = blender.do(RED)
     assert 0 < red < all_corners

@@ -254,3 +254,15 @@ def test_configurations_are_checked_and_those_that_ship_are_right(tmp_path):
         with pytest.raises(XRayError) as raised:
             TrainingConfig.read(tmp_path / "config.json")
         assert raised.value.code == "bad_config"
+
+
+def test_a_dataset_of_ours_gives_the_resolution_that_is_wanted(tmp_path):
+    (tmp_path / "metadata").mkdir()
+    for uid, source in (("a", "chair/one.glb"), ("b", "two.glb")):
+        (tmp_path / "metadata" / f"{uid}.json").write_text(json.dumps({"source": source}))
+        for size in (8, 16, 32):
+            omage(size, size).save(tmp_path / "omages" / uid / f"{size}.npz")
+    for wanted, given in ((8, 8), (12, 16), (64, 32)):
+        data = collection(tmp_path, wanted)
+        assert [data.omage(number).resolution for number in (0, 1)] == [given, given]
+    assert list(data.categories) == [CATEGORIES.index("chair"), NO_CATEGORY]

@@ -20,6 +20,7 @@ from PIL import Image
 
 from runtime.errors import typed_error
 from xray_addon.generated import Generated
+from xray_addon.process.protocol import PROTOCOL_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "core" / "fake_runtime.py"
@@ -307,3 +308,31 @@ def test_other_errors_are_recognized() -> None:
     odd = typed_error(KeyError("layer.0\nweight"))
     assert odd.code == "internal"
     assert "\n" not in str(odd)
+
+
+@pytest.mark.parametrize("id", [[], {}, ["a"], True, 1.5, "x" * 201, 2**60])
+def test_an_id_that_is_none_is_refused_and_the_next_request_is_heard(peer, id):
+    peer.ask("initialize", {"protocol": PROTOCOL_VERSION})
+    assert peer.ask("cancel", {"id": id}, 2)["error"]["code"] == -32602
+    assert "result" in peer.ask("status", {}, 3)
+    peer.send("status", {}, id)
+    assert peer.receive()["error"]["code"] == -32600
+    assert "result" in peer.ask("status", {}, 4)
+
+
+def test_what_is_too_long_to_be_answered_is_answered_shorter(peer):
+    peer.ask("initialize", {"protocol": PROTOCOL_VERSION})
+    assert peer.ask("m" * 700_000, {}, 2)["error"]["code"] == -32601
+    long = {"inputs": {"image": "/" + "a" * 700_000}, "folder": str(peer.folder),
+            "settings": {"generator": "broken"}}  # fmt: skip
+    answer = peer.ask("generate", long, 3)
+    assert answer["error"]["data"]["code"] in ("missing_file", "missing_image", "bad_message")
+    assert len(answer["error"]["message"]) < 5000
+    assert "result" in peer.ask("status", {}, 4)
+
+
+def test_deep_and_strange_json_is_answered(peer):
+    for line in (b"[" * 500_000, b'{"a":' * 100_000, b'{"jsonrpc": "2.0", "id": 1e999}', b"NaN"):
+        peer.write(line + b"\n")
+        assert peer.receive()["error"]["code"] == -32700
+    assert "result" in peer.ask("initialize", {"protocol": PROTOCOL_VERSION})

@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,9 @@ from ..errors import XRayError, error_code, is_out_of_memory
 from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
+from .companions import companion_hashes
 from .gates import ViewStatistics, judge
+from .in_flight import InFlight
 from .manifest import Item
 from .recipe import file_hash
 from .result import DONE, FAILED, REJECTED, ItemResult
@@ -48,6 +50,7 @@ class Attempt:
     messages: list[str] = field(default_factory=list)
     views: list[ViewStatistics] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    in_flight: InFlight | None = None
     result: ItemResult = field(init=False)
     _began: float = field(default_factory=time.perf_counter)
 
@@ -124,6 +127,8 @@ class Store:
                 raise
             detail = traceback.format_exc()
         finally:
+            if attempt.in_flight is not None:
+                attempt.in_flight.landed()
             shutil.rmtree(attempt.folder, ignore_errors=True)
         attempt.result = attempt.ended(reason)
         if reason is not None:
@@ -147,6 +152,27 @@ class Store:
                 "gates": [],
                 "views": [],
             }
+        if item.source:
+            with store.writing(self.folder):
+                attempt.in_flight = InFlight(self._work, attempt.row)
+
+    def note_companions(self, attempt: Attempt, files: Iterable[Path]) -> None:
+        """Add what the files hold that were read beside the source; to be done after reading.
+
+        Raises XRayError `source_changed` where the source is not what `note_source` saw.
+        """
+        item = attempt.item
+        if not item.source:
+            return
+        with attempt.timed("hash"):
+            companions = companion_hashes(Path(item.source), files)
+        if store.read_state(item) != attempt.read:
+            raise XRayError(
+                "source_changed", f"{item.name} was changed while it was read.", "Run it again."
+            )
+        if companions:
+            attempt.row["companions"] = companions
+            attempt.read = store.read_state(item, companions)
 
     def _claim(self) -> None:
         self._digest = store.claim(self.folder, self.settings, self._replace)
@@ -192,6 +218,9 @@ class PlainStore(Store):
     def note_source(self, attempt: Attempt) -> None:
         """Do nothing, because there are no rows."""
 
+    def note_companions(self, attempt: Attempt, files: Iterable[Path]) -> None:
+        """Nothing: without a row nobody asks later."""
+
     def _claim(self) -> None:
         pass
 
@@ -219,7 +248,8 @@ def give_up(
     If the worker had already written the whole item, the item exists instead.
     log : the worker's log file. Raises XRayError `cannot_write`.
     """
-    known = store.find(folder, item, digest, refused=False)
+    store.sweep(folder)
+    known = store.find(folder, item, digest)
     if known is not None:
         return known
     store.refuse(folder, item, digest, FAILED, error)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..camera import PUBLISHED_FOV_X, Camera
+from ..errors import XRayError
 from ..files.transforms import read_transforms
 from ..settings.dataset import DatasetSettings
 
@@ -37,6 +38,10 @@ def dataset_cameras(settings: DatasetSettings, uid: str) -> list[Camera]:
         raise ValueError("the camera of a scene is known to Blender alone")
     if settings.cameras == "poses":
         posed = read_transforms(settings.poses, settings.size, settings.size)
+        if not posed:
+            raise XRayError(
+                "bad_transforms", f"{settings.poses} has no frames.", "Choose a file with cameras."
+            )
         return list(posed.values())
     random = np.random.default_rng(item_seed(settings.seed, uid))
     fov = math.radians(settings.fov)

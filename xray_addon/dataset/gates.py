@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import XRayError
 from ..files.plain import Plain
 from ..settings.dataset import DatasetSettings
-from ..xray import XRay
 
 # The meaning of each gate in the report.
 GATES = {
@@ -87,25 +83,3 @@ def judge(
         f"{settings.far:g}.",
     )
     return touched, reason
-
-
-def silhouette_iou(alpha: NDArray[np.uint8], xray: XRay) -> float:
-    """Intersection over union of an image's alpha (h, w) and the first layer; 1 if both are empty.
-
-    A pixel of the X-Ray is covered if the image covers more than half of it.
-    """
-    _, height, width = xray.shape
-    rows = (np.arange(height + 1) * alpha.shape[0]) // height
-    columns = (np.arange(width + 1) * alpha.shape[1]) // width
-    if alpha.shape[0] >= height and alpha.shape[1] >= width:
-        sums = np.add.reduceat(alpha.astype(np.int64), rows[:-1], axis=0)
-        sums = np.add.reduceat(sums, columns[:-1], axis=1)
-        area = np.diff(rows)[:, None] * np.diff(columns)[None, :]
-        seen = 2 * sums > 255 * area
-    else:
-        seen = alpha[np.ix_(rows[:-1], columns[:-1])] > 127
-    hit = np.zeros(height * width, dtype=bool)
-    hit[xray.index[xray.index < height * width]] = True
-    hit = hit.reshape(height, width)
-    union = (seen | hit).sum()
-    return float((seen & hit).sum() / union) if union else 1.0

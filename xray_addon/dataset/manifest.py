@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import io
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..errors import XRayError
+from ..files.json_files import parse_json
+from ..files.json_schema import plain, text
+from ..files.names import is_clean_name
+from ..files.opening import open_regular
 from ..files.plain import Plain
 
 # What Blender's importers read.
@@ -30,6 +34,7 @@ FOREIGN_SUFFIXES = frozenset(
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
 
 
+LONGEST_LINE = 1 << 20  # characters of a .jsonl
 MAX_UID = 96  # characters; with every suffix and in any alphabet below the usual 255 bytes
 _HASH = 8  # hexadecimal digits
 
@@ -41,12 +46,18 @@ class Item(Plain):
     uid : its name in the dataset. source : the file's path.
     license : as the manifest says, "" where it does not.
     name : how the folder or manifest names the file, the same on every machine.
+
+    Raises ValueError for a uid that is no clean file name, since it becomes part of paths.
     """
 
     uid: str
     source: str
     license: str = ""
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if not is_clean_name(self.uid):
+            raise ValueError(f"{self.uid!r:.80} cannot be the name of a file")
 
 
 def read_source(path: str | PathLike[str]) -> list[Item]:
@@ -134,31 +145,46 @@ def shard(items: Sequence[Item], part: str) -> list[Item]:
 
 
 def _read_manifest(path: Path) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as stream:
+            lines = _lines(stream)
             if path.suffix.lower() == ".csv":
-                lines: Iterable[tuple[int, Any]] = enumerate(csv.DictReader(stream), 2)
+                numbered: Iterable[tuple[int, Any]] = enumerate(csv.DictReader(lines), 2)
             else:
-                lines = ((i, json.loads(line)) for i, line in enumerate(stream, 1) if line.strip())
-            for number, line in lines:
-                if not isinstance(line, dict) or not isinstance(line.get("path"), str):
-                    raise ValueError(f"line {number} has no path")
-                if line["path"]:
-                    rows.append(
-                        {
-                            "path": line["path"].replace("\\", "/"),
-                            "uid": str(line.get("uid") or ""),
-                            "license": str(line.get("license") or line.get("licence") or ""),
-                        }
-                    )
+                numbered = ((i, _parsed(line)) for i, line in enumerate(lines, 1) if line.strip())
+            rows = [_row(number, row) for number, row in numbered]
     except (OSError, ValueError, csv.Error) as error:
         raise XRayError(
             "bad_manifest",
             f"{path} cannot be read as a manifest ({error}).",
             "A manifest is a .csv or .jsonl with the column path, and uid and license if known.",
         ) from error
-    return rows
+    return [row for row in rows if row["path"]]
+
+
+def _lines(stream: io.TextIOWrapper) -> Iterator[str]:
+    while line := stream.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise ValueError(f"a line is longer than {LONGEST_LINE} characters")
+        yield line
+
+
+def _parsed(line: str) -> Any:
+    return parse_json(line, plain, largest=4 * LONGEST_LINE)
+
+
+def _row(number: int, row: Any) -> dict[str, str]:
+    path = row.get("path") if isinstance(row, dict) else None
+    if not isinstance(path, str) or "\0" in path:
+        raise ValueError(f"line {number} has no path")
+    values = {name: row.get(name) or "" for name in ("uid", "license", "licence")}
+    for name, value in values.items():
+        text()(str(value), f"{name} in line {number}")
+    return {
+        "path": path.replace("\\", "/"),
+        "uid": str(values["uid"]),
+        "license": str(values["license"] or values["licence"]),
+    }
 
 
 def _items(rows: list[dict[str, str]], base: Path) -> list[Item]:
@@ -179,7 +205,7 @@ def _items(rows: list[dict[str, str]], base: Path) -> list[Item]:
         )
     uids = unique_uids(names, [row.get("uid", "") for row in rows], paths)
     items = [
-        Item(uid, str(base / row["path"]), row.get("license", ""), name)
+        Item(uid, str(base / row["path"]), row.get("license", ""), _printed(name))
         for uid, name, row in zip(uids, names, rows, strict=True)
     ]
     return sorted(items, key=lambda item: item.uid)
@@ -190,6 +216,11 @@ def _name(path: str) -> str:
     parts = path.split("/")
     elsewhere = path.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:/", path)
     return parts[-1] if elsewhere else path
+
+
+def _printed(name: str) -> str:
+    """`name` where it is not UTF-8 with those bytes as \\xNN, so that any file can hold it."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _without_suffix(name: str) -> str:

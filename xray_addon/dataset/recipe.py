@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 
 from ..errors import XRayError
+from ..files.opening import open_regular
 from ..files.plain import Plain
 from ..settings.dataset import DatasetSettings
 from .cameras import dataset_cameras
@@ -74,7 +74,7 @@ def settings_hash(settings: DatasetSettings) -> str:
 def file_hash(path: str | PathLike[str]) -> str:
     """SHA-256 of a file's bytes; raises XRayError `missing_file`, `unreadable_file`."""
     try:
-        with Path(path).open("rb") as stream:
+        with open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error

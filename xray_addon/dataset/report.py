@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..files.plain import Plain
@@ -15,10 +15,10 @@ from .result import REJECTED
 class Report(Plain):
     """The statistics of a dataset.
 
-    refused : uid, source, status, code and reason of each rejected or failed item.
-    gates : for each gate, how many items it `counted` and how many of these it `refused`.
-    hits : per layer, over all views. dropped : hits behind the last layer.
-    missing_textures : names of missing image files, by item.
+    gates : of each, how many items it `counted` and how many of these it `refused`.
+    hits : of each layer, over all views. dropped : behind the last one.
+    missing_textures : of each item that lacks some, the names of image files.
+    omages : items with omages. unwrapped : of each of these that got UVs of its own, the reason.
     """
 
     captured: int
@@ -32,6 +32,8 @@ class Report(Plain):
     gates: dict[str, dict[str, int]]
     refused: list[dict[str, str]]
     missing_textures: dict[str, list[str]]
+    omages: int = 0
+    unwrapped: dict[str, str] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
         """The report for people."""
@@ -61,6 +63,11 @@ class Report(Plain):
                 + " |"
                 for row in self.refused
             ]
+        if self.omages:
+            lines += ["", f"{self.omages} as omages, {len(self.unwrapped)} of them unwrapped anew."]
+        if self.unwrapped:
+            lines += ["", "| unwrapped | because its UVs cannot be used |", "|---|---|"]
+            lines += [f"| {uid} | {reason} |" for uid, reason in self.unwrapped.items()]
         if self.missing_textures:
             lines += ["", "| item | missing image files |", "|---|---|"]
             for uid, names in self.missing_textures.items():
@@ -74,6 +81,10 @@ class Report(Plain):
         self.triangles += row["triangles"]
         if "missing_textures" in row:
             self.missing_textures[row["uid"]] = row["missing_textures"]
+        if "omage" in row:
+            self.omages += 1
+            if row["omage"]["unwrapped"]:
+                self.unwrapped[row["uid"]] = row["omage"]["unwrapped"]
         for view in row["views"]:
             self.views += 1
             self.dropped += view["dropped"]

@@ -6,6 +6,8 @@ Layout of a dataset's folder::
     images/<uid>/NNN.png          its reference image, RGBA
     images/<uid>/transforms.json  its cameras
     ids/<uid>/NNN.npz             object, material, face (N,) int32 of each hit, if asked for
+    omages/<uid>/RRR.npz          the object as an omage of R x R pixels, if asked for
+    00_img_input/ ... 03_splits/  Slice3D's training data, if asked for: see `slices.layout`
     metadata/<uid>.json           the item's row, written last: with it the item is complete
     refused/<uid>.json            why an item is not there: rejected by a gate, or failed
     logs/<uid>.json               seconds and reasons of the last attempt
@@ -30,29 +32,46 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
+import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..errors import XRayError, error_code
+from ..files.json_files import read_json
 from ..files.locks import lock
+from ..files.names import is_clean_name
+from ..files.opening import read_at_most
 from ..settings.dataset import DatasetSettings
+from ..slices.layout import IMAGES, SDFS, SLICES, SPLITS, split_lists, split_of
+from .companions import companion_hashes, companion_paths
 from .gates import GATES, JUDGED, ViewStatistics, judge
+from .in_flight import MOST_ENDS, crashed, left_in_flight
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
 from .report import Report, view_line
 from .result import EXISTS, REJECTED, ItemResult
+from .rows import LOG, REFUSED_ROW, read_row, read_rows
+from .rows import SETTINGS as RECIPE
 
 # The folders that hold an item's files, in the order in which they are put there.
-KINDS = ("ids", "images", "xrays")
+KINDS = ("ids", IMAGES, SLICES, "images", "omages", "xrays")
+# The folders that hold one file an item, and the file's suffix.
+SINGLES = {SDFS: ".npy"}
 SETTINGS = "settings.json"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
+# What runs write into, replace and delete; none of it may be a link to somewhere else.
+_OWN = (".work", *SINGLES, *KINDS, SPLITS, "metadata", "refused", "logs", "logs/worker.log")
+
+logger = logging.getLogger(__name__)
 
 
 def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool = False) -> str:
@@ -95,7 +114,7 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> ItemRes
     An item exists while its row does, the source is what it was, and every file that the row
     lists is there with its size.
     """
-    row = read_row(folder, item.uid)
+    row = item_row(folder, item.uid)
     if row and _fits(folder, row, item, digest) and _is_whole(folder, row):
         views = row["views"]
         return ItemResult(
@@ -105,8 +124,8 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> ItemRes
             hits=sum(sum(view["hits"]) for view in views),
             dropped=sum(view["dropped"] for view in views),
         )
-    row = _read_row(folder / "refused" / f"{item.uid}.json")
-    if refused and row and row.get("status") == REJECTED and _fits(folder, row, item, digest):
+    row = read_row(folder / "refused" / f"{item.uid}.json", REFUSED_ROW)
+    if refused and row and row["status"] == REJECTED and _fits(folder, row, item, digest):
         return ItemResult(item.uid, REJECTED, row["code"], row["reason"])
     return None
 
@@ -119,15 +138,23 @@ def work_folder(folder: Path) -> Iterator[Path]:
     Raises XRayError `cannot_write`.
     """
     work = folder / ".work"
-    with _exclusive(folder):
-        for leftover in work.glob("*.lock"):
-            if leftover.name != PUBLISH_LOCK:
-                _remove_dead(leftover)
+    sweep(folder)
     with ExitStack() as stack:
         stack.callback(_remove_empty, work)
         with writing(folder):
             own = stack.enter_context(_made(work, secrets.token_hex(8)))
         yield own
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left behind, and refuse the items that crashed them.
+
+    Raises XRayError `cannot_write`.
+    """
+    with _exclusive(folder) as place:
+        for leftover in (folder / ".work").glob("*.lock"):
+            if leftover.name != PUBLISH_LOCK:
+                _remove_dead(folder, leftover, place)
 
 
 def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
@@ -140,11 +167,12 @@ def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
     Raises XRayError `cannot_write`, `other_settings` where another run has claimed the folder.
     """
     row = {**row, "files": _sizes(made, item.uid)}
+    text = _json(row)
     with _exclusive(folder) as place:
         _check_claimed(folder, row["settings"])
         if find(folder, item, row["settings"], refused=False) is None:
             _replace(folder, item.uid, made)
-            place(f"metadata/{item.uid}.json", _json(row))
+            place(f"metadata/{item.uid}.json", text)
         (folder / "refused" / f"{item.uid}.json").unlink(missing_ok=True)
 
 
@@ -160,12 +188,23 @@ def described(item: Item, digest: str) -> dict[str, Any]:
     }
 
 
-def read_state(item: Item) -> list[str | int]:
-    """What tells, without reading it, that an item's file is as it was; for its log."""
+def read_state(item: Item, companions: Iterable[str] = ()) -> list[str | int]:
+    """What tells, without reading them, that an item's files are as they were; for its log.
+
+    companions : names of the files that its own one names, see `companion_hashes`. Of each file:
+    path, size, times of the last change of its content and of anything about it. The last cannot
+    be set, so that a copy of the same size and time is seen as another file.
+    """
     source = Path(item.source)
     if not source.is_file():
         return []
-    return [str(source.absolute()), source.stat().st_mtime_ns]
+    state: list[str | int] = []
+    for path in (source, *companion_paths(source, companions)):
+        state.append(str(path.absolute()))
+        with suppress(OSError):
+            about = path.stat()
+            state += [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+    return state
 
 
 def put_files(folder: Path, uid: str, made: Path) -> None:
@@ -216,6 +255,7 @@ def write_log(folder: Path, result: ItemResult, details: dict[str, Any]) -> Path
     name = f"logs/{result.uid}.json"
     with _exclusive(folder) as place:
         place(name, _json({**result.to_dict(), **details}))
+        (folder / name).with_suffix(".ends").unlink(missing_ok=True)
     return folder / name
 
 
@@ -232,14 +272,14 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read_row(folder: Path, uid: str) -> dict[str, Any] | None:
+def item_row(folder: Path, uid: str) -> dict[str, Any] | None:
     """The metadata row of an item, see `finish`; None where it is not complete."""
-    return _read_row(folder / "metadata" / f"{uid}.json")
+    return read_row(folder / "metadata" / f"{uid}.json") if is_clean_name(uid) else None
 
 
 def rows(folder: Path) -> Iterator[dict[str, Any]]:
     """The metadata row of every item in the dataset, by uid."""
-    yield from _rows(folder / "metadata")
+    yield from read_rows(folder / "metadata")
 
 
 def finish(folder: str | PathLike[str]) -> Report:
@@ -247,7 +287,8 @@ def finish(folder: str | PathLike[str]) -> Report:
 
     Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
     (those touched), images (whether there are any) and `views`, a `ViewStatistics` each. Where they
-    apply, also objects and materials (names for the ids) and missing_textures (image file names).
+    apply, also objects and materials (names for the ids), missing_textures (image file names) and
+    omage (resolutions, patches, dropped_area, unwrapped: see `omage.encoding.EncodingReport`).
 
     Raises XRayError `cannot_write`.
     """
@@ -257,12 +298,15 @@ def finish(folder: str | PathLike[str]) -> Report:
     stopped: Counter[str] = Counter()
     with _exclusive(folder) as place:
         lines = []
+        sliced: dict[str, list[str]] = {}
         for row in rows(folder):
             report.add(row)
+            if any(name.startswith(f"{SDFS}/") for name in row.get("files", ())):
+                sliced.setdefault(split_of(row["uid"]), []).append(row["uid"])
             counted.update(row["gates"])
             if row["images"]:
                 lines += [view_line(row, i) for i in range(len(row["views"]))]
-        for row in _rows(folder / "refused"):
+        for row in read_rows(folder / "refused", REFUSED_ROW):
             report.add_refused(row)
             gate = error_code(row["code"]).gate or row["code"]
             counted.update({gate, *row.get("gates", ())})
@@ -271,6 +315,9 @@ def finish(folder: str | PathLike[str]) -> Report:
         report.gates = {
             name: {"counted": counted[name], "refused": stopped[name]} for name in names
         }
+        if sliced:
+            for name, text in split_lists(sliced).items():
+                place(name, text)
         place("metadata.jsonl", "".join(lines))
         place("report.json", _json(report.to_dict()))
         place("report.md", report.to_markdown())
@@ -287,17 +334,19 @@ def _exclusive(folder: Path) -> Iterator[Place]:
     Raises XRayError `cannot_write`.
     """
     work = folder / ".work"
+    _check_links(folder)
     with ExitStack() as stack:
         stack.callback(_remove_empty, work)
         stack.enter_context(writing(folder))
-        stack.enter_context(_locked(work, PUBLISH_LOCK))
+        stack.enter_context(_locked(work, PUBLISH_LOCK, partial(_tell_waiting, folder)))
         for part in work.glob("*.part"):
             part.unlink()  # of a run that was killed: nobody else writes now
 
         def place(name: str, text: str) -> None:
             part, target = work / f"{secrets.token_hex(8)}.part", folder / name
             try:
-                part.write_text(text, encoding="utf-8", newline="\n")
+                # Half a character, of a name that is no UTF-8, ends no run.
+                part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
                 target.parent.mkdir(exist_ok=True)
                 part.replace(target)
             finally:
@@ -306,14 +355,30 @@ def _exclusive(folder: Path) -> Iterator[Place]:
         yield place
 
 
+def _check_links(folder: Path) -> None:
+    """Raises XRayError `unsafe_dataset` where what is written would land somewhere else."""
+    for name in _OWN:
+        path = folder / name
+        if path.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(path):
+            raise XRayError(
+                "unsafe_dataset",
+                f"{path} is a link, which no dataset of X-Ray holds.",
+                "Look where it leads. Remove it, or write to another folder.",
+            )
+
+
+def _tell_waiting(folder: Path) -> None:
+    logger.warning("waiting for another run that writes to %s", folder)
+
+
 @contextmanager
-def _locked(work: Path, name: str) -> Iterator[None]:
+def _locked(work: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock `name` in the folder `work`, which another run may remove while it is empty."""
     with ExitStack() as stack:
         for _ in range(ATTEMPTS):
             work.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(lock(work / name))
+                stack.enter_context(lock(work / name, on_wait=on_wait))
                 break
             except FileNotFoundError:
                 continue
@@ -325,7 +390,7 @@ def _locked(work: Path, name: str) -> Iterator[None]:
 @contextmanager
 def _made(work: Path, name: str) -> Iterator[Path]:
     own = work / f"{name}.tmp"
-    with _locked(work, f"{name}.lock"):
+    with _locked(work, f"{name}.lock", partial(_tell_waiting, work.parent)):
         own.mkdir()
         try:
             yield own
@@ -333,11 +398,48 @@ def _made(work: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(own, ignore_errors=True)
 
 
-def _remove_dead(leftover: Path) -> None:
-    """Remove the work folder that belongs to the lock `leftover`, if its run is dead."""
+def _remove_dead(folder: Path, leftover: Path, place: Place) -> None:
+    """Remove the work folder that belongs to the lock `leftover`, if its run is dead.
+
+    The item that it died at is refused where it is to blame.
+    """
     with lock(leftover, wait=False) as dead:
-        if dead:
-            shutil.rmtree(leftover.with_suffix(".tmp"), ignore_errors=True)
+        if not dead:
+            return
+        own = leftover.with_suffix(".tmp")
+        left = left_in_flight(own)
+        if left is not None:
+            _blame(folder, *left, place)
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _blame(folder: Path, row: dict[str, Any], has_crashed: bool, place: Place) -> None:
+    uid = row["uid"]
+    there = item_row(folder, uid)
+    known = _recorded(folder)
+    same = there and all(there[key] == row.get(key) for key in ("settings", "source_sha256"))
+    if there and same and _is_whole(folder, there):
+        return  # it died only after it was written
+    if known is not None and known.digest != row["settings"]:
+        return
+    counted = f"logs/{uid}.ends"
+    ends = 0 if has_crashed else _ends(folder / counted) + 1
+    if not has_crashed and ends < MOST_ENDS:
+        place(counted, f"{ends}\n")
+        return
+    error = crashed(row, ends)
+    place(f"refused/{uid}.json", _json({**row, "reason": str(error)}))
+    place(f"logs/{uid}.json", _json(ItemResult.refused(uid, error, REJECTED).to_dict()))
+    _withdraw(folder, uid, None)
+    logger.warning("%s", error)
+
+
+def _ends(path: Path) -> int:
+    """How often runs have ended at an item without a trace."""
+    try:
+        return int(read_at_most(path, 10))
+    except (OSError, ValueError):
+        return 0
 
 
 def _remove_empty(work: Path) -> None:
@@ -347,30 +449,42 @@ def _remove_empty(work: Path) -> None:
 
 def _replace(folder: Path, uid: str, made: Path) -> None:
     _withdraw(folder, uid, made)
-    for kind in KINDS:
-        if (made / kind).is_dir():
+    for kind in (*SINGLES, *KINDS):
+        source = made / kind
+        if kind in SINGLES:
+            source /= f"{uid}{SINGLES[kind]}"
+        if source.exists():
             (folder / kind).mkdir(exist_ok=True)
-            (made / kind).rename(folder / kind / uid)
+            source.rename(_place(folder, kind, uid))
 
 
 def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
     """Take an item out of the dataset, its row first; its files into `grave`, or for good."""
     (folder / "metadata" / f"{uid}.json").unlink(missing_ok=True)
-    for kind in KINDS:
-        target = folder / kind / uid
-        if not target.exists():
+    for kind in (*SINGLES, *KINDS):
+        target = _place(folder, kind, uid)
+        if not os.path.lexists(target):
             continue
-        if grave is None:
+        if target.is_symlink():
+            target.unlink()
+        elif grave is not None:
+            target.rename(grave / f"old-{kind}")
+        elif target.is_dir():
             shutil.rmtree(target)
         else:
-            target.rename(grave / f"old-{kind}")
+            target.unlink()
+
+
+def _place(folder: Path, kind: str, uid: str) -> Path:
+    """What an item has of a kind: a folder, or a file."""
+    return folder / kind / f"{uid}{SINGLES.get(kind, '')}"
 
 
 def _recorded(folder: Path) -> Recipe | None:
     """What the dataset was made with; None where nothing says so."""
     try:
-        return Recipe.from_dict(_read_row(folder / SETTINGS) or {})
-    except ValueError:
+        return Recipe.from_dict(read_json(folder / SETTINGS, RECIPE))
+    except (OSError, ValueError):
         return None
 
 
@@ -396,14 +510,14 @@ def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Pl
     for row in rows(folder):
         gates, error = judge([ViewStatistics.from_dict(view) for view in row["views"]], settings)
         if error is not None:
-            row.pop("files")
+            row.pop("files", None)
             _refuse_again(row, gates, error, place)
             _withdraw(folder, row["uid"], None)
-    for row in _rows(folder / "refused"):
+    for row in read_rows(folder / "refused", REFUSED_ROW):
         path = folder / "refused" / f"{row['uid']}.json"
         if row.get("settings") != digest:
             path.unlink()
-        elif row["code"] in JUDGED and row["status"] == REJECTED:
+        elif row["code"] in JUDGED and row["status"] == REJECTED and row.get("views"):
             gates, error = judge(
                 [ViewStatistics.from_dict(view) for view in row["views"]], settings
             )
@@ -414,7 +528,7 @@ def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Pl
 
 
 def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place: Place) -> None:
-    others = [name for name in row["gates"] if name not in JUDGED]
+    others = [name for name in row.get("gates", ()) if name not in JUDGED]
     row = _refused_row({**row, "gates": gates + others}, REJECTED, error)
     place(f"refused/{row['uid']}.json", _json(row))
 
@@ -435,10 +549,17 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
         return True  # the source may be gone; what was made from it stays
     if row.get("source_bytes") != source.st_size:
         return False
-    log = _read_row(folder / "logs" / f"{item.uid}.json") or {}
-    if log.get("read") == read_state(item):
+    log = read_row(folder / "logs" / f"{item.uid}.json", LOG) or {}
+    companions = row.get("companions", {})
+    if log.get("read") == read_state(item, companions):
         return True  # without reading it again
-    return bool(row.get("source_sha256") == file_hash(item.source))
+    if row.get("source_sha256") != file_hash(item.source):
+        return False
+    paths = companion_paths(Path(item.source), companions)
+    try:
+        return companion_hashes(Path(item.source), paths) == companions
+    except XRayError:  # one of them cannot be read any more
+        return False
 
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
@@ -450,25 +571,12 @@ def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
 
 def _sizes(made: Path, uid: str) -> dict[str, int]:
     files = sorted(file for file in made.rglob("*") if file.is_file())
-    return {
-        f"{file.relative_to(made).parts[0]}/{uid}/{file.name}": file.stat().st_size
-        for file in files
-    }
-
-
-def _read_row(path: Path) -> dict[str, Any] | None:
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
-        row = _read_row(path)
-        if row is not None and "uid" in row:
-            yield row
+    sizes = {}
+    for file in files:
+        kind, *rest = file.relative_to(made).parts
+        inside = rest if kind in SINGLES else [uid, *rest]
+        sizes["/".join([kind, *inside])] = file.stat().st_size
+    return sizes
 
 
 def _json(values: dict[str, Any]) -> str:

@@ -1,20 +1,13 @@
-"""Files that are written whole or not at all, and archives of arrays read with care."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.lib.npyio import NpzFile
-from numpy.typing import NDArray
 
 
 @contextmanager
@@ -39,20 +32,3 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def read_arrays(path: str | PathLike[str] | BinaryIO) -> dict[str, NDArray[Any]]:
-    """All arrays of an `.npz` by name, never unpickling. path : or an open file.
-
-    Raises FileNotFoundError, and ValueError for everything that is not such an archive.
-    """
-    # NumPy leaves the file open when it is given a path to a broken archive.
-    with Path(path).open("rb") if isinstance(path, str | PathLike) else nullcontext(path) as stream:
-        try:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("it is not an archive of arrays")
-            with archive:
-                return {name: archive[name] for name in archive.files}
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(str(error)) from error

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+
+PATIENCE = 2.0  # s
 
 # What a file system says that has no locks.
 _UNSUPPORTED = frozenset(
@@ -35,21 +38,40 @@ else:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _acquire_or_say(handle: int, on_wait: Callable[[], None]) -> None:
+    with suppress(OSError):
+        _acquire(handle, wait=False)
+        return
+    timer = threading.Timer(PATIENCE, on_wait)
+    timer.daemon = True
+    timer.start()
+    try:
+        _acquire(handle, wait=True)
+    finally:
+        timer.cancel()
+
+
 @contextmanager
-def lock(path: str | PathLike[str], wait: bool = True) -> Iterator[bool]:
+def lock(
+    path: str | PathLike[str], wait: bool = True, on_wait: Callable[[], None] | None = None
+) -> Iterator[bool]:
     """Hold the lock file at `path` for the body; it is removed afterwards.
 
     Yields whether this process alone holds it: False at once without `wait` while another holds
     it. The operating system releases the lock of a process that was killed. Where the file
-    system knows no locks, waiting yields True unlocked, and not waiting yields False.
+    system knows no locks, waiting yields True unlocked, and not waiting yields False. It follows no
+    link. `on_wait` is called, on a thread of its own, when it has waited for `PATIENCE` s.
 
     Raises OSError where the file cannot be made.
     """
     path = Path(path)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            _acquire(handle, wait)
+            if on_wait is not None:
+                _acquire_or_say(handle, on_wait)
+            else:
+                _acquire(handle, wait)
         except OSError as error:
             os.close(handle)
             if error.errno in _UNSUPPORTED:

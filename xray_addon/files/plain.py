@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import asdict, fields
-from typing import Any, Self
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 
 class Plain:
@@ -15,9 +16,32 @@ class Plain:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; raises ValueError for what does not fit."""
-        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+        """The inverse of `to_dict`; raises ValueError for what does not fit, types included."""
+        hints = get_type_hints(cls)
+        known = {item.name: hints[item.name] for item in fields(cls)}  # type: ignore[arg-type]
         try:
-            return cls(**{name: value for name, value in data.items() if name in known})
-        except (TypeError, AttributeError) as error:
+            values = {name: value for name, value in data.items() if name in known}
+            for name, value in values.items():
+                if not _fits(value, known[name]):
+                    raise ValueError(f"{name} is {value!r:.80}, which is no {known[name]}")
+            return cls(**values)
+        except (TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"this is no {cls.__name__}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether `value` is of the type that `hint` says; 1 will do for a float."""
+    if hint is Any:
+        return True
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, inner[0]) and _fits(each, inner[1]) for key, each in value.items()
+        )
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint

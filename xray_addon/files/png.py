@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .atomic import replacing
+from .opening import read_at_most
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+LARGEST, MOST_PIXELS = 1 << 28, 1 << 24  # bytes of a file that is read, and its pixels
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}  # channels to grey, grey and alpha, RGB, RGBA
 _CHANNELS = {color_type: channels for channels, color_type in _COLOR_TYPE.items()}
@@ -52,7 +54,7 @@ def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:
     Raises OSError, and ValueError for what is no PNG of 8 or 16 bits a channel. Interlaced images
     and images with a palette are not read.
     """
-    content = path.read_bytes()
+    content = read_at_most(path, LARGEST)
     if not content.startswith(_SIGNATURE):
         raise ValueError("it is no PNG")
     header, packed = b"", []
@@ -66,6 +68,8 @@ def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:
     width, height, bits, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     if bits not in (8, 16) or color_type not in _CHANNELS or interlaced:
         raise ValueError("it has a palette, is interlaced or has less than 8 bits a channel")
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, which is too many")
     pixel = _CHANNELS[color_type] * bits // 8
     unpacker = zlib.decompressobj()
     size = height * (width * pixel + 1)

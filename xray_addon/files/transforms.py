@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,30 @@ import numpy as np
 from ..camera import Camera
 from ..errors import XRayError
 from .atomic import replacing
+from .json_files import read_json
+from .json_schema import integer, list_of, nullable, number, record, text
+from .names import last_part
+
+MOST_FRAMES = 1 << 17
+_COORDINATE = number(-1e12, 1e12)
+_MATRIX = list_of(list_of(_COORDINATE, 4, 4), 4, 4)
+_PIXELS = integer(1, 1 << 20)
+_FIELDS = {
+    "transform_matrix": _MATRIX,
+    "c2w": _MATRIX,
+    "w": _PIXELS,
+    "h": _PIXELS,
+    "cx": nullable(_COORDINATE),
+    "cy": nullable(_COORDINATE),
+    "pixel_offset": _COORDINATE,
+}
+_SHARD_FRAME = record({"camera_angle_x": number()}, _FIELDS)
+TRANSFORMS = record(
+    {
+        "camera_angle_x": number(),
+        "frames": list_of(record({"file_path": text()}, _FIELDS), most=MOST_FRAMES),
+    }
+)
 
 
 def write_transforms(
@@ -52,35 +75,42 @@ def read_transforms(path: str | PathLike[str], width: int, height: int) -> dict[
     Raises XRayError `missing_file` or `bad_transforms`.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-        angle = float(document["camera_angle_x"])
-        cameras = {}
-        for frame in document["frames"]:
-            name = Path(str(frame["file_path"]).replace("\\", "/")).stem
-            cameras[name] = camera_from_frame(frame, angle, width, height)
+        document = read_json(path, TRANSFORMS)
+        angle = document["camera_angle_x"]
+        return {
+            last_part(frame["file_path"]): _camera(frame, angle, width, height)
+            for frame in document["frames"]
+        }
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise XRayError(
             "bad_transforms",
             f"{path} is not a transforms.json: {error}.",
             "It needs camera_angle_x and frames with file_path and transform_matrix.",
         ) from error
-    return cameras
 
 
-def camera_from_frame(frame: dict[str, Any], fov_x: float, width: int, height: int) -> Camera:
-    """The camera of one entry of `frames`, for `width` x `height` px; see `read_transforms`.
+def camera_from_frame(frame: Any, width: int, height: int) -> Camera:
+    """The camera of an entry of `frames` that has its own camera_angle_x, as shards hold them.
 
-    Raises ValueError, KeyError or TypeError for what is no such entry.
+    Raises ValueError for what is no such entry; see `read_transforms`.
     """
+    checked = _SHARD_FRAME(frame, "camera")
+    return _camera(checked, checked["camera_angle_x"], width, height)
+
+
+def _camera(frame: dict[str, Any], fov_x: float, width: int, height: int) -> Camera:
+    matrix = frame.get("transform_matrix", frame.get("c2w"))
+    if matrix is None:
+        raise ValueError("a frame has no transform_matrix")
     taken = Camera(
-        int(frame.get("w", width)),
-        int(frame.get("h", height)),
+        frame.get("w", width),
+        frame.get("h", height),
         fov_x,
-        np.array(frame.get("transform_matrix", frame.get("c2w")), dtype=np.float64),
+        np.array(matrix, dtype=np.float64),
         frame.get("cx"),
         frame.get("cy"),
-        float(frame.get("pixel_offset", 0.0)),
+        frame.get("pixel_offset", 0.0),
     )
     return taken.resized(width, height)

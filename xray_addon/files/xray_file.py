@@ -5,27 +5,26 @@ reshaped to (L, 7 * H * W) and stored as `data`, `indices`, `indptr`, `shape`. Z
 stored. Frames that are not square carry `height` and `width` too, which the published reader
 ignores.
 
-Reading trusts nothing: a file may be cut short, altered, or made to exhaust the memory.
+Reading trusts nothing: a file may be cut short, altered, or made to exhaust the memory. What
+comes out is bounded before memory is taken for it, and is turned into hits piece by piece.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import struct
-import tokenize
 import zipfile
-import zlib
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from os import PathLike
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import XRayError
+from .arrays import NUMBERS, read_arrays
 from .atomic import replacing
 
 CHANNELS = 7
@@ -34,10 +33,13 @@ _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
 # 1, the noise of values with 2 is at most 5 % larger, and both take a fifth of the time.
 SMALL_LEVEL, INDEX_LEVEL, VALUE_LEVEL = 6, 1, 2
 SMALL = 1 << 18  # bytes of an array
-# What is larger is no X-Ray but an attempt on the memory.
+# What is larger is no X-Ray but an attempt on the memory. `read_hits` takes at most three times
+# the bytes of the two large arrays.
 LARGEST_SIDE = 8192
-LARGEST_ARRAY = 1 << 31  # bytes
-READ_AT_ONCE = 1 << 18  # bytes
+MOST_LAYERS = 256
+LARGEST_ARRAY = 1 << 28  # bytes
+MOST_HITS = 1 << 24
+AT_ONCE = 1 << 20  # values
 
 # Dimensions and kinds of the arrays in a file.
 _LAYOUT = {
@@ -48,22 +50,6 @@ _LAYOUT = {
     "height": (0, "iu"),
     "width": (0, "iu"),
 }
-# What zipfile, zlib and NumPy raise over bytes that are not what they seem.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    TypeError,
-    SyntaxError,
-    MemoryError,
-    struct.error,
-    tokenize.TokenError,
-    zlib.error,
-    zipfile.BadZipFile,
-)
 
 
 @dataclass(frozen=True)
@@ -87,10 +73,11 @@ def write_hits(path: str | PathLike[str], hits: StoredHits) -> None:
     reads.
     """
     arrays = encode(hits)
-    if arrays["data"].nbytes >= LARGEST_ARRAY:
+    count, layers = len(hits.index), hits.shape[0]
+    if arrays["data"].nbytes >= LARGEST_ARRAY or count > MOST_HITS or layers > MOST_LAYERS:
         raise XRayError(
             "too_large",
-            f"The X-Ray has {len(hits.index)} hits, which is too many for a file.",
+            f"The X-Ray has {count} hits in {layers} layers, which is too many for a file.",
             "Capture fewer layers or pixels.",
         )
     with replacing(path) as temporary:
@@ -155,11 +142,13 @@ def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
     Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
     """
     try:
-        arrays = _read_arrays(path)
+        arrays = read_arrays(
+            path, _most_values(), dimensions=1, kinds=NUMBERS, largest=3 * LARGEST_ARRAY
+        )
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
-    except _DAMAGE as error:
-        raise _bad_file(path, f"it cannot be read ({error or type(error).__name__})") from error
+    except (OSError, ValueError) as error:
+        raise _bad_file(path, f"it cannot be read ({error})") from error
     missing = {"data", "indices", "indptr", "shape"} - arrays.keys()
     if missing:
         raise _bad_file(path, f"it lacks {', '.join(sorted(missing))}")
@@ -189,69 +178,53 @@ def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
         or (len(indices) and not 0 <= indices.min() <= indices.max() < columns)
     ):
         raise _bad_file(path, "its row pointers and column indices do not fit its shape")
-    # Never dense: that would be 30 GB for the largest X-Ray.
-    row = np.repeat(np.arange(layers, dtype=np.int64), np.diff(indptr.astype(np.int64)))
-    channel, pixel = np.divmod(indices.astype(np.int64), pixels)
-    with np.errstate(over="ignore"):
-        cell, values = row * pixels + pixel, data.astype(np.float32)
-    if not np.isfinite(values).all() or (values[channel == 0] < 0).any():
-        raise _bad_file(path, "it holds depths that are negative or values that are not finite")
-    index = np.unique(cell[(channel == 0) & (values > 0)])
+    if layers > MOST_LAYERS:
+        raise _bad_file(path, f"it has {layers} layers, more than {MOST_LAYERS}")
+    found, count = [np.empty(0, np.int64)], 0
+    for cell, channel, values in _pieces(data, indices, indptr, pixels):
+        if not np.isfinite(values).all() or (values[channel == 0] < 0).any():
+            raise _bad_file(path, "it holds depths that are negative or values that are not finite")
+        found.append(np.unique(cell[(channel == 0) & (values > 0)]))
+        count += len(found[-1])
+        if count > MOST_HITS:
+            raise _bad_file(path, f"it has more than {MOST_HITS} hits")
+    index = np.unique(np.concatenate(found))
     rows = np.zeros((len(index), CHANNELS), dtype=np.float32)
-    place = np.searchsorted(index, cell)
-    known = np.append(index, -1)[place] == cell  # what has no depth is no hit
-    rows[place[known], channel[known]] = values[known]
+    ended = np.append(index, -1)
+    for cell, channel, values in _pieces(data, indices, indptr, pixels):
+        place = np.searchsorted(index, cell)
+        known = ended[place] == cell  # what has no depth is no hit
+        rows[place[known], channel[known]] = values[known]
     shape = (layers, height, width)
     return StoredHits(shape, index, rows[:, 0], rows[:, 1:4], rows[:, 4:7])
 
 
-def _read_arrays(path: str | PathLike[str] | BinaryIO) -> dict[str, NDArray[Any]]:
-    """The arrays at `path` that belong to an X-Ray, by name; what else is there is not read."""
-    with (
-        Path(path).open("rb") if isinstance(path, str | PathLike) else nullcontext(path) as file,
-        zipfile.ZipFile(file) as archive,
-    ):
-        there = set(archive.namelist())
-        return {
-            name: _read_array(archive, archive.getinfo(f"{name}.npy"))
-            for name in _LAYOUT
-            if f"{name}.npy" in there
-        }
+def _most_values() -> dict[str, int]:
+    """How long each array of a file may be, with room for what is refused in words of its own."""
+    values, few = LARGEST_ARRAY // 4, 2 * MOST_LAYERS
+    return {
+        "data": values,
+        "indices": values,
+        "indptr": few,
+        "shape": few,
+        "height": few,
+        "width": few,
+    }
 
 
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array, after a look at whether its size is what its header says.
+def _pieces(
+    data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], pixels: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Cell of the layers, channel and value of each stored number, at most `AT_ONCE` at once.
 
-    Raises one of `_DAMAGE`.
+    Never dense, nor all at once: that would take many times what the file does.
     """
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{info.filename} is compressed in a way that NumPy does not use")
-    with archive.open(info) as stream:
-        version = _npy.read_magic(stream)
-        readers: dict[tuple[int, int], Any] = {
-            (1, 0): _npy.read_array_header_1_0,
-            (2, 0): _npy.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise ValueError(f"{info.filename} has the unknown version {version}")
-        shape, _, kind = readers[version](stream)
-        if kind.hasobject or kind.kind not in "fiu":
-            raise ValueError(f"{info.filename} holds no numbers but {kind}")
-        size = info.file_size - stream.tell()
-        if len(shape) > 1 or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != size:
-            raise ValueError(f"{info.filename} does not fit its shape {shape}")
-        if size > LARGEST_ARRAY:
-            raise ValueError(f"{info.filename} would take {size >> 20} MB of memory")
-        content = bytearray(size)
-        filled = 0
-        while part := stream.read(min(READ_AT_ONCE, size - filled)):
-            content[filled : filled + len(part)] = part
-            filled += len(part)
-        if filled != size:
-            raise EOFError(f"{info.filename} ends early")
-        # At the very end the checksum is compared.
-        stream.read(1)
-    return np.frombuffer(content, dtype=kind).reshape(shape)
+    for layer, (start, stop) in enumerate(pairwise(indptr.tolist())):
+        for begin in range(start, stop, AT_ONCE):
+            piece = slice(begin, min(begin + AT_ONCE, stop))
+            channel, pixel = np.divmod(indices[piece].astype(np.int64), pixels)
+            with np.errstate(over="ignore"):
+                yield pixel + layer * pixels, channel, data[piece].astype(np.float32)
 
 
 def _bad_file(path: str | PathLike[str] | BinaryIO, reason: str) -> XRayError:

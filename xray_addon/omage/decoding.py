@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from ..color import linear_to_srgb
 from ..surface import Material, Surface
+from .image import STITCH_PIXELS, OmageImage
 from .meshing import OmageMesh
-from .omage import STITCH_PIXELS, Omage
 
 # Pixels that a texture goes on beyond its patches, so that no seam shows.
 MARGIN = 4
 
 
-def decoded(omage: Omage, stitch: bool) -> Surface:
+def decoded(omage: OmageImage, stitch: bool) -> Surface:
     """See `Omage.decode`."""
     mesh = omage.mesh()
     if stitch:
@@ -28,7 +28,7 @@ def decoded(omage: Omage, stitch: bool) -> Surface:
     )
 
 
-def material(omage: Omage) -> Material:
+def material(omage: OmageImage) -> Material:
     """What the omage's pixels say of the surface, as textures (row 0 at the top)."""
     occupied = omage.occupied
     values = np.concatenate(
@@ -47,7 +47,7 @@ def material(omage: Omage) -> Material:
     )
 
 
-def _normals(omage: Omage, mesh: OmageMesh) -> NDArray[np.float64] | None:
+def _normals(omage: OmageImage, mesh: OmageMesh) -> NDArray[np.float64] | None:
     """Unit normals (M, 3, 3) of the corners; None where the omage has none."""
     if not omage.has_material or not omage.channels(4, 7).any():
         return None

@@ -16,7 +16,7 @@ from ..errors import XRayError
 from ..progress import Progress, ProgressCallback, ignore_progress
 from ..surface import Material, Surface
 from .charts import Charts, areas, welded
-from .omage import CHANNELS, GEOMETRY_CHANNELS, LARGEST, Omage
+from .image import CHANNELS, GEOMETRY_CHANNELS, LARGEST
 from .packing import pack
 
 Floats = NDArray[np.float64]
@@ -72,9 +72,9 @@ def encode(
     smallest: int = CELLS,
     part: NDArray[np.integer] | None = None,
     unwrap: Unwrap | None = None,
-    progress: ProgressCallback = ignore_progress,
-) -> tuple[Omage, EncodingReport]:
-    """The omage (R, R, 12) of `surface` (z up), and what became of it.
+    progress: ProgressCallback | None = None,
+) -> tuple[NDArray[np.float32], EncodingReport]:
+    """The values (R, R, 12) of the omage of `surface` (z up), and what became of it.
 
     The object is centred and scaled to an extent of 1.9999. Charts of the UV map smaller than
     1e-4, in the map or in space, are left out; the `patches` with the largest area are kept and
@@ -91,6 +91,7 @@ def encode(
             f"An omage can be encoded at 8 to {LARGEST} pixels, not {resolution}.",
             "Choose a resolution in this range.",
         )
+    progress = progress or ignore_progress
     progress(Progress("encode", 0, 4, "Normalising"))
     count = len(surface.faces)
     surface, solid, centre, scale = _normalised(surface)
@@ -126,7 +127,7 @@ def encode(
     values[found.pixel] = _values(chosen, found)
     # An omage's first row is the bottom of the UV map.
     image = np.ascontiguousarray(values.reshape(resolution, resolution, CHANNELS)[::-1])
-    return Omage(image), EncodingReport(
+    return image, EncodingReport(
         charts=int(kept.sum()),
         dropped_charts=int((~kept).sum()),
         dropped_area=dropped_area,

@@ -1,4 +1,4 @@
-"""Omages on disk: the published `.npz`, `.npy` of integers or floats, and folders of pictures."""
+"""Omages on disk: the published `.npz`, and `.npy` of integers or floats."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import XRayError
-from ..files.atomic import read_arrays, replacing
-from .omage import Omage, bad_omage
-from .pictures import read_pictures
+from ..files.arrays import read_array, read_arrays
+from ..files.atomic import replacing
+from .image import bad_omage, checked
 
 KEY = "arr_0"  # the published name of the array
+LARGEST = 1 << 28  # bytes; 1024 pixels a side take 50 MB as floats
 
 
-def read_omage(path: str | PathLike[str]) -> Omage:
-    """The omage in an `.npz` (key `arr_0`) or `.npy` file, or in a folder of pictures.
+def read_values(path: str | PathLike[str]) -> NDArray[Any]:
+    """The omage's values in an `.npz` (key `arr_0`) or `.npy` file, which are an omage's.
 
     Raises XRayError `missing_file`, `bad_omage`.
     """
     path = Path(path)
-    if path.is_dir():
-        return read_pictures(path)
     try:
-        return Omage(_read_array(path))
+        return checked(_read_array(path))
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError, EOFError) as error:
@@ -35,16 +34,16 @@ def read_omage(path: str | PathLike[str]) -> Omage:
         raise XRayError(error.code, f"{path}: {error.message}", error.remedy) from error
 
 
-def write_omage(path: str | PathLike[str], omage: Omage) -> None:
+def write_values(path: str | PathLike[str], values: NDArray[np.uint16]) -> None:
     """Write the published `.npz`, whole or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **{KEY: omage.to_uint16()})
+        np.savez_compressed(stream, **{KEY: values})
 
 
 def _read_array(path: Path) -> NDArray[Any]:
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    arrays = read_arrays(path)
+        return read_array(path, largest=LARGEST)
+    arrays = read_arrays(path, largest=LARGEST)
     if KEY not in arrays:
         raise ValueError(f"it has no array {KEY}, only {', '.join(sorted(arrays)) or 'nothing'}")
     return arrays[KEY]

@@ -1,145 +1,32 @@
 """`Omage`: an object as one square image, over the charts of its UV map.
 
-Channels, 0 to 1: 0-2 position, (p + 1) / 2 with z up and the longest side from -1 to 1; 3
-occupancy; 4-6 object-space normal, (n + 1) / 2; 7-9 albedo in linear light; 10 metallic; 11
-roughness. Row 0 is v = 0, the bottom; unoccupied pixels are 0 in every channel.
+`OmageImage` says what the pixels hold; this adds files, and surfaces both ways.
 """
 
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from ..errors import XRayError
-from .patches import label_patches
-from .resampling import OCCUPANCY, OCCUPIED, downsample, resample
+from . import files, pictures
+from .decoding import decoded
+from .encoding import EncodingReport, Unwrap, encode
+from .image import OmageImage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..progress import ProgressCallback
     from ..surface import Surface
-    from .encoding import Unwrap
-    from .meshing import OmageMesh
-
-GEOMETRY_CHANNELS, CHANNELS = 4, 12
-LARGEST = 8192  # px along a side
-UINT16_MAX = 65535
-# Across a seam vertices are this many pixels apart at most, of the size that they would have if
-# the object filled the image: 0.05 at 64 px, as published.
-STITCH_PIXELS = 1.6
-
-Floats = NDArray[np.floating]
 
 
-class Omage:
+class Omage(OmageImage):
     """An omage of R x R pixels.
-
-    Parameters
-    ----------
-    values : (R, R, 12), or (R, R, 4) for geometry alone; floats 0 to 1, or uint16 in units of
-        1 / 65535. See the module for the channels.
-    notes : what reading the file had to make up for, one sentence each.
 
     Raises XRayError `bad_omage` for arrays of another shape or kind and for values out of range.
     """
-
-    def __init__(self, values: ArrayLike, notes: tuple[str, ...] = ()) -> None:
-        self.values = _checked(np.asarray(values))
-        self.notes = notes
-
-    def __repr__(self) -> str:
-        return f"Omage({self.resolution}x{self.resolution}, {self.values.shape[2]} channels)"
-
-    @property
-    def resolution(self) -> int:
-        """Pixels along a side."""
-        return int(self.values.shape[0])
-
-    @property
-    def has_material(self) -> bool:
-        """Whether there are normals and materials, or geometry alone."""
-        return self.values.shape[2] == CHANNELS
-
-    def channels(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(R, R, stop - start) as floats 0 to 1; 0 for those that geometry alone lacks."""
-        values = self.values[..., start:stop]
-        if values.shape[2] < stop - start:
-            return np.zeros((*values.shape[:2], stop - start))
-        if values.dtype == np.uint16:
-            return values.astype(np.float64) / UINT16_MAX
-        return values.astype(np.float64)
-
-    @property
-    def occupied(self) -> NDArray[np.bool_]:
-        """(R, R) which pixels hold a point of the object."""
-        return self.channels(OCCUPANCY, OCCUPANCY + 1)[..., 0] > OCCUPIED
-
-    @property
-    def position(self) -> NDArray[np.float64]:
-        """(R, R, 3) places, -1 to 1."""
-        return self.channels(0, 3) * 2 - 1
-
-    @property
-    def normal(self) -> NDArray[np.float64]:
-        """(R, R, 3) object-space normals; (-1, -1, -1) where there is none, as published."""
-        return self.channels(4, 7) * 2 - 1
-
-    @property
-    def albedo(self) -> NDArray[np.float64]:
-        """(R, R, 3) base colour in linear light."""
-        return self.channels(7, 10)
-
-    @property
-    def metallic(self) -> NDArray[np.float64]:
-        """(R, R)."""
-        return self.channels(10, 11)[..., 0]
-
-    @property
-    def roughness(self) -> NDArray[np.float64]:
-        """(R, R)."""
-        return self.channels(11, 12)[..., 0]
-
-    @property
-    def patches(self) -> NDArray[np.int64]:
-        """(R, R) the number of each pixel's patch, from 1; 0 where there is none."""
-        return label_patches(self.occupied)
-
-    def resized(self, resolution: int) -> Omage:
-        """At another resolution: borders snapped where it is a whole fraction, else blended.
-
-        Raises XRayError `bad_settings` for a resolution out of range.
-        """
-        if not 2 <= resolution <= LARGEST:
-            raise XRayError(
-                "bad_settings",
-                f"An omage can be 2 to {LARGEST} pixels wide, not {resolution}.",
-                "Choose a resolution in this range.",
-            )
-        if resolution == self.resolution:
-            return self
-        values = self.channels(0, self.values.shape[2])
-        if self.resolution % resolution:
-            return Omage(resample(values, resolution))
-        small, _ = downsample(values, self.resolution // resolution)
-        small[small[..., OCCUPANCY] <= OCCUPIED] = 0.0
-        return Omage(small)
-
-    def mesh(self) -> OmageMesh:
-        """The mesh that the pixels stand for, as the published code makes it.
-
-        Raises XRayError `empty_omage` where there is no face.
-        """
-        from .meshing import OmageMesh
-
-        mesh = OmageMesh.of(self.occupied, self.position, self.normal)
-        if not len(mesh.faces):
-            raise XRayError(
-                "empty_omage",
-                f"The omage has no face: {int(self.occupied.sum())} of its pixels are occupied.",
-                "Its fourth channel must be above 0.5 where the object is. Choose another omage.",
-            )
-        return mesh
 
     def decode(self, stitch: bool = False) -> Surface:
         """The object as a surface with UVs and, where the omage has one, its material.
@@ -148,8 +35,6 @@ class Omage:
 
         Raises XRayError `empty_omage`.
         """
-        from .decoding import decoded
-
         return decoded(self, stitch)
 
     @classmethod
@@ -160,64 +45,47 @@ class Omage:
         *,
         patches: int = 128,
         unwrap: Unwrap | None = None,
-    ) -> Omage:
-        """The omage of a surface (z up); see `encoding.encode`, which also gives a report.
+    ) -> Self:
+        """The omage of a surface (z up); see `encoding.encode`.
 
         Raises XRayError `no_faces`, `needs_unwrap`, `no_charts`, `bad_settings`.
         """
-        from .encoding import encode
-
-        return encode(surface, resolution, patches=patches, unwrap=unwrap)[0]
+        return cls.encoded(surface, resolution, patches=patches, unwrap=unwrap)[0]
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Omage:
-        """From a published `.npz` or `.npy`, or a folder of pictures; see `omage.files`.
+    def encoded(
+        cls,
+        surface: Surface,
+        resolution: int = 1024,
+        *,
+        patches: int = 128,
+        smallest: int = 64,
+        part: NDArray[np.integer] | None = None,
+        unwrap: Unwrap | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> tuple[Self, EncodingReport]:
+        """The omage of a surface, and what became of it; see `encoding.encode`."""
+        values, report = encode(
+            surface,
+            resolution,
+            patches=patches,
+            smallest=smallest,
+            part=part,
+            unwrap=unwrap,
+            progress=progress,
+        )
+        return cls(values), report
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """From a published `.npz` or `.npy`, or a folder of pictures; `notes` tell what it lacks.
 
         Raises XRayError `missing_file`, `bad_omage`.
         """
-        from .files import read_omage
-
-        return read_omage(path)
+        if Path(path).is_dir():
+            return cls(*pictures.read_pictures(path))
+        return cls(files.read_values(path))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the published `.npz`, whole or not at all."""
-        from .files import write_omage
-
-        write_omage(path, self)
-
-    def to_uint16(self) -> NDArray[np.uint16]:
-        """The values as published: times 65535, rounded down."""
-        if self.values.dtype == np.uint16:
-            return self.values
-        # Half floats cannot hold 65535.
-        return (self.values.astype(np.float64) * UINT16_MAX).astype(np.uint16)
-
-
-def _checked(values: NDArray[Any]) -> NDArray[Any]:
-    """`values`, or XRayError `bad_omage` that says what is wrong with them."""
-    shape = values.shape
-    if (
-        values.ndim != 3
-        or shape[0] != shape[1]
-        or shape[2] not in (GEOMETRY_CHANNELS, CHANNELS)
-        or not 2 <= shape[0] <= LARGEST
-    ):
-        raise bad_omage(f"its shape is {shape}, not (R, R, 12) or (R, R, 4)")
-    if values.dtype != np.uint16 and values.dtype.kind != "f":
-        raise bad_omage(f"its values are {values.dtype}, neither uint16 nor floats")
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            count = int((~np.isfinite(values)).sum())
-            raise bad_omage(f"{count} of its values are NaN or infinite")
-        if values.min() < 0 or values.max() > 1:
-            raise bad_omage(f"its values go from {values.min():g} to {values.max():g}, not 0 to 1")
-    return values
-
-
-def bad_omage(reason: str, what: str = "This") -> XRayError:
-    """The error for what is no omage. what : names it."""
-    return XRayError(
-        "bad_omage",
-        f"{what} is not an omage: {reason}.",
-        "Choose an omage as X-Ray or the published code writes it: uint16, or floats 0 to 1.",
-    )
+        files.write_values(path, self.to_uint16())

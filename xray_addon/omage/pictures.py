@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..color import linear_to_srgb, srgb_to_linear
 from ..errors import XRayError
 from ..files.png import read_png, write_png
+from .image import CHANNELS, UINT16_MAX, OmageImage, bad_omage
 from .normals import estimated_normals
-from .omage import CHANNELS, UINT16_MAX, Omage, bad_omage
 from .resampling import OCCUPANCY, OCCUPIED
 
 GEOMETRY, ALBEDO, METALLIC_ROUGHNESS, NORMAL = (
@@ -34,7 +34,7 @@ _GOLDEN_ANGLE = 0.381966  # of a circle of hues, so that patches next to each ot
 Floats = NDArray[np.float64]
 
 
-def views(omage: Omage) -> dict[str, NDArray[np.float32]]:
+def views(omage: OmageImage) -> dict[str, NDArray[np.float32]]:
     """Pictures (R, R, 4), 0 to 1, row 0 at the top, transparent beside the object; by `VIEWS`.
 
     The albedo is sRGB-encoded. An omage of geometry alone has no more than the first two.
@@ -63,9 +63,8 @@ def from_channels(
     metallic: NDArray[np.floating],
     roughness: NDArray[np.floating],
     normal: NDArray[np.floating] | None = None,
-    notes: tuple[str, ...] = (),
-) -> Omage:
-    """An omage of pictures with row 0 at the top, 0 to 1.
+) -> Floats:
+    """The values (R, R, 12) of an omage from pictures with row 0 at the top, 0 to 1.
 
     geometry : (R, R, 4). albedo : (R, R, 3), sRGB-encoded. metallic, roughness : (R, R). normal :
     (R, R, 3), (n + 1) / 2; estimated without.
@@ -89,10 +88,10 @@ def from_channels(
     else:
         values[..., 4:7] = (estimated_normals(occupied, values[..., :3] * 2 - 1) + 1) / 2
     values[~occupied] = 0
-    return Omage(values, notes)
+    return values
 
 
-def write_pictures(folder: str | PathLike[str], omage: Omage) -> None:
+def write_pictures(folder: str | PathLike[str], omage: OmageImage) -> None:
     """Write `omage` as a folder of PNG files of 16 bits, each whole or not at all.
 
     Raises XRayError `bad_omage` for geometry alone.
@@ -110,8 +109,8 @@ def write_pictures(folder: str | PathLike[str], omage: Omage) -> None:
         write_png(Path(folder) / name, scaled.astype(np.uint16))
 
 
-def read_pictures(folder: str | PathLike[str]) -> Omage:
-    """The omage in a folder of PNG files; `notes` tell what they lack.
+def read_pictures(folder: str | PathLike[str]) -> tuple[Floats, tuple[str, ...]]:
+    """The values (R, R, 12) of an omage in a folder of PNG files, and sentences on what they lack.
 
     Raises XRayError `missing_file`, `bad_omage`.
     """
@@ -129,9 +128,8 @@ def read_pictures(folder: str | PathLike[str]) -> Omage:
         normal, _ = _read(folder / NORMAL, 3)
     else:
         notes.append(f"There is no {NORMAL}: the normals are estimated from the positions.")
-    return from_channels(
-        geometry, albedo[..., :3], material[..., 2], material[..., 1], normal, tuple(notes)
-    )
+    values = from_channels(geometry, albedo[..., :3], material[..., 2], material[..., 1], normal)
+    return values, tuple(notes)
 
 
 def _read(path: Path, channels: int) -> tuple[Floats, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.gates import silhouette_iou
+from ..metrics import silhouette_iou
 from ..xray import XRay
 from .lettering import ADVANCE, LINE, draw_text, fitting, text_width
 from .shading import to_bytes

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import XRayError, is_out_of_memory
+from ..files.opening import append_regular
 from . import protocol
 from .installer import NO_WINDOW, child_environment
 from .protocol import Message, ProtocolError
@@ -287,7 +288,7 @@ def open_log(path: Path, command: Sequence[str]) -> BinaryIO:
             path.replace(path.with_name(path.name + ".1"))
     except OSError:
         logger.debug("%s stays: it is new, or in use by another Blender", path)
-    log = path.open("ab")
+    log = append_regular(path, private=True)
     log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
     log.flush()
     return log

@@ -11,9 +11,9 @@ import itertools
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import XRayError
+from ..errors import XRayError, is_no_space
+from ..files.arrays import read_array
 from ..files.folders import default_folder
 from ..generated import CutOut, Generated
 from ..progress import Progress, State
@@ -31,6 +32,7 @@ from ..systems.system import Inputs
 from ..systems.weights import local_path
 from . import protocol
 from .child import RuntimeProcess, death_error, last_words, open_log, runtime_variables
+from .private_folder import PrivateFolder, sweep
 from .protocol import (
     GenerateParams,
     Message,
@@ -42,6 +44,7 @@ from .protocol import (
 )
 
 START_TIMEOUT = 120.0  # s for the first answer: a cold disk and a virus scanner are slow
+LARGEST_PREVIEW = 1 << 24  # bytes
 CANCEL_GRACE = 5.0  # s a cancelled job has to end by itself before the process is terminated
 
 
@@ -121,7 +124,7 @@ class RuntimeClient:
         self.latest_status: RuntimeStatus | None = None
         self._command = [os.fspath(python), *arguments]
         self._start_timeout = start_timeout
-        self._folder: Path | None = None  # private; the process's cwd and where results travel
+        self._private: PrivateFolder | None = None
         self._process: RuntimeProcess | None = None
         self._started_with: tuple[bool, str] = (False, "")  # online and checkpoints
         self._reading: Future[Generated] | None = None  # the running job's result
@@ -157,14 +160,12 @@ class RuntimeClient:
             )
             return
         try:
-            if self._folder is None or not self._folder.is_dir():
-                self._folder = Path(tempfile.mkdtemp(prefix="xray-"))
-                atexit.register(self.stop)
+            folder = self._own_folder()
             with open_log(self.log, self._command) as log:
                 self._started_with = (self.online, self.checkpoints)
                 environment = runtime_variables(*self._started_with)
                 self._process = RuntimeProcess(
-                    self._command, environment, self._folder, log, self._start_timeout
+                    self._command, environment, folder, log, self._start_timeout
                 )
         except (OSError, RuntimeError) as error:
             self._fail_start(
@@ -217,7 +218,18 @@ class RuntimeClient:
         process = self._process
         if process is not None:
             for message in process.received():
-                self._receive(process, message)
+                try:
+                    self._receive(process, message)
+                except Exception:  # what another process says may be wrong in any way
+                    logger.exception("the runtime's message cannot be used")
+                    process.condemn(
+                        XRayError(
+                            "bad_reply",
+                            "The runtime's message cannot be used.",
+                            "Try again; the runtime is started anew.",
+                            str(self.log),
+                        )
+                    )
             process.enforce_deadlines()
             if process.ended:
                 self._bury(process)
@@ -258,9 +270,9 @@ class RuntimeClient:
             self._ask(protocol.SHUTDOWN)
             self._process.stop()
             self._forget_process()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._private is not None:
+            self._private.remove()
+            self._private = None
 
     def _ask(self, method: str, params: dict[str, Any] | None = None) -> int:
         """Send a request; its number, which is among the questions until it is answered."""
@@ -285,7 +297,11 @@ class RuntimeClient:
             job, params = self.jobs[0], self.jobs[0].params
             job.state, job.progress = State.RUNNING, SENT
             if isinstance(params, GenerateParams):
-                params = replace(params, folder=str(self._folder))
+                try:
+                    params = replace(params, folder=str(self._own_folder()))
+                except OSError as error:
+                    self._finish(job, State.FAILED, _no_folder(error))
+                    return
             try:
                 self._process.send(Request(job.method, params.to_dict(), job.id))
             except ValueError as error:
@@ -341,17 +357,38 @@ class RuntimeClient:
 
     def _read_preview(self, file: Path) -> NDArray[np.uint8] | None:
         """The small picture in `file`; None where there is none, as it is no result."""
-        if file.parent != self._folder:
+        if not self._is_ours(file):
             return None
         try:
-            picture = np.load(file, allow_pickle=False)
+            picture = read_array(file, largest=LARGEST_PREVIEW)
         except (OSError, ValueError) as error:
             logger.warning("the preview %s cannot be read: %s", file, error)
             return None
         finally:
-            file.unlink(missing_ok=True)
+            with suppress(OSError, ValueError):  # it may be no file at all
+                file.unlink(missing_ok=True)
         shown = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 4
         return picture if shown else None
+
+    def _is_ours(self, file: Path) -> bool:
+        return self._folder is not None and file.parent == self._folder
+
+    @property
+    def _folder(self) -> Path | None:
+        """The private folder, in which the process works and results travel."""
+        return self._private.path if self._private else None
+
+    def _own_folder(self) -> Path:
+        """The private folder, made anew where a cleaner has taken it. Raises OSError."""
+        if self._private is None:
+            atexit.register(self.stop)
+            sweep()
+        elif self._private.path.is_dir():
+            return self._private.path
+        else:
+            self._private.remove()
+        self._private = PrivateFolder()
+        return self._private.path
 
     def _hear_answer(self, process: RuntimeProcess, message: Response) -> None:
         method = self._questions.pop(message.id, None)
@@ -395,7 +432,7 @@ class RuntimeClient:
         error = message.error
         file = Path(str((message.result or {}).get("file", "")))
         makes_file = job.method in (protocol.GENERATE, protocol.CUT_OUT)
-        if makes_file and error is None and (self._folder is None or file.parent != self._folder):
+        if makes_file and error is None and not self._is_ours(file):
             reason = f"The runtime names no result file ({file})."
             error = XRayError("bad_result", reason, "Try again.")
         if error is not None and error.code != "cancelled" and not job.cancelling:
@@ -454,6 +491,8 @@ class RuntimeClient:
         error = self._with_log(error)
         process.abandon()
         self._forget_process()
+        if self._private is not None and self._reading is None:
+            self._private.clear()
         if job is not None and job.cancelling:
             self._finish(job, State.CANCELLED)
             return
@@ -495,6 +534,14 @@ def _params(inputs: Inputs, settings: GenerateSettings) -> GenerateParams:
     return GenerateParams(Inputs(image, mask, inputs.category), "", settings)
 
 
+def _no_folder(error: OSError) -> XRayError:
+    return XRayError(
+        "no_space" if is_no_space(error) else "cannot_write",
+        f"There is no temporary folder for the result ({error.strerror or error}).",
+        "Free some space where temporary files go, and try again.",
+    )
+
+
 def _read_result(file: Path) -> Future[Generated]:
     """`file` as it was saved, read by a thread of its own; then the file is removed."""
 
@@ -502,7 +549,8 @@ def _read_result(file: Path) -> Future[Generated]:
         try:
             return Generated.load(file)
         finally:
-            file.unlink(missing_ok=True)
+            with suppress(OSError, ValueError):
+                file.unlink(missing_ok=True)
 
     threads = ThreadPoolExecutor(1, "xray-result")
     result = threads.submit(read)

@@ -25,10 +25,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..errors import XRayError
+from ..errors import XRayError, is_no_space
 from ..files.atomic import replacing
 from ..files.folders import default_folder
+from ..files.json_files import parse_json, read_json
+from ..files.json_schema import integer, plain, record, table_of, text
 from ..files.locks import lock
+from ..files.opening import append_regular
 from ..progress import Progress, ProgressCallback, ignore_progress
 from .installer import (
     ENSUREPIP,
@@ -41,6 +44,10 @@ from .installer import (
     version_of,
 )
 from .torch_builds import BUILDS, DOWNLOAD, NEEDED_SPACE, nvidia_driver, query_nvidia, torch_index
+
+_CHECKED = record(
+    {"versions": table_of(text()), "device": text(), "device_name": text(), "memory": integer(0)}
+)
 
 DEVICES = ("auto", "cpu", "cuda", "rocm")
 
@@ -90,7 +97,8 @@ class Plan:
 class RuntimeEnvironment:
     """The environment in `folder` (default: `default_folder()`), which need not exist.
 
-    requirements : the file of pinned packages to install.
+    requirements : the file of pinned packages to install. A file beside it with the suffix .lock
+        has the hashes of all that they come to, see `runtime.lock`.
     imports : modules that have to be importable for an install to count.
     """
 
@@ -103,6 +111,7 @@ class RuntimeEnvironment:
     ) -> None:
         self.folder = default_folder() if folder is None else Path(folder).absolute()
         self._requirements = Path(requirements).absolute()
+        self._lock = self._requirements.with_suffix(".lock")
         self._imports = tuple(imports)
         # A subfolder of its own: removing it can never take what else a chosen folder holds.
         self._venv = self.folder / "venv"
@@ -149,10 +158,10 @@ class RuntimeEnvironment:
     @property
     def _record(self) -> dict[str, Any]:
         try:
-            record = json.loads(self._marker.read_text("utf-8"))
+            found: dict[str, Any] = read_json(self._marker, table_of(plain))
         except (OSError, ValueError):
             return {}
-        return record if isinstance(record, dict) else {}
+        return found
 
     def sizes(self, device: str = "auto") -> Sizes:
         """How much space is taken, needed and free. Walks the folder: not for `draw`."""
@@ -213,7 +222,8 @@ class RuntimeEnvironment:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _alone(self.folder), self.log.open("wb") as log:
+            with _alone(self.folder), append_regular(self.log, private=True) as log:
+                log.truncate(0)
                 steps = Commands(log, str(self.log), progress)
                 self._restore()  # after an install that was killed
                 self._set_aside()
@@ -229,7 +239,7 @@ class RuntimeEnvironment:
                 return check
         except OSError as error:
             raise XRayError(
-                "not_writable",
+                "no_space" if is_no_space(error) else "not_writable",
                 f"The runtime cannot be written to {self.folder} ({error}).",
                 "Set XRAY_RUNTIME_DIR to a folder that can be written to.",
                 str(self.log),
@@ -257,7 +267,7 @@ class RuntimeEnvironment:
                 'Press "Install Runtime" in the preferences of X-Ray.',
             )
         try:
-            with self.log.open("ab") as log:
+            with append_regular(self.log, private=True) as log:
                 return self._check(Commands(log, str(self.log), ignore_progress))
         except (XRayError, OSError) as error:
             reason = error.message if isinstance(error, XRayError) else str(error)
@@ -307,17 +317,22 @@ class RuntimeEnvironment:
                 steps.run("torch", "Downloading torch", [*torch_only, *source])
                 if torch_index is not None and "rocm" in torch_index:
                     extra += ["--extra-index-url", torch_index]  # its triton is not on PyPI
+        if self._lock.is_file():
+            # Nothing but the files whose hashes are known, from whatever index.
+            locked = ["--require-hashes", "--no-deps", "-r", str(self._lock)]
+            steps.run("packages", "Installing the packages", [*pip, *extra, *locked])
+        # What is left: on NVIDIA and AMD GPUs the libraries that torch names.
         steps.run(
             "packages", "Installing the packages", [*pip, *extra, "-r", str(self._requirements)]
         )
         check = self._check(steps)
-        record = {
+        marker = {
             "requirements": self._requirements_hash(),
             "size": _bytes_in(self._venv),
             **asdict(check),
         }
         with replacing(self._marker) as temporary:
-            temporary.write_text(json.dumps(record, indent=1), "utf-8")
+            temporary.write_text(json.dumps(marker, indent=1), "utf-8")
         steps.report(Progress("done", 1, 1, "The runtime is installed"))
         return check
 
@@ -349,7 +364,7 @@ class RuntimeEnvironment:
     def _check(self, steps: Commands) -> Check:
         command = [str(self.python), "-c", _CHECK, *self._imports]
         lines = steps.run("check", "Trying the runtime", command, CHECK_TIMEOUT)
-        check = Check(**json.loads(lines[-1]))
+        check = Check(**parse_json(lines[-1], _CHECKED))
         return replace(check, driver=query_nvidia("driver_version").partition("\n")[0])
 
     def _pinned(self, name: str) -> str | None:
@@ -362,10 +377,10 @@ class RuntimeEnvironment:
 
     def _requirements_hash(self) -> str:
         try:
-            text = self._requirements.read_text("utf-8")
+            content = self._requirements.read_text("utf-8")
         except OSError:
             return ""
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _base_exists(self) -> bool:
         try:

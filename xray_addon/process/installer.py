@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import html
 import importlib.util
@@ -20,7 +21,8 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from urllib.parse import unquote
 
 from ..errors import XRayError
 from ..progress import Progress, ProgressCallback
@@ -32,6 +34,9 @@ PIP_WITH_PROGRESS = (24, 1)
 ENSUREPIP = ("-m", "ensurepip", "--default-pip")
 NETWORK_TIMEOUT = 60.0  # s without a byte
 TICK = 0.1  # s between two calls of the progress callback
+
+# What stands before an address's host, as in https://name:password@host: an index of one's own.
+_SECRET = re.compile(r"(\w+://)[^/\s'\"]*@")
 
 NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console flashes on Windows
 
@@ -144,6 +149,7 @@ class Commands:
         if found := re.fullmatch(r"Progress (\d+) of (\d+)", line):
             self._latest = Progress(stage, int(found[1]), int(found[2]), message)
             return
+        line = redacted(line)
         seen.append(line)
         self._write(line)
         words = line.split()
@@ -174,24 +180,24 @@ class Commands:
         return wheel
 
     def _fetch(self, url: str) -> bytes:
-        context = ssl.create_default_context()
-        for certificates in _certificates():
-            context.load_verify_locations(certificates)
         data = b""
         try:
-            with urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT, context=context) as reply:
+            with _opened(url) as reply:
                 while block := reply.read(1 << 16):
                     data += block
                     self._progress(self._latest)
         except (OSError, ValueError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             raise self._failed(f"{url} cannot be read ({error})", network=True) from error
         return data
 
     def _write(self, line: str) -> None:
-        self._log.write(f"{line}\n".encode("utf-8", "replace"))
+        self._log.write(f"{redacted(line)}\n".encode("utf-8", "replace"))
         self._log.flush()
 
     def _failed(self, reason: str, network: bool = False) -> XRayError:
+        reason = redacted(reason)  # the error is sent to others
         self._write(f"failed: {reason}")
         return XRayError(
             "install_failed",
@@ -234,6 +240,35 @@ def pip_version(venv: Path) -> tuple[int, ...]:
 def version_of(name: str) -> tuple[int, ...]:
     """The numbers of a wheel's or a dist-info's name."""
     return tuple(int(part) for part in re.findall(r"\d+", name.split("-")[1].partition(".dist")[0]))
+
+
+def _opened(url: str) -> Any:
+    """The reply of `url`, which may hold a user's name and password."""
+    parts = urllib.parse.urlsplit(url)
+    request = urllib.request.Request(without_password(url))
+    if parts.username is not None:
+        known = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        request.add_header("Authorization", f"Basic {base64.b64encode(known).decode()}")
+    return urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT, context=certificates())
+
+
+def without_password(url: str) -> str:
+    """`url` without the name and password that it may hold."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def redacted(text: str) -> str:
+    """`text` with *** for the name and password of every address in it."""
+    return _SECRET.sub(r"\1***@", text)
+
+
+def certificates() -> ssl.SSLContext:
+    """Whom to trust as a server: the system's, and those of `_certificates`."""
+    context = ssl.create_default_context()
+    for path in _certificates():
+        context.load_verify_locations(path)
+    return context
 
 
 def _certificates() -> list[str]:

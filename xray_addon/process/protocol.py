@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ..errors import XRayError
+from ..files.json_files import parse_json
+from ..files.json_schema import LARGEST_INTEGER, plain
 from ..progress import Progress
 from ..settings.generate import GenerateSettings
 from ..systems.system import Inputs
@@ -37,6 +39,7 @@ PROTOCOL_VERSION = 2
 
 # A line is some hundred bytes; a longer one than this is noise, and never held in memory.
 MAX_LINE = 1 << 20
+LONGEST_TEXT, LONGEST_ID = 4000, 200  # characters of what is told, and of an id
 
 INITIALIZE = "initialize"
 GENERATE = "generate"
@@ -120,14 +123,14 @@ def decode(line: bytes) -> Message:
     if len(line) > MAX_LINE:
         raise ProtocolError(PARSE_ERROR, f"A line is longer than {MAX_LINE} bytes.")
     try:
-        data = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        data = parse_json(line, plain, largest=MAX_LINE)
+    except ValueError as error:
         raise ProtocolError(PARSE_ERROR, f"A line is not JSON ({error}).") from error
     if not isinstance(data, dict):
         raise ProtocolError(INVALID_REQUEST, "A message is not a JSON object.")
     number = data.get("id")
-    if isinstance(number, bool) or not isinstance(number, int | str | None):
-        raise ProtocolError(INVALID_REQUEST, "A message's id is neither a number nor a string.")
+    if not is_id(number):
+        raise ProtocolError(INVALID_REQUEST, "A message's id is no number and no short string.")
     if data.get("jsonrpc") != "2.0":
         raise ProtocolError(INVALID_REQUEST, 'A message lacks "jsonrpc": "2.0".', number)
     if "method" in data:
@@ -176,13 +179,22 @@ def _request(data: dict[str, Any], id: Id) -> Request:
     return Request(method, params, id)
 
 
+def is_id(value: Any) -> bool:
+    """Whether a message may be called so: a number, a short string, or not at all."""
+    if isinstance(value, str):
+        return len(value) <= LONGEST_ID
+    return value is None or (type(value) is int and abs(value) <= LARGEST_INTEGER)
+
+
 def error_to_rpc(error: XRayError) -> dict[str, Any]:
     """A JSON-RPC error object whose data is the whole `error`."""
     if isinstance(error, ProtocolError):
         number = error.rpc_code
     else:
         number = REQUEST_CANCELLED if error.code == "cancelled" else SERVER_ERROR
-    return {"code": number, "message": error.message, "data": error.to_dict()}
+    # A message that names what it was sent would be longer than that, and than a line may be.
+    told = {name: text[:LONGEST_TEXT] for name, text in error.to_dict().items()}
+    return {"code": number, "message": told["message"], "data": told}
 
 
 def error_from_rpc(data: Any) -> XRayError:
@@ -313,10 +325,10 @@ def progress_to_params(id: Id, progress: Progress, preview: str = "") -> dict[st
     """
     return {
         "id": id,
-        "stage": progress.stage,
+        "stage": progress.stage[:LONGEST_TEXT],
         "step": int(progress.step),  # array libraries count in integers of their own
         "of": int(progress.of),
-        "message": progress.message,
+        "message": progress.message[:LONGEST_TEXT],
         "preview": preview,
     }
 
@@ -331,6 +343,7 @@ def progress_from_params(params: dict[str, Any]) -> tuple[Id, Progress, str]:
     step, of = params.get("step", 0), params.get("of", 0)
     if not all(isinstance(text, str) for text in (stage, message, preview)):
         raise ProtocolError(INVALID_PARAMS, "A progress has no stage, or a wrong message or file.")
-    if type(step) is not int or type(of) is not int or not isinstance(request, int | str):
+    counts = all(type(n) is int and 0 <= n <= LARGEST_INTEGER for n in (step, of))
+    if not counts or request is None or not is_id(request):
         raise ProtocolError(INVALID_PARAMS, "A progress has a wrong id, step or of.")
     return request, Progress(str(stage), step, of, message), preview

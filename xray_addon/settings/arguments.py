@@ -24,14 +24,13 @@ def add_settings(
 def add_setting(
     parser: argparse._ActionsContainer,
     item: Field[Any],
-    help: str = "",
     choices: Sequence[str] | None = None,
 ) -> None:
     """Add an option for a field. If it is not given, the namespace has no value for it.
 
-    help, choices : replace the field's own.
+    choices : in place of the field's own.
     """
-    text = help or str(item.metadata["help"])
+    text = str(item.metadata["help"])
     options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
     if not isinstance(item.default, bool):
         choices = choices or item.metadata.get("choices")

@@ -10,6 +10,11 @@ from .base import Settings, setting
 # Camera rules that place the cameras. Poses and the scene's camera have fixed positions.
 _PLACED = ("hemisphere", "sphere", "turntable", "ring")
 _LIT = ("cycles", "eevee", "cast")
+# What Slice3D's rule for views decides.
+_BY_SLICES = (
+    *("normalize", "cameras", "poses", "views", "elevation", "distance", "fov", "jitter"),
+    "seed",
+)
 
 
 @dataclass
@@ -138,6 +143,31 @@ class DatasetSettings(Settings):
     )
     alpha_clip: bool = setting(False, "Let rays through where a material's alpha clips")
     ids: bool = setting(False, "Also write each hit's object, material and face")
+    slices: bool = setting(
+        False,
+        "Also write Slice3D's training data: images, twelve slices a view and signed distances in "
+        "its layout. Objects and cameras are placed by its rule: evenly around, 10 degrees below "
+        "to 40 above, the box's diagonal 0.75 to 1.1 (12 views are usual)",
+    )
+    slice_alignment: str = setting(
+        "camera",
+        "Axes that slices are cut along: the camera's or the world's",
+        choices=("camera", "axis"),
+        labels={"axis": "World"},
+        only=("slices", (True,)),
+    )
+    slice_shading: str = setting(
+        "cast",
+        "What draws the slices: the built-in shader, or Cycles as published, far slower",
+        choices=("cast", "cycles"),
+        labels={"cast": "Built-in"},
+        only=("slices", (True,)),
+    )
+
+    omage: str = setting(
+        "",
+        "Also write each object as an omage of these resolutions, such as 1024,64; empty for none",
+    )
 
     near: float = setting(0.6, "Nearest depth that training uses", min=0.0, max=1e6)
     far: float = setting(1.8, "Farthest depth that training uses", min=0.0, max=1e6)
@@ -179,12 +209,27 @@ class DatasetSettings(Settings):
             raise self._bad("hdri", "is empty: it must be the path of an image")
         if self.lights in ("hdri", "scene") and self.image == "cast":
             raise self._bad("lights", f"cannot be {self.lights!r} with the built-in shader")
+        if self.slices and self.image == "none":
+            raise self._bad("image", "cannot be 'none': slices come with the image they explain")
+        if self.omage and not all(8 <= size <= 8192 for size in self.omage_resolutions):
+            raise self._bad("omage", f"must be resolutions from 8 to 8192, got {self.omage!r}")
         if not self.near < self.far:
             raise self._bad("far", f"must be more than near, got {self.near:g} and {self.far:g}")
+
+    @property
+    def omage_resolutions(self) -> tuple[int, ...]:
+        """Those of `omage`, the largest first; 0 for what is no number."""
+        parts = {part.strip() for part in self.omage.split(",")} if self.omage else set()
+        sizes = {int(part) if part.isdecimal() else 0 for part in parts}
+        return tuple(sorted(sizes, reverse=True))
 
     @classmethod
     def counts(cls, name: str, values: Any) -> bool:
         """Whether the setting `name` is used; the seed is used if anything is random."""
+        if values.slices and name in _BY_SLICES:
+            return name in ("views", "seed")
+        if name == "omage":
+            return bool(values.omage)
         if name == "seed":
             return (
                 values.cameras in ("hemisphere", "sphere")

@@ -15,10 +15,11 @@ and distances are of the object at a diagonal of 1, centred, with y up and z tow
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -29,6 +30,8 @@ from numpy.typing import NDArray
 from ..camera import Camera
 from ..errors import XRayError
 from ..files.atomic import replacing
+from ..files.json_files import read_json
+from ..files.json_schema import integer, list_of, number, record
 from ..files.png import write_png
 from ..surface import Surface
 from .signed_distance import PUBLISHED_LEVEL, samples
@@ -41,6 +44,16 @@ POINTS = 16_384
 ELEVATIONS = (math.radians(-10), math.radians(40))
 SCALES = (0.75, 1.1)
 # From z up to y up, as files of meshes have it.
+_ANGLES = list_of(number(-10, 10), 1, 1 << 12)
+_META = record(
+    {
+        "azimuths": _ANGLES,
+        "elevations": _ANGLES,
+        "scale": number(1e-6, 1e6),
+        "offset": list_of(number(-1e6, 1e6), 3, 3),
+        "size": integer(1, 1 << 13),
+    }
+)
 _Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 
@@ -102,15 +115,15 @@ class Views:
         """From `meta.json` in `folder`; raises XRayError `bad_dataset`."""
         path = folder / META
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path, _META)
             views = cls(
-                tuple(map(float, values["azimuths"])),
-                tuple(map(float, values["elevations"])),
-                float(values["scale"]),
-                tuple(map(float, values["offset"])),  # type: ignore[arg-type]
-                int(values["size"]),
+                tuple(values["azimuths"]),
+                tuple(values["elevations"]),
+                values["scale"],
+                tuple(values["offset"]),
+                values["size"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise XRayError(
                 "bad_dataset",
                 f"{path} cannot be read ({error}).",
@@ -157,13 +170,28 @@ def seen_distances(
     return points.astype(np.float32), distances.astype(np.float32)
 
 
-def write_splits(folder: Path, splits: dict[str, Sequence[str]]) -> None:
-    """`03_splits`: train, val and test, and what the published code calls trainval."""
+def split_of(uid: str) -> str:
+    """The split that an object is in: of ten about one is "val", one "test", the others "train".
+
+    It depends on the uid alone, so that objects that come later move none.
+    """
+    place = hashlib.sha256(f"split of {uid}".encode()).digest()[0] / 256
+    return "test" if place < 0.1 else "val" if place < 0.2 else "train"
+
+
+def split_lists(splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The files of `03_splits`, by name: train, val, test, and what the published code calls
+    trainval."""
     lists = {name: sorted(splits.get(name, ())) for name in ("train", "val", "test")}
     lists["trainval"] = sorted([*lists["train"], *lists["val"]])
-    for name, uids in lists.items():
-        with replacing(folder / SPLITS / f"{name}.lst") as temporary:
-            temporary.write_text("\n".join(uids))
+    return {f"{SPLITS}/{name}.lst": "\n".join(uids) for name, uids in lists.items()}
+
+
+def write_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    """`03_splits`."""
+    for name, text in split_lists(splits).items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text)
 
 
 def read_split(folder: Path, name: str) -> list[str]:

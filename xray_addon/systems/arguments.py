@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import Field, fields
+from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,20 @@ def own_settings() -> dict[str, list[tuple[System, Field[Any]]]]:
     return found
 
 
-def explained(owners: list[tuple[System, Field[Any]]]) -> str:
-    """The help text of a setting for each system that has it."""
-    return "; ".join(f"{system.label}: {item.metadata['help']}" for system, item in owners)
+def common_field(owners: list[tuple[System, Field[Any]]]) -> Field[Any]:
+    """One field for a setting of several systems: it says what it is in each, and has the widest
+    limits. Its default is the first system's; the others have theirs where it is not given."""
+    if len(owners) == 1:
+        return owners[0][1]
+    items = [item for _, item in owners]
+    metadata = dict(items[0].metadata)
+    metadata["help"] = "; ".join(f"{s.label}: {item.metadata['help']}" for s, item in owners)
+    for limit, widest in (("min", min), ("max", max)):
+        if limit in metadata:
+            metadata[limit] = widest(item.metadata[limit] for item in items)
+    common: Field[Any] = field(default=items[0].default, metadata=metadata)
+    common.name = items[0].name
+    return common
 
 
 def add_systems(parser: argparse.ArgumentParser) -> None:
@@ -63,11 +74,8 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
         for system in SYSTEMS.values()
     }
     for owners in own_settings().values():
-        system, item = owners[0]
-        if len(owners) == 1:
-            add_setting(groups[system.name], item)
-        else:
-            add_setting(parser, item, explained(owners))
+        group = groups[owners[0][0].name] if len(owners) == 1 else parser
+        add_setting(group, common_field(owners))
 
 
 def read_systems(arguments: argparse.Namespace) -> GenerateSettings:

@@ -77,7 +77,7 @@ def test_the_scenes_camera_can_look(torus, slicing, settings, part):
 
 def test_an_imported_xray_can_be_sliced(torus, slicing, settings, part, tmp_path):
     capture = part("xray_addon.settings").CaptureSettings(views=1, layers=8, size=64)
-    part("operators.dataset.objects").capture_objects([torus], tmp_path, capture)
+    part("operators.dataset.plain").capture_objects([torus], tmp_path, capture)
     file = tmp_path / "xrays" / "Torus" / "000.npz"
     for form in ("mesh", "layers"):
         assert bpy.ops.xray.import_xray(filepath=str(file), form=form) == {"FINISHED"}

@@ -1,0 +1,31 @@
+"""What the configuration of a network may say, before it is built.
+
+Modules cost time to build also where their tensors take no memory, as on the meta device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xray_addon.files import json_schema as schema
+
+WIDEST, DEEPEST, MOST_LEVELS, LONGEST_TEXT = 1 << 16, 128, 16, 400
+_DEEP = ("layer", "block", "depth")
+
+
+def setting(value: Any, where: str) -> Any:
+    """A number, text or list of a configuration, within what any published model comes near."""
+    name = where.rpartition(".")[2].partition("[")[0]
+    if isinstance(value, list):
+        return schema.list_of(setting, most=MOST_LEVELS)(value, where)
+    if isinstance(value, dict):
+        return schema.plain(value, where)
+    if isinstance(value, str):
+        return schema.text(LONGEST_TEXT)(value, where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        deep = any(word in name for word in _DEEP) and "channels" not in name
+        return schema.integer(-WIDEST, DEEPEST if deep else WIDEST)(value, where)
+    return value
+
+
+NETWORK = schema.table_of(setting)

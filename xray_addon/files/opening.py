@@ -1,0 +1,55 @@
+"""Files that others made, opened with care: regular files only, and no more of them than fits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader, BufferedWriter
+from os import PathLike
+
+
+def open_regular(path: str | PathLike[str]) -> BufferedReader:
+    """The file at `path`, open for reading. It never waits, as opening a pipe would.
+
+    Raises OSError: FileNotFoundError and the like, and one that says so where `path` is no regular
+    file but a folder, a pipe, a socket or a device.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, flags | getattr(os, "O_NOCTTY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def append_regular(path: str | PathLike[str], *, private: bool = False) -> BufferedWriter:
+    """The file at `path`, made where it is missing, open to append to. It follows no link.
+
+    private : nobody else may read it. Raises OSError, also where `path` is no regular file.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, flags, 0o600 if private else 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        if private and hasattr(os, "fchmod"):
+            os.fchmod(handle, 0o600)  # it may be of an earlier version
+        return os.fdopen(handle, "ab")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_at_most(path: str | PathLike[str], limit: int) -> bytes:
+    """All bytes of the regular file at `path`. Raises as `open_regular`; ValueError for more than
+    `limit` bytes."""
+    with open_regular(path) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it is larger than {limit} bytes")
+    return data
