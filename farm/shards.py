@@ -1,10 +1,9 @@
 """WebDataset shards: the complete items of a shard in one tar, local or at any fsspec URL.
 
-Sample keys are ``<uid>-NNN``, one a view, with the members ``.npz`` (the X-Ray), ``.png`` (its
-reference image, if there is one), ``.ids.npz`` (if there are any) and ``.json`` (the camera and
-the item's row); with the first view also ``.omage<R>.npz`` (if there are omages). The same items
-give the same bytes. Beside ``OUT-000i.tar`` lies ``OUT-000i.json``, written after it, which says
-what is in it.
+Sample keys are ``<uid>-NNN``, one per view, with the members ``.npz`` (the X-Ray), ``.png`` (its
+reference image, if any), ``.ids.npz`` (if any) and ``.json`` (the camera and the item's row). The
+first view also has ``.omage<R>.npz`` (if there are omages). The same items give the same bytes.
+``OUT-000i.json`` beside ``OUT-000i.tar`` is written after it and lists its contents.
 
 No item is removed before its replacement exists: if a new shard lacks items of the old one, it
 waits beside it as ``OUT-000i.tar.next`` and ``OUT-000i.json.next`` until all shards are complete.

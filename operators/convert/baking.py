@@ -41,9 +41,9 @@ OVERLAP_SIZE = 512
 
 @dataclass(frozen=True, eq=False)
 class _Baked:
-    """Of one mesh: which polygons are baked, their UVs by loop (N, 2), and the texture.
+    """The bake of one mesh: which polygons are baked, their UVs by loop (N, 2), the texture.
 
-    factors : fields of `Material` for how metallic and rough it is; empty if nobody asked.
+    factors : metallic and roughness fields of `Material`; empty if they were not requested.
     """
 
     polygons: NDArray[np.bool_]
@@ -62,9 +62,9 @@ def read_surface(
 ) -> tuple[Surface, FaceSources]:
     """The evaluated faces of `objects` in world space with their materials' colours.
 
-    As `surface_and_sources`; materials that compute their colour are baked first, at
-    `settings.bake_size`, or with `settings.materials` "skip" refused. factors : read how metallic
-    and rough they are too.
+    As `surface_and_sources`, but procedural materials are baked first at `settings.bake_size`; if
+    `settings.materials` is "skip" they raise an error instead. factors : also read metallic and
+    roughness.
 
     Raises XRayError `no_faces`, `needs_baking` with each material and its reason, `cannot_bake`.
     """

@@ -184,7 +184,7 @@ def _uvs(
 ) -> NDArray[np.float32] | None:
     """(M, 3, 2) from the UV map that each face's material reads.
 
-    None where there is no map and, but for `always`, where no texture reads one.
+    None if there is no UV map or, unless `always`, if no texture uses one.
     """
     layers = list(mesh.uv_layers)
     if not layers or not (

@@ -51,7 +51,7 @@ def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -
     splits and groups. A file without a split there, or without a manifest, is in every split.
     exclude : packs (folder names) to leave out.
 
-    Raises XRayError `no_data` where nothing is left, `bad_manifest`.
+    Raises XRayError `no_data` if no files remain, `bad_manifest`.
     """
     data = data.resolve()
     manifest = find_manifest(data)

@@ -15,10 +15,10 @@ from .result import REJECTED
 class Report(Plain):
     """The statistics of a dataset.
 
-    gates : of each, how many items it `counted` and how many of these it `refused`.
-    hits : of each layer, over all views. dropped : behind the last one.
-    missing_textures : of each item that lacks some, the names of image files.
-    omages : items with omages. unwrapped : of each of these that got UVs of its own, the reason.
+    gates : for each gate, how many items it `counted` and how many of these it `refused`.
+    hits : per layer, over all views. dropped : hits behind the last layer.
+    missing_textures : names of missing image files, by item.
+    omages : items with omages. unwrapped : by item, why it needed new UVs.
     """
 
     captured: int
