@@ -11,11 +11,17 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from ..xray_addon.camera import Camera
+from ..xray_addon.casting import sample_texture
 from ..xray_addon.casting.texels import covered_texels
 from ..xray_addon.pictures.shading import shade_surface
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.surface import Material
-from .convert import COLOR_ATTRIBUTE, new_material, surface_from_objects
+from .convert import (
+    COLOR_ATTRIBUTE,
+    new_material,
+    surface_from_objects,
+    texture_from_image,
+)
 from .convert.baking import MARGIN, loop_uvs, unwrap
 from .convert.staging import Stage, TemporaryData
 
@@ -56,14 +62,20 @@ def _remake(obj: Any, settings: ResultSettings) -> None:
     """Change the faces, transfer the colours to them, and bake the texture."""
     with TemporaryData() as owned:
         colored = owned.own(obj.data.copy())
-        if settings.topology == "quads":
+        textured = _color_by_texture(colored)
+        quads = settings.topology == "quads"
+        if quads:
             _remesh(obj, settings.target_faces or QUADS)
         elif 0 < settings.target_faces < len(obj.data.polygons):
             _decimate(obj, settings.target_faces)
-        if COLOR_ATTRIBUTE not in colored.color_attributes:
+        # Fewer triangles keep their UV map, and with it the generator's texture.
+        if COLOR_ATTRIBUTE not in colored.color_attributes or (textured and not quads):
             return
         if settings.color == "texture":
             _bake(obj, colored, settings.bake_size)
+        elif textured:
+            _write_colors(obj.data, _nearest_colors(colored, vertex_positions(obj.data)))
+            _replace_material(obj, Material(), colored=True)
         elif COLOR_ATTRIBUTE not in obj.data.color_attributes:
             _write_colors(obj.data, _nearest_colors(colored, vertex_positions(obj.data)))
 
@@ -177,12 +189,39 @@ def _bake(obj: Any, colored: Any, size: int) -> None:
         covered.reshape(-1)[texel] = True
     _spread(texture, covered)
     _remove_colors(mesh)
+    colored.materials.clear()  # otherwise this unused mesh would keep the material alive
+    _replace_material(obj, Material(texture=texture), colored=False)
+
+
+def _replace_material(obj: Any, material: Material, *, colored: bool) -> None:
+    """Replace the material of `obj`; the old one is removed if nothing else uses it.
+
+    colored : whether the new material shows the colour attribute.
+    """
+    mesh = obj.data
     before = mesh.materials[0] if mesh.materials else None
     mesh.materials.clear()
-    colored.materials.clear()  # otherwise this unused mesh would keep the material alive
-    mesh.materials.append(new_material(obj.name, Material(texture=texture), colored=False))
+    mesh.materials.append(new_material(obj.name, material, colored=colored))
     if before is not None and not before.users:
         bpy.data.materials.remove(before)
+
+
+def _color_by_texture(mesh: Any) -> bool:
+    """Store the texture colours at a mesh's corners in the colour attribute.
+
+    Returns whether the mesh has an image texture.
+    """
+    trees = [material.node_tree for material in mesh.materials if material is not None]
+    nodes = [node for tree in trees if tree is not None for node in tree.nodes]
+    image = next((node.image for node in nodes if node.type == "TEX_IMAGE" and node.image), None)
+    texture = texture_from_image(image) if image is not None and mesh.uv_layers else None
+    if texture is None:
+        return False
+    _remove_colors(mesh)
+    attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", "CORNER")
+    colors = sample_texture(texture, loop_uvs(mesh, mesh.uv_layers[0].name).astype(np.float64))
+    attribute.data.foreach_set("color_srgb", colors.astype(np.float32).reshape(-1))
+    return True
 
 
 def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:

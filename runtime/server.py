@@ -196,7 +196,12 @@ class Server:
                 return
             time.sleep(DEATH_WAIT / 50)
         with self._removing, suppress(FileNotFoundError):  # it is gone already
-            remove_ownerless(Path.cwd())
+            folder = Path.cwd()
+            # A thread of a dying parent may hold its lock after its children have another parent.
+            end = time.monotonic() + DEATH_WAIT
+            while folder.exists() and time.monotonic() < end:
+                remove_ownerless(folder)
+                time.sleep(DEATH_WAIT / 50)
 
     def _answer(self, request: Request) -> None:
         try:

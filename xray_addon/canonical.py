@@ -18,7 +18,7 @@ elevation is part of the frame: world z is up and the viewer is on the -y side.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,26 +49,44 @@ class Frame:
     near: float
     far: float
 
-    def camera(self, size: int, elevation: float = 0.0) -> Camera:
-        """Its camera: `size` x `size` px, `elevation` in radians above the horizon."""
+    def camera(self, size: int, elevation: float = 0.0, roll: float = 0.0) -> Camera:
+        """Its camera: `size` x `size` px, `elevation` in radians above the horizon.
+
+        roll : by which upright things lean to the left in the image, radians.
+        """
         eye = (0.0, -self.distance * math.cos(elevation), self.distance * math.sin(elevation))
-        return Camera.look_at(eye, fov_x=self.fov_x, width=size, height=size)
+        camera = Camera.look_at(eye, fov_x=self.fov_x, width=size, height=size)
+        matrix = camera.camera_to_world.copy()
+        matrix[:3, :3] = matrix[:3, :3] @ _about_view(roll).T
+        return replace(camera, camera_to_world=matrix)
 
 
 CANONICAL = Frame(DISTANCE, FOV_X, FILL, NEAR, FAR)
 
 
-def canonical_camera(size: int, elevation: float = 0.0) -> Camera:
-    """The camera of the canonical frame: `size` x `size` px, `elevation` in radians."""
-    return CANONICAL.camera(size, elevation)
+def canonical_camera(size: int, elevation: float = 0.0, roll: float = 0.0) -> Camera:
+    """The camera of the canonical frame: `size` x `size` px, `elevation` and `roll` in radians."""
+    return CANONICAL.camera(size, elevation, roll)
+
+
+def _about_view(roll: float) -> NDArray[np.float64]:
+    """The rotation (3, 3), in camera axes, that makes things lean to the left in the image."""
+    cosine, sine = math.cos(roll), math.sin(roll)
+    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 def place(
-    surface: Surface, azimuth: float, elevation: float, *, frame: Frame = CANONICAL
+    surface: Surface,
+    azimuth: float,
+    elevation: float,
+    *,
+    roll: float = 0.0,
+    frame: Frame = CANONICAL,
 ) -> tuple[NDArray[np.float64], float] | None:
     """How to place `surface` (z up) in `frame` so that it is seen from the given side.
 
     azimuth, elevation : of the viewer around the object, in radians; azimuth 0 is the -y side.
+    roll : by which the object then leans to the left in the image, radians.
 
     Returns the (4, 4) matrix for `Surface.transformed` and the length of the object's longest side
     in the frame. Returns None if the view does not fit into the frame: an object that is much
@@ -82,6 +100,7 @@ def place(
     turn = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
     camera = frame.camera(2, elevation)
     axes = camera.camera_to_world[:3, :3]
+    turn = axes @ _about_view(roll) @ axes.T @ turn
     points = ((used - (low + high) / 2) / longest) @ turn.T @ axes  # camera axes, size 1
     target = frame.fill * 2 * math.tan(frame.fov_x / 2)
     # The largest scale at which no point is too near.

@@ -57,6 +57,16 @@ from .cases import (
     silhouette_sphere,
     visible_layer,
 )
+from .looks import (
+    FLAT_SHARE,
+    SIDES,
+    base_height,
+    flat_share,
+    hidden_colors,
+    roughness,
+    sliver_share,
+    topology,
+)
 from .pictures import result_sheet
 from .protocols import (
     CAMERA,
@@ -96,8 +106,9 @@ def evaluate(
 
     The dict has `cases` (name, seconds, watertight, vertices, the mesh's `looks` and a dict of
     metrics by system), `systems` (their means), `intervals` (their 95 % confidence intervals),
-    `looks` (means of the mesh's normals, colours and hits) and `skipped`. Raises XRayError
-    `no_data` if no case remains.
+    `looks` (means of the mesh's normals, colours and hits), `shape` (means of the measures of
+    `looks.py` for the mesh and the truth) and `skipped`. Raises XRayError `no_data` if no case
+    remains.
     """
     settings = settings or GenerateSettings(seed=seed)
     skipped: list[dict[str, str]] = []
@@ -141,6 +152,7 @@ def evaluate(
                 "elevation_error_degrees": round(_elevation_error(case, generated.camera), 2),
                 "metrics": metrics,
                 **_looks(case, laid, seed),
+                "shape": _shape(case, laid, seed),
             }
         )
         kept.append((case, generated, metrics[f"{generator.name}, mesh"]["cd"]))
@@ -175,6 +187,10 @@ def evaluate(
                 _mean_of_known([row["hit_overlap"][layer] for row in rows])
                 for layer in range(OVERLAP_LAYERS)
             ],
+        },
+        "shape": {
+            key: _mean_of_known([row["shape"].get(key) for row in rows])
+            for key in dict.fromkeys(key for row in rows for key in row["shape"])
         },
         "seconds": float(np.median([row["seconds"] for row in rows])),
         "peak_memory": _peak_memory(generator.device),
@@ -233,14 +249,50 @@ def _looks(case: Case, generated: _Laid, seed: int) -> dict[str, Any]:
     overlap = hit_overlap(xray, case.view.xray, OVERLAP_LAYERS)
     if not len(xray.index):
         return {"normal": 0.0, "color": 1.0, "hit_overlap": overlap}
-    truth = _oriented(case.view.xray, canonical_camera(TRUTH_SIZE, case.view.elevation), seed)
+    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    truth = _oriented(case.view.xray, camera, seed)
     return {**compare_looks(_oriented(xray, eye, seed), truth), "hit_overlap": overlap}
 
 
-def _oriented(xray: XRay, camera: Camera, seed: int) -> Points:
-    """About 10,000 hits in the camera's frame, with normals and colours."""
+def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
+    """The measures of `looks.py` for the mesh and, with the prefix "true", for the truth."""
+    size = case.view.scale
+    surface, truth = generated.surface, case.view.surface
+    got, known = topology(surface), topology(truth)
+    result = {
+        "more_islands": float(max(0, got.islands - known.islands)),
+        "more_handles": float(max(0, got.handles - known.handles)),
+        "with_more_handles": float(got.handles > known.handles),
+        "slivers": sliver_share(surface),
+        "true slivers": sliver_share(truth),
+    }
+    for name, mesh, camera in (
+        ("", surface, generated.camera),
+        ("true ", truth, case.camera),
+    ):
+        found = roughness(mesh, camera, size, seed)
+        result |= {f"{name}roughness, {side}": value for side, value in found.items()}
+    if (share := flat_share(truth, size)) > FLAT_SHARE:
+        result["base"] = base_height(surface, share, size)
+        result["true base"] = base_height(truth, share, size)
+    eye = generated.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
+    xray = cast(surface, eye, TRUTH_LAYERS)
+    behind = _oriented(xray, eye, seed, first_layer=1)
+    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    colors = hidden_colors(
+        behind if len(behind) else _oriented(xray, eye, seed),
+        case.view.xray,
+        camera,
+        seed,
+    )
+    return result | {f"hidden {name}": value for name, value in colors.items()}
+
+
+def _oriented(xray: XRay, camera: Camera, seed: int, first_layer: int = 0) -> Points:
+    """About 10,000 hits in the camera's frame, from `first_layer` on, with normals and colours."""
     points = xray.points(camera)
-    some = _choice(len(points), seed)
+    some = np.flatnonzero(xray.index >= first_layer * xray.shape[1] * xray.shape[2])
+    some = some[_choice(len(some), seed)]
     return Points(
         in_camera(points.positions[some], camera).astype(np.float32),
         points.normals[some] @ camera.camera_to_world[:3, :3].astype(np.float32),
@@ -298,10 +350,43 @@ def markdown_table(result: dict[str, Any]) -> str:
         f"The mesh's normals agree by {looks['normal']:.3f}, its colours are off by "
         f"{looks['color']:.3f}, its hits overlap, from layer 1 on, by {overlap}.",
         "",
+        *_shape_table(result["shape"]),
+        "",
     ]
     if RETRIEVAL not in result["systems"]:
         lines[-1:] = ["No training meshes were given (--gallery), so none were retrieved.", ""]
     return "\n".join(lines)
+
+
+def _shape_table(shape: dict[str, float | None]) -> list[str]:
+    """How meshes look beside the truth, as lines of a Markdown table."""
+
+    def row(name: str, key: str, true_key: str = "", form: str = ".2f") -> str:
+        cells = (shape.get(key), shape.get(true_key))
+        texts = ("-" if value is None else format(value, form) for value in cells)
+        return f"| {name} | {' | '.join(texts)} |"
+
+    return [
+        "| how meshes look | generated | truth |",
+        "|---|---|---|",
+        row("islands more than the truth", "more_islands"),
+        row("handles more than the truth", "more_handles"),
+        row("meshes with more handles", "with_more_handles", form=".0%"),
+        row("slivers, share of triangles", "slivers", "true slivers", ".1%"),
+        *(
+            row(
+                f"roughness, {side}, degrees",
+                f"roughness, {side}",
+                f"true roughness, {side}",
+                ".1f",
+            )
+            for side in SIDES
+        ),
+        row("base above the ground, where the truth is flat", "base", "true base", ".3f"),
+        row("hidden colours off by", "hidden color", form=".3f"),
+        row("the true visible colour there instead", "hidden front", form=".3f"),
+        row("the mean true visible colour instead", "hidden mean", form=".3f"),
+    ]
 
 
 def _training_files(

@@ -30,3 +30,17 @@ def vertex_normals(vertices: Floats, faces: NDArray[np.integer]) -> NDArray[np.f
     )
     normal: NDArray[np.float64] = around @ np.cross(b - a, c - a)
     return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
+
+
+def taubin(vertices: Floats, faces: NDArray[np.integer], rounds: int) -> NDArray[np.float64]:
+    """Vertices (N, 3) with the steps between them smoothed away.
+
+    Taubin, "A signal processing approach to fair surface design" (SIGGRAPH 1995): each round
+    shrinks the mesh a little and grows it again, so that its volume stays.
+    """
+    result: NDArray[np.float64] = vertices.astype(np.float64)
+    mean = neighbour_mean(faces, len(vertices))
+    for _ in range(rounds):
+        for step in (0.5, -0.53):
+            result = result + step * (mean @ result - result)
+    return result

@@ -29,7 +29,7 @@ from ..meshes.extraction import DISTANCE_STRIDES, Sparse, TooIntricate, march, s
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, out_of_memory
-from .diffusion import SliceDiffusion
+from .diffusion import MOST_STEPS, SliceDiffusion
 from .files import find_network
 from .networks import SliceField, SliceNet
 from .painting import paint
@@ -166,7 +166,7 @@ class Slice3DGenerator(Generator):
     ) -> NDArray[np.uint8]:
         """The generation branch: slices (12, S, S, 3) by the latent diffusion."""
         model: SliceDiffusion = self._network(DIFFUSION, settings, progress)
-        steps = settings.steps or STEPS
+        steps = min(settings.steps or STEPS, MOST_STEPS)
         random = torch.Generator().manual_seed(settings.seed)
 
         def noise(*shape: int) -> Tensor:

@@ -15,6 +15,9 @@ GREY = 0.5
 # A vertex is seen if what the camera sees first there is not farther before it than this share of
 # its distance: a bit more than the mesh's cells are deep.
 _BEHIND = 0.01
+# The runtime takes the smallest numbers for 0. SciPy's tree looks for the number after 0, does not
+# find it, and crashes.
+_OFF_ZERO = 10.0
 # Pixels along a cut-out's edge show some of the background.
 _EDGE = 2
 
@@ -39,7 +42,8 @@ def paint(
         axis=1,
     )
     if spread and not seen.all():
-        _, nearest = KDTree(places[seen]).query(places[~seen])
+        moved = places + _OFF_ZERO
+        _, nearest = KDTree(moved[seen]).query(moved[~seen])
         colors[~seen] = colors[seen][nearest]
     return colors
 

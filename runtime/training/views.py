@@ -23,8 +23,9 @@ class TrainingView:
     """A view of an object placed in the canonical frame.
 
     xray : ground truth. fine : one layer at the image's resolution, for the shader. scale : length
-    of the object's longest side in the frame. elevation : radians. surface : the placed object.
-    camera : of `fine`. source : the original object, z up. azimuth : of the viewer, radians.
+    of the object's longest side in the frame. elevation, roll : radians, as in `place`. surface :
+    the placed object. camera : of `fine`. source : the original object, z up. azimuth : of the
+    viewer, radians.
     """
 
     xray: XRay
@@ -35,6 +36,7 @@ class TrainingView:
     camera: Camera
     source: Surface
     azimuth: float
+    roll: float
 
 
 def view_object(
@@ -44,11 +46,16 @@ def view_object(
     layers: int,
     resolution: int,
     image_resolution: int,
+    roll: float = 0.0,
 ) -> TrainingView | None:
-    """`surface` from a random side, or None if that view does not fit into the frame."""
+    """`surface` from a random side, or None if that view does not fit into the frame.
+
+    roll : standard deviation of the camera's roll, radians.
+    """
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
-    placed = place(surface, azimuth, elevation)
+    lean = random.normal(0, roll) if roll else 0.0
+    placed = place(surface, azimuth, elevation, roll=lean)
     if placed is None:
         return None
     matrix, scale = placed
@@ -58,7 +65,7 @@ def view_object(
     fine = cast(moved, camera, 1)
     if not len(fine.index):
         return None
-    return TrainingView(xray, fine, scale, elevation, moved, camera, surface, azimuth)
+    return TrainingView(xray, fine, scale, elevation, moved, camera, surface, azimuth, lean)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:

@@ -54,7 +54,7 @@ class BatchDataset(Pairs):
         yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Tensor]:
-        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), elevation (B,)}."""
+        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), pose (B, 2)}."""
         first = number * self.batch_pairs
         randoms = [
             np.random.default_rng([self.seed, pair])
@@ -93,7 +93,7 @@ class BatchDataset(Pairs):
         return {
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
             "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
-            "elevation": self._tensor([view[2] for view in views]).repeat_interleave(2),
+            "pose": self._tensor([(view[2], 0.0) for view in views]).repeat_interleave(2, dim=0),
         }
 
     def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:

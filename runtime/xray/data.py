@@ -20,7 +20,9 @@ from ..training.views import TrainingView, to_frames, view_object
 
 
 class Pairs(Numbered):
-    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), elevation ()}.
+    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), pose (2,)}.
+
+    pose : elevation and roll of the camera, see `networks.base.Prediction`.
 
     Samples come in mirrored pairs (2 i, 2 i + 1). batch : the loader's. first_batch, batch_step :
     from which on, and each how many-th.
@@ -43,7 +45,7 @@ class Pairs(Numbered):
 class CastDataset(Pairs):
     """Samples cast on the fly; those of a pair are of one cast, each with lights of its own.
 
-    one_color_share : see `choose_object`.
+    one_color_share : see `choose_object`. roll : standard deviation of the camera's, radians.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class CastDataset(Pairs):
         first_batch: int = 0,
         batch_step: int = 1,
         one_color_share: float = 1.0,
+        roll: float = 0.0,
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
+        self.roll = roll
         self.one_color_share = one_color_share
         self.meshes = MeshCache(files)
         self.seed = seed
@@ -79,13 +83,15 @@ class CastDataset(Pairs):
                 layers=self.layers,
                 resolution=self.resolution,
                 image_resolution=self.image_resolution,
+                roll=self.roll,
             )
         _recolor(view, random)
         frames = to_frames(view.xray)
         for mirrored in (False, True):
             image = shade(view.fine, view.camera, Lights.random(view.camera, random))
             image = photograph(image, random)
-            yield training_sample(image, frames, view.elevation, mirrored=mirrored)
+            pose = (view.elevation, view.roll)
+            yield training_sample(image, frames, pose, mirrored=mirrored)
 
 
 def choose_object(meshes: MeshCache, random: np.random.Generator, one_color_share: float) -> int:
@@ -108,16 +114,21 @@ def is_one_color(surface: Surface) -> bool:
 
 
 def training_sample(
-    image: NDArray[np.float32], frames: NDArray[np.float32], elevation: float, *, mirrored: bool
+    image: NDArray[np.float32],
+    frames: NDArray[np.float32],
+    pose: tuple[float, float],
+    *,
+    mirrored: bool,
 ) -> dict[str, torch.Tensor]:
     """An image (I, I, 4) and frames (L, 8, S, S), or both as a mirror shows them, as tensors."""
     if mirrored:
         image, frames = image[:, ::-1], frames[..., ::-1].copy()
         frames[:, 1] *= -1
+        pose = (pose[0], -pose[1])
     return {
         "image": torch.from_numpy(np.moveaxis(image, -1, 0).copy()),
         "frames": torch.from_numpy(frames.copy()),
-        "elevation": torch.tensor(elevation, dtype=torch.float32),
+        "pose": torch.tensor(pose, dtype=torch.float32),
     }
 
 

@@ -37,8 +37,10 @@ def both_ways(
         None if time is None else time.repeat(2),
     )
     straight, turned = prediction.frames.chunk(2)
-    elevation = prediction.elevation.unflatten(0, (2, -1)).mean(dim=0)
-    return Prediction((straight + mirrored(turned)) / 2, elevation)
+    pose, turned_pose = prediction.pose.chunk(2)
+    # In a mirror things lean the other way.
+    turned_pose = turned_pose * turned_pose.new_tensor([1.0, -1.0])
+    return Prediction((straight + mirrored(turned)) / 2, (pose + turned_pose) / 2)
 
 
 @torch.no_grad()
@@ -53,7 +55,7 @@ def sample(
 ) -> Prediction:
     """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` (below 1) on.
 
-    The visible layer and the elevation are those of the pass. Deterministic given `generator`
+    The visible layer and the pose are those of the pass. Deterministic given `generator`
     (the noise is drawn once; steps are those of DDIM, Song et al. 2021). Each prediction is the
     mean of the image's and its mirror image's: what the two agree on stays and their errors
     partly cancel.
@@ -75,4 +77,4 @@ def sample(
         if on_step is not None:
             on_step(step + 1)
     frames = torch.cat([first.frames[:, :1], prediction.frames[:, 1:]], dim=1)
-    return Prediction(frames, first.elevation)
+    return Prediction(frames, first.pose)

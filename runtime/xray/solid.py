@@ -1,153 +1,279 @@
-"""From predicted layers to the layers of one calm solid.
+"""From predicted layers to one calm, closed mesh.
 
 Each pair of layers is where a ray enters and leaves. A network is unsure of both, most of all of
 how many pairs there are: read one by one, its hidden layers come out as loose, jagged sheets. So
-the pairs are laid into a volume, each with the likelihood that it is there; the volume is blurred,
-and the solid is where enough of it is left. Its borders along each ray are the layers: they enter
-and leave in turn, slivers are gone, gaps as narrow as the blur are closed.
+the pairs become one field over space, above 0 inside, in which a place's value is about its
+distance to the surface: the least of its distances to where the ray enters, to where it leaves and
+to the object's outline, and over the pairs the greatest. Where a surface meets the outline it is
+rounded as much as its slope there tells. The mesh is the field's zero (marching cubes), made even.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage import measure
+from torch.nn import functional
 
 from xray_addon.camera import Camera
-from xray_addon.surface import Surface
-from xray_addon.xray import XRay
+from xray_addon.canonical import DISTANCE
 
-from ..meshes.smoothing import neighbour_mean, vertex_normals
+from ..meshes.remeshing import remesh
+from ..meshes.smoothing import taubin
+from .decoding import Layers
 
-CELL = 0.0125  # frame units along a ray
-BLUR = 4.0  # px across the rays, of an image of 256
-BLUR_ALONG = 1.5  # cells
-# What is left of a likelihood after the blur where the solid ends. Less than half, by which the
-# solid grows a little (0.01 where it is flat): networks see too little of what is thin or hidden,
-# and the scans come out nearer to the truth than with a half.
-THRESHOLD = 0.3
-# Every ray through the outline holds something: its fullest cell is raised to this.
-FLOOR = 0.45
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+CELL = 0.0107  # of the field's grid, frame units: two pixels of 256
+FACES = 20_000
+# A pair behind the first is there from this likelihood on; the gap before it is one only where
+# that is clear, and where it is not the body goes on through it.
+LIKELY = 0.3
+CLEAR = 0.9
+LEAST_GAP = 0.04  # frame units
+SHARE_BLUR = 3.0  # px of 256, of the likelihoods
+HIDDEN_BLUR = 5.0  # px of 256, of the depths that the image does not show
+# The least that a body is thick, in cells, so that the grid cannot miss it, and the width, in px of
+# 256, below which the outline is thin.
+LEAST_THICKNESS = 2.0
+THIN = 5
+STEEP = 0.25  # least cosine that a distance along a ray is shortened by
+# Towards the camera and away from it the solid is this much larger than the layers say (frame
+# units), and at most this share of its thickness: networks see too little of what is hidden, and
+# the scans come out nearer to the truth.
+GROWTH = 0.018
+GROWTH_SHARE = 0.4
+BLUR = 1.0  # of the field, cells
+FILLET = 0.012  # least radius, frame units, that rims are rounded with
+MOST_ROUND = 0.03
+RIM = 0.04  # frame units from the outline within which the slope tells how round it is
+# Loose parts smaller than this share of the whole are left out.
+CRUMB = 0.01
+# A solid stands on its lowest layer, of this share of its height, that has this share of the area
+# of the largest of these layers.
+BASE_HEIGHT = 0.1
+BASE_SHARE = 0.5
+SNAP = 0.4  # cells above the ground, from where vertices are put on it
+SMOOTHING = 6  # rounds
 
 
-def solid_layers(
-    depth: Floats,
-    color: Floats,
-    share: Floats,
-    outline: NDArray[np.bool_],
-    camera: Camera,
-) -> XRay:
-    """The X-Ray (L, H, W) of the solid that the layers mean.
+def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Vertices (N, 3), in world space, and faces (F, 3) of the closed mesh; none where nothing is
+    likely. camera : H x W."""
+    maps = _maps(layers, camera)
+    if maps is None:
+        return _nothing()
+    low, shape = _grid(maps, camera)
+    field = _without_crumbs(_field(maps, camera, low, shape))
+    base = _base(field)
+    if base is None:
+        return _nothing()
+    # The ground may lie between two of the grid's layers; it is taken to be at the lower one.
+    field = np.minimum(field, CELL * (np.arange(shape[2], dtype=np.float32) - base))
+    vertices, faces, _, _ = measure.marching_cubes(field, 0.0, gradient_direction="ascent")
+    vertices = vertices.astype(np.float64) * CELL
+    faces = faces.astype(np.int64)
+    length = math.sqrt(4 * _area(vertices, faces) / (math.sqrt(3) * FACES))
+    vertices, faces = remesh(vertices, faces, max(length, CELL))
+    vertices = taubin(vertices, faces, SMOOTHING)
+    ground = base * CELL
+    vertices[vertices[:, 2] < ground + SNAP * CELL, 2] = ground
+    return vertices + low, faces
 
-    depth : (L, H, W), 0 where unknown; a pixel's do not decrease. color : (L, H, W, 3). share :
-    (L / 2, H, W) the likelihood 0..1 of each pair. outline : (H, W) the pixels that the object
-    covers. camera : H x W.
-    """
-    layers, height, width = shape = depth.shape[0], depth.shape[1], depth.shape[2]
-    share = np.where((depth[0::2] > 0) & (depth[1::2] > 0) & outline, share, 0).astype(np.float32)
-    likely = np.repeat(share > 0.02, 2, axis=0)
-    if not likely.any():
-        empty = np.zeros(0, dtype=np.int64)
-        none = np.zeros((0, 3), dtype=np.float32)
-        return XRay.from_hits(shape, empty, none[:, 0], none, none)
-    volume, near = _volume(depth, share, likely, outline)
-    inside = volume > THRESHOLD
-    row, column, cell = np.nonzero(inside[..., 1:] != inside[..., :-1])
-    before, after = volume[row, column, cell], volume[row, column, cell + 1]
-    place = (THRESHOLD - before) / (after - before)
-    hit_depth = near + CELL * (cell + 0.5 + place)
-    normal = _normals(volume, row, column, cell, place, hit_depth, camera)
 
-    pixel = row * width + column
-    first = np.flatnonzero(np.diff(pixel, prepend=-1))
-    layer = np.arange(len(pixel)) - np.repeat(first, np.diff(np.append(first, len(pixel))))
-    # A border's colour is that of the nearest likely layer, of its own kind if there is one.
-    off = np.abs(depth[:, row, column] - hit_depth)
-    off += np.where(np.arange(layers)[:, None] % 2 == layer % 2, 0.0, 10.0)
-    off += np.where(likely[:, row, column], 0.0, 100.0)
-    hit_color = color[off.argmin(axis=0), row, column]
+def _nothing() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
 
-    kept = layer < layers
-    index = (layer * height * width + pixel)[kept]
-    order = np.argsort(index)
-    depths, normals, colors = (
-        values[kept][order].astype(np.float32) for values in (hit_depth, normal, hit_color)
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """enter, leave : (P, H, W) depths. inside : (P, H, W) distance to the border of where the pair
+    is, frame units. rounding : (H, W) radius of the rim. thin : (H, W) where the outline is."""
+
+    enter: Floats
+    leave: Floats
+    inside: Floats
+    rounding: Floats
+    thin: Bools
+
+
+def _signed_distance(mask: Bools, unit: float) -> Floats:
+    """Distance (H, W) to the border of `mask`, above 0 within, in `unit`s a pixel."""
+    if not mask.any():
+        return np.full(mask.shape, -1e3, np.float32)
+    within = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    beyond = ndimage.distance_transform_edt(~mask)
+    return ((within - beyond - np.where(mask, 0.5, -0.5)) * unit).astype(np.float32)
+
+
+def _maps(layers: Layers, camera: Camera) -> _Maps | None:
+    depth = layers.depth
+    known = depth > 0
+    unit = DISTANCE / camera.focal
+    outline = layers.outline
+    if not (outline & known[0] & known[1]).any():
+        return None
+    share = ndimage.gaussian_filter(layers.share[::2], (0, SHARE_BLUR, SHARE_BLUR))
+    likely = known[0::2] & known[1::2] & (share > LIKELY) & outline
+    likely[0] = outline
+    likely = np.logical_and.accumulate(likely, axis=0)
+    enter, leave = depth[0::2].copy(), depth[1::2].copy()
+    gap = np.zeros_like(enter)
+    gap[1:] = enter[1:] - leave[:-1]
+    clear = likely & (share > CLEAR) & (gap > LEAST_GAP)
+    # From behind: a gap that is not clear joins its two pairs.
+    for pair in range(len(enter) - 1, 0, -1):
+        joined = likely[pair] & ~clear[pair]
+        leave[pair - 1] = np.where(joined, leave[pair], leave[pair - 1])
+        likely[pair] &= clear[pair]
+    some = likely.any(axis=(1, 2))
+    enter, leave, likely = enter[some], leave[some], likely[some]
+    for values in (*enter, *leave):
+        _extend(values)
+    leave = ndimage.gaussian_filter(leave, (0, HIDDEN_BLUR, HIDDEN_BLUR))
+    enter[1:] = ndimage.gaussian_filter(enter[1:], (0, HIDDEN_BLUR, HIDDEN_BLUR))
+    leave = np.maximum(leave, enter + LEAST_THICKNESS * CELL)
+    inside = np.stack([_signed_distance(mask, unit) for mask in likely])
+    thin = _thin(outline)
+    inside[0] = np.maximum(inside[0], _signed_distance(thin, unit) + CELL)
+    return _Maps(enter, leave, inside, _rounding(enter[0], leave[0], inside[0], camera), thin)
+
+
+def _extend(values: Floats) -> None:
+    """Where a depth is unknown it becomes that of the nearest pixel where it is known."""
+    unknown = values <= 0
+    if unknown.any() and not unknown.all():
+        nearest = ndimage.distance_transform_edt(
+            unknown, return_distances=False, return_indices=True
+        )
+        values[:] = values[tuple(nearest)]
+
+
+def _thin(outline: Bools) -> Bools:
+    """The parts (H, W) of the outline that are narrower than the grid can hold."""
+    return outline & ~ndimage.binary_opening(outline, np.ones((THIN, THIN), bool))
+
+
+def _slope_cosine(depth: Floats, camera: Camera) -> Floats:
+    """Cosine (H, W) between rays and the normal of the surface at `depth`."""
+    smooth = ndimage.gaussian_filter(depth, 2.0)
+    down, right = np.gradient(smooth)
+    slope = (down**2 + right**2) * (camera.focal / smooth) ** 2
+    return (1 / np.sqrt(1 + slope)).astype(np.float32)
+
+
+def _rounding(enter: Floats, leave: Floats, inside: Floats, camera: Camera) -> Floats:
+    """Radius (H, W) of the rim: the flatter the front runs into the outline, the smaller."""
+    cosine = np.minimum(_slope_cosine(enter, camera), 1)
+    band = ((inside > 0) & (inside < RIM)).astype(np.float32)
+    blur = RIM * camera.focal / DISTANCE
+    weight = ndimage.gaussian_filter(band, blur)
+    flat = ndimage.gaussian_filter(cosine * band, blur) / np.maximum(weight, 1e-6)
+    half = ndimage.gaussian_filter((leave - enter) * band, blur) / np.maximum(weight, 1e-6) / 2
+    round_ = np.clip((0.85 - flat) / 0.35, 0, 1)
+    return np.maximum(FILLET, round_ * np.minimum(half, MOST_ROUND)).astype(np.float32)
+
+
+def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
+    """The lowest corner (3,) of a grid of `CELL`s that holds the solid, and its shape."""
+    corners = []
+    for pair, inside in enumerate(maps.inside):
+        row, column = np.nonzero(inside > -2 * CELL)
+        ray = camera.ray_directions(row, column) @ camera.camera_to_world[:3, :3].T
+        ends = (maps.enter[pair, row, column, None], maps.leave[pair, row, column, None])
+        corners += [camera.position + ray * depth for depth in ends]
+    points = np.concatenate(corners)
+    low, high = points.min(axis=0) - 3 * CELL, points.max(axis=0) + 3 * CELL
+    shape = np.ceil((high - low) / CELL).astype(int) + 1
+    return low, (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def _field(
+    maps: _Maps, camera: Camera, low: NDArray[np.float64], shape: tuple[int, int, int]
+) -> Floats:
+    """The field (X, Y, Z) at the grid's nodes, blurred but for what is thin."""
+    axes = [
+        torch.arange(count, dtype=torch.float32) * CELL + float(start)
+        for count, start in zip(shape, low, strict=True)
+    ]
+    matrix = torch.from_numpy(camera.world_to_camera).float()
+    # Each camera coordinate is a sum over the axes, so no array of points is needed.
+    x, y, z = (
+        matrix[i, 0] * axes[0][:, None, None]
+        + matrix[i, 1] * axes[1][:, None]
+        + matrix[i, 2] * axes[2]
+        + matrix[i, 3]
+        for i in range(3)
     )
-    return XRay.from_hits(shape, index[order], depths, normals, colors, int((~kept).sum()))
-
-
-def _volume(
-    depth: Floats, share: Floats, likely: NDArray[np.bool_], outline: NDArray[np.bool_]
-) -> tuple[Floats, float]:
-    """The blurred likelihood (H, W, N) of the cells along each ray, and the depth of the first."""
-    margin = 6 * CELL
-    near = float(depth[likely].min()) - margin
-    count = int((float(depth[likely].max()) + margin - near) / CELL) + 1
-    start = near + CELL * np.arange(count, dtype=np.float32)
-    volume = np.zeros((*outline.shape, count), dtype=np.float32)
-    rows, columns = (np.flatnonzero(outline.any(axis=axis)) for axis in (1, 0))
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    held = volume[box]
-    for pair, weight in enumerate(share):
-        enter, leave = (depth[2 * pair + end][box][..., None] for end in (0, 1))
-        length = np.minimum(leave, start + CELL) - np.maximum(enter, start)
-        held += np.clip(length / CELL, 0, 1) * weight[box][..., None]
-    np.minimum(held, 1, out=held)
-    held[:] = ndimage.gaussian_filter(held, (BLUR, BLUR, BLUR_ALONG), mode="constant", truncate=2.5)
-    held *= np.maximum(1, FLOOR / np.maximum(held.max(axis=2, keepdims=True), 1e-6))
-    held *= outline[box][..., None]
-    return volume, near
-
-
-def _normals(
-    volume: Floats,
-    row: NDArray[np.intp],
-    column: NDArray[np.intp],
-    cell: NDArray[np.intp],
-    place: Floats,
-    depth: NDArray[np.floating],
-    camera: Camera,
-) -> NDArray[np.float64]:
-    """Unit normals (K, 3), in camera space, of the borders `place` (0..1) behind a cell's middle:
-    against the slope of the likelihood."""
-    height, width, count = volume.shape
-
-    def at(down: int, right: int, along: int) -> Floats:
-        rows, columns = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
-        one, two = (np.clip(cell + along + k, 0, count - 1) for k in (0, 1))
-        return volume[rows, columns, one] * (1 - place) + volume[rows, columns, two] * place
-
-    slope = np.stack(
+    half = math.tan(camera.fov_x / 2)
+    grid = torch.stack([x / (-z * half), -y / (-z * half)], dim=-1).view(1, 1, -1, 2)
+    along = (x * x + y * y + z * z).sqrt().view(-1)
+    count = len(maps.enter)
+    cosines = [_slope_cosine(d, camera).clip(STEEP) for d in (*maps.enter, *maps.leave)]
+    planes = np.concatenate(
         [
-            (at(1, 0, 0) - at(-1, 0, 0)) / 2,
-            (at(0, 1, 0) - at(0, -1, 0)) / 2,
-            (at(0, 0, 1) - at(0, 0, -1)) / (2 * CELL),
-        ],
-        axis=-1,
-    )
-    # A point is its depth times its ray; how it moves with row, column and depth.
-    down = camera.ray_directions(row + 0.5, column) - camera.ray_directions(row - 0.5, column)
-    right = camera.ray_directions(row, column + 0.5) - camera.ray_directions(row, column - 0.5)
-    moves = np.stack(
-        [depth[:, None] * down, depth[:, None] * right, camera.ray_directions(row, column)], axis=1
-    )
-    normal = -np.linalg.solve(moves, slope[..., None])[..., 0]
-    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+            maps.enter,
+            maps.leave,
+            maps.inside,
+            np.stack(cosines),
+            maps.rounding[None],
+            maps.thin[None],
+        ]
+    ).astype(np.float32)
+    seen = functional.grid_sample(
+        torch.from_numpy(planes)[None], grid, padding_mode="border", align_corners=False
+    )[0, :, 0]
+    enter, leave, inside, enter_cosine, leave_cosine = seen[: 5 * count].view(5, count, -1)
+    radius, thin = seen[-2:]
+    best = torch.full_like(along, -math.inf)
+    for pair in range(count):
+        between = torch.minimum(
+            (along - enter[pair]) * enter_cosine[pair], (leave[pair] - along) * leave_cosine[pair]
+        )
+        growth = (GROWTH_SHARE * (leave[pair] - enter[pair])).clamp(max=GROWTH)
+        value = _rounded(between + growth, inside[pair], radius if pair == 0 else FILLET)
+        best = torch.maximum(best, value)
+    # Far values do not matter, and would blur into near ones.
+    field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
+    calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
+    return np.where(thin.view(shape).numpy() > 0.25, np.maximum(calm, field), calm)
 
 
-def smooth_surface(surface: Surface, rounds: int) -> Surface:
-    """The mesh with the steps of its pixels smoothed away, and smooth normals.
+def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:
+    """The lesser of two distances, with the edge where they are equal rounded by `radius`."""
+    short = ((radius - a).clamp(min=0) ** 2 + (radius - b).clamp(min=0) ** 2).sqrt()
+    return torch.where(torch.minimum(a, b) < radius, radius - short, torch.minimum(a, b))
 
-    Taubin, "A signal processing approach to fair surface design" (SIGGRAPH 1995): each round
-    shrinks the mesh a little and grows it again, so that its volume stays.
-    """
-    vertices, faces = surface.vertices.astype(np.float64), surface.faces
-    mean = neighbour_mean(faces, len(vertices))
-    for _ in range(rounds):
-        for step in (0.5, -0.53):
-            vertices = vertices + step * (mean @ vertices - vertices)
-    normal = vertex_normals(vertices, faces)[faces].astype(np.float32)
-    return replace(surface, vertices=vertices, corner_normals=normal)
+
+def _without_crumbs(field: Floats) -> Floats:
+    """Without loose parts that are far smaller than the whole."""
+    label, count = ndimage.label(field > 0)
+    if count < 2:
+        return field
+    size = np.bincount(label.ravel())[1:]
+    small = np.append(False, size < CRUMB * size.sum())
+    crumbs = ndimage.binary_dilation(small[label], iterations=2) & ~(label > 0) | small[label]
+    return np.where(crumbs, np.minimum(field, -CELL), field)
+
+
+def _base(field: Floats) -> int | None:
+    """The grid's layer that the solid stands on, None where there is no solid: the lowest that is
+    about as wide as those above it. What is round below loses little by that."""
+    area = (field > 0).sum(axis=(0, 1))
+    filled = np.flatnonzero(area)
+    if not len(filled):
+        return None
+    lowest, count = int(filled[0]), max(1, round(BASE_HEIGHT * len(filled)))
+    near = area[lowest : lowest + count + 1]
+    return lowest + int(np.argmax(near >= BASE_SHARE * near.max()))
+
+
+def _area(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> float:
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)

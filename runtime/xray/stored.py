@@ -74,12 +74,12 @@ class StoredDataset(Pairs):
                 "No view of the dataset has a place in the canonical frame.",
                 "Capture objects whole, each from outside.",
             )
-        xray, picture, elevation = view
+        xray, picture, pose = view
         frames = to_frames(xray)
         for mirrored in (False, True):
-            yield training_sample(photograph(picture, random), frames, elevation, mirrored=mirrored)
+            yield training_sample(photograph(picture, random), frames, pose, mirrored=mirrored)
 
-    def _view(self, number: int) -> tuple[XRay, NDArray[np.float32], float] | None:
+    def _view(self, number: int) -> tuple[XRay, NDArray[np.float32], tuple[float, float]] | None:
         view = self.dataset.views[number]
         xray, picture = view.xray(), view.image()
         camera = view.camera(xray.shape[2], xray.shape[1])
@@ -95,5 +95,5 @@ class StoredDataset(Pairs):
         return (
             frame.resample(xray, self.layers, self.resolution),
             frame.picture(picture, self.image_resolution),
-            frame.elevation,
+            (frame.elevation, 0.0),
         )

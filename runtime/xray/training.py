@@ -11,6 +11,7 @@ the metrics (see `training.run`). Several processes can train together, see `par
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from .batches import BatchDataset
 from .data import CastDataset, Pairs
-from .networks import make_network
+from .networks import at_resolution, make_network
 from .networks.base import Network, NetworkConfig, Prediction, image_to_input
 from .sampling import noised
 from .stored import StoredDataset, stored_places
@@ -53,7 +54,9 @@ class TrainingConfig(RunConfig):
         a batch at a time; the samples are the same.
     one_color_share : how many of the draws of an object of one flat colour count, 0 to 1; the
         others draw again.
-    start_from : weights (safetensors) to begin with instead of random ones; "" for none.
+    roll : standard deviation of the camera's, degrees.
+    start_from : weights (safetensors) to begin with instead of random ones, of the same network
+        but for its resolution; "" for none.
     """
 
     example: ClassVar[str] = "runtime/xray/config.json"
@@ -76,11 +79,12 @@ class TrainingConfig(RunConfig):
     hit_weight: float = 1.0
     normal_weight: float = 1.0
     color_weight: float = 1.0
-    elevation_weight: float = 0.5
+    pose_weight: float = 0.5
     split: str = "train"
     exclude: tuple[str, ...] = ()
     cast: str = "workers"
     one_color_share: float = 1.0
+    roll: float = 0.0
     start_from: str = ""
 
     def __post_init__(self) -> None:
@@ -116,10 +120,10 @@ class TrainingConfig(RunConfig):
         return make_network(self.network_config())
 
 
-def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[str, Tensor]:
-    """Each term's mean: depth, normal and colour (L1 over the hits), hit and elevation.
+def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Tensor]:
+    """Each term's mean: depth, normal and colour (L1 over the hits), hit and pose.
 
-    frames (B, L, 8, S, S) as in `views.to_frames`, elevation (B,).
+    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2).
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
@@ -134,7 +138,7 @@ def losses(prediction: Prediction, frames: Tensor, elevation: Tensor) -> dict[st
         "normal": over_hits(1, 4),
         "color": over_hits(4, 7),
         "hit": functional.binary_cross_entropy_with_logits(got[:, :, 7], hit.float()),
-        "elevation": (prediction.elevation - elevation).abs().mean(),
+        "pose": (prediction.pose - pose).abs().sum(dim=1).mean(),
     }
 
 
@@ -152,7 +156,8 @@ class Trainer(SharedTrainer[TrainingConfig]):
     def __init__(self, config: TrainingConfig, device: str) -> None:
         super().__init__(config, device)
         if config.start_from:
-            self.model, _ = load_weights(Path(config.start_from), device)
+            start, _ = load_weights(Path(config.start_from), device)
+            self.model = at_resolution(start, config.resolution, config.image_resolution)
         else:
             self.model = config.model().to(self.device)
         self.model.train()
@@ -200,7 +205,8 @@ class Trainer(SharedTrainer[TrainingConfig]):
         share = config.one_color_share
         if config.cast == "device":
             return BatchDataset(files, one_color_share=share, device=self.device, **shape)
-        return CastDataset(files, one_color_share=share, **shape)
+        roll = math.radians(config.roll)
+        return CastDataset(files, one_color_share=share, roll=roll, **shape)
 
     def done(self) -> float:
         """Share of the run that is done, 0 to 1."""
@@ -238,7 +244,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         frames = batch["frames"]
         seen, share = self._seen(frames)
         prediction = self.half(image_to_input(batch["image"]), seen, share)
-        return losses(prediction, frames, batch["elevation"])
+        return losses(prediction, frames, batch["pose"])
 
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Frames that the network sees: those to denoise and their share of signal (B,).

@@ -43,9 +43,10 @@ STAGES = {
     "cut_object": "read the image, cut the object out",
     "frame": "frame",
     "sample": "network, image and its mirror",
-    "decode": "layers to those of one solid",
-    "reconstruct": "link them to a mesh",
-    "smooth_surface": "smooth it",
+    "decode": "read the layers",
+    "solid_mesh": "the solid that they mean, its mesh",
+    "two_sides": "its texture",
+    "cast": "its own layers",
     "write_glb": "write GLB",
     "all": "all",
 }

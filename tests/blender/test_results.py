@@ -150,6 +150,45 @@ def test_colours_as_a_texture(obj, finish, surface_of, part, faces):
     assert len(bpy.data.scenes) == 1
 
 
+@pytest.fixture
+def textured(obj, convert, part, surface_of):
+    """The ball with a texture, half red and half blue, in place of colours at its corners."""
+    surface, material = surface_of(obj), part("xray_addon.surface").Material
+    bpy.data.objects.remove(obj)
+    texture = np.zeros((16, 32, 3), np.uint8)
+    texture[:, :16], texture[:, 16:] = (255, 0, 0), (0, 0, 255)
+    behind = surface.vertices[surface.faces][..., 1].mean(axis=1) > 0
+    surface.corner_uvs = np.where(behind[:, None, None], (0.75, 0.5), (0.25, 0.5)) + np.zeros(
+        (len(surface.faces), 3, 2)
+    )
+    surface.corner_colors = None
+    surface.materials = [material(texture=texture)]
+    surface.face_material = np.zeros(len(surface.faces), np.int64)
+    mesh = convert.mesh_from_surface(surface, "Textured")
+    return convert.add_object(mesh, bpy.context.scene.collection)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"topology": "quads", "target_faces": 3000},
+        {"topology": "quads", "target_faces": 3000, "color": "texture", "bake_size": 256},
+        {"target_faces": 1000},
+        {"color": "texture", "bake_size": 256},
+    ],
+    ids=["quads", "quads and texture", "fewer", "texture"],
+)
+def test_a_generators_texture_is_not_lost(textured, finish, surface_of, part, options):
+    finish(textured, **options)
+    surface = surface_of(textured)
+    camera, cast = part("xray_addon.camera").Camera, part("xray_addon.casting").cast
+    for y, color in ((-2, (1, 0, 0)), (2, (0, 0, 1))):
+        xray = cast(surface, camera.look_at((0, y, 0), width=64, height=64), 1)
+        near = np.abs(xray.hit_color - color).max(axis=1) < 0.05
+        assert near.mean() > 0.9
+    assert len(surface.materials) == 1
+
+
 def test_smooth_by_angle(xray, finish, convert, part):
     bpy.ops.mesh.primitive_cylinder_add(vertices=64)
     obj = bpy.context.object

@@ -67,3 +67,18 @@ def test_a_view_along_a_long_thin_object_has_no_place():
     assert place(surface, 0.0, 0.0) is None
     assert place(surface, math.pi / 2, 0.0) is not None
     assert NEAR < DISTANCE < FAR
+
+
+def test_what_is_placed_leaning_stands_upright_before_a_rolled_camera():
+    mesh = trimesh.creation.box((0.2, 0.3, 1.0))
+    surface = Surface(mesh.vertices, mesh.faces)
+    roll, elevation = 0.2, 0.3
+    matrix, _ = place(surface, 0.7, elevation, roll=roll)
+    upright = canonical_camera(SIZE, elevation)
+    leaning = matrix[:3, 2] @ upright.camera_to_world[:3, :3]  # its axis in the image
+    assert math.atan2(-leaning[0], leaning[1]) == pytest.approx(roll, abs=0.02)
+    rolled = canonical_camera(SIZE, elevation, roll)
+    np.testing.assert_allclose(rolled.position, upright.position)
+    moved = upright.world_to_camera @ matrix
+    up = (rolled.camera_to_world @ moved)[:3, 2]
+    np.testing.assert_allclose(up / np.linalg.norm(up), (0, 0, 1), atol=1e-9)

@@ -132,7 +132,7 @@ def test_batches_are_those_of_the_loaders_workers(meshes):
     for _ in range(2):
         one, other = next(wanted), next(got)
         assert one.keys() == other.keys()
-        torch.testing.assert_close(other["elevation"], one["elevation"])
+        torch.testing.assert_close(other["pose"], one["pose"])
         for name in ("image", "frames"):
             assert other[name].shape == one[name].shape
             assert other[name].dtype == one[name].dtype

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 import runtime
-from runtime.xray.generator import XRayGenerator, decode
+from runtime.xray.decoding import decode
+from runtime.xray.generator import XRayGenerator, closed_surface, open_surface
 from runtime.xray.networks.base import Prediction
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
-from xray_addon import GenerateSettings, XRayError
-from xray_addon.canonical import DISTANCE, FAR, NEAR
+from xray_addon import GenerateSettings, XRayError, cast
+from xray_addon.canonical import DISTANCE, FAR, NEAR, canonical_camera
 from xray_addon.progress import Cancelled
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +43,14 @@ def ball(size: int = 64, layers: int = 4) -> tuple[Prediction, torch.Tensor]:
     fine = (torch.arange(256) + 0.5) / 128 - 1
     alpha = (fine[:, None] ** 2 + fine**2 < 0.64).float()
     picture = alpha * torch.tensor([0.9, 0.1, 0.1, 1.0])[:, None, None]
-    return Prediction(frames, torch.tensor([0.3])), picture[None]
+    return Prediction(frames, torch.tensor([[0.3, 0.0]])), picture[None]
 
 
 def test_layers_decode_to_the_object_they_describe():
     prediction, picture = ball()
-    xray = decode(prediction, picture)
+    layers = decode(prediction, picture[0, 3])
+    assert layers.closed
+    xray = layers.xray()
     assert xray.shape == (4, 256, 256)
     near, far = xray.depth[:2, 128, 128]
     assert near == pytest.approx(DISTANCE - 0.36, abs=0.01)
@@ -61,7 +64,7 @@ def test_front_and_back_of_a_closed_object_share_their_outline():
     prediction, picture = ball()
     # A back that is seen a little less well, as networks do.
     prediction.frames[:, 1, 7] -= 1.0
-    xray = decode(prediction, picture)
+    xray = decode(prediction, picture[0, 3]).xray()
     assert xray.hits_per_layer[0] == xray.hits_per_layer[1] > 0
 
 
@@ -69,7 +72,7 @@ def test_the_outline_is_the_images_own():
     prediction, picture = ball()
     picture[..., :20] = 0
     picture[..., 120:124, 4:24] = 1  # a thin part that the frames are too coarse to show
-    xray = decode(prediction, picture)
+    xray = decode(prediction, picture[0, 3]).xray()
     np.testing.assert_array_equal(xray.hit[0], picture[0, 3].numpy() > 0.5)
     assert np.isfinite(xray.hit_depth).all()
     assert xray.hit_depth.min() > NEAR + 0.3
@@ -78,18 +81,34 @@ def test_the_outline_is_the_images_own():
 def test_a_sheet_stays_a_sheet():
     prediction, picture = ball()
     prediction.frames[:, 1, 7] = -8
-    hits = decode(prediction, picture).hits_per_layer
-    assert hits[0] > 0
-    assert hits[1] == 0
+    layers = decode(prediction, picture[0, 3])
+    assert not layers.closed
+    image = (picture[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
+    surface, xray = open_surface(layers, image, canonical_camera(256))
+    assert xray.hits_per_layer[0] > 0 == xray.hits_per_layer[1]
+    assert not surface.is_watertight
+    assert surface.corner_colors is not None
 
 
 def test_a_jump_in_depth_is_not_smeared():
     prediction, picture = ball()
     prediction.frames[:, :2, 0, :, 32:] += 0.5
-    depth = decode(prediction, picture).depth[0, 128]
+    depth = decode(prediction, picture[0, 3]).depth[0, 128]
     jump = np.abs(np.diff(depth[60:196]))
     assert (jump > 0.2).sum() == 1
     assert jump[jump <= 0.2].max() < 0.06
+
+
+def test_a_leaning_object_is_put_upright():
+    prediction, picture = ball()
+    layers = decode(prediction, picture[0, 3])
+    image = (picture[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
+    upright, _ = closed_surface(layers, image, canonical_camera(256, 0.3))
+    camera = canonical_camera(256, 0.3, 0.2)
+    turned, _ = closed_surface(layers, image, camera)
+    # The same rays see the same solid, but for where its base is.
+    first = cast(upright, canonical_camera(256, 0.3), 1).depth[0, 60:128, 128]
+    np.testing.assert_allclose(cast(turned, camera, 1).depth[0, 60:128, 128], first, atol=0.02)
 
 
 def tiny(config, tmp_path: Path, **record) -> Path:
@@ -174,9 +193,8 @@ def test_the_weights_that_ship_make_a_closed_mesh_the_size_of_the_image():
     assert DEFAULT_WEIGHTS.stat().st_size < 24e6
     result = runtime.load(device="cpu").generate(REFERENCE, GenerateSettings())
     assert result.surface.is_watertight
-    colors = result.surface.corner_colors
-    assert colors.min() >= 0
-    assert colors.max() <= 1
+    assert result.surface.materials[0].texture.shape == (512, 1024, 3)
+    assert 10_000 < len(result.surface.faces) < 30_000
     # The cap is red: seen from the front, above the middle.
     points = result.xray.points(result.camera)
     top = points.positions[:, 2] > 0.2

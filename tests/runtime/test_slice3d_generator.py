@@ -216,6 +216,16 @@ def test_a_file_of_another_network_is_refused(weights):
     assert caught.value.code == "other_weights"
 
 
+def test_paint_takes_meshes_with_many_zeros_as_the_runtime_rounds():
+    torch.set_flush_denormal(True)
+    places = np.zeros((200, 3))
+    places[:60, 0], places[:, 2] = 0.2, np.linspace(-0.2, 0.2, 200)
+    places[::3, 1] = 0.1
+    faces = np.arange(198).reshape(-1, 3)
+    image = np.full((256, 256, 4), 255, dtype=np.uint8)
+    assert paint(Surface(places, faces), image, world_camera()).shape == (200, 3)
+
+
 def test_paint_leaves_what_is_behind_something_else():
     # Two walls behind each other: only the first is seen.
     wall = np.array([[-0.2, 0, -0.2], [0.2, 0, -0.2], [0.2, 0, 0.2], [-0.2, 0, 0.2]])

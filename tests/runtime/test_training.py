@@ -134,20 +134,20 @@ def test_objects_of_one_colour_come_as_seldom_as_told(meshes: Path):
 
 def test_losses_are_zero_for_the_truth_and_grow_with_each_error(meshes: Path):
     item = take(dataset(meshes), 1)[0]
-    frames, elevation = item["frames"][None], item["elevation"][None]
+    frames, pose = item["frames"][None], item["pose"][None]
     truth = frames.clone()
     truth[:, :, 7] *= 50  # logits
     hit = frames[:, :, 7] > 0
-    exact = losses(Prediction(truth, elevation), frames, elevation)
+    exact = losses(Prediction(truth, pose), frames, pose)
     assert all(float(term) < 1e-6 for term in exact.values())
     for channel, names in ((0, ["depth"]), (2, ["normal"]), (5, ["color"]), (7, ["hit"])):
         wrong = truth.clone()
         wrong[:, :, channel] = -wrong[:, :, channel] + 0.1
-        terms = losses(Prediction(wrong, elevation), frames, elevation)
+        terms = losses(Prediction(wrong, pose), frames, pose)
         assert [key for key, term in terms.items() if float(term) > 1e-3] == names
     # Where there is no hit, only the hit channel counts.
     free = truth + torch.tensor([9.0] * 7 + [0])[:, None, None] * ~hit[:, :, None]
-    terms = losses(Prediction(free, elevation), frames, elevation)
+    terms = losses(Prediction(free, pose), frames, pose)
     assert all(float(term) < 1e-6 for term in terms.values())
 
 
@@ -390,13 +390,13 @@ def test_a_mirrored_picture_gives_the_mirrored_prediction(config):
     torch.manual_seed(0)
     model = config.model().eval()
     torch.nn.init.normal_(model.frame_out.weight, std=0.1)  # zeros before training
-    torch.nn.init.normal_(model.elevation_out.weight, std=0.1)
+    torch.nn.init.normal_(model.pose_out.weight, std=0.1)
     image, time = image_to_input(torch.rand(2, 4, 32, 32)), torch.tensor([0.3, 0.6])
     frames = torch.rand(2, *model.frame_shape)
     alone, both = model(image, frames, time), both_ways(model, image, frames, time)
     turned = both_ways(model, image.flip(-1), mirrored(frames), time)
     torch.testing.assert_close(turned.frames, mirrored(both.frames))
-    torch.testing.assert_close(turned.elevation, both.elevation)
+    torch.testing.assert_close(turned.pose, both.pose * torch.tensor([1.0, -1.0]))
     assert not torch.allclose(alone.frames, both.frames)
     torch.testing.assert_close(mirrored(mirrored(frames)), frames)
 
@@ -415,3 +415,41 @@ def test_sampling_is_reproducible_and_seeds_differ(config):
     assert not torch.equal(run(0, 4), run(1, 4))
     assert torch.equal(run(0, 4)[:, 0], run(1, 4)[:, 0])  # what is seen does not change
     assert torch.equal(run(0, 1), run(1, 1))
+
+
+def test_a_rolled_camera_is_told_and_mirrored(meshes: Path):
+    upright, leaning = (
+        CastDataset(
+            list_meshes(meshes),
+            seed=3,
+            layers=4,
+            resolution=16,
+            image_resolution=32,
+            batch=2,
+            roll=roll,
+        )
+        for roll in (0.0, 0.1)
+    )
+    pair, rolled = list(upright.pair(0)), list(leaning.pair(0))
+    assert [float(item["pose"][1]) for item in pair] == [0, 0]
+    assert rolled[0]["pose"][1] == -rolled[1]["pose"][1] != 0
+    assert rolled[0]["pose"][0] == pair[0]["pose"][0]
+
+
+def test_training_starts_from_weights_of_another_resolution(config, tmp_path: Path):
+    trainer = Trainer(config, "cpu")
+    with torch.no_grad():
+        for place in trainer.average.places:
+            place.fill_(0.5)
+    trainer.save(tmp_path)
+    half = {
+        "resolution": config.resolution // 2,
+        "image_resolution": config.image_resolution // 2,
+        "start_from": str(tmp_path / "model.safetensors"),
+    }
+    smaller = Trainer(replace(config, **half), "cpu").model
+    assert smaller.config.resolution == config.resolution // 2
+    assert smaller.places[0].shape[1] == trainer.model.places[0].shape[1] // 2
+    torch.testing.assert_close(smaller.places[0], torch.full_like(smaller.places[0], 0.5))
+    kept, _ = load_weights(tmp_path / "model.safetensors", "cpu")
+    torch.testing.assert_close(smaller.image_in.weight, kept.image_in.weight)

@@ -48,10 +48,13 @@ class Slice3DSettings(GenerateSettings):
     branch: str = setting(
         "regression",
         "'regression' draws the slices in one pass, 'generation' samples them, so that seeds "
-        "differ; 'slices' takes your own: the image is a folder with X_1.png to Z_4.png",
+        "differ; 'slices' takes your own: X_1.png to Z_4.png in one folder, any of which is the "
+        "image",
         choices=BRANCHES,
     )
-    steps: int = setting(0, "Steps of the sampling; 0 takes 200, as published", min=0, max=500)
+    steps: int = setting(
+        0, "Steps of the sampling; 0 takes 200, as published, and 500 are the most", min=0, max=1000
+    )
     mesh_resolution: int = setting(
         256,
         "Grid cells along each side of the box that is meshed; fewer are taken where the mesh "

@@ -16,15 +16,15 @@ class XRaySettings(GenerateSettings):
 
     steps: int = setting(
         0,
-        "Sampling steps; 0 means 8, or 1 for weights that were not trained to sample; 1 is a "
-        "single pass without sampling",
+        "Sampling steps if hidden parts may vary; 0 means 8, or 1 for weights that were not trained "
+        "to sample; 1 is a single pass without sampling",
         min=0,
         max=1000,
     )
     variation: float = setting(
-        0.4,
-        "How much hidden parts may vary: 0 not at all, so that all seeds are alike, 1 fully "
-        "sampled",
+        0.0,
+        "How much hidden parts may vary with the seed: 0 not at all, which gives the smoothest "
+        "backs; 1 fully sampled",
         min=0.0,
         max=1.0,
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from torch.nn import functional
+
 from .base import Network, NetworkConfig
 from .stacked import XRayPredictor
 
@@ -13,3 +17,17 @@ def make_network(config: NetworkConfig) -> Network:
 
         return VideoPredictor(config)
     return XRayPredictor(config)
+
+
+def at_resolution(model: Network, resolution: int, image_resolution: int) -> Network:
+    """`model` for frames of another size: the same weights, its learned places resized."""
+    config = replace(model.config, resolution=resolution, image_resolution=image_resolution)
+    resized = make_network(config)
+    state = model.state_dict()
+    for name, wanted in resized.state_dict().items():
+        if name.startswith("places"):
+            state[name] = functional.interpolate(
+                state[name][None], size=wanted.shape[1:], mode="bilinear", antialias=True
+            )[0]
+    resized.load_state_dict(state)
+    return resized.to(next(model.parameters()).device)

@@ -68,11 +68,12 @@ class Prediction:
 
     frames : (B, L, 8, S, S). Depth from -1 (near) to 1 (far), normal in camera space (not of
         unit length), colour from -1 to 1, and the logit of there being a hit.
-    elevation : (B,) of the camera above the object's horizon, radians.
+    pose : (B, 2) how the camera sees the object: its elevation above the object's horizon, and its
+        roll, above 0 where the object leans to the left in the image; in radians.
     """
 
     frames: Tensor
-    elevation: Tensor
+    pose: Tensor
 
     def clean(self) -> Tensor:
         """The frames with the hit channel from -1 to 1, as they are noised for sampling."""

@@ -40,7 +40,7 @@ class VideoPredictor(Network):
             nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(ENCODER_CHANNELS)
         )
         self.token_out = nn.Linear(ENCODER_CHANNELS[-1], TOKEN)
-        self.elevation_out = nn.Linear(ENCODER_CHANNELS[-1], 1)
+        self.pose_out = nn.Linear(ENCODER_CHANNELS[-1], 2)
         folded = CHANNELS * config.fold**2
         self.unet = UNetSpatioTemporalConditionModel(
             sample_size=size,
@@ -59,7 +59,7 @@ class VideoPredictor(Network):
             projection_class_embeddings_input_dim=256 * len(TIME_IDS),
             num_frames=config.layers,
         )
-        for layer in (self.elevation_out, self.unet.conv_out):
+        for layer in (self.pose_out, self.unet.conv_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -96,4 +96,4 @@ class VideoPredictor(Network):
             image.new_tensor(TIME_IDS).expand(batch, -1).to(dtype),
         ).sample
         out = functional.pixel_shuffle(out.float(), self.fold)
-        return Prediction(out, self.elevation_out(summary)[:, 0].float())
+        return Prediction(out, self.pose_out(summary).float())

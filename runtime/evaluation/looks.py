@@ -1,0 +1,185 @@
+"""How a mesh looks, in figures: what distances to the truth do not tell.
+
+Handles and islands count tunnels through bodies and crumbs beside them, slivers are thin triangles,
+roughness is how lumpy a side is, the base is how flat an object stands. All are of a mesh alone, so
+they are taken of the truth, too, which says what is due to the object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from xray_addon.camera import Camera
+from xray_addon.surface import Surface
+from xray_addon.xray import Points, XRay
+
+SLIVER = 8.0  # longest side over the height upon it, from which on a triangle is one
+SAMPLES = 10_000
+# Vertices nearer than this share of the longest side are one: files split them at seams.
+WELD = 1e-5
+# Cosine between a normal and the way to the eye within which a place belongs to the rim.
+RIM_COSINE = 0.35
+# Radius, as a share of the longest side, of the neighbourhood that a normal is compared with.
+NEIGHBOURHOOD = 0.03
+SIDES = ("seen", "rim", "hidden")
+# The underside is looked at in columns of this share of the longest side.
+COLUMN = 0.02
+# An object stands flat where this share of its underside is this near (share of the longest side)
+# to its lowest point.
+FLAT_SHARE = 0.2
+FLAT_HEIGHT = 0.01
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """islands : connected parts beyond the first. handles : the sum of the parts' genus."""
+
+    islands: int
+    handles: int
+
+
+def topology(surface: Surface) -> Topology:
+    """Of the mesh whose vertices in the same place are made one; borders count as if filled.
+
+    By Euler's formula: V - E + F = 2 (parts - handles) - borders. Where more than two faces share
+    an edge there is no genus, and what this gives is a guess that is not below 0.
+    """
+    faces, count = _welded(surface)
+    if not len(faces):
+        return Topology(0, 0)
+    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    edges, uses = np.unique(edges, axis=0, return_counts=True)
+    _, label = _parts(edges, count)
+    used = np.unique(faces)
+    borders = 0
+    if len(rim := edges[uses == 1]):
+        rings, _ = _parts(rim, count)
+        borders = rings - (count - len(np.unique(rim)))
+    euler = len(used) - len(edges) + len(faces)
+    bodies = len(np.unique(label[used]))
+    return Topology(bodies - 1, max(0, (2 * bodies - borders - euler + 1) // 2))
+
+
+def _welded(surface: Surface) -> tuple[NDArray[np.int64], int]:
+    """Faces without empty ones, over vertices of which no two are in one place, and their count."""
+    low, high = surface.bounds
+    step = max(float((high - low).max()) * WELD, 1e-30)
+    places = np.rint((surface.vertices - low) / step).astype(np.int64)
+    _, weld = np.unique(places, axis=0, return_inverse=True)
+    faces = weld.reshape(-1)[surface.faces]
+    whole = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
+    return faces[whole], int(weld.max()) + 1
+
+
+def _parts(edges: NDArray[np.integer], count: int) -> tuple[int, NDArray[np.int32]]:
+    """How many connected parts `count` vertices have, and which each is in."""
+    links = sparse.coo_matrix(
+        (np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(count, count)
+    )
+    found: tuple[int, NDArray[np.int32]] = connected_components(links, directed=False)
+    return found
+
+
+def sliver_share(surface: Surface) -> float:
+    """Share of the triangles whose longest side is more than `SLIVER` times the height upon it."""
+    corners = surface.vertices[surface.faces].astype(np.float64)
+    sides = np.roll(corners, -1, axis=1) - corners
+    longest = (sides**2).sum(axis=2).max(axis=1)
+    doubled_area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)
+    return float((longest > SLIVER * doubled_area).mean()) if len(corners) else 0.0
+
+
+def roughness(surface: Surface, camera: Camera, size: float, seed: int = 0) -> dict[str, float]:
+    """Mean angle, in degrees, between normals and their neighbourhood's mean, by side: those of
+    `SIDES` that the mesh has.
+
+    Places are spread evenly over the area; which side one belongs to is told by the
+    neighbourhood's normal. size : of the object's longest side.
+    """
+    places, normals = _oriented_samples(surface, seed)
+    tree = cKDTree(places)
+    pairs = tree.query_pairs(NEIGHBOURHOOD * size, output_type="ndarray")
+    # What faces away is the other side of something thin.
+    pairs = pairs[(normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1) > 0]
+    ends = np.concatenate([pairs, pairs[:, ::-1], np.arange(len(places))[:, None].repeat(2, 1)])
+    near = sparse.csr_matrix(
+        (np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(places), len(places))
+    )
+    mean = near @ normals
+    mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    angle = np.degrees(np.arccos(np.clip((mean * normals).sum(axis=1), -1, 1)))
+    towards = camera.position - places
+    facing = (mean * towards).sum(axis=1) / np.linalg.norm(towards, axis=1)
+    groups = (facing > RIM_COSINE, np.abs(facing) <= RIM_COSINE, facing < -RIM_COSINE)
+    return {
+        side: float(angle[group].mean())
+        for side, group in zip(SIDES, groups, strict=True)
+        if group.any()
+    }
+
+
+def _oriented_samples(surface: Surface, seed: int) -> tuple[Floats, Floats]:
+    """Places (N, 3) spread evenly over the area, and the normals (N, 3) of their faces."""
+    random = np.random.default_rng(seed)
+    corners = surface.vertices[surface.faces].astype(np.float64)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.linalg.norm(normal, axis=1)
+    face = random.choice(len(area), size=SAMPLES, p=area / area.sum())
+    share = random.dirichlet((1.0, 1.0, 1.0), SAMPLES)
+    places = np.einsum("ni,nij->nj", share, corners[face])
+    return places, normal[face] / area[face, None]
+
+
+def base_height(surface: Surface, share: float, size: float) -> float:
+    """Mean height above the lowest point of the lowest `share` of the underside, as a share of
+    `size`; 0 for what stands flat."""
+    heights = np.sort(_underside(surface, size))
+    return float(heights[: max(1, round(share * len(heights)))].mean())
+
+
+def flat_share(surface: Surface, size: float) -> float:
+    """The share of the underside that is nearer than `FLAT_HEIGHT` to the lowest point."""
+    return float((_underside(surface, size) < FLAT_HEIGHT).mean())
+
+
+def _underside(surface: Surface, size: float) -> Floats:
+    """Heights above the lowest point, as a share of `size`, of the lowest places in columns."""
+    places = surface.sample(5 * SAMPLES, 0) / size
+    column = np.floor((places[:, :2] - places[:, :2].min(axis=0)) / COLUMN).astype(np.int64)
+    _, number = np.unique(column, axis=0, return_inverse=True)
+    lowest = np.full(int(number.max()) + 1, np.inf)
+    np.minimum.at(lowest, number.reshape(-1), places[:, 2])
+    return lowest - lowest.min()
+
+
+def hidden_colors(prediction: Points, truth: XRay, camera: Camera, seed: int) -> dict[str, float]:
+    """How far colours are off, 0..1, at what the truth hides behind its first layer: the nearest
+    ones of the prediction ("color"), and two guesses, the true visible colour at the same pixel
+    ("front") and the mean of the true visible ones ("mean"). Empty where nothing is hidden.
+
+    prediction : what is behind its first layer, or all of it, in the camera's frame. camera : the
+    truth's.
+    """
+    _, height, width = truth.shape
+    behind = np.flatnonzero(truth.index >= height * width)
+    if not len(behind) or not len(prediction):
+        return {}
+    behind = np.random.default_rng(seed).permutation(behind)[:SAMPLES]
+    points = truth.points(camera).positions[behind]
+    points = (points - camera.position) @ camera.camera_to_world[:3, :3]
+    colors = truth.hit_color[behind]
+    visible = truth.color[0].reshape(-1, 3)
+    guesses = {
+        "color": prediction.colors[cKDTree(prediction.positions).query(points)[1]],
+        "front": visible[truth.index[behind] % (height * width)],
+        "mean": truth.hit_color[truth.index < height * width].mean(axis=0),
+    }
+    return {name: float(np.abs(guess - colors).mean()) for name, guess in guesses.items()}

@@ -1,0 +1,76 @@
+"""The texture shows the image in front, and colours that belong to the object behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trimesh
+
+from runtime.xray.coloring import textured, two_sides
+from runtime.xray.decoding import Layers
+from xray_addon import Surface, cast
+from xray_addon.canonical import canonical_camera
+
+CAMERA = canonical_camera(256)
+RED, DARK = np.array([0.8, 0.1, 0.1]), np.array([0.1, 0.05, 0.05])
+
+
+@pytest.fixture
+def ball() -> Surface:
+    shape = trimesh.creation.icosphere(5, radius=0.5)
+    return Surface(shape.vertices, shape.faces)
+
+
+def layers_of(ball: Surface) -> Layers:
+    """The ball's, red in front and dark behind."""
+    truth = cast(ball, CAMERA, 2)
+    color = np.zeros((2, 256, 256, 3), np.float32)
+    color[0], color[1] = RED, DARK
+    share = truth.hit.astype(np.float32)
+    return Layers(truth.depth, truth.normal, color, share, truth.hit[0], closed=True)
+
+
+def picture(layers: Layers) -> np.ndarray:
+    """A red picture with a white dot in the middle, black beyond the outline."""
+    image = np.zeros((256, 256, 4), np.uint8)
+    image[layers.outline] = (204, 26, 26, 255)
+    image[125:131, 125:131, :3] = 255
+    return image.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def test_the_front_keeps_the_images_detail_and_the_back_has_none(ball: Surface):
+    layers = layers_of(ball)
+    surface = textured(ball, CAMERA, layers.depth[0], two_sides(layers, picture(layers)))
+    seen = cast(surface, CAMERA, 2)
+    front, back = seen.color
+    assert front[128, 128].min() > front[128, 90].min() + 0.3
+    np.testing.assert_allclose(front[128, 90], RED, atol=0.05)
+    np.testing.assert_allclose(back[128, 128], back[128, 110], atol=0.05)
+    # Nothing of the black around the object comes upon it.
+    assert front[layers.outline].max(axis=-1).min() > 0.6
+
+
+def test_hidden_colours_drift_less_than_they_are_predicted_to(ball: Surface):
+    layers = layers_of(ball)
+    back = two_sides(layers, picture(layers))[256, 512 + 256] / 255
+    assert np.abs(back - RED).max() < 0.5 * np.abs(DARK - RED).max()
+
+
+def test_colours_meet_at_the_outline(ball: Surface):
+    layers = layers_of(ball)
+    texture = two_sides(layers, picture(layers)) / 255
+    column = 2 * int(np.flatnonzero(layers.outline[128])[0]) + 1
+    np.testing.assert_allclose(texture[256, column], texture[256, 512 + column], atol=0.1)
+
+
+def test_what_faces_the_camera_behind_something_is_hidden():
+    plates = [
+        trimesh.creation.box((0.6, 0.1, 0.6)).apply_translation([0, y, 0]) for y in (-0.3, 0.3)
+    ]
+    shape = trimesh.util.concatenate(plates)
+    surface = Surface(shape.vertices, shape.faces)
+    depth = cast(surface, CAMERA, 1).depth[0]
+    texture = np.zeros((4, 8, 3), np.uint8)
+    texture[:, :4] = 255  # white is the visible half
+    seen = cast(textured(surface, CAMERA, depth, texture), CAMERA, 4).color[:, 128, 128, 0]
+    np.testing.assert_array_equal(seen > 0.5, [True, False, False, False])
