@@ -16,8 +16,8 @@ class XRaySettings(GenerateSettings):
 
     steps: int = setting(
         0,
-        "Sampling steps if hidden parts may vary; 0 means 8, or 1 for weights that were not trained "
-        "to sample; 1 is a single pass without sampling",
+        "Sampling steps if hidden parts may vary; 0 means 8, or 1 for weights not trained to "
+        "sample; 1 is a single pass without sampling",
         min=0,
         max=1000,
     )
