@@ -14,10 +14,10 @@ from typing import Any
 from tqdm import tqdm
 
 from xray_addon.dataset.manifest import read_source, shard
-from xray_addon.dataset.result import EXISTS, FAILED, REJECTED, Result
+from xray_addon.dataset.result import EXISTS, FAILED, REJECTED, ItemResult
 from xray_addon.errors import DONE, SOME_FAILED, USAGE, XRayError, exit_code
 from xray_addon.progress import Cancelled, Progress
-from xray_addon.settings.arguments import add_settings, read_settings
+from xray_addon.settings.arguments import add_settings, settings_from_arguments
 from xray_addon.settings.dataset import DatasetSettings
 
 from .run import Work, run
@@ -25,17 +25,17 @@ from .settings import ClusterSettings, FarmSettings
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit code. Errors go to stderr, a line each."""
+    """Run the command and return its exit code. Errors go to stderr, one per line."""
     arguments = make_parser().parse_args(argv)
-    # What is told to end cleans up as after Ctrl-C, which some shells keep from their children.
+    # SIGTERM cleans up like Ctrl-C, because some shells do not pass Ctrl-C on to their children.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         work = Work(
             str(arguments.source),
             str(arguments.out),
-            read_settings(DatasetSettings, arguments),
-            read_settings(FarmSettings, arguments),
+            settings_from_arguments(DatasetSettings, arguments),
+            settings_from_arguments(FarmSettings, arguments),
             arguments.replace,
         )
         if arguments.slurm:
@@ -43,20 +43,20 @@ def main(argv: list[str] | None = None) -> int:
         else:
             results = _here(work, arguments.shard or "1/1")
     except KeyboardInterrupt:
-        error: XRayError = Cancelled("Cancelled; run it again to go on.")
+        error: XRayError = Cancelled("Cancelled. Run the same command again to continue.")
     except XRayError as raised:
         error = raised
     else:
         counts = Counter(result.status for result in results)
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        sys.stderr.write(f"{told or 'nothing to do'}\n")
+        summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        sys.stderr.write(f"{summary or 'nothing to do'}\n")
         return SOME_FAILED if counts[FAILED] else DONE
     sys.stderr.write(f"error: {error}\n")
     return exit_code(error, USAGE)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The arguments; most come from the settings' dataclasses."""
+    """The argument parser; most arguments come from the settings dataclasses."""
     parser = argparse.ArgumentParser(
         prog="python -m farm",
         description="Make an X-Ray dataset of many objects with many Blender processes.",
@@ -64,13 +64,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="SOURCE", help="folder, manifest or mesh file")
     parser.add_argument("out", metavar="OUT", help="a folder, or any fsspec URL for shards")
     parser.add_argument(
-        "--shard", default="", metavar="i/N", help="do only this slice (default: all of it)"
+        "--shard", default="", metavar="i/N", help="only the ith of N parts (default: everything)"
     )
     parser.add_argument(
-        "--slurm", action="store_true", help="run as a job array on SLURM, a shard a job, and wait"
+        "--slurm", action="store_true", help="run as a SLURM job array, one shard per job, and wait"
     )
     parser.add_argument(
-        "--replace", action="store_true", help="take out what other settings have made there"
+        "--replace", action="store_true", help="remove items that were made with different settings"
     )
     for title, cls in (
         ("this machine", FarmSettings),
@@ -81,13 +81,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _here(work: Work, part: str) -> list[Result]:
+def _here(work: Work, part: str) -> list[ItemResult]:
     items = shard(read_source(work.source), part)
     with tqdm(total=len(items), unit="item", dynamic_ncols=True, disable=None) as bar:
 
-        def on_result(result: Result) -> None:
+        def on_result(result: ItemResult) -> None:
             if result.status == EXISTS and not bar.disable:
-                # It took no time, and so says nothing about the rate.
+                # It took no time, so it must not count for the rate.
                 bar.initial += 1
                 bar.n += 1
                 bar.last_print_n += 1
@@ -99,14 +99,14 @@ def _here(work: Work, part: str) -> list[Result]:
         return run(work, part, on_result)
 
 
-def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[Result]:
+def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[ItemResult]:
     if arguments.shard:
         raise XRayError(
-            "bad_settings", "--slurm runs all shards.", "Take --array for their number."
+            "bad_settings", "--slurm runs all shards.", "Set their number with --array."
         )
-    from .cluster import Jobs  # half a second that a run on this machine does not need
+    from .cluster import Jobs  # imported here because it takes half a second
 
-    jobs = Jobs(work, read_settings(ClusterSettings, arguments))
+    jobs = Jobs(work, settings_from_arguments(ClusterSettings, arguments))
     sys.stderr.write(f"Jobs {jobs.jobs[0].job_id} to {jobs.jobs[-1].job_id}, logs: {jobs.logs}\n")
     with tqdm(unit="item", dynamic_ncols=True, disable=None) as bar:
 
@@ -119,8 +119,8 @@ def _on_slurm(work: Work, arguments: argparse.Namespace) -> list[Result]:
         return jobs.wait(on_progress, lambda result: _tell(bar, result))
 
 
-def _tell(bar: tqdm[Any], result: Result) -> None:
-    """A line for an item that is not there."""
+def _tell(bar: tqdm[Any], result: ItemResult) -> None:
+    """Print a line for an item that was rejected or failed."""
     if result.status in (REJECTED, FAILED):
         log = f" Log: {result.log}" if result.log else ""
         bar.write(f"{result.uid}: {result.status}: {result.reason}{log}", file=sys.stderr)

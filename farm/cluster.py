@@ -1,4 +1,4 @@
-"""Shards as jobs of a cluster, through submitit: SLURM, or this machine for tests."""
+"""Runs shards as cluster jobs through submitit, on SLURM or for tests on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import submitit
 from submitit.core.utils import FailedJobError
 
-from xray_addon.dataset.result import FAILED, Result
+from xray_addon.dataset.result import FAILED, ItemResult
 from xray_addon.dataset.store import claim, finish
 from xray_addon.errors import XRayError
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
@@ -25,34 +25,34 @@ from .settings import ClusterSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
-POLL = 2.0  # s between two looks at the jobs
-LOST_AFTER = 5  # looks at a job that ended without a result, before it is given up
-CANCEL_WAIT = 60.0  # s that cancelled jobs have to end
-SIGNAL_DELAY = 60  # s between SLURM's signal and the end of a job's time: requeueing takes a while
-# A job goes on where it was, so that it may run out of its time as often as it takes.
+POLL = 2.0  # s between two polls of the jobs
+LOST_AFTER = 5  # polls after which a job that ended without a result counts as lost
+CANCEL_WAIT = 60.0  # s to wait for cancelled jobs to end
+SIGNAL_DELAY = 60  # s between SLURM's signal and a job's time limit; requeueing takes a while
+# A requeued job continues where it stopped, so any number of timeouts is fine.
 MAX_REQUEUES = 10_000
 
 
 class ShardJob(submitit.helpers.Checkpointable):
-    """What one job does. Preempted or out of time it is requeued, and skips what it has done."""
+    """The work of one job. After preemption or timeout it is requeued and skips finished items."""
 
     def __init__(self, work: Work, parts: int) -> None:
         self.work = work
         self.parts = parts
 
     def __call__(self, index: int) -> list[dict[str, Any]]:
-        """Make shard `index`, from 1; the results as plain data."""
+        """Make shard `index` (from 1); returns the results as plain data."""
         results = run_shard(self.work, f"{index}/{self.parts}", ignore_result)
         return [result.to_dict() for result in results]
 
 
 class Jobs:
-    """The jobs of one dataset, from their submission to their end.
+    """The jobs of one dataset, from submission to end.
 
-    cluster : "slurm", or "local" for processes of this machine.
+    cluster : "slurm", or "local" for processes on this machine.
 
-    Raises XRayError `no_slurm`, `not_submitted`, `other_settings`, and what is wrong with the
-    files that the settings name.
+    Raises XRayError `no_slurm`, `not_submitted`, `other_settings`, and those for unusable files
+    that the settings name.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Jobs:
         self.work = replace(work, farm=replace(work.farm, jobs=settings.cpus))
         self.parts = settings.array
         if shards.is_url(work.out):
-            missing(self.work, self.parts)  # says now what other settings have made there
+            missing(self.work, self.parts)  # reports items made with different settings at once
         else:
             claim(work.out, work.settings, work.replace)
         home = self.work.staging if shards.is_url(work.out) else Path(self.work.out)
@@ -81,9 +81,9 @@ class Jobs:
             cpus_per_task=settings.cpus,
             mem_gb=settings.job_memory,
             slurm_signal_delay_s=min(SIGNAL_DELAY, settings.time * 30),
-            # Also where the cluster's own setting is not to.
+            # Even if the cluster does not requeue jobs by default.
             slurm_additional_parameters={"requeue": True},
-            # Jobs start in any folder.
+            # Jobs may start in any folder.
             slurm_setup=[f"export PYTHONPATH={shlex.quote(_python_path())}"],
             **({"slurm_partition": settings.partition} if settings.partition else {}),
         )
@@ -95,12 +95,12 @@ class Jobs:
         except FailedJobError as error:
             raise XRayError(
                 "not_submitted",
-                f"SLURM does not take the jobs ({str(error).strip()}).",
+                f"SLURM rejected the jobs ({str(error).strip()}).",
                 "Correct the partition, the time or the memory.",
             ) from error
 
     def cancel(self) -> None:
-        """End all jobs, and wait until they have ended; what they have done stays."""
+        """Cancel all jobs and wait until they have ended. Finished items are kept."""
         for job in self.jobs:
             job.cancel()
         end = time.monotonic() + CANCEL_WAIT
@@ -110,16 +110,16 @@ class Jobs:
     def wait(
         self,
         on_progress: ProgressCallback = ignore_progress,
-        on_result: Callable[[Result], None] = ignore_result,
-    ) -> list[Result]:
-        """The results of all jobs, when all have ended; the dataset is finished then.
+        on_result: Callable[[ItemResult], None] = ignore_result,
+    ) -> list[ItemResult]:
+        """Wait for all jobs and finish the dataset; returns the results of all items.
 
-        on_progress : hears how many items are complete; it raises to cancel the jobs. on_result :
-        called with each item that failed. An item that a job did not come to is a failed one.
+        on_progress : called with the number of complete items; it may raise to cancel the jobs.
+        on_result : called for each failed item, including items that no job got to.
         """
         total = len(missing(self.work, self.parts)) + count_done(self.work, self.parts)
         looks = dict.fromkeys(range(len(self.jobs)), 0)
-        results: list[Result] = []
+        results: list[ItemResult] = []
         lost: list[str] = []
         try:
             while looks:
@@ -131,7 +131,7 @@ class Jobs:
                         del looks[number]
                         results += self._results(job, number, lost)
                     else:
-                        # A job that is being requeued looks ended for a moment.
+                        # A job that is being requeued briefly appears to have ended.
                         looks[number] += 1
                         if looks[number] > LOST_AFTER:
                             del looks[number]
@@ -143,9 +143,9 @@ class Jobs:
             self.cancel()
             raise
         known = {result.uid for result in results if result.status == FAILED}
-        why = "; ".join(lost) or "no job came to it"
+        why = "; ".join(lost) or "no job got to it"
         results += [
-            Result(uid, FAILED, "job_lost", f"Its job ended before ({why}). Run it again.")
+            ItemResult(uid, FAILED, "job_lost", f"Its job ended too early ({why}). Run it again.")
             for uid in missing(self.work, self.parts)
             if uid not in known
         ]
@@ -158,10 +158,10 @@ class Jobs:
 
     def _results(
         self, job: submitit.Job[list[dict[str, Any]]], number: int, lost: list[str]
-    ) -> list[Result]:
+    ) -> list[ItemResult]:
         error = job.exception()
         if error is None:
-            return [Result.from_dict(values) for values in job.result()]
+            return [ItemResult.from_dict(values) for values in job.result()]
         last = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         lost.append(f"shard {number + 1}/{self.parts}: {last}, {job.paths.stderr}")
         return []

@@ -1,4 +1,4 @@
-"""Items to Blender workers on this machine: what crashes or hangs costs itself and nothing more."""
+"""Runs items on Blender workers on this machine. A crash or hang only costs its own item."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xray_addon.dataset.attempt import give_up
 from xray_addon.dataset.manifest import Item
-from xray_addon.dataset.result import FAILED, Result, stop_on
+from xray_addon.dataset.result import FAILED, ItemResult, stop_on
 from xray_addon.dataset.store import claim, conflict, find, work_folder
 from xray_addon.dataset.worker import worker_command
 from xray_addon.files.atomic import replacing
@@ -21,15 +21,15 @@ from xray_addon.settings.dataset import DatasetSettings
 from .settings import FarmSettings
 from .worker import Worker, WorkerLost, check
 
-# Called with each result as it comes, on the main thread. It raises `Cancelled` to stop the run.
-ResultCallback = Callable[[Result], None]
+# Called on the main thread with each result. It may raise `Cancelled` to stop the run.
+ResultCallback = Callable[[ItemResult], None]
 
-# Workers that an item may lose before it is blamed, where it is not clear that it is to blame.
+# Lost workers after which an item is blamed, if it is not clear that it caused the crash.
 ATTEMPTS = 3
 
 
-def ignore_result(_: Result) -> None:
-    """A `ResultCallback` for callers that do not care."""
+def ignore_result(_: ItemResult) -> None:
+    """A `ResultCallback` that does nothing."""
 
 
 def capture(
@@ -39,19 +39,19 @@ def capture(
     farm: FarmSettings,
     on_result: ResultCallback = ignore_result,
     replace: bool = False,
-) -> list[Result]:
-    """Capture `items` into the dataset in `folder`; a result for each, in the order they end.
+) -> list[ItemResult]:
+    """Capture `items` into the dataset in `folder`; returns a result each, in order of completion.
 
-    Items that are there already are not captured again. An item that its worker does not survive
-    is noted as failed, with what the worker said in `logs/<uid>.log`, and the run goes on.
-    `replace` takes out what other settings have made there.
+    Existing items are not captured again. An item that crashes its worker is recorded as failed,
+    with the worker's output in `logs/<uid>.log`, and the run continues. `replace` removes items
+    that were made with different settings.
 
-    Raises XRayError `no_blender`, `worker_not_started`, those that stop a run, what is wrong with
-    the files that the settings name; KeyboardInterrupt and what `on_result` raises, when all
-    workers have ended.
+    Raises XRayError `no_blender`, `worker_not_started`, those that stop a run, and those for
+    unusable files that the settings name. Raises KeyboardInterrupt and the exceptions of
+    `on_result` after all workers have ended.
     """
     if replace and conflict(folder, settings) is not None:
-        _try_worker(folder / "logs" / "worker.log", settings, farm)  # before anything is taken out
+        _try_worker(folder / "logs" / "worker.log", settings, farm)  # before anything is removed
     digest = claim(folder, settings, replace)
     results = []
     todo: deque[Item] = deque()
@@ -70,19 +70,19 @@ def capture(
             asyncio.run(pool.run())
     finally:
         with work_folder(folder):
-            pass  # entering it removes what workers that were killed have left behind
+            pass  # entering it removes the leftovers of killed workers
     return results + pool.results
 
 
 def _try_worker(log: Path, settings: DatasetSettings, farm: FarmSettings) -> None:
-    """See whether a worker starts with `settings`, in a folder of its own; raises as `check`."""
+    """Check in a separate folder that a worker starts with `settings`; raises as `check`."""
     log.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="xray-") as folder:
         asyncio.run(check(worker_command(farm.blender, Path(folder), settings), log))
 
 
 class _Pool:
-    """One run over `todo`; private files go to the folder `own`."""
+    """One run over the items `todo`. Private files go to the folder `own`."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class _Pool:
         digest: str,
         on_result: ResultCallback,
     ) -> None:
-        self.results: list[Result] = []
+        self.results: list[ItemResult] = []
         self._todo = todo
         self._folder = folder
         self._own = own
@@ -106,7 +106,7 @@ class _Pool:
         self._started = 0
 
     async def run(self) -> None:
-        """Work until nothing is left to do."""
+        """Work until no items are left."""
         log = self._folder / "logs" / "worker.log"
         log.parent.mkdir(exist_ok=True)
         await check(self._command, log)
@@ -114,7 +114,7 @@ class _Pool:
         jobs = self._farm.jobs or _usable_cores()
         tasks = [asyncio.create_task(self._work()) for _ in range(min(jobs, len(self._todo)))]
         try:
-            # Not gather: it would leave the other workers running behind an exception.
+            # `gather` would leave the other workers running after an exception.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
@@ -124,12 +124,12 @@ class _Pool:
             await asyncio.wait(tasks)
 
     async def _work(self) -> None:
-        """One worker after the other, each from its start to its replacement."""
+        """Run one worker after the other, each until it is replaced."""
         worker = None
         try:
             while self._todo:
                 item = self._todo.popleft()
-                known = find(self._folder, item, self._digest)  # another run was faster
+                known = find(self._folder, item, self._digest)  # made by another run
                 if known is not None:
                     self._note(known)
                     continue
@@ -151,35 +151,35 @@ class _Pool:
         return worker.answered >= self._farm.recycle or worker.memory > self._farm.memory
 
     async def _capture(self, worker: Worker, item: Item) -> bool:
-        """Capture `item`; whether the worker has survived that."""
-        began, said = time.monotonic(), worker.log.stat().st_size
+        """Capture `item`; returns whether the worker survived."""
+        began, log_start = time.monotonic(), worker.log.stat().st_size
         try:
             result = await worker.capture(item, self._farm.timeout)
         except WorkerLost as lost:
             await worker.kill()
             self._lost[item.uid] += 1
-            # A worker that had done other items may have died of these.
+            # A worker that made other items before may have died because of those.
             doubtful = lost.code == "worker_died" and (lost.by_hand or worker.answered > 0)
             if doubtful and self._lost[item.uid] < ATTEMPTS:
                 self._todo.appendleft(item)
             else:
-                self._blame(item, lost, worker, said, time.monotonic() - began)
+                self._blame(item, lost, worker, log_start, time.monotonic() - began)
             return False
         stop_on(result)
         self._note(result)
         return True
 
     def _blame(
-        self, item: Item, lost: WorkerLost, worker: Worker, said: int, seconds: float
+        self, item: Item, lost: WorkerLost, worker: Worker, log_start: int, seconds: float
     ) -> None:
-        """Note that `item` has failed, unless its worker died only after it was written."""
+        """Record that `item` failed, unless its worker died after writing it."""
         log = self._log(item.uid)
         with worker.log.open("rb") as source, replacing(log) as temporary:
-            source.seek(said)
+            source.seek(log_start)
             temporary.write_bytes(source.read())
         self._note(give_up(self._folder, item, self._digest, lost, log, seconds))
 
-    def _note(self, result: Result) -> None:
+    def _note(self, result: ItemResult) -> None:
         if result.status != FAILED:
             self._log(result.uid).unlink(missing_ok=True)  # of an earlier attempt
         self.results.append(result)

@@ -1,4 +1,4 @@
-"""One shard of a dataset, from its source to its place, on a desk or in a cluster's job."""
+"""Makes one shard of a dataset, from reading the source to packing, locally or in a cluster job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xray_addon.dataset.manifest import read_source, shard
 from xray_addon.dataset.recipe import Recipe
-from xray_addon.dataset.result import EXISTS, FAILED, Result
+from xray_addon.dataset.result import EXISTS, FAILED, ItemResult
 from xray_addon.dataset.store import find, finish
 from xray_addon.settings.dataset import DatasetSettings
 
@@ -20,10 +20,10 @@ from .settings import FarmSettings
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be made of what, and where.
+    """The source, the destination and the settings of a dataset.
 
-    source : folder, manifest or mesh file. out : a folder, or a URL for shards alone.
-    replace : whether what other settings have made there goes.
+    source : folder, manifest or mesh file. out : a folder, or a URL, which only gets shards.
+    replace : whether to remove items that were made with different settings.
     """
 
     source: str
@@ -33,9 +33,9 @@ class Work:
     replace: bool = False
 
     def absolute(self) -> Work:
-        """The same for a process that starts in any folder."""
+        """The same work with absolute paths, for a process that starts in another folder."""
         settings, farm = self.settings, self.farm
-        # Without a folder in it, Blender's name is looked up where the process runs.
+        # A Blender name without a folder is looked up on the PATH where the process runs.
         in_path = os.path.dirname(farm.blender) == ""
         return replace(
             self,
@@ -52,22 +52,24 @@ class Work:
         )
 
     def folder(self, part: str) -> Path:
-        """Where the items of shard `part` lie, for good or until they are packed."""
+        """The folder for the items of shard `part`; for URLs only until they are packed."""
         if not shards.is_url(self.out):
             return Path(self.out)
         return self.staging / part.replace("/", "-of-")
 
     @property
     def staging(self) -> Path:
-        """Where the shards of a URL are made."""
+        """The folder where shards for a URL are made."""
         name = self.out.rstrip("/").rpartition("/")[2] or "shards"
         return Path(self.farm.staging or f"{name}-staging")
 
 
-def run(work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result) -> list[Result]:
+def run(
+    work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result
+) -> list[ItemResult]:
     """Make shard `part` ("i/N") of a dataset, then its metadata.jsonl and report.
 
-    Raises XRayError: what `read_source`, `shard` and `capture` raise.
+    Raises the XRayErrors of `read_source`, `shard` and `capture`.
     """
     results = run_shard(work, part, on_result)
     if not shards.is_url(work.out):
@@ -77,11 +79,11 @@ def run(work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result
 
 def run_shard(
     work: Work, part: str = "1/1", on_result: ResultCallback = ignore_result
-) -> list[Result]:
-    """Make shard `part` ("i/N") of a dataset; whoever runs several calls `finish` at their end.
+) -> list[ItemResult]:
+    """Make shard `part` ("i/N") of a dataset. After all shards, the caller must call `finish`.
 
-    Of a shard at a URL only what is not in it is made. Raises as `run`, and XRayError
-    `other_settings` where other settings or another number of shards have made what is there.
+    For a shard at a URL, only missing items are made. Raises as `run`, and XRayError
+    `other_settings` if the existing shard has different settings or another number of shards.
     """
     source = read_source(work.source)
     items = shard(source, part)
@@ -89,11 +91,11 @@ def run_shard(
     kept: set[str] = set()
     if shards.is_url(work.out):
         if shards.is_waiting(work.out, int(part.split("/")[0])):
-            shards.settle(work.out, part, recipe, source)  # a run was cut off
+            shards.settle(work.out, part, recipe, source)  # an earlier run was interrupted
         complete = shards.is_packed(work.out, part, items, recipe, work.replace)
         everything = {item.uid for item in items}
         kept = everything if complete else shards.keepable(work.out, part, items, recipe)
-        known = [Result(item.uid, EXISTS) for item in items if item.uid in kept]
+        known = [ItemResult(item.uid, EXISTS) for item in items if item.uid in kept]
         for result in known:
             on_result(result)
         if complete:
@@ -104,12 +106,12 @@ def run_shard(
     if shards.is_url(work.out) or work.farm.tar:
         shards.pack(folder, source, results, work.out, part, recipe, kept)
     if shards.is_url(work.out) and not any(result.status == FAILED for result in results):
-        shutil.rmtree(folder)  # all of it has arrived; with failures the next run goes on from it
-    return [Result(uid, EXISTS) for uid in sorted(kept)] + results
+        shutil.rmtree(folder)  # all uploaded; kept after failures for the next run
+    return [ItemResult(uid, EXISTS) for uid in sorted(kept)] + results
 
 
 def count_done(work: Work, parts: int) -> int:
-    """How many items of all shards are complete; quick, for a progress bar."""
+    """The number of complete items in all shards; fast enough for a progress bar."""
     if not shards.is_url(work.out):
         return _rows(Path(work.out))
     done = 0
@@ -120,7 +122,7 @@ def count_done(work: Work, parts: int) -> int:
 
 
 def missing(work: Work, parts: int) -> list[str]:
-    """The uids that no shard holds and no gate rejected, after all jobs have ended."""
+    """The uids that are in no shard and were not rejected by a gate, after all jobs have ended."""
     recipe = Recipe.of(work.settings)
     absent = []
     items = read_source(work.source)

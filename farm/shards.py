@@ -1,17 +1,15 @@
 """WebDataset shards: the complete items of a shard in one tar, local or at any fsspec URL.
 
-Sample keys are ``<uid>-NNN``, one a view, with the members ``.npz`` (the X-Ray), ``.png`` (its
-reference image, if there is one), ``.ids.npz`` (if there are any) and ``.json`` (the camera and
-the item's row); with the first view also ``.omage<R>.npz`` (if there are omages). The same items
-give the same bytes. Beside ``OUT-000i.tar`` lies ``OUT-000i.json``, written after it, which says
-what is in it.
+Sample keys are ``<uid>-NNN``, one per view, with the members ``.npz`` (the X-Ray), ``.png`` (its
+reference image, if any), ``.ids.npz`` (if any) and ``.json`` (the camera and the item's row). The
+first view also has ``.omage<R>.npz`` (if there are omages). The same items give the same bytes.
+``OUT-000i.json`` beside ``OUT-000i.tar`` is written after it and lists its contents.
 
-No item goes before what takes its place is there: a shard that replaces one waits beside it as
-``OUT-000i.tar.next`` and ``OUT-000i.json.next`` where it lacks items that the old one holds, until
-all shards are there.
+No item is removed before its replacement exists: if a new shard lacks items of the old one, it
+waits beside it as ``OUT-000i.tar.next`` and ``OUT-000i.json.next`` until all shards are complete.
 
-Every file system of fsspec has errors of its own, such as those of credentials: whatever one
-raises is XRayError `cannot_write`.
+Each fsspec file system raises its own errors, e.g. for credentials. All of them become XRayError
+`cannot_write`.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from webdataset.writer import TarWriter
 
 from xray_addon.dataset.manifest import Item, shard
 from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
-from xray_addon.dataset.result import FAILED, REJECTED, Result
+from xray_addon.dataset.result import FAILED, REJECTED, ItemResult
 from xray_addon.dataset.rows import SETTINGS, UID
 from xray_addon.dataset.store import find, item_row
 from xray_addon.errors import XRayError
@@ -45,7 +43,7 @@ from xray_addon.files.json_files import parse_json, read_json
 from xray_addon.files.names import last_part
 
 TAR, RECORD = ".tar", ".json"
-NEXT = ".next"  # behind both of a shard that waits
+NEXT = ".next"  # suffix of the two files of a waiting shard
 LARGEST = 1 << 28  # bytes of a record, which has 200 for each item
 
 _HASHES = schema.table_of(schema.text(), UID)
@@ -70,30 +68,30 @@ _RECORD = schema.record(
 
 
 def is_url(out: str) -> bool:
-    """Whether `out` names a place for fsspec rather than a folder."""
+    """Whether `out` is an fsspec URL rather than a folder."""
     return "://" in out
 
 
 def shard_name(out: str, index: int, suffix: str) -> str:
-    """Path or URL of a file of shard `index`, from 1."""
+    """Path or URL of a file of shard `index` (from 1)."""
     return f"{out.rstrip('/')}-{index:04d}{suffix}"
 
 
 def pack(
     folder: Path,
     source: Sequence[Item],
-    results: Sequence[Result],
+    results: Sequence[ItemResult],
     out: str,
     part: str,
     recipe: Recipe,
     kept: Set[str] = frozenset(),
 ) -> str:
-    """Write what is complete of shard `part` of `source` in the dataset in `folder` to `out`.
+    """Write the complete items of shard `part` of the dataset in `folder` to `out`.
 
-    source : the items of all shards. results : how those of this one ended. recipe : what they
-    were made with. kept : those that are taken over from the shard that is there, see `keepable`.
-    Nothing is written where that has the same content. Then shards that wait are put in place, see
-    `settle`. Returns the tar's path or URL.
+    source : the items of all shards. results : those of this shard. recipe : the settings they
+    were made with. kept : items to copy from the existing shard, see `keepable`.
+    If the existing shard has the same content, it is not written again. Then waiting shards are put
+    in place, see `settle`. Returns the tar's path or URL.
 
     Raises XRayError `cannot_write`.
     """
@@ -126,7 +124,7 @@ def pack(
     }
     if read_record(out, index) != record or not _exists(tar):
         waits = NEXT if there is not None and _exists(tar) else ""
-        # Without its record a tar that is being replaced is not taken for the new one.
+        # The old record is removed first, so that it is never read beside the new tar.
         _remove(shard_name(out, index, RECORD + NEXT))
         if not waits:
             _remove(shard_name(out, index, RECORD))
@@ -147,10 +145,10 @@ def pack(
 
 
 def settle(out: str, part: str, recipe: Recipe, source: Sequence[Item]) -> None:
-    """Put shards that wait in place of the old ones, and remove old ones beyond their number.
+    """Replace old shards with the waiting ones, and remove old shards beyond their number.
 
-    That of `part` where it holds all that the old one does; the others when all shards of `source`
-    are there, made with `recipe`. Safe to be cut off anywhere and done again.
+    The shard of `part` is replaced if it has all items of the old one. The others are replaced
+    when all shards of `source` exist with `recipe`. It can be interrupted anywhere and repeated.
 
     Raises XRayError `cannot_write`.
     """
@@ -165,7 +163,7 @@ def settle(out: str, part: str, recipe: Recipe, source: Sequence[Item]) -> None:
             return
         tried = {*record["items"], *record["rejected"], *record["failed"]}
         if tried != {item.uid for item in shard(source, f"{i}/{count}")}:
-            return  # made of what was the source once
+            return  # made from an earlier state of the source
     for i in range(1, count + 1):
         _put_in_place(out, i)
     surplus = count + 1
@@ -176,32 +174,32 @@ def settle(out: str, part: str, recipe: Recipe, source: Sequence[Item]) -> None:
 
 
 def _put_in_place(out: str, index: int) -> None:
-    """Replace shard `index` by the one that waits, if there is one."""
-    # The record last: as long as it waits, it counts, see `read_record`.
+    """Replace shard `index` with the waiting one, if any."""
+    # The record is moved last, because `read_record` prefers a waiting record.
     if is_waiting(out, index):
         for suffix in (TAR, RECORD):
             _move(shard_name(out, index, suffix + NEXT), shard_name(out, index, suffix))
 
 
 def is_waiting(out: str, index: int) -> bool:
-    """Whether a shard is there that is not in place yet."""
+    """Whether a new shard is waiting to be put in place."""
     return _exists(shard_name(out, index, RECORD + NEXT))
 
 
 def read_record(out: str, index: int) -> dict[str, Any] | None:
-    """What shard `index` of `out` says it holds; None where it is not there or not readable.
+    """The record of shard `index` of `out`, or None if it is missing or unreadable.
 
-    That of one that waits counts. Raises XRayError `cannot_write` for an address that fsspec does
-    not know or may not use.
+    A waiting shard's record takes precedence. Raises XRayError `cannot_write` if fsspec does not
+    know the address or cannot access it.
     """
     waiting = _read(shard_name(out, index, RECORD + NEXT))
     return waiting or _read(shard_name(out, index, RECORD))
 
 
 def keepable(out: str, part: str, items: Sequence[Item], recipe: Recipe) -> set[str]:
-    """The uids of `items` that shard `part` of `out` holds as they would be made again.
+    """The uids of `items` that are up to date in shard `part` of `out`.
 
-    It reads their sources whole. Raises XRayError `cannot_write`.
+    Reads all of their source files. Raises XRayError `cannot_write`.
     """
     index = int(part.split("/")[0])
     record = _read(shard_name(out, index, RECORD))
@@ -213,11 +211,11 @@ def keepable(out: str, part: str, items: Sequence[Item], recipe: Recipe) -> set[
 
 
 def held(out: str, part: str, recipe: Recipe, replace: bool = False) -> dict[str, str] | None:
-    """Of each item of shard `part` of `out` the SHA-256 of its source; None where it is not there.
+    """The SHA-256 of each item's source in shard `part` of `out`; None if there is no shard.
 
-    Items that a gate rejected are held too. Raises XRayError `other_settings`, without `replace`,
-    where the shard was made with other settings or as one of another number: at a URL there are no
-    rows that gates could judge again.
+    Items that a gate rejected are included. Without `replace`, raises XRayError `other_settings`
+    if the shard was made with different settings or another number of shards: at a URL there is no
+    metadata to re-check the gates with.
     """
     index, count = map(int, part.split("/"))
     record = read_record(out, index)
@@ -234,9 +232,9 @@ def held(out: str, part: str, recipe: Recipe, replace: bool = False) -> dict[str
 def is_packed(
     out: str, part: str, items: Sequence[Item], recipe: Recipe, replace: bool = False
 ) -> bool:
-    """Whether shard `part` of `out` holds all `items` as their sources are now; raises as `held`.
+    """Whether shard `part` of `out` is up to date for all `items`; raises as `held`.
 
-    It reads the sources whole.
+    Reads all of the source files.
     """
     found = held(out, part, recipe, replace)
     return (
@@ -247,10 +245,10 @@ def is_packed(
 
 
 def _is_of(item: Item, known: str | None) -> bool:
-    """Whether what was made of a source with the SHA-256 `known` is what would be made now."""
+    """Whether an item made from a source with the SHA-256 `known` is up to date."""
     if known is None:
         return False
-    # The source may be gone; what was made from it stays.
+    # If the source is gone, the item made from it is kept.
     return not Path(item.source).is_file() or known == file_hash(item.source)
 
 
@@ -267,7 +265,7 @@ def _place_in_tar(sample: dict[str, Any]) -> tuple[str, str]:
 
 
 def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
-    """The samples of some items in the shard `tar`, as they are there."""
+    """The existing samples of some items in the shard `tar`."""
     if not uids:
         return
     system, path = _place(tar)
@@ -278,7 +276,7 @@ def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
                     sample: dict[str, Any] = {"__key__": key}
                     for member in members:
                         file = archive.extractfile(member)
-                        assert file is not None  # shards hold nothing but files
+                        assert file is not None  # shards contain only files
                         sample[member.name.partition(".")[2]] = file.read()
                     yield sample
     except Exception as error:  # each of fsspec's systems raises its own kinds
@@ -286,7 +284,7 @@ def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
-    """The samples of an item, one a view."""
+    """The samples of an item, one per view."""
     row = item_row(folder, uid)
     if row is None:
         raise XRayError("bad_shard", f"{uid} in {folder} is not complete.", "Run it again.")
@@ -338,14 +336,14 @@ def _cameras(transforms: Path) -> dict[str, Any]:
 
 
 def _put(source: Path, target: str) -> None:
-    """Copy `source` to a path or URL: whole or not at all."""
+    """Copy `source` to a path or URL atomically."""
     system, path = _place(target)
     try:
         if isinstance(system, LocalFileSystem):
             with replacing(path) as temporary:
                 shutil.copyfile(source, temporary)
             return
-        # fsspec's own means: object stores complete the upload, others move it into place.
+        # fsspec's transactions: object stores complete the upload, others move the file.
         with system.transaction, source.open("rb") as stream, system.open(path, "wb") as to:
             shutil.copyfileobj(stream, to)
     except Exception as error:  # each of fsspec's systems raises its own kinds
@@ -353,7 +351,7 @@ def _put(source: Path, target: str) -> None:
 
 
 def _read(target: str) -> dict[str, Any] | None:
-    """A record; None where it is not there or not readable."""
+    """A record, or None if it is missing or unreadable."""
     system, path = _place(target)
     try:
         with system.open(path, "rb") as stream:
@@ -366,7 +364,7 @@ def _read(target: str) -> dict[str, Any] | None:
 
 
 def _move(source: str, target: str) -> None:
-    """Put `source` in the place of `target`; nothing where another shard's job was faster."""
+    """Move `source` to `target`; does nothing if another shard's job already did."""
     (system, old), (_, new) = _place(source), _place(target)
     try:
         with suppress(FileNotFoundError):
@@ -382,7 +380,7 @@ def _remove(target: str) -> None:
     system, path = _place(target)
     try:
         if system.exists(path):
-            with suppress(FileNotFoundError):  # another shard's job was faster
+            with suppress(FileNotFoundError):  # another shard's job removed it
                 system.rm(path)
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(target, error) from error
@@ -407,6 +405,6 @@ def _cannot_write(target: str, error: Exception) -> XRayError:
     return XRayError(
         "cannot_write",
         f"{target} cannot be written ({error}).",
-        "Check the address, its credentials and the space left; for some addresses fsspec needs "
-        "a package more, such as s3fs or gcsfs.",
+        "Check the address, its credentials and the free space. For some addresses fsspec needs "
+        "another package, such as s3fs or gcsfs.",
     )

@@ -1,4 +1,4 @@
-"""One Blender process that captures the items it is handed, and what can go wrong with it."""
+"""One Blender process that captures items, and the ways in which it can fail."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from typing import Any
 import psutil
 
 from xray_addon.dataset.manifest import Item
-from xray_addon.dataset.result import Result
+from xray_addon.dataset.result import ItemResult
 from xray_addon.errors import XRayError
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import plain
 
-START_TIMEOUT = 180.0  # s from the start of a process to the end of an empty input: cold disks
-STOP_GRACE = 5.0  # s to end by itself before it is killed
-EXIT_GRACE = 2.0  # s between the end of its output and its own
-LINE_LIMIT = 2**20  # bytes of output without the end of a line
+START_TIMEOUT = 180.0  # s for a process to start and process an empty input, even from a cold disk
+STOP_GRACE = 5.0  # s for a process to exit before it is killed
+EXIT_GRACE = 2.0  # s for a process to exit after the end of its output
+LINE_LIMIT = 2**20  # most bytes in a line of output
 CHUNK = 2**16
 
-# Signals by which somebody ends a process; whatever it was working on is not to blame.
+# Signals sent by people or schedulers; the current item did not cause them.
 _ENDED_BY_HAND = {
     getattr(signal, name).value for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 }
 
 
 class WorkerLost(XRayError):
-    """The process is gone, or had to be killed, before it answered.
+    """The process died or had to be killed before it answered.
 
     by_hand : whether it was ended from outside.
     """
@@ -48,7 +48,7 @@ class Worker:
     """One process; `start` it, `capture` items one after the other, `stop` it.
 
     command : see `xray_addon.dataset.worker`.
-    log : file that gets all the process says but results.
+    log : file for the process's output other than results.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
@@ -60,12 +60,12 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs, as far as is known."""
+        """Whether the process is running, as far as is known."""
         return self._process is not None and self._process.returncode is None
 
     @property
     def memory(self) -> float:
-        """Resident megabytes; 0 for a process that is gone."""
+        """Resident megabytes; 0 if the process has ended."""
         if self._process is None:
             return 0.0
         try:
@@ -77,10 +77,10 @@ class Worker:
         """Start the process. Raises XRayError `no_blender`."""
         await _to_the_end(self._start())
 
-    async def capture(self, item: Item, timeout: float) -> Result:
-        """Have `item` captured.
+    async def capture(self, item: Item, timeout: float) -> ItemResult:
+        """Let the process capture `item`.
 
-        timeout : s; the first item has the start of the process on top. Raises WorkerLost.
+        timeout : s; the first item also gets the process's start time. Raises WorkerLost.
         """
         process = self._process
         assert process is not None
@@ -88,15 +88,15 @@ class Worker:
         self._busy = True
         try:
             async with asyncio.timeout(timeout if self.answered else timeout + START_TIMEOUT):
-                with suppress(ConnectionError):  # it is dead, as the reading finds too
+                with suppress(ConnectionError):  # it is dead; reading notices this too
                     process.stdin.write(json.dumps(item.to_dict()).encode() + b"\n")
                     await process.stdin.drain()
                 result = await self._answer(process, item)
         except TimeoutError:
             raise WorkerLost(
                 "worker_hung",
-                f"Blender did not finish in {timeout:g} s and was ended.",
-                "Look at the file, or allow more time with --timeout.",
+                f"Blender did not finish within {timeout:g} s and was killed.",
+                "Check the file, or allow more time with --timeout.",
             ) from None
         if result is None:
             raise await self._death(process)
@@ -105,7 +105,7 @@ class Worker:
         return result
 
     async def stop(self) -> None:
-        """End the process: by the end of its input, by Ctrl-C where it is at work, by force."""
+        """Stop the process: close its input, interrupt it if it is busy, or else kill it."""
         await _to_the_end(self._stop())
 
     async def _start(self) -> None:
@@ -126,17 +126,17 @@ class Worker:
         await _reap(process)
 
     async def kill(self) -> None:
-        """End the process and what it has started, now."""
+        """Kill the process and its children."""
         if self._process is not None:
             await _reap(self._process)
 
-    async def _answer(self, process: asyncio.subprocess.Process, item: Item) -> Result | None:
+    async def _answer(self, process: asyncio.subprocess.Process, item: Item) -> ItemResult | None:
         """The result for `item`, or None at the end of the output."""
         assert process.stdout is not None
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # no line is that long
+            except ValueError:  # a line longer than the limit
                 return None
             if not line:
                 return None
@@ -154,48 +154,47 @@ class Worker:
             await _reap(process)
             return WorkerLost(
                 "worker_died",
-                "Blender's output ended or was none before it answered.",
-                "Look at the file and the log.",
+                "Blender's output contained no valid answer.",
+                "Check the file and the log.",
             )
         return WorkerLost(
             "worker_died",
             f"Blender stopped ({_how(code)}).",
             "The system may have run out of memory; use fewer --jobs."
             if code == -9
-            else "Look at the file and the log.",
+            else "Check the file and the log.",
             by_hand=-code in _ENDED_BY_HAND,
         )
 
 
 async def check(command: Sequence[str], log: Path) -> None:
-    """See whether a worker starts and ends, so that no item is blamed for a broken installation.
+    """Check that a worker starts and ends, so that no item is blamed for a broken installation.
 
-    Raises XRayError `no_blender`, `worker_not_started`, and what the worker says is wrong with the
-    settings.
+    Raises XRayError `no_blender`, `worker_not_started`, and the worker's errors about settings.
     """
-    said = b""
+    output = b""
     with log.open("wb") as stream:
         process = await _spawn(command, stream.fileno(), asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(START_TIMEOUT):
             assert process.stdout is not None
             while chunk := await process.stdout.read(CHUNK):
-                said = (said + chunk)[-LINE_LIMIT:]
+                output = (output + chunk)[-LINE_LIMIT:]
                 with log.open("ab") as stream:
                     stream.write(chunk)
             code = await process.wait()
         how = _how(code)
     except TimeoutError:
-        code, how = 1, f"no end in {START_TIMEOUT:g} s"
+        code, how = 1, f"it did not end within {START_TIMEOUT:g} s"
     finally:
         await _reap(process)
-    for result in filter(None, map(_parse, said.splitlines())):
-        raise XRayError(result.code, result.reason)  # there was no item: it is of the settings
+    for result in filter(None, map(_parse, output.splitlines())):
+        raise XRayError(result.code, result.reason)  # no item was sent, so it is about the settings
     if code:
         raise XRayError(
             "worker_not_started",
             f"Blender's dataset worker does not start ({how}).",
-            "Install the extension X-Ray in that Blender and enable it. The log says more.",
+            "Install the X-Ray extension in that Blender and enable it. See the log for details.",
             str(log),
         )
 
@@ -208,7 +207,7 @@ async def _spawn(command: Sequence[str], log: int, stdin: int) -> asyncio.subpro
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             limit=LINE_LIMIT,
-            # Ctrl-C in the terminal is for the farm, which ends its workers in order.
+            # Only the farm receives Ctrl-C from the terminal; it stops its workers.
             start_new_session=True,
             preexec_fn=_child_setup(),
         )
@@ -216,12 +215,12 @@ async def _spawn(command: Sequence[str], log: int, stdin: int) -> asyncio.subpro
         raise XRayError(
             "no_blender",
             f"{command[0]} cannot be started ({error.strerror or error}).",
-            "Say where Blender is with --blender.",
+            "Give Blender's path with --blender.",
         ) from error
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, also where the caller is cancelled: half-done, it would leave a process."""
+    """Await `work` to its end even if the caller is cancelled, so that no process is left over."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
@@ -231,22 +230,22 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _reap(process: asyncio.subprocess.Process) -> None:
-    """Kill the process and what it has started, and close its pipes."""
+    """Kill the process and its children, and close its pipes."""
     _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
     if process.stdin is not None:
         process.stdin.close()
     await process.wait()
-    with suppress(TimeoutError):  # somebody who has left its group holds the pipe
+    with suppress(TimeoutError):  # a child outside the process group holds the pipe
         async with asyncio.timeout(EXIT_GRACE):
             while process.stdout is not None and await process.stdout.read(CHUNK):
                 pass
 
 
 def _child_setup() -> Callable[[], None] | None:
-    """What a worker does before it becomes Blender, on Linux.
+    """On Linux, a function that a worker process runs before it executes Blender.
 
-    It dies with the farm, even where it hangs and the farm was killed; and it ignores the signal
-    by which SLURM announces the end of a job, which is for the farm.
+    The worker then dies with the farm, even if it hangs and the farm is killed. It ignores SLURM's
+    signal before a job's time limit, which is meant for the farm.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -261,7 +260,7 @@ def _child_setup() -> Callable[[], None] | None:
 
 
 def _signal(process: asyncio.subprocess.Process, number: int) -> None:
-    """Send a signal to the process and what it has started; to a dead one's leftovers too."""
+    """Send a signal to the process group, even if the process itself has ended."""
     with suppress(ProcessLookupError, PermissionError):
         if os.name == "posix":
             os.killpg(process.pid, number)
@@ -269,9 +268,9 @@ def _signal(process: asyncio.subprocess.Process, number: int) -> None:
             process.kill()
 
 
-def _parse(line: bytes) -> Result | None:
+def _parse(line: bytes) -> ItemResult | None:
     try:
-        return Result.from_dict(parse_json(line, plain))
+        return ItemResult.from_dict(parse_json(line, plain))
     except ValueError:
         return None
 

@@ -1,4 +1,4 @@
-"""Blender's operators and command, thin callers of the plain functions beside them."""
+"""Blender operators and the command line: thin callers of the plain functions beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Cancel what runs, stop the runtime, take back everything `register` did."""
+    """Cancel all tasks, stop the runtime and undo everything that `register` did."""
     from . import command, properties
     from .interface import icons
     from .interface.registration import unregister_classes

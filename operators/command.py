@@ -21,14 +21,14 @@ import bpy
 
 from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
-from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, Result
+from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
 from ..xray_addon.files.json_files import parse_json
 from ..xray_addon.files.json_schema import plain
 from ..xray_addon.files.png import write_png
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings.arguments import add_settings, read_settings
+from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.result import ResultSettings
@@ -49,23 +49,23 @@ _registered: list[Any] = []
 
 
 def register() -> None:
-    """Make ``blender -c xray`` known."""
+    """Register ``blender -c xray``."""
     register: Any = bpy.utils.register_cli_command
     _registered.append(register("xray", main))
 
 
 def unregister() -> None:
-    """The inverse of `register`."""
+    """Undo `register`."""
     for handle in _registered:
         bpy.utils.unregister_cli_command(handle)
     _registered.clear()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command `argv` (without "xray") and return its exit code; it never exits."""
+    """Run the command `argv` (without "xray") and return its exit code; never calls sys.exit."""
     try:
         arguments = _parser().parse_args(list(argv))
-    except SystemExit as end:  # argparse has said why
+    except SystemExit as end:  # argparse has printed the reason
         return USAGE if end.code else DONE
     try:
         with _own_stdout() as arguments.answers, _interruptible():
@@ -110,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         "out",
         metavar="OUT",
         type=Path,
-        help="the dataset's folder; what is there already stays",
+        help="the dataset's folder; existing items are kept",
     )
     dataset.add_argument(
         "--shard", metavar="I/N", default="1/1", help="only the Ith of N parts, I from 1 to N"
     )
     dataset.add_argument(
-        "--replace", action="store_true", help="take out what other settings have made there"
+        "--replace", action="store_true", help="remove items that were made with different settings"
     )
     add_settings(dataset, DatasetSettings)
     _add_json(dataset)
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     imported = commands.add_parser("import", help="make a mesh file from an X-Ray file")
     imported.set_defaults(run=_import, failure=SOME_FAILED)
     imported.add_argument("file", metavar="FILE", type=Path, help="an X-Ray .npz")
-    imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to make")
+    imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to import")
     imported.add_argument(
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
     )
@@ -188,7 +188,7 @@ Answer = tuple[int, dict[str, Any]]
 
 
 def _capture(arguments: argparse.Namespace) -> Answer:
-    settings = read_settings(CaptureSettings, arguments)
+    settings = settings_from_arguments(CaptureSettings, arguments)
     items = read_source(arguments.source)
     run: DatasetRun = jobs.run(file_steps(items, arguments.out, settings, _say_line), _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
@@ -210,11 +210,11 @@ def _capture(arguments: argparse.Namespace) -> Answer:
 
 
 def _dataset(arguments: argparse.Namespace) -> Answer:
-    settings = read_settings(DatasetSettings, arguments)
+    settings = settings_from_arguments(DatasetSettings, arguments)
     items = shard(read_source(arguments.source), arguments.shard)
     meter = _Meter()
 
-    def say(result: Result) -> None:
+    def say(result: ItemResult) -> None:
         meter.count(result)
         if result.status in (REJECTED, FAILED):
             log = f" Log: {result.log}" if result.log else ""
@@ -236,16 +236,16 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
 
 def _dataset_worker(arguments: argparse.Namespace) -> Answer:
 
-    def answer(result: Result) -> None:
+    def answer(result: ItemResult) -> None:
         arguments.answers.write(json.dumps(result.to_dict()) + "\n")
         arguments.answers.flush()
 
     with contextlib.ExitStack() as stack:
         try:
-            settings = read_settings(DatasetSettings, arguments)
+            settings = settings_from_arguments(DatasetSettings, arguments)
             captures = stack.enter_context(Captures(Store(arguments.out, settings)))
         except XRayError as error:
-            answer(Result.refused("", error))
+            answer(ItemResult.refused("", error))
             raise
         # `for line in sys.stdin` would read ahead.
         while line := sys.stdin.readline():
@@ -254,20 +254,20 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
             try:
                 item = Item.from_dict(parse_json(line, plain))
             except ValueError as error:
-                result = Result("", FAILED, "bad_item", f"This line is no item: {error}.")
+                result = ItemResult("", FAILED, "bad_item", f"This line is not an item: {error}.")
             else:
                 result = _worked(captures, item)
             answer(result)
     return DONE, {}
 
 
-def _worked(captures: Captures, item: Item) -> Result:
+def _worked(captures: Captures, item: Item) -> ItemResult:
     try:
-        result: Result = jobs.run(captures.steps(item))
+        result: ItemResult = jobs.run(captures.steps(item))
     except Cancelled:
         raise
-    except XRayError as error:  # whoever runs this worker stops, see `stop_on`
-        return Result.refused(item.uid, error)
+    except XRayError as error:  # the caller of this worker stops the run, see `stop_on`
+        return ItemResult.refused(item.uid, error)
     return result
 
 
@@ -277,7 +277,7 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     system.check(inputs)
     out = arguments.out or Path(f"{inputs_name(inputs, system)}.glb")
     check_output(out)
-    result = read_settings(ResultSettings, arguments)
+    result = settings_from_arguments(ResultSettings, arguments)
     image, mask = (
         None if file is None else file.absolute() for file in (inputs.image, inputs.mask)
     )
@@ -316,7 +316,7 @@ def _preview(arguments: argparse.Namespace) -> Answer:
 
 
 def _say(progress: Progress) -> None:
-    """Progress for people, on one line of a terminal."""
+    """Print the progress on one line of a terminal."""
     if sys.stderr.isatty():
         count = f" {progress.step}/{progress.of}" if progress.of else ""
         sys.stderr.write(f"\r{progress.stage}{count} {progress.message}\x1b[K")
@@ -325,28 +325,28 @@ def _say(progress: Progress) -> None:
 
 
 def _say_line(text: str) -> None:
-    """A line for people, in place of the progress on a terminal."""
+    """Print a line; on a terminal it replaces the progress line."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     sys.stderr.write(f"{clear}xray: {text}\n")
     sys.stderr.flush()
 
 
 class _Meter:
-    """Progress with the rate and the time left, which only items that were made count for."""
+    """Progress with the rate and the time left, based only on items that were made."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._made = self._known = 0
 
-    def count(self, result: Result) -> None:
-        """One more item is through."""
+    def count(self, result: ItemResult) -> None:
+        """Count one more finished item."""
         if result.seconds:
             self._made += 1
         else:
             self._known += 1
 
     def show(self, progress: Progress) -> None:
-        """The line of a terminal."""
+        """Print the terminal's progress line."""
         message = progress.message
         passed = time.monotonic() - self._started
         if self._made and passed > 0:
@@ -359,7 +359,7 @@ class _Meter:
 
 @contextlib.contextmanager
 def _own_stdout() -> Iterator[TextIO]:
-    """Send what Blender and its importers print to standard error; yields the real output."""
+    """Redirect what Blender and its importers print to stderr; yields the real stdout."""
     with (
         output_to(2) as kept,
         contextlib.redirect_stdout(sys.stderr),
@@ -370,12 +370,12 @@ def _own_stdout() -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt, which Blender keeps Python from."""
+    """Make Ctrl-C raise KeyboardInterrupt; Blender replaces Python's signal handler."""
     before: Callable[..., Any] | int | None = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )
     try:
         yield
     finally:
-        # None: set by Blender itself, and not Python's to put back.
+        # None means that Blender's C code set the handler, so Python cannot restore it.
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)

@@ -1,4 +1,4 @@
-"""Blender properties made from the settings dataclasses, and the ones a scene keeps."""
+"""Blender properties made from the settings dataclasses, and the properties stored in a scene."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Options of a property for a path that may begin with //. Before Blender 4.5 each one's may.
+# Options of a path property that may begin with //. Before Blender 4.5 every path may.
 PATH_OPTIONS: set[Any] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
-# Said by the panel and by the operator alike.
-VARIATIONS = "How many meshes of each image, with seeds from the seed on"
-KEEP_CAMERA = "Add a camera that sees the mesh as the image shows it"
+# Tooltips shared by the panel and the operator.
+VARIATIONS = "Number of meshes per image, each with the next seed"
+KEEP_CAMERA = "Add a camera that sees the mesh from the image's viewpoint"
 KEEP_LAYERS = "Add the predicted layers as a hidden collection, and keep the system's pictures"
 
-# Typed as if it gave nothing, as it stands for a type elsewhere.
+# Typed as if it returned nothing, because property calls are used as annotations.
 _pointer_property: Any = bpy.props.PointerProperty
 
-# Where a dataset's objects come from.
+# The sources of a dataset's objects.
 SOURCES = (
     ("selection", "Selected", "Each of the selected objects"),
     ("collection", "Collection", "Each object of a collection"),
-    ("files", "Files", "Every mesh file in a folder, or those that a manifest lists"),
+    ("files", "Files", "Every mesh file in a folder, or the files listed in a manifest"),
 )
 
 
@@ -62,13 +62,13 @@ def with_settings(cls: type[Settings]) -> Callable[[type[_T]], type[_T]]:
     return decorate
 
 
-def read_settings(cls: type[_T], source: Any) -> _T:
+def settings_from_properties(cls: type[_T], source: Any) -> _T:
     """The settings dataclass with the values of `source`'s properties."""
     return cls(**{item.name: setting_value(item, source) for item in fields(cls)})  # type: ignore[arg-type]
 
 
 def setting_value(item: Field[Any], source: Any) -> Any:
-    """A property's value. Blender's floats have single precision: as they were meant, not kept."""
+    """A property's value. Undoes the rounding of Blender's single-precision floats."""
     value = getattr(source, item.name)
     if item.metadata.get("path"):
         return bpy.path.abspath(value)
@@ -115,11 +115,11 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
 
 @with_settings(CaptureSettings)
 class XRAY_PG_capture(bpy.types.PropertyGroup):
-    """What the Capture panel shows."""
+    """The settings in the Capture panel."""
 
     directory: bpy.props.StringProperty(
         name="Folder",
-        description="Where xrays/ and images/ are written; empty for the one in the preferences",
+        description="Where xrays/ and images/ are written; empty for the preferences' folder",
         subtype="DIR_PATH",
         options=PATH_OPTIONS,
     )
@@ -127,12 +127,12 @@ class XRAY_PG_capture(bpy.types.PropertyGroup):
 
 @with_settings(DatasetSettings)
 class XRAY_PG_dataset(bpy.types.PropertyGroup):
-    """What the Dataset panel shows."""
+    """The settings in the Dataset panel."""
 
-    source: bpy.props.EnumProperty(name="Source", description="What is captured", items=SOURCES)
+    source: bpy.props.EnumProperty(name="Source", description="What to capture", items=SOURCES)
     path: bpy.props.StringProperty(
         name="Files",
-        description="A folder of mesh files, or a manifest (.csv, .jsonl) with the column path",
+        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
@@ -157,26 +157,26 @@ def _search_category(system: System) -> Callable[..., list[str]]:
 
 
 def category_property(system: System) -> Any:
-    """The system's categories, searchable."""
+    """A searchable property with the system's categories."""
     return bpy.props.StringProperty(
         name="Category",
-        description=f"What {system.label} makes: one of {len(system.categories)} categories",
+        description=f"What {system.label} generates: one of {len(system.categories)} categories",
         search=_search_category(system),
         search_options={"SORT"},
     )
 
 
 def _system_group(system: System) -> type[Any]:
-    """What a scene keeps for one system: its own settings, its weights and its category."""
+    """The properties a scene stores for one system: its settings, weights and category."""
     properties = setting_properties(system.settings.own_fields())
-    # A system's own, so that another one's weights are never handed to it.
+    # Each system has its own checkpoint, so that it never gets another system's weights.
     properties["checkpoint"] = setting_property(GenerateSettings.__dataclass_fields__["checkpoint"])
     if system.categories:
         properties["category"] = category_property(system)
     return type(
         f"XRAY_PG_system_{system.key}",
         (bpy.types.PropertyGroup,),
-        {"__doc__": f"What {system.label} is set to.", "__annotations__": properties},
+        {"__doc__": f"The settings of {system.label}.", "__annotations__": properties},
     )
 
 
@@ -191,8 +191,8 @@ XRAY_PG_systems.__annotations__ = {
     SYSTEMS[name].key: _pointer_property(type=group) for name, group in SYSTEM_GROUPS.items()
 }
 
-# What all systems share, but for what depends on the machine, which is a preference, and for the
-# weights, which each system has of its own.
+# The settings that all systems share, except those that depend on the machine (preferences) and
+# the weights (each system has its own).
 SHARED = [
     item
     for item in fields(GenerateSettings)
@@ -202,13 +202,13 @@ SHARED = [
 
 @with_settings(ResultSettings)
 class XRAY_PG_generate(bpy.types.PropertyGroup):
-    """What the Generate panel shows."""
+    """The settings in the Generate panel."""
 
     image: bpy.props.PointerProperty(
         name="Image", description="The picture to make a mesh from", type=bpy.types.Image
     )
     mask: bpy.props.PointerProperty(
-        name="Mask", description="White where the image is to be made anew", type=bpy.types.Image
+        name="Mask", description="White where the image is redrawn", type=bpy.types.Image
     )
     systems: bpy.props.PointerProperty(type=XRAY_PG_systems)
     variations: bpy.props.IntProperty(
@@ -222,13 +222,13 @@ XRAY_PG_generate.__annotations__ |= setting_properties(SHARED)
 
 
 def chosen_system() -> System:
-    """The system that the preferences name."""
+    """The system chosen in the preferences."""
     machine = preferences()
     return SYSTEMS[machine.generator if machine else DEFAULT_GENERATOR]
 
 
 def system_settings(scene: Any, system: System) -> Any:
-    """What the scene's panel `scene` keeps for `system`: its settings, weights and category."""
+    """The properties of `system` in the panel settings `scene`: settings, weights, category."""
     return getattr(scene.systems, system.key)
 
 
@@ -276,18 +276,18 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """The inverse of `register`."""
+    """Undo `register`."""
     scene: Any = bpy.types.Scene
     del scene.xray
     unregister_classes(CLASSES)
 
 
 def preferences() -> Any:
-    """The extension's preferences; None while it is not enabled."""
+    """The extension's preferences; None if the extension is not enabled."""
     addon = bpy.context.preferences.addons.get(extension_package())
     return addon.preferences if addon else None
 
 
 def absolute_path(path: str) -> Path:
-    """`path` with Blender's `//` (beside the .blend file) resolved."""
+    """`path` with Blender's `//` (the .blend file's folder) resolved."""
     return Path(bpy.path.abspath(path))

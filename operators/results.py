@@ -1,4 +1,4 @@
-"""What a generated mesh is made into: its faces, symmetry, size, colours and shading."""
+"""Finishes a generated mesh: faces, symmetry, size, colours and shading."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from .convert import (
     texture_from_image,
 )
 from .convert.baking import MARGIN, loop_uvs, unwrap
-from .convert.staging import Owned, Stage
+from .convert.staging import Stage, TemporaryData
 
 AXES = ("x", "y", "z")
-# Quads where no number is asked for.
+# Number of quads if none is given.
 QUADS = 20_000
-# Times that the size of the voxels is set anew after looking at the number of quads.
+# How often the voxel size is corrected after counting the quads.
 TRIES = 3
 PREVIEW_SIZE = 256  # px
-# Where the preview is seen from, for an object of radius 1: a little above and beside the viewer.
+# The preview's viewpoint for an object of radius 1: slightly above and beside the viewer.
 PREVIEW_EYE = np.array([1.0, -2.2, 0.9])
 
 
 def finish(obj: bpy.types.Object, settings: ResultSettings) -> float:
-    """Make the mesh of `obj` into what `settings` ask for, in this order: mirrored, remeshed,
-    textured, scaled, smoothed, marked as an asset.
+    """Finish the mesh of `obj` as `settings` ask, in this order: mirror, remesh, texture, scale,
+    smooth, mark as an asset.
 
-    Returns the factor of the scaling, for what must grow with it. `settings` stay with the object.
-    Raises XRayError `cannot_bake`.
+    Returns the scale factor, so that cameras and layers can be scaled too. `settings` are stored in
+    the object. Raises XRayError `cannot_bake`.
     """
     if settings.symmetry != "none":
         _mirror(obj, AXES.index(settings.symmetry))
@@ -59,8 +59,8 @@ def finish(obj: bpy.types.Object, settings: ResultSettings) -> float:
 
 
 def _remake(obj: Any, settings: ResultSettings) -> None:
-    """Other faces, with the colours of those before, and the texture."""
-    with Owned() as owned:
+    """Change the faces, transfer the colours to them, and bake the texture."""
+    with TemporaryData() as owned:
         colored = owned.own(obj.data.copy())
         textured = _color_by_texture(colored)
         quads = settings.topology == "quads"
@@ -81,7 +81,7 @@ def _remake(obj: Any, settings: ResultSettings) -> None:
 
 
 def _mirror(obj: Any, axis: int) -> None:
-    """Cut `obj` in the middle and replace the far half by the near one's mirror image."""
+    """Cut `obj` in the middle and replace the far half with a mirror image of the near half."""
     positions = vertex_positions(obj.data)
     middle = (positions.min(axis=0) + positions.max(axis=0))[axis] / 2
     shift = Matrix.Translation([middle if i == axis else 0.0 for i in range(3)])
@@ -92,7 +92,7 @@ def _mirror(obj: Any, axis: int) -> None:
         "MIRROR",
         use_axis=this,
         use_bisect_axis=this,
-        # The near half is the one that is seen: the viewer is on the -y side.
+        # The near half is the visible one: the viewer is on the -y side.
         use_bisect_flip_axis=[i == axis == 1 for i in range(3)],
         merge_threshold=1e-5,
     )
@@ -100,11 +100,11 @@ def _mirror(obj: Any, axis: int) -> None:
 
 
 def _remesh(obj: Any, target: int) -> None:
-    """Blender's voxel remesh with about `target` quads; without colours."""
+    """Apply Blender's voxel remesh with about `target` quads; colours are lost."""
     source = obj.data
     area = np.empty(len(source.polygons), dtype=np.float32)
     source.polygons.foreach_get("area", area)
-    # A closed surface of unit voxels has about 1.5 quads for each unit of its area.
+    # A closed surface of unit voxels has about 1.5 quads per unit of area.
     size = math.sqrt(1.5 * float(area.sum()) / target)
     for _ in range(TRIES):
         made = _evaluated(obj, "REMESH", mode="VOXEL", voxel_size=size, use_smooth_shade=True)
@@ -124,12 +124,12 @@ def _decimate(obj: Any, target: int) -> None:
 
 
 def _apply(obj: Any, kind: str, **options: Any) -> None:
-    """Give `obj` the mesh that a modifier makes of its own."""
+    """Replace the mesh of `obj` with the result of a modifier."""
     _replace(obj, _evaluated(obj, kind, **options))
 
 
 def _evaluated(obj: Any, kind: str, **options: Any) -> Any:
-    """A new mesh: that of `obj` after a modifier of the `kind`, without stored normals."""
+    """A new mesh: `obj` with a modifier of type `kind` applied, without custom normals."""
     _clear_normals(obj.data)
     modifier = obj.modifiers.new(kind, kind)
     for name, value in options.items():
@@ -151,7 +151,7 @@ def _replace(obj: Any, mesh: Any) -> None:
 
 
 def _clear_normals(mesh: Any) -> None:
-    """Leave shading to the faces: stored normals are those of other faces by now."""
+    """Remove custom normals: they belong to faces that no longer exist."""
     if not mesh.has_custom_normals:
         return
     stored = mesh.attributes.get("custom_normal")
@@ -165,7 +165,7 @@ def _clear_normals(mesh: Any) -> None:
 
 
 def _bake(obj: Any, colored: Any, size: int) -> None:
-    """Put the colours of the mesh `colored` into a texture on a new UV map of `obj`."""
+    """Bake the colours of the mesh `colored` into a texture on a new UV map of `obj`."""
     mesh = obj.data
     texture = np.zeros((size, size, 3), dtype=np.uint8)
     with Stage() as stage:
@@ -189,13 +189,15 @@ def _bake(obj: Any, colored: Any, size: int) -> None:
         covered.reshape(-1)[texel] = True
     _spread(texture, covered)
     _remove_colors(mesh)
-    colored.materials.clear()  # it is not needed any more, and would keep the material
+    colored.materials.clear()  # otherwise this unused mesh would keep the material alive
     _replace_material(obj, Material(texture=texture), colored=False)
 
 
 def _replace_material(obj: Any, material: Material, *, colored: bool) -> None:
-    """Give the mesh of `obj` this material in place of its own, which goes if nothing else uses
-    it. colored : whether it shows the colour attribute."""
+    """Replace the material of `obj`; the old one is removed if nothing else uses it.
+
+    colored : whether the new material shows the colour attribute.
+    """
     mesh = obj.data
     before = mesh.materials[0] if mesh.materials else None
     mesh.materials.clear()
@@ -205,8 +207,10 @@ def _replace_material(obj: Any, material: Material, *, colored: bool) -> None:
 
 
 def _color_by_texture(mesh: Any) -> bool:
-    """Give a mesh with an image texture the colours that it has at the corners, as an attribute.
-    Returns whether it has such a texture."""
+    """Store the texture colours at a mesh's corners in the colour attribute.
+
+    Returns whether the mesh has an image texture.
+    """
     trees = [material.node_tree for material in mesh.materials if material is not None]
     nodes = [node for tree in trees if tree is not None for node in tree.nodes]
     image = next((node.image for node in nodes if node.type == "TEX_IMAGE" and node.image), None)
@@ -221,7 +225,7 @@ def _color_by_texture(mesh: Any) -> bool:
 
 
 def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:
-    """Let colours run on beyond their islands, so that no seam shows when texels are mixed."""
+    """Extend colours beyond their UV islands, so that texture filtering shows no seams."""
     for _ in range(MARGIN):
         for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
             beside = np.roll(covered, step, axis=axis) & ~covered
@@ -230,7 +234,7 @@ def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:
 
 
 def _nearest_colors(colored: Any, points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N, 3) sRGB-encoded colours of the mesh `colored` where it is nearest to `points` (N, 3)."""
+    """(N, 3) sRGB-encoded colours of the mesh `colored` nearest to each of `points` (N, 3)."""
     with Stage() as stage:
         source = stage.add(_with_vertex_colors(colored))
         mesh = bpy.data.meshes.new("points")
@@ -250,7 +254,7 @@ def _nearest_colors(colored: Any, points: NDArray[np.floating]) -> NDArray[np.fl
 
 
 def _with_vertex_colors(colored: Any) -> Any:
-    """A copy of the mesh with a colour for each vertex; those of its corners are averaged."""
+    """A copy of the mesh with one colour per vertex: the average of its corners' colours."""
     copy = colored.copy()
     attribute = copy.color_attributes[COLOR_ATTRIBUTE]
     if attribute.domain == "CORNER":
@@ -274,7 +278,7 @@ def _vertex_colors(mesh: Any) -> NDArray[np.float32]:
 
 
 def _write_colors(mesh: Any, colors: NDArray[np.floating]) -> None:
-    """The colour attribute, anew, with `colors` (N, 3) at the vertices."""
+    """Replace the colour attribute with `colors` (N, 3) at the vertices."""
     _remove_colors(mesh)
     attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", "POINT")
     rgba = np.ones((len(colors), 4), dtype=np.float32)
@@ -294,7 +298,7 @@ def _remove_colors(mesh: Any) -> None:
 
 
 def _scale(mesh: Any, height: float) -> float:
-    """Scale to `height` metres, by the returned factor; 0 leaves it."""
+    """Scale the mesh to `height` metres (0: leave it); returns the factor."""
     if not height or not len(mesh.vertices):
         return 1.0
     extent = float(np.ptp(vertex_positions(mesh)[:, 2])) or 1.0
@@ -304,7 +308,7 @@ def _scale(mesh: Any, height: float) -> float:
 
 
 def _mark_as_asset(obj: Any) -> None:
-    """Blender's own previews need a window; this one is drawn by the built-in shader."""
+    """Mark as an asset. Blender's previews need a window, so the built-in shader draws this one."""
     obj.asset_mark()
     obj.asset_data.description = "Generated from an image by X-Ray"
     bpy.context.view_layer.update()
@@ -321,7 +325,7 @@ def _mark_as_asset(obj: Any) -> None:
 
 
 def vertex_positions(mesh: Any) -> NDArray[np.float32]:
-    """(N, 3) vertices."""
+    """The vertices, (N, 3)."""
     positions = np.empty(3 * len(mesh.vertices), dtype=np.float32)
     mesh.vertices.foreach_get("co", positions)
     return positions.reshape(-1, 3)

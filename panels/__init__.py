@@ -1,4 +1,4 @@
-"""What X-Ray shows: the sidebar, menu entries and preferences."""
+"""X-Ray's user interface: the sidebar, menu entries and preferences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """The inverse of `register`."""
+    """Undo `register`."""
     from ..operators.interface.registration import unregister_classes
     from . import menus
 

@@ -1,4 +1,4 @@
-"""From meshes to X-Rays: the panel Capture."""
+"""The Capture panel: meshes to X-Rays."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .widgets import SidebarPanel, draw_progress, draw_properties
 
 
 class XRAY_PT_capture(SidebarPanel):
-    """From meshes to X-Rays."""
+    """Capture meshes as X-Rays."""
 
     bl_label = "Capture"
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The settings and the button."""
+        """Draw the settings and the button."""
         layout, scene = self.layout, context.scene.xray.capture
         layout.use_property_split = True
         layout.use_property_decorate = False

@@ -1,4 +1,4 @@
-"""From many objects to a dataset: the panel Dataset and its parts."""
+"""The Dataset panel and its sub-panels: many objects to a dataset."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES
 from ..xray_addon.settings.dataset import DatasetSettings
 from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
 
-# Reasons why items are not in the dataset that the panel has room for.
+# How many rejected or failed items the panel lists with their reasons.
 REFUSED_SHOWN = 5
 
 
 class XRAY_PT_dataset_presets(PresetPanel, bpy.types.Panel):
-    """Settings of datasets under a name."""
+    """Named dataset settings."""
 
     bl_label = "Dataset Presets"
     preset_subdir = PRESETS
@@ -37,17 +37,17 @@ class XRAY_PT_dataset_presets(PresetPanel, bpy.types.Panel):
 
 
 class XRAY_PT_dataset(SidebarPanel):
-    """From many objects to a dataset."""
+    """Make a dataset of many objects."""
 
     bl_label = "Dataset"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw_header_preset(self, _context: bpy.types.Context) -> None:
-        """The menu of presets."""
+        """Draw the menu of presets."""
         XRAY_PT_dataset_presets.draw_panel_header(self.layout)
 
     def draw(self, context: bpy.types.Context) -> None:
-        """What is captured and where to, the button, and how the last run went."""
+        """Draw the source, the output folder, the button and the results of the last run."""
         layout, scene = self.layout, context.scene.xray.dataset
         layout.use_property_split = True
         layout.use_property_decorate = False
@@ -81,14 +81,14 @@ class XRAY_PT_dataset(SidebarPanel):
 
 
 class DatasetPart(SidebarPanel):
-    """One group of a dataset's settings; sub-classes name the `settings`."""
+    """One group of dataset settings. Subclasses list their names in `settings`."""
 
     bl_parent_id = "XRAY_PT_dataset"
     bl_options = {"DEFAULT_CLOSED"}
     settings: tuple[str, ...] = ()
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The settings that count."""
+        """Draw the settings that are used."""
         scene = context.scene.xray.dataset
         names = [name for name in self.settings if DatasetSettings.counts(name, scene)]
         if scene.source != "files" and "frame" in names:
@@ -97,20 +97,20 @@ class DatasetPart(SidebarPanel):
 
 
 class XRAY_PT_dataset_cameras(DatasetPart):
-    """Where objects are seen from."""
+    """The cameras that see each object."""
 
     bl_label = "Cameras"
     settings = ("cameras", "poses", "views", "elevation", "distance", "fov", "jitter", "seed")
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The settings that count, and a look at the cameras."""
+        """Draw the settings that are used, and the button that shows the cameras."""
         DatasetPart.draw(self, context)
         button = self.layout.operator(XRAY_OT_dataset_cameras.bl_idname, icon="CAMERA_DATA")
         copy_settings(fields(DatasetSettings), context.scene.xray.dataset, button)
 
 
 class XRAY_PT_dataset_object(DatasetPart):
-    """What of an object is captured."""
+    """How each object is captured."""
 
     bl_label = "Objects"
     settings = (
@@ -121,14 +121,14 @@ class XRAY_PT_dataset_object(DatasetPart):
 
 
 class XRAY_PT_dataset_images(DatasetPart):
-    """How reference images are made."""
+    """How reference images are rendered."""
 
     bl_label = "Images"
     settings = ("image", "image_size", "samples", "denoise", "device", "lights", "hdri")
 
 
 class XRAY_PT_dataset_gates(DatasetPart):
-    """What is not good enough."""
+    """The limits beyond which an item is rejected."""
 
     bl_label = "Quality Gates"
     settings = ("min_iou", "min_hits", "max_dropped", "max_outside", "near", "far")

@@ -1,4 +1,4 @@
-"""From an image, or what else a system takes, to a mesh: the panel Generate."""
+"""The Generate panel: an image, or whatever else the system takes, to a mesh."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CUTOUT_SCALE = 9.0  # times the size of an icon
 
 
 class XRAY_PT_generate(SidebarPanel):
-    """From one image to a mesh."""
+    """Generate a mesh from one image."""
 
     bl_label = "Generate"
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The image, the button, and how it goes."""
+        """Draw the image, the button and the progress."""
         layout, scene = self.layout, context.scene.xray.generate
         if not service.is_available():
             draw_text(layout, context, "The model runtime makes meshes from images.")
@@ -55,7 +55,7 @@ class XRAY_PT_generate(SidebarPanel):
 
 
 def _draw_inputs(layout: Any, scene: Any, system: System) -> None:
-    """What the system takes."""
+    """Draw the inputs that the system takes."""
     if system.image is not Need.NONE:
         layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
@@ -66,7 +66,7 @@ def _draw_inputs(layout: Any, scene: Any, system: System) -> None:
 
 
 def _draw_again(layout: Any, context: bpy.types.Context) -> None:
-    """What can be done with a generated mesh that is active."""
+    """Draw the buttons for the active object, if it is a generated mesh."""
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
         return
@@ -79,7 +79,7 @@ def _draw_again(layout: Any, context: bpy.types.Context) -> None:
 
 
 class XRAY_PT_generate_cutout(SidebarPanel):
-    """What of the image the model sees."""
+    """The part of the image that the model sees."""
 
     bl_label = "Cut-Out"
     bl_parent_id = "XRAY_PT_generate"
@@ -87,11 +87,11 @@ class XRAY_PT_generate_cutout(SidebarPanel):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """There must be a runtime, and an image that the system takes."""
+        """Require a runtime, and a system that takes an image."""
         return service.is_available() and chosen_system().image is not Need.NONE
 
     def draw(self, context: bpy.types.Context) -> None:
-        """How the object is cut out, and the picture of it."""
+        """Draw how the object is cut out, and the resulting picture."""
         layout, scene = self.layout, context.scene.xray.generate
         column = layout.column()
         column.use_property_split = True
@@ -106,8 +106,8 @@ class XRAY_PT_generate_cutout(SidebarPanel):
         fresh = latest.asked == asked(scene)
         column = layout.column()
         column.active = fresh
-        told = describe(latest.cut) if fresh else "As it was before these settings"
-        column.label(text=told)
+        text = describe(latest.cut) if fresh else "Outdated: the settings have changed"
+        column.label(text=text)
         column.template_icon(icon_of("cutout", latest.cut.picture), scale=CUTOUT_SCALE)
 
 
@@ -120,11 +120,11 @@ class XRAY_PT_generate_settings(SidebarPanel):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Without a runtime there is nothing to set."""
+        """Require a runtime."""
         return service.is_available()
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Every setting of a generation; what depends on the machine is a preference."""
+        """Draw every setting of a generation. Those that depend on the machine are preferences."""
         machine = preferences()
         if machine is not None:
             draw_properties(self.layout, machine, ("generator", "device"))
@@ -137,7 +137,7 @@ class XRAY_PT_generate_settings(SidebarPanel):
 
 
 class XRAY_PT_generate_result(SidebarPanel):
-    """What the mesh is made into."""
+    """How the generated mesh is finished."""
 
     bl_label = "Result"
     bl_parent_id = "XRAY_PT_generate"
@@ -145,11 +145,11 @@ class XRAY_PT_generate_result(SidebarPanel):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Without a runtime there is nothing to set."""
+        """Require a runtime."""
         return service.is_available()
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Every setting of the result; a texture's size where there is one."""
+        """Draw every setting of the result; the texture size only for textures."""
         scene = context.scene.xray.generate
         names = [item.name for item in fields(ResultSettings)]
         if scene.color != "texture":

@@ -1,4 +1,4 @@
-"""What an X-Ray's layers hold: the panel Layers."""
+"""The Layers panel: the layers of the active object."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class XRAY_PT_layers(SidebarPanel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Only objects that came from an X-Ray have layers."""
+        """Require an object that came from an X-Ray."""
         obj: Any = context.object
         return obj is not None and ("xray_hits" in obj or layers_of(obj) is not None)
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Sliders and an eye for each layer where there are objects, else how many hits."""
+        """Draw sliders and an eye for each layer object; without objects, the hits per layer."""
         obj: Any = context.object
         collection = layers_of(obj)
         column = self.layout.column(align=True)

@@ -1,4 +1,4 @@
-"""Menu entries. F3 finds an operator only where a menu holds it."""
+"""Menu entries. F3 only finds operators that are in a menu."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..operators.tasks.ops import CLASSES as QUEUE_OPERATORS
 
 
 class XRAY_MT_object(bpy.types.Menu):
-    """All of X-Ray, in the 3D view's Object menu."""
+    """All X-Ray operators, in the 3D view's Object menu."""
 
     bl_label = "X-Ray"
 
@@ -91,6 +91,6 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """The inverse of `register`."""
+    """Undo `register`."""
     for menu, entry in ENTRIES:
         getattr(bpy.types, menu).remove(entry)

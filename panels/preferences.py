@@ -19,46 +19,46 @@ _INSTALL_DEVICES = [(device, _DEVICE_NAMES.get(device, device), "") for device i
 
 
 class XRAY_AP_preferences(bpy.types.AddonPreferences):
-    """Folders and defaults that hold for every file."""
+    """Folders and defaults for every file."""
 
     bl_idname = extension_package()
 
     dataset_folder: bpy.props.StringProperty(
         name="Dataset Folder",
-        description="Where captures go that name no folder; empty asks each time",
+        description="Default folder for captures and datasets; if empty, you are asked each time",
         subtype="DIR_PATH",
     )
     runtime_folder: bpy.props.StringProperty(
         name="Runtime Folder",
-        description="Where the model runtime is installed; empty for the usual place",
+        description="Where the model runtime is installed; empty for the default folder",
         subtype="DIR_PATH",
     )
     checkpoint_folder: bpy.props.StringProperty(
         name="Checkpoint Folder",
-        description="Where downloaded weights are kept; empty for the usual place",
+        description="Where downloaded weights are kept; empty for the default folder",
         subtype="DIR_PATH",
     )
     wheelhouse: bpy.props.StringProperty(
         name="Wheelhouse",
-        description="Folder of Python wheels to install from, for machines without network",
+        description="Folder of Python wheels to install from, for machines without a network",
         subtype="DIR_PATH",
     )
     release_after: bpy.props.IntProperty(
         name="Release After (min)",
-        description="Minutes without work, after which the model leaves the memory; counts from "
-        "the runtime's next start",
+        description="Idle minutes after which the model is unloaded from memory; takes effect "
+        "when the runtime next starts",
         default=5,
         min=1,
         max=1440,
     )
     install_device: bpy.props.EnumProperty(
         name="Install For",
-        description="Which build of PyTorch is installed",
+        description="Which build of PyTorch to install",
         items=_INSTALL_DEVICES,
     )
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Folders, defaults, and the runtime's state."""
+        """Draw the folders, the defaults and the runtime's state."""
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False

@@ -1,4 +1,4 @@
-"""The process that the model runs in: the panel Runtime."""
+"""The Runtime panel: the process that the model runs in."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class XRAY_PT_runtime(SidebarPanel):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Until it is installed, the Generate panel has its button."""
+        """Require an installed runtime; until then the Generate panel shows the Install button."""
         return service.is_available()
 
     def draw_header_preset(self, _context: bpy.types.Context) -> None:
-        """Its state, also while the panel is closed."""
+        """Show the state even while the panel is closed."""
         self.layout.label(text=STATES[service.state()][0])
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Its state and its buttons."""
+        """Draw the state and the buttons."""
         draw_runtime(self.layout, context)
 
 

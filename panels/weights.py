@@ -1,4 +1,4 @@
-"""Published weights, as more than one panel draws them: which are there, and Download."""
+"""Shows which published weights are downloaded, with Download buttons; used by several panels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .widgets import draw_progress, draw_text
 
 
 def draw_missing_weights(layout: Any, context: bpy.types.Context) -> None:
-    """A button for each of the weights that the chosen generator misses, and its progress."""
+    """Draw a Download button for each weights file that the chosen generator lacks."""
     for name in service.missing_weights(context.scene):
         _draw_download(layout, name)
     draw_progress(layout, context, XRAY_OT_weights_download)
@@ -39,11 +39,11 @@ def _draw_by_hand(layout: Any, context: bpy.types.Context) -> None:
 
 
 def draw_published_weights(layout: Any, context: bpy.types.Context) -> None:
-    """All published weights: where they are from, or that they are here."""
+    """Draw all published weights: downloaded, or with a Download button."""
     column = layout.column(heading="Weights")
     for name in PUBLISHED:
         if is_here(name, service.checkpoint_folder()):
-            column.label(text=translated("{} is here").format(name), icon="CHECKMARK")
+            column.label(text=translated("{} is downloaded").format(name), icon="CHECKMARK")
         elif service.is_available():
             _draw_download(column, name)
     draw_progress(layout, context, XRAY_OT_weights_download)

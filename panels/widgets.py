@@ -1,4 +1,4 @@
-"""What more than one panel draws."""
+"""Drawing functions shared by several panels."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from ..xray_addon.systems.weights import megabytes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Pixels a character takes at the usual size, for wrapping.
+# Pixels per character at the default size, for wrapping.
 CHARACTER_WIDTH = 6.5
 PREVIEW_SCALE = 8.0  # times the size of an icon
 WAITING_SHOWN = 8
 FAILURES_SHOWN = 3
 
-# How the runtime's states are shown.
+# Label and icon of each runtime state.
 STATES = {
     "off": ("Off", "RADIOBUT_OFF"),
     "starting": ("Starting", "TIME"),
@@ -56,13 +56,13 @@ RUNTIME_TASKS = (
 )
 
 ONLINE_ACCESS_OFF = (
-    "Blender's online access is off. Allow it in Preferences > System, or name a wheelhouse "
+    "Blender's online access is off. Allow it in Preferences > System, or set a wheelhouse "
     "folder in the extension's preferences."
 )
 
 
 def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """`text`, translated, over as many lines as the region's width asks for."""
+    """Draw `text`, translated and wrapped to the region's width."""
     scale = context.preferences.system.ui_scale
     width = context.region.width if context.region else 300
     columns = max(20, int((width - 60 * scale) / (CHARACTER_WIDTH * scale)))
@@ -73,9 +73,9 @@ def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "N
 
 
 def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]) -> None:
-    """The work of `operators`: bar, time left and Cancel of what runs, what waits, what failed.
+    """Draw the tasks of `operators`: the running one with bar and Cancel, waiting and failed ones.
 
-    The panel with the button that started the work is where its fate is looked for.
+    People look for progress in the panel whose button started the work.
     """
     names = [operator.__name__ for operator in operators]
     if jobs.queue and jobs.queue[0].operator in names:
@@ -109,7 +109,7 @@ def _draw_running(layout: Any, task: jobs.Task) -> None:
 
 
 def _draw_waiting(layout: Any) -> None:
-    """The tasks behind the first."""
+    """Draw the tasks behind the first."""
     waiting = jobs.queue[1:]
     if not waiting:
         return
@@ -145,7 +145,7 @@ def _draw_failure(layout: Any, context: bpy.types.Context, task: jobs.Task) -> N
 
 
 def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
-    """The runtime's state and its buttons."""
+    """Draw the runtime's state and its buttons."""
     client = service.current_client()
     if not service.is_available():
         layout.label(text="Not installed", icon="X")
@@ -186,7 +186,7 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
 
 
 def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
-    """What an install would fetch, and how much."""
+    """Draw what an install would download, and how large it is."""
     try:
         plan = service.install_plan()
     except XRayError as error:
@@ -194,7 +194,7 @@ def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
         return
     if plan is not None:
         needed = plan.needed / 1e9
-        text = translated("PyTorch for {} needs {:.0f} GB of free disk").format(plan.build, needed)
+        text = translated("PyTorch for {} needs {:.0f} GB of free space").format(plan.build, needed)
         if plan.download:
             fetched = plan.download / 1e9
             text += translated(" and downloads about {:.1f} GB").format(fetched)
@@ -202,7 +202,7 @@ def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
 
 
 class SidebarPanel(bpy.types.Panel):
-    """Where all of X-Ray's panels are."""
+    """Base class that puts a panel into the sidebar's X-Ray tab."""
 
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -211,7 +211,7 @@ class SidebarPanel(bpy.types.Panel):
 
 
 def draw_properties(layout: Any, source: Any, names: Iterable[str]) -> None:
-    """A column of properties, their names to the left."""
+    """Draw a column of properties with their names to the left."""
     column = layout.column()
     column.use_property_split = True
     column.use_property_decorate = False

@@ -125,22 +125,22 @@ def _run(arguments: argparse.Namespace) -> int:
         return _generate(arguments)
     if arguments.command == "download":
         return _download(arguments)
-    told: list[str] = []
+    lines: list[str] = []
     with redirect_stdout(sys.stderr):
         # Imported when they are asked for: torch takes seconds.
         if arguments.command == "train":
             from . import training
 
-            code = training.main(arguments, told.append, _Reporter())
+            code = training.main(arguments, lines.append, _Reporter())
         elif arguments.command == "pack":
             from .meshes import packing
 
-            code = packing.main(arguments, told.append, _Reporter())
+            code = packing.main(arguments, lines.append, _Reporter())
         else:
             from . import evaluation
 
-            code = evaluation.main(arguments, told.append, _Reporter())
-    sys.stdout.writelines(f"{line}\n" for line in told)
+            code = evaluation.main(arguments, lines.append, _Reporter())
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return code
 
 

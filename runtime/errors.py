@@ -26,9 +26,9 @@ def typed_error(error: BaseException) -> XRayError:
         )
     if "in DataLoader worker process" in text:
         # torch carries no more than the traceback's text over from a worker.
-        told = text.rpartition("XRayError: ")[2] if "XRayError: " in text else lines[-1]
+        message = text.rpartition("XRayError: ")[2] if "XRayError: " in text else lines[-1]
         return XRayError(
-            "bad_data", told, "Correct or remove what is named and go on with --resume."
+            "bad_data", message, "Correct or remove what is named and go on with --resume."
         )
     if is_no_space(error):
         return XRayError("no_space", "The disk is full.", "Free some space and try again.")

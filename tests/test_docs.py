@@ -18,7 +18,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "farm" / "README.md", *sorted((ROOT / "d
 # Which argument of a call is an error's code.
 CODE_ARGUMENT = {
     **dict.fromkeys(("XRayError", "WorkerLost", "__init__", "_fail_start", "gate"), 0),
-    "Result": 2,
+    "ItemResult": 2,
 }
 MADE_OF_NAMES = {"missing_image", "missing_mask", "missing_category"}  # by `System.check`
 

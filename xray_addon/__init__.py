@@ -1,4 +1,4 @@
-"""What an X-Ray is. NumPy only: no bpy, no torch, no side effects on import."""
+"""X-Rays and everything about them that needs only NumPy: no bpy, no torch, no import effects."""
 
 from .camera import Camera
 from .casting import cast

@@ -23,8 +23,8 @@ class Camera:
     camera_to_world : (4, 4) rigid transform; columns are the camera's right, up, backward
         axes and its position.
     cx, cy : principal point in pixels from the left and the top edge; the centre by default.
-    pixel_offset : where in a pixel its ray passes. 0.5 is the pixel's centre; 0 gives the
-        rays of the published data, which pass through the pixels' top left corners.
+    pixel_offset : where a ray passes through its pixel: 0.5 is the pixel's centre, 0 its top left
+        corner, as in the published data.
     """
 
     width: int
@@ -62,7 +62,7 @@ class Camera:
     ) -> Camera:
         """A camera at `eye` that looks at `target`, with `up` upwards in the image.
 
-        Where the view runs along `up`, +y (or +x) of the world takes its place.
+        If the view direction is parallel to `up`, the world's +y (or +x) is used instead.
         """
         position = np.asarray(eye, dtype=np.float64)
         backward: NDArray[np.float64] = position - np.asarray(target, dtype=np.float64)
@@ -99,7 +99,7 @@ class Camera:
         return self.camera_to_world[:3, 3].copy()
 
     def resized(self, width: int, height: int) -> Camera:
-        """The same view with other pixels; width and height must keep the aspect ratio."""
+        """The same view at another resolution; width and height must keep the aspect ratio."""
         assert self.cx is not None
         assert self.cy is not None
         scale = width / self.width
@@ -118,7 +118,7 @@ class Camera:
         rows: NDArray[np.floating] | NDArray[np.integer],
         cols: NDArray[np.floating] | NDArray[np.integer],
     ) -> NDArray[np.float64]:
-        """Unit ray directions (N, 3) in camera space through the given pixels, or between them."""
+        """Unit ray directions (N, 3) in camera space; pixel coordinates may be fractional."""
         assert self.cx is not None
         assert self.cy is not None
         direction = np.empty((*np.shape(rows), 3))

@@ -1,6 +1,7 @@
-"""Frames that generators work in: where the object of a reference image is taken to be.
+"""The frames of generators: where the object of a reference image is assumed to be.
 
-A single image does not tell how large or how far its object is, so both are fixed by convention.
+A single image does not show how large or how far away its object is, so both are fixed by
+convention.
 Each system has its own `Frame`. The canonical one is that of X-Ray's own generator, of training and
 of the evaluation.
 
@@ -35,11 +36,11 @@ _ROUNDS = 30
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a system's object stands against the camera of its image.
+    """The position of a system's object relative to its image's camera.
 
-    distance : of the camera to the origin. fov_x : of the square image, radians. fill : share of
+    distance : from the camera to the origin. fov_x : of the square image, radians. fill : share of
     the image's side that the longer side of the silhouette's bounding box spans. near, far :
-    depths that all of the object lies between.
+    range of the object's depths.
     """
 
     distance: float
@@ -82,14 +83,14 @@ def place(
     roll: float = 0.0,
     frame: Frame = CANONICAL,
 ) -> tuple[NDArray[np.float64], float] | None:
-    """Where `surface` (z up) goes in `frame` when seen from this side.
+    """How to place `surface` (z up) in `frame` so that it is seen from the given side.
 
     azimuth, elevation : of the viewer around the object, in radians; azimuth 0 is the -y side.
     roll : by which the object then leans to the left in the image, radians.
 
-    Returns the (4, 4) matrix for `Surface.transformed` and the size that the object's longest
-    side has in the frame, or None where the view has no place in the frame: an object much
-    longer towards the viewer than across would reach nearer than the frame's `near`.
+    Returns the (4, 4) matrix for `Surface.transformed` and the length of the object's longest side
+    in the frame. Returns None if the view does not fit into the frame: an object that is much
+    longer towards the viewer than across would be nearer than the frame's `near`.
     """
     low, high = surface.bounds
     longest = surface.longest_side
@@ -102,15 +103,15 @@ def place(
     turn = axes @ _about_view(roll) @ axes.T @ turn
     points = ((used - (low + high) / 2) / longest) @ turn.T @ axes  # camera axes, size 1
     target = frame.fill * 2 * math.tan(frame.fov_x / 2)
-    # The largest scale at which no point comes nearer than allowed.
+    # The largest scale at which no point is too near.
     limit = (frame.distance - frame.near) / max(float(points[:, 2].max()), 1e-9)
     scale, shift = min(1.0, limit), np.zeros(2)
     for _ in range(_ROUNDS):
         ahead = frame.distance - scale * points[:, 2]
         seen = (scale * points[:, :2] + shift) / ahead[:, None]
         first, last = seen.min(axis=0), seen.max(axis=0)
-        # Points before the middle move farther in the image than points behind it, so full
-        # steps can swing.
+        # Points in front of the middle move farther in the image than points behind it, so full
+        # steps can oscillate.
         shift = shift - 0.7 * (first + last) / 2 * frame.distance
         scale *= (target / float((last - first).max())) ** 0.7
         if scale > limit:

@@ -1,4 +1,4 @@
-"""The one exception that crosses module and process borders, and what it ends a command with."""
+"""The only exception that crosses module and process boundaries, and the table of its codes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _WORKERS = f"{GUIDE}#workers-clusters-training"
 
 @dataclass(frozen=True)
 class ErrorCode:
-    """What follows from an error of one code.
+    """How an error with one code is handled.
 
-    page : the part of the user guide that lists it.
-    exit_code : of a command that ends with it; None where that depends on the command.
-    stops : every other item of a dataset would meet it too, so that it ends the run.
-    rejects : something is wrong with the object itself, so that nobody need try it again.
-    gate : what the dataset's report counts it as; "" for the code itself.
+    page : the section of the user guide that lists it.
+    exit_code : of a command that fails with it; None if that depends on the command.
+    stops : it ends a dataset run, because every other item would meet it too.
+    rejects : the object itself is unusable, so it is not tried again.
+    gate : the name under which the dataset's report counts it; "" for the code itself.
     """
 
     page: str
@@ -187,7 +187,7 @@ class XRayError(Exception):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> XRayError:
-        """The inverse of `to_dict`; missing keys become empty."""
+        """The inverse of `to_dict`. Missing keys become empty."""
         return cls(
             str(data.get("code", "internal")),
             str(data.get("message", "Unknown error.")),
@@ -196,12 +196,12 @@ class XRayError(Exception):
         )
 
 
-# What allocators say, in lower case: those of Python, C++, torch's devices and Linux.
+# Messages of the allocators of Python, C++, torch's devices and Linux, in lower case.
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "memoryerror")
 
 
 def is_out_of_memory(reason: BaseException | str) -> bool:
-    """Whether an error, or the last words of a process, tell of too little memory anywhere."""
+    """Whether an error, or the last output of a process, means that memory ran out."""
     if isinstance(reason, MemoryError) or type(reason).__name__ == "OutOfMemoryError":  # torch's
         return True
     if isinstance(reason, str | RuntimeError | OSError):
@@ -215,11 +215,11 @@ def is_no_space(error: BaseException) -> bool:
 
 
 def error_code(code: str) -> ErrorCode:
-    """What follows from `code`; from one that is not known, as of a later version, nothing."""
+    """How `code` is handled. An unknown code, e.g. of a later version, has no effects."""
     return ERROR_CODES.get(code, ErrorCode(f"{GUIDE}#when-something-goes-wrong"))
 
 
 def exit_code(error: XRayError, otherwise: int = RUNTIME_FAILED) -> int:
-    """What a command that ends with `error` exits with; `otherwise` where the code says nothing."""
+    """The exit code of a command that fails with `error`; `otherwise` if its code has none."""
     known = error_code(error.code).exit_code
     return otherwise if known is None else known

@@ -1,4 +1,4 @@
-"""What a generator gives back, and the file it travels in between processes."""
+"""The result of a generator, and the file that passes it between processes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _FACTORS = ("alpha_threshold", "metallic", "roughness")
 class CutOut:
     """The object of an image as a generator sees it.
 
-    picture : (S, S, 4) uint8, straight alpha; the object centred.
-    how : what told it from its background, such as "alpha" or "plain".
+    picture : (S, S, 4) uint8, straight alpha; the object is centred.
+    how : the method that separated it from the background, such as "alpha" or "plain".
     """
 
     picture: NDArray[np.uint8]
@@ -36,12 +36,12 @@ class CutOut:
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What a system makes.
+    """The result of a system.
 
     surface : in world space, z up, centred near the origin, the viewer on the -y side.
-    xray : the predicted layers, where the system has them.
-    camera : the view that the image was taken as, or that shows the mesh best.
-    pictures : what else the system wants seen, by name: (H, W, 3 or 4) uint8, row 0 at the top.
+    xray : the predicted layers, if the system has them.
+    camera : the assumed view of the image, or the view that shows the mesh best.
+    pictures : other pictures to show, by name: (H, W, 3 or 4) uint8, row 0 at the top.
     """
 
     surface: Surface
@@ -85,7 +85,7 @@ class Generated:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Generated:
-        """Read what `save` wrote; raises XRayError `bad_result` for anything else."""
+        """Read a file written by `save`; raises XRayError `bad_result` for any other file."""
         try:
             arrays = read_arrays(path, largest=LARGEST_RESULT)
             surface = Surface(
@@ -119,7 +119,7 @@ class Generated:
 
 
 def _material_arrays(materials: Sequence[Material]) -> dict[str, NDArray[Any]]:
-    """Numbers and choices of all materials, a row each, and their textures."""
+    """The numbers and choices of all materials, one row each, and their textures."""
     arrays: dict[str, NDArray[Any]] = {
         "materials.base_color": np.array([m.base_color for m in materials]).reshape(-1, 3),
         "materials.factors": np.array(

@@ -1,4 +1,4 @@
-"""One layer of an X-Ray as a surface that can be looked at and edited: a sheet over its hits."""
+"""Meshes over the hits of one layer of an X-Ray, for viewing and editing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def layer_faces(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Faces that join the hits of neighbouring pixels in one layer: quads (Q, 4), triangles (T, 3).
 
-    They index the layer's hits in their order in the X-Ray and are wound as the hits' normals
-    say. Hits between which the surface jumps, where `reconstruct` would leave both open, are not
-    joined; a hit that nothing joins has no face.
+    They index the layer's hits in their order in the X-Ray and are wound by the hits' normals.
+    Hits across a jump of the surface, where `reconstruct` would leave both open, are not joined.
+    A hit without joined neighbours has no face.
 
-    Raises ValueError where the camera's image size is not the X-Ray's.
+    Raises ValueError if the camera's image size is not the X-Ray's.
     """
     _, height, width = xray.shape
     if (camera.height, camera.width) != (height, width):
@@ -66,6 +66,6 @@ def layer_faces(
 
 
 def _turned(faces: NDArray[np.int64], leaving: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The faces, those turned around of whose corners more leave than enter a solid."""
+    """The faces, with reversed winding where more corners leave a solid than enter it."""
     away = 2 * leaving[faces].sum(axis=1) > faces.shape[1]
     return np.where(away[:, None], faces[:, ::-1], faces)

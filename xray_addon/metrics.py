@@ -13,7 +13,7 @@ _BLOCK = 1 << 22  # distances held at once
 def nearest_distances(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Distance (N,) from each point of `a` (N, 3) to the nearest of `b` (M, 3).
 
-    Exact, by blocks of all pairs. Raises ValueError for empty or non-finite points.
+    Exact; computes all pairs in blocks. Raises ValueError for empty or non-finite points.
     """
     points, others = _points("a", a), _points("b", b)
     centre = others.mean(axis=0)
@@ -24,7 +24,7 @@ def nearest_distances(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     for start in range(0, len(points), step):
         block = squared - 2 * (points[start : start + step] @ others.T)
         nearest[start : start + step] = block.argmin(axis=1)
-    # The expansion above loses digits for near pairs, so the distance itself is taken directly.
+    # The expansion above loses digits for near pairs, so the final distance is computed directly.
     return np.linalg.norm(points - others[nearest], axis=1)
 
 

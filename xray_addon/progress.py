@@ -1,4 +1,4 @@
-"""How long work reports where it is, and how it is told to stop."""
+"""How long work reports its progress, and how it is cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import XRayError
 
 
 class State(StrEnum):
-    """Where a piece of long work is; the last three are final."""
+    """The state of a piece of long work. The last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -25,9 +25,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: `step` of `of` (0: unknown) are done in `stage`; `message` is for people.
+    """One report: `step` of `of` (0: unknown) steps of `stage` are done; `message` is for people.
 
-    preview : a picture of what is being made, (H, W, 4) uint8, straight alpha; mostly None.
+    preview : a picture of the result so far, (H, W, 4) uint8, straight alpha; usually None.
     """
 
     stage: str
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Done share of the stage, 0..1; 0 where it is unknown."""
+        """The completed share of the stage, 0..1; 0 if it is unknown."""
         return min(self.step / self.of, 1.0) if self.of else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,16 +51,16 @@ class Progress:
         }
 
 
-# Called often by long work, on its own thread. It raises `Cancelled` to stop the work.
+# Called often by long work, on its own thread. It may raise `Cancelled` to stop the work.
 ProgressCallback = Callable[[Progress], None]
 
 
 class Cancelled(XRayError):
-    """Raised out of long work that was asked to stop; nothing half-done is left behind."""
+    """Raised when long work is cancelled. The work leaves nothing half-done."""
 
     def __init__(self, message: str = "Cancelled.") -> None:
         super().__init__("cancelled", message)
 
 
 def ignore_progress(_: Progress) -> None:
-    """A `ProgressCallback` for callers that do not care."""
+    """A `ProgressCallback` that does nothing."""

@@ -1,6 +1,6 @@
 """The published X-Ray recipe: from the network's frames to points.
 
-Facts of arXiv 2404.14329's code: eight channels a layer (depth, normal x y z, red green blue,
+As in the code of arXiv 2404.14329: eight channels per layer (depth, normal x y z, red green blue,
 hit), all in [-1, 1]; rays through the pixels' corners (`Camera(pixel_offset=0)`).
 """
 
@@ -20,10 +20,10 @@ CHANNELS = 8
 def frames_to_xray(
     frames: ArrayLike, *, near: float = NEAR, far: float = FAR, use_hit: bool = False
 ) -> XRay:
-    """The hits (L, H, W) that `frames` (L, 8, H, W) stand for.
+    """Decode the hits (L, H, W) of `frames` (L, 8, H, W).
 
-    Values are clamped to [-1, 1]. A layer has no hit where its depth is at or beyond `near` or
-    `far`, where it lies before the layer in front of it and, with `use_hit` (the published
+    Values are clamped to [-1, 1]. A layer has no hit where its depth is not between `near` and
+    `far`, where it is nearer than the layer in front of it and, with `use_hit` (the published
     high-resolution decode), where its hit channel is not positive.
 
     Raises ValueError for another shape, values that are not finite, or near >= far.
@@ -38,7 +38,7 @@ def frames_to_xray(
     frames = np.clip(frames, -1.0, 1.0)
     distance = (frames[:, 0] * 0.5 + 0.5) * (far - near) + near
     hit = (distance > near) & (distance < far)
-    # The order is judged on the depths as they came, not on those already taken out.
+    # The order is checked on the original depths, before any hits are removed.
     kept = np.where(hit, distance, 0.0)
     hit[1:] &= kept[1:] >= kept[:-1]
     if use_hit:
@@ -58,7 +58,7 @@ def decode_published(
     far: float = FAR,
     use_hit: bool = False,
 ) -> Points:
-    """The points that `frames` (L, 8, H, W) in [-1, 1] stand for, in world space.
+    """Decode the points of `frames` (L, 8, H, W) in [-1, 1], in world space.
 
     See `frames_to_xray` for the rules. For the published points pass a camera with
     `pixel_offset=0` and an identity `camera_to_world`; the published script then subtracts

@@ -1,18 +1,18 @@
-"""From an X-Ray to one mesh, by linking the hits of neighbouring rays.
+"""Reconstructs one mesh from an X-Ray by linking the hits of neighbouring rays.
 
-Every hit becomes a vertex, so the mesh passes exactly through what was seen. A hit enters a
-solid or leaves it. Between each two neighbouring rays the two sorted lists of hits are aligned
-at least cost: hits of the same kind are *linked*; an entering and a leaving hit that follow
-each other on one ray and end before the next ray are *folded* together over a new rim vertex
-between the rays; a hit that is left alone is an open border. In each cell of 2x2 pixels a hit
-has at most two such connections, one along either side of the cell, so the connections form
-closed cycles, which become polygons, and open paths, which become the ragged border of an open
-surface. Every link and every half fold belongs to the two cells beside it: where all hits are
-linked or folded, the mesh is closed and manifold by construction.
+Every hit becomes a vertex, so the mesh passes exactly through the captured surface. A hit either
+enters a solid or leaves it. The sorted hits of each two neighbouring rays are aligned at least
+cost. Hits of the same kind are *linked*. An entering and a leaving hit that follow each other on
+one ray, and have no counterpart on the next, are *folded* together over a new rim vertex between
+the rays. A hit without a connection is an open border. In each cell of 2x2 pixels a hit has at
+most two connections, one along either side of the cell. The connections therefore form closed
+cycles, which become polygons, and open paths, which become the ragged border of an open surface.
+Every link and every half fold belongs to the two cells beside it. If all hits are linked or
+folded, the mesh is closed and manifold by construction.
 
-The idea is that of stitched depth maps (Turk and Levoy, "Zippered Polygon Meshes from Range
-Images", SIGGRAPH 1994) on the layered depth images of Shade et al. (SIGGRAPH 1998), with the
-alignment of Needleman and Wunsch (1970) where those have a depth threshold.
+The method stitches depth maps (Turk and Levoy, "Zippered Polygon Meshes from Range Images",
+SIGGRAPH 1994) of layered depth images (Shade et al., SIGGRAPH 1998), but uses the alignment of
+Needleman and Wunsch (1970) instead of a depth threshold.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from .camera import Camera
     from .xray import XRay
 
-# Tolerances, in pixels (the width of a pixel at the hit's depth) unless said otherwise.
+# Tolerances, in pixels (the width of a pixel at the hit's depth) unless noted.
 
-# Cost of leaving a hit unconnected. A sphere's silhouette folds at a cost of up to 4 pixels
-# and a border costs this on either side of a step, so 2.5 keeps silhouettes together and
-# steps in open surfaces of more than 5 pixels apart.
+# Cost of leaving a hit unconnected. A sphere's silhouette folds at a cost of up to 4 pixels, and a
+# border costs this amount on both sides of a step. So 2.5 closes silhouettes, and keeps steps of
+# more than 5 pixels in open surfaces open.
 OPEN_COST = 2.5
-# A connection's cost is how far it leaves or turns the tangent planes, and this share of its
-# plain length, which decides where the planes cannot (both seen edge on).
+# A connection's cost is its deviation from the tangent planes plus this share of its length. The
+# length decides if the planes cannot, because both are seen edge-on.
 DISTANCE_WEIGHT = 0.02
-# Where between its ray (0) and the next (1) a rim may lie. Off its own hits, since coincident
-# vertices make empty faces; at most 0.7, where flat walls seen edge on, whose planes meet
-# nowhere near, come out best on the bench scans (0.6 to 0.8 measure alike).
+# Range of a rim's position between its ray (0) and the next (1). It must not coincide with its
+# hits, because that makes degenerate faces. The maximum matters for flat walls seen edge-on, whose
+# planes do not meet nearby; 0.7 is best on the benchmark scans (0.6 to 0.8 are similar).
 RIM_RANGE = (0.02, 0.7)
-# Share of rays with an even number of hits above which an object counts as solid: noise makes
-# few odd rays, sheets and leaves many. In a solid, where besides most even rays enter and leave
-# in turn by their normals, an even ray that cannot be has wrong normals; elsewhere it has sheets.
+# Share of rays with an even number of hits above which an object is treated as solid: noise makes
+# few odd rays, open sheets and leaves make many. If, besides, most even rays enter and leave in
+# turn, an even ray that does not has wrong normals. In other objects it passes through sheets.
 SOLID_SHARE = 0.75
-# Cells of the alignment tables held at once: some 300 MB, whatever the number of layers.
+# Cells of the alignment tables in memory at once: about 300 MB for any number of layers.
 TABLE_CELLS = 1 << 22
-# Cosine between a hit's normal and its face's below which the corner is shaded flat. Low: along
-# silhouettes faces are long, thin and turned, and the hits' normals shade them better.
+# Cosine between a hit's normal and its face's below which the corner is shaded flat. It is low
+# because faces along silhouettes are long, thin and turned, and look better with hits' normals.
 SHARP_COSINE = 0.2
 
 Floats = NDArray[np.float64]
@@ -57,8 +57,8 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 # Directions to the neighbouring pixels, and the corners of a cell counter-clockwise in the
-# image: top left, bottom left, bottom right, top right. The way on from a corner, for entering
-# hits (their front is seen, counter-clockwise) and for leaving hits (clockwise).
+# image: top left, bottom left, bottom right, top right. Then the next corner, for entering hits
+# (front faces, counter-clockwise) and for leaving hits (clockwise).
 _RIGHT, _DOWN, _LEFT, _UP = range(4)
 _WAY_ENTERING = (_DOWN, _RIGHT, _UP, _LEFT)
 _WAY_LEAVING = (_RIGHT, _UP, _LEFT, _DOWN)
@@ -67,13 +67,13 @@ _WAY_LEAVING = (_RIGHT, _UP, _LEFT, _DOWN)
 def reconstruct(xray: XRay, camera: Camera) -> Surface:
     """One mesh through all hits, in world space.
 
-    It is closed where the rays enter and leave in pairs and open where they do not, at the
-    image's border, and where hits were dropped behind the last layer. `Surface.is_watertight`
-    tells whether it is closed everywhere. Faces are wound by the hits' normals, outside out.
+    It is closed where rays enter and leave in pairs. It is open elsewhere, at the image's border,
+    and where hits were dropped behind the last layer. `Surface.is_watertight` tells whether it is
+    closed everywhere. Faces are wound by the hits' normals, so that they face outwards.
 
-    Returns a Surface with `corner_normals` (smooth but for sharp edges) and `corner_colors`
-    (sRGB-encoded 0..1); no faces for an empty X-Ray. Raises ValueError where the camera's
-    image size is not the X-Ray's.
+    Returns a Surface with `corner_normals` (smooth except at sharp edges) and `corner_colors`
+    (sRGB-encoded 0..1). An empty X-Ray gives no faces. Raises ValueError if the camera's image
+    size is not the X-Ray's.
     """
     hits = _Hits.from_xray(xray, camera)
     links = _connect(hits)
@@ -104,7 +104,7 @@ class _Hits:
     normals: Floats  # (N, 3)
     colors: Floats  # (N, 3)
     entering: Bools  # (N,)
-    level: Ints  # (N,) how many solids deep: the hit bounds where at least so many overlap
+    level: Ints  # (N,) nesting depth: the hit bounds the region inside at least so many solids
     solid: Bools  # (H*W,) the ray leaves as often as it enters
 
     @classmethod
@@ -146,17 +146,17 @@ class _Hits:
 
 
 def _winding(entering: Bools, pixel: Ints, start: Ints) -> tuple[Ints, Ints]:
-    """How many solids each hit's ray is in behind the hit (N,), and each ray in the end (H*W,)."""
+    """The number of solids that a ray is inside of behind each hit (N,) and at its end (H*W,)."""
     total = np.concatenate([[0], np.cumsum(np.where(entering, 1, -1))])
     before_ray = total[start[:-1]]
     return total[1:] - before_ray[pixel], total[start[1:]] - before_ray
 
 
 def _consistent(entering: Bools, pixel: Ints, start: Ints) -> Bools:
-    """`entering`, made to alternate on the rays through solids whose normals do not.
+    """`entering`, corrected to alternate on rays through solids whose normals do not.
 
-    Predicted normals are often on the wrong side; in an object that is solid almost everywhere
-    the hits' order tells better. In an open one, normals are all there is.
+    Predicted normals often point to the wrong side. In a mostly solid object the hits' order is
+    more reliable; in an open object, only the normals are available.
     """
     count = np.diff(start)
     first = (np.arange(len(pixel)) - start[pixel]) % 2 == 0
@@ -171,7 +171,7 @@ def _consistent(entering: Bools, pixel: Ints, start: Ints) -> Bools:
 
 @dataclass(frozen=True)
 class _Links:
-    """What each hit (N) is connected with in the direction of each neighbouring pixel."""
+    """The connections of each hit (N) towards each neighbouring pixel."""
 
     partner: Ints  # (4, N) a hit, or -1 at an open border
     rim: Ints  # (4, N) the fold's rim, counted from 0, or -1
@@ -245,8 +245,8 @@ def _connect(hits: _Hits) -> _Links:
 def _group_by_level(hits: _Hits) -> tuple[Ints, Ints, tuple[Ints, int, int]]:
     """Hits ordered by (pixel, level, depth), the groups' starts, and how to find a group.
 
-    Where solids overlap, the hits of one level bound the region that lies in at least so many
-    of them. They enter and leave in turn, as a single solid's do, and levels do not cross.
+    If solids overlap, the hits of one level bound the region inside at least that many solids.
+    They enter and leave in turn like those of a single solid, and levels do not cross.
     """
     low = int(hits.level.min(initial=0))
     span = int(hits.level.max(initial=0)) - low + 1
@@ -282,7 +282,7 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
     """Align pairs of lists a (B, m) and b (B, n) of hits, in order and at least cost.
 
     Returns the linked hits (K,) of a and of b, and the folds (F, 2) in a and in b.
-    With `must_close` no hit stays alone; the lists must then alternate and be of even length.
+    With `must_close` every hit is connected; the lists must then alternate and have even length.
     """
     batch, m = a.shape
     n = b.shape[1]
@@ -332,18 +332,19 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
 
 
 def _single_costs(hits: _Hits, lists: Ints) -> tuple[Floats, Floats]:
-    """Costs of folding each two successive hits (B, m - 1) and of leaving one open (B, m)."""
+    """Costs of folding each two successive hits (B, m - 1) and of leaving a hit open (B, m)."""
     fold = connection_cost(hits.points, hits.normals, lists[:, :-1], lists[:, 1:])
     fold[hits.entering[lists[:, :-1]] == hits.entering[lists[:, 1:]]] = np.inf
     return fold, OPEN_COST * hits.depth[lists] / hits.focal
 
 
 def connection_cost(points: Floats, normals: Floats, a: Ints, b: Ints) -> Floats:
-    """How much a surface through the hits a and b would leave or turn their tangent planes.
+    """How much a surface through the hits a and b deviates from their tangent planes.
 
-    Both are lengths, and equal on a circle: the distance of each hit from the other's plane,
-    and the distance between them times half the turn. The turn keeps the two sides of a thin
-    wall seen at a grazing angle apart, which lie in each other's planes nearly as well.
+    The cost has two parts, both lengths, which are equal on a circle: the distance of each hit from
+    the other's plane, and the distance between the hits times half the angle between the normals.
+    The angle separates the two sides of a thin wall seen at a grazing angle, which lie almost in
+    each other's planes.
     """
     between = points[b] - points[a]
     off_a = np.abs(np.einsum("...i,...i->...", between, normals[a]))
@@ -363,10 +364,10 @@ class _Rims:
 
 
 def _rim_vertices(hits: _Hits, links: _Links) -> _Rims:
-    """Where the surface turns over between a ray and the next.
+    """The points at which the surface turns over between a ray and the next.
 
     On a plane, the inverse of z is linear across the image, so the two tangent planes meet at
-    the root of a linear function. A round rim ends half way to there.
+    the root of a linear function. A round rim ends half way to that point.
     """
     front, back = links.folds.T
     step = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])[links.fold_way] / hits.focal
@@ -395,10 +396,10 @@ def _rim_vertices(hits: _Hits, links: _Links) -> _Rims:
 def _polygons(hits: _Hits, links: _Links, points: Floats, normals: Floats) -> tuple[Ints, Ints]:
     """Triangles (M, 3), and the (vertex, centre) pairs of the polygons that need a centre.
 
-    Rims are vertices behind the hits, centres behind the rims. An edge inside a polygon must
-    not exist in the next cell too: it may join opposite hits, or a rim with what does not lie
-    on its side of the cell. Two rims with at most three hits between them lie on different
-    sides. Any other polygon gets a centre.
+    Vertices are numbered: hits, then rims, then centres. An edge inside a polygon must not exist
+    in the next cell too. It may therefore join opposite hits, or a rim with a vertex on another
+    side of the cell. Two rims with at most three hits between them are on different sides. Any
+    other polygon gets a centre.
     """
     count = len(hits.pixel)
     successor, rim = _successors(hits, links)
@@ -416,7 +417,7 @@ def _polygons(hits: _Hits, links: _Links, points: Floats, normals: Floats) -> tu
         simple = (length == 4) & (rims == 0)
 
         two = np.flatnonzero(rims == 2)
-        # Turn the ring so that it ends with a rim; the other rim is then at `cut`.
+        # Rotate the ring so that it ends with a rim; the other rim is then at `cut`.
         last = length - 1 - np.argmax(over[two, ::-1] >= 0, axis=1)
         turn = (last[:, None] + 1 + np.arange(length)) % length
         corner_two = np.take_along_axis(corner[two], turn, axis=1)
@@ -454,9 +455,9 @@ def _polygons(hits: _Hits, links: _Links, points: Floats, normals: Floats) -> tu
 
 
 def _successors(hits: _Hits, links: _Links) -> tuple[Ints, Ints]:
-    """The way around each cell, for each of the 4N corners (`corner * N + hit`).
+    """The next corner around each cell, for each of the 4N corners (`corner * N + hit`).
 
-    Returns the next corner or -1, and the vertex of the rim in between or -1.
+    Returns the next corner or -1, and the rim vertex in between or -1.
     """
     count = len(hits.pixel)
     number = np.arange(count)
@@ -480,7 +481,7 @@ def _cycles(successor: Ints) -> list[Ints]:
     trail = start[:, None]
     while len(trail):
         following = successor[trail[:, -1]]
-        # A ring is found from each of its members; the smallest one keeps it.
+        # Each ring is found from all its members; only the smallest one keeps it.
         closed = following == trail[:, 0]
         if closed.any():
             rings.append(trail[closed])
@@ -490,9 +491,9 @@ def _cycles(successor: Ints) -> list[Ints]:
 
 
 def _border_triangles(successor: Ints, rim: Ints, count: int) -> Ints:
-    """The half cells along open borders: triangles at hits that are connected both ways.
+    """The half cells along open borders: triangles at hits that are connected on both sides.
 
-    A triangle over a rim would join the front with the back, so none is made there.
+    No triangle is made across a rim, because it would join the front with the back.
     """
     has_before = np.zeros(len(successor), dtype=bool)
     has_before[successor[successor >= 0]] = True
@@ -500,8 +501,8 @@ def _border_triangles(successor: Ints, rim: Ints, count: int) -> Ints:
     before = np.full(len(at), -1)
     faces = [np.zeros((0, 3), dtype=np.int64)]
     while len(at):
-        # `before` is the vertex that leads to the hit `at`, -1 where there is none or where
-        # the last triangle has taken it.
+        # `before` is the vertex that precedes the hit `at`; -1 if there is none or if the last
+        # triangle used it.
         hit = at % count
         following = successor[at]
         on = following >= 0
@@ -515,7 +516,7 @@ def _border_triangles(successor: Ints, rim: Ints, count: int) -> Ints:
 
 
 def _chain(polygon: Ints, points: Floats, normals: Floats) -> Ints:
-    """Triangles of polygons (P, 3..5) that run from one rim over hits to another."""
+    """Triangles of polygons (P, 3..5) that consist of a rim, hits and another rim."""
     size = polygon.shape[1]
     if size == 3:
         return polygon
@@ -525,7 +526,7 @@ def _chain(polygon: Ints, points: Floats, normals: Floats) -> Ints:
 
 
 def _quads(quad: Ints, points: Floats, normals: Floats) -> Ints:
-    """Triangles (2P, 3) of quads (P, 4), split along the diagonal that the normals fit best."""
+    """Triangles (2P, 3) of quads (P, 4), split along the diagonal that fits the normals best."""
 
     def misfit(a: Ints, b: Ints) -> Floats:
         between = points[b] - points[a]

@@ -1,4 +1,4 @@
-"""`Surface`: the one triangle mesh type, into `cast` and out of every generator."""
+"""`Surface`: the triangle mesh type that `cast` takes and every generator returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 WRAPS = ("repeat", "extend", "mirror", "clip")
 INTERPOLATIONS = ("linear", "closest")
-# The textures of a material by name, and how many channels each may have; 0 for (h, w).
+# The textures of a material by name, and the allowed numbers of channels; 0 for (h, w).
 TEXTURES = {
     "texture": (3, 4),
     "metallic_texture": (0,),
@@ -20,25 +20,25 @@ TEXTURES = {
 }
 
 
-# Without a word on it: neither a mirror nor chalk, as glTF viewers and Blender show best.
+# Defaults: not metallic and fairly rough, which looks right in glTF viewers and Blender.
 ROUGHNESS = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What a face looks like: the metallic-roughness model of glTF 2.0.
+    """The appearance of a face: the metallic-roughness model of glTF 2.0.
 
     base_color : RGB factor, sRGB-encoded 0..1.
-    texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; times the factor.
-    wrap : what textures are beyond 0..1: "repeat", "extend" (their border goes on), "mirror", or
+    texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; multiplied by the factor.
+    wrap : how textures continue beyond 0..1: "repeat", "extend" (the border texels), "mirror", or
         "clip" (black and transparent).
     interpolation : between texels, "linear" or "closest".
-    alpha_threshold : rays pass where the texture's alpha is less than this; 0 for nowhere.
+    alpha_threshold : rays pass where the texture's alpha is less than this; 0: nowhere.
     metallic, roughness : factors, 0..1.
-    metallic_texture, roughness_texture : (h, w) uint8, linear; times the factors.
-    normal_texture : (h, w, 3) uint8, in tangent space with +y up, as glTF has it.
+    metallic_texture, roughness_texture : (h, w) uint8, linear; multiplied by the factors.
+    normal_texture : (h, w, 3) uint8, in tangent space with +y up, as in glTF.
 
-    Raises ValueError for textures of another kind and for values out of range.
+    Raises ValueError for textures of another shape or type and for values out of range.
     """
 
     base_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -75,13 +75,13 @@ class Surface:
 
     vertices : (N, 3) float, scene units.
     faces : (M, 3) int, counter-clockwise seen from outside.
-    corner_normals : (M, 3, 3) unit, where the surface is smooth; faceted without.
+    corner_normals : (M, 3, 3) unit vectors for smooth shading; faceted without.
     corner_uvs : (M, 3, 2), origin at the texture's bottom left.
     corner_colors : (M, 3, 3) sRGB-encoded 0..1.
-    face_material : (M,) index into `materials`; all 0 without.
-    materials : colours multiply: corner colour x base colour x texture, in linear light.
+    face_material : (M,) index into `materials`; all 0 by default.
+    materials : a face's colour is corner colour x base colour x texture, in linear light.
 
-    Raises ValueError for shapes that do not fit and for face or material indices out of range.
+    Raises ValueError for shapes that do not match and for face or material indices out of range.
     """
 
     vertices: NDArray[np.floating]
@@ -116,9 +116,9 @@ class Surface:
 
     @property
     def bounds(self) -> NDArray[np.float64]:
-        """(2, 3) lowest and highest corner over the vertices that faces use and that are finite.
+        """(2, 3) minimum and maximum of the finite vertices that faces use.
 
-        Raises ValueError where there is none.
+        Raises ValueError if there are none.
         """
         used = np.zeros(len(self.vertices), dtype=bool)
         used[self.faces] = True
@@ -130,21 +130,21 @@ class Surface:
 
     @property
     def longest_side(self) -> float:
-        """Of the bounding box, see `bounds`."""
+        """The longest side of the bounding box, see `bounds`."""
         low, high = self.bounds
         return float((high - low).max())
 
     def transformed(self, matrix: NDArray[np.floating]) -> Surface:
-        """The surface moved by a (4, 4) affine matrix; normals by its inverse transpose.
+        """The surface transformed by a (4, 4) affine matrix; normals by its inverse transpose.
 
-        A mirroring matrix turns the faces' winding, so that outside stays outside.
+        A mirroring matrix also reverses the faces' winding, so that outside stays outside.
         """
         linear = np.asarray(matrix, dtype=np.float64)[:3, :3]
         vertices = self.vertices @ linear.T + np.asarray(matrix)[:3, 3]
         determinant = np.linalg.det(linear)
         normals = self.corner_normals
         if normals is not None:
-            # The inverse transpose but for a factor; it exists for flattening matrices too.
+            # The inverse transpose up to a factor; it exists for singular matrices too.
             x, y, z = linear
             cofactors = np.stack([np.cross(y, z), np.cross(z, x), np.cross(x, y)])
             normals = normals @ (cofactors.T if determinant >= 0 else -cofactors.T)
@@ -154,7 +154,7 @@ class Surface:
         return moved.flipped() if determinant < 0 else moved
 
     def flipped(self) -> Surface:
-        """The same faces wound the other way (normals are left as they are)."""
+        """The same faces with reversed winding (normals are not changed)."""
 
         def turn(corners: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if corners is None else corners[:, ::-1]
@@ -186,7 +186,7 @@ class Surface:
     def normalizing(self) -> NDArray[np.float64]:
         """(4, 4) that centres the bounding box and scales its longest side to 1.
 
-        This is the published data's rule. Raises ValueError for a surface without extent.
+        As in the published data. Raises ValueError for a surface without extent.
         """
         low, high = self.bounds
         size = self.longest_side
@@ -198,15 +198,15 @@ class Surface:
         return matrix
 
     def normalized(self) -> Surface:
-        """Moved by `normalizing`; raises ValueError as it does."""
+        """The surface transformed by `normalizing`; raises ValueError as it does."""
         return self.transformed(self.normalizing)
 
     @staticmethod
     def joined(parts: Sequence[Surface]) -> Surface:
-        """All faces of `parts`, at least one; what only some of them have is filled in.
+        """All faces of `parts` (at least one). Attributes that some parts lack are filled in.
 
-        Faces without normals get their own, without UVs 0, without colours white. A material that
-        several parts share is there once.
+        Missing normals become face normals, missing UVs 0, missing colours white. A material that
+        several parts share appears once.
         """
         starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
         materials: dict[Material, int] = {}  # each, by identity, and its place
@@ -240,7 +240,7 @@ class Surface:
 
     @property
     def _face_normals(self) -> NDArray[np.floating]:
-        """(M, 3, 3) those of a faceted surface."""
+        """(M, 3, 3) corner normals of a faceted surface."""
         a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
         normal = np.cross(b - a, c - a)
         normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
@@ -248,7 +248,7 @@ class Surface:
 
     @property
     def edge_face_counts(self) -> NDArray[np.intp]:
-        """(E,) how many faces share each undirected edge."""
+        """(E,) number of faces at each undirected edge."""
         edges = np.sort(self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).astype(np.int64)
         key = edges[:, 0] * max(len(self.vertices), 1) + edges[:, 1]
         return np.unique(key, return_counts=True)[1]
@@ -259,7 +259,7 @@ class Surface:
         return len(self.faces) > 0 and bool((self.edge_face_counts == 2).all())
 
     def sample(self, count: int, seed: int = 0) -> NDArray[np.float64]:
-        """`count` points (count, 3) spread evenly over the area; reproducible with the seed."""
+        """(count, 3) random points, uniform over the area; reproducible with `seed`."""
         if not len(self.faces):
             raise ValueError("the surface has no faces to sample")
         random = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
 """`XRay`: every surface along every camera ray, as layers of depth, normal and colour.
 
 The representation of "X-Ray: A Sequential 3D Representation For Generation" (Hu et al.,
-NeurIPS 2024, arXiv 2404.14329). An X-Ray is mostly empty, so it keeps its hits and makes the
-dense frames when they are asked for.
+NeurIPS 2024, arXiv 2404.14329). An X-Ray is mostly empty, so it stores only its hits and makes
+dense frames on request.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ class XRay:
     Parameters
     ----------
     depth : (L, H, W) distance from the camera centre along the unit ray, scene units; 0 = no hit.
-    normal : (L, H, W, 3) unit, camera space, as the face is wound (not turned to the viewer).
+    normal : (L, H, W, 3) unit, camera space, by the face's winding (not turned to the viewer).
     color : (L, H, W, 3) sRGB-encoded 0..1.
-    dropped : how many hits lay behind the last layer and were left out.
+    dropped : number of hits behind the last layer, which were left out.
 
     Attributes
     ----------
     shape : (L, H, W).
     index : (N,) flat index of each hit into `shape`, ascending: by layer, then row, then column.
     hit_depth (N,), hit_normal (N, 3), hit_color (N, 3) : float32, in the order of `index`.
-    hit_face : (N,) int32 which of the surface's faces was hit, where `cast` was asked for it,
-        else None. It is not part of the file.
+    hit_face : (N,) int32 index of the surface's face that was hit, if requested from `cast`,
+        else None. It is not saved in the file.
 
     Raises ValueError for shapes that do not agree and for depths that are negative or not finite;
     `depth`, `normal`, `color` and `hit` raise XRayError `too_large` for more than `MOST_CELLS`.
@@ -99,7 +99,7 @@ class XRay:
         dropped: int = 0,
         face: NDArray[np.integer] | None = None,
     ) -> XRay:
-        """From hits alone: `index` (N,) must ascend; depth (N,) > 0, normal and color (N, 3)."""
+        """Make an X-Ray from hits: index (N,) ascending, depth (N,) > 0, normal, color (N, 3)."""
         xray = cls.__new__(cls)
         xray._set(shape, index, depth, normal, color, dropped)
         if face is not None:
@@ -137,7 +137,7 @@ class XRay:
 
     @property
     def hit(self) -> NDArray[np.bool_]:
-        """(L, H, W) whether the ray meets a surface in that layer."""
+        """(L, H, W) bool: whether the ray hits a surface in that layer."""
         return self.depth > 0
 
     @property
@@ -149,7 +149,7 @@ class XRay:
     def points(self, camera: Camera) -> Points:
         """The hits as points in world space, by layer, then row, then column.
 
-        Raises ValueError where the camera's image size is not the X-Ray's.
+        Raises ValueError if the camera's image size is not the X-Ray's.
         """
         _, height, width = self.shape
         if (camera.height, camera.width) != (height, width):
@@ -166,7 +166,7 @@ class XRay:
         )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the published `.npz` (see `files.xray_file`), whole or not at all.
+        """Write the published `.npz` (see `files.xray_file`) atomically.
 
         Raises XRayError `too_large`, OSError.
         """
@@ -177,9 +177,9 @@ class XRay:
 
     @classmethod
     def load(cls, path: str | PathLike[str] | BinaryIO) -> XRay:
-        """Read the published `.npz` at `path`, or an open one.
+        """Read a published `.npz` from a path or an open file.
 
-        Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
+        Raises XRayError `missing_file`, or `bad_xray_file` if it is not an X-Ray.
         """
         hits = read_hits(path)
         return cls.from_hits(hits.shape, hits.index, hits.depth, hits.normal, hits.color)

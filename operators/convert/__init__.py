@@ -1,4 +1,4 @@
-"""Blender data <-> arrays; the only place where the two meet."""
+"""Converts between Blender data and arrays. No other package does this."""
 
 from .cameras import add_camera, camera_from_object
 from .materials import MaterialReader, texture_from_image

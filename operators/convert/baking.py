@@ -1,8 +1,8 @@
-"""Colours of materials that compute them: Cycles bakes what a node tree shows into a texture.
+"""Bakes procedural materials: Cycles renders the colour of a node tree into a texture.
 
-The colour network is taken out of the shaders (base colour, plus what glows) and baked as
-emission, so that neither light nor metal darkens it. All of it happens on copies in a temporary
-scene; the user's objects, materials and scene are not touched.
+The colour network (base colour plus emission) is taken out of the shaders and baked as emission,
+so that neither lighting nor metallic shading darkens it. Everything happens on copies in a
+temporary scene. The user's objects, materials and scene are not changed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
 
-# Rays a texel: what a material shows has no noise, so these only smooth it.
+# Rays per texel. Material colours have no noise, so these only antialias.
 SAMPLES = 4
-# Texels that a texture goes on beyond its islands, so that no seam shows.
+# Texels by which colours extend beyond their UV islands, so that no seam shows.
 MARGIN = 8
-# A UV map of the user's serves where at most this share of its texels is covered twice.
+# The user's UV map is used if at most this share of its texels is covered twice.
 MAX_OVERLAP = 0.002
-# Texels along the side of the image in which overlap is looked for.
+# Side in texels of the image in which overlap is measured.
 OVERLAP_SIZE = 512
 
 
 @dataclass(frozen=True, eq=False)
 class _Baked:
-    """Of one mesh: which polygons are baked, their UVs by loop (N, 2), and the texture.
+    """The bake of one mesh: which polygons are baked, their UVs by loop (N, 2), the texture.
 
-    factors : fields of `Material` for how metallic and rough it is; empty if nobody asked.
+    factors : metallic and roughness fields of `Material`; empty if they were not requested.
     """
 
     polygons: NDArray[np.bool_]
@@ -60,11 +60,11 @@ def read_surface(
     *,
     factors: bool = False,
 ) -> tuple[Surface, FaceSources]:
-    """The evaluated faces of `objects` in world space with the colours their materials show.
+    """The evaluated faces of `objects` in world space with their materials' colours.
 
-    As `surface_and_sources`; materials that compute their colour are baked first, at
-    `settings.bake_size`, or with `settings.materials` "skip" refused. factors : read how metallic
-    and rough they are too.
+    As `surface_and_sources`, but procedural materials are baked first at `settings.bake_size`; if
+    `settings.materials` is "skip" they raise an error instead. factors : also read metallic and
+    roughness.
 
     Raises XRayError `no_faces`, `needs_baking` with each material and its reason, `cannot_bake`.
     """
@@ -78,8 +78,8 @@ def read_surface(
         each = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
         raise XRayError(
             "needs_baking",
-            f"Colours are more than textures, colour attributes and constants ({each}).",
-            "Let them be baked, or simplify the materials.",
+            f"Some materials are not just textures, colour attributes and constants ({each}).",
+            "Turn on baking of materials, or simplify them.",
         )
     baked = _with_baked(surface, sources, objects, depsgraph, set(reasons), settings, factors)
     return baked, sources
@@ -88,18 +88,18 @@ def read_surface(
 def _reasons(
     objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph, reader: MaterialReader
 ) -> dict[str, str]:
-    """Why each material that cannot be followed is so, by name."""
-    if not any(look.reason for look in reader.looks):
+    """For each material that cannot be read without baking, by name: the reason."""
+    if not any(appearance.reason for appearance in reader.appearances):
         return {}
     found = {}
     for instance in solid_instances(objects, depsgraph):
         source: Any = instance.object
-        # Every material that `surface_and_sources` met is in one of these.
+        # `surface_and_sources` only met materials that are in one of these.
         materials = [slot.material for slot in source.material_slots]
         materials += list(getattr(source.data, "materials", ()))
         for material in materials:
             if material is not None and (
-                reason := reader.looks[reader.index(material, False)].reason
+                reason := reader.appearances[reader.index(material, False)].reason
             ):
                 found[material.name_full] = reason
     return found
@@ -114,7 +114,7 @@ def _with_baked(
     settings: DatasetSettings,
     factors: bool = False,
 ) -> Surface:
-    """`surface` with baked textures on the faces whose material is one of `names`."""
+    """`surface` with baked textures on the faces whose material is in `names`."""
     count = len(surface.faces)
     uvs = surface.corner_uvs
     uvs = np.zeros((count, 3, 2), np.float32) if uvs is None else np.array(uvs)
@@ -155,7 +155,7 @@ def _with_baked(
 def _bake(
     stage: Stage, copy: Any, names: set[str], settings: DatasetSettings, factors: bool
 ) -> _Baked | None:
-    """Bake those materials of one copy that are in `names`; None where it has none."""
+    """Bake the materials of one copy that are in `names`; None if it has none of them."""
     mesh = copy.data
     materials = slot_materials(mesh, copy)
     wanted = np.array([m is not None and m.name_full in names for m in materials])
@@ -166,7 +166,7 @@ def _bake(
         return None
     layer = _free_uvs(mesh, polygons) or unwrap(stage, copy, polygons)
     size = settings.bake_size
-    # Linear light in floats, which are encoded once, when they are read.
+    # The image holds linear light in floats; it is encoded once, when it is read.
     image = stage.own(bpy.data.images.new(TEMPORARY, size, size, float_buffer=True))
     ignored = stage.own(bpy.data.images.new(TEMPORARY, 1, 1))
     for number, material in enumerate(materials):
@@ -220,14 +220,14 @@ def _pixels(image: Any, size: int) -> NDArray[np.float32]:
 
 
 def loop_uvs(mesh: Any, layer: str) -> NDArray[np.float32]:
-    """(N, 2) of each loop in a UV map."""
+    """(N, 2) UV coordinates of each loop."""
     uvs = np.empty(2 * len(mesh.loops), dtype=np.float32)
     mesh.uv_layers[layer].uv.foreach_get("vector", uvs)
     return uvs.reshape(-1, 2)
 
 
 def _free_uvs(mesh: Any, polygons: NDArray[np.bool_]) -> str:
-    """The name of a UV map in which the chosen polygons lie inside the image and apart; or ""."""
+    """Name of a UV map with the polygons inside the image and without overlap, or ""."""
     mesh.calc_loop_triangles()
     count = len(mesh.loop_triangles)
     corners = np.empty(3 * count, dtype=np.int32)
@@ -242,14 +242,14 @@ def _free_uvs(mesh: Any, polygons: NDArray[np.bool_]) -> str:
         seen = cast_uvs(uvs, OVERLAP_SIZE, 2)
         first, second = seen.hits_per_layer
         area = np.abs(np.cross(uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]))
-        # A face that the map gives no area would have no texel of its own.
+        # A face without UV area would have no texel of its own.
         if first and second <= MAX_OVERLAP * first and (area > 0).all():
             return str(layer.name)
     return ""
 
 
 def unwrap(stage: Stage, copy: Any, polygons: NDArray[np.bool_]) -> str:
-    """A new UV map of the chosen polygons, made by Smart UV Project; returns its name.
+    """Make a UV map of the chosen polygons with Smart UV Project; returns its name.
 
     copy : an object in the stage. Raises XRayError `cannot_bake`.
     """
@@ -282,7 +282,7 @@ def unwrap(stage: Stage, copy: Any, polygons: NDArray[np.bool_]) -> str:
 
 
 def _active(stage: Stage, copy: Any) -> Any:
-    """A context in which `copy` is the one active and selected object."""
+    """A context in which `copy` is active and the only selected object."""
     scene = stage.scene
     view_layer = scene.view_layers[0]
     for obj in scene.objects:
@@ -332,7 +332,7 @@ def _run_bake(stage: Stage, copy: Any, layer: str) -> None:
 
 
 def _emit(stage: Stage, material: Any, network: Any) -> tuple[Any, Any]:
-    """Show what `network` makes of the material's shader as light; returns what to put back."""
+    """Emit the output of `network` for the material's shader; returns what to restore."""
     tree = node_tree(material)
     surface = surface_socket(material)
     if tree is None or surface is None or not surface.is_linked:

@@ -1,4 +1,4 @@
-"""Blender's camera objects and `Camera`, both ways."""
+"""Converts Blender's camera objects to and from `Camera`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SENSOR_WIDTH = 36.0  # mm, Blender's default
 def camera_from_object(
     obj: bpy.types.Object | None, render: bpy.types.RenderSettings, size: int | None = None
 ) -> Camera:
-    """The `Camera` that renders as `obj` does.
+    """The `Camera` that renders the same image as `obj`.
 
-    Sensor fit, lens shift, resolution and its percentage count. `size` scales the image so that
-    its longer side has that many pixels; None keeps the render's size.
+    Sensor fit, lens shift, resolution and resolution percentage are respected. `size` scales the
+    image so that its longer side has that many pixels; None keeps the render's size.
 
-    Raises XRayError `no_camera` without a camera, `unsupported_camera` for an orthographic or
-    panoramic one, pixels that are not square, and a sheared camera.
+    Raises XRayError `no_camera` without a camera, and `unsupported_camera` for an orthographic,
+    panoramic or sheared camera and for pixels that are not square.
     """
     if obj is None or not isinstance(obj.data, bpy.types.Camera):
         raise XRayError(
@@ -50,7 +50,7 @@ def camera_from_object(
     focal = data.lens / sensor * fitted
     scale = 1.0 if size is None else size / max(width, height)
     pixels_x, pixels_y = max(1, round(width * scale)), max(1, round(height * scale))
-    # Rounding moves the short side's edges by less than half a pixel; the view stays centred.
+    # Rounding moves the short side's edges by less than half a pixel. The view stays centred.
     cx = pixels_x / 2 - data.shift_x * fitted * scale
     cy = pixels_y / 2 + data.shift_y * fitted * scale
     fov_x = 2 * math.atan(0.5 * pixels_x / (focal * scale))
@@ -58,14 +58,14 @@ def camera_from_object(
         return Camera(pixels_x, pixels_y, fov_x, np.array(obj.matrix_world.normalized()), cx, cy)
     except ValueError as error:
         raise _unsupported(
-            obj, f"its transform is no rotation ({error})", "Apply the scale of its parents."
+            obj, f"its transform is not a rotation ({error})", "Apply the scale of its parents."
         ) from error
 
 
 def add_camera(camera: Camera, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
-    """A camera object that sees what `camera` sees, linked to `collection`.
+    """Add a camera object with the view of `camera` to `collection`.
 
-    The render's resolution is left alone; its aspect must be the camera's for the same frame.
+    The render resolution is not changed. Its aspect ratio must be the camera's for the same frame.
     """
     assert camera.cx is not None
     assert camera.cy is not None

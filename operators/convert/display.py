@@ -1,4 +1,4 @@
-"""Points that can be seen: a Geometry Nodes modifier that draws each vertex as a ball."""
+"""Makes points visible: a Geometry Nodes modifier draws each vertex as a ball."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GROUP = "X-Ray Points"
 
 
 def show_as_points(obj: bpy.types.Object, spacing: float) -> None:
-    """Draw the vertices of `obj` as points that nearly touch; `spacing` is their distance."""
+    """Draw the vertices of `obj` as balls that nearly touch; `spacing` is their distance."""
     group = _point_group()
     modifier: Any = obj.modifiers.new(GROUP, "NODES")
     modifier.node_group = group

@@ -1,8 +1,8 @@
-"""How metallic and how rough a Blender material is: a number, or a channel of an image times one.
+"""Reads a material's metallic and roughness: a number, optionally times a channel of an image.
 
-What is followed is what importers and artists build most: a value, an image, one of its channels,
-and either times a number, through groups, reroutes and muted nodes. Where a material computes
-more, the factor has a reason, so that `baking` can do better.
+This follows the trees that importers and artists build most often: a value, an image, one of its
+channels, and either times a number, through groups, reroutes and muted nodes. For any other tree
+the factor records the reason, so that `baking` can bake it instead.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ...xray_addon.color import srgb_to_linear
 from .node_sources import Groups, ImageSource, constant_value, image_source, label, source_of
 
-# Of shaders that have no such input, and where there is no shader: Blender's own.
+# Blender's defaults, for shaders without such an input and for materials without a shader.
 DEFAULTS = {"Metallic": 0.0, "Roughness": 0.5}
-# How much red, green and blue count where a colour goes into a number.
+# Weights of red, green and blue when a colour is converted to a number.
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _CHANNELS = {"Red": 0, "Green": 1, "Blue": 2, "R": 0, "G": 1, "B": 2}
 _ALPHA, _ALL = 3, -1
@@ -28,7 +28,7 @@ _ALPHA, _ALL = 3, -1
 class Factor:
     """A number, times a channel of an image if there is one.
 
-    channel : 0 to 2, 3 for alpha, or -1 for the luminance. reason : why this is not all of it.
+    channel : 0 to 2, 3 for alpha, or -1 for luminance. reason : why this is incomplete, or "".
     """
 
     value: float
@@ -56,7 +56,7 @@ class Factor:
 
 
 def shader_factor(socket: Any, name: str, groups: Groups = ()) -> Factor:
-    """What the shader upstream of a shader socket has at its input `name`, of `DEFAULTS`."""
+    """The factor at the input `name` (see `DEFAULTS`) of the shader that feeds a shader socket."""
     output, groups = source_of(socket, groups)
     if output is None:
         return Factor(DEFAULTS[name])
@@ -111,7 +111,7 @@ def _socket_factor(socket: Any, groups: Groups) -> Factor:
 
 
 def _image_factor(node: Any, channel: int, groups: Groups) -> Factor:
-    # Blender shows magenta where an image is not there; for a number that says nothing.
+    # Blender shows magenta for a missing image, which is meaningless as a number.
     if node.image is None or not all(node.image.size):
         return Factor(0.5)
     source, reason = image_source(node, groups, unpacked=False)

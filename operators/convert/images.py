@@ -1,4 +1,4 @@
-"""Pictures between files, arrays and Blender's Image Editor."""
+"""Reads image files into arrays, and shows arrays in Blender's Image Editor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...xray_addon.errors import XRayError
-from .staging import Owned
+from .staging import TemporaryData
 
 if TYPE_CHECKING:
     pass
@@ -21,11 +21,11 @@ IMAGE_NAME = "X-Ray Preview"
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """(h, w, 4) uint8 with straight alpha, row 0 at the top, of an image file.
+    """Read an image file: (h, w, 4) uint8 with straight alpha, row 0 at the top.
 
     Raises XRayError `unreadable_image`.
     """
-    with Owned() as read:
+    with TemporaryData() as read:
         try:
             image: Any = read.own(bpy.data.images.load(str(path)))
             width, height = image.size
@@ -45,7 +45,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def show(picture: NDArray[np.uint8], name: str = IMAGE_NAME) -> bpy.types.Image:
-    """`picture` (H, W, 3) as Blender's image `name`, in every open Image Editor."""
+    """Show `picture` (H, W, 3) as the Blender image `name` in every open Image Editor."""
     height, width = picture.shape[:2]
     images: Any = bpy.data.images
     image: Any = images.get(name)
@@ -65,7 +65,7 @@ def show(picture: NDArray[np.uint8], name: str = IMAGE_NAME) -> bpy.types.Image:
 
 
 def image_editors() -> Sequence[Any]:
-    """The Image Editors on screen."""
+    """The open Image Editors."""
     manager: Any = bpy.context.window_manager
     return [
         area

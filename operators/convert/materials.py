@@ -1,9 +1,9 @@
-"""Blender materials as what `Surface` knows: a base colour, a texture, a colour attribute.
+"""Reads Blender materials into what `Surface` can hold: base colour, texture, colour attribute.
 
-A node tree can compute any colour; this follows what importers and artists build most: a shader's
-colour from a value, an image, a colour attribute, or these multiplied, through groups, reroutes
-and muted nodes. What it cannot follow counts as its first colour input, and the look says why, so
-that `baking` can do better.
+A node tree can compute any colour. This module follows the trees that importers and artists build
+most often: a shader's colour from a value, an image, a colour attribute, or a product of these,
+through groups, reroutes and muted nodes. Any other node falls back to its first colour input, and
+the appearance records the reason, so that `baking` can bake the colour instead.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ...xray_addon.surface import Material
 from .factors import DEFAULTS, Factor, shader_factor
 from .node_sources import Groups, ImageSource, constant_value, image_source, label, source_of
 
-# The grey, in linear light, that Blender shows where there is no material.
+# The grey, in linear light, that Blender shows for faces without a material.
 DEFAULT_GREY = (0.8, 0.8, 0.8)
-# What Blender shows where an image file is not there.
+# The colour that Blender shows for a missing image file.
 MISSING = (1.0, 0.0, 1.0)
-# Where alpha is blended and not clipped: what is more see-through than not lets rays pass.
+# Threshold for blended alpha: rays pass where a surface is less than half opaque.
 BLENDED_THRESHOLD = 0.5
 
 # Colour spaces of byte images whose values are linear light.
@@ -33,17 +33,17 @@ _LINEAR_SPACES = ("Non-Color", "Raw", "Linear", "Linear Rec.709")
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What colours the faces of one material.
+class Appearance:
+    """The colours of one material's faces.
 
     material : base colour and texture.
-    uv_map : name of the UV map that the texture reads; "" for the one active in renders.
+    uv_map : name of the texture's UV map; "" for the map that is active in renders.
     uv_transform : (2, 3) affine map of the UVs, or None.
-    color_attribute : name of the colour attribute that multiplies; "" for the one active in
-        renders, None for none.
-    reason : why this is not all of what the material shows; "" where it is.
-    missing : names of image files that are not there. They count as magenta, as Blender shows
-        them, so that X-Rays agree with pictures.
+    color_attribute : name of the colour attribute that multiplies the colour; "" for the one that
+        is active in renders, None for none.
+    reason : why this differs from what the material shows; "" if it does not.
+    missing : names of missing image files. They are magenta, as in Blender, so that X-Rays agree
+        with pictures.
     """
 
     material: Material
@@ -56,7 +56,7 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class _Color:
-    """A colour socket's value on its way: `rgb` is linear light."""
+    """The value of a colour socket while the tree is followed; `rgb` is linear light."""
 
     rgb: NDArray[np.float64] = field(default_factory=lambda: np.array(DEFAULT_GREY))
     image: ImageSource | None = None
@@ -66,11 +66,11 @@ class _Color:
 
     @property
     def constant(self) -> bool:
-        """Whether it is the same all over."""
+        """Whether the colour is the same everywhere."""
         return self.image is None and self.color_attribute is None
 
     def times(self, other: _Color) -> _Color:
-        """The product; where both have an image or an attribute, that of `self` stays."""
+        """The product. If both have an image or an attribute, that of `self` is kept."""
         reason = self.reason or other.reason
         if self.image is not None and other.image is not None:
             reason = reason or "it multiplies two images"
@@ -85,13 +85,13 @@ class _Color:
         )
 
     def lost(self, reason: str) -> _Color:
-        """The same, known not to be all of it."""
+        """The same colour, marked as incomplete because of `reason`."""
         return self if self.reason else replace(self, reason=reason)
 
 
 @dataclass(frozen=True)
 class _Alpha:
-    """Where a material is transparent: below `threshold` of the image's alpha."""
+    """Where a material is transparent: where the image's alpha is below `threshold`."""
 
     image: ImageSource | None = None
     threshold: float = BLENDED_THRESHOLD
@@ -103,36 +103,38 @@ _BLACK = np.zeros(3)
 
 
 class MaterialReader:
-    """Turns Blender materials into looks, each material and each image once.
+    """Converts Blender materials to `Appearance`s; reads each material and image only once.
 
     alpha_clip : whether rays pass where a material's alpha clips its texture.
     factors : whether to read metallic and roughness too, and UVs that no texture reads.
 
-    looks : the materials met so far, in the order of their indices.
+    appearances : the materials read so far, in the order of their indices.
     """
 
     def __init__(self, *, alpha_clip: bool = False, factors: bool = False) -> None:
-        self.looks: list[Look] = []
+        self.appearances: list[Appearance] = []
         self.alpha_clip = alpha_clip
         self.factors = factors
         self._index: dict[tuple[str, str], int] = {}
         self._textures: dict[tuple[str, bool], NDArray[np.uint8] | None] = {}
 
     def index(self, material: bpy.types.Material | None, colored: bool) -> int:
-        """The index into `looks` of `material`.
+        """The index into `appearances` of `material`.
 
-        `colored` says whether the mesh has a colour attribute: without a material it shows.
+        `colored` : whether the mesh has a colour attribute, which is shown if there is no material.
         """
         key = ("material", material.name_full) if material else ("none", str(colored))
         if key not in self._index:
-            self._index[key] = len(self.looks)
-            self.looks.append(self._read(material) if material else self._bare(colored))
+            self._index[key] = len(self.appearances)
+            self.appearances.append(self._read(material) if material else self._bare(colored))
         return self._index[key]
 
-    def _bare(self, colored: bool) -> Look:
-        return self._look(_Color(np.ones(3), color_attribute="") if colored else _Color(), _Alpha())
+    def _bare(self, colored: bool) -> Appearance:
+        return self._appearance(
+            _Color(np.ones(3), color_attribute="") if colored else _Color(), _Alpha()
+        )
 
-    def _read(self, material: bpy.types.Material) -> Look:
+    def _read(self, material: bpy.types.Material) -> Appearance:
         color, alpha = None, _Alpha()
         surface = surface_socket(material)
         if surface is not None:
@@ -142,16 +144,19 @@ class MaterialReader:
         if color is None:
             color = _Color(np.array(material.diffuse_color[:3], dtype=np.float64))
         if not self.factors:
-            return self._look(color, alpha)
+            return self._appearance(color, alpha)
         if surface is None:
             found = {"Metallic": material.metallic, "Roughness": material.roughness}
             factors = {name: Factor(value) for name, value in found.items()}
         else:
             factors = {name: shader_factor(surface, name) for name in DEFAULTS}
-        return self._look(color, alpha, factors)
+        return self._appearance(color, alpha, factors)
 
-    def _look(self, color: _Color, alpha: _Alpha, factors: Mapping[str, Factor] = {}) -> Look:
-        # Blender's colours have single precision; the rest is noise that would hide pure white.
+    def _appearance(
+        self, color: _Color, alpha: _Alpha, factors: Mapping[str, Factor] = {}
+    ) -> Appearance:
+        # Blender's colours have single precision. The digits beyond are noise that would hide
+        # pure white.
         rgb = linear_to_srgb(np.minimum(color.rgb, 1.0)).round(7)
         red, green, blue = rgb.tolist()
         source, reason = color.image, color.reason or alpha.reason
@@ -189,12 +194,12 @@ class MaterialReader:
                 if factor.image.placed_like(source):
                     texture = factor.texture()
                 else:
-                    reason = reason or f"its {name.lower()} is placed otherwise than its colour"
+                    reason = reason or f"its {name.lower()} and colour use different UVs"
             key = name.lower()
             values: dict[str, Any] = {key: factor.value, f"{key}_texture": texture}
             material = replace(material, **values)
         transform = source.uv_transform if source else None
-        return Look(
+        return Appearance(
             material,
             source.uv_map if source else "",
             None if transform is None else np.array(transform),
@@ -212,8 +217,8 @@ class MaterialReader:
 
 
 def node_tree(material: bpy.types.Material) -> Any:
-    """The material's node tree, or None where it is shaded without nodes."""
-    # From Blender 5.0 every material has nodes and asking is deprecated.
+    """The material's node tree, or None if it does not use nodes."""
+    # From Blender 5.0 on, every material has nodes and `use_nodes` is deprecated.
     if bpy.app.version < (5, 0, 0) and not material.use_nodes:
         return None
     return material.node_tree
@@ -227,10 +232,10 @@ def surface_socket(material: bpy.types.Material) -> Any:
 
 
 def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8] | None:
-    """(h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; None where the file is missing.
+    """(h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; None if the file is missing.
 
-    unpacked : colours as they are without their alpha. Else they are darkened by it, which is
-        what Blender shows where a material does not use the image's alpha.
+    unpacked : colours are not multiplied by alpha. Otherwise they are, as in Blender when a
+        material does not use the image's alpha.
     """
     width, height = image.size
     channels = image.channels
@@ -245,11 +250,11 @@ def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8
     linear = image.is_float or image.colorspace_settings.name in _LINEAR_SPACES
     color, alpha = pixels[..., :3], pixels[..., 3:]
     associates = alpha.size and image.alpha_mode in ("STRAIGHT", "PREMUL") and not _is_data(image)
-    # In memory float images are darkened by their alpha, byte images are not.
+    # In memory float images are premultiplied by alpha, byte images are not.
     if associates and image.is_float and unpacked:
         color = color / np.where(alpha > 0, alpha, 1.0)
     elif associates and not image.is_float and not unpacked:
-        color = color * alpha  # as encoded: that is how Cycles does it
+        color = color * alpha  # in encoded values, as Cycles does
     if linear:
         color = linear_to_srgb(color)
     pixels = np.concatenate([color, alpha], axis=2)
@@ -262,13 +267,13 @@ def _is_data(image: Any) -> bool:
 
 
 def _is_clear(socket: Any, groups: Groups) -> bool:
-    """Whether a shader socket has nothing but transparency."""
+    """Whether a shader socket is fully transparent."""
     output, _ = source_of(socket, groups)
     return output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent"
 
 
 def emits(node: Any) -> bool:
-    """Whether a Principled shader glows."""
+    """Whether a Principled shader emits light."""
     strength, color = node.inputs.get("Emission Strength"), node.inputs.get("Emission Color")
     if strength is None or color is None or (not strength.is_linked and not strength.default_value):
         return False
@@ -358,7 +363,7 @@ def _image_color(node: Any, output: Any, groups: Groups) -> _Color:
     source, reason = image_source(node, groups, unpacked=uses_alpha)
     color = replace(_WHITE, image=source)
     if output.name != "Color":
-        return color.lost("its colour is an image's alpha")
+        return color.lost("its colour is the alpha of an image")
     space = node.image.colorspace_settings.name
     if not node.image.is_float and space not in ("sRGB", *_LINEAR_SPACES):
         reason = reason or f"an image is in the colour space {space}"
@@ -411,10 +416,10 @@ def _shader_alpha(socket: Any, groups: Groups) -> _Alpha:
         if clear == (True, False):
             fed, _ = source_of(factor, groups)
             if fed is not None and fed.node.bl_idname == "ShaderNodeLightPath":
-                return _shader_alpha(second, groups)  # how importers keep unlit from glowing
+                return _shader_alpha(second, groups)  # how importers build unlit materials
             return _socket_alpha(factor, groups)
         if clear == (False, True) and share is None:
-            return _Alpha(reason="its transparency is turned around")
+            return _Alpha(reason="its transparency is inverted")
         return _Alpha()
     if "Alpha" in node.inputs:
         return _socket_alpha(node.inputs["Alpha"], groups)
@@ -422,7 +427,7 @@ def _shader_alpha(socket: Any, groups: Groups) -> _Alpha:
 
 
 def _socket_alpha(socket: Any, groups: Groups) -> _Alpha:
-    """Alpha from an image, through what clips or scales it; constants clip nothing."""
+    """Alpha from an image, through nodes that clip or scale it. Constants clip nothing."""
     output, groups = source_of(socket, groups)
     if output is None or not output.is_output or output.node.bl_idname == "ShaderNodeValue":
         return _Alpha()
@@ -469,5 +474,5 @@ def _math_alpha(node: Any, groups: Groups) -> _Alpha | None:
 
 
 def _clipped(alpha: _Alpha, threshold: float) -> _Alpha:
-    # Half a step of 8 bits above 0, as a threshold of 0 clips nothing.
+    # At least half an 8-bit step, because a threshold of 0 clips nothing.
     return replace(alpha, threshold=min(max(threshold, 0.5 / 255), 1.0))

@@ -1,4 +1,4 @@
-"""Mesh files in and out of Blender, for the command line."""
+"""Imports and exports mesh files, for the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...xray_addon.files.atomic import replacing
 from ..interface.standard_output import quietly
 from .surfaces import SOLID_TYPES
 
-# Operators by suffix; the first that this Blender has is taken.
+# Import operators by suffix; the first one that this Blender has is used.
 IMPORTERS = {
     ".glb": ("import_scene.gltf",),
     ".gltf": ("import_scene.gltf",),
@@ -35,9 +35,9 @@ OUTPUTS = (".glb", ".blend")
 
 
 def open_alone(path: str | Path) -> list[bpy.types.Object]:
-    """Make the objects of the file at `path` the only ones; returns those that may have faces.
+    """Open the file at `path` alone in this Blender; returns the objects that may have faces.
 
-    What this Blender held before is gone. Scripts in the file do not run.
+    The current file is closed without saving. Scripts in the file do not run.
     Raises XRayError `missing_file`, `unknown_format`, `unreadable_file`, `no_importer`.
     """
     path = Path(path)
@@ -47,7 +47,7 @@ def open_alone(path: str | Path) -> list[bpy.types.Object]:
         raise XRayError(
             "unknown_format",
             f"{path.name} is in a format that Blender does not import.",
-            f"Known are {', '.join(sorted(IMPORTERS))}.",
+            f"Supported formats: {', '.join(sorted(IMPORTERS))}.",
         )
     if not path.is_file():
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.")
@@ -93,21 +93,21 @@ def _usd_files(path: Path) -> list[Path]:
 
 
 def empty_file() -> None:
-    """Leave nothing in this Blender's file."""
-    # The factory's startup file, so that nobody's own decides what comes out.
+    """Open an empty file."""
+    # The factory startup file, so that a user's own one cannot change the output.
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     _give_memory_back()
 
 
 def _give_memory_back() -> None:
-    """Have C's allocator return what is free: in a worker it would be more with every file."""
+    """Make the C allocator return free memory, or a worker would grow with every file."""
     if sys.platform.startswith("linux"):
         with suppress(AttributeError):  # musl has no such function
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
-    """Write `objects` as .glb, or the whole file as .blend; whole or not at all.
+    """Write `objects` as .glb, or the whole file as .blend. The write is atomic.
 
     Raises XRayError `unknown_format`, `cannot_write`.
     """
@@ -116,10 +116,10 @@ def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
     try:
         with replacing(path) as temporary, quietly():
             if path.suffix.lower() == ".blend":
-                temporary.unlink()  # else Blender keeps the empty file as a backup, .blend1
+                temporary.unlink()  # otherwise Blender keeps the empty file as a .blend1 backup
                 bpy.ops.wm.save_as_mainfile(filepath=str(temporary), copy=True, compress=True)
             else:
-                bpy.context.view_layer.update()  # else it may lack what was just linked
+                bpy.context.view_layer.update()  # otherwise it may lack newly linked objects
                 for obj in bpy.context.view_layer.objects:
                     obj.select_set(obj in objects)
                 bpy.ops.export_scene.gltf(
@@ -135,7 +135,7 @@ def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Raises XRayError `unknown_format` where `save_objects` could not write `path`."""
+    """Raise XRayError `unknown_format` if `save_objects` cannot write this kind of file."""
     if path.suffix.lower() not in OUTPUTS:
         raise XRayError(
             "unknown_format",
@@ -145,14 +145,14 @@ def check_output(path: Path) -> None:
 
 
 def _operator(name: str) -> Any:
-    """The operator called `name`; None where it is not registered."""
+    """The operator called `name`, or None if it is not registered."""
     module, _, function = name.partition(".")
     operators = getattr(bpy.ops, module)
     return getattr(operators, function) if function in dir(operators) else None
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last line that says something: an importer in Python ends with a traceback."""
+    """The last meaningful line of the error; importers written in Python give a traceback."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Location:", "File ", "^"))]
-    return said[-1].removeprefix("Error: ").rstrip(".") if said else "no reason given"
+    reasons = [line for line in lines if line and not line.startswith(("Location:", "File ", "^"))]
+    return reasons[-1].removeprefix("Error: ").rstrip(".") if reasons else "no reason given"

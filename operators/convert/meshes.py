@@ -1,4 +1,4 @@
-"""`Surface` and `Points` to Blender meshes that show their colours without further work."""
+"""Converts `Surface` and `Points` to Blender meshes that show their colours as they are."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from ...xray_addon.xray import Points
 COLOR_ATTRIBUTE = "Color"
 NORMAL_ATTRIBUTE = "normal"
 PIXEL_ATTRIBUTE = "pixel"
-# Normals that differ less than this (the sine of a twentieth of a degree) need not be stored.
+# Normals that differ by less than this (the sine of 0.05 degrees) are not stored.
 NORMAL_TOLERANCE = 1e-3
-# Normals that mostly differ more from a mean of the faces around are not what shading gives.
+# If most normals differ more than this from the mean of the faces around, they are custom normals.
 CERTAIN_DIFFERENCE = 0.05
 ROWS_A_STEP = 50_000  # about 10 ms
 
 
 @dataclass(frozen=True)
 class MeshArrays:
-    """A `Surface` as the arrays that Blender's meshes hold, so that filling one takes no time.
+    """A `Surface` in the arrays of a Blender mesh, so that filling the mesh is fast.
 
-    Made by NumPy alone, so in any thread. vertices (N,), edges (E,), corners (3M,), faces (M,).
+    Made by NumPy alone, so any thread can do it. N vertices, E edges, 3M corners, M faces.
 
     position : (3N,) float32. edge_verts : (2E,), corner_vert, corner_edge : (3M,) int32.
-    sharp_face : (M,) bool. normals : (3M, 3) float32; None where shading gives them.
-    certain : whether shading is known to give others than `normals`.
-    colors : (K, 4) float32 sRGB-encoded, at the corners or, where they agree, at the vertices.
+    sharp_face : (M,) bool. normals : (3M, 3) float32; None if Blender's shading gives them.
+    certain : whether Blender's shading certainly differs from `normals`.
+    colors : (K, 4) float32 sRGB-encoded, at the vertices if the corners of each agree, else at the
+        corners.
     """
 
     position: NDArray[np.float32]
@@ -52,7 +53,7 @@ class MeshArrays:
 
     @classmethod
     def of(cls, surface: Surface) -> MeshArrays:
-        """The arrays of `surface`, without faces that have a vertex twice: no mesh holds them."""
+        """The arrays of `surface`. Faces that repeat a vertex are dropped: Blender allows none."""
         surface = _without_repeated_corners(surface)
         vertices = surface.vertices.astype(np.float32)
         faces = surface.faces.astype(np.int32)
@@ -82,7 +83,7 @@ class MeshArrays:
 def mesh_from_surface(surface: Surface, name: str) -> bpy.types.Mesh:
     """A mesh of `surface` with its colours, UVs, normals and materials.
 
-    Faces with a vertex twice are left out, as Blender cannot hold them.
+    Faces that repeat a vertex are left out, because Blender does not allow them.
     """
     steps = mesh_steps(MeshArrays.of(surface), name)
     while True:
@@ -93,7 +94,7 @@ def mesh_from_surface(surface: Surface, name: str) -> bpy.types.Mesh:
 
 
 def mesh_steps(arrays: MeshArrays, name: str) -> Generator[None, None, bpy.types.Mesh]:
-    """`mesh_from_surface` in steps, none of which holds Blender up for long."""
+    """`mesh_from_surface` in short steps that keep Blender responsive."""
     mesh = bpy.data.meshes.new(name)
     try:
         yield from _fill(mesh, arrays)
@@ -108,8 +109,8 @@ def mesh_steps(arrays: MeshArrays, name: str) -> Generator[None, None, bpy.types
 
 
 def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
-    """Geometry and attributes. What is written through `attributes` is copied as it is; the
-    older names for the same (vertices, loops, edges) go through a function for each value."""
+    """Fill in geometry and attributes. Writing through `attributes` copies arrays directly; the
+    older accessors (vertices, loops, edges) call a function per value."""
     attributes = mesh.attributes
     mesh.vertices.add(len(arrays.position) // 3)
     mesh.edges.add(len(arrays.edge_verts) // 2)
@@ -143,7 +144,7 @@ def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
 
 
 def _attribute(mesh: Any, name: str, kind: str, domain: str) -> Any:
-    """The values of an attribute that Blender knows by its name."""
+    """The values of one of Blender's built-in attributes."""
     return (mesh.attributes.get(name) or mesh.attributes.new(name, kind, domain)).data
 
 
@@ -153,10 +154,10 @@ def mesh_from_points(
     pixel: NDArray[np.int32] | None = None,
     faces: Sequence[NDArray[np.int64]] = (),
 ) -> bpy.types.Mesh:
-    """A mesh with a vertex for each point, and the attributes "Color", "normal" and "pixel".
+    """A mesh with one vertex per point and the attributes "Color", "normal" and "pixel".
 
-    pixel : (N,) of the X-Ray that each point was seen through.
-    faces : arrays (M, K) of polygons with K corners, smooth.
+    pixel : (N,) index of the X-Ray's pixel for each point.
+    faces : arrays (M, K) of smooth-shaded polygons with K corners.
     """
     mesh: Any = bpy.data.meshes.new(name)
     mesh.vertices.add(len(points))
@@ -182,9 +183,9 @@ def mesh_from_points(
 
 
 def read_points(mesh: bpy.types.Mesh) -> tuple[Points, NDArray[np.int32]]:
-    """What `mesh_from_points` wrote, with the pixels (N,), as it is now.
+    """Read a mesh made by `mesh_from_points` in its current state; also its pixels (N,).
 
-    Raises XRayError `no_attribute` where an attribute is missing or of another kind.
+    Raises XRayError `no_attribute` if an attribute is missing or has another type.
     """
     count = len(mesh.vertices)
 
@@ -193,7 +194,7 @@ def read_points(mesh: bpy.types.Mesh) -> tuple[Points, NDArray[np.int32]]:
         if attribute is None or (attribute.data_type, attribute.domain) != (data_type, "POINT"):
             raise XRayError(
                 "no_attribute",
-                f"The mesh {mesh.name} has no attribute {name} for each vertex.",
+                f"The mesh {mesh.name} has no vertex attribute {name}.",
                 "Undo its removal, or import the X-Ray again.",
             )
         values = np.empty(count * width, dtype=dtype)
@@ -211,16 +212,16 @@ def read_points(mesh: bpy.types.Mesh) -> tuple[Points, NDArray[np.int32]]:
 def add_object(
     mesh: bpy.types.Mesh, collection: bpy.types.Collection, name: str = ""
 ) -> bpy.types.Object:
-    """An object of `mesh`, linked to `collection`."""
+    """Make an object of `mesh` and link it to `collection`."""
     obj = bpy.data.objects.new(name or mesh.name, mesh)
     collection.objects.link(obj)
     return obj
 
 
 def make_active(obj: bpy.types.Object) -> None:
-    """Select `obj` alone where the view layer holds it."""
+    """Select only `obj` and make it active, if the view layer has it."""
     layer = bpy.context.view_layer
-    layer.update()  # a script that removed objects has left it out of date
+    layer.update()  # outdated if a script has removed objects
     for other in list(layer.objects.selected):
         other.select_set(False)
     if obj.name in layer.objects:
@@ -263,7 +264,7 @@ def _shading(
     smooth = np.stack(
         [np.bincount(faces.ravel(), np.repeat(column, 3), len(vertices)) for column in area.T], -1
     )
-    # Blender weighs a vertex's faces otherwise than by area, so near is not yet equal.
+    # Blender does not weight a vertex's faces by area, so similar normals may still differ.
     off = np.abs(_unit(smooth)[faces[~sharp]] - normals[~sharp]).max(axis=(1, 2))
     certain = bool(np.median(off) > CERTAIN_DIFFERENCE)
     if certain:
@@ -277,7 +278,7 @@ def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
 
 
 def _colors(surface: Surface, count: int) -> tuple[NDArray[np.float32] | None, str]:
-    """RGBA and domain: a vertex's corners mostly agree, and it takes a sixth of the memory."""
+    """RGBA and domain. Vertex colours, if corners agree, need a sixth of the memory."""
     colors = surface.corner_colors
     if colors is None:
         return None, "CORNER"
@@ -295,7 +296,7 @@ def _rgba(colors: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _write_colors(mesh: Any, colors: NDArray[np.float32], domain: str) -> None:
-    """colors (N, 4) sRGB-encoded. Bytes: what X-Rays and images hold, a quarter of the memory."""
+    """colors (N, 4) sRGB-encoded. Stored as bytes, like X-Rays, in a quarter of the memory."""
     attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", domain)
     attribute.data.foreach_set("color_srgb", colors.reshape(-1))
     mesh.color_attributes.active_color_index = 0
@@ -305,7 +306,7 @@ def _write_colors(mesh: Any, colors: NDArray[np.float32], domain: str) -> None:
 def _write_normals(
     mesh: Any, normals: NDArray[np.float32], certain: bool
 ) -> Generator[None, None, None]:
-    """Store corner normals (K, 3) unless shading gives them."""
+    """Store corner normals (K, 3) unless Blender's shading gives the same."""
     if not certain:
         shown = np.empty(normals.size, dtype=np.float32)
         mesh.corner_normals.foreach_get("vector", shown)
@@ -319,7 +320,7 @@ def _write_normals(
         attribute.data.foreach_set("vector", normals.reshape(-1))
         mesh.update()
         return
-    # Before 4.5 they can only be given as one list.
+    # Before 4.5 Blender only accepts them as one list.
     rows: list[list[float]] = []
     for start in range(0, len(normals), ROWS_A_STEP):
         rows += normals[start : start + ROWS_A_STEP].tolist()
@@ -327,7 +328,7 @@ def _write_normals(
     mesh.normals_split_custom_set(rows)
 
 
-# How the nodes of a texture are set; see `Material`.
+# Node settings of a texture; see `Material`.
 _EXTENSIONS = {"repeat": "REPEAT", "extend": "EXTEND", "mirror": "MIRROR", "clip": "CLIP"}
 _INTERPOLATIONS = {"linear": "Linear", "closest": "Closest"}
 
@@ -391,7 +392,7 @@ def new_material(name: str, material: Material, colored: bool) -> bpy.types.Mate
 
 
 def _set_factor(tree: Any, socket: Any, name: str, material: Material, part: str) -> Any:
-    """Set metallic or roughness: a number, or a texture times it; the texture's node, or None."""
+    """Set metallic or roughness: a number, or a texture times it. Returns the texture's node."""
     factor, texture = getattr(material, part), getattr(material, f"{part}_texture")
     socket.default_value = factor
     if texture is None:
@@ -410,7 +411,7 @@ def _set_factor(tree: Any, socket: Any, name: str, material: Material, part: str
 
 
 def _clip_alpha(tree: Any, alpha: Any, threshold: float, shader: Any) -> None:
-    """1 - (alpha < threshold), as Blender imports glTF's masks."""
+    """Link 1 - (alpha < threshold), as Blender imports glTF's MASK mode."""
     less, rest = tree.nodes.new("ShaderNodeMath"), tree.nodes.new("ShaderNodeMath")
     less.operation, rest.operation = "LESS_THAN", "SUBTRACT"
     less.location, rest.location = (-250, 280), (-80, 280)
@@ -424,7 +425,7 @@ def _clip_alpha(tree: Any, alpha: Any, threshold: float, shader: Any) -> None:
 def _texture_node(
     tree: Any, name: str, texture: NDArray[np.uint8], material: Material, *, data: bool = False
 ) -> Any:
-    """An image node with the material's way to read textures. data : not colours but numbers."""
+    """An image node with the material's texture settings. data : values, not colours."""
     node = tree.nodes.new("ShaderNodeTexImage")
     node.image = new_image(name, texture, data=data)
     node.extension = _EXTENSIONS[material.wrap]
@@ -433,7 +434,7 @@ def _texture_node(
 
 
 def new_image(name: str, texture: NDArray[np.uint8], *, data: bool = False) -> Any:
-    """A packed image of (h, w, 3 or 4) uint8, row 0 at the top. data : not colours but numbers."""
+    """A packed image of (h, w, 3 or 4) uint8, row 0 at the top. data : values, not colours."""
     height, width = texture.shape[:2]
     rgba = np.ones((height, width, 4), dtype=np.float32)
     rgba[..., : texture.shape[2]] = texture[::-1].astype(np.float32) / 255.0

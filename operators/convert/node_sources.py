@@ -1,4 +1,4 @@
-"""Where a node's input comes from: the output, the constant, or the image that feeds it."""
+"""Follows a node's input to its source: an output, a constant or an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WRAPS = {"REPEAT": "repeat", "EXTEND": "extend", "MIRROR": "mirror", "CLIP": "c
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image as a texture node reads it. `unpacked`: its colours are as without their alpha."""
+    """An image as a texture node reads it. `unpacked`: colours are not multiplied by alpha."""
 
     image: Any
     wrap: str
@@ -23,22 +23,22 @@ class ImageSource:
     uv_transform: tuple[tuple[float, ...], ...] | None = None
 
     def samples_like(self, other: ImageSource) -> bool:
-        """Whether both read the same texel everywhere."""
+        """Whether both read the same texels."""
         return replace(self, unpacked=other.unpacked) == other
 
     def placed_like(self, other: ImageSource) -> bool:
-        """Whether both read their images at the same places."""
+        """Whether both read their images at the same UV coordinates."""
         return replace(self, image=other.image).samples_like(other)
 
 
-# A stack of the group nodes that the walk has entered, innermost last.
+# The stack of group nodes entered so far, innermost last.
 Groups = tuple[Any, ...]
 
 
 def source_of(socket: Any, groups: Groups = ()) -> tuple[Any, Groups]:
     """The output socket that feeds `socket`, through reroutes, groups and muted nodes.
 
-    None if nothing does; an input socket where a group's own, unlinked input does.
+    None if nothing feeds it; the group node's input socket if that input is unlinked.
     """
     while True:
         link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
@@ -72,13 +72,13 @@ def source_of(socket: Any, groups: Groups = ()) -> tuple[Any, Groups]:
 
 
 def group_output(tree: Any) -> Any:
-    """The node that a group's results go to; None without."""
+    """The Group Output node of a tree, or None."""
     found = [node for node in tree.nodes if node.bl_idname == "NodeGroupOutput"]
     return next((node for node in found if node.is_active_output), found[0] if found else None)
 
 
 def constant_value(socket: Any, groups: Groups) -> float | None:
-    """The value of a float socket that nothing computes; None where something does."""
+    """The value of a float socket, or None if nodes compute it."""
     output, groups = source_of(socket, groups)
     if output is None:
         return float(socket.default_value)
@@ -88,12 +88,12 @@ def constant_value(socket: Any, groups: Groups) -> float | None:
 
 
 def label(node: Any) -> str:
-    """What Blender calls a node."""
+    """The name of a node's type in Blender."""
     return str(node.bl_label or node.bl_idname)
 
 
 def image_source(node: Any, groups: Groups, *, unpacked: bool) -> tuple[ImageSource, str]:
-    """What an Image Texture node reads, and what of it is not said so; "" for nothing."""
+    """The image that a texture node reads, and the reason if that is incomplete, else ""."""
     reason = ""
     if node.projection != "FLAT":
         reason = "it projects an image without UVs"
@@ -115,8 +115,8 @@ _Uv = tuple[str, NDArray[np.float64] | None]
 
 
 def _uv_source(socket: Any, groups: Groups) -> tuple[_Uv, str]:
-    """Which UV map an image's vector comes from, the (2, 3) map that is applied to it, and what
-    of it is not said so."""
+    """The UV map of an image's vector, its (2, 3) transform, and the reason if these are
+    incomplete, else ""."""
     output, groups = source_of(socket, groups)
     if output is None or not output.is_output:
         return ("", None), ""
@@ -133,13 +133,13 @@ def _uv_source(socket: Any, groups: Groups) -> tuple[_Uv, str]:
                 reason = reason or "an image's mapping varies"
             turned = node.inputs["Rotation"].default_value
             if node.vector_type not in ("POINT", "TEXTURE", "VECTOR") or turned[0] or turned[1]:
-                reason = reason or "an image's mapping leaves the plane of the UVs"
+                reason = reason or "an image's mapping leaves the UV plane"
             return (uv_map, (_mapping_matrix(node) @ matrix)[:2]), reason
     return ("", None), f"an image's coordinates come from {label(node)}"
 
 
 def _mapping_matrix(node: Any) -> NDArray[np.float64]:
-    """(3, 3) of a Mapping node, seen in the plane of the UVs."""
+    """The (3, 3) transform of a Mapping node in the UV plane."""
 
     def value(name: str, fallback: tuple[float, float, float]) -> tuple[float, float, float]:
         socket = node.inputs.get(name)

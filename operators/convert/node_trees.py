@@ -1,4 +1,4 @@
-"""Shader nodes that compute a material's colour and alpha as light, to be baked."""
+"""Builds shader nodes that emit a material's colour and alpha as light, for baking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .staging import TEMPORARY, Stage
 
 
 class NodeBuilder:
-    """Adds nodes to one tree; colours in and out are output sockets of it."""
+    """Adds nodes to one tree. Colours are passed in and returned as output sockets."""
 
     def __init__(self, stage: Stage, tree: Any) -> None:
         self.stage, self.tree = stage, tree
@@ -25,16 +25,17 @@ class NodeBuilder:
         ]
 
     def with_alphas(self, color: Any) -> Any:
-        """`color`, with the alpha of every image still in use.
+        """`color`, with every image's alpha output kept in use.
 
-        Cycles darkens an image by its alpha where nothing uses that, and emission does not.
+        Cycles multiplies an image by its alpha if nothing uses the alpha output, and emission
+        does not use it.
         """
         for alpha in self._alphas:
             color = self.mix("ADD", 1e-9, color, alpha)
         return color
 
     def value(self, socket: Any) -> Any:
-        """What an input socket holds, as an output: its source, or a constant."""
+        """An output socket with an input's value: its source, or a constant."""
         link = next((ln for ln in socket.links if ln.is_valid and not ln.is_muted), None)
         if link is not None:
             return link.from_socket
@@ -47,7 +48,7 @@ class NodeBuilder:
         return node.outputs[0]
 
     def constant(self, value: float) -> Any:
-        """The same grey everywhere."""
+        """A constant grey."""
         node = self.tree.nodes.new("ShaderNodeRGB")
         node.outputs[0].default_value = (value, value, value, 1.0)
         return node.outputs[0]
@@ -67,7 +68,7 @@ class NodeBuilder:
         return next(s for s in node.outputs if s.identifier == "Result_Color")
 
     def into_group(self, node: Any, output: Any, network: Any) -> Any:
-        """What `network` makes of a shader inside a group, led out of a copy of the group."""
+        """The result of `network` for a shader inside a group, as an output of a group copy."""
         inner = self.stage.own(node.node_tree.copy())
         node.node_tree = inner
         end = group_output(inner)
@@ -99,7 +100,7 @@ def _shader_node(socket: Any) -> tuple[Any, Any]:
 
 
 def color_of(build: NodeBuilder, socket: Any) -> Any:
-    """The colour that a shader socket shows; black where it shows none."""
+    """The colour that a shader socket shows; black if it shows none."""
     found = _shown(build, socket)
     return build.constant(0.0) if found is None else found
 
@@ -175,13 +176,13 @@ def _factor(build: NodeBuilder, socket: Any, name: str) -> Any:
 
 
 def alpha_of(build: NodeBuilder, socket: Any) -> Any:
-    """How opaque a shader socket is, as a grey."""
+    """The opacity of a shader socket, as a grey."""
     found = _opacity(build, socket)
     return build.constant(1.0) if found is None else found
 
 
 def _opacity(build: NodeBuilder, socket: Any) -> Any:
-    """None where it is opaque all over."""
+    """The opacity of a shader socket, or None if it is fully opaque."""
     node, output = _shader_node(socket)
     if node is None:
         return None
@@ -208,7 +209,7 @@ def _opacity(build: NodeBuilder, socket: Any) -> Any:
 
 
 def cannot_bake(name: str, reason: str) -> XRayError:
-    """What to raise for materials that cannot be baked."""
+    """The error for materials that cannot be baked."""
     return XRayError(
         "cannot_bake",
         f"The materials of {name} cannot be baked: {reason.strip().rstrip('.')}.",

@@ -1,7 +1,7 @@
-"""A scene of its own beside the user's, with plain copies of what is evaluated there.
+"""A temporary scene with copies of the user's evaluated objects, for rendering and baking.
 
-Rendering and baking happen in it: nothing of the user's file is touched, the copies have the very
-faces that are cast (not those of the modifiers' render settings), and all of it goes at the end.
+The user's data is not changed. The copies have exactly the faces that are cast (the modifiers'
+viewport settings, not their render settings). Everything is removed at the end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from mathutils import Matrix
 
 from .surfaces import no_faces, slot_materials, solid_instances
 
-TEMPORARY = "X-Ray (temporary)"  # name of what is made to be removed
+TEMPORARY = "X-Ray (temporary)"  # name of temporary datablocks
 
 
-class Owned:
-    """Datablocks that are removed at the end of a `with`, the newest first."""
+class TemporaryData:
+    """Datablocks that are removed at the end of a `with`, newest first."""
 
     def __init__(self) -> None:
         self._items: list[Any] = []
@@ -30,21 +30,21 @@ class Owned:
     def __exit__(self, *_: object) -> None:
         while self._items:
             item = self._items.pop()
-            # Between two steps of a job a person may open another file, which takes it along.
+            # If a person opened another file between two steps, the datablock is already gone.
             with suppress(ReferenceError):
                 _collection_of(item).remove(item)
 
     def own(self, item: Any) -> Any:
-        """Take a new datablock over; returns it."""
+        """Register a new datablock for removal; returns it."""
         self._items.append(item)
         return item
 
 
-class Stage(Owned):
+class Stage(TemporaryData):
     """A temporary scene; use it in a `with`.
 
-    scene : a new scene with Blender's default settings, at the user's frame.
-    objects : what `add_copies` made.
+    scene : a new scene with Blender's default settings, at the user's current frame.
+    objects : the copies made by `add_copies`.
     """
 
     def __init__(self) -> None:
@@ -58,13 +58,13 @@ class Stage(Owned):
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The scene goes first, as it uses the others.
+        # The scene is removed first, because it uses the others.
         with suppress(ReferenceError):
             bpy.data.scenes.remove(self.scene)
         super().__exit__()
 
-    def add(self, data: Any, owner: Owned | None = None) -> Any:
-        """A new object of `data`, which is new too (or None), in the scene."""
+    def add(self, data: Any, owner: TemporaryData | None = None) -> Any:
+        """Add a new object with new `data` (or None) to the scene."""
         owner = owner or self
         if data is not None:
             owner.own(data)
@@ -75,9 +75,9 @@ class Stage(Owned):
     def add_copies(
         self, objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph
     ) -> list[Any]:
-        """A mesh object for each visible instance of `objects`, in its place.
+        """Add a mesh object for each visible instance of `objects`, in the same place.
 
-        Instances of the same mesh share it. Raises XRayError `no_faces`.
+        Instances of one mesh share its copy. Raises XRayError `no_faces`.
         """
         root = self.add(None)
         meshes: dict[tuple[Any, ...], Any] = {}
@@ -112,7 +112,7 @@ class Stage(Owned):
         )
         for slot, material in enumerate(slot_materials(mesh, source)):
             original = material.original if material else None
-            # Not cleared and filled anew: that would give every face the first slot.
+            # Slots are replaced one by one: clearing them would assign every face to the first.
             if slot < len(mesh.materials):
                 mesh.materials[slot] = original
             else:
@@ -121,7 +121,7 @@ class Stage(Owned):
 
 
 def _collection_of(item: Any) -> Any:
-    """The part of `bpy.data` that holds datablocks of `item`'s kind."""
+    """The collection of `bpy.data` for datablocks of `item`'s type."""
     for kind, name in (
         (bpy.types.Object, "objects"),
         (bpy.types.Mesh, "meshes"),

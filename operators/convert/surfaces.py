@@ -1,4 +1,4 @@
-"""Blender objects to one `Surface` in world space, as the viewport shows them."""
+"""Converts Blender objects to one `Surface` in world space, as the viewport shows them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Surface
-from .materials import Look, MaterialReader
+from .materials import Appearance, MaterialReader
 
-# What has faces, or may have them once evaluated; an empty may stand for a collection.
+# Object types that may have faces once evaluated. An empty may instance a collection.
 SOLID_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META", "CURVES", "EMPTY"})
 
 
 @dataclass(frozen=True, eq=False)
 class FaceSources:
-    """Where the faces of a surface come from.
+    """The object, material and polygon that each face of a surface comes from.
 
-    objects : name of each object, instances one by one. materials : names; "" for none.
-    object, material (M,) int32 : of each face, indices into these. face (M,) int32 : the polygon
-    of the evaluated mesh.
-    missing : names of the image files that colours should come from and that are not there.
+    objects : name of each object; every instance has its own entry. materials : names; "" for none.
+    object, material : (M,) int32 indices into these, per face. face : (M,) int32 index of the
+    polygon in the evaluated mesh.
+    missing : names of missing image files that materials use.
     """
 
     objects: tuple[str, ...]
@@ -64,10 +64,10 @@ def surface_and_sources(
     """The evaluated faces of `objects` in world space, and where each comes from.
 
     Modifiers, parents, mirroring scales, instances (of collections, of Geometry Nodes, of
-    vertices and faces) and object-level materials count; what is hidden does not. `reader`
-    carries materials and images over from one call to the next.
+    vertices and faces) and object-level materials are included. Hidden objects are not. A shared
+    `reader` reads materials and images only once over several calls.
 
-    Raises XRayError `no_faces` where nothing is left.
+    Raises XRayError `no_faces` if there are no faces.
     """
     reader = reader or MaterialReader()
     wanted = list(objects)
@@ -94,7 +94,7 @@ def surface_and_sources(
 def solid_instances(
     objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph
 ) -> Iterator[Any]:
-    """The visible instances of `objects` that may have faces, each usable until the next."""
+    """The visible instances of `objects` that may have faces; each is valid until the next."""
     wanted = {obj.name_full for obj in objects}
     for item in objects:
         if item.mode == "EDIT":
@@ -108,22 +108,22 @@ def solid_instances(
 
 
 def no_faces(objects: Iterable[bpy.types.Object]) -> XRayError:
-    """What to raise where none of `objects` has faces."""
+    """The error if none of `objects` has faces."""
     wanted = sorted(obj.name_full for obj in objects)
     names = ", ".join(wanted[:3]) + (", ..." if len(wanted) > 3 else "")
     return XRayError(
         "no_faces",
         f"There are no faces to capture in {names or 'the file'}.",
-        "It takes a visible object with faces.",
+        "Choose a visible object with faces.",
     )
 
 
 def _local_part(
     obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, reader: MaterialReader
 ) -> _Part | None:
-    """The faces of one evaluated object in its own space; None without any.
+    """The faces of one evaluated object in its own space, or None without faces.
 
-    `face_material` indexes `reader.looks`; whose materials so far are the part's.
+    `face_material` indexes `reader.appearances`. All materials read so far belong to the part.
     """
     mesh = obj.to_mesh(depsgraph=depsgraph)
     try:
@@ -149,22 +149,22 @@ def _read_mesh(mesh: Any, obj: bpy.types.Object, reader: MaterialReader) -> _Par
     )[polygon]
     colored = mesh.color_attributes.active_color_index >= 0 or len(mesh.color_attributes) > 0
     indices = np.array([reader.index(material, colored) for material in slots])
-    looks = [reader.looks[i] for i in indices]
+    appearances = [reader.appearances[i] for i in indices]
     surface = Surface(
         vertices,
         faces,
         corner_normals=normals[corners],
-        corner_uvs=_uvs(mesh, corners, slot, looks, always=reader.factors),
-        corner_colors=_colors(mesh, faces, corners, polygon, slot, looks),
+        corner_uvs=_uvs(mesh, corners, slot, appearances, always=reader.factors),
+        corner_colors=_colors(mesh, faces, corners, polygon, slot, appearances),
         face_material=indices[slot],
-        materials=[look.material for look in reader.looks],
+        materials=[appearance.material for appearance in reader.appearances],
     )
     names = [material.name_full if material else "" for material in slots]
     return _Part(surface, polygon, slot, names)
 
 
 def slot_materials(mesh: Any, obj: bpy.types.Object) -> list[bpy.types.Material | None]:
-    """The material of each slot, at least one; what the object sets goes before the mesh's."""
+    """The material of each slot (at least one). Object materials override the mesh's."""
     materials = list(mesh.materials)
     for i, slot in enumerate(obj.material_slots):
         if i >= len(materials):
@@ -178,28 +178,30 @@ def _uvs(
     mesh: Any,
     corners: NDArray[np.int32],
     slot: NDArray[np.int32],
-    looks: list[Look],
+    appearances: list[Appearance],
     *,
     always: bool,
 ) -> NDArray[np.float32] | None:
     """(M, 3, 2) from the UV map that each face's material reads.
 
-    None where there is no map and, but for `always`, where no texture reads one.
+    None if there is no UV map or, unless `always`, if no texture uses one.
     """
     layers = list(mesh.uv_layers)
-    if not layers or not (always or any(look.material.texture is not None for look in looks)):
+    if not layers or not (
+        always or any(appearance.material.texture is not None for appearance in appearances)
+    ):
         return None
     active = next((layer for layer in layers if layer.active_render), layers[0])
     uvs = np.zeros((len(corners), 3, 2), dtype=np.float32)
     cache: dict[str, NDArray[np.float32]] = {}
-    for i, look in enumerate(looks):
-        layer = mesh.uv_layers.get(look.uv_map) or active
+    for i, appearance in enumerate(appearances):
+        layer = mesh.uv_layers.get(appearance.uv_map) or active
         if layer.name not in cache:
             cache[layer.name] = _read(layer.uv, "vector", np.float32, (len(mesh.loops), 2))
         chosen = slot == i
         uv = cache[layer.name][corners[chosen]]
-        if look.uv_transform is not None:
-            uv = uv @ look.uv_transform[:, :2].T + look.uv_transform[:, 2]
+        if appearance.uv_transform is not None:
+            uv = uv @ appearance.uv_transform[:, :2].T + appearance.uv_transform[:, 2]
         uvs[chosen] = uv
     return uvs
 
@@ -210,25 +212,25 @@ def _colors(
     corners: NDArray[np.int32],
     polygon: NDArray[np.int32],
     slot: NDArray[np.int32],
-    looks: list[Look],
+    appearances: list[Appearance],
 ) -> NDArray[np.float32] | None:
     """(M, 3, 3) from the colour attribute that each face's material reads, white elsewhere.
 
-    As in Cycles, any attribute is a colour, numbers are grey in linear light, and one that is not
-    there is black. Between corners an X-Ray interpolates the encoded colours, Cycles the light.
+    As in Cycles, any attribute can be a colour: numbers are grey in linear light, and a missing
+    attribute is black. Between corners an X-Ray interpolates encoded colours, Cycles linear light.
     """
     attributes = mesh.color_attributes
     colors: NDArray[np.float32] | None = None
-    for i, look in enumerate(looks):
+    for i, appearance in enumerate(appearances):
         chosen = slot == i
-        if look.color_attribute is None or not chosen.any():
+        if appearance.color_attribute is None or not chosen.any():
             continue
-        if look.color_attribute:
-            attribute = mesh.attributes.get(look.color_attribute)
+        if appearance.color_attribute:
+            attribute = mesh.attributes.get(appearance.color_attribute)
         else:
             index = max(attributes.render_color_index, 0)
             attribute = attributes[index] if index < len(attributes) else None
-        if attribute is not None and attribute.domain == "EDGE":  # which faces do not show
+        if attribute is not None and attribute.domain == "EDGE":  # not shown on faces
             continue
         if colors is None:
             colors = np.ones((len(faces), 3, 3), dtype=np.float32)
@@ -245,11 +247,11 @@ def _colors(
 
 
 def _attribute_colors(attribute: Any) -> NDArray[np.float32]:
-    """(N, 3) sRGB-encoded: what Cycles makes of an attribute."""
+    """(N, 3) sRGB-encoded colours of an attribute, as Cycles shows them."""
     count = len(attribute.data)
     match attribute.data_type:
         case "FLOAT_COLOR" | "BYTE_COLOR":
-            # `color_srgb` encodes float colours, which are linear; byte colours are as stored.
+            # `color_srgb` encodes float colours, which are linear. Byte colours are as stored.
             return _read(attribute.data, "color_srgb", np.float32, (count, 4))[:, :3]
         case "FLOAT_VECTOR":
             light = _read(attribute.data, "vector", np.float32, (count, 3))
@@ -284,7 +286,7 @@ def _joined_sources(parts: list[tuple[str, _Part]], reader: MaterialReader) -> F
             ]
         ),
         np.concatenate([part.polygon for _, part in parts]),
-        tuple(sorted({name for look in reader.looks for name in look.missing})),
+        tuple(sorted({name for appearance in reader.appearances for name in appearance.missing})),
     )
 
 

@@ -1,6 +1,6 @@
-"""Objects to X-Rays, images, cameras and what is known of them: the one way items are made.
+"""Makes the contents of dataset items: X-Rays, images, cameras and metadata of objects.
 
-Where the files go and when they are complete is `xray_addon.dataset`'s; this makes what is in them.
+`xray_addon.dataset` decides where the files go and when an item is complete.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ...xray_addon.casting import cast
 from ...xray_addon.dataset import store
 from ...xray_addon.dataset.attempt import Store
 from ...xray_addon.dataset.cameras import dataset_cameras, item_seed, placed
-from ...xray_addon.dataset.gates import View
+from ...xray_addon.dataset.gates import ViewStatistics
 from ...xray_addon.dataset.manifest import Item
 from ...xray_addon.dataset.report import Report
-from ...xray_addon.dataset.result import Result
+from ...xray_addon.dataset.result import ItemResult
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.transforms import write_transforms
@@ -43,7 +43,7 @@ from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
 from ..convert.mesh_files import files_read, open_alone
 from ..convert.unwrapping import unwrap_surface
-from ..interface.standard_output import heard
+from ..interface.standard_output import captured_output
 from ..tasks import jobs
 from .rendering import CAST_SAMPLES, Renderer, check_environment
 from .slice_rendering import render_slices
@@ -57,23 +57,23 @@ if TYPE_CHECKING:
     from ...xray_addon.surface import Surface
     from ...xray_addon.xray import XRay
 
-# Gives the objects of an item, in the current scene, when its turn comes.
+# Returns the objects of an item in the current scene; called when the item's turn comes.
 Loader = Callable[[Item], Sequence[bpy.types.Object]]
 
 
 @dataclass
 class DatasetRun:
-    """What a run did: the result of each of its items, and the report of the whole dataset.
+    """The outcome of a run: the result of each item, and the report of the whole dataset.
 
-    report : None where there is no dataset around the items, see `plain`.
+    report : None if the items are not part of a dataset, see `plain`.
     """
 
     folder: Path
-    results: list[Result] = field(default_factory=list)
+    results: list[ItemResult] = field(default_factory=list)
     report: Report | None = None
 
     def count(self, status: str) -> int:
-        """How many items ended with that status."""
+        """The number of items with that status."""
         return sum(result.status == status for result in self.results)
 
 
@@ -96,16 +96,16 @@ def dataset_steps(
     folder: str | Path,
     settings: DatasetSettings,
     load: Loader | None = None,
-    on_result: Callable[[Result], None] = lambda _: None,
+    on_result: Callable[[ItemResult], None] = lambda _: None,
     replace: bool = False,
 ) -> jobs.Steps:
-    """Capture every item that is not there yet, one view a step; the result is a `DatasetRun`.
+    """Capture every missing item, one view per step; the result is a `DatasetRun`.
 
-    An item that fails does not stop the others. `load` gives an item's objects; by default its
-    file is opened, and what this Blender held is gone. `on_result` hears of each item at once.
-    `replace` takes out what other settings have made there.
+    An item that fails does not stop the others. `load` returns an item's objects; by default it
+    opens the item's file, which closes the current one. `on_result` is called after each item.
+    `replace` removes items that were made with different settings.
 
-    Raises XRayErrors that stop a run, and what the settings name and is not there.
+    Raises XRayErrors that stop a run, and those for missing files that the settings name.
     """
     captures = Captures(Store(folder, settings, replace=replace), load or open_item)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
@@ -115,9 +115,11 @@ def dataset_steps(
 
 
 def item_steps(
-    items: Sequence[Item], captures: Captures, on_result: Callable[[Result], None] = lambda _: None
+    items: Sequence[Item],
+    captures: Captures,
+    on_result: Callable[[ItemResult], None] = lambda _: None,
 ) -> jobs.Steps:
-    """Make each item, one view a step; the result is a `DatasetRun` without a report."""
+    """Make each item, one view per step; the result is a `DatasetRun` without a report."""
     run = DatasetRun(captures.store.folder)
     with captures:
         for i, item in enumerate(items):
@@ -128,12 +130,12 @@ def item_steps(
 
 
 def open_item(item: Item) -> list[bpy.types.Object]:
-    """The objects of an item's file, alone in this Blender."""
+    """Open an item's file, closing the current one; returns its objects."""
     return open_alone(item.source)
 
 
 class Captures:
-    """Makes items with the same settings, those of `store`; use it in a `with`.
+    """Makes items with the settings of `store`; use it in a `with`.
 
     Raises XRayError as `store` does.
     """
@@ -153,10 +155,10 @@ class Captures:
         self.store.__exit__(*error)
 
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
-        """Capture `item`, the `number`th of `of`; the result is a `Result`.
+        """Capture `item`, the `number`th of `of`; the result is an `ItemResult`.
 
-        Only what every item would meet raises (XRayErrors that stop a run), and `Cancelled`;
-        everything else is the item's own failure.
+        Raises `Cancelled`, and XRayErrors that stop a run because every item would meet them. Any
+        other error makes the item fail.
         """
         known = self.store.find(item)
         if known is not None:
@@ -168,11 +170,11 @@ class Captures:
         return attempt.result
 
     def progress(self, item: Item, number: int, of: int, view: int = 0, views: int = 0) -> Progress:
-        """What is said of the `number`th item when `view` of its `views` are made."""
+        """The progress of the `number`th item after `view` of its `views`."""
         return Progress("dataset", number, of, f"{item.uid} {view}/{views}" if view else item.uid)
 
     def posed(self) -> AbstractContextManager[None]:
-        """The current scene as it is captured."""
+        """The current scene in the state in which it is captured."""
         return _posed(self.settings)
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
@@ -183,7 +185,7 @@ class Captures:
     def cameras(
         self, item: Item, surface: Surface, matrix: NDArray[np.float64]
     ) -> Sequence[Camera]:
-        """Where `surface` is seen from, which `matrix` has moved there from the scene's space."""
+        """The cameras around `surface`, which `matrix` has moved out of the scene's space."""
         settings = self.settings
         if settings.slices:
             return self._slice_views(item).cameras
@@ -198,17 +200,17 @@ class Captures:
         return cameras
 
     def _made(self, attempt: Attempt) -> Iterator[tuple[int, int]]:
-        """Write all of an item into the attempt's folder; yields the views made and all views."""
+        """Write an item into the attempt's folder; yields the number of views made and of all."""
         settings, item, made = self.settings, attempt.item, attempt.folder
         self.store.note_source(attempt)
-        with attempt.timed("load"), heard(attempt.said):
+        with attempt.timed("load"), captured_output(attempt.messages):
             objects = self.load(item)
         self.store.note_companions(attempt, files_read(item.source))
         with self.posed(), ExitStack() as stack:
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
                 surface, sources = self.surface(objects)
-                attempt.said += [f"There is no image file {name}." for name in sources.missing]
+                attempt.messages += [f"There is no image file {name}." for name in sources.missing]
                 matrix = self._placement(item, surface)
                 surface = surface.transformed(matrix)
                 cameras = self.cameras(item, surface, matrix)
@@ -323,14 +325,16 @@ class Captures:
             "unwrapped": report.unwrapped,
         }
 
-    def _view(self, xray: XRay, picture: NDArray[np.uint8] | None, surface: Surface) -> View:
+    def _view(
+        self, xray: XRay, picture: NDArray[np.uint8] | None, surface: Surface
+    ) -> ViewStatistics:
         settings = self.settings
         normalized = settings.slices or settings.normalize == "unit"
         unit = 1.0 if normalized else surface.longest_side
         depth = xray.hit_depth / unit
         outside = (depth <= settings.near) | (depth >= settings.far)
         iou = None if picture is None else round(silhouette_iou(picture[..., 3], xray), 6)
-        return View(xray.hits_per_layer.tolist(), xray.dropped, int(outside.sum()), iou)
+        return ViewStatistics(xray.hits_per_layer.tolist(), xray.dropped, int(outside.sum()), iou)
 
 
 def _write_ids(path: Path, xray: XRay, sources: FaceSources) -> None:
@@ -347,7 +351,7 @@ def _write_ids(path: Path, xray: XRay, sources: FaceSources) -> None:
 
 @contextmanager
 def _posed(settings: DatasetSettings) -> Iterator[None]:
-    """The current scene at the settings' frame, armatures at rest if asked for; as before after."""
+    """Set the settings' frame and, if asked for, the rest pose; restore both at the end."""
     scene: Any = bpy.context.scene
     frame = scene.frame_current
     armatures: Any = bpy.data.armatures
@@ -370,7 +374,7 @@ def _posed(settings: DatasetSettings) -> Iterator[None]:
 
 @contextmanager
 def _shapeless() -> Iterator[None]:
-    """Turn what the body says of a mesh that has no shape into XRayError `bad_mesh`."""
+    """Convert errors about degenerate meshes to XRayError `bad_mesh`."""
     try:
         yield
     except ValueError as error:

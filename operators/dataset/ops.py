@@ -1,4 +1,4 @@
-"""The operator `xray.dataset`."""
+"""The operator `xray.dataset`, and those for its cameras and presets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..properties import (
     PATH_OPTIONS,
     SOURCES,
     absolute_path,
-    read_settings,
     setting_property,
+    settings_from_properties,
     with_settings,
 )
 from ..tasks import jobs
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from .capture import DatasetRun, dataset_steps
 from .ops_capture import output_folder, selected_solids, solids
 from .plain import named_objects
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ...xray_addon.camera import Camera
 
-# Seconds a view on one core, very roughly: what a renderer takes for 512 x 512 pixels.
+# Very rough seconds per view on one core: each renderer's time for 512 x 512 pixels.
 _VIEW_SECONDS = {"cycles": 2.0, "eevee": 4.0, "workbench": 0.5, "cast": 0.2, "none": 0.0}
 _CAST_SECONDS = 0.1
 _HITS_PER_PIXEL = 0.5  # over all layers
@@ -48,22 +48,22 @@ _last_run: DatasetRun | None = None
 
 
 def last_run() -> DatasetRun | None:
-    """What the last run of this session did."""
+    """The last run of this session, or None."""
     return _last_run
 
 
 @with_settings(DatasetSettings)
 class XRAY_OT_dataset(TaskOperator):
-    """Make a dataset of many objects: X-Rays, images, cameras, and a report of what is in it"""
+    """Make a dataset of many objects: X-Rays, images, cameras and a report"""
 
     bl_idname = "xray.dataset"
     bl_label = "Make Dataset"
     bl_options = {"REGISTER"}
 
-    source: bpy.props.EnumProperty(name="Source", description="What is captured", items=SOURCES)
+    source: bpy.props.EnumProperty(name="Source", description="What to capture", items=SOURCES)
     path: bpy.props.StringProperty(
         name="Files",
-        description="A folder of mesh files, or a manifest (.csv, .jsonl) with the column path",
+        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
@@ -78,36 +78,39 @@ class XRAY_OT_dataset(TaskOperator):
     )
     replace: bpy.props.BoolProperty(
         name="Replace",
-        description="Take out what other settings have made in the folder",
+        description="Remove items that were made with different settings from the folder",
         options={"SKIP_SAVE"},
     )
-    # Not that of the last time: where none is given, the open file's own counts.
+    # Not remembered from the last call: without a value the open file's frame is used.
     frame: setting_property(DatasetSettings.__dataclass_fields__["frame"], options={"SKIP_SAVE"})
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """One dataset at a time, and no half-edited meshes."""
+        """Require that no dataset is being made and no mesh is in Edit Mode."""
         if any(task.operator == cls.__name__ for task in jobs.queue):
-            cls.poll_message_set("A dataset is being made; wait for it, or cancel it")
+            cls.poll_message_set("A dataset is being made. Wait for it or cancel it")
             return False
         if context.mode != "OBJECT":
-            cls.poll_message_set("Leave the edit mode first")
+            cls.poll_message_set("Leave Edit Mode first")
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
-        """Say how much it will be before it starts."""
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
+        """Ask for confirmation with an estimate of time and size."""
         try:
-            settings, folder = read_settings(DatasetSettings, self), output_folder(self.directory)
+            settings, folder = (
+                settings_from_properties(DatasetSettings, self),
+                output_folder(self.directory),
+            )
             text = estimate(len(self._items(context)), settings)
             other = conflict(folder, self._at_frame(settings, context))
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         if other is not None:
-            self.replace, text = True, f"{other.message} All of it is made anew. {text}"
+            self.replace, text = True, f"{other.message} All items will be made again. {text}"
         manager: Any = context.window_manager
-        answer: Result = manager.invoke_confirm(
+        answer: OperatorResult = manager.invoke_confirm(
             self,
             event,
             title="Make Dataset",
@@ -119,7 +122,7 @@ class XRAY_OT_dataset(TaskOperator):
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the source."""
-        settings = read_settings(DatasetSettings, self)
+        settings = settings_from_properties(DatasetSettings, self)
         folder = output_folder(self.directory)
         items = self._items(context)
         if self.source == "files":
@@ -130,13 +133,13 @@ class XRAY_OT_dataset(TaskOperator):
         return dataset_steps(items, folder, settings, load_objects, replace=self.replace)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """What was made, and the first reason why something was not."""
+        """The number of items made, and the first reason for an item that was not."""
         global _last_run
         _last_run = result
         return summarize(result)
 
     def _at_frame(self, settings: DatasetSettings, context: bpy.types.Context) -> DatasetSettings:
-        """`settings` at the open file's frame, where its objects are captured and none is said."""
+        """`settings`; if they set no frame for objects of the open file, with its frame."""
         if self.source == "files" or self.properties.is_property_set("frame"):
             return settings
         return replace(settings, frame=context.scene.frame_current)
@@ -178,7 +181,7 @@ class XRAY_OT_dataset(TaskOperator):
 
 @with_settings(DatasetSettings)
 class XRAY_OT_dataset_cameras(bpy.types.Operator):
-    """Add the cameras that the active object would be captured with, to look at or through"""
+    """Add the cameras that would capture the active object, so that you can inspect them"""
 
     bl_idname = "xray.dataset_cameras"
     bl_label = "Show Cameras"
@@ -186,17 +189,17 @@ class XRAY_OT_dataset_cameras(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """An object that may have faces must be active."""
+        """Require an active object that may have faces."""
         if context.object is None or not solids([context.object]):
             cls.poll_message_set("Make an object with faces active")
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Put them into a collection of their own, in place of those of the last time."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Add them in their own collection, replacing earlier ones."""
         obj: Any = context.object
         try:
-            cameras = object_cameras(obj, read_settings(DatasetSettings, self))
+            cameras = object_cameras(obj, settings_from_properties(DatasetSettings, self))
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -215,9 +218,9 @@ class XRAY_OT_dataset_cameras(bpy.types.Operator):
 
 
 def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Camera]:
-    """The cameras of a dataset's item, around `obj` where it stands.
+    """The cameras that a dataset would use, placed around `obj` in the scene.
 
-    Raises XRayError `no_faces`, and what is wrong with the scene's camera or the poses.
+    Raises XRayError `no_faces`, and those for an unusable scene camera or pose file.
     """
     scene = bpy.context.scene
     if settings.cameras == "scene":
@@ -231,7 +234,7 @@ def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Cam
 
 
 class XRAY_OT_dataset_preset_add(AddPresetBase, bpy.types.Operator):  # type: ignore[misc]
-    """Keep the dataset settings under a name, or remove one"""
+    """Save the dataset settings as a preset, or remove a preset"""
 
     bl_idname = "xray.dataset_preset_add"
     bl_label = "Add Dataset Preset"
@@ -242,7 +245,7 @@ class XRAY_OT_dataset_preset_add(AddPresetBase, bpy.types.Operator):  # type: ig
 
 
 def set_from_panel(operator: Any, scene: Any) -> None:
-    """Give the operator's button what the Dataset panel of `scene` holds."""
+    """Copy the settings of the Dataset panel of `scene` to the operator's button."""
     panel = scene.xray.dataset
     for item in fields(DatasetSettings):
         if item.name != "frame" or panel.source == "files":
@@ -257,7 +260,7 @@ def load_objects(item: Item) -> list[bpy.types.Object]:
 
 
 def estimate(count: int, settings: DatasetSettings) -> str:
-    """How many views `count` objects are, and roughly how long and how large.
+    """The number of views of `count` objects, with a rough estimate of time and size.
 
     Raises XRayError for poses that cannot be read.
     """
@@ -280,7 +283,7 @@ def _views(settings: DatasetSettings) -> int:
 
 
 def summarize(run: DatasetRun) -> tuple[str, str]:
-    """Report type and text. Raises the reason where nothing was captured."""
+    """Report type and text. Raises the first item's error if nothing was captured."""
     counts = {status: run.count(status) for status in STATUSES}
     refused = [result for result in run.results if result.status in (REJECTED, FAILED)]
     if refused and len(refused) == len(run.results):

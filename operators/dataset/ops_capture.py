@@ -10,8 +10,14 @@ from ...xray_addon.dataset.result import DONE
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.capture import CaptureSettings
 from ..convert.surfaces import SOLID_TYPES
-from ..properties import PATH_OPTIONS, absolute_path, preferences, read_settings, with_settings
-from ..tasks.watching import Result, TaskOperator
+from ..properties import (
+    PATH_OPTIONS,
+    absolute_path,
+    preferences,
+    settings_from_properties,
+    with_settings,
+)
+from ..tasks.watching import OperatorResult, TaskOperator
 from .plain import object_steps
 
 if TYPE_CHECKING:
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 
 @with_settings(CaptureSettings)
 class XRAY_OT_capture(TaskOperator):
-    """Write the selected objects as X-Rays: every surface along every ray, and a picture a view"""
+    """Write the selected objects as X-Rays (all surfaces along each ray) and a picture per view"""
 
     bl_idname = "xray.capture"
     bl_label = "Capture X-Rays"
@@ -33,7 +39,7 @@ class XRAY_OT_capture(TaskOperator):
 
     directory: bpy.props.StringProperty(
         name="Folder",
-        description="Where xrays/ and images/ are written; empty for the one in the preferences",
+        description="Where xrays/ and images/ are written; empty for the preferences' folder",
         subtype="DIR_PATH",
         options=PATH_OPTIONS | {"SKIP_SAVE"},
     )
@@ -41,14 +47,14 @@ class XRAY_OT_capture(TaskOperator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Objects that may have faces must be selected."""
+        """Require selected objects that may have faces."""
         if not selected_solids(context):
             cls.poll_message_set("Select one or more objects with faces")
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
-        """Ask for a folder where none is known."""
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
+        """Ask for a folder if none is set."""
         if not self.directory and not _default_directory():
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
@@ -57,16 +63,16 @@ class XRAY_OT_capture(TaskOperator):
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the selection."""
         folder = output_folder(self.directory)
-        settings = read_settings(CaptureSettings, self)
+        settings = settings_from_properties(CaptureSettings, self)
         return object_steps(selected_solids(context), folder, settings)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """What was written, and the first reason why something was not."""
+        """The number of objects captured, and the first reason for one that was not."""
         return summarize(result)
 
 
 def output_folder(directory: str) -> Path:
-    """The folder that `directory`, or where it is empty the preferences, name.
+    """The folder `directory`, or if it is empty the folder in the preferences.
 
     Raises XRayError `no_folder`.
     """
@@ -80,7 +86,7 @@ def output_folder(directory: str) -> Path:
     if directory.startswith("//") and not bpy.data.filepath:
         raise XRayError(
             "no_folder",
-            f"{directory} lies beside the .blend file, which is not saved yet.",
+            f"{directory} is relative to the .blend file, which is not saved yet.",
             "Save the file or choose another folder.",
         )
     return absolute_path(directory)
@@ -92,7 +98,7 @@ def selected_solids(context: bpy.types.Context) -> list[bpy.types.Object]:
 
 
 def solids(objects: Iterable[Any]) -> list[bpy.types.Object]:
-    """Those of `objects` that may have faces."""
+    """The `objects` that may have faces."""
     return [
         obj
         for obj in objects
@@ -101,7 +107,7 @@ def solids(objects: Iterable[Any]) -> list[bpy.types.Object]:
 
 
 def summarize(run: DatasetRun) -> tuple[str, str]:
-    """Report type and text. Raises the reason where nothing was captured."""
+    """Report type and text. Raises the first object's error if nothing was captured."""
     captured = [result for result in run.results if result.status == DONE]
     failed = [result for result in run.results if result.status != DONE]
     if failed and not captured:

@@ -13,7 +13,7 @@ from ..properties import absolute_path, preferences
 from .preview import dataset_views
 
 if TYPE_CHECKING:
-    from ..tasks.watching import Result
+    from ..tasks.watching import OperatorResult
 
 
 class XRAY_OT_preview(bpy.types.Operator):
@@ -38,16 +38,16 @@ class XRAY_OT_preview(bpy.types.Operator):
     )
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
-        """Ask for the folder; it starts at the one that datasets are written to."""
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
+        """Ask for the folder, starting in the folder that datasets are written to."""
         if not self.directory:
             chosen = preferences()
             self.directory = str(chosen.dataset_folder) if chosen else ""
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Show it."""
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Show the contact sheet."""
         try:
             if not self.directory:
                 raise XRayError("no_folder", "There is no folder to look at.", "Choose one.")

@@ -1,7 +1,7 @@
-"""Captures without a dataset around them: what `xray.capture` and ``blender -c xray capture`` do.
+"""Captures without a dataset, for `xray.capture` and ``blender -c xray capture``.
 
-The files are a dataset's, `xrays/<uid>/NNN.npz`, `images/<uid>/NNN.png` and its transforms.json,
-and they are made by the same `Captures`; an item that is there already is replaced.
+The files are the same as a dataset's, `xrays/<uid>/NNN.npz`, `images/<uid>/NNN.png` and the
+transforms.json, and are made by the same `Captures`. Existing items are replaced.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ...xray_addon.surface import Surface
     from ..convert import FaceSources
 
-# The published images have twice the X-Ray's pixels along each side.
+# The published images are twice as wide and high as the X-Rays.
 IMAGE_SCALE = 2
-# The largest image that is cast; pictures that would be larger have the X-Ray's own size.
+# The largest image that is cast. If a picture would be larger, it has the X-Ray's size.
 MAX_PIXELS = 8192
 
 
@@ -52,13 +52,13 @@ def capture_objects(
 def object_steps(
     objects: Sequence[bpy.types.Object], folder: str | Path, settings: CaptureSettings
 ) -> jobs.Steps:
-    """`file_steps` of Blender objects: each by itself, or with `settings.combine` as one."""
+    """As `file_steps`, for Blender objects: one item each, or one together (`settings.combine`)."""
     names = [obj.name for obj in objects]
     groups = [names] if settings.combine else [[name] for name in names]
     uids = unique_uids([group[0] for group in groups])
     group_of = dict(zip(uids, groups, strict=True))
     items = [Item(uid, "", name=group[0]) for uid, group in group_of.items()]
-    # By name: what an artist does between two steps can invalidate every reference.
+    # Kept by name, because a user's action between two steps can invalidate every reference.
     captures = PlainCaptures(folder, settings, lambda item: named_objects(group_of[item.uid]))
     return item_steps(items, captures)
 
@@ -69,12 +69,12 @@ def file_steps(
     settings: CaptureSettings,
     on_warning: Callable[[str], None] = lambda _: None,
 ) -> jobs.Steps:
-    """Write the mesh file of every item under `folder`, one view a step; gives a `DatasetRun`.
+    """Capture the mesh file of every item into `folder`, one view per step; gives a `DatasetRun`.
 
-    The views are `sampled_cameras` around the object, centred and scaled to a longest side of 1;
-    with `settings.camera` "scene" there is one, that of the file's camera, and the object stays
-    where it is. An item is complete or absent, and one that fails does not stop the others.
-    on_warning : hears what importers warned of in a file that was captured even so.
+    The object is centred and scaled to a longest side of 1, and seen by `sampled_cameras`. If
+    `settings.camera` is "scene", the only view is that of the file's camera and the object is not
+    moved. An item is complete or absent, and one that fails does not stop the others.
+    on_warning : called with importers' warnings about files that were captured anyway.
 
     Raises XRayError `cannot_write`.
     """
@@ -95,10 +95,10 @@ def named_objects(names: Sequence[str]) -> list[bpy.types.Object]:
 
 
 class PlainCaptures(Captures):
-    """Makes items as they are shown, with the published cameras, the same for each.
+    """Makes items in the scene's current state, all with the same published cameras.
 
-    Materials are read and not baked; pictures are cast with one ray a pixel, since whoever trains
-    scales them down, and four cost more than all else.
+    Materials are read but not baked. Pictures are cast with one ray per pixel: training scales them
+    down, and four rays would cost more than everything else.
     """
 
     picture_samples = 1
@@ -128,22 +128,22 @@ class PlainCaptures(Captures):
     def progress(
         self, item: Item, number: int, of: int, view: int = 0, _views: int = 0
     ) -> Progress:
-        """In views, as there may be many of one object."""
+        """Progress in views, because one object may have many."""
         each = 1 if self.settings.cameras == "scene" else self.settings.views
         return Progress("capture", number * each + view, of * each, item.uid)
 
     def posed(self) -> AbstractContextManager[None]:
-        """The scene as it is."""
+        """The scene in its current state."""
         return nullcontext()
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
-        """The faces with what can be read of their materials."""
+        """The faces, with the material colours that can be read without baking."""
         return surface_and_sources(objects, bpy.context.evaluated_depsgraph_get())
 
     def cameras(
         self, item: Item, surface: Surface, matrix: NDArray[np.float64]
     ) -> Sequence[Camera]:
-        """The scene's camera, or the published rule's with the seed alone."""
+        """The scene's camera, or the published random cameras for the seed."""
         settings = self.settings
         if settings.cameras == "scene":
             return super().cameras(item, surface, matrix)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from ...xray_addon.dataset.store import item_row
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.names import is_clean_name
-from ...xray_addon.pictures.contact_sheet import View, contact_sheet
+from ...xray_addon.pictures.contact_sheet import SheetView, contact_sheet
 from ...xray_addon.xray import XRay
 from ..convert.images import read_image
 
-# Views of one item that a sheet shows; a sheet of more would be too long to look at.
+# The most views of one item on a sheet; a longer sheet is hard to read.
 MOST_VIEWS = 12
 
 
@@ -27,16 +27,16 @@ def preview(
 
 def dataset_views(
     folder: str | Path, *, uid: str = "", sample: int = 4, seed: int = 0
-) -> list[View]:
-    """The first `MOST_VIEWS` views of the item `uid`, or one of each of `sample` random items.
+) -> list[SheetView]:
+    """The first `MOST_VIEWS` views of the item `uid`, or one view each of `sample` random items.
 
-    Raises XRayError `no_folder`, `no_items`, and what reading an X-Ray raises.
+    Raises XRayError `no_folder`, `no_items`, and those of reading an X-Ray.
     """
     folder = Path(folder)
     if not (folder / "xrays").is_dir():
         raise XRayError(
             "no_folder",
-            f"{folder} is no dataset: it has no folder xrays.",
+            f"{folder} is not a dataset: it has no folder xrays.",
             "Choose the folder that capture or dataset wrote to.",
         )
     if uid:
@@ -48,7 +48,7 @@ def dataset_views(
     items = sorted(
         item for item in (folder / "xrays").iterdir() if item.is_dir() and item.name[0] != "."
     )
-    views: list[View] = []
+    views: list[SheetView] = []
     for i in random.permutation(len(items)):
         if len(views) == max(sample, 1):
             break
@@ -59,11 +59,11 @@ def dataset_views(
     return sorted(views, key=lambda view: view.title)
 
 
-def _view(folder: Path, path: Path) -> View:
+def _view(folder: Path, path: Path) -> SheetView:
     uid = path.parent.relative_to(folder / "xrays")
     image = folder / "images" / uid / f"{path.stem}.png"
     pixels = read_image(image) if image.is_file() else None
     row = item_row(folder, uid.as_posix())
     views = dict(enumerate(row["views"])) if row else {}
     dropped = views.get(int(path.stem), {}).get("dropped") if path.stem.isdecimal() else None
-    return View(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)
+    return SheetView(f"{uid.as_posix()}  view {path.stem}", XRay.load(path), pixels, dropped)

@@ -1,4 +1,4 @@
-"""Reference images: what a camera sees of some objects, by a renderer or by the built-in shader."""
+"""Reference images of objects, made by one of Blender's renderers or by the built-in shader."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mathutils import Vector
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.shading import PRESETS, Lights, shade_surface
 from ..convert import add_camera, mesh_from_surface, surface_from_objects
-from ..convert.staging import Owned, Stage
+from ..convert.staging import Stage, TemporaryData
 from ..interface.standard_output import quietly
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
     from ...xray_addon.surface import Surface
 
-# How wide a sun is, in radians: its shadows have soft edges.
+# Angular diameter of a sun in radians; it gives shadows soft edges.
 SUN_ANGLE = 0.15
-# Rays a pixel along each axis for the built-in shader.
+# Rays per pixel along each axis for the built-in shader.
 CAST_SAMPLES = 2
-# Leaves before leaves: Blender's 8 shows black where there are more.
+# Transparent bounces. Blender's default of 8 renders black behind more layers, as in foliage.
 TRANSPARENT_BOUNCES = 64
 # Large odd numbers, for hashing.
 _ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -47,18 +47,18 @@ _ENGLISH = {"cycles": "Cycles", "eevee": "EEVEE", "workbench": "Workbench"}
 class Renderer:
     """Pictures of the same objects from many cameras; use it in a `with`.
 
-    objects : of the current scene. They are seen as the viewport shows them, whatever their
-        render settings, so that images and X-Rays agree. The scene, its camera, lights, world
-        and render settings stay as they are.
-    settings : image, image_size, samples, denoise, device, lights and hdri count.
-    surface : the objects' surface in the cameras' space, where it is known already.
+    objects : objects of the current scene. They are rendered as the viewport shows them, whatever
+        their render settings, so that images and X-Rays agree. The scene, its camera, lights,
+        world and render settings are not changed.
+    settings : uses image, image_size, samples, denoise, device, lights and hdri.
+    surface : the objects' surface in the cameras' space, if it is already known.
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
         normalises the objects; the identity by default.
-    cast_samples : rays a pixel along each axis for the built-in shader.
+    cast_samples : rays per pixel along each axis for the built-in shader.
 
     Raises XRayError `missing_file` or `bad_environment` for the environment image, `no_lights`,
-    `no_faces`, `no_renderer` and `no_denoiser` where this Blender lacks them, `no_gpu` where an
-    engine draws with the GPU and there is nothing to draw with, `no_device`, `render_failed`.
+    `no_faces`, `no_renderer` and `no_denoiser` if this Blender lacks them, `no_gpu` if the engine
+    needs a GPU or display and there is none, `no_device`, `render_failed`.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class Renderer:
     def image(self, camera: Camera, seed: int) -> NDArray[np.uint8]:
         """(H, W, 4) sRGB with straight alpha; the longer side has `settings.image_size` px.
 
-        Rays go through the pixels' centres whatever the camera's `pixel_offset` says, as in the
-        published images. The same seed gives the same picture.
+        Rays go through the pixels' centres, as in the published images; the camera's
+        `pixel_offset` is ignored. The same seed gives the same picture.
         """
         seen = picture_camera(camera, self._settings.image_size)
         if self._settings.image == "cast":
@@ -122,8 +122,8 @@ class Renderer:
         render.image_settings.color_depth = "8"
         render.image_settings.compression = 0
         render.dither_intensity = 0.0
-        # "Standard" is the plain sRGB curve. Blender's own default, AgX, bends hues and
-        # compresses highlights, so that no colour of a picture would be that of its surface.
+        # "Standard" is the plain sRGB curve. Blender's default, AgX, shifts hues and compresses
+        # highlights, so the picture's colours would differ from the surface's.
         scene.display_settings.display_device = "sRGB"
         view.view_transform, view.look = "Standard", "None"
         view.exposure, view.gamma = 0.0, 1.0
@@ -143,7 +143,7 @@ class Renderer:
             _light_by_image(self._stage, self._world, settings.hdri)
 
     def _add_plain_copy(self) -> None:
-        """For Workbench, which shows no node trees: the surface with simple materials."""
+        """Add the surface with simple materials, because Workbench ignores node trees."""
         assert self._surface is not None
         stage, shading = self._stage, self._stage.scene.display.shading
         before = {*bpy.data.materials, *bpy.data.images}
@@ -177,7 +177,7 @@ class Renderer:
         if settings.image != "workbench":  # its copy is in the cameras' space
             placed = _moved(camera, np.linalg.inv(self._matrix))
         scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
-        with Owned() as shot:
+        with TemporaryData() as shot:
             seen: Any = add_camera(placed, scene.name, scene.collection)
             shot.own(seen.data)
             shot.own(seen)
@@ -191,14 +191,14 @@ class Renderer:
 
 
 def picture_camera(camera: Camera, size: int) -> Camera:
-    """The view of `camera` as a picture: `size` px along its longer side, rays through centres."""
+    """`camera` with `size` px along the longer side and rays through the pixels' centres."""
     scale = size / max(camera.width, camera.height)
     width, height = (max(1, round(n * scale)) for n in (camera.width, camera.height))
     return replace(camera.resized(width, height), pixel_offset=0.5)
 
 
 def _moved(camera: Camera, matrix: NDArray[np.float64]) -> Camera:
-    """`camera` carried along by a (4, 4) similarity."""
+    """`camera` transformed by a (4, 4) similarity."""
     scale = np.cbrt(np.linalg.det(matrix[:3, :3]))
     if not scale > 0 or not np.allclose(
         matrix[:3, :3] @ matrix[:3, :3].T, scale**2 * np.eye(3), rtol=0, atol=1e-4 * scale**2
@@ -219,7 +219,7 @@ def _set_engine(scene: Any, settings: DatasetSettings) -> None:
     if settings.image != "cycles" and not _can_draw():
         raise XRayError(
             "no_gpu",
-            f"{name} draws with the GPU, and this Blender has no display or GPU to draw with.",
+            f"{name} needs a display or GPU, and this Blender has none.",
             "Render with Cycles or the built-in shader, or run where OpenGL works.",
         )
     try:
@@ -240,13 +240,13 @@ def _set_cycles(cycles: Any, settings: DatasetSettings) -> None:
     if settings.denoise and not _has_denoiser():
         raise XRayError(
             "no_denoiser",
-            "This Blender is built without the denoiser OpenImageDenoise, as some systems' own is.",
-            "Render without (--no-denoise) and with more samples, or use blender.org's Blender.",
+            "This Blender was built without OpenImageDenoise, as in some Linux distributions.",
+            "Turn denoising off (--no-denoise) and use more samples, or use blender.org's Blender.",
         )
     cycles.samples, cycles.use_denoising = settings.samples, settings.denoise
     cycles.use_animated_seed = False
     cycles.transparent_max_bounces = TRANSPARENT_BOUNCES
-    cycles.caustics_reflective = cycles.caustics_refractive = False  # they are mostly noise
+    cycles.caustics_reflective = cycles.caustics_refractive = False  # mostly noise
     has_gpu = _has_render_device()
     if settings.device == "gpu" and not has_gpu:
         raise XRayError(
@@ -258,13 +258,13 @@ def _set_cycles(cycles: Any, settings: DatasetSettings) -> None:
 
 
 def _has_denoiser() -> bool:
-    import _cycles  # part of Blender, and only there where Cycles is
+    import _cycles  # part of Blender, if built with Cycles
 
     return bool(_cycles.with_openimagedenoise)
 
 
 def _has_render_device() -> bool:
-    """Whether the user's preferences name a device other than the CPU for Cycles."""
+    """Whether the user's preferences enable a device other than the CPU for Cycles."""
     addon = bpy.context.preferences.addons.get("cycles")
     chosen: Any = addon.preferences if addon else None
     if chosen is None or chosen.compute_device_type == "NONE":
@@ -274,7 +274,7 @@ def _has_render_device() -> bool:
 
 
 def _can_draw() -> bool:
-    """Whether EEVEE and Workbench can draw here. Where they cannot, Blender would abort."""
+    """Whether EEVEE and Workbench can draw here. If they cannot, Blender would abort."""
     if not bpy.app.background or not sys.platform.startswith("linux"):
         return True
     # Without a window Blender on Linux draws on Mesa's surfaceless platform.
@@ -291,10 +291,10 @@ def _can_draw() -> bool:
 
 
 def _remove_doubles(mesh: Any) -> None:
-    """Leave one, the first, of faces that lie exactly on each other.
+    """Keep only the first of faces that coincide exactly.
 
-    Light does not get out from between them: what bounces off one starts on the other, and both
-    are black.
+    Otherwise both would render black: a ray that bounces off one starts on the other, so light
+    stays trapped between them.
     """
     count = len(mesh.polygons)
     corners = np.empty(len(mesh.loops), dtype=np.int32)
@@ -303,8 +303,8 @@ def _remove_doubles(mesh: Any) -> None:
     mesh.loops.foreach_get("vertex_index", corners)
     mesh.polygons.foreach_get("loop_start", starts)
     mesh.vertices.foreach_get("co", positions.reshape(-1))
-    # Two faces are one where their corners are the same set of places, in whatever order: a
-    # random number for each place, and of each face the sum.
+    # Two faces coincide if their corners have the same positions in any order. Each position gets
+    # a random number, and each face the sum of its corners' numbers.
     bits = (positions + 0.0).view(np.uint32).astype(np.uint64)  # no -0.0
     place = (bits * np.array(_ODD, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
     for shift, factor in ((32, _ODD[0]), (29, _ODD[1]), (32, _ODD[2])):
@@ -325,7 +325,7 @@ def _remove_doubles(mesh: Any) -> None:
 
 
 def _show_both_sides(stage: Stage) -> None:
-    """Copies of the materials that hide back faces in EEVEE; Cycles and X-Rays show both."""
+    """Copy the materials that hide back faces in EEVEE and show both sides, as Cycles does."""
     shown: dict[str, Any] = {}
     for mesh in {obj.data for obj in stage.objects}:
         for slot, material in enumerate(mesh.materials):
@@ -337,7 +337,7 @@ def _show_both_sides(stage: Stage) -> None:
 
 
 def _world_nodes(world: Any) -> Any:
-    """The world's empty node tree with a background; returns the background's node."""
+    """Reset the world's node tree to a single Background node; returns that node."""
     if bpy.app.version < (5, 0, 0):
         world.use_nodes = True
     tree = world.node_tree
@@ -358,12 +358,12 @@ def _light_by_image(stage: Stage, world: Any, path: str) -> None:
 
 
 def check_environment(path: str) -> None:
-    """Raise XRayError `missing_file` or `bad_environment` for what cannot light a scene."""
-    with Owned() as read:
+    """Raise XRayError `missing_file` or `bad_environment` if `path` cannot light a scene."""
+    with TemporaryData() as read:
         _environment(read, path)
 
 
-def _environment(owner: Owned, path: str) -> Any:
+def _environment(owner: TemporaryData, path: str) -> Any:
     file = Path(bpy.path.abspath(path))
     if not file.is_file():
         raise XRayError("missing_file", f"There is no environment image {file}.", "Check the path.")
@@ -374,13 +374,15 @@ def _environment(owner: Owned, path: str) -> Any:
         readable = False
     if not readable:
         raise XRayError(
-            "bad_environment", f"{file} is no image.", "Name an .hdr, .exr, .png or .jpg."
+            "bad_environment", f"{file} is not an image.", "Use an .hdr, .exr, .png or .jpg file."
         )
     return image
 
 
-def _light_by_preset(stage: Stage, shot: Owned, world: Any, lights: Lights, camera: Camera) -> None:
-    """The world and suns that light matt surfaces as `Lights` does in the built-in shader."""
+def _light_by_preset(
+    stage: Stage, shot: TemporaryData, world: Any, lights: Lights, camera: Camera
+) -> None:
+    """Set up a world and suns that light matt surfaces as `Lights` does in the built-in shader."""
     rotation = camera.camera_to_world[:3, :3]
     background = _world_nodes(world)
     tree = world.node_tree
@@ -406,7 +408,7 @@ def _light_by_preset(stage: Stage, shot: Owned, world: Any, lights: Lights, came
 
 
 def shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
-    """Render `scene` and read the file it wrote."""
+    """Render `scene` and read the file that it wrote."""
     images: Any = bpy.data.images
     had_result = "Render Result" in images
     try:
@@ -420,7 +422,7 @@ def shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
     path = Path(scene.render.filepath)
     if done != {"FINISHED"} or not path.is_file():
         raise _failed("it was cancelled")
-    with Owned() as read:
+    with TemporaryData() as read:
         image = read.own(bpy.data.images.load(str(path)))
         image.alpha_mode = "STRAIGHT"
         pixels = np.empty(camera.height * camera.width * 4, dtype=np.float32)

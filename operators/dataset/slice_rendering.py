@@ -15,7 +15,7 @@ from ...xray_addon.camera import Camera
 from ...xray_addon.slices.slicing import LAMP, LAMP_WATTS, NAMES, SKY, SLABS
 from ...xray_addon.surface import Surface
 from ..convert import add_camera, mesh_from_surface
-from ..convert.staging import Owned, Stage
+from ..convert.staging import Stage, TemporaryData
 from .rendering import shoot
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _render_piece(
     camera: Camera,
 ) -> NDArray[np.uint8]:
     """What is left of the mesh `whole` behind planes (point, outward normal); cuts stay open."""
-    with Owned() as piece:
+    with TemporaryData() as piece:
         mesh = piece.own(whole.copy())
         cutting = bmesh.new()
         try:

@@ -1,6 +1,6 @@
-"""Datasets of files beside the user's work: another Blender opens them, one after the other.
+"""Makes datasets of files in a second Blender process, which opens them one after the other.
 
-This Blender keeps its file and its window, and a file that takes Blender down costs one item.
+The user's Blender keeps its file and its window. A file that crashes the process costs one item.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import bpy
 from ...xray_addon.dataset import store
 from ...xray_addon.dataset.attempt import give_up
 from ...xray_addon.dataset.manifest import Item
-from ...xray_addon.dataset.result import Result, stop_on
+from ...xray_addon.dataset.result import ItemResult, stop_on
 from ...xray_addon.dataset.worker import ITEM_TIMEOUT, worker_command
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.json_files import parse_json
@@ -37,21 +37,21 @@ from .rendering import check_environment
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
 
-STOP_SECONDS = 2.0  # to end by itself before it is killed
+STOP_SECONDS = 2.0  # for the process to exit before it is killed
 
 
 def worker_steps(
     items: Sequence[Item], folder: str | Path, settings: DatasetSettings, replace: bool = False
 ) -> jobs.Steps:
-    """What `dataset_steps` does, in another Blender; the result is a `DatasetRun`.
+    """As `dataset_steps`, in a second Blender process; the result is a `DatasetRun`.
 
-    An item that takes that Blender down, or longer than `ITEM_TIMEOUT`, has failed. What it prints
-    goes to logs/worker.log in the folder. Raises XRayError `no_blender`, those that
-    stop a run, and what is wrong with the files that the settings name.
+    An item fails if it crashes that process or takes longer than `ITEM_TIMEOUT`. The process
+    prints to logs/worker.log in the folder. Raises XRayError `no_blender`, those that stop a run,
+    and those for unusable files that the settings name.
     """
     run = DatasetRun(Path(folder))
     if settings.is_used("hdri"):
-        check_environment(settings.hdri)  # before anything is taken out
+        check_environment(settings.hdri)  # before anything is removed
     digest = store.claim(run.folder, settings, replace)
     log = run.folder / "logs" / "worker.log"
     with store.writing(run.folder):
@@ -70,7 +70,7 @@ def worker_steps(
                     if time.monotonic() > end:
                         break
                     yield Progress("dataset", i, len(items), item.uid)
-                if result is not None and not result.uid:  # it cannot start
+                if result is not None and not result.uid:  # the worker cannot start
                     raise XRayError(result.code, result.reason)
                 if result is not None:
                     stop_on(result)
@@ -84,7 +84,7 @@ def worker_steps(
         if worker is not None:
             worker.stop()
         with suppress(XRayError), store.work_folder(run.folder):
-            pass  # what a worker that was killed left behind is gone
+            pass  # removes the leftovers of a killed worker
     run.report = store.finish(run.folder)
     return run
 
@@ -93,20 +93,20 @@ def _lost(item: Item, hangs: bool) -> XRayError:
     if hangs:
         return XRayError(
             "worker_hung",
-            f"{item.uid} took Blender more than {ITEM_TIMEOUT:g} s.",
-            "Look at the file; python -m farm can give it more time.",
+            f"{item.uid} took longer than {ITEM_TIMEOUT:g} s.",
+            "Check the file. `python -m farm` has a longer time limit.",
         )
-    return XRayError("worker_died", f"Blender ended while it captured {item.uid}.")
+    return XRayError("worker_died", f"Blender quit unexpectedly while capturing {item.uid}.")
 
 
 def _command(folder: Path, settings: DatasetSettings) -> list[str]:
-    # As a Python module, Blender is no program.
+    # Blender as a Python module has no executable.
     blender = bpy.app.binary_path or sys.executable
     return worker_command(blender, folder, settings, extension_package())
 
 
 class _Worker:
-    """One Blender that answers a line for each line."""
+    """One Blender process that answers each line with one line."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         try:
@@ -117,33 +117,33 @@ class _Worker:
                     stdout=subprocess.PIPE,
                     stderr=stream,
                     encoding="utf-8",
-                    errors="replace",  # the greeting of add-ons may be in any encoding
-                    # Ctrl-C is for this Blender, which then ends the other.
+                    errors="replace",  # add-ons may print in any encoding
+                    # Only this Blender receives Ctrl-C; it then ends the other.
                     start_new_session=os.name != "nt",
                 )
         except OSError as error:
             raise XRayError(
-                "no_blender", f"Another Blender cannot be started ({error}).", "", str(log)
+                "no_blender", f"A second Blender cannot be started ({error}).", "", str(log)
             ) from error
-        self._answers: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[ItemResult | None] = queue.SimpleQueue()
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether more may come."""
+        """Whether more results may come."""
         return not self._ended
 
     def send(self, item: Item) -> None:
-        """Ask for an item. A process that is gone is found by `answer`."""
+        """Request an item. If the process has died, `answer` notices it."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.write(json.dumps(item.to_dict()) + "\n")
             self._process.stdin.flush()
 
-    def answer(self) -> Result | None:
-        """The next result, if it is there."""
+    def answer(self) -> ItemResult | None:
+        """The next result, or None if there is none yet."""
         with suppress(queue.Empty):
             result = self._answers.get_nowait()
             self._ended = result is None
@@ -168,6 +168,6 @@ class _Worker:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                with suppress(ValueError):  # Blender's greeting
-                    self._answers.put(Result.from_dict(parse_json(line, plain)))
+                with suppress(ValueError):  # not JSON: Blender's own output
+                    self._answers.put(ItemResult.from_dict(parse_json(line, plain)))
         self._answers.put(None)

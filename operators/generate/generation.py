@@ -1,4 +1,4 @@
-"""From an image, or what else a system takes, to a mesh in the scene."""
+"""Generates meshes in the scene from an image, or whatever else a system takes."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 ADDING = Progress("add", message="Adding the mesh")
 
-# What Blender reads and the runtime too.
+# Image formats that both Blender and the runtime can read.
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
 )
-GAP = 0.1  # between two results side by side, in widths of the one before
+GAP = 0.1  # between two results side by side, in widths of the left one
 
 Image = str | Path | bpy.types.Image
 
 
 @dataclass
 class Row:
-    """Results side by side: the first at `start` (None: the 3D cursor), the others to its right.
+    """Places results side by side: the first at `start` (None: the 3D cursor), others to its right.
 
-    edge : the x where the next one begins; None before the first.
+    edge : x of the next result's left edge; None before the first.
     """
 
     start: Sequence[float] | None = None
@@ -54,12 +54,12 @@ class Row:
 
     @classmethod
     def beside(cls, obj: Any) -> Row:
-        """A row that goes on to the right of `obj`."""
+        """A row that continues to the right of `obj`."""
         xs = [(obj.matrix_world @ Vector(corner)).x for corner in obj.bound_box]
         return cls(tuple(obj.matrix_world.translation), max(xs) + GAP * (max(xs) - min(xs)))
 
     def place(self, low: float, high: float) -> Vector:
-        """Where the object goes whose mesh reaches from `low` to `high` in x."""
+        """The location for an object whose mesh extends from `low` to `high` in x."""
         place: Any = Vector(self.start or bpy.context.scene.cursor.location.to_tuple())
         self.start = (place.x, place.y, place.z)
         if self.edge is not None:
@@ -77,7 +77,7 @@ def generate_mesh(
     keep_layers: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> bpy.types.Object:
-    """Make a mesh at the 3D cursor, waiting for it; see `generate_steps`."""
+    """Generate a mesh at the 3D cursor and wait for it; see `generate_steps`."""
     steps = generate_steps(
         inputs, settings, result=result, keep_camera=keep_camera, keep_layers=keep_layers
     )
@@ -94,14 +94,14 @@ def generate_steps(
     keep_camera: bool = False,
     keep_layers: bool = False,
 ) -> jobs.Steps:
-    """The work of `generate_mesh`; the result is the new object.
+    """The steps of `generate_mesh`; the result is the new object.
 
-    inputs : image and mask as paths or image datablocks; an image alone is taken too.
-    row : where it goes; alone at the 3D cursor without.
-    result : what the mesh is made into; as the system gives it without.
+    inputs : image and mask as paths or image datablocks. A single image is accepted too.
+    row : where the object is placed; by default at the 3D cursor.
+    result : how the mesh is finished; by default it is not changed.
 
-    Raises XRayError at once for what the system does not take and for an image that is not there,
-    later what the runtime raises.
+    Raises XRayError at once for unsupported inputs and missing images, and later those of the
+    runtime.
     """
     given = Inputs.of(inputs)
     system = find_system(settings.generator)
@@ -124,13 +124,13 @@ def generate_steps(
         _remember(obj, settings, source)
         return obj
 
-    # The checks above are made now, not at the first step.
+    # Checked above, outside the generator, so that errors are raised at the call.
     in_runtime = _with_files(given, lambda files: service.generate_steps(files, settings))
     return steps()
 
 
 def cut_out_steps(image: Image, settings: GenerateSettings) -> jobs.Steps:
-    """The `CutOut` of `image`: its object as a generator would see it."""
+    """The `CutOut` of `image`: the object as a generator sees it."""
     _, cut = yield from _with_files(
         Inputs(image), lambda files: service.cut_out_steps(files.image, settings)
     )
@@ -138,8 +138,8 @@ def cut_out_steps(image: Image, settings: GenerateSettings) -> jobs.Steps:
 
 
 def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.Steps:
-    """Do `work` with files of the images; the inputs as they are by then, and the result."""
-    # Kept by name: an image may be gone when its turn comes, as after File > New.
+    """Run `work` on image files. The result is the inputs at that time and the work's result."""
+    # Kept by name, because an image may be gone when its turn comes, e.g. after File > New.
     packed = {
         name: image.name
         for name in ("image", "mask")
@@ -162,7 +162,7 @@ def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.St
 
 
 def inputs_name(inputs: Inputs, system: System) -> str:
-    """What the mesh of `inputs` is called: as the image, the category or the system."""
+    """The name of the mesh of `inputs`: that of the image, the category or the system."""
     if inputs.image is not None:
         return image_name(inputs.image)
     return inputs.category.title() or system.label
@@ -189,12 +189,12 @@ def images_in(folder: Path) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
     if not found:
-        raise XRayError("no_images", f"{folder} holds no images.", "Choose another folder.")
+        raise XRayError("no_images", f"{folder} contains no images.", "Choose another folder.")
     return found
 
 
 def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]:
-    """The same settings with `count` seeds, from theirs on."""
+    """The same settings with `count` consecutive seeds, starting with their own."""
     return [replace(settings, seed=(settings.seed + i) % 2**31) for i in range(count)]
 
 
@@ -206,7 +206,7 @@ def add_generated(
     keep_camera: bool = False,
     keep_layers: bool = False,
 ) -> bpy.types.Object:
-    """Put a result into the current scene at the 3D cursor, upright, selected and active."""
+    """Add a result to the current scene at the 3D cursor: upright, selected and active."""
     steps = add_steps(
         generated,
         name,
@@ -228,7 +228,7 @@ def add_steps(
     keep_camera: bool,
     keep_layers: bool,
 ) -> jobs.Steps:
-    """The work of `add_generated`, in steps that do not hold Blender up; the new object."""
+    """`add_generated` in short steps that keep Blender responsive; the result is the new object."""
     arrays = yield from jobs.in_thread(lambda: MeshArrays.of(generated.surface), ADDING)
     building = mesh_steps(arrays, name)
     try:
@@ -268,9 +268,9 @@ def add_steps(
 
 
 def made_from(obj: Any) -> tuple[Inputs, GenerateSettings]:
-    """What `obj` was made from, and its settings. Raises XRayError for what is gone."""
+    """The inputs and settings that `obj` was made with. Raises XRayError if an image is gone."""
     settings = settings_of_older(obj["xray_settings"].to_dict())
-    # Older files keep the image alone.
+    # Older files store only the image.
     kept = obj["xray_inputs"].to_dict() if "xray_inputs" in obj else {"image": obj["xray_image"]}
     image, mask = (
         bpy.data.images.get(name) or Path(name) if (name := str(kept.get(part, ""))) else None
@@ -280,12 +280,12 @@ def made_from(obj: Any) -> tuple[Inputs, GenerateSettings]:
 
 
 def result_of(obj: Any) -> ResultSettings:
-    """What the mesh of `obj` was made into."""
+    """The settings with which the mesh of `obj` was finished."""
     return ResultSettings.from_dict(obj["xray_result"].to_dict())
 
 
 def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs) -> None:
-    """Keep how the object was made, for whoever wants to make it again."""
+    """Store in the object how it was made, so that it can be made again."""
     obj["xray_settings"] = settings.to_dict()
     images = {"image": inputs.image, "mask": inputs.mask}
     names = {
@@ -296,7 +296,7 @@ def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs) -> None:
 
 
 def _image_file(image: Image, copy: Path) -> Path:
-    """The image's own file where it shows just that, else it is written to `copy`."""
+    """The image's own file if it has the same pixels; otherwise the image is written to `copy`."""
     if not isinstance(image, bpy.types.Image):
         return Path(image)
     if image.source == "FILE" and not image.packed_file and not image.is_dirty:

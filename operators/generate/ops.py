@@ -1,4 +1,4 @@
-"""The operators that make meshes, and make them again as they were made."""
+"""The operators that generate meshes, and that generate them again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..properties import (
     VARIATIONS,
     absolute_path,
     preferences,
-    read_settings,
+    settings_from_properties,
     with_settings,
 )
 from ..runtime import service
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from .generation import (
     Image,
     Row,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class _Generating(TaskOperator):
-    """What the operators here share."""
+    """Base class of the operators here."""
 
     bl_label = "Generate"
     keep_camera = False
@@ -51,7 +51,7 @@ class _Generating(TaskOperator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """A runtime must be there, and the mesh be added in Object Mode."""
+        """Require a runtime and Object Mode."""
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
@@ -67,7 +67,7 @@ class _Generating(TaskOperator):
         row: Row,
         result: ResultSettings,
     ) -> list[tuple[str, jobs.Steps]]:
-        """A task for each of the inputs and each settings, their results side by side."""
+        """A task for each of the inputs with each of the settings; results are side by side."""
         made = []
         for given in inputs:
             for each in settings:
@@ -85,18 +85,18 @@ class _Generating(TaskOperator):
         return made
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The new mesh."""
+        """The new mesh's name and number of faces."""
         return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
 
 
 @with_settings(ResultSettings)
 @with_systems
 class XRAY_OT_generate(_Generating):
-    """Make a mesh from each chosen image, side by side from the 3D cursor on"""
+    """Make a mesh from each chosen image, side by side starting at the 3D cursor"""
 
     bl_idname = "xray.generate"
     bl_label = "Generate Mesh from Image"
-    # Not REGISTER: the redo panel would run the model again at every change.
+    # Without REGISTER, because the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
     filepath: bpy.props.StringProperty(
@@ -104,7 +104,7 @@ class XRAY_OT_generate(_Generating):
     )
     directory: bpy.props.StringProperty(
         name="Folder",
-        description="The folder of the image files; without files, all of its images are taken",
+        description="Folder of the image files; without files, all images in it are used",
         subtype="DIR_PATH",
         options={"SKIP_SAVE"},
     )
@@ -116,18 +116,18 @@ class XRAY_OT_generate(_Generating):
     )
     image: bpy.props.StringProperty(
         name="Image",
-        description="Name of an image in this file; goes before image files",
+        description="Name of an image in this file; takes precedence over image files",
         options={"SKIP_SAVE"},
     )
     mask: bpy.props.StringProperty(
         name="Mask",
-        description="Name of an image in this file, or an image file: white where the image is to "
-        "be made anew",
+        description="Name of an image in this file, or an image file: white where the image is "
+        "redrawn",
         options={"SKIP_SAVE"},
     )
     category: bpy.props.StringProperty(
         name="Category",
-        description="What to make, for systems that know categories",
+        description="What to generate, for systems with categories",
         options={"SKIP_SAVE"},
     )
     variations: bpy.props.IntProperty(
@@ -138,8 +138,8 @@ class XRAY_OT_generate(_Generating):
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
-        """Ask for files where the system needs an image and none is given."""
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
+        """Ask for files if the system needs an image and none is given."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
             self.device = chosen.device
@@ -154,7 +154,7 @@ class XRAY_OT_generate(_Generating):
     def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
         settings = with_seeds(operator_settings(self), self.variations)
-        result = read_settings(ResultSettings, self)
+        result = settings_from_properties(ResultSettings, self)
         return self.generations(self._inputs(), settings, Row(), result)
 
     def _inputs(self) -> list[Inputs]:
@@ -179,21 +179,21 @@ class XRAY_OT_generate(_Generating):
 
 
 class XRAY_OT_regenerate(_Generating):
-    """Make the active mesh again from the same inputs, beside it"""
+    """Make the active mesh again from the same inputs and put it beside the old one"""
 
     bl_idname = "xray.regenerate"
     bl_label = "Regenerate"
     bl_options = {"UNDO"}
 
     another_seed: bpy.props.BoolProperty(
-        name="Another Seed", description="Take the next seed instead of the same", default=False
+        name="Another Seed", description="Use the next seed instead of the same one", default=False
     )
 
     @classmethod
     def description(cls, _context: bpy.types.Context, properties: Any) -> str:
-        """Which of the two it does."""
-        how = "with the next seed" if properties.another_seed else "as it was made"
-        return f"Make the active mesh again, {how}, and put it beside this one"
+        """The tooltip for the same or for another seed."""
+        how = "with the next seed" if properties.another_seed else "with the same settings"
+        return f"Make the active mesh again {how} and put it beside the old one"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -201,7 +201,7 @@ class XRAY_OT_regenerate(_Generating):
         return _is_generated(cls, context) and super().poll(context)
 
     def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
-        """One generation, with the settings that the object carries."""
+        """One generation, with the settings stored in the object."""
         inputs, settings = made_from(context.object)
         if self.another_seed:
             settings = with_seeds(settings, 2)[1]
@@ -221,19 +221,19 @@ class XRAY_OT_copy_command(bpy.types.Operator):
         """The active object must be a generated one."""
         return _is_generated(cls, context)
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Put it into the clipboard."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Copy the command to the clipboard."""
         try:
             context.window_manager.clipboard = command_line(context.object)
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, "The command line is in the clipboard")
+        self.report({"INFO"}, "The command line was copied to the clipboard")
         return {"FINISHED"}
 
 
 def command_line(obj: Any) -> str:
-    """The command that makes `obj` again. Raises XRayError where an image is in no file."""
+    """The command that makes `obj` again. Raises XRayError if an image is not in a file."""
     inputs, settings = made_from(obj)
     words = ["blender", "-c", "xray", "generate"]
     if inputs.image is not None:
@@ -251,8 +251,8 @@ def _own_file(image: Image) -> Path:
     if not path.is_file():
         raise XRayError(
             "missing_file",
-            f"The image {image_name(image)} is in no file of its own.",
-            "Save the image to a file, and generate from that.",
+            f"The image {image_name(image)} is not saved in its own file.",
+            "Save the image to a file and generate from that file.",
         )
     return path
 

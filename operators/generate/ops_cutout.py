@@ -1,4 +1,4 @@
-"""How the object in the panel's image is cut out, before a mesh is made from it."""
+"""Previews how the object in the panel's image is cut out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shown:
-    """The latest cut-out. asked : name of the image, way and margin that it was made with."""
+    """The latest cut-out. asked : the image's name, the method and the margin it was made with."""
 
     cut: CutOut
     asked: tuple[str, str, float]
@@ -30,13 +30,13 @@ _shown: Shown | None = None
 
 
 def shown(scene: Any) -> Shown | None:
-    """The latest cut-out where it is one of the image that the panel's settings `scene` name."""
+    """The latest cut-out if it shows the image in the panel settings `scene`, else None."""
     image = scene.image.name if scene.image else ""
     return _shown if _shown is not None and _shown.asked[0] == image else None
 
 
 def asked(scene: Any) -> tuple[str, str, float]:
-    """What a cut-out by the panel's settings `scene` depends on."""
+    """The values in the panel settings `scene` that a cut-out depends on."""
     return scene.image.name, scene.remove_background, scene.margin
 
 
@@ -49,7 +49,7 @@ class XRAY_OT_preview_cutout(TaskOperator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """The runtime does it, with the image that the panel shows."""
+        """Require a runtime and an image in the panel."""
         scene: Any = context.scene
         if not service.is_available():
             cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
@@ -60,13 +60,13 @@ class XRAY_OT_preview_cutout(TaskOperator):
         return True
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
-        """Cut it out and keep the picture."""
+        """Cut out the object and store the picture."""
         scene: Any = context.scene
         settings = panel_settings(scene.xray.generate)
         return _show_steps(scene.xray.generate.image, settings, asked(scene.xray.generate))
 
     def summary(self, result: CutOut) -> tuple[str, str]:
-        """What told the object from its background."""
+        """The method that cut out the object."""
         return "INFO", describe(result)
 
 
@@ -78,10 +78,10 @@ def _show_steps(image: Any, settings: GenerateSettings, key: tuple[str, str, flo
 
 
 def describe(cut: CutOut) -> str:
-    """By which way it was made, for people."""
+    """A sentence for people on how the object was cut out."""
     ways = {
         "alpha": "Cut out by the alpha channel",
-        "plain": "Cut off its plain background",
+        "plain": "Cut out from a plain background",
         "built-in": "Cut out by the built-in network",
     }
     return ways.get(cut.how, f"Cut out by {cut.how}")

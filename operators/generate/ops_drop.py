@@ -1,4 +1,4 @@
-"""Images that are dropped on the 3D view, or pasted."""
+"""Takes images that are dropped on the 3D view or pasted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import bpy
 
 from ..runtime import service
-from ..tasks.watching import Result
+from ..tasks.watching import OperatorResult
 from .generation import IMAGE_SUFFIXES
 from .ops import XRAY_OT_generate
 
 
 class XRAY_FH_image(bpy.types.FileHandler):
-    """Image files that are dropped on the 3D view become meshes."""
+    """Generates meshes from image files that are dropped on the 3D view."""
 
     bl_idname = "XRAY_FH_image"
     bl_label = "Generate Mesh (X-Ray)"
@@ -22,14 +22,14 @@ class XRAY_FH_image(bpy.types.FileHandler):
 
     @classmethod
     def poll_drop(cls, context: bpy.types.Context) -> bool:
-        """In the 3D view, where the mesh can be added and there is a runtime to make it."""
+        """Require the 3D view, Object Mode and a runtime."""
         area = context.area
         seen = area is not None and area.type == "VIEW_3D"
         return seen and context.mode == "OBJECT" and service.is_available()
 
 
 class XRAY_OT_paste_image(bpy.types.Operator):
-    """Take the image in the clipboard as the one to make a mesh from"""
+    """Use the image in the clipboard to generate a mesh"""
 
     bl_idname = "xray.paste_image"
     bl_label = "Paste Image"
@@ -37,23 +37,23 @@ class XRAY_OT_paste_image(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Blender pastes images in an area that can become an Image Editor for a moment."""
+        """Require a window: pasting needs an area that briefly becomes an Image Editor."""
         if context.area is None:
             cls.poll_message_set("This needs a window")
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Paste it into the file and show it in the panel."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Paste the image into the file and choose it in the panel."""
         area: Any = context.area
         before, known = area.type, set(bpy.data.images)
         area.type = "IMAGE_EDITOR"
         try:
-            # Its poll is false, and this raises, where the clipboard holds no image.
+            # If the clipboard has no image, the operator's poll fails and this raises.
             bpy.ops.image.clipboard_paste()
         except RuntimeError:
             self.report(
-                {"ERROR"}, "Blender finds no image in the clipboard. Under Linux it needs Wayland"
+                {"ERROR"}, "The clipboard has no image. On Linux, pasting images needs Wayland"
             )
         finally:
             area.type = before

@@ -1,4 +1,4 @@
-"""A generation's settings between Blender's properties and the systems' dataclasses."""
+"""Converts generation settings between Blender's properties and the systems' dataclasses."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ..properties import (
 
 _T = TypeVar("_T")
 
-# Settings by the names that they had in older files.
+# Names of settings in older files.
 _RENAMED = {"freedom": "variation"}
 
 
 def with_systems(target: type[_T]) -> type[_T]:
     """Class decorator: give an operator the settings of all systems.
 
-    A system's own are not remembered from one call to the next, where the system may be another.
+    A system's own settings are not remembered, because the next call may use another system.
     """
     properties = setting_properties(fields(GenerateSettings))
     for name, owners in own_settings().items():
@@ -40,9 +40,9 @@ def with_systems(target: type[_T]) -> type[_T]:
 
 
 def operator_settings(operator: Any) -> GenerateSettings:
-    """The settings of the system that the operator's property `generator` names.
+    """The settings of the system in the operator's property `generator`.
 
-    Raises XRayError `bad_settings` for a setting of another system that was given.
+    Raises XRayError `bad_settings` if a setting of another system was given.
     """
     system = SYSTEMS[operator.generator]
     values = {item.name: setting_value(item, operator) for item in fields(GenerateSettings)}
@@ -59,7 +59,7 @@ def operator_settings(operator: Any) -> GenerateSettings:
 
 
 def panel_settings(scene: Any) -> GenerateSettings:
-    """The chosen system's settings as the panel's `scene` and the preferences have them."""
+    """The chosen system's settings from the panel settings `scene` and the preferences."""
     system, machine = chosen_system(), preferences()
     own = system_settings(scene, system)
     values = {item.name: setting_value(item, scene) for item in SHARED}
@@ -71,7 +71,7 @@ def panel_settings(scene: Any) -> GenerateSettings:
 
 
 def set_from_panel(operator: Any, scene: Any) -> None:
-    """Give a button's operator what the panel's `scene` and the preferences are set to."""
+    """Copy the panel settings `scene` and the preferences to a button's operator."""
     system, machine = chosen_system(), preferences()
     own = system_settings(scene, system)
     copy_settings(SHARED, scene, operator)
@@ -86,9 +86,9 @@ def set_from_panel(operator: Any, scene: Any) -> None:
 
 
 def settings_of_older(data: dict[str, Any]) -> GenerateSettings:
-    """Settings as an object keeps them, also one of a file from before systems had their own.
+    """Read the settings stored in an object, also in files older than per-system settings.
 
-    What other systems have is left out. Raises XRayError `bad_settings`.
+    Settings of other systems are dropped. Raises XRayError `bad_settings`.
     """
     data = {_RENAMED.get(name, name): value for name, value in data.items()}
     system: System | None = SYSTEMS.get(data.get("generator", ""))

@@ -1,1 +1,1 @@
-"""What Blender's interface asks of an extension: icons, texts, registering classes."""
+"""Support for Blender's interface: icons, translations, class registration."""

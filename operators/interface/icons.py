@@ -1,4 +1,4 @@
-"""Pictures in panels: icons that are made from arrays while Blender runs."""
+"""Pictures in panels: icons made from arrays at run time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import bpy.utils.previews
 import numpy as np
 from numpy.typing import NDArray
 
-_collections: dict[str, tuple[Any, Any]] = {}  # by name: what Blender keeps, and the array it shows
+_collections: dict[str, tuple[Any, Any]] = {}  # by name: preview collection, and the array it shows
 
 
 def icon_of(name: str, picture: NDArray[np.uint8]) -> int:
-    """Blender's number for an icon that shows `picture` (H, W, 4), straight alpha.
+    """Blender's icon number for `picture` (H, W, 4), straight alpha.
 
-    name : of the place it is shown at; the picture before it is let go.
+    name : the place where the icon is shown. Its previous picture is freed.
     """
     known = _collections.get(name)
     if known is None or known[1] is not picture:
@@ -29,7 +29,7 @@ def icon_of(name: str, picture: NDArray[np.uint8]) -> int:
 
 
 def unregister() -> None:
-    """Give all of them back."""
+    """Free all icons."""
     for collection, _ in _collections.values():
         bpy.utils.previews.remove(collection)
     _collections.clear()

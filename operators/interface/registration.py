@@ -1,4 +1,4 @@
-"""Classes in and out of Blender."""
+"""Registers and unregisters Blender classes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def register_classes(classes: Sequence[type[Any]]) -> None:
 
 
 def unregister_classes(classes: Sequence[type[Any]]) -> None:
-    """Unregister, last first."""
+    """Unregister in reverse order."""
     for cls in reversed(classes):
         bpy.utils.unregister_class(cls)
 
 
 def extension_package() -> str:
-    """The extension's own package, as Blender names it (`bl_ext.<repository>.xray`)."""
+    """The extension's package as Blender names it (`bl_ext.<repository>.xray`)."""
     return __package__.partition(".operators")[0]

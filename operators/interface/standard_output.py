@@ -1,4 +1,4 @@
-"""Where Blender's own prints go, which Python's `redirect_stdout` does not know of."""
+"""Redirects Blender's own output, which Python's `redirect_stdout` does not catch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import bpy
 
 @contextmanager
 def output_to(target: int) -> Iterator[int]:
-    """Send all that goes to standard output to the file descriptor `target` instead.
+    """Redirect standard output to the file descriptor `target`.
 
-    Yields a file descriptor of what standard output was.
+    Yields a file descriptor of the original standard output.
     """
     _flush()
     kept = os.dup(1)
@@ -33,7 +33,7 @@ def output_to(target: int) -> Iterator[int]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what Blender prints of its work where it has no window: dozens of lines a picture."""
+    """Discard Blender's output; without a window it prints dozens of lines per picture."""
     if not bpy.app.background:
         yield
         return
@@ -46,19 +46,19 @@ def quietly() -> Iterator[None]:
 
 
 @contextmanager
-def heard(warnings: list[str]) -> Iterator[None]:
-    """Keep what importers print to themselves; adds the lines that warn to `warnings`."""
+def captured_output(warnings: list[str]) -> Iterator[None]:
+    """Suppress the output of importers, and append its warnings to `warnings`."""
     if not bpy.app.background:
         yield
         return
-    said = io.StringIO()  # not a file: what importers keep hold of may still write to it later
+    output = io.StringIO()  # not a file, because importers may keep it and write to it later
     with tempfile.TemporaryFile() as stream:
         try:
-            with output_to(stream.fileno()), redirect_stdout(said), redirect_stderr(said):
+            with output_to(stream.fileno()), redirect_stdout(output), redirect_stderr(output):
                 yield
         finally:
             stream.seek(0)
-            text = said.getvalue() + stream.read().decode(errors="replace")
+            text = output.getvalue() + stream.read().decode(errors="replace")
             warnings += [
                 line.strip()
                 for line in text.splitlines()
@@ -68,5 +68,5 @@ def heard(warnings: list[str]) -> Iterator[None]:
 
 def _flush() -> None:
     sys.stdout.flush()
-    # Blender's own prints wait in C's buffer.
+    # Blender's output is buffered by C's stdio.
     ctypes.CDLL("ucrtbase" if os.name == "nt" else None).fflush(None)

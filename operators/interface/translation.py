@@ -1,4 +1,4 @@
-"""Texts in the user's language, where a translation of them is registered with Blender."""
+"""Texts in the user's language, if a translation is registered with Blender."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import bpy
 
-_look_up: Any = bpy.app.translations.pgettext_iface  # the stubs know no result of it
+_look_up: Any = bpy.app.translations.pgettext_iface  # the stubs lack its return type
 
 
 def translated(text: str) -> str:
-    """`text` in the interface's language; as it is where there is no translation."""
+    """`text` in the interface's language; unchanged if there is no translation."""
     return str(_look_up(text))

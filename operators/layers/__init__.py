@@ -1,1 +1,1 @@
-"""An X-Ray as objects in the scene, a layer each."""
+"""The layers of an X-Ray as objects in the scene."""

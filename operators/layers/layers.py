@@ -1,4 +1,4 @@
-"""The layers of an X-Ray in the scene: an object each, to peel, to pull apart, and to edit."""
+"""The layers of an X-Ray as objects in the scene, which can be peeled, exploded and edited."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from ..convert.display import show_as_points
 from ..results import finish
 
 FORMS = ("mesh", "points", "layers")
-# Vertex group of a layer's object that marks the hits to leave out.
+# Vertex group that marks the hits to delete.
 DELETE = "Delete"
-# Weight from which a hit counts as marked.
+# Minimum weight of a marked hit.
 MARKED = 0.5
 
 
 @dataclass(frozen=True)
 class Placed:
-    """An X-Ray and the camera that saw it; `known` says whether a transforms.json told."""
+    """An X-Ray and its camera. `known`: whether the camera comes from a transforms.json."""
 
     xray: XRay
     camera: Camera
@@ -43,10 +43,10 @@ class Placed:
 def load_placed(path: str | Path) -> Placed:
     """Read an X-Ray and its camera: `images/<uid>/transforms.json` beside `xrays/<uid>/`.
 
-    A transforms.json in the file's own folder counts too. Without one the camera stands on the
-    -y side with the published lens.
+    A transforms.json in the file's own folder is used too. Without one, the camera is on the -y
+    side with the published lens.
 
-    Raises XRayError for files that are not there or not what they should be.
+    Raises XRayError for missing and invalid files.
     """
     path = Path(path)
     xray = XRay.load(path)
@@ -67,12 +67,12 @@ def load_placed(path: str | Path) -> Placed:
 
 
 def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
-    """Add the X-Ray at `path` to the current scene where it was captured.
+    """Add the X-Ray at `path` to the current scene, at the place where it was captured.
 
     form : "mesh" reconstructs it, "points" adds its hits, "layers" a mesh over the hits of each
         layer, in a collection.
 
-    Raises XRayError; ValueError for another form.
+    Raises XRayError, and ValueError for an unknown form.
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {FORMS}, got {form!r}")
@@ -99,11 +99,11 @@ def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
 def add_layers(
     xray: XRay, camera: Camera, name: str, *, parent: bpy.types.Object | None = None
 ) -> bpy.types.Collection:
-    """A mesh over the hits of each layer that has some, in a new collection.
+    """Add a mesh over the hits of each non-empty layer, in a new collection.
 
     Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
-    finds it again after editing. With a `parent`, which they move with, the layers are its own:
-    `rebuild` changes it, and they are out of sight until the collection is shown.
+    can read it after editing. If there is a `parent`, the layers belong to it and move with it,
+    `rebuild` replaces its mesh, and the collection is hidden at first.
     """
     above = bpy.context.collection or bpy.context.scene.collection
     collection: Any = bpy.data.collections.new(f"{name} Layers")
@@ -127,7 +127,7 @@ def add_layers(
         )
         obj: Any = add_object(mesh, collection)
         obj["xray_layer"] = layer
-        # Weight Paint paints into the group that is there.
+        # Weight Paint paints into the active group.
         obj.vertex_groups.new(name=DELETE)
         obj.parent = parent
     if parent is not None:
@@ -137,7 +137,7 @@ def add_layers(
 
 
 def layers_of(obj: Any) -> Any:
-    """The collection of layers that `obj` is in, or that belongs to it; None without."""
+    """The collection of layers that contains `obj` or belongs to it, or None."""
     if obj is None:
         return None
     if "xray_layer" in obj:
@@ -154,8 +154,8 @@ def layer_objects(collection: Any) -> list[Any]:
 def show_layers(collection: Any, peel: int, explode: float) -> None:
     """Hide the first `peel` layers, and move each away from the next along the view.
 
-    explode : distance between two layers, in sizes of the object. What the layers hold, and
-        where a person has put them, stays as it is: they are moved by their delta transform.
+    explode : distance between two layers, in sizes of the object. The layers are moved by their
+        delta transform, so their data and the locations set by a user do not change.
     """
     layers = layer_objects(collection)
     camera = _camera_from_dict(collection["xray_camera"])
@@ -167,11 +167,11 @@ def show_layers(collection: Any, peel: int, explode: float) -> None:
 
 
 def read_layers(collection: Any) -> Placed:
-    """The X-Ray that the layers' meshes hold now, less what is deleted or marked.
+    """The X-Ray in the layers' current meshes, without deleted and marked hits.
 
-    A hit is marked by its weight in the vertex group "Delete". Depths are measured
-    anew and colours read, so moving vertices along their rays and painting colours count too.
-    New vertices do not: every pixel keeps its first.
+    A hit is marked by its weight in the vertex group "Delete". Depths and colours are read again,
+    so vertices moved along their rays and painted colours are included. Added vertices are not:
+    each pixel of a layer keeps its first vertex.
 
     Raises XRayError `no_hits_left`.
     """
@@ -202,23 +202,22 @@ def read_layers(collection: Any) -> Placed:
 
 
 def mesh_of(collection: Any) -> Any:
-    """The object that belongs to the layers in `collection`; None where it was removed."""
+    """The mesh object of the layers in `collection`, or None if it was removed."""
     objects: Iterable[Any] = bpy.context.scene.objects
     return next((obj for obj in objects if obj.get("xray_layers") == collection), None)
 
 
 def rebuild(collection: Any) -> bpy.types.Object:
-    """Reconstruct the mesh from what the layers in `collection` hold now.
+    """Reconstruct the mesh from the current layers in `collection`.
 
-    The layers' mesh object gets the new mesh, finished as it was; where there is none yet, it is
-    made.
-    Raises XRayError `no_hits_left`, `no_surface`.
+    The layers' mesh object gets the new mesh, finished with the same settings. If there is no
+    such object, it is created. Raises XRayError `no_hits_left`, `no_surface`.
     """
     placed = read_layers(collection)
     surface = reconstruct(placed.xray, placed.camera)
     if not len(surface.faces):
         raise XRayError(
-            "no_surface", "The hits that are left make no surface.", "Undo, and delete less."
+            "no_surface", "The remaining hits form no surface.", "Undo, and delete less."
         )
     obj = mesh_of(collection)
     name = collection.name.removesuffix(" Layers")
@@ -244,13 +243,13 @@ def rebuild(collection: Any) -> bpy.types.Object:
 
 
 def scale_layers(collection: Any, factor: float) -> None:
-    """Make the layers as large as their mesh object, which was scaled by `factor`."""
+    """Scale the layers by `factor`, as their mesh object was."""
     for layer in layer_objects(collection):
         layer.scale = (factor, factor, factor)
 
 
 def _keep_materials(mesh: Any, before: Any) -> None:
-    """Give `mesh` the materials of `before`, which a person may have changed."""
+    """Give `mesh` the materials of `before`, because a user may have changed them."""
     made = list(mesh.materials)
     mesh.materials.clear()
     for material in before.materials:
@@ -261,7 +260,7 @@ def _keep_materials(mesh: Any, before: Any) -> None:
 
 
 def _marked(obj: Any, count: int) -> NDArray[np.bool_]:
-    """(count,) whether each vertex is marked to be left out."""
+    """(count,) bool: whether each vertex is marked for deletion."""
     marked = np.zeros(count, dtype=bool)
     group = obj.vertex_groups.get(DELETE)
     if group is not None:
@@ -288,5 +287,5 @@ def _camera_from_dict(data: Any) -> Camera:
 
 
 def _spacing(xray: XRay, camera: Camera) -> float:
-    """How far apart two neighbouring hits are, in the middle of the object."""
+    """The distance between neighbouring hits at the middle of the object."""
     return float(np.median(xray.hit_depth)) / camera.focal

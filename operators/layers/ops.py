@@ -1,4 +1,4 @@
-"""Operators on the layers of an X-Ray: peel and explode, rebuild the mesh, show as a picture."""
+"""Operators on the layers of an X-Ray: peel, explode, rebuild the mesh, show as a picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild
 
 if TYPE_CHECKING:
     from ...xray_addon.xray import XRay
-    from ..tasks.watching import Result
+    from ..tasks.watching import OperatorResult
 
 IMAGE_NAME = "X-Ray Layers"
 NO_LAYERS = "The active object has no layers"
@@ -23,14 +23,14 @@ REMEDY = "Import an X-Ray as layers, or generate with Keep Layers."
 
 
 class LayersOperator(bpy.types.Operator):
-    """An operator on the layers that the active object is one of, or that belong to it."""
+    """An operator on the active object's layers. The object may also be one of them."""
 
     bl_idname = "xray.layers"
     bl_label = "X-Ray Layers"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """There must be layers."""
+        """Require layers."""
         if layers_of(context.object) is None:
             cls.poll_message_set(f"{NO_LAYERS}. {REMEDY.rstrip('.')}")
             return False
@@ -45,7 +45,7 @@ class XRAY_OT_show_layers(LayersOperator):
     bl_options = {"REGISTER", "UNDO"}
 
     peel: bpy.props.IntProperty(
-        name="Peel", description="Layers that are hidden, nearest first", default=1, min=0
+        name="Peel", description="Number of nearest layers to hide", default=1, min=0
     )
     explode: bpy.props.FloatProperty(
         name="Explode",
@@ -53,8 +53,8 @@ class XRAY_OT_show_layers(LayersOperator):
         soft_max=2.0,
     )
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
-        """Go on from what is shown: one layer more."""
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
+        """Peel one layer more than now."""
         collection = layers_of(context.object)
         if not self.properties.is_property_set("peel"):
             self.peel = (collection.xray.peel + 1) % len(layer_objects(collection))
@@ -62,8 +62,8 @@ class XRAY_OT_show_layers(LayersOperator):
             self.explode = collection.xray.explode
         return self.execute(context)
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Set what the panel's sliders set."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Set the values of the panel's sliders."""
         layers = layers_of(context.object)
         layers.hide_viewport = False
         layers.xray.peel, layers.xray.explode = self.peel, self.explode
@@ -71,17 +71,17 @@ class XRAY_OT_show_layers(LayersOperator):
 
 
 class XRAY_OT_rebuild(LayersOperator):
-    """Reconstruct the mesh from the hits that are left in the layers.
+    """Reconstruct the mesh from the remaining hits of the layers.
 
-    Delete vertices in Edit Mode, or paint the weight "Delete" in Weight Paint
+    To remove hits, delete vertices in Edit Mode or paint the vertex group "Delete" in Weight Paint
     """
 
     bl_idname = "xray.rebuild"
     bl_label = "Rebuild Mesh from Layers"
     bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Leave Edit Mode, which holds a mesh of its own, and rebuild."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Leave Edit Mode, which has its own copy of the mesh, and rebuild."""
         layers = layers_of(context.object)
         if context.mode != "OBJECT":
             bpy.ops.object.mode_set(mode="OBJECT")
@@ -107,18 +107,18 @@ class XRAY_OT_show_picture(bpy.types.Operator):
     )
     filepath: bpy.props.StringProperty(
         name="X-Ray File",
-        description="An X-Ray file; empty for the active object's",
+        description="An X-Ray file; empty for the active object's file",
         subtype="FILE_PATH",
         options={"SKIP_SAVE"},
     )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """A file can be given whatever is active."""
+        """Always possible, because a file can be given."""
         return context.scene is not None
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Show it."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Show the picture."""
         try:
             image = show(layer_grid(self._xray(context.object), self.channel), IMAGE_NAME)
         except XRayError as error:

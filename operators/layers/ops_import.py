@@ -12,11 +12,11 @@ from ..properties import absolute_path
 from .layers import import_xray
 
 if TYPE_CHECKING:
-    from ..tasks.watching import Result
+    from ..tasks.watching import OperatorResult
 
 
 class XRAY_OT_import_xray(bpy.types.Operator):
-    """Add an X-Ray file to the scene, seen from the camera in the transforms.json beside it"""
+    """Add an X-Ray file to the scene, using the camera in the transforms.json beside it"""
 
     bl_idname = "xray.import_xray"
     bl_label = "Import X-Ray"
@@ -30,28 +30,28 @@ class XRAY_OT_import_xray(bpy.types.Operator):
         items=[
             ("mesh", "Mesh", "One reconstructed mesh"),
             ("points", "Points", "Every hit as a point"),
-            ("layers", "Layers", "One mesh for each layer, to peel and to edit"),
+            ("layers", "Layers", "One mesh per layer, for peeling and editing"),
         ],
     )
     filter_glob: bpy.props.StringProperty(default="*.npz", options={"HIDDEN"})
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Objects are added in Object Mode."""
+        """Require Object Mode."""
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
-        """Ask for the file."""
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
+        """Ask for a file."""
         if self.filepath:
             return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Import it."""
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Import the file."""
         try:
             objects = import_xray(absolute_path(self.filepath), self.form)
         except XRayError as error:

@@ -1,4 +1,4 @@
-"""What a collection of layers keeps of how it is shown: `Collection.xray`."""
+"""How a collection of layers is shown, stored in `Collection.xray`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class XRAY_PG_layers(bpy.types.PropertyGroup):
 
     peel: bpy.props.IntProperty(
         name="Peel",
-        description="Layers that are hidden, nearest first",
+        description="Number of nearest layers to hide",
         min=0,
         soft_max=16,
         update=_show,
@@ -40,7 +40,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """The inverse of `register`."""
+    """Undo `register`."""
     collection: Any = bpy.types.Collection
     del collection.xray
     bpy.utils.unregister_class(XRAY_PG_layers)

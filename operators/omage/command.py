@@ -12,10 +12,10 @@ import bpy
 from ...xray_addon.dataset.manifest import read_source
 from ...xray_addon.errors import DONE, SOME_FAILED, XRayError
 from ...xray_addon.progress import Cancelled
-from ...xray_addon.settings.arguments import add_settings, read_settings
+from ...xray_addon.settings.arguments import add_settings, settings_from_arguments
 from ...xray_addon.settings.omage import OmageSettings
 from ..convert.mesh_files import check_output, empty_file, open_alone, save_objects
-from ..interface.standard_output import heard
+from ..interface.standard_output import captured_output
 from .encoding import encode_objects
 from .objects import add_omage
 from .ops import load_omage, write_omage_files
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
 
 def _encode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    settings = read_settings(OmageSettings, arguments)
+    settings = settings_from_arguments(OmageSettings, arguments)
     items = read_source(arguments.source)
     single = arguments.target.suffix.lower() == ".npz"
     if single and len(items) > 1:
@@ -82,7 +82,7 @@ def _encode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     for item in items:
         path = arguments.target if single else arguments.target / f"{item.uid}.npz"
         try:
-            with heard([]):
+            with captured_output([]):
                 objects = open_alone(item.source)
             omage, report = encode_objects(objects, settings)
             write_omage_files(omage, path, pictures=arguments.png)
@@ -110,7 +110,7 @@ def _encode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 def _decode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     out = arguments.out or Path(f"{arguments.decode.stem}.glb")
     check_output(out)
-    downsample = read_settings(OmageSettings, arguments).downsample
+    downsample = settings_from_arguments(OmageSettings, arguments).downsample
     omage = load_omage(arguments.decode)
     if downsample:
         omage = omage.resized(downsample)

@@ -15,9 +15,9 @@ from ...xray_addon.systems.omages import OmagesSettings
 from ..convert.images import image_editors
 from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
-from ..properties import PATH_OPTIONS, absolute_path, read_settings, with_settings
+from ..properties import PATH_OPTIONS, absolute_path, settings_from_properties, with_settings
 from ..runtime import service
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from .editor import NAME_KEY, read_shown, show_omage, show_view, shown_name
 from .encoding import encode_objects
 from .material import material_steps
@@ -57,13 +57,13 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Encode, show and write."""
         active: Any = context.object
         chosen = selected_solids(context)
         name = active.name if active in chosen else chosen[0].name
         try:
-            omage, report = encode_objects(chosen, read_settings(OmageSettings, self))
+            omage, report = encode_objects(chosen, settings_from_properties(OmageSettings, self))
             show_omage(omage, name)
             if self.filepath:
                 write_omage_files(omage, absolute_path(self.filepath), pictures=self.pictures)
@@ -115,14 +115,14 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for the file where one is wanted."""
         if self.source == "file" and not self.filepath:
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Decode it."""
         try:
             if self.source == "file" or self.filepath:
@@ -166,7 +166,7 @@ class XRAY_OT_show_omage(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Show it."""
         try:
             show_view(shown_name(context), self.view)
@@ -229,7 +229,7 @@ class XRAY_OT_omage_material(TaskOperator):
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Encode the mesh now, run the network, give the mesh its material."""
         obj: Any = context.object
-        return material_steps(obj, self.category, read_settings(OmagesSettings, self))
+        return material_steps(obj, self.category, settings_from_properties(OmagesSettings, self))
 
     def summary(self, result: Any) -> tuple[str, str]:
         """Whose material it is."""

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..tasks import jobs
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from . import service
 
 if TYPE_CHECKING:
     from ...xray_addon.process.environment import Check
 
 
-report = ""  # what the latest check has found
+report = ""  # of the latest check
 
 
 class XRAY_OT_runtime_install(TaskOperator):
-    """Install the model runtime (PyTorch and friends) into its own folder, outside Blender"""
+    """Install the model runtime (PyTorch and its packages) into its own folder, outside Blender"""
 
     bl_idname = "xray.runtime_install"
     bl_label = "Install Runtime"
@@ -26,10 +26,10 @@ class XRAY_OT_runtime_install(TaskOperator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Without online access only a wheelhouse helps."""
+        """Require online access or a wheelhouse, and that nothing is running."""
         if not cls.possible():
             cls.poll_message_set(
-                "Allow Online Access in Preferences > System, or name a wheelhouse folder in "
+                "Allow Online Access in Preferences > System, or set a wheelhouse folder in "
                 "the extension's preferences"
             )
             return False
@@ -40,7 +40,7 @@ class XRAY_OT_runtime_install(TaskOperator):
 
     @classmethod
     def possible(cls) -> bool:
-        """Whether there is anything to install from."""
+        """Whether there is a source to install from."""
         arguments = service.install_arguments(bpy.app.online_access)
         return bool(arguments["online"] or arguments["wheelhouse"])
 
@@ -49,12 +49,12 @@ class XRAY_OT_runtime_install(TaskOperator):
         return service.install_steps(**service.install_arguments(bpy.app.online_access))
 
     def summary(self, result: Check) -> tuple[str, str]:
-        """The device that works."""
+        """The device that the runtime uses."""
         return "INFO", f"The runtime is installed and runs on {result.device_name}"
 
 
 class XRAY_OT_runtime_remove(TaskOperator):
-    """Remove the model runtime from the disk, for every Blender; downloaded weights stay"""
+    """Delete the model runtime, which all Blender versions share; downloaded weights are kept"""
 
     bl_idname = "xray.runtime_remove"
     bl_label = "Remove Runtime"
@@ -62,7 +62,7 @@ class XRAY_OT_runtime_remove(TaskOperator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """It must be installed and nothing run."""
+        """Require an installed runtime, and that nothing is running."""
         if not service.environment().is_installed:
             cls.poll_message_set("The runtime is not installed")
             return False
@@ -71,21 +71,21 @@ class XRAY_OT_runtime_remove(TaskOperator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
-        """Ask before."""
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
+        """Ask for confirmation."""
         return context.window_manager.invoke_confirm(self, event)
 
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
-        """Remove the preferences' folder's environment."""
+        """Remove the environment in the preferences' folder."""
         return service.remove_steps()
 
     def summary(self, _result: Any) -> tuple[str, str]:
-        """That it is gone."""
-        return "INFO", "The runtime is removed"
+        """That the runtime was removed."""
+        return "INFO", "The runtime was removed"
 
 
 class XRAY_OT_runtime_check(TaskOperator):
-    """Try the model runtime and tell device, memory, driver, versions and model"""
+    """Test the model runtime and show its device, memory, driver, versions and model"""
 
     bl_idname = "xray.runtime_check"
     bl_label = "Check Runtime"
@@ -93,25 +93,25 @@ class XRAY_OT_runtime_check(TaskOperator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """It must be installed."""
+        """Require an installed runtime."""
         if not service.is_available():
             cls.poll_message_set("Install the runtime first")
             return False
         return True
 
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
-        """Try it."""
+        """Test the runtime."""
         return service.check_steps()
 
     def summary(self, result: str) -> tuple[str, str]:
-        """That it works; the panel shows the rest."""
+        """That the runtime works. The panel shows the details."""
         global report
         report = result
         return "INFO", "The runtime works"
 
 
 class XRAY_OT_copy_report(bpy.types.Operator):
-    """Copy what the check of the runtime has found, for a bug report"""
+    """Copy the result of Check Runtime, for a bug report"""
 
     bl_idname = "xray.copy_report"
     bl_label = "Copy Runtime Report"
@@ -119,21 +119,21 @@ class XRAY_OT_copy_report(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """It must have been checked."""
+        """Require a finished check."""
         if not report:
             cls.poll_message_set("Check the runtime first")
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Put it into the clipboard."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Copy the report to the clipboard."""
         context.window_manager.clipboard = report
-        self.report({"INFO"}, "The report is in the clipboard")
+        self.report({"INFO"}, "The report was copied to the clipboard")
         return {"FINISHED"}
 
 
 class XRAY_OT_runtime_start(TaskOperator):
-    """Start the model runtime now, so that the first image does not wait for it"""
+    """Start the model runtime now, so that the first image does not have to wait for it"""
 
     bl_idname = "xray.runtime_start"
     bl_label = "Start Runtime"
@@ -141,7 +141,7 @@ class XRAY_OT_runtime_start(TaskOperator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """It must be installed and not running."""
+        """Require an installed runtime that is not running."""
         if not service.is_available():
             cls.poll_message_set("Install the runtime first")
             return False
@@ -151,16 +151,16 @@ class XRAY_OT_runtime_start(TaskOperator):
         return True
 
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
-        """Start it and wait for its answer."""
+        """Start the process and wait for its answer."""
         return service.start_steps()
 
     def summary(self, _result: Any) -> tuple[str, str]:
-        """That it runs."""
+        """That the runtime is running."""
         return "INFO", "The runtime is running"
 
 
 class XRAY_OT_runtime_stop(bpy.types.Operator):
-    """End the model runtime's process and what it is working on"""
+    """Stop the model runtime's process and its current work"""
 
     bl_idname = "xray.runtime_stop"
     bl_label = "Stop Runtime"
@@ -171,14 +171,14 @@ class XRAY_OT_runtime_stop(bpy.types.Operator):
         """It must be running."""
         return _running(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Stop it."""
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Stop the process."""
         service.stop()
         return {"FINISHED"}
 
 
 class XRAY_OT_release_memory(bpy.types.Operator):
-    """Take the model out of the GPU's memory; the next image loads it again"""
+    """Unload the model from GPU memory; the next image loads it again"""
 
     bl_idname = "xray.release_memory"
     bl_label = "Release GPU Memory"
@@ -189,8 +189,8 @@ class XRAY_OT_release_memory(bpy.types.Operator):
         """It must be running."""
         return _running(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Ask for it; it happens once the running image is done."""
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Request the unloading, which happens after the current image."""
         client = service.client()
         client.release()
         client.request_status()

@@ -1,4 +1,4 @@
-"""The operator that fetches published weights, after it has shown what they are."""
+"""The operator that downloads published weights, after showing their licence and size."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import bpy
 from ...xray_addon.errors import XRayError
 from ...xray_addon.systems import PUBLISHED
 from ...xray_addon.systems.weights import Offer, megabytes
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from . import service
 
 if TYPE_CHECKING:
     from ..tasks import jobs
 
-DIALOG_WIDTH = 520  # px at the usual size: a path fits
+DIALOG_WIDTH = 520  # px at the default size: wide enough for a path
 
 _offer: Offer | None = None  # what the dialog shows
 
 
 class XRAY_OT_weights_download(TaskOperator):
-    """Fetch weights that their authors have published. Shows licence and size, and asks, before"""
+    """Download weights published by their authors. First shows licence and size, and asks"""
 
     bl_idname = "xray.weights_download"
     bl_label = "Download Weights"
@@ -30,12 +30,12 @@ class XRAY_OT_weights_download(TaskOperator):
 
     weights: bpy.props.StringProperty(
         name="Weights",
-        description=f"{', '.join(PUBLISHED)} or a hub id; empty for what the generator misses",
+        description=f"{', '.join(PUBLISHED)} or a hub id; empty for what the generator lacks",
         options={"SKIP_SAVE"},
     )
     accept: bpy.props.BoolProperty(
         name="Accept",
-        description="For scripts: the licence and the size need no confirmation",
+        description="For scripts: accept the licence and the size without confirmation",
         options={"SKIP_SAVE"},
     )
     revision: bpy.props.StringProperty(
@@ -46,13 +46,13 @@ class XRAY_OT_weights_download(TaskOperator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """The runtime does it. Without online access it says how to bring the files here."""
+        """Require a runtime. Without online access, it explains how to copy the files by hand."""
         if not service.is_available():
             cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask the hub first, then the user."""
         if self.revision:
             return context.window_manager.invoke_props_dialog(
@@ -61,27 +61,27 @@ class XRAY_OT_weights_download(TaskOperator):
         return self.execute(context)
 
     def draw(self, _context: bpy.types.Context) -> None:
-        """What would be fetched, under which licence."""
+        """Show the files to download, and their licence."""
         column = self.layout.column(align=True)
         if _offer is None:
             column.label(text=f"{self.weights} at {self.revision}")
             return
         column.label(text=f"{_offer.repo} at {_offer.revision[:12]}")
         column.label(text=f"Licence: {_offer.licence}")
-        column.operator("wm.url_open", text="Read It", icon="URL").url = _offer.licence_url
+        column.operator("wm.url_open", text="Read Licence", icon="URL").url = _offer.licence_url
         column.separator()
-        column.label(text=f"{megabytes(_offer.size)} to fetch into {_offer.folder}:")
+        column.label(text=f"{megabytes(_offer.size)} to download to {_offer.folder}:")
         for file in _offer.files:
             column.label(text=f"{file.path} ({megabytes(file.size)})", icon="FILE")
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
-        """Fetch what was confirmed, else ask what there is. Raises XRayError `nothing_missing`."""
+        """Download what was confirmed, or ask the hub first. Raises XRayError `nothing_missing`."""
         if not self.weights:
             names = service.missing_weights(context.scene)
             if not names:
                 raise XRayError(
                     "nothing_missing",
-                    "The chosen generator misses no weights.",
+                    "The chosen generator has all its weights.",
                     "Choose another generator, or download others in the preferences of X-Ray.",
                 )
             self.weights = names[0]
@@ -90,14 +90,14 @@ class XRAY_OT_weights_download(TaskOperator):
         return _accepted(self.weights) if self.accept else service.offer_steps(self.weights)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """Where the weights are. After the hub's answer the user is asked."""
+        """Where the weights are. If this was the hub's answer, the user is asked now."""
         global _offer
         if isinstance(result, Path):
             return "INFO", f"The weights are in {result}"
         if not result.files:
-            return "INFO", f"{result.repo} is in {result.folder} already"
+            return "INFO", f"{result.repo} is already in {result.folder}"
         if bpy.app.background:
-            raise XRayError("no_consent", str(result), "Give accept=True to fetch it so.")
+            raise XRayError("no_consent", str(result), "Pass accept=True to download it.")
         _offer = result
         ask: Any = bpy.ops.xray  # type: ignore[attr-defined]
         ask.weights_download("INVOKE_DEFAULT", weights=self.weights, revision=result.revision)
@@ -105,7 +105,7 @@ class XRAY_OT_weights_download(TaskOperator):
 
 
 def _accepted(name: str) -> jobs.Steps:
-    """Ask the hub, and fetch what it offers."""
+    """Ask the hub and download what it offers."""
     offer = yield from service.offer_steps(name)
     return (yield from service.download_steps(name, offer.revision))
 

@@ -1,6 +1,7 @@
-"""The one runtime of this Blender: its environment, its process, and the work they do.
+"""This Blender's only runtime: its environment, its process and its jobs.
 
-Blender's process never imports torch or the runtime; it installs it, starts it and talks to it.
+Blender's process never imports torch or the runtime. It installs the runtime, starts it and talks
+to it.
 """
 
 from __future__ import annotations
@@ -35,46 +36,46 @@ if TYPE_CHECKING:
     from ...xray_addon.settings.generate import GenerateSettings
     from ...xray_addon.systems.system import HandFile, Inputs
 
-WATCH_INTERVAL = 1.0  # s between two looks at the process while no task looks
-STATUS_INTERVAL = 10.0  # s between two questions for its status
+WATCH_INTERVAL = 1.0  # s between checks of the process while no task checks it
+STATUS_INTERVAL = 10.0  # s between status requests
 REPORTED = ("python", "torch", "diffusers", "numpy", "rembg", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A program that speaks the runtime's protocol, in the installed one's stead."""
+    """A program that speaks the runtime's protocol, used instead of the installed runtime."""
 
     python: str
     arguments: tuple[str, ...]
 
 
-# Set by tests and by developers who run the runtime from elsewhere.
+# Set by tests, and by developers who run the runtime from another place.
 command: Command | None = None
 
 _client: RuntimeClient | None = None
-_seen: tuple[Any, ...] = ()  # what the panel can show of the process, as `_watch` last found it
+_seen: tuple[Any, ...] = ()  # the state of the process for the panel, as of the last `_watch`
 _asked_at = 0.0  # when `_watch` last asked for the status
 
 
 def environment() -> RuntimeEnvironment:
-    """The environment in the folder that the preferences name, or the default one."""
+    """The environment in the preferences' folder, or in the default folder."""
     chosen = preferences()
     folder = chosen.runtime_folder if chosen else ""
     return RuntimeEnvironment(absolute_path(folder) if folder else None)
 
 
 def is_available() -> bool:
-    """Whether there is a runtime to start."""
+    """Whether a runtime can be started."""
     return command is not None or environment().is_installed
 
 
 def is_running() -> bool:
-    """Whether the process lives."""
+    """Whether the process is alive."""
     return _client is not None and _client.is_running
 
 
 def client() -> RuntimeClient:
-    """The client, made when it is first asked for. Raises XRayError `not_installed`."""
+    """The client, created at the first call. Raises XRayError `not_installed`."""
     global _client
     if _client is None:
         if command is not None:
@@ -91,21 +92,21 @@ def client() -> RuntimeClient:
             if chosen := preferences():
                 serve += ["--idle", str(60 * chosen.release_after)]
             _client = RuntimeClient(found.python, found.runtime_log, arguments=serve)
-    # Whether weights may be fetched, and where they are; both count from the next start.
+    # Whether weights may be downloaded, and their folder; both take effect at the next start.
     _client.online = bool(bpy.app.online_access)
     _client.checkpoints = checkpoint_folder()
     return _client
 
 
 def checkpoint_folder() -> str:
-    """Where the preferences keep downloaded weights; "" for the usual place."""
+    """The preferences' folder for downloaded weights; "" for the default folder."""
     chosen = preferences()
     folder = chosen.checkpoint_folder if chosen else ""
     return str(absolute_path(folder)) if folder else ""
 
 
 def missing_weights(scene: Any) -> list[str]:
-    """Names of downloads that the chosen generator needs and that are not on this machine."""
+    """Names of weights that the chosen generator needs and that are not downloaded."""
     chosen = preferences()
     if chosen is None:
         return []
@@ -126,12 +127,12 @@ def missing_by_hand(scene: Any) -> list[HandFile]:
 
 
 def current_client() -> RuntimeClient | None:
-    """The client if there is one."""
+    """The client, or None."""
     return _client
 
 
 def stop() -> None:
-    """End the process and forget the client, so that the next one sees new preferences."""
+    """Stop the process and drop the client, so that the next one uses new preferences."""
     global _client
     if bpy.app.timers.is_registered(_watch):
         bpy.app.timers.unregister(_watch)
@@ -141,12 +142,12 @@ def stop() -> None:
 
 
 def shut_down() -> None:
-    """End everything that this module started."""
+    """Stop everything that this module started."""
     stop()
 
 
 def state() -> str:
-    """One of "off", "starting", "ready", "busy" and "lost": it ended by itself."""
+    """One of "off", "starting", "ready", "busy" and "lost" (it ended by itself)."""
     if _client is None or not _client.is_running:
         return "off" if _client is None or _client.error is None else "lost"
     if not _client.is_ready:
@@ -156,10 +157,13 @@ def state() -> str:
 
 
 def check_steps() -> jobs.Steps:
-    """Try what is installed and start the process; a report (str) for people. Raises XRayError."""
+    """Test the installation and start the process; the result is a report (str) for people.
+
+    Raises XRayError.
+    """
     check = None
     if command is None:
-        trying = Progress("check", message="trying the runtime")
+        trying = Progress("check", message="testing the runtime")
         check = yield from jobs.in_thread(environment().check, trying)
     yield from start_steps()
     running = client()
@@ -172,7 +176,7 @@ def check_steps() -> jobs.Steps:
 def health_report(check: Check | None) -> str:
     """Versions, device, memory, driver, model and the process's state, a line each.
 
-    check : what was tried; None without an installed environment.
+    check : the result of the test; None without an installed environment.
     """
     manifest = tomllib.loads((EXTENSION_FOLDER / "blender_manifest.toml").read_text("utf-8"))
     lines = [
@@ -201,7 +205,7 @@ def health_report(check: Check | None) -> str:
 
 
 def remove_steps() -> jobs.Steps:
-    """Stop the process and remove what is installed. Raises XRayError `busy`."""
+    """Stop the process and remove the installation. Raises XRayError `busy`."""
     stop()
     removing = Progress("remove", message="removing the runtime")
     return jobs.in_thread(environment().uninstall, removing)
@@ -209,14 +213,17 @@ def remove_steps() -> jobs.Steps:
 
 @lru_cache
 def _planning(device: str) -> Future[Plan]:
-    threads = ThreadPoolExecutor(1, "xray-plan")  # it asks the driver, which may take a second
+    threads = ThreadPoolExecutor(1, "xray-plan")  # asking the driver may take a second
     plan = threads.submit(RuntimeEnvironment().plan, device)
     threads.shutdown(wait=False)
     return plan
 
 
 def install_plan() -> Plan | None:
-    """What an install would fetch; None until that is known. Raises XRayError. Fit for `draw`."""
+    """What an install would download; None until that is known. Raises XRayError.
+
+    Fast enough to be called while drawing.
+    """
     chosen = preferences()
     planning = _planning(chosen.install_device if chosen else "auto")
     return planning.result() if planning.done() else None
@@ -231,7 +238,7 @@ def start_steps() -> jobs.Steps:
         running.poll()
         if running.error is not None:
             raise running.error
-        if not running.is_running:  # somebody stopped it meanwhile
+        if not running.is_running:  # stopped in the meantime
             raise Cancelled
         try:
             yield Progress("starting", message="starting the runtime")
@@ -241,9 +248,9 @@ def start_steps() -> jobs.Steps:
 
 
 def generate_steps(inputs: Inputs | str | PathLike[str], settings: GenerateSettings) -> jobs.Steps:
-    """The `Generated` of `inputs`, or of an image file alone.
+    """The `Generated` of `inputs`, or of a single image file.
 
-    Raises XRayError, and `Cancelled` once it has ended.
+    Raises XRayError, and `Cancelled` after the job has ended.
     """
     running = client()
     generated = yield from _follow(running, running.submit(inputs, settings))
@@ -265,7 +272,7 @@ def offer_steps(name: str) -> jobs.Steps:
 
 
 def download_steps(name: str, revision: str) -> jobs.Steps:
-    """The folder (a `Path`) of the weights called `name`, fetched as they were offered.
+    """Download the weights called `name` as offered; the result is their folder (a `Path`).
 
     Raises as `generate_steps`.
     """
@@ -292,13 +299,13 @@ def _follow(running: RuntimeClient, job: Job) -> jobs.Steps:
 
 
 def _start_watching() -> None:
-    # Without a window timers never fire, and one that is left keeps Python from ending.
+    # Without a window timers never fire, and a remaining timer keeps Python from exiting.
     if not bpy.app.background and not bpy.app.timers.is_registered(_watch):
         bpy.app.timers.register(_watch, first_interval=WATCH_INTERVAL, persistent=True)
 
 
 def _watch() -> float | None:
-    """Hear what the process says between tasks, and of its end. Ends with the process."""
+    """Process the runtime's messages between tasks and notice its end; stops with the process."""
     global _seen, _asked_at
     if _client is None:
         return None
@@ -309,7 +316,7 @@ def _watch() -> float | None:
         _client.request_status()
     status = _client.latest_status
     if status is not None:
-        status = replace(status, idle_seconds=0.0)  # is never the same, and nobody shows it
+        status = replace(status, idle_seconds=0.0)  # always changes, and is not shown
     seen = (_client.is_running, _client.is_ready, _client.error, status)
     if seen != _seen:
         _seen = seen
@@ -320,16 +327,16 @@ def _watch() -> float | None:
 def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -> jobs.Steps:
     """Install the runtime; the result is a `Check`. Raises XRayError and `Cancelled`.
 
-    The work runs in a thread of its own, which never touches bpy.
+    The work runs in its own thread, which never uses bpy.
     """
     if current_client() is not None:
-        stop()  # its files are about to be replaced
+        stop()  # its files will be replaced
     target = environment()
     latest = Progress("install", message="preparing")
     stopping = threading.Event()
     outcome: Future[Check] = Future()
 
-    def hear(progress: Progress) -> None:
+    def record(progress: Progress) -> None:
         nonlocal latest
         latest = progress
         if stopping.is_set():
@@ -338,7 +345,7 @@ def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -
     def work() -> None:
         try:
             outcome.set_result(
-                target.install(online=online, wheelhouse=wheelhouse, device=device, progress=hear)
+                target.install(online=online, wheelhouse=wheelhouse, device=device, progress=record)
             )
         except XRayError as error:
             outcome.set_exception(error)
@@ -364,7 +371,7 @@ def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -
 
 
 def install_arguments(online: bool) -> dict[str, Any]:
-    """What `install_steps` needs, from the preferences."""
+    """The arguments of `install_steps`, from the preferences."""
     chosen = preferences()
     wheelhouse = chosen.wheelhouse if chosen else ""
     return {

@@ -16,9 +16,15 @@ from ..convert.images import image_editors
 from ..dataset.ops_capture import selected_solids
 from ..generate.generation import generate_steps
 from ..layers.layers import layers_of
-from ..properties import PATH_OPTIONS, absolute_path, preferences, read_settings, with_settings
+from ..properties import (
+    PATH_OPTIONS,
+    absolute_path,
+    preferences,
+    settings_from_properties,
+    with_settings,
+)
 from ..runtime import service
-from ..tasks.watching import Result, TaskOperator
+from ..tasks.watching import OperatorResult, TaskOperator
 from .slicing import save_slices, show_slices, slice_captured, slice_objects
 
 if TYPE_CHECKING:
@@ -51,9 +57,9 @@ class XRAY_OT_slices(bpy.types.Operator):
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Draw, show and write them."""
-        settings = read_settings(SliceSettings, self)
+        settings = settings_from_properties(SliceSettings, self)
         try:
             pictures = draw_slices(context, settings)
             if self.directory:
@@ -85,18 +91,18 @@ class XRAY_OT_save_slices(bpy.types.Operator):
         """As for showing them."""
         return XRAY_OT_slices.poll(context)
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for the folder."""
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> Result:
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Write them as the panel shows them."""
         if not self.directory:
             self.report({"ERROR"}, "There is no folder to write to. Choose one.")
             return {"CANCELLED"}
         scene: Any = context.scene
-        settings = read_settings(SliceSettings, scene.xray.slices)
+        settings = settings_from_properties(SliceSettings, scene.xray.slices)
         try:
             pictures = draw_slices(context, settings)
             save_slices(pictures, absolute_path(self.directory))
@@ -144,7 +150,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
             return False
         return True
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for the folder; the other settings are the panel's."""
         scene: Any = context.scene
         own = scene.xray.generate.systems.slice3d
@@ -169,7 +175,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
             device=chosen.device if chosen else "auto",
         )
         scene: Any = context.scene
-        result = read_settings(ResultSettings, scene.xray.generate)
+        result = settings_from_properties(ResultSettings, scene.xray.generate)
         making = generate_steps(
             Inputs(image=first_slice(folder)),
             settings,

@@ -1,9 +1,9 @@
-"""Long work that keeps Blender's window alive: one queue and one timer on the main thread.
+"""Runs long work while Blender stays responsive: one queue and one timer on the main thread.
 
-Work is a generator that yields its `Progress` often and returns its result. It is resumed from a
-timer, so it may touch bpy. To cancel it, `Cancelled` is raised at its yield; it may catch that,
-wind down over further yields, and must end by raising it. Jobs outlive File > New, which ends
-modal operators.
+Work is a generator that yields its `Progress` often and returns its result. A timer resumes it, so
+it may use bpy. To cancel it, `Cancelled` is raised at its yield. It may catch that and clean up
+over further yields, and must then raise it again. Tasks survive File > New, which ends modal
+operators.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..interface.translation import translated
 
 Steps = Generator[Progress, None, Any]
 
-POLL_INTERVAL = 0.05  # s between two steps of work that waits for a process
-SHOW_INTERVAL = 1.0  # s between two redraws while nothing new is heard: the time left counts down
+POLL_INTERVAL = 0.05  # s between steps of work that waits for a process
+SHOW_INTERVAL = 1.0  # s between redraws without new progress, to count down the time left
 
-LOG_LINES = 60  # of a log, in the details of an error
+LOG_LINES = 60  # last lines of a log that error details include
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,12 @@ class Task:
     """One piece of work in the queue.
 
     label : for people. steps : the work. interval : s between two steps.
-    undo : message of the undo step that its end is worth; "" for none.
+    undo : message of the undo step pushed when it is done; "" for none.
     operator : class name of the modal operator that watches it.
-    batch : what tasks have in common that were asked for at once. The operator pushes the undo
-        step of the last one.
+    batch : shared by tasks that were submitted together. The operator pushes the undo step of the
+        last one.
     error : set when `state` is failed. result : set when it is done.
-    preview : the latest picture of what is being made, (H, W, 4) uint8.
+    preview : the latest picture of the result so far, (H, W, 4) uint8.
     """
 
     label: str
@@ -60,29 +60,29 @@ class Task:
     error: XRayError | None = None
     cancelling: bool = False
     preview: NDArray[np.uint8] | None = None
-    _paced: tuple[Progress, float] | None = None  # the stage's first report, and when that was
-    _heard: float = 0.0  # when the latest report came
+    _paced: tuple[Progress, float] | None = None  # the stage's first report and its time
+    _reported_at: float = 0.0  # time of the latest report
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the stage that it is in, by its pace so far; None while there is none to tell."""
+        """Estimated seconds until the current stage ends; None if not known yet."""
         if self._paced is None:
             return None
         first, began = self._paced
         done = self.progress.step - first.step
         if done <= 0 or not self.progress.of:
             return None
-        left = (self._heard - began) / done * (self.progress.of - self.progress.step)
-        return max(0.0, left - (time.monotonic() - self._heard))
+        left = (self._reported_at - began) / done * (self.progress.of - self.progress.step)
+        return max(0.0, left - (time.monotonic() - self._reported_at))
 
-    def _hear(self, progress: Progress) -> None:
+    def _record(self, progress: Progress) -> None:
         if progress.preview is not None:
             self.preview = progress.preview
         if progress == self.progress:
             return
-        self._heard = time.monotonic()
+        self._reported_at = time.monotonic()
         if self._paced is None or progress.stage != self.progress.stage:
-            self._paced = (progress, self._heard)
+            self._paced = (progress, self._reported_at)
         self.progress = progress
 
     @property
@@ -91,12 +91,12 @@ class Task:
         return self.state not in (State.QUEUED, State.RUNNING)
 
     def advance(self) -> None:
-        """Run to the next yield. An error that is no XRayError is a bug: it fails and rises."""
+        """Run to the next yield. An error other than XRayError fails the task and is re-raised."""
         failed = True
         cancelling = self.cancelling
         try:
             self.state = State.RUNNING
-            self._hear(self._throw() if cancelling else next(self.steps))
+            self._record(self._throw() if cancelling else next(self.steps))
             failed = False
         except StopIteration as end:
             self.state, self.result, failed = State.DONE, end.value, False
@@ -114,7 +114,7 @@ class Task:
                 )
 
     def _throw(self) -> Progress:
-        """Raise `Cancelled` inside, once; later steps let it wind down."""
+        """Raise `Cancelled` in the work once; later steps let it clean up."""
         if self.progress.stage == "cancelling":
             after = next(self.steps)
         else:
@@ -122,14 +122,14 @@ class Task:
         return Progress("cancelling", message=after.message)
 
 
-queue: list[Task] = []  # what is not finished; the first one runs
-failed: list[Task] = []  # what has failed since the queue was last empty and something came
+queue: list[Task] = []  # unfinished tasks; the first one is running
+failed: list[Task] = []  # tasks that failed; cleared when a task is added to an empty queue
 _paused = False
 _shown_at = 0.0
 
 
 def submit(task: Task) -> Task:
-    """Queue `task`; it runs when those before it are through."""
+    """Queue `task`; it runs after the tasks before it."""
     if not queue:
         failed.clear()
     queue.append(task)
@@ -138,7 +138,7 @@ def submit(task: Task) -> Task:
 
 
 def cancel(task: Task) -> None:
-    """End `task`: at its next step where it runs, else right now."""
+    """Cancel `task`: at its next step if it is running, otherwise at once."""
     if task.state is State.QUEUED and task in queue:
         task.steps.close()
         task.state = State.CANCELLED
@@ -149,13 +149,13 @@ def cancel(task: Task) -> None:
 
 
 def cancel_all() -> None:
-    """End everything, what waits before what runs."""
+    """Cancel all tasks, the waiting ones first."""
     for task in reversed(tuple(queue)):
         cancel(task)
 
 
 def move(task: Task, by: int) -> None:
-    """Let waiting `task` run so many places later (or earlier, below 0)."""
+    """Move the waiting `task` later in the queue by `by` places (earlier if negative)."""
     first = 1 if queue[0].state is State.RUNNING else 0
     if task.state is State.QUEUED:
         place = queue.index(task) + by
@@ -165,12 +165,12 @@ def move(task: Task, by: int) -> None:
 
 
 def is_paused() -> bool:
-    """Whether the queue waits for `resume`, because the runtime failed twice in a row."""
+    """Whether the queue waits for `resume` because the runtime failed twice in a row."""
     return _paused and bool(queue)
 
 
 def resume() -> None:
-    """Go on with what waits."""
+    """Continue with the waiting tasks."""
     global _paused
     _paused = False
     if queue and not bpy.app.timers.is_registered(_tick):
@@ -181,9 +181,9 @@ def resume() -> None:
 def run(
     steps: Steps, on_progress: ProgressCallback = ignore_progress, interval: float = 0.0
 ) -> Any:
-    """Do the work here and now, for scripts and the command line; returns its result.
+    """Run the work to its end, for scripts and the command line; returns its result.
 
-    Ctrl-C cancels it. Raises what the work raises, `Cancelled` too.
+    Ctrl-C cancels it. Raises whatever the work raises, including `Cancelled`.
     """
     interrupted = False
     while True:
@@ -198,9 +198,9 @@ def run(
 
 
 def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:
-    """The result of `work`, which must not touch bpy, while Blender goes on.
+    """Run `work`, which must not use bpy, in a thread while Blender stays responsive.
 
-    A cancel is raised when it has ended.
+    If it is cancelled, `Cancelled` is raised after the work has ended.
     """
     threads = ThreadPoolExecutor(1, "xray-work")
     outcome = threads.submit(work)
@@ -217,7 +217,7 @@ def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:
 
 
 def shut_down() -> None:
-    """Cancel everything and take the timer back."""
+    """Cancel all tasks and remove the timer."""
     for task in queue:
         task.steps.close()
         task.state = State.CANCELLED
@@ -230,13 +230,13 @@ def shut_down() -> None:
 
 def _tick() -> float | None:
     """One step of the first task. Blender calls it again after the returned seconds."""
-    if not queue:  # all that waited was cancelled
+    if not queue:  # all tasks were cancelled
         return None
     task = queue[0]
     before = (task.progress, task.preview)
     try:
         task.advance()
-    except Exception:  # raised on, it would end the timer, and with it all that waits
+    except Exception:  # if re-raised, it would end the timer and strand the waiting tasks
         logger.exception("%s stopped because of a bug", task.label)
     finally:
         if task.finished:
@@ -251,7 +251,7 @@ def _end(task: Task) -> None:
     global _paused
     queue.remove(task)
     if task.error is not None:
-        # A process that dies is started anew, but not for ever.
+        # A process that dies is restarted, but not endlessly.
         twice = bool(failed) and all(map(_is_runtimes, (failed[-1], task)))
         _paused = twice and failed[-1].batch is task.batch
         failed.append(task)
@@ -261,7 +261,7 @@ def _end(task: Task) -> None:
 
 
 def _is_runtimes(task: Task) -> bool:
-    """Whether the process failed, and not the work."""
+    """Whether the runtime process failed, rather than the work itself."""
     return task.error is not None and task.error.code.startswith("runtime_")
 
 
@@ -280,7 +280,7 @@ def _push_undo(message: str) -> None:
 
 
 def failure_details() -> str:
-    """What has failed and why, with the end of each log and the versions, for a bug report."""
+    """Text for a bug report: the failed tasks, the ends of their logs, and the versions."""
     system = f"Blender {bpy.app.version_string}, {platform.platform()}"
     parts = [f"X-Ray, {system}"]
     logs: list[str] = []
@@ -304,7 +304,7 @@ def describe(progress: Progress) -> str:
 
 
 def show() -> None:
-    """Put the progress into the status bar and redraw."""
+    """Show the progress in the status bar and redraw."""
     global _shown_at
     _shown_at = time.monotonic()
     text = None
@@ -312,14 +312,14 @@ def show() -> None:
         text = f"{queue[0].label}: {describe(queue[0].progress)}    Esc: Cancel"
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
-        # It acts on the context's window, and a timer's context has none after File > New.
+        # It needs a window in the context, and after File > New a timer's context has none.
         with bpy.context.temp_override(window=window):
             window.workspace.status_text_set(text)
     redraw()
 
 
 def redraw() -> None:
-    """Draw the sidebars and the preferences anew, and no view of the scene."""
+    """Redraw the sidebars and the preferences, but not the 3D views."""
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         for area in window.screen.areas:

@@ -1,4 +1,4 @@
-"""The operators of the queue: cancel, reorder, go on, and what an error says."""
+"""The operators of the queue: cancel, reorder, resume, and copy error details."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any
 import bpy
 
 from . import jobs
-from .watching import Result
+from .watching import OperatorResult
 
 
 class XRAY_OT_cancel(bpy.types.Operator):
-    """Cancel the work that runs; what waits behind it goes on"""
+    """Cancel the running task; the waiting tasks continue"""
 
     bl_idname = "xray.cancel"
     bl_label = "Cancel X-Ray Task"
     bl_options = {"REGISTER"}
 
     index: bpy.props.IntProperty(
-        name="Place", description="Place in the queue; 0 is what runs", min=0, options={"SKIP_SAVE"}
+        name="Place",
+        description="Place in the queue; 0 is the running task",
+        min=0,
+        options={"SKIP_SAVE"},
     )
 
     @classmethod
@@ -26,7 +29,7 @@ class XRAY_OT_cancel(bpy.types.Operator):
         """There must be work."""
         return _has_work(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
         """Cancel the task at this place."""
         if self.index >= len(jobs.queue):
             return {"CANCELLED"}
@@ -35,7 +38,7 @@ class XRAY_OT_cancel(bpy.types.Operator):
 
 
 class XRAY_OT_cancel_all(bpy.types.Operator):
-    """Cancel the work that runs and all that waits behind it"""
+    """Cancel the running task and all waiting tasks"""
 
     bl_idname = "xray.cancel_all"
     bl_label = "Cancel All X-Ray Tasks"
@@ -46,36 +49,40 @@ class XRAY_OT_cancel_all(bpy.types.Operator):
         """There must be work."""
         return _has_work(cls)
 
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Cancel everything."""
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Cancel all tasks."""
         jobs.cancel_all()
         return {"FINISHED"}
 
 
 class XRAY_OT_queue_move(bpy.types.Operator):
-    """Let this task run earlier or later"""
+    """Move this task earlier or later in the queue"""
 
     bl_idname = "xray.queue_move"
     bl_label = "Move X-Ray Task"
     bl_options = {"REGISTER"}
 
     index: bpy.props.IntProperty(
-        name="Place", description="Place in the queue; 0 is what runs", min=0, default=1
+        name="Place", description="Place in the queue; 0 is the running task", min=0, default=1
     )
     by: bpy.props.IntProperty(
-        name="By", description="Places later; earlier below 0", default=-1, soft_min=-1, soft_max=1
+        name="By",
+        description="Number of places to move back; negative values move forward",
+        default=-1,
+        soft_min=-1,
+        soft_max=1,
     )
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Something must wait."""
+        """Require a waiting task."""
         if len(jobs.queue) < 2:
-            cls.poll_message_set("Nothing waits behind the work that runs")
+            cls.poll_message_set("No task is waiting")
             return False
         return True
 
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Move it; what runs stays first."""
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Move the task. The running one stays first."""
         if self.index >= len(jobs.queue):
             return {"CANCELLED"}
         jobs.move(jobs.queue[self.index], self.by)
@@ -83,7 +90,7 @@ class XRAY_OT_queue_move(bpy.types.Operator):
 
 
 class XRAY_OT_queue_resume(bpy.types.Operator):
-    """Go on with the tasks that wait, with a new process"""
+    """Continue with the waiting tasks in a new process"""
 
     bl_idname = "xray.queue_resume"
     bl_label = "Continue X-Ray Tasks"
@@ -91,20 +98,20 @@ class XRAY_OT_queue_resume(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """The queue must have stopped."""
+        """Require a paused queue."""
         if not jobs.is_paused():
-            cls.poll_message_set("Nothing has stopped")
+            cls.poll_message_set("The queue is not paused")
             return False
         return True
 
-    def execute(self, _context: bpy.types.Context) -> Result:
-        """Go on."""
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Resume the queue."""
         jobs.resume()
         return {"FINISHED"}
 
 
 class XRAY_OT_copy_details(bpy.types.Operator):
-    """Copy what failed and why, with the log's last lines and the versions, for a bug report"""
+    """Copy the errors, the end of the log and the versions, for a bug report"""
 
     bl_idname = "xray.copy_details"
     bl_label = "Copy Details"
@@ -112,16 +119,16 @@ class XRAY_OT_copy_details(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Something must have failed."""
+        """Require a failed task."""
         if not jobs.failed:
             cls.poll_message_set("Nothing has failed")
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Put it into the clipboard."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Copy the details to the clipboard."""
         context.window_manager.clipboard = jobs.failure_details()
-        self.report({"INFO"}, "The details are in the clipboard")
+        self.report({"INFO"}, "The details were copied to the clipboard")
         return {"FINISHED"}
 
 

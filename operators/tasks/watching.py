@@ -10,7 +10,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Cancelled, State
 from . import jobs
 
-Result = set[Any]  # what Blender wants back: {"FINISHED"}, {"CANCELLED"}, {"RUNNING_MODAL"}
+OperatorResult = set[Any]  # {"FINISHED"}, {"CANCELLED"} or {"RUNNING_MODAL"}
 
 WATCH_INTERVAL = 0.1  # s
 
@@ -18,7 +18,7 @@ WATCH_INTERVAL = 0.1  # s
 class TaskOperator(bpy.types.Operator):
     """Runs `work(context)` as a task, or several `tasks`, and reports how they ended.
 
-    Sub-classes give `bl_label`, `work` (or `tasks`) and `summary`. Esc cancels.
+    Subclasses define `bl_label`, `work` (or `tasks`) and `summary`. Esc cancels.
     """
 
     bl_idname = "xray.task"
@@ -26,19 +26,19 @@ class TaskOperator(bpy.types.Operator):
     interval = jobs.POLL_INTERVAL
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
-        """The work. Raises XRayError where it cannot start."""
+        """The work. Raises XRayError if it cannot start."""
         raise NotImplementedError
 
     def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
-        """All that is to be done, each with its label. Raises XRayError where it cannot start."""
+        """The label and the work of each task. Raises XRayError if one cannot start."""
         return [(self.bl_label, self.work(context))]
 
     def summary(self, result: Any) -> tuple[str, str]:
         """Report type ("INFO", "WARNING") and text for the result."""
         raise NotImplementedError
 
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Do it here without a window, else start the tasks and watch them."""
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Without a window, run the work to its end; otherwise start the tasks and watch them."""
         try:
             asked = self.tasks(context)
         except XRayError as error:
@@ -59,7 +59,7 @@ class TaskOperator(bpy.types.Operator):
         manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
-    def _do_here(self) -> Result:
+    def _do_here(self) -> OperatorResult:
         for task in self._tasks:
             try:
                 task.result = jobs.run(task.steps, interval=self.interval)
@@ -70,8 +70,8 @@ class TaskOperator(bpy.types.Operator):
                 task.state, task.error = State.FAILED, error
         return self._end()
 
-    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> Result:
-        """Watch the tasks; Esc cancels them, everything else goes on to Blender."""
+    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
+        """Watch the tasks. Esc cancels them; all other events are passed on to Blender."""
         if all(task.finished for task in self._tasks):
             context.window_manager.event_timer_remove(self._timer)
             return self._end()
@@ -81,7 +81,7 @@ class TaskOperator(bpy.types.Operator):
             return {"RUNNING_MODAL"}
         return {"PASS_THROUGH"}
 
-    def _end(self) -> Result:
+    def _end(self) -> OperatorResult:
         done = [task for task in self._tasks if task.state is State.DONE]
         errors = [task.error for task in self._tasks if task.error is not None]
         for task in done:

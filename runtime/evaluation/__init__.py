@@ -1,14 +1,14 @@
-"""How near a generator's meshes come to the truth, beside three baselines, in one table.
+"""Compares a generator's meshes and three baselines with the ground truth, in one table.
 
 python -m runtime evaluate --data DIR --generator NAME --out DIR [--gallery DIR] [--seed N]
                            [--protocol camera|xray|lari]
 
 Every object of DIR (meshes, or a dataset's X-Rays) is placed in the canonical frame
-(`xray_addon.canonical`) seen from fixed random sides, lit by the built-in shader at 512 px, and
-given to the generator as an image that passes the whole intake. What a generator makes in another
-frame is laid into the canonical one. Prediction and truth are compared by the protocol: 10,000 area
-samples a side, lengths in units of the object's longest side.
-Baselines: the training object whose picture is nearest, the visible front layer taken from the
+(`xray_addon.canonical`), seen from fixed random sides, lit by the built-in shader at 512 px, and
+given to the generator as an image that passes the whole intake. A mesh in another frame is
+transformed into the canonical one. Prediction and truth are compared by the protocol: 10,000 area
+samples each, lengths in units of the object's longest side.
+The baselines are the training object with the most similar picture, the visible front layer of the
 truth, and a sphere as large as the silhouette.
 """
 
@@ -100,15 +100,15 @@ def evaluate(
     frame: Frame = CANONICAL,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[dict[str, Any], list[tuple[Case, Generated, float]]]:
-    """Every case's figures, and what was generated for the picture sheet.
+    """The figures of all cases, and the generated meshes for the picture sheet.
 
-    frame : that the generator's meshes stand in.
+    frame : the frame of the generator's meshes.
 
-    The dict holds `cases` (name, seconds, watertight, vertices, how the mesh looks and a dict of
+    The dict has `cases` (name, seconds, watertight, vertices, the mesh's `looks` and a dict of
     metrics by system), `systems` (their means), `intervals` (their 95 % confidence intervals),
-    `looks` (means of the mesh's normals, colours and hits), `shape` (means of what `looks.py`
-    measures, of the mesh and of the truth) and `skipped`. Raises XRayError `no_data` where no
-    case is left.
+    `looks` (means of the mesh's normals, colours and hits), `shape` (means of the measures of
+    `looks.py` for the mesh and the truth) and `skipped`. Raises XRayError `no_data` if no case
+    remains.
     """
     settings = settings or GenerateSettings(seed=seed)
     skipped: list[dict[str, str]] = []
@@ -124,9 +124,9 @@ def evaluate(
             continue
         seconds = time.perf_counter() - began
         if (laid := _laid(generated, case, frame)) is None:
-            skipped.append({"file": case.name, "why": "it has no place in the generator's frame"})
+            skipped.append({"file": case.name, "why": "it does not fit into the generator's frame"})
             continue
-        # Sampled as the truth is: the same mesh has an error of 0.
+        # Sampled with the truth's seed, so that an identical mesh has an error of 0.
         mesh = in_camera(laid.surface.sample(POINTS, case.seed), laid.camera)
         systems: dict[str, Positions] = {f"{generator.name}, mesh": mesh}
         if generated.xray is not None:
@@ -221,7 +221,7 @@ def _hidden(case: Case, seed: int) -> Positions:
 
 @dataclass(frozen=True, eq=False)
 class _Laid:
-    """A generated mesh in the canonical frame, by `matrix` (4, 4) from where it was."""
+    """A generated mesh in the canonical frame; `matrix` (4, 4) moved it there."""
 
     surface: Surface
     camera: Camera
@@ -229,7 +229,8 @@ class _Laid:
 
 
 def _laid(generated: Generated, case: Case, frame: Frame) -> _Laid | None:
-    """What was generated in `frame`; None where the true object has no place there."""
+    """The mesh generated in `frame`, moved to the canonical frame; None if the true object does
+    not fit into `frame`."""
     if frame == CANONICAL:
         return _Laid(generated.surface, generated.camera, np.eye(4))
     in_axes = case.from_frame(frame)
@@ -242,7 +243,7 @@ def _laid(generated: Generated, case: Case, frame: Frame) -> _Laid | None:
 
 
 def _looks(case: Case, generated: _Laid, seed: int) -> dict[str, Any]:
-    """Normals, colours and hits by layer, of the mesh and the truth as the same rays see them."""
+    """Compare normals, colours and hits per layer of the mesh and the truth along the same rays."""
     eye = generated.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     xray = cast(generated.surface, eye, TRUTH_LAYERS)
     overlap = hit_overlap(xray, case.view.xray, OVERLAP_LAYERS)
@@ -254,7 +255,7 @@ def _looks(case: Case, generated: _Laid, seed: int) -> dict[str, Any]:
 
 
 def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
-    """What `looks.py` measures, of the mesh and, by names with "true" before, of the truth."""
+    """The measures of `looks.py` for the mesh and, with the prefix "true", for the truth."""
     size = case.view.scale
     surface, truth = generated.surface, case.view.surface
     got, known = topology(surface), topology(truth)
@@ -288,7 +289,7 @@ def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
 
 
 def _oriented(xray: XRay, camera: Camera, seed: int, first_layer: int = 0) -> Points:
-    """Some 10,000 hits from this layer on, in the camera's frame, with normals and colours."""
+    """About 10,000 hits in the camera's frame, from `first_layer` on, with normals and colours."""
     points = xray.points(camera)
     some = np.flatnonzero(xray.index >= first_layer * xray.shape[1] * xray.shape[2])
     some = some[_choice(len(some), seed)]
@@ -300,8 +301,8 @@ def _oriented(xray: XRay, camera: Camera, seed: int, first_layer: int = 0) -> Po
 
 
 def _peak_memory(device: str) -> int | None:
-    """Most bytes held so far: of the GPU where `device` is one, else of the process; None where
-    the system does not say."""
+    """Peak memory in bytes: of the GPU if `device` is one, otherwise of the process; None if the
+    system does not report it."""
     if device.startswith("cuda"):
         return int(importlib.import_module("torch").cuda.max_memory_allocated())
     if find_spec("resource") is None:  # Windows
@@ -317,7 +318,7 @@ def _elevation_error(case: Case, camera: Camera) -> float:
 
 
 def markdown_table(result: dict[str, Any]) -> str:
-    """The means as a Markdown table with what was measured below."""
+    """The means as a Markdown table, with an explanation below."""
     thresholds = PROTOCOLS[result["protocol"]].thresholds
     keys = ["cd", *(f"f@{threshold}" for threshold in thresholds), "hidden"]
     heads = ["CD (95 %)", *(f"F@{threshold}" for threshold in thresholds), "hidden"]
@@ -340,9 +341,9 @@ def markdown_table(result: dict[str, Any]) -> str:
         ),
         "",
         f"Protocol {result['protocol']}: {PROTOCOLS[result['protocol']].about}. Hidden: mean "
-        "distance from what the truth hides behind its first layer.",
+        "distance to the parts of the truth behind its first layer.",
         f"{len(result['cases'])} views, {len(result['skipped'])} skipped, seed {result['seed']}; "
-        f"median {result['seconds']:.2f} s an image on {result['device']}"
+        f"median {result['seconds']:.2f} s per image on {result['device']}"
         + (f", at most {memory / 1e9:.1f} GB in all; " if memory else "; ")
         + f"{result['watertight']:.0%} of the meshes watertight; "
         f"camera elevation off by {result['elevation_error_degrees']:.1f} degrees on average.",
@@ -353,7 +354,7 @@ def markdown_table(result: dict[str, Any]) -> str:
         "",
     ]
     if RETRIEVAL not in result["systems"]:
-        lines[-1:] = ["No training meshes were named (--gallery), so none were retrieved.", ""]
+        lines[-1:] = ["No training meshes were given (--gallery), so none were retrieved.", ""]
     return "\n".join(lines)
 
 
@@ -391,9 +392,9 @@ def _shape_table(shape: dict[str, float | None]) -> list[str]:
 def _training_files(
     arguments: argparse.Namespace, files: Sequence[MeshFile], exclude: tuple[str, ...]
 ) -> list[MeshFile]:
-    """What the retrieval baseline retrieves from: --gallery, else the train split of the manifest
-    of --data; none where there is neither. Objects under evaluation are left out, and so are the
-    packs `exclude`, which the generator has not seen in training either."""
+    """The meshes for the retrieval baseline: --gallery, or the train split of --data's manifest, or
+    none. Objects under evaluation are left out, and so are the packs `exclude`, which the generator
+    has not seen in training either."""
     if arguments.gallery:
         training = list_meshes(Path(arguments.gallery), split="train", exclude=exclude)
     else:
@@ -408,7 +409,7 @@ def _training_files(
 def main(
     arguments: argparse.Namespace, tell: Callable[[str], None], progress: ProgressCallback
 ) -> int:
-    """`python -m runtime evaluate`: writes results.json, results.md and results.png to --out."""
+    """Run `python -m runtime evaluate`: write results.json, results.md and results.png to --out."""
     data, out = Path(arguments.data), Path(arguments.out)
     files = list_objects(data, split=arguments.split)
     settings, protocol = read_systems(arguments), PROTOCOLS[arguments.protocol]
@@ -416,8 +417,8 @@ def main(
     if system.frame is None and not protocol.aligned:
         raise XRayError(
             "bad_settings",
-            f"It is not known where the meshes of {system.label} stand against their image.",
-            "Take --protocol xray, which lays them onto the truth.",
+            f"The position of {system.label}'s meshes relative to their image is not known.",
+            "Use --protocol xray, which aligns them with the truth.",
         )
     if arguments.limit and arguments.limit < len(files):
         chosen = np.random.default_rng(settings.seed).permutation(len(files))

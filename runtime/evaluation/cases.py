@@ -1,4 +1,4 @@
-"""What is evaluated: objects seen from fixed random sides, and the baselines beside a generator."""
+"""The evaluated cases, objects seen from fixed random sides, and the baselines."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from xray_addon.surface import Surface
 from xray_addon.xray import XRay
 
 from ..meshes.collection import MeshCache, MeshFile, list_meshes
-from ..training.views import View, view_object
+from ..training.views import TrainingView, view_object
 from .protocols import Positions
 
 POINTS = 10_000
 IMAGE_SIZE = 512
-GALLERY_SIZE = 32  # px of the pictures that nearest neighbours are sought by
-# The X-Ray's rays hit steep sides seldom; enough of them make a fair sample of points.
+GALLERY_SIZE = 32  # px of the pictures for the nearest-neighbour search
+# An X-Ray's rays rarely hit steep sides; at this resolution the points are a fair sample.
 TRUTH_SIZE = 256
 TRUTH_LAYERS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One object from one side: name, image (512, 512, 4), the view, truth (10000, 3) points in
-    the camera's frame, and the seed that they were sampled by."""
+    """One object from one side: name, image (512, 512, 4), the view, truth points (10000, 3) in
+    the camera's frame, and the seed of their sampling."""
 
     name: str
     image: NDArray[np.uint8]
-    view: View
+    view: TrainingView
     camera: Camera
     truth: Positions
     seed: int
 
     def from_frame(self, frame: Frame) -> NDArray[np.float64] | None:
-        """The matrix (4, 4) from a camera's axes in `frame` to those in the canonical frame.
+        """The matrix (4, 4) from camera axes in `frame` to camera axes in the canonical frame.
 
-        It lays the true object, as `frame` places it, onto the true object; None where it has no
-        place in `frame`. It does not turn anything.
+        It maps the true object, as placed by `frame`, to its canonical position, without rotation.
+        None if the object does not fit into `frame`.
         """
         view = self.view
         placed = place(view.source, view.azimuth, view.elevation, frame=frame)
@@ -61,8 +61,8 @@ class Case:
 
 
 def list_objects(data: Path, *, split: str = "") -> list[MeshFile]:
-    """The objects under `data`: of a dataset in the published layout the first X-Ray of each item,
-    else the meshes (see `list_meshes`). Raises XRayError `no_data`."""
+    """The objects under `data`: the first X-Ray of each item if it is a dataset in the published
+    layout, otherwise the meshes (see `list_meshes`). Raises XRayError `no_data`."""
     if not (data / "xrays").is_dir():
         return list_meshes(data, split=split)
     items = sorted(path for path in (data / "xrays").iterdir() if path.is_dir())
@@ -74,7 +74,7 @@ def list_objects(data: Path, *, split: str = "") -> list[MeshFile]:
 
 
 def read_object(file: MeshFile, cache: MeshCache, number: int) -> Surface:
-    """Object `number`, of `file`: its mesh, z up, or the one that its X-Ray stands for."""
+    """Object `number`, from `file`: its mesh, z up, or the mesh reconstructed from its X-Ray."""
     if file.path.suffix != ".npz":
         return cache.surface(number)
     xray = XRay.load(file.path)
@@ -96,7 +96,7 @@ def in_camera(points: NDArray[np.floating], camera: Camera) -> Positions:
 def make_cases(
     files: Sequence[MeshFile], views: int, seed: int, skipped: list[dict[str, str]]
 ) -> Iterator[Case]:
-    """`views` cases of each file, reproducible with `seed`; what fails is added to `skipped`."""
+    """`views` cases of each file, reproducible with `seed`; failures are added to `skipped`."""
     cache = MeshCache(list(files))
     for number, file in enumerate(files):
         random = np.random.default_rng([seed, number])
@@ -111,7 +111,7 @@ def make_cases(
                 None,
             )
             if view is None:
-                skipped.append({"file": _name(file), "why": "no view has a place in the frame"})
+                skipped.append({"file": _name(file), "why": "no view fits into the frame"})
                 continue
             camera = canonical_camera(IMAGE_SIZE, view.elevation)
             lights = Lights.random(camera, random)
@@ -126,7 +126,7 @@ def _name(file: MeshFile) -> str:
     return file.path.parent.name if file.path.suffix == ".npz" else file.path.stem
 
 
-def _view(surface: Surface, random: np.random.Generator) -> View | None:
+def _view(surface: Surface, random: np.random.Generator) -> TrainingView | None:
     return view_object(
         surface,
         random,
@@ -137,7 +137,7 @@ def _view(surface: Surface, random: np.random.Generator) -> View | None:
 
 
 class Gallery:
-    """Training objects to retrieve: each from one random side, found by its picture."""
+    """Training objects for retrieval by picture, each from one random side."""
 
     def __init__(self, files: list[MeshFile], seed: int, progress: ProgressCallback) -> None:
         cache = MeshCache(files)
@@ -147,7 +147,7 @@ class Gallery:
             random = np.random.default_rng([seed, 1, number])
             try:
                 surface = cache.surface(number)
-            except XRayError:  # an unreadable mesh is no training object either
+            except XRayError:  # an unreadable mesh was not trained on either
                 continue
             view = view_object(
                 surface,
@@ -166,7 +166,7 @@ class Gallery:
         self.pictures = np.stack(pictures)
 
     def nearest(self, image: NDArray[np.uint8], seed: int) -> Positions:
-        """Points (10000, 3), in its camera's frame, of the object with the nearest picture."""
+        """Points (10000, 3), in its camera's frame, of the object with the most similar picture."""
         picture = _thumbnail(image.astype(np.float32) / 255, len(image) // GALLERY_SIZE)
         number = int(((self.pictures - picture) ** 2).sum(axis=1).argmin())
         surface, camera = self.surfaces[number], self.cameras[number]

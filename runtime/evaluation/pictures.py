@@ -1,4 +1,4 @@
-"""Pictures that a person looks at: layers of an X-Ray, meshes from several sides, result sheets."""
+"""Pictures for people: layers of an X-Ray, meshes from several sides, result sheets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def depth_tile(xray: XRay, layer: int, size: int = TILE) -> Image.Image:
 def mesh_tile(
     surface: Surface, camera: Camera, degrees: float = 0.0, size: int = TILE
 ) -> Image.Image:
-    """The mesh as `camera` sees it after walking `degrees` around it."""
+    """The mesh seen by `camera` after moving it `degrees` around the mesh."""
     if not len(surface.faces):
         return Image.new("RGB", (size, size), BACKGROUND)
     middle = surface.bounds.mean(axis=0)
@@ -90,9 +90,9 @@ def label(text: str, width: int, height: int) -> Image.Image:
 def result_sheet(
     results: Sequence[tuple[str, NDArray[np.uint8], Generated, Surface, Camera]],
 ) -> Image.Image:
-    """One row a result: name, image, predicted depth of layers 1-4, mesh from four sides, truth.
+    """One row per result: name, image, predicted depth of layers 1-4, mesh from four sides, truth.
 
-    Each result is (caption, RGBA image, what was generated, true surface, its camera).
+    Each result is (caption, RGBA image, generated result, true surface, its camera).
     """
     heads = ["", "image", *(f"layer {n}" for n in range(1, 5))]
     heads += [*(f"mesh, {side:.0f}°" for side in SIDES), "truth, 0°", "truth, 180°"]

@@ -1,4 +1,4 @@
-"""What is measured, by protocols that have names, and how sure the means are."""
+"""The named evaluation protocols, their metrics and confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scipy.spatial import cKDTree
 from xray_addon.xray import Points, XRay
 
 RESAMPLES = 1000
-_ROUNDS = 50  # of the alignment, at most
-_MOVED = 1e-5  # it ends where a round moves the points less, in the truth's size
+_ROUNDS = 50  # most rounds of the alignment
+_MOVED = 1e-5  # it ends when a round moves the points by less, relative to the truth's size
 
 Positions = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way in which the literature compares point sets.
+    """One way of comparing point sets in the literature.
 
     thresholds : of the F-scores. distance_factor : CD is the sum of the two mean unsquared nearest
-    distances times this. aligned : the prediction is first laid onto the truth.
+    distances times this. aligned : the prediction is first aligned with the truth.
     """
 
     name: str
@@ -49,16 +49,16 @@ PROTOCOLS = {
             (0.1,),
             1.0,
             True,
-            "as X-Ray (arXiv 2404.14329) compares: means laid onto each other, scaled, ICP; CD is "
-            "the sum of the two mean distances",
+            "as in X-Ray (arXiv 2404.14329): aligned means, scaled, ICP; CD is the sum of the two "
+            "mean distances",
         ),
         Protocol(
             "lari",
             (0.1, 0.05, 0.02),
             0.5,
             False,
-            "as LaRI (arXiv 2504.18424) states its figures: CD is the average of the two mean "
-            "distances; in the camera frame",
+            "as in LaRI (arXiv 2504.18424): camera frame; CD is the average of the two mean "
+            "distances",
         ),
     )
 }
@@ -69,7 +69,7 @@ def compare(
 ) -> dict[str, float]:
     """CD and F-scores of points (N, 3) and (M, 3), in units of `scale`: "cd", "f@0.1", ...
 
-    As `xray_addon.metrics`, by a k-d tree.
+    As `xray_addon.metrics`, but with a k-d tree.
     """
     prediction, truth = prediction / scale, truth / scale
     if protocol.aligned:
@@ -85,9 +85,9 @@ def compare(
 
 
 def align(points: Positions, target: Positions) -> Positions:
-    """`points` (N, 3) laid onto `target` (M, 3): mean onto mean, at its size, then turned by ICP.
+    """`points` (N, 3) aligned with `target` (M, 3): same mean, same size, then rotated by ICP.
 
-    Size is the root mean square distance from the mean. ICP is that of Besl and McKay (1992).
+    Size is the root mean square distance from the mean. ICP as in Besl and McKay (1992).
     """
     centre = target.mean(axis=0)
     moved, fixed = points - points.mean(axis=0), target - centre
@@ -113,7 +113,7 @@ def hidden_distance(prediction: Positions, hidden: Positions, scale: float) -> f
 
 
 def compare_looks(prediction: Points, truth: Points) -> dict[str, float]:
-    """How alike the surfaces look at nearest points, both ways: "normal" the mean |cosine| between
+    """Compare the surfaces at nearest points, both ways: "normal" is the mean |cosine| between
     normals, 0..1, and "color" the mean absolute difference of the channels, 0..1."""
     result = {"normal": 0.0, "color": 0.0}
     for a, b in ((prediction, truth), (truth, prediction)):
@@ -125,8 +125,8 @@ def compare_looks(prediction: Points, truth: Points) -> dict[str, float]:
 
 
 def hit_overlap(prediction: XRay, truth: XRay, layers: int) -> list[float | None]:
-    """Intersection over union of the hits of each of the first `layers`; None where neither has
-    any. Both (L, H, W) of one H and W."""
+    """Intersection over union of the hits of each of the first `layers`; None if neither X-Ray
+    has hits there. Both are (L, H, W) with the same H and W."""
     result: list[float | None] = []
     for layer in range(layers):
         one, other = (

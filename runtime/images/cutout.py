@@ -39,7 +39,7 @@ ONLINE_VARIABLE = "XRAY_ONLINE"  # "1": whoever started the runtime allows the n
 
 
 @dataclass(frozen=True)
-class CutOut:
+class Foreground:
     """An object without its background.
 
     rgba : (H, W, 4) uint8, straight alpha, sRGB.
@@ -66,7 +66,7 @@ def cut_out(
     *,
     online: bool,
     progress: ProgressCallback = ignore_progress,
-) -> CutOut:
+) -> Foreground:
     """The object in `image`, cut out by its alpha channel, a network or off a plain background.
 
     image : 8-bit RGB or RGBA, as `read_image` gives it.
@@ -100,7 +100,7 @@ def cut_out(
         except NotCutError as error:
             skipped.append(f"{name}: {error}")
         else:
-            return CutOut(rgba, name, tuple(skipped))
+            return Foreground(rgba, name, tuple(skipped))
     model = REMBG_MODELS[0]
     raise XRayError(
         "no_cutout",
@@ -113,7 +113,7 @@ def cut_out(
 
 def cut_object(
     image: Any, settings: GenerateSettings, progress: ProgressCallback = ignore_progress
-) -> CutOut:
+) -> Foreground:
     """The object in `image`, read and cut out as `settings` ask for.
 
     image : as `read_image` takes it. Raises as `read_image` and `cut_out`.

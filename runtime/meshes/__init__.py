@@ -1,1 +1,1 @@
-"""Mesh files, packed meshes and work on meshes."""
+"""Mesh files, packed meshes and mesh processing."""

@@ -1,4 +1,4 @@
-"""Folders of meshes to train from and to measure with."""
+"""Folders of meshes for training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from xray_addon.surface import Surface
 
 from .quantised import SUFFIX, read_quantised
 
-TEXTURE_SIZE = 256  # a texel is below a pixel's size anyway
+TEXTURE_SIZE = 256  # a texel is smaller than a pixel anyway
 
 
 @dataclass(frozen=True)
 class MeshFile:
-    """A mesh of the collection, and the group of recoloured copies that it belongs to."""
+    """A mesh of the collection, and its group of recoloured copies."""
 
     path: Path
     group: str
     split: str = ""
 
     def read(self) -> Surface:
-        """Raises XRayError `unreadable_mesh`."""
+        """Read the mesh. Raises XRayError `unreadable_mesh`."""
         if self.path.name.endswith(SUFFIX):
             return read_quantised(self.path)
         from .files import read_mesh  # packed meshes need no trimesh
@@ -47,11 +47,11 @@ def find_manifest(data: Path) -> Path | None:
 def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -> list[MeshFile]:
     """The mesh files under `data`, sorted.
 
-    A `manifest.csv` in `data` or above it (columns path, pack, geom_group, split) gives the
-    split and the groups; without one, and where it names no split, a file is in every split.
-    exclude : packs (folder names).
+    A `manifest.csv` in `data` or above it (columns path, pack, geom_group, split) defines the
+    splits and groups. A file without a split there, or without a manifest, is in every split.
+    exclude : packs (folder names) to leave out.
 
-    Raises XRayError `no_data` where nothing is left, `bad_manifest`.
+    Raises XRayError `no_data` if no files remain, `bad_manifest`.
     """
     data = data.resolve()
     manifest = find_manifest(data)
@@ -93,7 +93,7 @@ def _listed(manifest: Path) -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 class MeshCache:
-    """Meshes read once and kept; groups of copies count as one object when one is drawn."""
+    """Meshes that are read once and cached. When drawing, a group of copies is one object."""
 
     def __init__(self, files: list[MeshFile]) -> None:
         self.files = files
@@ -103,7 +103,7 @@ class MeshCache:
         self._surfaces: dict[int, Surface] = {}
 
     def choose(self, random: np.random.Generator) -> int:
-        """The number of a random mesh."""
+        """The index of a random mesh."""
         return min(int(np.searchsorted(self._cumulative, random.random())), len(self.files) - 1)
 
     def draw(self, random: np.random.Generator) -> Surface:

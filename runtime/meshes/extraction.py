@@ -1,9 +1,9 @@
-"""Meshes from a field: dense values are computed only where the surface is.
+"""Extracts meshes from a field, computing dense values only near the surface.
 
-The grid has R^3 points, on the box's corners and between. Values are known first on every fourth
-point along each axis, then finer where the surface may be, and at last the surface is followed
-wherever it leaves what is known: a piece of the surface is found whole or, if it is smaller than
-the first stride, perhaps not at all.
+The grid has R^3 points, including the box's corners. Values are computed first at every fourth
+point along each axis, then more finely where the surface may be. Finally, the surface is followed
+wherever it leaves the known region. A piece of the surface is therefore found completely, or, if
+it is smaller than the first stride, possibly not at all.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from torch.nn import functional
 
 STRIDES = (4, 2, 1)
 DISTANCE_STRIDES = (8, 4, 2, 1)
-# Where the values next to a cell spread by s, the surface may be where they come within this
-# much of s to the level.
+# If the values around a cell have the range s, the surface may be there if they are within this
+# multiple of s of the level.
 MARGIN = 0.5
-# Of the distance across a cell: what the field rises at least where only one surface is near.
+# Minimum rise of the field across a cell, relative to its size, if only one surface is near.
 _PLAIN_RISE = 0.85
-# Beyond the box, where it closes what leaves it: so far out that vertices lie on its border.
+# Value outside the box for closing surfaces that leave it: so low that vertices are on its border.
 _FAR_OUTSIDE = -1e6
-# Cells that a surface may cross, each for two triangles or so. The largest ball in the box crosses
-# 1.2 million at 512 points a side, a chair at 256 crosses 70,000; noise crosses nearly all.
+# The most cells that a surface may cross; each gives about two triangles. The largest ball in the
+# box crosses 1.2 million at 512 points a side, a chair at 256 crosses 70,000, noise nearly all.
 MOST_CELLS = 1_500_000
-# Where the mesh is unwrapped, which takes more than twice as long for twice the triangles.
+# The limit if the mesh is unwrapped, because that time grows faster than the triangles.
 MOST_UNWRAPPED_CELLS = 300_000
 
 
 @dataclass(frozen=True, eq=False)
 class Sparse:
-    """Values (R, R, R) that are exact around the level; elsewhere only their side of it is right.
+    """Values (R, R, R) that are exact near the level. Elsewhere only their side of it is correct.
 
-    cells : (R-1, R-1, R-1) bool, where the surface is. evaluated : how many points were computed.
+    cells : (R-1, R-1, R-1) bool, cells with surface. evaluated : number of computed points.
     """
 
     values: Tensor
@@ -49,7 +49,7 @@ class Sparse:
 
 
 class TooIntricate(Exception):
-    """A surface that crosses more than `most` cells. cells : about how many."""
+    """The surface crosses more than `most` cells. cells : their approximate number."""
 
     def __init__(self, cells: int, most: int) -> None:
         super().__init__(f"the surface crosses {cells} cells, more than {most}")
@@ -57,7 +57,7 @@ class TooIntricate(Exception):
         self.most = most
 
     def fewer(self, resolution: int) -> int:
-        """Points a side at which the surface of `resolution` points should do."""
+        """A number of points per side, below `resolution`, at which the surface should fit."""
         return int(0.9 * resolution * math.sqrt(self.most / self.cells))
 
 
@@ -70,12 +70,12 @@ def sample_surface(
     most: int = MOST_CELLS,
     strides: tuple[int, ...] = STRIDES,
 ) -> Sparse:
-    """The values around `level` of a field on a grid.
+    """The values of a field on a grid near `level`.
 
-    evaluate : flat indices (N,) to values (N,). report : hears (step, of), may raise.
-    most : cells that the surface may cross. strides : each half of the one before, down to 1.
+    evaluate : maps flat indices (N,) to values (N,). report : called with (step, of); may raise.
+    most : maximum cells that the surface crosses. strides : each half of the previous, down to 1.
 
-    Raises TooIntricate, as early as it can be told.
+    Raises TooIntricate as early as possible.
     """
     axes = [_axis(resolution, stride, device) for stride in strides]
     steps = len(strides) + 1
@@ -88,7 +88,7 @@ def sample_surface(
     for number, (before, after) in enumerate(pairwise(axes)):
         report(number + 1, steps)
         _bound(_crossed(values > 0), most, strides[number])
-        # Every finer point takes the value of the coarser one below it until it has its own.
+        # Each finer point starts with the value of the coarser point below it.
         below = torch.searchsorted(before, after, right=True) - 1
         shared = torch.isin(after, before)
         cells = _upsample(_candidates(values, known), below[:-1])
@@ -118,17 +118,17 @@ def sample_distances(
     report: Callable[[int, int], None] | None = None,
     most: int = MOST_CELLS,
 ) -> Sparse:
-    """The values around 0 of a field that tells distances, on a grid; far fewer are computed.
+    """The values of a distance field on a grid near 0; computes far fewer points.
 
-    Between known points such a field is nearly linear, so that finer values are guessed from the
-    coarser. Then all corners of cells that the surface seems to cross are computed, until every
-    cell that it does cross is exact.
+    Such a field is nearly linear between known points, so finer values are interpolated from
+    coarser ones. Then all corners of cells that the surface seems to cross are computed, until
+    every crossed cell is exact.
 
-    evaluate : flat indices (N,) to values (N,), above 0 inside. slope : how much the value may
-    change from a point to the next. report : hears (step, of), may raise. most : cells that the
-    surface may cross.
+    evaluate : maps flat indices (N,) to values (N,), positive inside. slope : maximum change of the
+    value from one point to the next. report : called with (step, of); may raise. most : maximum
+    cells that the surface crosses.
 
-    Raises TooIntricate, as early as it can be told.
+    Raises TooIntricate as early as possible.
     """
     report = report or (lambda *_: None)
     axes = [_axis(resolution, stride, device) for stride in DISTANCE_STRIDES]
@@ -160,12 +160,12 @@ def sample_distances(
 
 
 def _doubtful(values: Tensor, known: Tensor, step: float, *, anywhere: bool) -> Tensor:
-    """Cells of known corners that may hide a surface which their corners do not tell of.
+    """Cells with known corners that may contain a surface although their corners' signs agree.
 
-    The surface must be near: half a cell's diagonal off a corner at most. And unless `anywhere`,
-    distances must rise less across the cell than they do beside one surface alone.
+    The surface must be near: at most half a cell's diagonal from a corner. Unless `anywhere`, the
+    distances must also rise less across the cell than they would next to a single surface.
 
-    step : how much a value may change from a corner to the next.
+    step : maximum change of a value from one corner to the next.
     """
     doubtful = _all_corners(known) & ~_all_corners(values.abs() > step * math.sqrt(3) / 2)
     if anywhere:
@@ -182,7 +182,7 @@ def _doubtful(values: Tensor, known: Tensor, step: float, *, anywhere: bool) -> 
 
 
 def _interpolated(values: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Values on the grid of `after`, of those on the grid of `before`; trilinear."""
+    """Values on the grid `before`, interpolated trilinearly on the grid `after`."""
     low = (torch.searchsorted(before, after, right=True) - 1).clamp(max=len(before) - 2)
     share = (after - before[low]) / (before[low + 1] - before[low])
     for dim in range(3):
@@ -194,15 +194,15 @@ def _interpolated(values: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def _bound(cells: Tensor, most: int, stride: int = 1) -> None:
-    """Raises TooIntricate for the crossed cells of a grid of every `stride`-th point."""
+    """Raise TooIntricate if too many cells are crossed on a grid of every `stride`-th point."""
     count = int(cells.sum())
-    # There are stride^2 as many at stride 1, give or take: the coarser, the more is let pass.
+    # At stride 1 there are roughly stride^2 as many, so coarser grids get a larger tolerance.
     if count * stride > most:
         raise TooIntricate(count * stride * stride, most)
 
 
 def _axis(resolution: int, stride: int, device: torch.device) -> Tensor:
-    """Every `stride`-th index below `resolution`, and the last."""
+    """Every `stride`-th index below `resolution`, and the last index."""
     index = torch.arange(0, resolution, stride, device=device)
     last = torch.tensor([resolution - 1], device=device)
     return index if index[-1] == last else torch.cat([index, last])
@@ -227,7 +227,7 @@ def _fill(
     level: float,
     resolution: int,
 ) -> int:
-    """Compute `values` where `wanted`; how many."""
+    """Compute `values` where `wanted`; returns their number."""
     where = wanted.nonzero()
     x, y, z = axis[where].unbind(1)
     values[wanted] = evaluate((x * resolution + y) * resolution + z) - level
@@ -236,7 +236,7 @@ def _fill(
 
 
 def _candidates(values: Tensor, known: Tensor) -> Tensor:
-    """Cells that the surface may cross, by the values of their own and their next corners."""
+    """Cells that the surface may cross, judged by the values at and around their corners."""
     low = -_pool(-values)
     high = _pool(values)
     margin = MARGIN * (high - low)
@@ -290,7 +290,7 @@ def _corners(cells: Tensor) -> Tensor:
 
 
 def _blocks(cells: Tensor, size: int) -> Tensor:
-    """Set cells grown to the whole aligned blocks of size^3 that hold them."""
+    """The set cells, extended to the aligned blocks of size^3 that contain them."""
     count = cells.shape[0]
     extra = -count % size
     padded = functional.pad(cells, (0, extra) * 3).float()[None, None]
@@ -304,10 +304,10 @@ def march(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Vertices (V, 3) within +-radius and faces (F, 3), counter-clockwise seen from outside.
 
-    Values above the level are inside. Both are empty where there is no surface.
+    Values above the level are inside. Both arrays are empty if there is no surface.
 
-    method : of marching cubes. "lewiner" decides ambiguous cells by their values; "lorensen" joins
-    them as Lorensen and Cline's table in PyMCubes does, which has other faces on the same vertices.
+    method : of marching cubes. "lewiner" decides ambiguous cells by their values. "lorensen" uses
+    Lorensen and Cline's table, as PyMCubes does; it gives other faces on the same vertices.
     closed : whether a surface that leaves the box is closed along its border.
     """
     values, cells = sparse.values, sparse.cells
@@ -320,9 +320,9 @@ def march(
     low, high = where.amin(0).tolist(), (where.amax(0) + 1).tolist()
     part = tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))
     of_cells = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    # A cell's mask sits at its last corner.
+    # scikit-image expects a cell's mask at its last corner.
     mask = functional.pad(cells[of_cells], (1, 0) * 3)
-    # scikit-image takes Lorensen's table by what is below the level.
+    # scikit-image applies Lorensen's table to the corners below the level.
     sign = -1.0 if method == "lorensen" else 1.0
     vertices, faces, _, _ = marching_cubes(
         (sign * values[part]).contiguous().cpu().numpy(),

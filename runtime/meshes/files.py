@@ -1,4 +1,4 @@
-"""Mesh files in and out of the runtime, through trimesh. Files are y up, a `Surface` is z up."""
+"""Reads and writes mesh files with trimesh. Files are y up, a `Surface` is z up."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ Y_UP_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1.0, 0], [0, 1.0, 0, 0], [0, 0,
 def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> Surface:
     """The triangles of a mesh file (GLB, OBJ, PLY, ...) as one `Surface`, z up.
 
-    texture_size : reduce textures to at most this many pixels a side.
+    texture_size : reduce textures to at most this many pixels per side.
 
-    Raises XRayError `unreadable_mesh` for files that cannot be read or hold no triangles.
+    Raises XRayError `unreadable_mesh` for files that cannot be read or have no triangles.
     """
     try:
         parts = [part for part in _parts(_scene(Path(path))) if len(part.faces)]
@@ -49,7 +49,7 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
         ) from error
     if surface is None:
         raise XRayError(
-            "unreadable_mesh", f"{path} holds no triangles.", "Choose a file with a mesh in it."
+            "unreadable_mesh", f"{path} contains no triangles.", "Choose a file with a mesh in it."
         )
     return surface
 
@@ -117,12 +117,12 @@ def _parts(scene: trimesh.Scene) -> list[trimesh.Trimesh]:
                 raise ValueError(f"it has more than {MOST_FACES} faces")
             part = found.copy()
             part.apply_transform(place)
-            part.visual = found.visual  # a copy of it has no vertex colours beside a material
+            part.visual = found.visual  # a copy would lose vertex colours if there is a material
             parts.append(part)
     return parts
 
 
-# glTF's numbers for how a texture is read.
+# glTF's constants for texture sampling.
 _WRAPS = {"repeat": 10497, "extend": 33071, "mirror": 33648, "clip": 33071}
 _FILTERS = {
     "linear": {"magFilter": 9729, "minFilter": 9987},
@@ -131,11 +131,11 @@ _FILTERS = {
 
 
 def write_glb(path: str | PathLike[str], surface: Surface) -> None:
-    """Write a GLB with normals, colours and materials, atomically; y up as glTF asks.
+    """Write a GLB with normals, colours and materials, atomically; y up as glTF requires.
 
-    One mesh with a primitive for each material that faces have. Vertex colours are in linear light,
-    as glTF asks, and times the material's. A vertex whose corners differ becomes several. glTF
-    knows no "clip": beyond 0..1 such a texture goes on with its border.
+    The file has one mesh with a primitive for each used material. Vertex colours are in linear
+    light, as glTF requires, and multiply the material's colour. A vertex whose corners differ is
+    split. glTF has no "clip" wrapping; such a texture is written as "extend".
     """
     turned = surface.transformed(np.linalg.inv(Y_UP_TO_Z_UP))
     materials = tuple(turned.materials) or (Material(),)
@@ -151,7 +151,7 @@ def write_glb(path: str | PathLike[str], surface: Surface) -> None:
     def finish(tree: dict[str, Any]) -> None:
         for written in tree.get("materials", ()):
             _complete(tree, written, materials[int(written.pop("name"))])
-        if "meshes" in tree:  # a surface without faces has none
+        if "meshes" in tree:  # absent if the surface has no faces
             _join_primitives(tree)
 
     export: Any = trimesh.exchange.gltf.export_glb
@@ -167,7 +167,7 @@ def write_glb(path: str | PathLike[str], surface: Surface) -> None:
 def _part(
     surface: Surface, chosen: NDArray[np.bool_], material: Material, name: str
 ) -> trimesh.Trimesh:
-    """The chosen faces of a surface with their material, which is called `name`."""
+    """The chosen faces of a surface with their material, named `name`."""
     columns: dict[str, NDArray[Any]] = {}
     count = 3 * int(chosen.sum())
     if surface.corner_normals is not None:
@@ -228,7 +228,7 @@ def _complete(tree: dict[str, Any], written: dict[str, Any], material: Material)
 
 
 def _join_primitives(tree: dict[str, Any]) -> None:
-    """Make the meshes of glTF's JSON the primitives of one, at one node."""
+    """Merge all meshes in glTF's JSON into one mesh with several primitives, at one node."""
     first, *others = tree["meshes"]
     for other in others:
         first["primitives"] += other["primitives"]
@@ -239,15 +239,15 @@ def _join_primitives(tree: dict[str, Any]) -> None:
 
 
 def _metallic_roughness(material: Material) -> NDArray[np.uint8] | None:
-    """glTF's picture of both: roughness in green, metallic in blue."""
+    """glTF's combined texture: roughness in green, metallic in blue."""
     metallic, roughness = material.metallic_texture, material.roughness_texture
     some = metallic if metallic is not None else roughness
     if some is None:
         return None
     if metallic is not None and roughness is not None and metallic.shape != roughness.shape:
         raise ValueError(
-            f"metallic_texture and roughness_texture must have one size, got {metallic.shape} and "
-            f"{roughness.shape}"
+            f"metallic_texture and roughness_texture must have equal sizes, got {metallic.shape} "
+            f"and {roughness.shape}"
         )
     picture = np.full((*some.shape, 3), 255, dtype=np.uint8)
     if roughness is not None:
@@ -262,7 +262,7 @@ def _picture(texture: NDArray[np.uint8] | None) -> Image.Image | None:
 
 
 def _linear_bytes(colors: NDArray[np.floating] | None, count: int) -> NDArray[np.uint8]:
-    """(count, 4) of sRGB-encoded colours (..., 3): vertex colours travel as bytes."""
+    """(count, 4) linear RGBA bytes of sRGB-encoded colours (..., 3), for vertex colours."""
     linear = np.full((count, 4), 255, np.uint8)
     if colors is not None:
         light = srgb_to_linear(np.clip(colors.reshape(-1, 3), 0, 1))
@@ -273,9 +273,9 @@ def _linear_bytes(colors: NDArray[np.floating] | None, count: int) -> NDArray[np
 def _merged_corners(
     faces: NDArray[np.integer], columns: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Corners that are alike made one: a corner (N,) for each that is left, and faces (M, 3).
+    """Merge identical corners: the index of each remaining corner (N,), and faces (M, 3).
 
-    columns : (3 M, ...) of whole 32 bits; alike are corners with the same vertex and bits here.
+    columns : (3 M, ...) of 32-bit values. Corners with the same vertex and values are identical.
     """
     number = faces.reshape(-1).astype(np.int64)
     used = np.zeros(int(number.max(initial=-1)) + 1, bool)
@@ -285,7 +285,7 @@ def _merged_corners(
     first[number] = np.arange(len(number))
     for values in columns.values():
         for bits in np.ascontiguousarray(values).view(np.uint32).T:
-            # Mostly the corners of a vertex agree, and nothing has to be sorted.
+            # Usually all corners of a vertex are identical, and no sorting is needed.
             if not np.array_equal(bits[first][number], bits):
                 key = number.astype(np.uint64) << np.uint64(32) | bits
                 _, first, number = np.unique(key, return_index=True, return_inverse=True)
@@ -298,7 +298,7 @@ def _material(part: Any, texture_size: int | None) -> Material:
     if material is None:
         return Material()
     if isinstance(material, trimesh.visual.material.SimpleMaterial):
-        # Wavefront colours are used as they are written.
+        # Wavefront colours are used unchanged.
         base = _factor(material.diffuse) if material.image is None else np.ones(3)
         image = material.image
     else:
@@ -333,7 +333,7 @@ def _corner_uvs(part: Any) -> NDArray[np.floating]:
 
 
 def _corner_colors(part: Any) -> NDArray[np.floating]:
-    """Vertex colours where the part has them, else white."""
+    """The part's vertex colours, or white."""
     visual = part.visual
     colors = None
     if visual.kind == "vertex":

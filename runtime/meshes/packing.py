@@ -1,9 +1,9 @@
-"""Many meshes in one small file, which travels to the machine that trains.
+"""Packs many meshes into one small file, to copy to the training machine.
 
 python -m runtime pack --data MESHES --out meshes.zip [--split train] [--exclude PACK ...]
 
-The zip holds a `manifest.csv` and the meshes, quantised (`quantised`). Unpacked, by
-`python -m zipfile -e meshes.zip meshes`, it is a folder for `--data`.
+The zip contains a `manifest.csv` and the quantised meshes (see `quantised`). Unpack it with
+`python -m zipfile -e meshes.zip meshes` to get a folder for `--data`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEGABYTE = 1 << 20
 def main(
     arguments: argparse.Namespace, tell: Callable[[str], None], progress: ProgressCallback
 ) -> int:
-    """`python -m runtime pack`: 0 when every mesh is in the file, 1 when some are left out."""
+    """Run `python -m runtime pack`; returns 0, or 1 if some meshes were left out."""
     out = Path(arguments.out)
     files = list_meshes(
         Path(arguments.data), split=arguments.split, exclude=tuple(arguments.exclude)
@@ -48,9 +48,9 @@ def pack(
     megabytes: float = 32.0,
     progress: ProgressCallback = ignore_progress,
 ) -> list[MeshFile]:
-    """Write `files` to `out`, whole or not at all; those left out: unreadable, or beyond the size.
+    """Write `files` to `out` atomically; returns those left out: unreadable, or beyond the size.
 
-    The smallest go in first. megabytes : of all meshes together; names come on top.
+    The smallest are packed first. megabytes : limit for all meshes, not counting file names.
     """
     left: list[MeshFile] = []
     manifest = io.StringIO(newline="")

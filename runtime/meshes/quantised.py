@@ -1,7 +1,7 @@
-"""Meshes with few bits a number, small enough to travel by the thousand.
+"""Quantised meshes, small enough to copy thousands of them.
 
-Positions to 1/65535 of the longest side, normals to bytes, texture coordinates to half precision,
-textures as small WebP pictures; an `.npz` within xz.
+Positions have steps of 1/65535 of the longest side, normals are bytes, texture coordinates have
+half precision, textures are small WebP pictures. The file is an `.npz` compressed with xz.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEXTURE_QUALITY = 80
 
 
 def to_quantised(surface: Surface) -> bytes:
-    """The file for `surface`. Wraps and other ways to sample a texture are not kept."""
+    """The file contents for `surface`. Texture wrapping and interpolation are not stored."""
     low, high = surface.bounds
     size = float((high - low).max()) or 1.0
     corners = surface.faces.reshape(-1)
@@ -46,7 +46,7 @@ def to_quantised(surface: Surface) -> bytes:
         columns.append(surface.corner_uvs.reshape(-1, 2).astype(np.float16))
     raw = np.concatenate([np.ascontiguousarray(c).view(np.uint8) for c in columns], axis=1)
     _, first, index = np.unique(raw, axis=0, return_index=True, return_inverse=True)
-    # In the order of the faces, in which neighbours are alike.
+    # Vertices in the order of faces, so that neighbours are similar and compress well.
     order = np.argsort(first)
     place = np.empty(len(order), dtype=np.uint32)
     place[order] = np.arange(len(order))
@@ -75,7 +75,7 @@ def to_quantised(surface: Surface) -> bytes:
 
 
 def read_quantised(path: Path) -> Surface:
-    """The surface in a file of `to_quantised`; raises XRayError `unreadable_mesh`."""
+    """Read a file made by `to_quantised`; raises XRayError `unreadable_mesh`."""
     try:
         arrays = read_arrays(io.BytesIO(_unpacked(path)), largest=LARGEST)
         faces, frame = arrays["faces"], arrays["frame"]
@@ -113,7 +113,7 @@ def read_quantised(path: Path) -> Surface:
         EOFError,
     ) as error:
         raise XRayError(
-            "unreadable_mesh", f"{path} is no packed mesh ({error}).", "Pack the meshes again."
+            "unreadable_mesh", f"{path} is not a packed mesh ({error}).", "Pack the meshes again."
         ) from error
 
 

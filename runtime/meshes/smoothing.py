@@ -1,4 +1,4 @@
-"""Triangle meshes as graphs: what smoothing them takes."""
+"""Graph operators of triangle meshes, for smoothing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Floats = NDArray[np.floating]
 
 
 def neighbour_mean(faces: NDArray[np.integer], count: int) -> sparse.csr_matrix:
-    """The matrix (count, count) that makes of each vertex the mean of those it shares an edge with.
+    """The matrix (count, count) that maps each vertex to the mean of its edge neighbours.
 
-    faces (F, 3). A vertex without a face becomes 0.
+    faces : (F, 3). A vertex without a face is mapped to 0.
     """
     ends = np.concatenate([faces, faces[:, [1, 2, 0]]]).ravel()
     others = np.concatenate([faces[:, [1, 2, 0]], faces]).ravel()
     links = sparse.csr_matrix((np.ones(len(ends)), (ends, others)), shape=(count, count))
-    links.data[:] = 1  # an edge counts once, however many faces have it
+    links.data[:] = 1  # an edge counts once for any number of faces
     return sparse.diags(1 / np.maximum(links.sum(axis=1).A1, 1)) @ links
 
 
 def vertex_normals(vertices: Floats, faces: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Unit normals (N, 3): the mean of the faces' around a vertex, by their areas."""
+    """Unit normals (N, 3): the area-weighted mean of the normals of a vertex's faces."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     around = sparse.csr_matrix(
         (np.ones(faces.size), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))),

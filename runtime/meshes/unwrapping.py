@@ -1,4 +1,4 @@
-"""UV maps for meshes that have none, by xatlas."""
+"""Makes UV maps with xatlas for meshes that have none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from xray_addon.surface import Surface
 
-_SIZE = 1024  # px along the side of the image that charts are spaced for
+_SIZE = 1024  # side in px of the image for which charts are spaced
 
 
 def unwrap(
@@ -27,9 +27,9 @@ def unwrap(
 
 
 def unwrap_surface(surface: Surface) -> NDArray[np.float64]:
-    """UVs (M, 3, 2), 0..1, for `xray_addon.omage.encoding.encode`; faces stay as they are.
+    """UVs (M, 3, 2), 0..1, for `xray_addon.omage.encoding.encode`; the faces are not changed.
 
-    Vertices at the same place are one, so that charts go on over seams of the surface's own UVs.
+    Vertices at the same position are merged, so that charts continue over existing UV seams.
     """
     vertices, index = np.unique(surface.vertices.astype(np.float32), axis=0, return_inverse=True)
     return unwrap(vertices, index.reshape(-1)[surface.faces], _SIZE).astype(np.float64)

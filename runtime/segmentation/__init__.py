@@ -1,1 +1,1 @@
-"""The small network that tells an object from its background, and its training."""
+"""The small network that separates an object from its background, and its training."""

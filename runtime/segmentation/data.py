@@ -1,6 +1,6 @@
-"""Photos to learn from, with their alpha: our own renders over procedural backgrounds.
+"""Synthetic training photos with alpha: our own renders over procedural backgrounds.
 
-No photo is used. Sample number i is a function of the seed and i alone.
+No real photos are used. Sample i depends only on the seed and i.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..meshes.collection import MeshCache, MeshFile
 from ..training.numbered import Numbered
 from ..training.views import view_object
 
-REUSE = 4  # photos made of one render: rendering takes longer than composing
+REUSE = 4  # photos per render, because rendering is slower than composing
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +40,7 @@ class Composites(Numbered):
         self.size = size
 
     def chunk(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
-        """The samples from `REUSE * number` on: one object before different backgrounds."""
+        """`REUSE` samples, starting at `REUSE * number`: one object on different backgrounds."""
         random = np.random.default_rng([self.seed, number])
         object_, other = (self._render(random) for _ in range(2))
         for _ in range(REUSE):
@@ -68,7 +68,7 @@ class Composites(Numbered):
 def compose(
     object_: Floats, other: Floats, size: int, random: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """A photo (S, S, 3) of `object_` with `other` far behind it perhaps, and its alpha (S, S).
+    """A photo (S, S, 3) of `object_`, possibly with `other` far behind it, and its alpha (S, S).
 
     object_, other : (2 S, 2 S, 4) straight alpha.
     """
@@ -91,9 +91,9 @@ def compose(
 def _placed(
     rgba: Floats, size: int, scale: float, offset: NDArray[np.float64], random: np.random.Generator
 ) -> Floats:
-    """The picture at (S, S, 4), premultiplied: scaled, squeezed, turned, moved, perhaps mirrored.
+    """The picture (S, S, 4), premultiplied, after random scale, squeeze, turn, shift and mirror.
 
-    scale : 1 shows all of it. offset : down and right, in shares of the frame.
+    scale : 1 shows all of it. offset : down and right, as shares of the frame.
     """
     picture = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1)
     if random.random() < 0.5:
@@ -113,7 +113,7 @@ def _placed(
 
 
 def _textured(rgba: Floats, random: np.random.Generator) -> Floats:
-    """The picture with a pattern over its colours: real things are seldom of one colour."""
+    """The picture with a pattern over its colours, because real objects rarely have one colour."""
     pattern = PATTERNS[random.integers(len(PATTERNS))](len(rgba), random)
     share = random.uniform(0.1, 0.7)
     color = rgba[..., :3] * (1 - share + share * 1.6 * pattern)
@@ -121,7 +121,7 @@ def _textured(rgba: Floats, random: np.random.Generator) -> Floats:
 
 
 def _shadow(alpha: Floats, random: np.random.Generator) -> Floats:
-    """The light (S, S), 0..1, that an object of this alpha leaves to what lies under and behind."""
+    """The shadow of an object with this alpha: light (S, S), 0..1, below and behind it."""
     size = len(alpha)
     drop = (random.uniform(0.0, 0.12) * size, random.uniform(-0.15, 0.15) * size)
     moved = ndimage.shift(alpha, drop, order=1)
@@ -130,7 +130,7 @@ def _shadow(alpha: Floats, random: np.random.Generator) -> Floats:
 
 
 def _photographed(photo: Floats, random: np.random.Generator) -> Floats:
-    """What a camera and its file do: exposure, white balance, blur, noise, JPEG."""
+    """Simulate a camera and its file: exposure, white balance, blur, noise, JPEG."""
     photo = np.clip(photo * random.uniform(0.75, 1.2) * random.normal(1, 0.05, 3), 0, 1)
     photo = photo ** np.exp(random.normal(0, 0.2))
     if random.random() < 0.4:
@@ -180,7 +180,7 @@ def _colors(count: int, random: np.random.Generator) -> Floats:
 
 
 def _gradient(size: int, random: np.random.Generator) -> Floats:
-    """One colour, or one that turns into another along a line or from a point."""
+    """One colour, or a linear or radial gradient."""
     first, second = _colors(2, random)
     if random.random() < 0.25:
         first = second = np.full(3, random.choice([1.0, 0.95, 0.5, 0.0]))

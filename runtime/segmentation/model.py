@@ -1,8 +1,8 @@
-"""`Segmenter`: a small U-Net that tells the object of a photo from its background.
+"""`Segmenter`: a small U-Net that separates the object of a photo from its background.
 
-It is made to be run by rembg's session `u2net_custom`, with the input and the output of U2-Net
-(Qin et al. 2020): a photo of 320 x 320 in ImageNet's normalisation, and its alpha in 0..1. Within,
-it works at half that size; whoever needs a sharper outline refines it by the photo.
+It runs in rembg's session `u2net_custom`, with the input and output of U2-Net (Qin et al. 2020): a
+photo of 320 x 320 with ImageNet's normalisation, and its alpha in 0..1. Internally it works at half
+that size; a sharper outline needs refinement with the photo.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SIZE = 320  # px of the photo that rembg gives
+SIZE = 320  # px, size of rembg's input photo
 REDUCTION = 2
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
@@ -34,27 +34,27 @@ class Block(nn.Module):
         nn.init.zeros_(self.body[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (B, C, H, W) and what the block adds."""
+        """`x` (B, C, H, W) plus the block's residual."""
         return functional.relu(x + self.body(x))
 
 
 class Everywhere(nn.Module):
-    """Adds to each pixel what follows from the mean of all: what a convolution cannot see."""
+    """Adds to each pixel a function of the mean over all pixels, which convolutions cannot see."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (B, C, H, W) and a constant over H and W."""
+        """`x` (B, C, H, W) plus a value that is constant over H and W."""
         return x + self.mix(x.mean(dim=(2, 3), keepdim=True))
 
 
 class Segmenter(nn.Module):
     """A U-Net over folded pixels.
 
-    channels : of each level; the first has a quarter of the photo's side, each next half of that.
-    middle : residual blocks of the coarsest level; the others have one on either way.
+    channels : per level; the first has a quarter of the photo's side, each next one half of that.
+    middle : residual blocks of the coarsest level; the others have one each way.
     """
 
     def __init__(self, channels: tuple[int, ...] = (24, 48, 72, 96), middle: int = 2) -> None:
@@ -75,7 +75,7 @@ class Segmenter(nn.Module):
         self.leave = nn.Conv2d(channels[0], 4, 3, padding=1)
 
     def logits(self, photo: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised to the logits (B, 1, S, S) of the object; S a multiple of 32."""
+        """Logits (B, 1, S, S) of normalised photos (B, 3, S, S); S must be a multiple of 32."""
         x = functional.relu(self.enter(functional.pixel_unshuffle(photo, 2)))
         kept = []
         for block, shrink in zip(self.down, self.shrink, strict=True):
@@ -88,7 +88,7 @@ class Segmenter(nn.Module):
         return functional.pixel_shuffle(self.leave(x), 2)
 
     def forward(self, photo: Tensor) -> Tensor:
-        """What rembg asks for: (B, 3, 320, 320) normalised to alpha (B, 1, 320, 320)."""
+        """Alpha (B, 1, 320, 320) of normalised photos (B, 3, 320, 320), as rembg expects."""
         alpha = self.logits(functional.avg_pool2d(photo, REDUCTION)).sigmoid()
         return functional.interpolate(
             alpha, scale_factor=REDUCTION, mode="bilinear", align_corners=False
@@ -96,7 +96,7 @@ class Segmenter(nn.Module):
 
 
 def normalize(photo: Tensor) -> Tensor:
-    """(B, 3, H, W) sRGB in 0..1 as rembg normalises it: by its brightest value, then ImageNet's."""
+    """Normalise (B, 3, H, W) sRGB 0..1 as rembg does: by the brightest value, then ImageNet's."""
     peak = photo.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
     mean, deviation = (
         torch.tensor(v, device=photo.device).view(3, 1, 1) for v in (MEAN, DEVIATION)

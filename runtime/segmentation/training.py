@@ -1,10 +1,10 @@
-"""Training of `Segmenter` on composites that are made on the fly.
+"""Trains `Segmenter` on composites that are made on the fly.
 
 python -m runtime train --config runtime/segmentation/config.json --data DIR --out DIR
 
-DIR holds meshes; --out gets `checkpoint.pt` (everything a resumed run needs), `model.safetensors`
-(the weights alone), the metrics (see `training.run`) and, at the end, `segmentation.onnx`, which
-rembg runs. Writing that file takes the packages onnx and onnxscript, which nothing else here needs.
+--data is a folder of meshes. --out gets `checkpoint.pt` (everything for resuming),
+`model.safetensors` (only the weights), the metrics (see `training.run`) and, at the end,
+`segmentation.onnx` for rembg. Only that file needs the packages onnx and onnxscript.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ONNX = "segmentation.onnx"
 
 @dataclass
 class TrainingConfig(RunConfig):
-    """One file a model: how it is built and trained.
+    """How the network is built and trained.
 
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
     """
@@ -60,7 +60,7 @@ class TrainingConfig(RunConfig):
 
 
 def losses(logits: Tensor, alpha: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of each pixel, and one less the soft intersection over union of each photo.
+    """Cross-entropy of each pixel, and 1 - soft intersection over union of each photo.
 
     logits, alpha : (B, 1, S, S).
     """
@@ -104,7 +104,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return losses(logits.float(), batch["alpha"])
 
     def save_weights(self, folder: Path) -> None:
-        """Write the weights that a run can go on from."""
+        """Write weights from which a run can continue."""
         tensors = {name: t.cpu().contiguous() for name, t in self.model.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:
             save_file(tensors, temporary, {"training": json.dumps(self.record())})
@@ -115,7 +115,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
 
 
 def export(model: Segmenter, path: Path) -> None:
-    """Write what rembg's `u2net_custom` runs: ONNX, its kernels in half precision.
+    """Write an ONNX file for rembg's `u2net_custom`, with kernels in half precision.
 
     Raises XRayError `missing_package`.
     """
@@ -125,8 +125,8 @@ def export(model: Segmenter, path: Path) -> None:
     except ImportError as error:
         raise XRayError(
             "missing_package",
-            f"Writing {path.name} takes the package {error.name}.",
-            "pip install onnx onnxscript; then train with --resume, which goes on from here.",
+            f"Writing {path.name} needs the package {error.name}.",
+            "Run `pip install onnx onnxscript`, then train with --resume to continue from here.",
         ) from error
     example = torch.zeros(1, 3, SIZE, SIZE)
     program = torch.onnx.export(
@@ -139,7 +139,7 @@ def export(model: Segmenter, path: Path) -> None:
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == "float32" and values.size > 1024:
-            # Kept in half precision, and made single again when the file is loaded.
+            # Stored in half precision, and converted to single when the file is loaded.
             casts.append(
                 onnx.helper.make_node(
                     "Cast", [tensor.name + ".half"], [tensor.name], to=onnx.TensorProto.FLOAT
@@ -151,7 +151,7 @@ def export(model: Segmenter, path: Path) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     for node in graph.node:
-        del node.metadata_props[:]  # where in which file of this machine each was traced
+        del node.metadata_props[:]  # source files and lines on this machine
     onnx.checker.check_model(proto)
     with replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())

@@ -1,1 +1,1 @@
-"""Small helpers around torch that every system uses."""
+"""Small torch helpers shared by all systems."""

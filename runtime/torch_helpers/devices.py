@@ -1,4 +1,4 @@
-"""Where a model runs."""
+"""Chooses the device that a model runs on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from xray_addon.errors import XRayError
 
 
 def choose_device(device: str) -> str:
-    """The torch device for a setting; "auto" takes CUDA (or ROCm), Apple MPS, then the CPU.
+    """The torch device for a setting. "auto" tries CUDA (or ROCm), Apple MPS, then the CPU.
 
-    Raises XRayError `no_device` where the one that is asked for is not there.
+    Raises XRayError `no_device` if the requested device is not available.
     """
     available = {
         "cuda": torch.cuda.is_available(),

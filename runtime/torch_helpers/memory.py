@@ -1,4 +1,4 @@
-"""Work in pieces that fit the memory."""
+"""Runs work in pieces that fit into memory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from xray_addon.errors import XRayError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
-LEAST = 1024  # items of a piece; where not even these fit, nothing helps
+LEAST = 1024  # smallest piece; if it does not fit, the work fails
 
 
 def out_of_memory(device: torch.device, remedy: str) -> XRayError:
-    """The error for work that does not fit `device`, with what to do about it."""
+    """The error for work that does not fit into the memory of `device`, with its remedy."""
     where = {"cuda": "graphics card", "mps": "graphics processor"}.get(device.type, "computer")
     return XRayError("out_of_memory", f"The {where} has not enough free memory.", remedy)
 
 
 class Chunks:
-    """Applies work to slices of a tensor; a slice that does not fit the memory is halved.
+    """Applies work to slices of a tensor. A slice that does not fit into memory is halved.
 
-    size : items a slice, which stays as small as it had to become.
+    size : items per slice; once reduced, it stays reduced.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,11 +50,11 @@ class Chunks:
                         "lower the mesh resolution, or set the device to the CPU.",
                     ) from error
                 self.size = max(LEAST, min(self.size, len(items)) // 2)
-                log.warning("out of memory: going on with %d items at a time", self.size)
+                log.warning("out of memory: continuing with %d items at a time", self.size)
             else:
                 done += len(piece)
                 continue
-            # Out of the handler the traceback is gone, and with it what it kept in memory.
+            # Retried outside the handler, after the traceback has released its memory.
             if items.device.type == "cuda":
                 torch.cuda.empty_cache()
         return torch.cat(results)

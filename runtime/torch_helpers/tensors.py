@@ -1,4 +1,4 @@
-"""Files of weights that others made, read without trusting them."""
+"""Reads weights files from untrusted sources safely."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LIGHTNING = ("pytorch_lightning.", "lightning.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file by name, on the CPU: safetensors, or a pickle of nothing but tensors.
+    """The tensors in a file by name, on the CPU: safetensors, or a pickle of only tensors.
 
-    Pickles are read with `weights_only`: nothing in them can run.
+    Pickles are read with `weights_only`, so they cannot run code.
 
-    Raises XRayError `unsafe_weights` for a pickle that asks for more, `bad_weights` for files
-    that are damaged, cut off or of another kind.
+    Raises XRayError `unsafe_weights` for a pickle that contains anything else, and `bad_weights`
+    for files that are damaged, truncated or of another type.
     """
     if path.suffix == ".safetensors":
         with _reading(path):
@@ -33,24 +33,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise XRayError(
             "bad_weights",
-            f"{path} is no plain table of tensors, as weights are.",
-            "Choose the weights themselves, not a training's checkpoint.",
+            f"{path} is not a plain table of tensors, as weights are.",
+            "Choose the weights themselves, not a training checkpoint.",
         )
     return state
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The table that torch pickled into a file: tensors, numbers, texts and tables of these.
+    """The table in a torch pickle: tensors, numbers, texts and tables of these.
 
-    Read with `weights_only`: nothing in it can run. Tensors stay on the disk until they are used
-    where the file's format allows it. Raises as `read_tensors`.
+    It is read with `weights_only`, so it cannot run code. If the file's format allows it, tensors
+    stay on disk until they are used. Raises as `read_tensors`.
     """
     with _reading(path), torch.serialization.safe_globals(_inert_classes(path)):
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     if not isinstance(content, Mapping):
         raise XRayError(
             "bad_weights",
-            f"{path} is no table of tensors, as weights are.",
+            f"{path} is not a table of tensors, as weights are.",
             "Choose a file of weights.",
         )
     return dict(content)
@@ -58,29 +58,29 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What a reader of weights raises, as XRayErrors."""
+    """Convert the exceptions of reading weights to XRayErrors."""
     try:
         yield
-    # A damaged pickle makes its reader fail in any way.
+    # A damaged pickle can make its reader raise anything.
     except Exception as error:
         if is_out_of_memory(error):
             raise
         if isinstance(error, UnpicklingError) and _asks_for_code(error):
             raise XRayError(
                 "unsafe_weights",
-                f"{path} asks to run code while it is read, which weights never need. "
-                "It was not run.",
-                "Delete the file and get the weights again from where they were published.",
+                f"{path} tries to run code when it is read, which weights never need. "
+                "The code was not run.",
+                "Delete the file and download the weights again from where they were published.",
             ) from error
         raise XRayError(
             "bad_weights",
-            f"{path} is damaged or only a part of a file ({_size(path)}: {_reason(error)}).",
-            "Get it again; a download that broke off can be resumed.",
+            f"{path} is damaged or incomplete ({_size(path)}: {_reason(error)}).",
+            "Download it again; an interrupted download can be resumed.",
         ) from error
 
 
 class _Inert:
-    """Stands for a class of Lightning's; it keeps nothing and does nothing."""
+    """A stand-in for a class of Lightning that stores nothing and does nothing."""
 
     def __init__(self, *_values: Any, **_named: Any) -> None:
         pass
@@ -90,7 +90,7 @@ class _Inert:
 
 
 def _inert_classes(path: Path) -> list[Any]:
-    """Harmless stand-ins for the classes that Lightning names beside the tensors it saves."""
+    """Harmless stand-ins for the classes in Lightning's checkpoints."""
     if not _is_zip(path):
         return []
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -102,7 +102,7 @@ def _inert_classes(path: Path) -> list[Any]:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether torch wrote the file in its present format, which can be mapped into memory."""
+    """Whether the file has torch's current format, which can be memory-mapped."""
     with path.open("rb") as stream:
         return stream.read(4) == b"PK\x03\x04"
 
@@ -113,9 +113,9 @@ def _asks_for_code(error: UnpicklingError) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what a reader said."""
+    """The first sentence of a reader's error."""
     if isinstance(error, UnpicklingError):
-        return "it holds no tensors"  # torch's advice is to trust the file
+        return "it contains no tensors"  # torch's advice is to trust the file
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].partition(". ")[0][:200]
 

@@ -1,4 +1,4 @@
-"""`python -m runtime train`: the command line over the generators' training."""
+"""`python -m runtime train`: the command line for training all models."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ..torch_helpers.devices import choose_device
 from . import parallel
 from .configs import LARGEST
 
-# Models that can be trained and are no systems, and their packages.
+# Trainable models that are not systems, and their packages.
 OTHERS = {"segmentation": "runtime.segmentation"}
 
 
 def main(
     arguments: argparse.Namespace, tell: Callable[[str], None], progress: ProgressCallback
 ) -> int:
-    """Train as `arguments` say; 0 when the run ended by itself. Raises XRayError, `Cancelled`."""
+    """Train; returns 0 when the run has finished. Raises XRayError, `Cancelled`."""
     config = Path(arguments.config)
     module = trainer_module(config)
     with parallel.joined(choose_device(arguments.device)) as device:
         if parallel.processes() > 1 and not module.Trainer.several_processes:
             raise XRayError(
                 "bad_settings",
-                f"What {config} describes trains in one process only.",
+                f"The model of {config} can only be trained in one process.",
                 "Start it with python, not with torchrun.",
             )
         trainer = module.train(
@@ -53,13 +53,12 @@ def main(
 
 
 def trainer_module(config: Path) -> Any:
-    """The module that trains what the configuration's "generator" names; "xray" by default.
+    """The training module for the configuration's "generator" ("xray" by default).
 
-    It is the module `training` of the system's package, if there is one. It has `TrainingConfig`,
-    `Trainer` and `train`, which is `run.train` of that trainer.
+    It is the module `training` of the system's package, with `TrainingConfig`, `Trainer` and
+    `train`, which calls `run.train` with that trainer.
 
-    Raises XRayError `unknown_generator`. What else is wrong with the file is for that module to
-    say.
+    Raises XRayError `unknown_generator`. That module reports all other errors in the file.
     """
     try:
         values = read_json(config, table_of(plain), largest=LARGEST)
@@ -77,7 +76,7 @@ def trainer_module(config: Path) -> Any:
 
 
 def trainers() -> dict[str, str]:
-    """The training module of each model that has one, by the model's name."""
+    """The training modules by model name."""
     packages = {name: system.module for name, system in SYSTEMS.items()} | OTHERS
     places = {
         name: getattr(importlib.import_module(package), "__path__", ())

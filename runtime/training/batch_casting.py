@@ -1,8 +1,8 @@
-"""`cast` for many objects and views at once, in torch: training data made where the model trains.
+"""`cast` for many objects and views at once, in torch: makes training data on the training device.
 
-The same A-buffer as `xray_addon.casting`, by the same rules and in the same whole numbers, so the
-hits are the same; here all views of a batch go through each step together. Objects lie before the
-camera, as in the canonical frame; nothing is clipped.
+This is the same A-buffer as `xray_addon.casting`, with the same rules and integers, so the hits are
+the same. All views of a batch go through each step together. Objects must be in front of the
+camera, as in the canonical frame; there is no clipping.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Layers:
 
 
 class MeshBank:
-    """Surfaces on a device, one behind the other. Textures repeat and are sampled linearly."""
+    """Surfaces on a device, concatenated. Textures repeat and are sampled linearly."""
 
     def __init__(self, surfaces: Sequence[Surface], device: torch.device | str = "cpu") -> None:
         def joined(arrays: list[np.ndarray], dtype: torch.dtype) -> Tensor:
@@ -43,7 +43,7 @@ class MeshBank:
         self.vertex_start = starts([len(s.vertices) for s in surfaces])
         self.face_start = starts([len(s.faces) for s in surfaces])
         self.vertices = joined([s.vertices for s in surfaces], torch.float64)  # (V, 3)
-        self.faces = joined([s.faces for s in surfaces], torch.int64)  # (F, 3) of the own surface
+        self.faces = joined([s.faces for s in surfaces], torch.int64)  # (F, 3) within its surface
         self.normals = joined([_corner_normals(s) for s in surfaces], torch.float32)  # (F, 3, 3)
         self.colors = joined(
             [_corners(s.corner_colors, s, 1.0, 3) for s in surfaces], torch.float32
@@ -85,14 +85,14 @@ def cast_batch(
 ) -> Layers:
     """X-Rays (B, layers, size, size) of one object each.
 
-    objects : (B,) which of the bank's. object_to_camera : (B, 4, 4) float64, a similarity: turn,
-    scale and shift into the camera's axes.
+    objects : (B,) indices into the bank. object_to_camera : (B, 4, 4) float64, a similarity
+    (rotation, scale and translation) into the camera's axes.
 
-    Raises ValueError where an object reaches behind its camera or out of the guard band.
+    Raises ValueError if an object reaches behind its camera or out of the guard band.
     """
     focal = 0.5 * size / float(np.tan(0.5 * fov_x))
     shift = size / 2 - 0.5
-    # Every view's vertices and faces, one view behind the other.
+    # The vertices and faces of all views, concatenated.
     view, vertex = _expanded(bank.vertex_start, objects)
     matrix = object_to_camera[view]
     seen = (matrix[:, :3, :3] @ bank.vertices[vertex][:, :, None])[:, :, 0] + matrix[:, :3, 3]
@@ -148,7 +148,7 @@ def cast_batch(
 
 
 def _expanded(starts: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-    """For the parts (starts[o] to starts[o + 1]) of all `objects`: the view (N,) and the part."""
+    """The view (N,) and index (N,) of the parts starts[o] to starts[o + 1] of all `objects`."""
     counts = starts.diff()[objects]
     view = torch.repeat_interleave(torch.arange(len(objects), device=starts.device), counts)
     first = starts[:-1][objects] - (counts.cumsum(0) - counts)
@@ -156,9 +156,9 @@ def _expanded(starts: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cells(corners: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Cells row * size + column, and the triangle of each, that snapped triangles (2, T, 3) cover.
+    """Cells row * size + column covered by snapped triangles (2, T, 3), and each cell's triangle.
 
-    Rows and the span of columns in each row are half open; see `array_kernel`.
+    Rows, and the span of columns in each row, are half open; see `array_kernel`.
     """
     y, order = corners[1].sort(dim=1)
     x = corners[0].gather(1, order)
@@ -196,7 +196,7 @@ def _first_column(xa: Tensor, ya: Tensor, xb: Tensor, yb: Tensor, level: Tensor)
 
 
 def _nearest(pixel: Tensor, distance: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Which hits (N,) are among the `layers` nearest of their pixel, and at which place."""
+    """Which hits (N,) are among the `layers` nearest of their pixel, and their ranks."""
     order = distance.argsort(stable=True)
     order = order[pixel[order].argsort(stable=True)]
     where = pixel[order]
@@ -209,7 +209,7 @@ def _nearest(pixel: Tensor, distance: Tensor, layers: int) -> tuple[Tensor, Tens
 
 
 def _weights(corner: list[Tensor], ray: Tensor) -> Tensor:
-    """Barycentric weights (K, 3) of where rays (K, 2) pass through triangles."""
+    """Barycentric weights (K, 3) of the points at which rays (K, 2) pass through triangles."""
     a, b, c = corner
     towards = torch.cat([ray, -torch.ones_like(ray[:, :1])], dim=1)
     share = torch.stack(
@@ -232,7 +232,7 @@ def _colors(bank: MeshBank, face: Tensor, weights: Tensor) -> Tensor:
 
 
 def _texels(bank: MeshBank, material: Tensor, uv: Tensor) -> Tensor:
-    """Textures (K, 3) at `uv` (K, 2): linear between texels, repeated."""
+    """Texture samples (K, 3) at `uv` (K, 2): linear interpolation, repeating."""
     height, width = bank.texture_size[material].T
     start = bank.texture_start[material]
     uv = uv - uv.floor()
@@ -295,5 +295,5 @@ def _corners(values: np.ndarray | None, surface: Surface, default: float, width:
 
 
 def _corner_normals(surface: Surface) -> np.ndarray:
-    """Zeros, which stand for the face's own, where the surface has none."""
+    """The corner normals; zeros, which mean the face's normal, if the surface has none."""
     return _corners(surface.corner_normals, surface, 0.0, 3)

@@ -1,4 +1,4 @@
-"""The settings of a training, from a JSON file to their dataclass."""
+"""Training settings: a dataclass that is read from a JSON file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ LARGEST = 1 << 20  # bytes
 
 @dataclass
 class RunConfig:
-    """What every training is told. Each model's `TrainingConfig` adds its own; all have defaults.
+    """The settings of every training. A model's `TrainingConfig` adds its own; all have defaults.
 
     generator : the model's name.
-    batch : samples a step, of each process.
-    learning_rate : the highest. It rises over the first `warmup` of the run (a share, 0 to 1) and
-        then falls by a cosine to `final_rate` of it; 1 leaves it where it is.
-    gradient_norm : above which gradients are scaled down to it; 0 for no limit.
-    workers : processes that make samples; 0 for the one that trains.
+    batch : samples per step and process.
+    learning_rate : the maximum. It rises over the first `warmup` of the run (a share, 0 to 1) and
+        then falls by a cosine to `final_rate` times the maximum; with 1 it stays constant.
+    gradient_norm : maximum norm; larger gradients are scaled down to it. 0 for no limit.
+    workers : processes that make samples; 0 uses the training process.
     """
 
-    example: ClassVar[str]  # a file that errors point to
+    example: ClassVar[str]  # an example file that errors mention
 
     generator: str = ""
     seed: int = 0
@@ -43,11 +43,10 @@ class RunConfig:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a JSON file.
+        """Read a JSON file.
 
-        Raises XRayError `bad_config` for what cannot be read, another generator, names that the
-        class lacks, values of other types than the defaults', and `ValueError`s and `TypeError`s
-        of the class itself.
+        Raises XRayError `bad_config` for unreadable files, another generator, unknown names, values
+        of another type than the defaults, and `ValueError`s and `TypeError`s of the class itself.
         """
         try:
             values = read_json(path, table_of(plain), largest=LARGEST)
@@ -67,7 +66,7 @@ class RunConfig:
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    """`value` in the type of `default`: JSON has neither tuples nor a difference of 1 and 1.0."""
+    """`value` in the type of `default`: JSON has no tuples, and does not distinguish 1 and 1.0."""
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(value)
     if isinstance(default, float) and type(value) is int:

@@ -1,4 +1,4 @@
-"""Datasets on disk as samples for training: published layout, WebDataset tars, metadata.jsonl.
+"""Training samples from datasets on disk: published layout, WebDataset tars, metadata.jsonl.
 
 Usage::
 
@@ -47,21 +47,21 @@ _SAMPLE = record({"camera": nullable(plain)})
 
 
 class XRayDataset(Dataset):
-    """One sample a view, in the order of the uids and views.
+    """One sample per view, in the order of the uids and views.
 
-    places : a folder in the published layout, a tar, a metadata.jsonl, or several of them. Of a
-    folder with metadata/, only the items with a row there are taken: the others are not complete.
+    places : a folder in the published layout, a tar, a metadata.jsonl, or several of them. If a
+    folder has metadata/, only items with a row there are used, because the others are incomplete.
 
-    A sample is a dict, ready for torch's collate function where all X-Rays have one size:
+    A sample is a dict. If all X-Rays have the same size, torch's collate function can batch it:
 
     - uid, view : str, int.
-    - frames : (L, 8, H, W) float32, as `runtime.xray.data.to_frames` lays them out.
-    - image : (4, I, I) float32 RGBA 0..1; not there where the dataset has no images.
+    - frames : (L, 8, H, W) float32, in the layout of `runtime.training.views.to_frames`.
+    - image : (4, I, I) float32 RGBA 0..1; absent if the dataset has no images.
     - camera : of the X-Ray's pixels, the tensors camera_to_world (4, 4), fov_x (radians), cx, cy
-      and pixel_offset; see `xray_addon.Camera`. Not there where there is no transforms.json.
+      and pixel_offset; see `xray_addon.Camera`. Absent if there is no transforms.json.
 
-    Raises XRayError `no_data` where nothing is found, and for single samples what `XRay.load` and
-    `read_transforms` raise.
+    Raises XRayError `no_data` if nothing is found, and for single samples those of `XRay.load` and
+    `read_transforms`.
     """
 
     def __init__(self, places: Name | Sequence[Name]) -> None:
@@ -79,7 +79,7 @@ class XRayDataset(Dataset):
             raise XRayError(
                 "no_data",
                 f"There are no X-Rays in {', '.join(map(str, names))}.",
-                "Name a folder with xrays/ in it, a .tar shard, or a metadata.jsonl.",
+                "Give a folder with xrays/ in it, a .tar shard, or a metadata.jsonl.",
             )
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class XRayDataset(Dataset):
 
 
 class _View(ABC):
-    """Where one sample comes from."""
+    """The source of one sample."""
 
     def __init__(self, uid: str, number: int) -> None:
         self.uid = uid
@@ -119,15 +119,15 @@ class _View(ABC):
 
     @abstractmethod
     def image(self) -> torch.Tensor | None:
-        """(4, I, I), or None where there is none."""
+        """The image (4, I, I), or None."""
 
     @abstractmethod
     def camera(self, width: int, height: int) -> Camera | None:
-        """The camera, for so many pixels, or None where there is none."""
+        """The camera for an image of this size, or None."""
 
 
 class _FileView(_View):
-    """A view in the published layout below `folder`."""
+    """A view in a folder with the published layout."""
 
     def __init__(self, folder: Path, uid: str, name: str) -> None:
         super().__init__(uid, int(name))
@@ -152,7 +152,7 @@ class _FileView(_View):
 
 
 class _TarView(_View):
-    """A sample of a tar; where its members lie in it was found once, so that any can be read."""
+    """A sample of a tar. The offsets of its members are known, so any can be read directly."""
 
     def __init__(self, tar: Path, key: str, members: dict[str, tuple[int, int]]) -> None:
         uid, _, number = key.rpartition("-")
@@ -186,7 +186,7 @@ class _TarView(_View):
 
 def _folder_views(folder: Path) -> list[_View]:
     files = sorted((folder / "xrays").glob("*/*.npz"))
-    # Other names are not views, such as the ._000.npz that macOS leaves on other systems' disks.
+    # Other names are not views, e.g. the ._000.npz files that macOS writes on foreign disks.
     files = [file for file in files if file.stem.isdecimal() and file.stem.isascii()]
     rows = folder / "metadata"
     if rows.is_dir() or (folder / SETTINGS).is_file():
@@ -206,7 +206,7 @@ def _listed_views(path: Path) -> list[_View]:
         raise XRayError(
             "bad_metadata",
             f"{path} cannot be read as metadata.jsonl ({error}).",
-            "Name the metadata.jsonl that a dataset has.",
+            "Give the metadata.jsonl of a dataset.",
         ) from error
     return [_FileView(path.parent, uid, name) for uid, name in xrays]
 
@@ -240,14 +240,14 @@ def _tar_views(path: Path) -> list[_View]:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, tarfile.TarError, ValueError, EOFError, zlib.error) as error:
         raise XRayError(
-            "bad_shard", f"{path} cannot be read ({error}).", "Fetch or pack the shard again."
+            "bad_shard", f"{path} cannot be read ({error}).", "Download or pack the shard again."
         ) from error
     keys = [key for key in members if "npz" in members[key]]
     odd = [key for key in keys if not re.fullmatch(r"[^/\\]+-[0-9]+", key)]
     if odd:
         raise XRayError(
             "bad_shard",
-            f"{path} is no shard of X-Rays: {odd[0]} is not called after an item and a view.",
+            f"{path} is not a shard of X-Rays: {odd[0]} is not named after an item and a view.",
             "Pack the shard again.",
         )
     return [_TarView(path, key, members[key]) for key in keys]

@@ -1,8 +1,8 @@
-"""A view by any camera, turned and zoomed into the canonical frame (`xray_addon.canonical`).
+"""Turns and zooms the view of any camera into the canonical frame (`xray_addon.canonical`).
 
-The camera turns to the object's middle, as the image intake crops a photo, and depths are scaled
-as the image is. What is seen from elsewhere in perspective stays so; over the object's depth the
-difference is small.
+The camera is turned to the object's middle, as when the image intake crops a photo, and depths are
+scaled like the image. The original perspective remains; over the object's depth the difference is
+small.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Floats = NDArray[np.float64]
 
 
 class CanonicalFrame:
-    """How a view comes into the canonical frame; `canonical_frame` finds it.
+    """The transform of a view into the canonical frame; made by `canonical_frame`.
 
-    rotation : (3, 3) of directions in the turned camera to the view's. zoom : of the image.
+    rotation : (3, 3) from directions in the turned camera to the view's. zoom : of the image.
     middle : depth of the object's middle in the view. elevation : radians.
     """
 
@@ -39,11 +39,11 @@ class CanonicalFrame:
         self.elevation = math.asin(float(np.clip(backward[2], -1, 1)))
 
     def depth(self, ahead: Floats) -> Floats:
-        """Distance from the canonical camera's plane of what is so far `ahead` of the view's."""
+        """Depth in the canonical camera of points at the depth `ahead` in the view."""
         return DISTANCE + (ahead - self.middle) * self.zoom * DISTANCE / self.middle
 
     def resample(self, xray: XRay, layers: int, size: int) -> XRay:
-        """The nearest rays' hits as the X-Ray (layers, size, size) of the canonical camera."""
+        """The X-Ray (layers, size, size) of the canonical camera, from the hits of nearest rays."""
         row, column = np.divmod(np.arange(size * size), size)
         ray = canonical_camera(size).ray_directions(row, column)
         x, y = (np.rint(place).astype(np.intp) for place in self._pixels(ray))
@@ -66,7 +66,7 @@ class CanonicalFrame:
         )
 
     def picture(self, image: Tensor, size: int) -> NDArray[np.float32]:
-        """The view's image (4, I, I) as the canonical camera sees it: (size, size, 4)."""
+        """The view's image (4, I, I) resampled for the canonical camera: (size, size, 4)."""
         fine = 2 * size
         row, column = np.divmod(np.arange(fine * fine), fine)
         x, y = self._pixels(canonical_camera(fine).ray_directions(row, column))
@@ -84,7 +84,7 @@ class CanonicalFrame:
         return np.ascontiguousarray(seen.clamp(0, 1).permute(1, 2, 0).numpy())
 
     def _pixels(self, ray: Floats) -> tuple[Floats, Floats]:
-        """Columns and rows (N,) of the view where the canonical camera's rays (N, 3) lead."""
+        """Columns and rows (N,) of the view hit by the canonical camera's rays (N, 3)."""
         turned = np.concatenate([ray[:, :2] / self.zoom, ray[:, 2:]], axis=1) @ self.rotation.T
         ahead = np.maximum(-turned[:, 2], 1e-6)
         camera = self.camera
@@ -96,7 +96,7 @@ class CanonicalFrame:
 
 
 def canonical_frame(xray: XRay, camera: Camera) -> CanonicalFrame | None:
-    """The frame for the object that `camera` sees, or None where it has none."""
+    """The frame for the object that `camera` sees, or None if it does not fit."""
     _, height, width = xray.shape
     pixel = xray.index[xray.index < height * width]
     if not len(pixel):

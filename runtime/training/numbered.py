@@ -1,5 +1,5 @@
-"""Endless samples that are a function of their number, so that a resumed run sees those that it
-would have seen."""
+"""Endless samples that depend only on their number, so that a resumed run sees the same samples
+as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 class Numbered(IterableDataset):
     """The samples of chunk `first` and of every `step`-th one after it, in order.
 
-    A loader takes one batch after another of each worker in turn. So where chunks are of a batch's
-    size, batches do not depend on the number of workers.
+    A loader takes one batch of each worker in turn. If chunks have the size of a batch, batches
+    therefore do not depend on the number of workers.
     """
 
-    whole_batches = False  # whether a sample is a batch, made in the process that trains
+    whole_batches = False  # whether a sample is a whole batch, made in the training process
 
     def __init__(self, first: int = 0, step: int = 1) -> None:
         self.first = first

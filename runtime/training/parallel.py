@@ -1,10 +1,10 @@
-"""Data-parallel training: the same run on several processes, as torchrun starts them.
+"""Data-parallel training: one run on several processes started by torchrun.
 
 torchrun --nproc-per-node 8 -m runtime train --config FILE --data DIR --out DIR
 
-Every process has the whole model and takes batches of its own; gradients are averaged, so all
-take the same steps. The first one writes checkpoints and metrics. Without torchrun there is one
-process and nothing here does anything.
+Every process has the whole model and its own batches. Gradients are averaged, so all processes take
+the same steps. The first process writes checkpoints and metrics. Without torchrun there is only one
+process, and the functions here do nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Within it the processes that torchrun started work together; the device of this one."""
+    """Connect the processes started by torchrun; yields the device of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
@@ -36,17 +36,17 @@ def joined(device: str) -> Iterator[str]:
 
 
 def rank() -> int:
-    """Which of the processes this is, from 0."""
+    """The index of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def processes() -> int:
-    """How many there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def average(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes."""
+    """Replace each tensor with its mean over the processes."""
     if processes() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -57,7 +57,7 @@ def average(tensors: Sequence[Tensor]) -> None:
 
 
 def any_of(here: bool, device: torch.device) -> bool:
-    """Whether it is so in any of the processes; all must ask."""
+    """Whether `here` is true in any process. All processes must call this."""
     if processes() == 1:
         return here
     answer = torch.tensor(float(here), device=device)

@@ -1,8 +1,8 @@
-"""A training run: batches until it has seen enough, checkpoints, metrics, progress.
+"""Runs a training: batches, checkpoints, metrics, progress.
 
-Metrics go to `metrics.jsonl`, a line each, and to `tensorboard/`, both by samples. Three rates, all
-in samples a second of all processes, tell what is the limit: `rate`, of the whole; `model_rate`,
-that of the steps alone; `data_rate`, at which the loader's workers make samples.
+Metrics are written to `metrics.jsonl`, one line each, and to `tensorboard/`, both by samples. Three
+rates, in samples per second of all processes, show the bottleneck: `rate` of the whole run,
+`model_rate` of the steps alone, and `data_rate` at which the loader's workers make samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
-MAKING = "making_seconds"  # what a sample tells beside its own: how long it took to make
+MAKING = "making_seconds"  # key of the time that it took to make a sample
 
 Run = TypeVar("Run", bound=Trainer)
 
@@ -47,16 +47,16 @@ def train(
     device: str = "cpu",
     progress: ProgressCallback = ignore_progress,
 ) -> Run:
-    """Train until the run is done, for `minutes` at most, or until `progress` cancels.
+    """Train until the run is done, for at most `minutes`, or until `progress` cancels.
 
-    kind : the trainer's class. However it ends, a checkpoint is left in `out`. Raises XRayError:
-    `bad_settings` where `out` holds a run and it is not to resume, and what the trainer raises.
+    kind : the trainer's class. In any case, a checkpoint is written to `out`. Raises XRayError
+    `bad_settings` if `out` contains a run and `resume` is not set, and those of the trainer.
     """
     if not resume and kind.has_run(out):
         raise XRayError(
             "bad_settings",
-            f"{out} holds a training run already.",
-            "Go on with it by --resume, or choose another folder.",
+            f"{out} already contains a training run.",
+            "Continue it with --resume, or choose another folder.",
         )
     trainer = kind(config, device)
     if resume:
@@ -69,7 +69,7 @@ def train(
 
 
 class Timed(IterableDataset):
-    """The samples of `dataset`, each with the seconds that making it took."""
+    """The samples of `dataset`, each with the seconds that it took to make."""
 
     def __init__(self, dataset: Numbered) -> None:
         self.dataset = dataset
@@ -89,10 +89,10 @@ def run(
     minutes: float | None,
     progress: ProgressCallback,
 ) -> None:
-    """Train until the trainer is done, for `minutes` at most, or until `progress` cancels.
+    """Train until the trainer is done, for at most `minutes`, or until `progress` cancels.
 
-    However it ends, a checkpoint is left in `out`. Of several processes (see `parallel`) the first
-    writes and reports, and all end together.
+    In any case, a checkpoint is written to `out`. With several processes (see `parallel`), the
+    first one writes and reports, and all end together.
     """
     whole = dataset.whole_batches
     workers = 0 if whole else trainer.config.workers
@@ -153,7 +153,7 @@ def _report(
     writer: SummaryWriter,
     progress: ProgressCallback,
 ) -> None:
-    """Write the recent mean and tell how it goes. left : seconds of the run."""
+    """Write the mean of recent steps, and report progress. left : remaining seconds."""
     line: dict[str, Any] = {
         name: round(sum(terms[name] for terms in recent) / len(recent), 5) for name in recent[0]
     }
@@ -169,6 +169,6 @@ def _report(
         stream.write(json.dumps(line) + "\n")
     for name in line.keys() - {"samples", "seconds"}:
         writer.add_scalar(name, line[name], trainer.samples)
-    told = "{rate:.1f} samples/s (model {model_rate:.1f}, data {data_rate:.1f})".format(**rates)
-    text = f"{terms}, {told}, {left / 60:.0f} min left"
+    speed = "{rate:.1f} samples/s (model {model_rate:.1f}, data {data_rate:.1f})".format(**rates)
+    text = f"{terms}, {speed}, {left / 60:.0f} min left"
     progress(Progress("train", trainer.samples, round(trainer.samples / trainer.done()), text))

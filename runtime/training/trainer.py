@@ -1,6 +1,6 @@
-"""What all trainers share: the step, the learning rate, checkpoints and their errors.
+"""The base class of all trainers: steps, learning rate, checkpoints and their errors.
 
-A model's trainer gives its parameters, its dataset and its losses; `run.train` runs it.
+A model's trainer defines its parameters, its dataset and its losses; `run.train` runs it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Config = TypeVar("Config", bound=RunConfig)
 
 
 class Trainer(ABC, Generic[Config]):
-    """A model, its optimisers and where they are; `save` and `resume` keep all.
+    """A model, its optimisers and the state of the run, which `save` and `resume` store.
 
-    A subclass makes `model` and `optimizers`. Its losses count by the settings `<name>_weight` of
-    the configuration, 1 where there is none.
+    A subclass creates `model` and `optimizers`. The weight of each loss is the configuration's
+    setting `<name>_weight`, or 1.
 
-    log_steps : between two lines of metrics. several_processes : whether it can train on several
-    (see `parallel`).
+    log_steps : steps between two lines of metrics. several_processes : whether it can train on
+    several processes (see `parallel`).
     """
 
     log_steps = 50
@@ -53,7 +53,7 @@ class Trainer(ABC, Generic[Config]):
 
     def __init__(self, config: Config, device: str) -> None:
         torch.manual_seed(config.seed)
-        # Small activations turn into denormals, which CPUs compute ten times slower.
+        # Small activations become denormals, which CPUs compute ten times more slowly.
         torch.set_flush_denormal(True)
         self.config = config
         self.device = torch.device(device)
@@ -66,26 +66,26 @@ class Trainer(ABC, Generic[Config]):
 
     @abstractmethod
     def dataset(self, data: Path) -> Numbered:
-        """What is learned from in `data` from here on; raises XRayError `no_data`."""
+        """The samples in `data` from the run's current position; raises XRayError `no_data`."""
 
     @abstractmethod
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms of the loss, by name, without their weights; `batch` is on the device."""
 
     def parts(self) -> dict[str, Any]:
-        """What has a `state_dict`, or a list of such, by its name in the checkpoint."""
+        """The objects with a `state_dict`, or lists of them, by their name in the checkpoint."""
         return {"model": self.model, "optimizers": self.optimizers}
 
     def counters(self) -> tuple[str, ...]:
-        """The attributes that count how far the run is."""
+        """The names of the attributes that store the run's progress."""
         return ("steps", "samples", "seconds", "warm_starts")
 
     @abstractmethod
     def save_weights(self, folder: Path) -> None:
-        """Write what the model is used with, and with it the `record`."""
+        """Write the weights for using the model, together with the `record`."""
 
     def load_weights(self, folder: Path) -> dict[str, Any]:
-        """Take the weights that `save_weights` left in `folder`; returns their record."""
+        """Load the weights written by `save_weights` in `folder`; returns their record."""
         path = folder / WEIGHTS
         self.model.load_state_dict(read_tensors(path))
         with safe_open(path, framework="pt") as archive:
@@ -93,18 +93,18 @@ class Trainer(ABC, Generic[Config]):
         return record
 
     def finish(self, folder: Path) -> None:
-        """Write what only a run that has ended leaves."""
+        """Write the files that are only made at the end of a run."""
 
     # The run
 
     def done(self) -> float:
-        """Share of the run that is done, 0 to 1."""
+        """The completed share of the run, 0 to 1."""
         return min(1.0, self.samples / self.config.length())
 
     def learning_rate(self) -> float:
-        """That of the next step: a linear warm-up, then a cosine."""
+        """The learning rate of the next step: a linear warm-up, then a cosine."""
         config, done = self.config, self.done()
-        begin = config.batch / config.length()  # the first step moves too
+        begin = config.batch / config.length()  # so that the first step is not 0
         warm = min(1.0, (done + begin) / config.warmup) if config.warmup else 1.0
         fall = (1 + math.cos(math.pi * done)) / 2
         return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * fall)
@@ -119,7 +119,7 @@ class Trainer(ABC, Generic[Config]):
         total.backward()
         self.move(total, self.model.parameters())
         self.count(count)
-        return told(terms, total)
+        return term_values(terms, total)
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""
@@ -127,9 +127,9 @@ class Trainer(ABC, Generic[Config]):
         return torch.stack(weighted).sum()
 
     def move(self, loss: Tensor, limited: Iterable[nn.Parameter]) -> None:
-        """A step of each optimiser by the gradients that are there; none where they are not finite.
+        """Step each optimiser with the current gradients; skipped if they are not finite.
 
-        limited : the parameters whose gradients `gradient_norm` is for.
+        limited : the parameters to which `gradient_norm` applies.
         """
         norm = nn.utils.clip_grad_norm_(limited, self.config.gradient_norm or math.inf)
         if torch.isfinite(norm) and torch.isfinite(loss):
@@ -139,7 +139,7 @@ class Trainer(ABC, Generic[Config]):
                 optimizer.step()
 
     def count(self, samples: int) -> None:
-        """A step is done, by so many samples of each process."""
+        """Count one step with `samples` samples per process."""
         self.samples += samples * parallel.processes()
         self.steps += 1
 
@@ -147,15 +147,15 @@ class Trainer(ABC, Generic[Config]):
 
     @classmethod
     def has_run(cls, folder: Path) -> bool:
-        """Whether `folder` holds a run that `resume` could go on with."""
+        """Whether `folder` contains a run that can be resumed."""
         return (folder / CHECKPOINT).exists()
 
     def is_due(self, seconds: float) -> bool:
-        """Whether to save now, so many seconds after the last time."""
+        """Whether to save now, `seconds` after the last time."""
         return seconds >= CHECKPOINT_SECONDS
 
     def record(self) -> dict[str, Any]:
-        """How the weights were made, as plain data."""
+        """How the weights were trained, as plain data."""
         return asdict(self.config) | {
             "trained_samples": self.samples,
             "trained_seconds": round(self.seconds),
@@ -163,7 +163,7 @@ class Trainer(ABC, Generic[Config]):
         }
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint and weights, each whole or not at all; raises XRayError `no_space`."""
+        """Write checkpoint and weights, each atomically; raises XRayError `no_space`."""
         state = {"config": asdict(self.config)}
         state |= {name: _state(part) for name, part in self.parts().items()}
         state |= {name: getattr(self, name) for name in self.counters()}
@@ -173,10 +173,10 @@ class Trainer(ABC, Generic[Config]):
             self.save_weights(folder)
 
     def resume(self, folder: Path) -> None:
-        """Go on from the checkpoint in `folder`, or where only weights are from these.
+        """Continue from the checkpoint in `folder`, or from weights if there are only these.
 
-        From weights it goes on at the same place of the schedule and the data, but the optimisers
-        begin anew; the record counts these `warm_starts`. Raises XRayError `bad_checkpoint`.
+        From weights it continues at the same point of the schedule and the data, but with new
+        optimisers; the record counts these `warm_starts`. Raises XRayError `bad_checkpoint`.
         """
         path = folder / CHECKPOINT
         if not path.exists() and (folder / WEIGHTS).exists():
@@ -190,7 +190,7 @@ class Trainer(ABC, Generic[Config]):
                 setattr(self, name, state[name])
 
     def start_warm(self, folder: Path) -> dict[str, Any]:
-        """Go on from the weights in `folder`; returns their record."""
+        """Continue from the weights in `folder`; returns their record."""
         with resuming(folder / WEIGHTS):
             record = self.load_weights(folder)
             self.samples = record["trained_samples"]
@@ -200,14 +200,14 @@ class Trainer(ABC, Generic[Config]):
         return record
 
 
-def told(terms: Mapping[str, Tensor], total: Tensor) -> dict[str, float]:
+def term_values(terms: Mapping[str, Tensor], total: Tensor) -> dict[str, float]:
     """The terms of the loss and "loss" as numbers."""
     return {name: float(term.detach()) for name, term in (*terms.items(), ("loss", total))}
 
 
 @contextmanager
 def resuming(path: Path) -> Iterator[None]:
-    """Within it, what fails is told as XRayError `bad_checkpoint` of the file `path`."""
+    """Convert exceptions to XRayError `bad_checkpoint` for the file `path`."""
     try:
         yield
     except (
@@ -217,13 +217,13 @@ def resuming(path: Path) -> Iterator[None]:
         raise XRayError(
             "bad_checkpoint",
             f"{path} cannot be resumed ({error}).",
-            "Train without --resume, or give the configuration it was trained with.",
+            "Train without --resume, or use the configuration that it was trained with.",
         ) from error
 
 
 @contextmanager
 def full_disk_told(folder: Path) -> Iterator[None]:
-    """Within it, a full disk is told as XRayError `no_space`."""
+    """Convert errors of a full disk to XRayError `no_space`."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -231,13 +231,13 @@ def full_disk_told(folder: Path) -> Iterator[None]:
             raise
         raise XRayError(
             "no_space",
-            f"The disk of {folder} is full; what was saved there before is unharmed.",
-            "Free some space and go on with --resume.",
+            f"The disk of {folder} is full. Earlier checkpoints there are intact.",
+            "Free some space and continue with --resume.",
         ) from error
 
 
 def _is_full(error: BaseException) -> bool:
-    # Torch's writer hides the disk's error behind one of its own; safetensors says it in words.
+    # Torch replaces the disk's error with its own; safetensors only mentions it in the message.
     if any(e is not None and is_no_space(e) for e in (error, error.__context__)):
         return True
     return any(words in str(error) for words in ("No space left", "PytorchStreamWriter failed"))

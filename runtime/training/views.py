@@ -1,4 +1,4 @@
-"""A mesh seen by a camera: its X-Ray and its image, as training and evaluation use them."""
+"""Views of meshes for training and evaluation: an X-Ray and an image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_ELEVATION = math.radians(45)
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """An object placed in the canonical frame and seen.
+class TrainingView:
+    """A view of an object placed in the canonical frame.
 
-    xray : the truth. fine : one layer at the image's resolution, for the shader. scale : size of
-    the object's longest side in the frame. elevation, roll : radians, as `place` takes them.
-    surface : as placed. camera : of `fine`. source, azimuth : the object as it was, z up, and from
-    which side it is seen, radians.
+    xray : ground truth. fine : one layer at the image's resolution, for the shader. scale : length
+    of the object's longest side in the frame. elevation, roll : radians, as in `place`. surface :
+    the placed object. camera : of `fine`. source : the original object, z up. azimuth : of the
+    viewer, radians.
     """
 
     xray: XRay
@@ -47,10 +47,10 @@ def view_object(
     resolution: int,
     image_resolution: int,
     roll: float = 0.0,
-) -> View | None:
-    """`surface` from a random side, or None where that side has no place in the frame.
+) -> TrainingView | None:
+    """`surface` from a random side, or None if that view does not fit into the frame.
 
-    roll : standard deviation of the camera's, radians.
+    roll : standard deviation of the camera's roll, radians.
     """
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
@@ -65,13 +65,13 @@ def view_object(
     fine = cast(moved, camera, 1)
     if not len(fine.index):
         return None
-    return View(xray, fine, scale, elevation, moved, camera, surface, azimuth, lean)
+    return TrainingView(xray, fine, scale, elevation, moved, camera, surface, azimuth, lean)
 
 
 def to_frames(xray: XRay) -> NDArray[np.float32]:
     """Training target (L, 8, H, W): depth -1 near to 1 far, normal, colour -1..1, hit -1 or 1.
 
-    Where there is no hit all but the hit channel is 0.
+    Pixels without a hit are 0 in all channels except the hit channel.
     """
     layers, height, width = xray.shape
     frames = np.zeros((layers, height * width, 8), dtype=np.float32)

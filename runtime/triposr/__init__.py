@@ -1,1 +1,1 @@
-"""TripoSR: one image to a triplane, to a density field, to a mesh (arXiv 2403.02151)."""
+"""TripoSR: from one image to a triplane, a density field and a mesh (arXiv 2403.02151)."""

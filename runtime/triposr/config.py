@@ -1,4 +1,4 @@
-"""What a TripoSR network is made of, read from and written as the published `config.yaml`."""
+"""The configuration of a TripoSR network; reads and writes the published `config.yaml`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xray_addon.files import json_schema as schema
 from xray_addon.files.json_files import read_json
 from xray_addon.files.opening import read_at_most
 
-# Where the published code keeps each part; another class is another model.
+# The class of each part in the published code. Another class means another model.
 _CLASSES = {
     "image_tokenizer_cls": "tsr.models.tokenizers.image.DINOSingleImageTokenizer",
     "tokenizer_cls": "tsr.models.tokenizers.triplane.Triplane1DTokenizer",
@@ -26,7 +26,7 @@ _CLASSES = {
 }
 _PUBLISHED_VIT = "facebook/dino-vitb16"
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
-# Keys of the published file that say nothing about the network as it is used here.
+# Keys of the published file that do not affect the network here.
 _FIXED: dict[str, dict[str, Any]] = {
     "backbone": {"norm_num_groups": 32},
     "decoder": {},
@@ -97,7 +97,7 @@ _VIT = schema.record(
 
 @dataclass(frozen=True)
 class VitConfig:
-    """The image encoder; the defaults are those of facebook/dino-vitb16."""
+    """The configuration of the image encoder. The defaults are those of facebook/dino-vitb16."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -110,13 +110,13 @@ class VitConfig:
 
 @dataclass(frozen=True)
 class TripoSRConfig:
-    """The whole network; the defaults are the published ones.
+    """The configuration of the whole network. The defaults are the published ones.
 
     image_size : px of the square image that the encoder sees, a multiple of the patch size.
     plane_size, channels : of the three token planes. plane_channels : of a plane of the scene
-        code, which is twice `plane_size` wide. neurons, hidden_layers, activation : the field's
-        perceptron. radius : half the side of the box that the field fills. density_bias : added
-        before the exponential. ray_samples : along each ray that is rendered.
+        code, which is twice `plane_size` wide. neurons, hidden_layers, activation : of the field's
+        perceptron. radius : half the side of the field's box. density_bias : added before the
+        exponential. ray_samples : samples per rendered ray.
     """
 
     image_size: int = 512
@@ -136,9 +136,9 @@ class TripoSRConfig:
 
     @classmethod
     def read(cls, path: Path) -> TripoSRConfig:
-        """From a published `config.yaml`, and `dino/config.json` beside it where there is one.
+        """Read a published `config.yaml`, and `dino/config.json` beside it if it exists.
 
-        Raises XRayError `bad_weights`, with what is wrong: unreadable, or another model's.
+        Raises XRayError `bad_weights` if the file is unreadable or describes another model.
         """
         try:
             data = _PUBLISHED(_read_yaml(path), "")
@@ -172,7 +172,7 @@ class TripoSRConfig:
             if got != wanted:
                 raise ValueError(f"{name} is {got}, which does not fit the {wanted} before it")
         if data["cond_image_size"] % vit.patch_size:
-            raise ValueError(f"cond_image_size is no multiple of {vit.patch_size}")
+            raise ValueError(f"cond_image_size is not a multiple of {vit.patch_size}")
         return cls(
             image_size=int(data["cond_image_size"]),
             plane_size=int(tokenizer["plane_size"]),
@@ -191,7 +191,8 @@ class TripoSRConfig:
         )
 
     def published(self) -> tuple[str, str]:
-        """The texts of `config.yaml` and `dino/config.json`, which `read` and others read back."""
+        """The texts of `config.yaml` and `dino/config.json`, as `read` and the published code
+        read them."""
         data = {
             "cond_image_size": self.image_size,
             "image_tokenizer": {"pretrained_model_name_or_path": _PUBLISHED_VIT},
@@ -246,7 +247,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _read_vit(path: Path, data: dict[str, Any]) -> VitConfig:
-    """Of `dino/config.json` beside `path`, else of the encoder that `data` names."""
+    """Read `dino/config.json` beside `path`; without it, the config of the encoder in `data`."""
     beside = path.parent / "dino" / "config.json"
     if beside.is_file():
         values = read_json(beside, _VIT, largest=LARGEST)
@@ -263,7 +264,7 @@ def _read_vit(path: Path, data: dict[str, Any]) -> VitConfig:
 
 
 def _resolved(value: Any, root: dict[str, Any]) -> Any:
-    """`value` with references such as ${tokenizer.num_channels} replaced by what they name."""
+    """`value` with references such as ${tokenizer.num_channels} resolved."""
     if isinstance(value, dict):
         return {key: _resolved(item, root) for key, item in value.items()}
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
@@ -273,13 +274,13 @@ def _resolved(value: Any, root: dict[str, Any]) -> Any:
     for name in match[1].split("."):
         named = named[name]
     if isinstance(named, dict | str):
-        raise ValueError(f"{value} names no number")
+        raise ValueError(f"{value} does not refer to a number")
     return named
 
 
 def _one_of(value: str, *choices: str) -> str:
     if value not in choices:
-        raise ValueError(f"{value!r} is none of {choices}")
+        raise ValueError(f"{value!r} is not one of {choices}")
     return value
 
 
@@ -287,14 +288,14 @@ def _unreadable(path: Path, reason: object) -> XRayError:
     return XRayError(
         "bad_weights",
         f"{path} cannot be read as a model's configuration ({reason}).",
-        "Get TripoSR's config.yaml again.",
+        "Download TripoSR's config.yaml again.",
     )
 
 
 def _other_model(path: Path, reason: str) -> XRayError:
     return XRayError(
         "bad_weights",
-        f"{path} is the configuration of another model than TripoSR ({reason}).",
+        f"{path} is the configuration of another model, not of TripoSR ({reason}).",
         "Put TripoSR's own config.yaml beside its weights, or choose the generator that these "
         "weights belong to.",
     )

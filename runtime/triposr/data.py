@@ -1,6 +1,6 @@
 """Training samples for TripoSR, cast on the fly: a picture, and patches of other views.
 
-Sample number i is a function of the seed and i alone.
+Sample i depends only on the seed and i.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ..training.numbered import Numbered
 from . import field
 from .preparation import prepare
 
-# Longest side of an object in the field's box: seen from any side it fits both.
+# Longest side of an object in the field's box. It then fits the box and the images from any side.
 OBJECT_SIZE = 1.1
-INPUT_ELEVATION = math.radians(30)  # at most, of the picture that the model is given
-VIEW_ELEVATION = math.radians(60)  # at most, up or down, of the views it is compared in
-# Lights under which a picture shows the colours as they are.
+INPUT_ELEVATION = math.radians(30)  # maximum for the model's input picture
+VIEW_ELEVATION = math.radians(60)  # maximum, up or down, for the compared views
+# Lights under which a picture shows the unlit colours.
 _UNLIT = Lights(1.0, 1.0, np.array([0.0, 0, 1]), np.zeros((0, 3)), np.zeros(0))
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """Sizes in px. views : to compare in, of view_size, of each a patch of patch_size."""
+    """Sizes in px. views : number of compared views of view_size, each cropped to patch_size."""
 
     image_size: int
     views: int
@@ -46,9 +46,9 @@ class PairConfig:
 class PairDataset(Numbered):
     """Endless samples {image (3, I, I), origins, directions, color (V, P, P, 3), alpha (V, P, P)}.
 
-    image : lit at random, on grey, from a camera of random elevation; the object is turned so
-    that this camera stands over +x. Colours of the views are unlit and on white, so that the
-    model learns the colours without the light. Rays in the field's axes. batch : the loader's.
+    image : randomly lit, on grey, from a camera at a random elevation; the object is turned so
+    that this camera is above +x. The views show unlit colours on white, so that the model learns
+    colours without lighting. Rays are in the field's axes. batch : the loader's batch size.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class PairDataset(Numbered):
         }
 
     def _picture(self, surface: Surface, random: np.random.Generator) -> torch.Tensor | None:
-        """What the model is given (3, I, I), or None where the object cannot be seen."""
+        """The model's input (3, I, I), or None if the object is not visible."""
         size = self.config.image_size
         camera = _camera(0.0, random.uniform(0, INPUT_ELEVATION), size)
         rgba = _render(surface, camera, Lights.random(camera, random))
@@ -96,7 +96,7 @@ class PairDataset(Numbered):
         return functional.interpolate(picture, (size, size), mode="bilinear", antialias=True)[0]
 
     def _patch(self, surface: Surface, random: np.random.Generator) -> dict[str, torch.Tensor]:
-        """A patch of a random view, most often where the object is."""
+        """A patch of a random view, mostly on the object."""
         size, patch = self.config.view_size, self.config.patch_size
         azimuth = random.uniform(0, 2 * math.pi)
         camera = _camera(azimuth, random.uniform(-VIEW_ELEVATION, VIEW_ELEVATION), size)
@@ -118,7 +118,7 @@ class PairDataset(Numbered):
 
 
 def place(surface: Surface, azimuth: float) -> Surface:
-    """`surface` (z up) in the field's box, turned about z by `azimuth` (radians)."""
+    """`surface` (z up) scaled into the field's box and turned about z by `azimuth` (radians)."""
     cosine, sine = math.cos(azimuth), math.sin(azimuth)
     matrix = np.diag([OBJECT_SIZE, OBJECT_SIZE, OBJECT_SIZE, 1.0])
     matrix[:2, :2] = OBJECT_SIZE * np.array([[cosine, -sine], [sine, cosine]])

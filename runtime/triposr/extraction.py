@@ -1,4 +1,4 @@
-"""What TripoSR's field is to the extraction of meshes: a grid that is cheap to ask."""
+"""TripoSR's field as a grid that is cheap to evaluate, for mesh extraction."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .model import FieldPerceptron
 
 
 class GridField:
-    """Raw density on a grid of `resolution`^3 points, a few at a time.
+    """Raw density on a grid of `resolution`^3 points, evaluated in pieces.
 
-    On a grid the planes' features repeat: a plane has only resolution^2 different ones. The
+    On a grid the planes' features repeat: each plane has only resolution^2 different ones. The
     perceptron's first layer is linear, so it is applied to those and summed for each point.
 
-    alive : called before each piece of the work; it may raise to end it.
+    alive : called before each piece of work; it may raise to cancel it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class GridField:
         self._tables = tables  # (3, R R, n)
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Raw density (N,) at points (N,), numbered as (x * R + y) * R + z."""
+        """Raw density (N,) at points (N,) with the index (x * R + y) * R + z."""
         return self._chunks(self._evaluate, index)
 
     def _evaluate(self, index: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class GridField:
         hidden += xz[x * size + z]
         hidden += yz[y * size + z]
         for layer in self._layers[1:-1]:
-            # In place: these are thousands of points at a time and nobody else holds them.
+            # In place, because these are large temporary tensors.
             hidden = _activate(layer, hidden)
         last = self._layers[-1]
         return hidden @ last.weight[0] + last.bias[0]
@@ -80,10 +80,10 @@ def _activate(layer: torch.nn.Module, hidden: Tensor) -> Tensor:
 
 
 def strides(resolution: int, width: int) -> tuple[int, ...]:
-    """Of `STRIDES`, those at which no pixel of planes `width` wide is skipped, and 1."""
+    """The `STRIDES` that skip no pixel of planes of width `width`, and 1."""
     return tuple(stride for stride in STRIDES if stride == 1 or stride * width <= resolution)
 
 
 def density_level(threshold: float, bias: float) -> float:
-    """The raw density where the density is `threshold`."""
+    """The raw density for the density `threshold`."""
     return math.log(threshold) - bias

@@ -1,6 +1,6 @@
 """The field of a scene code: density and colour at points, and views of it.
 
-World axes here are the published ones: z up, the image's viewer at +x, the image's right +y.
+The axes are the published ones: z up, the image's viewer at +x, the image's right is +y.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .model import FieldPerceptron
 
 DISTANCE = FRAME.distance
 FOV_Y = FRAME.fov_x  # of a square image
-_SHRINK = 1 - 1e-3  # rays are sampled a little inside of the box
-_SHORTEST = 0.01  # rays that meet less of the box than this see nothing
+_SHRINK = 1 - 1e-3  # rays are sampled slightly inside the box
+_SHORTEST = 0.01  # rays with a shorter path through the box see nothing
 
 
 def query(planes: Tensor, decoder: FieldPerceptron, points: Tensor, radius: float) -> Tensor:
     """Raw density and raw colour (N, 4) at points (N, 3) within +-radius.
 
-    planes : (3, c, H, W) one scene code; they hold (x, y), (x, z) and (y, z).
+    planes : (3, c, H, W) one scene code; the planes are (x, y), (x, z) and (y, z).
     """
     scaled = points / radius
     where = torch.stack([scaled[:, [0, 1]], scaled[:, [0, 2]], scaled[:, [1, 2]]])[:, None]
@@ -37,12 +37,12 @@ def query(planes: Tensor, decoder: FieldPerceptron, points: Tensor, radius: floa
 
 
 def density(raw: Tensor, bias: float) -> Tensor:
-    """Density from the raw one."""
+    """Density from raw density."""
     return torch.exp(raw + bias)
 
 
 def orbit_cameras(count: int, *, elevation: float = 0.0, distance: float = DISTANCE) -> Tensor:
-    """(count, 4, 4) camera to world, around the z axis from the viewer's place on, evenly.
+    """(count, 4, 4) camera to world, evenly around the z axis starting at the viewer.
 
     elevation : radians. OpenGL's camera axes: +x right, +y up, looking along -z.
     """
@@ -84,7 +84,7 @@ def render_rays(
 ) -> tuple[Tensor, Tensor]:
     """Colours on white (N, 3) and opacity (N,) along rays (N, 3).
 
-    evaluate : points (M, 3) to raw density and colour (M, 4).
+    evaluate : maps points (M, 3) to raw density and colour (M, 4).
     """
     near, far = _box_span(origins, directions, config.radius * _SHRINK)
     hit = far - near > _SHORTEST
@@ -97,7 +97,7 @@ def render_rays(
     along = near[:, None] * (1 - middles) + far[:, None] * middles
     points = origins[hit][:, None] + along[..., None] * directions[hit][:, None]
     raw = evaluate(points.reshape(-1, 3)).unflatten(0, points.shape[:2])
-    # As published, a ray's length within the box counts as 1, whatever it is.
+    # As published, a ray's length within the box is always taken as 1.
     alpha = 1 - torch.exp(-density(raw[..., 0], config.density_bias) / count)
     passed = torch.cumprod(1 - alpha + 1e-10, dim=1)
     weight = alpha * torch.cat([torch.ones_like(passed[:, :1]), passed[:, :-1]], dim=1)

@@ -1,4 +1,4 @@
-"""`TripoSRGenerator`: one image to a mesh with TripoSR's published weights, or one's own."""
+"""`TripoSRGenerator`: one image to a mesh with TripoSR's published or self-trained weights."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ from .weights import load_weights
 log = logging.getLogger(__name__)
 
 CAMERA_SIZE = 512
-# An object that is nowhere as dense as the threshold but can be seen is meshed at this share of
+# If a visible object is less dense than the threshold everywhere, it is meshed at this share of
 # its greatest density. (A density of 0.05 hides a twentieth of what is behind the box.)
 VISIBLE = 0.05
 FAINT = 0.7
-# The field has the viewer at +x and the image's right at +y; here the viewer is at -y.
+# In the field the viewer is at +x and the image's right is +y; in X-Ray the viewer is at -y.
 TO_WORLD = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-# Points at a time: as many as a CPU's cache holds, or as fill a graphics processor.
+# Points at a time: enough to fit a CPU's cache, or to fill a graphics processor.
 _CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
 _COLORED_AT_ONCE = 1 << 20  # points between two reports
 
@@ -69,12 +69,12 @@ class TripoSRGenerator(Generator):
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> TripoSRGenerator:
-        """With the weights at `checkpoint`, see `checkpoints.locate`; the published by default.
+        """Load the weights at `checkpoint`, see `checkpoints.locate`; by default the published.
 
-        Nothing is downloaded. Raises XRayError: `missing_weights`, `incomplete_download`,
+        Nothing is downloaded. Raises XRayError `missing_weights`, `incomplete_download`,
         `bad_weights`, `unsafe_weights`, `no_device`.
         """
-        # Denormals in small activations slow a CPU down tenfold.
+        # Denormals in small activations make a CPU ten times slower.
         torch.set_flush_denormal(True)
         device = choose_device(device)
         path = locate(checkpoint or "triposr")
@@ -110,7 +110,7 @@ class TripoSRGenerator(Generator):
     ) -> Tensor:
         """The scene code (3, c, 2P, 2P) of an image; for `surface`, `orbit` and `query`.
 
-        image, settings : as `generate` takes them. Raises as `generate`.
+        image, settings : as in `generate`. Raises as `generate`.
         """
         cut = cut_object(image, settings or TripoSRSettings(), progress)
         predicting = Progress("predict", 0, 1, "Predicting the field")
@@ -122,7 +122,7 @@ class TripoSRGenerator(Generator):
 
     @torch.inference_mode()
     def predict(self, picture: NDArray[np.uint8]) -> Tensor:
-        """The scene code (3, c, 2P, 2P) of a picture (S, S, 3) as `prepare` makes it."""
+        """The scene code (3, c, 2P, 2P) of a picture (S, S, 3) from `prepare`."""
         image = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
         try:
             return self.model(image)[0]
@@ -151,12 +151,12 @@ class TripoSRGenerator(Generator):
         texture_size: int = 0,
         progress: ProgressCallback = ignore_progress,
     ) -> Surface:
-        """The mesh where the density is `threshold`, in world axes (viewer at -y, z up).
+        """The surface of density `threshold` as a mesh in world axes (viewer at -y, z up).
 
-        resolution : grid points along each side of the box; fewer are taken where the surface is
-        `TooIntricate`. An object that is nowhere so dense but can be seen is meshed at `FAINT` of
-        its greatest density. texture_size : px of the
-        texture that the colours are baked to; 0 gives corner colours instead.
+        resolution : grid points along each side of the box; fewer are used if the surface is
+        `TooIntricate`. If a visible object is less dense than the threshold everywhere, it is
+        meshed at `FAINT` times its greatest density. texture_size : px of the texture to bake the
+        colours to; 0 gives corner colours instead.
 
         Raises XRayError `nothing_predicted`, `out_of_memory`.
         """
@@ -183,13 +183,13 @@ class TripoSRGenerator(Generator):
                 except TooIntricate as found:
                     before, resolution = resolution, found.fewer(resolution)
                     log.warning(
-                        "at %d points a side the mesh would have some %s triangles, taking %d",
+                        "at %d points a side the mesh would have about %s triangles; using %d",
                         before,
                         f"{2 * found.cells:,}",
                         resolution,
                     )
-                    told = f"Too intricate for {before} points a side, taking {resolution}"
-                    seeking = replace(seeking, message=told)
+                    message = f"Too intricate for {before} points a side, using {resolution}"
+                    seeking = replace(seeking, message=message)
 
         config = self.model.config
         try:
@@ -197,7 +197,7 @@ class TripoSRGenerator(Generator):
             sparse = seek(level)
             greatest = math.exp(min(float(sparse.values.max()) + level + config.density_bias, 80))
             if VISIBLE < greatest < threshold:
-                log.warning("nothing is as dense as %g, taking %g", threshold, FAINT * greatest)
+                log.warning("no density reaches %g; using %g", threshold, FAINT * greatest)
                 level = density_level(FAINT * greatest, config.density_bias)
                 sparse = seek(level)
             progress(Progress("mesh", 4, 6, "Making the mesh"))
@@ -205,8 +205,8 @@ class TripoSRGenerator(Generator):
             if not len(faces):
                 raise XRayError(
                     "nothing_predicted",
-                    f"The model sees no surface in this image: the greatest density is "
-                    f"{greatest:.3g}, the threshold {threshold:g}.",
+                    f"The model found no surface in this image: the greatest density is "
+                    f"{greatest:.3g}, the threshold is {threshold:g}.",
                     "Try an image that shows the whole object on a plain or transparent "
                     "background, or another density threshold.",
                 )
@@ -248,13 +248,13 @@ class TripoSRGenerator(Generator):
         elevation: float = 0.0,
         progress: ProgressCallback = ignore_progress,
     ) -> NDArray[np.uint8]:
-        """Pictures (views, size, size, 4) around the object, the first as the image sees it.
+        """Pictures (views, size, size, 4) around the object; the first is from the image's side.
 
         Rendered from the field itself; RGBA with straight alpha. elevation : radians.
         """
         cameras = field.orbit_cameras(views, elevation=elevation).to(planes.device)
         config = self.model.config
-        # Whole pixels at a time: all samples of a ray together.
+        # Whole pixels at a time, so that a ray's samples stay together.
         pixels = Chunks(max(1, self.chunks.size // config.ray_samples) * 16)
         pictures = []
         for number, camera in enumerate(cameras):
@@ -270,7 +270,7 @@ class TripoSRGenerator(Generator):
 
             rgba = pixels(render, rays).view(size, size, 4)
             alpha = rgba[..., 3:]
-            # The field's colours come on white; here the background is taken out again.
+            # The field is rendered on white; remove that background again.
             color = (rgba[..., :3] - (1 - alpha)) / alpha.clamp(min=1e-4)
             image = torch.cat([torch.where(alpha > 1e-3, color, 0.0), alpha], dim=-1)
             pictures.append((image.clamp(0, 1) * 255).round().byte().cpu().numpy())
@@ -281,7 +281,7 @@ load = TripoSRGenerator.load
 
 
 def world_camera(size: int = CAMERA_SIZE) -> Camera:
-    """The camera that the model takes every image to be from, in world axes."""
+    """The camera that the model assumes for every image, in world axes."""
     return FRAME.camera(size)
 
 

@@ -1,9 +1,9 @@
-"""The TripoSR network: image to scene code; modules are named as in the published checkpoint.
+"""The TripoSR network: image to scene code. Modules are named as in the published checkpoint.
 
     image (B, 3, S, S) -> tokens of the image -> three planes of tokens that attend to them
     -> scene code (B, 3, C, 2P, 2P), which `field.query` reads as density and colour
 
-The scene code is float32 and all that there is to know of an object: 1.9 MB at full size.
+The scene code is float32 and describes the object completely: 1.9 MB at full size.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(inner, width)])
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B, N, C) with what it took from the context (B, M, D)."""
+        """The update of x (B, N, C) from the context (B, M, D)."""
         query, key, value = (
             projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projected in (self.to_q(x), self.to_k(context), self.to_v(context))
@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
 
 class GatedProjection(nn.Module):
-    """GEGLU: half of the outputs, each weighted by GELU of its partner in the other half."""
+    """GEGLU: half of the outputs, each multiplied by the GELU of its partner in the other half."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class GatedProjection(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, attention to the image, perceptron; each normalised before."""
+    """Self-attention, attention to the image and a perceptron, each with pre-normalisation."""
 
     def __init__(self, width: int, context: int, heads: int, head_size: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Plane tokens (B, C, N) that attend to image tokens (B, M, D); the same shape."""
+    """Updates plane tokens (B, C, N) by attention to image tokens (B, M, D); keeps the shape."""
 
     def __init__(self, config: TripoSRConfig) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Backbone(nn.Module):
 
 
 class PlaneTokens(nn.Module):
-    """The learned start of the three planes, (3, C, P, P)."""
+    """The learned initial values of the three planes, (3, C, P, P)."""
 
     def __init__(self, config: TripoSRConfig) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class PlaneTokens(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Planes (B, 3, C, P, P) at twice the size, (B, 3, c, 2P, 2P)."""
+    """Planes (B, 3, C, P, P) to twice the size, (B, 3, c, 2P, 2P)."""
 
     def __init__(self, config: TripoSRConfig) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class FieldPerceptron(nn.Module):
 
 
 class TripoSR(nn.Module):
-    """The whole network. `forward` gives scene codes; `decoder` belongs to `field.query`."""
+    """The whole network. `forward` returns scene codes; `field.query` uses `decoder`."""
 
     def __init__(self, config: TripoSRConfig) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class TripoSR(nn.Module):
         self.decoder = FieldPerceptron(config)
 
     def condition(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W), 0..1, at the size that the encoder sees, (B, 3, S, S)."""
+        """Resize images (B, 3, H, W), 0..1, to the encoder's size (B, 3, S, S)."""
         size = (self.config.image_size, self.config.image_size)
         return functional.interpolate(
             image, size, mode="bilinear", align_corners=False, antialias=True

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018) by VGG16, where its two weight files are at hand.
+"""LPIPS (Zhang et al. 2018) with VGG16, if its two weight files are available.
 
 Files: `vgg16-397923af.pth` (torchvision's) and `vgg.pth` (of the LPIPS authors, version 0.1).
 """
@@ -23,11 +23,11 @@ _SCALE = (0.458, 0.448, 0.450)
 
 
 class PerceptualDistance(nn.Module):
-    """LPIPS of pictures (B, 3, H, W), 0..1, as (B,)."""
+    """LPIPS (B,) of pairs of pictures (B, 3, H, W), 0..1."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Numbered as torchvision does, so that its keys fit: convolutions and ReLUs, then a pool.
+        # Numbered as in torchvision, so that keys match: convolutions and ReLUs, then a pool.
         modules: list[nn.Module] = []
         self._taps: list[int] = []
         before = 3
@@ -43,13 +43,13 @@ class PerceptualDistance(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> PerceptualDistance:
-        """With the two files in `folder`; raises XRayError `missing_weights`, `bad_weights`."""
+        """Load the two files in `folder`; raises XRayError `missing_weights`, `bad_weights`."""
         missing = [name for name in (VGG_FILE, LINEAR_FILE) if not (folder / name).is_file()]
         if missing:
             raise XRayError(
                 "missing_weights",
                 f"LPIPS's weights {' and '.join(missing)} are not in {folder}.",
-                "Put them there, or train without: leave lpips_folder empty.",
+                "Put them there, or leave lpips_folder empty to train without LPIPS.",
             )
         model = cls()
         try:
@@ -75,7 +75,7 @@ class PerceptualDistance(nn.Module):
             raise XRayError(
                 "bad_weights",
                 f"The files in {folder} are not LPIPS's weights ({error}).",
-                "Get them again, or leave lpips_folder empty.",
+                "Download them again, or leave lpips_folder empty.",
             ) from error
         return model.eval()
 

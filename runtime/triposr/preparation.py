@@ -1,4 +1,4 @@
-"""From a cut-out to the picture that TripoSR was trained on: the published framing on grey."""
+"""Frames a cut-out on grey as in TripoSR's training, by the published rule."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ GREY = 0.5
 def prepare(rgba: NDArray[np.uint8], foreground: float = FOREGROUND) -> NDArray[np.uint8]:
     """The object centred in a square, on grey: (S, S, 3) from a cut-out (H, W, 4), straight alpha.
 
-    foreground : share of the square's side that the object's longer side takes. The size in
-    pixels is the object's own; the network's input is resampled from it.
+    foreground : share of the square's side that the object's longer side spans. The picture keeps
+    the object's size in pixels; the network resizes it.
 
-    Raises XRayError `no_object` where all is transparent.
+    Raises XRayError `no_object` if everything is transparent.
     """
     rows, columns = np.nonzero(rgba[..., 3])
     if not len(rows) or np.ptp(rows) == 0 or np.ptp(columns) == 0:
         raise XRayError(
             "no_object",
-            "There is no object in the image: all of it is transparent.",
+            "There is no object in the image: everything is transparent.",
             "Choose an image that shows one object, or another way to remove the background.",
         )
-    # As published, the last row and column are left out.
+    # The published code leaves out the last row and column.
     cropped = rgba[rows.min() : rows.max(), columns.min() : columns.max()]
     cropped = _centred(cropped, max(cropped.shape[:2]))
     cropped = _centred(cropped, int(len(cropped) / foreground))

@@ -1,9 +1,9 @@
-"""Train TripoSR on meshes of one's own. One picture goes in, other views are compared.
+"""Trains TripoSR on your own meshes. The input is one picture; the loss compares other views.
 
 python -m runtime train --config runtime/triposr/config.json --data MESHES --out DIR
 
-Loss as in the paper: squared error of colours on white, LPIPS where its weights are there, and
-cross-entropy of the mask. The result is a folder that `--generator triposr --checkpoint` takes.
+The loss is the paper's: squared error of colours on white, LPIPS if its weights are available, and
+cross-entropy of the mask. Use the resulting folder with `--generator triposr --checkpoint`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from .weights import load_weights, save_weights
 class TrainingConfig(RunConfig):
     """How a network is built and trained.
 
-    network : `TripoSRConfig`'s fields that differ from the published ones; "vit" likewise.
+    network : fields of `TripoSRConfig` that differ from the published ones; "vit" likewise.
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
-    views : compared for each picture, of view_size px, of each a patch of patch_size px.
-    lpips_folder : with LPIPS's weight files; "" trains without it.
-    start_from : weights to begin with instead of random ones, as `checkpoints.locate` takes
-        them ("triposr" for the published); "" for none.
+    views : number of compared views per picture, of view_size px, cropped to patch_size px.
+    lpips_folder : folder of LPIPS's weight files; "" trains without LPIPS.
+    start_from : initial weights instead of random ones, as in `checkpoints.locate` ("triposr" for
+        the published ones); "" for none.
     """
 
     example: ClassVar[str] = "runtime/triposr/config.json"
@@ -77,7 +77,7 @@ class TrainingConfig(RunConfig):
         return self.samples
 
     def model_config(self) -> TripoSRConfig:
-        """What the network is made of."""
+        """The network's configuration."""
         values = dict(self.network)
         return TripoSRConfig(vit=VitConfig(**values.pop("vit", {})), **values)
 
@@ -151,7 +151,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms of the loss, by name; without weights."""
         color, opacity = self.render(batch)
-        # Kept off 0 and 1, where the logarithm has no end.
+        # Kept away from 0 and 1, where the logarithm is infinite.
         bounded = opacity.clamp(1e-4, 1 - 1e-4)
         terms = {
             "color": functional.mse_loss(color, batch["color"]),
@@ -163,7 +163,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return terms
 
     def save_weights(self, folder: Path) -> None:
-        """Write the folder that generates."""
+        """Write the folder that the generator loads."""
         save_weights(folder, self.model, {"training": json.dumps(self.record())})
 
 

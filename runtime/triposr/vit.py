@@ -1,7 +1,7 @@
-"""ViT-B/16 as DINO's weights expect it; modules are named as in the published checkpoint.
+"""ViT-B/16 for DINO's weights. Modules are named as in the published checkpoint.
 
-Positions are interpolated as the published results were made: bicubic, by a scale factor a
-little too large (Hugging Face transformers 4.35), which newer versions of that library changed.
+Positions are interpolated as for the published results: bicubic, with a slightly too large scale
+factor (Hugging Face transformers 4.35). Newer versions of that library changed this.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Embeddings(nn.Module):
         if (rows, columns) == (side, side):
             return table
         grid = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        # The tenth of a patch, once there against rounding, is part of the numbers.
+        # The extra 0.1 patch, originally a guard against rounding, affects the results.
         scale = ((rows + 0.1) / side, (columns + 0.1) / side)
         grid = functional.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
         return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 class Layer(nn.Module):
-    """Self-attention and perceptron, normalised before."""
+    """Self-attention and a perceptron, with pre-normalisation."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class VisionTransformer(nn.Module):
         layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.encoder = nn.ModuleDict({"layer": layers})
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # Stored in every checkpoint, used by none.
+        # In every checkpoint, but never used.
         self.pooler = _dense(config.hidden_size, config.hidden_size)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -17,14 +17,14 @@ from .config import TripoSRConfig
 from .model import TripoSR
 
 CONFIG = "config.yaml"
-WEIGHTS = ("model.safetensors", "model.ckpt")  # the first that is there
-_SHOWN = 3  # keys that an error names
+WEIGHTS = ("model.safetensors", "model.ckpt")  # the first that exists
+_SHOWN = 3  # number of keys listed in an error
 
 
 def load_weights(path: Path, device: str = "cpu") -> TripoSR:
-    """The network in a folder, or in a weights file with its configuration beside it.
+    """Load the network from a folder, or from a weights file with its configuration beside it.
 
-    Pickled files are read with `weights_only`: nothing in them can run. Keys must fit exactly.
+    Pickled files are read with `weights_only`, so they cannot run code. Keys must match exactly.
 
     Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`.
     """
@@ -39,9 +39,9 @@ def load_weights(path: Path, device: str = "cpu") -> TripoSR:
 
 
 def save_weights(folder: Path, model: TripoSR, record: dict[str, str]) -> None:
-    """Write what `load_weights` and the published code read, each file whole or not at all.
+    """Write the files that `load_weights` and the published code read, each atomically.
 
-    record : goes into the safetensors' metadata. Raises OSError.
+    record : stored in the safetensors metadata. Raises OSError.
     """
     config, vit = model.config.published()
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
@@ -55,7 +55,7 @@ def save_weights(folder: Path, model: TripoSR, record: dict[str, str]) -> None:
 
 
 def _find(path: Path) -> Path:
-    """The weights file that `path` means."""
+    """The weights file in the folder `path`, or `path` itself."""
     if path.is_dir():
         found = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     else:
@@ -74,22 +74,22 @@ def _find(path: Path) -> Path:
 
 
 def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Raises `bad_weights` that says in which way the keys and shapes do not fit."""
+    """Raise `bad_weights` with the details if keys or shapes do not match."""
     missing = [name for name in wanted if name not in state]
     extra = [name for name in state if name not in wanted]
     if len(missing) == len(wanted):
         raise XRayError(
             "bad_weights",
-            f"{path} holds the weights of another model than TripoSR ({_some(extra)}).",
+            f"{path} contains the weights of another model, not of TripoSR ({_some(extra)}).",
             "Choose TripoSR's model.ckpt, or the generator that these weights belong to.",
         )
     if missing or extra:
-        told = [f"{len(missing)} missing ({_some(missing)})"] if missing else []
-        told += [f"{len(extra)} too many ({_some(extra)})"] if extra else []
+        problems = [f"{len(missing)} missing ({_some(missing)})"] if missing else []
+        problems += [f"{len(extra)} unexpected ({_some(extra)})"] if extra else []
         raise XRayError(
             "bad_weights",
-            f"{path} does not fit its {CONFIG}: of {len(wanted)} tensors {', '.join(told)}.",
-            f"Take {CONFIG} and weights from the same place and version.",
+            f"{path} does not match its {CONFIG}: of {len(wanted)} tensors {', '.join(problems)}.",
+            f"Use {CONFIG} and weights of the same source and version.",
         )
     wrong = [
         f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
@@ -99,9 +99,9 @@ def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
     if wrong:
         raise XRayError(
             "bad_weights",
-            f"{path} does not fit its {CONFIG}: the sizes of {len(wrong)} tensors differ "
+            f"{path} does not match its {CONFIG}: the sizes of {len(wrong)} tensors differ "
             f"({_some(wrong)}).",
-            f"Take {CONFIG} and weights from the same place and version.",
+            f"Use {CONFIG} and weights of the same source and version.",
         )
 
 

@@ -16,7 +16,7 @@ from xray_addon.surface import Surface
 
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.numbered import Numbered
-from ..training.views import View, to_frames, view_object
+from ..training.views import TrainingView, to_frames, view_object
 
 
 class Pairs(Numbered):
@@ -132,7 +132,7 @@ def training_sample(
     }
 
 
-def _recolor(view: View, random: np.random.Generator) -> None:
+def _recolor(view: TrainingView, random: np.random.Generator) -> None:
     """Half of the objects get other colours: channels swapped, each with its own gamma."""
     order, gamma = new_colors(random)
     for xray in (view.xray, view.fine):

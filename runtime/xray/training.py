@@ -26,7 +26,7 @@ from ..meshes.collection import list_meshes
 from ..training import parallel, run
 from ..training.configs import RunConfig
 from ..training.datasets import XRayDataset
-from ..training.trainer import WEIGHTS, told
+from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from .batches import BatchDataset
 from .data import CastDataset, Pairs
@@ -235,7 +235,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         self.count(len(batch["image"]))
         if self.steps % AVERAGE_STEPS == 0:
             self._update_average()
-        result = told(terms, total)
+        result = term_values(terms, total)
         self.compute_seconds += clock() - began
         return result
 

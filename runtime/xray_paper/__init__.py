@@ -1,7 +1,7 @@
-"""X-Ray as its paper has it: a spatio-temporal diffusion model over layers, and its upsampler.
+"""X-Ray as in its paper: a spatio-temporal diffusion model over layers, and an upsampler.
 
 "X-Ray: A Sequential 3D Representation For Generation" (Hu et al., NeurIPS 2024, arXiv
-2404.14329): the layers of an X-Ray are the frames of a video. A U-Net of 46 M parameters denoises
-8 layers of 64 x 64, conditioned by the image encoder and VAE of Stable Video Diffusion; a decoder
-of 169 M enlarges them to 256 x 256 with the help of SDXL's VAE.
+2404.14329) treats the layers of an X-Ray as the frames of a video. A U-Net with 46 M parameters
+denoises 8 layers of 64 x 64, conditioned by the image encoder and VAE of Stable Video Diffusion.
+A decoder with 169 M parameters enlarges them to 256 x 256, conditioned by SDXL's VAE.
 """

@@ -1,4 +1,4 @@
-"""What the networks are told of the image: CLIP's embedding and the VAEs' latents."""
+"""The networks' image conditioning: CLIP's embedding and the VAEs' latents."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from .parts import Normalization
 
-IMAGE_SIZE = 512  # px, what SVD's VAE sees
+IMAGE_SIZE = 512  # px, input size of SVD's VAE
 CLIP_SIZE = 224
-VAE_FACTOR = 8  # px of the image to a cell of the latents
+VAE_FACTOR = 8  # image px per cell of the latents
 
 
 def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:
@@ -23,25 +23,25 @@ def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:
 
 
 def opaque(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) of a cut-out: its colours as they are, black where it is wholly transparent.
+    """(H, W, 3) of a cut-out: its colours without alpha, black where it is fully transparent.
 
-    The published code drops the alpha channel of Blender's renders, which is this.
+    This equals dropping the alpha channel of Blender's renders, as in the published code.
     """
     return rgba[..., :3] * (rgba[..., 3:] > 0).astype(np.uint8)
 
 
 def resized(image: Tensor, size: int) -> Tensor:
-    """`image` (B, C, H, W) at size x size, bilinear."""
+    """`image` (B, C, H, W) resized to size x size, bilinear."""
     if image.shape[-2:] == (size, size):
         return image
     return functional.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def shrunk(image: Tensor, size: int) -> Tensor:
-    """`image` (B, C, H, W) at size x size: blurred by a Gaussian, then bicubic.
+    """`image` (B, C, H, W) reduced to size x size: Gaussian blur, then bicubic.
 
-    The filter of the published pipeline: scikit-image's sigma of half the factor less one, cut off
-    at two of them, corners on corners.
+    The filter of the published pipeline: scikit-image's sigma of (factor - 1) / 2, truncated at two
+    sigma, with aligned corners.
     """
     for dim in (3, 2):
         sigma = max((image.shape[dim] / size - 1) / 2, 1e-3)
@@ -59,7 +59,7 @@ def shrunk(image: Tensor, size: int) -> Tensor:
 
 def embed(encoder: Any, normalization: Normalization, image: Tensor) -> Tensor:
     """CLIP's embedding (B, 1, D) of `image` (B, 3, H, W) in -1..1, any size."""
-    # In -1..1, as published, where the cubic's overshoot is not cut off.
+    # In -1..1 as published, so that the bicubic overshoot is not clipped.
     small = (shrunk(image.float(), CLIP_SIZE) + 1) / 2
     mean, std = (
         small.new_tensor(v).view(1, 3, 1, 1) for v in (normalization.mean, normalization.std)
@@ -74,7 +74,7 @@ def svd_latents(vae: Any, image: Tensor, size: int) -> Tensor:
 
 
 def sdxl_latents(vae: Any, image: Tensor, size: int) -> Tensor:
-    """Latents (B, 4, size, size) of `image` seen at `VAE_FACTOR` * size: the mode, not scaled."""
+    """Latents (B, 4, size, size) of `image` at `VAE_FACTOR` * size px: the mode, not scaled."""
     large = resized(image, VAE_FACTOR * size)
     return vae.encode(_like(vae, large)).latent_dist.mode().float()
 

@@ -25,8 +25,8 @@ from .conditioning import IMAGE_SIZE, opaque
 def to_published_frames(xray: XRay, layers: int, *, near: float = NEAR, far: float = FAR) -> Tensor:
     """The published training tensor (layers, 8, H, W) of an X-Ray.
 
-    Depth from -1 (near) to 1 (far), normal, colour from -1 to 1, hit -1 or 1. Where there is no
-    hit depth is that of distance 0 (-2 for the published near and far), normal 0, colour -1.
+    Depth from -1 (near) to 1 (far), normal, colour from -1 to 1, hit -1 or 1. Pixels without a hit
+    have the depth of distance 0 (-2 for the published near and far), normal 0 and colour -1.
     """
     _, height, width = xray.shape
     there = min(layers, xray.shape[0])
@@ -58,13 +58,13 @@ def list_views(data: Path, *, hold_out: int) -> list[tuple[Path, Path]]:
             "no_data",
             f"There are no views in {data}.",
             "Point --data at a dataset: a folder with xrays/<uid>/NNN.npz and "
-            "images/<uid>/NNN.png, as `blender -c xray dataset` makes it.",
+            "images/<uid>/NNN.png, as made by `blender -c xray dataset`.",
         )
     return pairs
 
 
 def agree(rgba: NDArray[np.uint8], xray: XRay, least: float) -> bool:
-    """Whether image and X-Ray show the same outline: intersection over union above `least`."""
+    """Whether image and X-Ray show the same silhouette: IoU above `least`."""
     hit = xray.hit[0]
     alpha = Image.fromarray(np.ascontiguousarray(rgba[..., 3]))
     seen = np.asarray(alpha.resize(hit.shape[::-1], Image.Resampling.BILINEAR)) > 127
@@ -72,7 +72,7 @@ def agree(rgba: NDArray[np.uint8], xray: XRay, least: float) -> bool:
 
 
 def read_rgba(path: Path, size: int) -> NDArray[np.uint8]:
-    """An image (size, size, 4). Raises XRayError `unreadable_image`."""
+    """Read an image as (size, size, 4). Raises XRayError `unreadable_image`."""
     rgba = Image.fromarray(stored_rgba(path))
     if rgba.size != (size, size):
         rgba = rgba.resize((size, size), Image.Resampling.BILINEAR)
@@ -82,10 +82,10 @@ def read_rgba(path: Path, size: int) -> NDArray[np.uint8]:
 class Views(Dataset[dict[str, Tensor]]):
     """Samples {image (3, 512, 512) in -1..1, frames (layers, 8, size, size)} of `list_views`.
 
-    min_iou : of image and first layer, above which a view is taken; where it is not, the next one
-    is, most often of the same object. 0 takes all.
+    min_iou : minimum silhouette IoU of image and first layer. A view below it is replaced by the
+    next one, usually of the same object. 0 uses all views.
 
-    Raises XRayError `no_data` where none is taken, `bad_xray_file`, `unreadable_image`.
+    Raises XRayError `no_data` if no view is usable, `bad_xray_file`, `unreadable_image`.
     """
 
     def __init__(
@@ -125,15 +125,15 @@ class Views(Dataset[dict[str, Tensor]]):
                 return xray, rgba
         raise XRayError(
             "no_data",
-            f"In no view of {self.pairs[0][0].parents[2]} do image and X-Ray agree.",
+            f"No view of {self.pairs[0][0].parents[2]} has a matching image and X-Ray.",
             "Check the images' alpha channels, or lower min_iou.",
         )
 
 
 class ShuffledViews(Numbered):
-    """The views without end, each once an epoch, in an order that `seed` tells.
+    """Endless shuffled views, each once per epoch; the order depends on `seed`.
 
-    batch : the loader's. first_batch : from which on.
+    batch : the loader's batch size. first_batch : the first batch to return.
     """
 
     def __init__(self, views: Views, seed: int, batch: int, first_batch: int = 0) -> None:
@@ -141,7 +141,7 @@ class ShuffledViews(Numbered):
         self.views = views
         self.seed = seed
         self.batch = batch
-        self._order = (-1, np.zeros(0, np.intp))  # the epoch, and its
+        self._order = (-1, np.zeros(0, np.intp))  # an epoch and its order
 
     def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
         """The samples of batch `number`."""
@@ -149,7 +149,7 @@ class ShuffledViews(Numbered):
             yield self.views[self.place(place)]
 
     def place(self, number: int) -> int:
-        """Which view sample `number` is."""
+        """The index of the view for sample `number`."""
         count = len(self.views)
         epoch, place = divmod(number, count)
         if self._order[0] != epoch:

@@ -1,14 +1,14 @@
-"""The published denoiser, faster and with the same numbers.
+"""The published denoiser, with the same results but faster.
 
-`Denoiser` takes a `UNetSpatioTemporalConditionModel` apart where its work can be saved:
+`Denoiser` changes a `UNetSpatioTemporalConditionModel` in three ways:
 
-- The image's embedding is a single token. Attention to one token is that token's value whatever
-  the query, and it does not change between steps: it is looked up (Vaswani et al. 2017, eq. 1,
-  with one key).
-- Convolutions over frames (3 x 1 x 1) run as ones over an image whose rows are the frames, for
-  which libraries have better kernels.
-- On CUDA a step is recorded once and replayed (CUDA graphs), as the time goes into launching
-  some two thousand small kernels.
+- The image's embedding is a single token. Attention to one token always returns that token's
+  value (Vaswani et al. 2017, eq. 1, with one key), and it does not change between steps, so it is
+  looked up.
+- Convolutions over frames (3 x 1 x 1) run as 2D convolutions over an image whose rows are the
+  frames, because libraries have better kernels for these.
+- On CUDA a step is recorded once and replayed (CUDA graphs), because launching about two thousand
+  small kernels would dominate the time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch.nn import functional
 
 log = logging.getLogger(__name__)
 
-# added_time_ids of the published pipeline: frames a second less one, motion, noise on the image.
+# added_time_ids of the published pipeline: frames per second - 1, motion, noise on the image.
 TIME_IDS = (6.0, 127.0, 0.0)
-BATCH_ORDERS = ("mended", "published")
-_WARM_UP = 3  # steps before a CUDA graph is recorded, in which libraries choose their kernels
+BATCH_ORDERS = ("fixed", "published")
+_WARM_UP = 3  # steps before recording a CUDA graph, for libraries to choose their kernels
 
 
 class FrameConvolution(nn.Module):
@@ -38,7 +38,7 @@ class FrameConvolution(nn.Module):
         self.padding = (int(convolution.padding[0]), 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, F, H, W) to the same with other channels."""
+        """(B, C, F, H, W) to (B, C', F, H, W)."""
         y = functional.conv2d(x.flatten(3), self.weight, self.bias, padding=self.padding)
         return y.unflatten(3, x.shape[3:])
 
@@ -52,19 +52,19 @@ def faster_frames(model: nn.Module) -> None:
 
 
 class _Lookup:
-    """In place of attention to the one token of each item in the batch."""
+    """Replaces the attention to the single token of each item in the batch."""
 
     def __init__(self, attention: Any) -> None:
         self._attention = attention
         self._values: Tensor | None = None  # (B, C)
 
     def set_tokens(self, tokens: Tensor) -> None:
-        """tokens : (B, D), one each item."""
+        """tokens : (B, D), one per item."""
         values = self._attention.to_out[0](self._attention.to_v(tokens))
         self._values = _replaced(self._values, values)
 
     def rows(self, count: int, first: int, items: int, *, mixed: bool) -> Tensor:
-        """(count, 1, C): the values for the rows of `items` items of the batch from `first` on.
+        """(count, 1, C): the values for the rows of `items` batch items, starting at `first`.
 
         mixed : pair the rows (item, pixel) with tokens in the order (pixel, item).
         """
@@ -78,14 +78,14 @@ class _Lookup:
 
 
 class Denoiser(nn.Module):
-    """A `UNetSpatioTemporalConditionModel` for sampling; it changes `unet`, which is then its own.
+    """A `UNetSpatioTemporalConditionModel` for sampling. It modifies `unet` and takes ownership.
 
-    batch_order : "mended" gives every row the token of its own item. "published" repeats the
-        mistake of diffusers before 0.26, whose temporal blocks mix up the items of a batch; the
-        published numbers have it.
+    batch_order : "fixed" gives every row the token of its own item. "published" reproduces a bug
+        of diffusers before 0.26, whose temporal blocks mix up the items of a batch; the published
+        results have it.
     """
 
-    def __init__(self, unet: Any, batch_order: str = "mended") -> None:
+    def __init__(self, unet: Any, batch_order: str = "fixed") -> None:
         super().__init__()
         self.unet = unet
         self.set_batch_order(batch_order)
@@ -93,20 +93,20 @@ class Denoiser(nn.Module):
         self.size = int(unet.config.sample_size)
         self.channels = int(unet.config.out_channels)
         self._lookups: list[_Lookup] = []
-        self._range = (0, 1)  # first item of the batch and how many there are, in this pass
+        self._range = (0, 1)  # first item and number of items in the current pass
         for name, block in unet.named_modules():
             if hasattr(block, "attn2"):
                 lookup = _Lookup(block.attn2)
                 self._lookups.append(lookup)
                 temporal = "temporal_transformer_blocks" in name
                 block.attn2.set_processor(self._processor(lookup, temporal))
-                block.norm2 = nn.Identity()  # nothing asks for the query any more
+                block.norm2 = nn.Identity()  # the query is not used any more
         faster_frames(unet)
         self._image: Tensor | None = None  # (B, F, 4, S, S)
         self._ids = torch.empty(0)  # (B, 3)
 
     def set_batch_order(self, order: str) -> None:
-        """Choose "mended" or "published"."""
+        """Choose "fixed" or "published"."""
         if order not in BATCH_ORDERS:
             raise ValueError(f"batch_order must be one of {BATCH_ORDERS}, got {order!r}")
         self.batch_order = order
@@ -130,7 +130,7 @@ class Denoiser(nn.Module):
         return self.unet.conv_in.weight.device
 
     def condition(self, embedding: Tensor, image_latents: Tensor) -> None:
-        """Set what the following steps are conditioned on.
+        """Set the conditioning of the following steps.
 
         embedding : (B, 1, D). image_latents : (B, 4, S, S).
         """
@@ -145,7 +145,7 @@ class Denoiser(nn.Module):
             self._graph = None
 
     def forward(self, scaled: Tensor, time: Tensor) -> Tensor:
-        """The network's output (B, F, 8, S, S) for frames that are already scaled, all at once.
+        """The network's output (B, F, 8, S, S) for scaled frames, all items at once.
 
         time : c_noise, 1/4 ln sigma.
         """
@@ -157,7 +157,7 @@ class Denoiser(nn.Module):
         return self._graph(scaled, time)
 
     def one_by_one(self, scaled: Tensor, time: Tensor) -> Tensor:
-        """As `forward`, an item at a time, for little memory."""
+        """As `forward`, but one item at a time to save memory."""
         self._graph = None
         return torch.cat([self._pass(scaled[i : i + 1], time, i) for i in range(len(scaled))])
 
@@ -173,14 +173,14 @@ class Denoiser(nn.Module):
 
 
 def _replaced(old: Tensor | None, new: Tensor) -> Tensor:
-    """`new`, in the memory of `old` where that fits: a recorded step reads from there."""
+    """`new`, copied into the memory of `old` if it fits, because a recorded step reads it there."""
     if old is None or old.shape != new.shape:
         return new
     return old.copy_(new)
 
 
 class _Graph:
-    """One step, recorded; replaying it costs a single launch."""
+    """One recorded step. Replaying it takes a single launch."""
 
     def __init__(self, denoiser: Denoiser, scaled: Tensor, time: Tensor) -> None:
         self._scaled, self._time = scaled.clone(), time.clone()

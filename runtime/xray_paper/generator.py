@@ -1,4 +1,4 @@
-"""`XRayPaperGenerator`: one image to layers to a mesh, with checkpoints of the published kind."""
+"""`XRayPaperGenerator`: one image to layers to a mesh, with checkpoints in the published format."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from .denoiser import Denoiser, faster_frames
 from .parts import Parts
 from .sampling import STEPS, sample, with_little_memory
 
-# The published cameras are 0 to 45 degrees above the object. An image does not tell how far; the
-# middle errs least.
+# The published cameras are 0 to 45 degrees above the object. An image does not show the angle, and
+# the middle has the smallest expected error.
 ELEVATION = math.radians(22.5)
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What the denoiser is told: embedding (1, 1, D) and image_latents (1, 4, S, S)."""
+    """The denoiser's conditioning: embedding (1, 1, D) and image_latents (1, 4, S, S)."""
 
     embedding: Tensor
     image_latents: Tensor
@@ -50,13 +50,13 @@ class Conditions:
 class XRayPaperGenerator(Generator):
     """The published X-Ray; load it with `runtime.load("xray-paper", checkpoint)`.
 
-    Stages can be called alone: `condition`, `sample`, `upsample`, `decode`.
+    The stages can be called separately: `condition`, `sample`, `upsample`, `decode`.
     """
 
     system = SYSTEM
 
     def __init__(self, parts: Parts, device: str, *, half: bool | None = None) -> None:
-        # Denormals in small activations slow a CPU down tenfold.
+        # Denormals in small activations make a CPU ten times slower.
         torch.set_flush_denormal(True)
         self.parts = parts
         self.device = device
@@ -81,11 +81,11 @@ class XRayPaperGenerator(Generator):
     def load(
         cls, checkpoint: str | None = None, device: str = "auto", *, half: bool | None = None
     ) -> XRayPaperGenerator:
-        """With the parts that `checkpoint` names (see `Parts.find`).
+        """Load the parts of `checkpoint` (see `Parts.find`).
 
-        half : whether in half precision; None does so on CUDA.
+        half : whether to use half precision; None means only on CUDA.
 
-        Raises XRayError: `missing_weights`, `incomplete_download`, `bad_weights`, `no_device`.
+        Raises XRayError `missing_weights`, `incomplete_download`, `bad_weights`, `no_device`.
         """
         return cls(Parts.find(checkpoint), choose_device(device), half=half)
 
@@ -103,7 +103,7 @@ class XRayPaperGenerator(Generator):
         settings: XRayPaperSettings,
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
-        """As `run`, from an image (H, W, 3) as the published pipeline takes it."""
+        """As `run`, but from an image (H, W, 3) prepared as for the published pipeline."""
         steps = settings.steps or STEPS
         if settings.batch_order != self.denoiser.batch_order:
             self.denoiser.set_batch_order(settings.batch_order)
@@ -136,13 +136,13 @@ class XRayPaperGenerator(Generator):
 
     @property
     def noise_shape(self) -> tuple[int, int, int, int, int]:
-        """Of the noise that `sample` starts from: (1, layers, 8, S, S)."""
+        """The shape of the initial noise of `sample`: (1, layers, 8, S, S)."""
         d = self.denoiser
         return (1, d.frames, d.channels, d.size, d.size)
 
     @torch.no_grad()
     def condition(self, rgb: NDArray[np.uint8]) -> Conditions:
-        """What the denoiser is told of the image (H, W, 3), on the CPU."""
+        """The denoiser's conditioning for the image (H, W, 3), on the CPU."""
         image = to_tensor(rgb)
         embedding = self._encode(
             "clip", lambda: embed(self._encoders["clip"], self._normalization, image)
@@ -155,7 +155,7 @@ class XRayPaperGenerator(Generator):
     def sample(
         self, conditions: Conditions, noise: Tensor, *, steps: int = STEPS, progress: Any = None
     ) -> Tensor:
-        """Frames (8, 8, S, S), not clamped, on the CPU. noise : of `noise_shape`, unit."""
+        """Frames (8, 8, S, S), not clamped, on the CPU. noise : unit, with `noise_shape`."""
         frames = sample(
             self.denoiser,
             self.scheduler,
@@ -175,7 +175,7 @@ class XRayPaperGenerator(Generator):
             raise XRayError(
                 "missing_weights",
                 "This checkpoint has no upsampler.",
-                "Name one with checkpoint-<step>/vae, or use the layers as they are.",
+                "Use a checkpoint with checkpoint-<step>/vae, or skip the upsampling.",
             )
         latents = self.upsampler_latents(rgb, frames.shape[-1])
         parameter = next(self.upsampler.parameters())
@@ -196,14 +196,14 @@ class XRayPaperGenerator(Generator):
 
     @torch.no_grad()
     def upsampler_latents(self, rgb: NDArray[np.uint8], size: int) -> Tensor:
-        """What the upsampler is told of the image: (1, 4, size, size), on the CPU."""
+        """The upsampler's conditioning for the image: (1, 4, size, size), on the CPU."""
         image = to_tensor(rgb)
         return self._encode("sdxl", lambda: sdxl_latents(self._encoders["sdxl"], image, size)).cpu()
 
     def decode(self, frames: Tensor, progress: ProgressCallback = ignore_progress) -> Generated:
-        """The layers, camera and mesh that `frames` (8, 8, S, S) stand for.
+        """Decode the layers, camera and mesh of `frames` (8, 8, S, S).
 
-        As published, the hit channel counts only in what the upsampler gave.
+        As published, the hit channel is only used in the upsampler's output.
         """
         high = frames.shape[-1] > self.denoiser.size
         xray = frames_to_xray(frames.float().numpy(), use_hit=high)
@@ -213,14 +213,14 @@ class XRayPaperGenerator(Generator):
         if not len(surface.faces):
             raise XRayError(
                 "nothing_predicted",
-                "The model sees no surface in this image.",
+                "The model found no surface in this image.",
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
         progress(Progress("mesh", 2, 2, "Done"))
         return Generated(surface, xray, camera)
 
     def _encode(self, name: str, work: Callable[[], Tensor]) -> Tensor:
-        """`work` of an encoder; where the device's memory is short, on the CPU."""
+        """Run `work` of an encoder, on the CPU if the device runs out of memory."""
         self._placed(self._encoders[name])
         try:
             return work()
@@ -231,12 +231,12 @@ class XRayPaperGenerator(Generator):
         return with_little_memory(work)
 
     def _placed(self, model: Any) -> Any:
-        """`model` on the device; in half precision unless it says that it cannot bear that."""
+        """`model` on the device, in half precision unless its config requires float32."""
         whole = getattr(getattr(model, "config", None), "force_upcast", False)
         return _moved(model, self.device, torch.float32 if whole else self._precision)
 
     def _free(self) -> None:
-        """Take the encoders off the device; they come back when they are needed."""
+        """Move the encoders off the device; they are moved back when needed."""
         for encoder in self._encoders.values():
             _moved(encoder, "cpu", torch.float32)
         gc.collect()
@@ -248,7 +248,7 @@ load = XRayPaperGenerator.load
 
 
 def _moved(model: Any, device: str, dtype: torch.dtype) -> Any:
-    # diffusers warns of every cast, also of one that changes nothing.
+    # diffusers warns about every cast, even if it changes nothing.
     changes = next(model.parameters()).dtype != dtype
     return model.to(device=device, dtype=dtype) if changes else model.to(device=device)
 

@@ -1,8 +1,8 @@
-"""The parts that a run of X-Ray at paper scale is made of: where they are, and loading them.
+"""Finds and loads the parts of X-Ray at paper scale.
 
-Parts come as the published code leaves and expects them: the trained networks in
+The layout is that of the published code: the trained networks are in
 `<experiment>/checkpoint-<step>/{unet,vae}/{config.json, diffusion_pytorch_model.safetensors}`,
-image encoder, VAE, scheduler and feature extractor in a Stable Video Diffusion folder.
+and image encoder, VAE, scheduler and feature extractor in a Stable Video Diffusion folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..torch_helpers.network_configs import NETWORK
 from ..torch_helpers.tensors import read_tensors
 
 if TYPE_CHECKING:
-    # Each function imports what it makes: diffusers takes seconds.
+    # Each function imports what it needs, because importing diffusers takes seconds.
     from diffusers import (
         AutoencoderKL,
         AutoencoderKLTemporalDecoder,
@@ -74,7 +74,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class Parts:
-    """Folders of the parts. Without an upsampler the layers stay at 64 x 64."""
+    """Folders of the parts. Without an upsampler the layers remain 64 x 64."""
 
     unet: Path
     svd: Path
@@ -83,12 +83,12 @@ class Parts:
 
     @classmethod
     def find(cls, checkpoint: str | None) -> Parts:
-        """The parts that `checkpoint` names.
+        """The parts of `checkpoint`.
 
-        checkpoint : a folder that holds an experiment (or `Output` with one of each kind), the
-            pretrained folders in it or above it, else downloaded (`python -m runtime download
-            svd`, `sdxl-vae`); or a .json file with the names of this class and their paths; or
-            a hub id.
+        checkpoint : a folder with an experiment (or `Output` with one of each kind), where the
+            pretrained folders are in it, above it or downloaded (`python -m runtime download
+            svd`, `sdxl-vae`); or a .json file that maps this class's field names to paths; or a
+            hub id.
 
         Raises XRayError `missing_weights`, `bad_weights`.
         """
@@ -96,8 +96,8 @@ class Parts:
             raise XRayError(
                 "missing_weights",
                 "X-Ray's authors have published no trained weights.",
-                "Name a checkpoint: a folder with <experiment>/checkpoint-<step>/unet, such as "
-                "`python -m runtime train` leaves.",
+                "Give a checkpoint: a folder with <experiment>/checkpoint-<step>/unet, as written "
+                "by `python -m runtime train`.",
             )
         path = locate(checkpoint)
         if path.suffix == ".json" and path.name != "config.json":
@@ -106,14 +106,14 @@ class Parts:
             raise XRayError(
                 "bad_weights",
                 f"{path} is a file; X-Ray's checkpoints are folders.",
-                "Name the folder with checkpoint-<step>/unet in it.",
+                "Give the folder that contains checkpoint-<step>/unet.",
             )
         unet = find_part(path, UNET)
         if unet is None:
             raise XRayError(
                 "missing_weights",
                 f"There is no checkpoint-<step>/{UNET} in {path}.",
-                "Name the folder of an experiment, or the Output folder with it.",
+                "Give the folder of an experiment, or the Output folder that contains it.",
             )
         upsampler = find_part(path, UPSAMPLER)
         sdxl = None
@@ -131,12 +131,12 @@ class Parts:
                 raise ValueError(f"it must map some of {sorted(names)} to paths, unet among them")
         except (OSError, ValueError) as error:
             raise XRayError(
-                "bad_weights", f"{path} names no parts ({error}).", "Correct the file."
+                "bad_weights", f"{path} is not a valid parts file ({error}).", "Correct the file."
             ) from error
 
         def at(name: str) -> Path:
             value = str(values[name])
-            # Joined to a folder, even a published name would be a path.
+            # Joined to a folder, a published name would become a path.
             inside = None if value in PUBLISHED else local_path(path.parent / value)
             return inside or locate(value)
 
@@ -157,11 +157,11 @@ class Parts:
 
 
 def find_part(folder: Path, part: str) -> Path | None:
-    """The folder called `part` of the highest step in `folder`; None where there is none.
+    """The folder called `part` of the highest step in `folder`, or None.
 
     `folder` may be that folder itself, a checkpoint, an experiment, or a folder of experiments.
 
-    Raises XRayError `bad_weights` where several experiments have one.
+    Raises XRayError `bad_weights` if several experiments have such a folder.
     """
     if folder.name == part and (folder / "config.json").is_file():
         return folder
@@ -181,8 +181,8 @@ def find_part(folder: Path, part: str) -> Path | None:
         names = ", ".join(path.parents[1].name for path in found)
         raise XRayError(
             "bad_weights",
-            f"{folder} holds several experiments with a {part}: {names}.",
-            "Name the folder of one of them.",
+            f"{folder} contains several experiments with a {part}: {names}.",
+            "Give the folder of one of them.",
         )
     return found[0] if found else None
 
@@ -200,7 +200,7 @@ def _highest(experiment: Path, part: str) -> Path | None:
 
 
 def load_unet(folder: Path) -> UNetSpatioTemporalConditionModel:
-    """The denoiser in `folder`, float32, strictly. Raises XRayError."""
+    """Load the denoiser in `folder`, float32; keys must match exactly. Raises XRayError."""
     config = read_config(folder, "UNetSpatioTemporalConditionModel")
     with torch.device("meta"):
         model = build(folder, new_unet, config)
@@ -211,13 +211,14 @@ def new_unet(config: dict[str, Any]) -> UNetSpatioTemporalConditionModel:
     """A denoiser from the published kind of configuration."""
     from diffusers import UNetSpatioTemporalConditionModel
 
-    # Only the published pipeline reads `latent_channels`.
+    # Only the published pipeline uses `latent_channels`.
     options = {name: value for name, value in config.items() if name != "latent_channels"}
     return UNetSpatioTemporalConditionModel.from_config(options)
 
 
 def load_upsampler(folder: Path) -> TemporalDecoder:
-    """The upsampler in `folder`, float32, strictly: the decoder half of a temporal VAE."""
+    """Load the upsampler in `folder` (the decoder half of a temporal VAE), float32; keys must
+    match exactly."""
     config = read_config(folder, "AutoencoderKLTemporalDecoder")
     with torch.device("meta"):
         model = build(folder, make_upsampler, config)
@@ -242,14 +243,14 @@ def make_upsampler(config: dict[str, Any]) -> TemporalDecoder:
 
 
 def load_svd_vae(svd: Path) -> AutoencoderKLTemporalDecoder:
-    """The VAE of a Stable Video Diffusion folder; only its encoder is kept."""
+    """Load the VAE of a Stable Video Diffusion folder; only its encoder is kept."""
     from diffusers import AutoencoderKLTemporalDecoder
 
     return _load_vae(svd / "vae", AutoencoderKLTemporalDecoder)
 
 
 def load_sdxl_vae(folder: Path) -> AutoencoderKL:
-    """SDXL's VAE; only its encoder is kept."""
+    """Load SDXL's VAE; only its encoder is kept."""
     from diffusers import AutoencoderKL
 
     return _load_vae(folder, AutoencoderKL)
@@ -265,7 +266,7 @@ def _load_vae(folder: Path, kind: Any) -> Any:
 
 
 def load_image_encoder(svd: Path) -> nn.Module:
-    """CLIP's vision tower (ViT-H/14 with projection) of a Stable Video Diffusion folder."""
+    """Load CLIP's vision tower (ViT-H/14 with projection) of a Stable Video Diffusion folder."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     folder = svd / "image_encoder"
@@ -277,7 +278,7 @@ def load_image_encoder(svd: Path) -> nn.Module:
             folder, lambda c: CLIPVisionModelWithProjection(CLIPVisionConfig(**c)), config
         )
     state, path = read_state(folder, "model")
-    # Written by older versions of transformers; it is no weight.
+    # Written by older versions of transformers; it is not a weight.
     state = {k: v for k, v in state.items() if not k.endswith("position_ids")}
     model = fill(model, state, path)
     embeddings = model.vision_model.embeddings
@@ -287,14 +288,14 @@ def load_image_encoder(svd: Path) -> nn.Module:
 
 @dataclass(frozen=True)
 class Normalization:
-    """What is taken off and divided by before CLIP sees an image; (3,) each."""
+    """The mean and standard deviation that normalise CLIP's input; (3,) each."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 def load_normalization(svd: Path) -> Normalization:
-    """From the feature extractor's configuration."""
+    """Read the normalisation from the feature extractor's configuration."""
     folder = svd / "feature_extractor"
     config = read_config(folder, name="preprocessor_config.json")
     try:
@@ -305,7 +306,7 @@ def load_normalization(svd: Path) -> Normalization:
 
 
 def load_scheduler(svd: Path) -> EulerDiscreteScheduler:
-    """The Euler sampler of the Stable Video Diffusion folder."""
+    """Load the Euler sampler of the Stable Video Diffusion folder."""
     from diffusers import EulerDiscreteScheduler
 
     folder = svd / "scheduler"
@@ -314,17 +315,17 @@ def load_scheduler(svd: Path) -> EulerDiscreteScheduler:
 
 
 def read_config(folder: Path, kind: str = "", *, name: str = "config.json") -> dict[str, Any]:
-    """A part's configuration. Raises XRayError; with `kind` also for one of another class."""
+    """Read a part's configuration. Raises XRayError, with `kind` also for another class."""
     path = folder / name
     try:
         config: dict[str, Any] = read_json(path, NETWORK, largest=LARGEST)
     except FileNotFoundError as error:
         raise XRayError(
-            "missing_weights", f"There is no {path}.", "Name a complete folder of this part."
+            "missing_weights", f"There is no {path}.", "Give a complete folder of this part."
         ) from error
     except (OSError, ValueError) as error:
         raise XRayError(
-            "bad_weights", f"{path} is no configuration ({error}).", "Get the file again."
+            "bad_weights", f"{path} is not a configuration ({error}).", "Download the file again."
         ) from error
     if kind and config.get("_class_name") != kind:
         raise _other_model(folder, kind, config)
@@ -332,7 +333,7 @@ def read_config(folder: Path, kind: str = "", *, name: str = "config.json") -> d
 
 
 def build(folder: Path, make: Any, config: dict[str, Any]) -> Any:
-    """`make(config)`; a configuration that it cannot use is an XRayError."""
+    """`make(config)`; raises XRayError if the configuration is unusable."""
     try:
         return make(config)
     except (
@@ -346,15 +347,15 @@ def build(folder: Path, make: Any, config: dict[str, Any]) -> Any:
     ) as error:
         raise XRayError(
             "bad_weights",
-            f"The configuration in {folder} describes no such model ({error}).",
-            "Take the config.json that came with these weights.",
+            f"The configuration in {folder} does not describe such a model ({error}).",
+            "Use the config.json that came with these weights.",
         ) from error
 
 
 def read_state(folder: Path, stem: str) -> tuple[dict[str, Tensor], Path]:
     """All tensors of the weights called `stem` in `folder`, on the CPU, and the file's path.
 
-    Takes safetensors, the half-precision variant of it, or a pickle of nothing but tensors.
+    Reads safetensors, their half-precision variant, or a pickle that contains only tensors.
     """
     names = (f"{stem}.safetensors", f"{stem}.fp16.safetensors", f"{stem}.bin")
     path = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -363,19 +364,19 @@ def read_state(folder: Path, stem: str) -> tuple[dict[str, Tensor], Path]:
         if partial:
             raise XRayError(
                 "incomplete_download",
-                f"The download of {folder} broke off: {partial[0].name} is not whole.",
-                "Download it again; `python -m runtime download` goes on where it stopped.",
+                f"The download of {folder} was interrupted: {partial[0].name} is incomplete.",
+                "Download it again; `python -m runtime download` continues where it stopped.",
             )
         raise XRayError(
             "missing_weights",
             f"There are no weights in {folder}: none of {', '.join(names)}.",
-            "Name a complete folder of this part.",
+            "Give a complete folder of this part.",
         )
     return read_tensors(path), path
 
 
 def fill(model: Any, state: dict[str, Tensor], path: Path) -> Any:
-    """`model` with just the tensors of `state`, float32, to predict with. Raises XRayError."""
+    """`model` with exactly the tensors of `state`, float32, in eval mode. Raises XRayError."""
     wanted = model.state_dict()
     missing = sorted(wanted.keys() - state.keys())
     extra = sorted(state.keys() - wanted.keys())
@@ -388,7 +389,7 @@ def fill(model: Any, state: dict[str, Tensor], path: Path) -> Any:
         f"{len(names)} tensors {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for names, what in (
             (missing, "are missing"),
-            (extra, "do not belong there"),
+            (extra, "are unexpected"),
             (other, "have another shape"),
         )
         if names
@@ -396,8 +397,8 @@ def fill(model: Any, state: dict[str, Tensor], path: Path) -> Any:
     if faults:
         raise XRayError(
             "bad_weights",
-            f"{path} does not fit its configuration: {'; '.join(faults)}.",
-            "Take weights and config.json of one and the same model.",
+            f"{path} does not match its configuration: {'; '.join(faults)}.",
+            "Use weights and config.json of the same model.",
         )
     whole = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
@@ -410,6 +411,6 @@ def _other_model(folder: Path, kind: str, config: dict[str, Any]) -> XRayError:
     found = config.get("_class_name") or config.get("model_type") or "something else"
     return XRayError(
         "bad_weights",
-        f"{folder} holds the configuration of a {found}, not of a {kind}.",
-        "Name the folder of the right part.",
+        f"{folder} contains the configuration of a {found}, not of a {kind}.",
+        "Give the folder of the right part.",
     )

@@ -18,9 +18,9 @@ from .denoiser import Denoiser
 log = logging.getLogger(__name__)
 
 STEPS = 25
-MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 3.0  # of the first and of the last layer
+MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 3.0  # of the first and the last layer
 
-Result = TypeVar("Result")
+_T = TypeVar("_T")
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def sample(
     """Frames (8, 8, S, S), not clamped.
 
     embedding : (1, 1, D). image_latents : (1, 4, S, S). noise : (1, 8, 8, S, S), unit.
-    release : gives device memory back that others hold; called where it runs short.
+    release : frees other device memory; called if memory runs short.
 
     Raises XRayError `out_of_memory`.
     """
@@ -61,7 +61,7 @@ def sample(
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                log.warning("the device's memory is short: one item at a time from here on")
+                log.warning("the device is short of memory: continuing with one item at a time")
                 memory_is_short = True
         if memory_is_short:
             release()
@@ -74,15 +74,15 @@ def sample(
 
 
 def set_steps(scheduler: Any, steps: int, device: torch.device | str = "cpu") -> None:
-    """Give `scheduler` its sigmas and times for `steps` steps."""
+    """Set the sigmas and times of `scheduler` for `steps` steps."""
     with warnings.catch_warnings():
-        # diffusers makes NumPy arrays of tensors in a way that NumPy 2 frowns upon.
+        # diffusers converts tensors to NumPy arrays in a way that NumPy 2 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
         scheduler.set_timesteps(steps, device=device)
 
 
-def with_little_memory(work: Callable[[], Result]) -> Result:
-    """What `work` gives; where even it runs out of memory, an XRayError that says what to do."""
+def with_little_memory(work: Callable[[], _T]) -> _T:
+    """The result of `work`; running out of memory becomes an XRayError with a remedy."""
     try:
         return work()
     except RuntimeError as error:
@@ -92,5 +92,5 @@ def with_little_memory(work: Callable[[], Result]) -> Result:
             "out_of_memory",
             "The device has too little free memory for X-Ray, even in the smallest pieces.",
             "Close other programs that use it or release the runtime's memory and try again, set "
-            "the device to the CPU, or name a checkpoint without an upsampler.",
+            "the device to the CPU, or use a checkpoint without an upsampler.",
         ) from error

@@ -2,9 +2,9 @@
 
 python -m runtime train --config runtime/xray_paper/diffusion.json --data DIR --out DIR [--resume]
 
-DIR holds a dataset in the published layout. --out gets `checkpoint-<step>/unet` (or `vae`), the
-same folder as the published training leaves, with `training.pt` beside it, which a resumed run
-needs, and the metrics (see `training.run`).
+--data is a dataset in the published layout. --out gets the metrics (see `training.run`) and
+`checkpoint-<step>/unet` (or `vae`), as in the published training, with `training.pt` beside it for
+resuming.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ from .data import ShuffledViews, Views, list_views
 
 STATE = "training.pt"
 LOW_SIZE = 64  # px of the layers that the upsampler enlarges
-# added_time_ids as the published training sends them: frames a second, motion, noise on the image.
+# added_time_ids of the published training: frames per second, motion, noise on the image.
 FPS, MOTION = 7.0, 127.0
-# The upsampler's loss looks at this many points for how alike neighbouring normals are.
+# Number of points at which the upsampler's loss compares neighbouring normals.
 NORMAL_POINTS, NEIGHBOURS, NORMAL_WEIGHT = 2048, 30, 0.002
 
 
 @dataclass
 class TrainingConfig(RunConfig):
-    """How one part is trained; the defaults are the published ones of the diffusion model.
+    """How one part is trained. The defaults are the published ones of the diffusion model.
 
-    part : "diffusion" or "upsampler". network : its configuration as in config.json where it
-    starts from random weights, empty for the published size. start_from : a checkpoint to start
-    from instead, "" for none. svd, sdxl_vae : pretrained folders or hub ids.
-    conditioning_dropout : share of samples without embedding, without both, without latents
-    each. sigma_mean, sigma_std : of the noise's logarithm; image_noise_* the image's.
-    upsampler_noise : greatest noise on the upsampler's input. min_iou : of image and first layer,
-    below which another view is taken. hold_out : every n-th view is left out. keep : checkpoints.
+    part : "diffusion" or "upsampler". network : its configuration as in config.json, to start
+    from random weights; empty for the published size. start_from : a checkpoint to start from
+    instead; "" for none. svd, sdxl_vae : pretrained folders or hub ids.
+    conditioning_dropout : share of samples without the embedding, share without both, and share
+    without the latents. sigma_mean, sigma_std : of the logarithm of the noise; image_noise_* : of
+    the noise on the image. upsampler_noise : maximum noise on the upsampler's input. min_iou :
+    minimum silhouette IoU of image and first layer; a view below it is replaced by another.
+    hold_out : every n-th view is left out. keep : number of checkpoints to keep.
     """
 
     example: ClassVar[str] = "runtime/xray_paper/diffusion.json"
@@ -120,7 +121,7 @@ def diffusion_loss(
     drop = torch.rand(batch, generator=random).to(device)
     spread = sigma.to(device).view(-1, 1, 1, 1, 1)
     noised = frames + spread * noise
-    # One throw decides for both conditions: embedding, both, latents (Brooks et al. 2023).
+    # One random number decides on both conditions (Brooks et al. 2023).
     share = config.conditioning_dropout
     keep_embedding = (drop >= 2 * share).float().view(-1, 1, 1)
     keep_latents = ((drop < share) | (drop >= 3 * share)).float().view(-1, 1, 1, 1)
@@ -142,7 +143,7 @@ def diffusion_loss(
 def upsampler_loss(
     output: Tensor, target: Tensor, camera: Camera, random: torch.Generator
 ) -> Tensor:
-    """BCE of the hits, MSE over the hit surface, and how unlike neighbouring normals are.
+    """BCE of the hits, MSE over the hit surface, and the difference of neighbouring normals.
 
     output, target : (F, 8, H, W); the output's hit channel is a logit.
     """
@@ -176,7 +177,7 @@ def _unlike_normals(
 
 
 class _Diffusion:
-    """The denoiser and what conditions it."""
+    """The denoiser and its conditioning."""
 
     folder = loading.UNET
     full = loading.FULL_UNET
@@ -206,7 +207,7 @@ class _Diffusion:
 
 
 class _Upsampler:
-    """The upsampler and what conditions it."""
+    """The upsampler and its conditioning."""
 
     folder = loading.UPSAMPLER
     full = loading.FULL_UPSAMPLER
@@ -244,7 +245,7 @@ PARTS: dict[str, Any] = {"diffusion": _Diffusion, "upsampler": _Upsampler}
 
 
 class Trainer(SharedTrainer[TrainingConfig]):
-    """The network of one part and its optimiser; checkpoints are folders of the published kind."""
+    """The network of one part and its optimiser. Checkpoints have the published format."""
 
     def __init__(self, config: TrainingConfig, device: str) -> None:
         super().__init__(config, device)
@@ -288,22 +289,22 @@ class Trainer(SharedTrainer[TrainingConfig]):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss of the part."""
-        # A function of the seed and the step alone: a resumed run goes on as the whole one would.
+        # Depends only on the seed and the step, so a resumed run continues identically.
         random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             return {"loss": self.part.loss(self.model, batch, random)}
 
     @classmethod
     def has_run(cls, folder: Path) -> bool:
-        """Whether `folder` holds a run that `resume` could go on with."""
+        """Whether `folder` contains a run that can be resumed."""
         return any(folder.glob(f"checkpoint-*/{STATE}"))
 
     def is_due(self, seconds: float) -> bool:  # noqa: ARG002
-        """Whether to save now: every so many steps, as the published training does."""
+        """Whether to save now: every `checkpoint_steps` steps, as in the published training."""
         return self.steps - self._saved_steps >= self.config.checkpoint_steps
 
     def save(self, folder: Path) -> None:
-        """Write `checkpoint-<step>`, whole or not at all; raises XRayError `no_space`."""
+        """Write `checkpoint-<step>` atomically; raises XRayError `no_space`."""
         state = {
             "config": asdict(self.config),
             "optimizer": self.optimizers[0].state_dict(),
@@ -320,7 +321,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
             shutil.rmtree(old.parent)
 
     def save_weights(self, folder: Path) -> None:
-        """Write the network's folder, as the published training leaves it, into `folder`."""
+        """Write the network's folder, as in the published training, into `folder`."""
         tensors = {
             self._prefix + name: value.detach().float().cpu().contiguous()
             for name, value in self.model.state_dict().items()
@@ -331,17 +332,17 @@ class Trainer(SharedTrainer[TrainingConfig]):
         save_file(tensors, part / f"{loading.WEIGHTS}.safetensors", {"format": "pt"})
 
     def resume(self, folder: Path) -> None:
-        """Go on from the highest checkpoint in `folder`, or where only weights are from these.
+        """Continue from the latest checkpoint in `folder`, or from weights if there are only these.
 
-        From weights it goes on at their step, but the optimiser begins anew. Raises XRayError
-        `bad_checkpoint` and what `find_part` raises.
+        From weights it continues at their step, but with a new optimiser. Raises XRayError
+        `bad_checkpoint`, and those of `find_part`.
         """
         part = loading.find_part(folder, self.folder)
         if part is None:
             raise XRayError(
                 "bad_checkpoint",
                 f"There is no run to resume in {folder}.",
-                "Train without --resume; `start_from` in the configuration takes weights alone.",
+                "Train without --resume; `start_from` in the configuration starts from weights.",
             )
         with resuming(part.parent):
             weights, _ = loading.read_state(part, loading.WEIGHTS)
@@ -368,7 +369,7 @@ def _step(folder: Path) -> int:
 
 @contextmanager
 def _whole_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder beside `final` that takes its place at the end."""
+    """A temporary folder beside `final` that replaces it at the end."""
     temporary = final.with_name(f".{final.name}-{os.getpid()}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

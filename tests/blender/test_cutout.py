@@ -33,7 +33,7 @@ def test_it_is_made_with_the_panels_settings(scene, part):
 def test_the_way_is_told_in_words(part):
     describe = part("operators.generate.ops_cutout").describe
     cut = part("xray_addon.generated").CutOut
-    assert describe(cut(None, "plain")) == "Cut off its plain background"
+    assert describe(cut(None, "plain")) == "Cut out from a plain background"
     assert describe(cut(None, "rembg")) == "Cut out by rembg"
 
 

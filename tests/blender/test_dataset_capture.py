@@ -321,9 +321,9 @@ def test_a_missing_image_is_named_and_magenta_as_in_pictures(
     row = json.loads((out / "metadata/a.json").read_text())
     assert row["missing_textures"] == ["wood.png"]
     assert run.report.gates["missing_texture"] == {"counted": 1, "refused": 0}
-    said = json.loads((out / "logs/a.json").read_text())["said"]
-    assert "There is no image file wood.png." in said
-    assert any("ERROR" in line and "wood.png" in line for line in said)  # the importer's own
+    messages = json.loads((out / "logs/a.json").read_text())["messages"]
+    assert "There is no image file wood.png." in messages
+    assert any("ERROR" in line and "wood.png" in line for line in messages)  # the importer's own
     xray = load(part, out / "xrays/a/000.npz")
     assert np.allclose(xray.hit_color, (1, 0, 1), atol=0.003)
     picture = part("operators.convert.images").read_image(out / "images/a/000.png")
@@ -716,7 +716,7 @@ def test_a_worker_answers_each_line(core, meshes, tmp_path):
     lines = [lines[0], "no item", "", lines[1], lines[0], lines[2]]
     worker = child("dataset-worker", tmp_path / "out", *SMALL, stdin=subprocess.PIPE)
     out, _ = worker.communicate("\n".join(lines) + "\n")
-    results = [core.Result.from_dict(json.loads(line)) for line in out.splitlines()]
+    results = [core.ItemResult.from_dict(json.loads(line)) for line in out.splitlines()]
     assert [(r.uid, r.status, r.code) for r in results] == [
         (items[0].uid, "done", ""),
         ("", "failed", "bad_item"),
@@ -759,9 +759,9 @@ def test_failed_items_are_named_one_a_line(main, many, capfd, tmp_path):
     [
         (("nowhere",), "no file"),
         ((".", "--shard", "5/4"), "no shard"),
-        ((".", "--cameras", "poses"), "names no transforms.json"),
+        ((".", "--cameras", "poses"), "poses is empty"),
         ((".", "--lights", "hdri", "--hdri", "nowhere.hdr"), "no environment image"),
-        ((".", "--lights", "hdri", "--hdri", __file__), "is no image"),
+        ((".", "--lights", "hdri", "--hdri", __file__), "is not an image"),
         ((".", "--cameras", "poses", "--poses", __file__), "is not a transforms.json"),
     ],
 )
@@ -783,9 +783,9 @@ def test_a_worker_says_what_is_wrong_with_the_settings(core, meshes, tmp_path):
     options = ("--image=cycles", "--lights=hdri", f"--hdri={__file__}")
     worker = child("dataset-worker", tmp_path / "out", *options, stdin=subprocess.PIPE)
     out, _ = worker.communicate("")
-    result = core.Result.from_dict(json.loads(out))
+    result = core.ItemResult.from_dict(json.loads(out))
     assert (result.uid, result.code, worker.returncode) == ("", "bad_environment", 2)
-    assert "is no image" in result.reason
+    assert "is not an image" in result.reason
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")

@@ -100,7 +100,7 @@ def test_files_beside_the_blend_file(part, cube, tmp_path):
     scene = bpy.context.scene.xray
     scene.dataset.poses = "//poses.json"
     scene.generate.systems.xray.checkpoint = "//weights.safetensors"
-    read = properties.read_settings(settings.DatasetSettings, scene.dataset)
+    read = properties.settings_from_properties(settings.DatasetSettings, scene.dataset)
     assert (read.poses, read.hdri) == (str(tmp_path / "poses.json"), "")
     read = part("operators.generate.settings").panel_settings(scene.generate)
     assert read.checkpoint == str(tmp_path / "weights.safetensors")
@@ -146,7 +146,7 @@ def test_objects_are_captured_anew_as_they_may_have_changed(cube, tmp_path):
         ({"source": "collection"}, "No collection is chosen"),
         ({"source": "collection", "collection": "X"}, "no collection 'X'"),
         ({"directory": ""}, "no folder to write to"),
-        ({"cameras": "poses"}, "names no transforms.json"),
+        ({"cameras": "poses"}, "poses is empty"),
     ],
 )
 def test_what_is_missing_is_said(cube, tmp_path, arguments, reason):
@@ -187,7 +187,9 @@ def test_other_settings_are_asked_about_before_they_replace(cube, part, tmp_path
     assert files(tmp_path) == before
 
     asked = {}
-    manager = SimpleNamespace(invoke_confirm=lambda *_, **said: asked.update(said) or {"FINISHED"})
+    manager = SimpleNamespace(
+        invoke_confirm=lambda *_, **arguments: asked.update(arguments) or {"FINISHED"}
+    )
     context = SimpleNamespace(
         window_manager=manager, scene=bpy.context.scene, selected_objects=[cube]
     )
@@ -252,7 +254,7 @@ def test_nothing_selected(cube, tmp_path):
 def test_only_in_object_mode(cube):
     bpy.ops.object.mode_set(mode="EDIT")
     assert not bpy.ops.xray.dataset.poll()
-    with pytest.raises(RuntimeError, match="Leave the edit mode"):
+    with pytest.raises(RuntimeError, match="Leave Edit Mode"):
         bpy.ops.xray.dataset()
 
 
@@ -261,7 +263,7 @@ def test_a_worker_says_strange_things_first(part, monkeypatch, tmp_path):
     workers = part("operators.dataset.workers")
     read_source = part("xray_addon.dataset.manifest").read_source
     (tmp_path / "a.obj").write_text("")
-    answer = json.dumps(part("xray_addon.dataset.result").Result("a", "done").to_dict())
+    answer = json.dumps(part("xray_addon.dataset.result").ItemResult("a", "done").to_dict())
     script = f"import os; os.write(1, b'Gr\\xfc\\xdfe\\n'); print({answer!r}, flush=True); input()"
     monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
     items = read_source(tmp_path)
@@ -277,7 +279,7 @@ def test_what_stops_every_item_stops_the_run(part, monkeypatch, tmp_path):
         (tmp_path / name).write_text("")
     answer = json.dumps(
         part("xray_addon.dataset.result")
-        .Result("a", "failed", "no_gpu", "Nothing to draw with.")
+        .ItemResult("a", "failed", "no_gpu", "Nothing to draw with.")
         .to_dict()
     )
     script = f"print({answer!r}, flush=True); input()"
@@ -294,7 +296,7 @@ def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
     read_source = part("xray_addon.dataset.manifest").read_source
     for name in ("a.obj", "b.obj"):
         (tmp_path / name).write_text("")
-    answer = json.dumps(part("xray_addon.dataset.result").Result("b", "done").to_dict())
+    answer = json.dumps(part("xray_addon.dataset.result").ItemResult("b", "done").to_dict())
     script = (
         "import sys, time\n"
         "if '\"a\"' in input(): time.sleep(60)\n"
@@ -315,7 +317,7 @@ def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
     (tmp_path / "a.obj").write_text("")
     answer = json.dumps(
         part("xray_addon.dataset.result")
-        .Result("", "failed", "bad_environment", "No image.")
+        .ItemResult("", "failed", "bad_environment", "No image.")
         .to_dict()
     )
     script = f"print({answer!r}, flush=True); input()"
@@ -332,7 +334,7 @@ def test_nothing_is_replaced_for_an_environment_that_is_no_image(cube, part, tmp
     workers = part("operators.dataset.workers")
     settings = part("xray_addon.settings").DatasetSettings(lights="hdri", hdri=__file__)
     item = part("xray_addon.dataset.manifest").Item("a", "a.obj")
-    with pytest.raises(part("xray_addon.errors").XRayError, match="is no image"):
+    with pytest.raises(part("xray_addon.errors").XRayError, match="is not an image"):
         answered(workers.worker_steps([item], tmp_path, settings, replace=True))
     assert (tmp_path / "settings.json").read_bytes() == before
     assert (tmp_path / "metadata/Cube.json").exists()

@@ -95,19 +95,19 @@ def test_every_operator_is_in_a_menu(part):
 
 
 def test_tooltips_are_there_and_end_without_a_full_stop(xray):
-    told = {}
+    texts = {}
     for name in registered():
         if name.startswith("XRAY_OT_"):
             shown = getattr(bpy.ops.xray, name.removeprefix("XRAY_OT_")).get_rna_type()
             assert shown.description, name
-            told[name] = shown.description
+            texts[name] = shown.description
         elif name.startswith("XRAY_PG_"):
             shown = getattr(bpy.types, name).bl_rna
         else:
             continue
-        told |= {f"{name}.{item.identifier}": item.description for item in shown.properties}
-    assert len(told) > 100
-    own = {name: text for name, text in told.items() if not name.endswith(("rna_type", ".name"))}
+        texts |= {f"{name}.{item.identifier}": item.description for item in shown.properties}
+    assert len(texts) > 100
+    own = {name: text for name, text in texts.items() if not name.endswith(("rna_type", ".name"))}
     assert not [name for name, text in own.items() if text.endswith(".")]
 
 

@@ -21,24 +21,24 @@ def progress(part):
 
 @pytest.fixture
 def count_to(progress):
-    def steps(stop, heard=None):
+    def steps(stop, seen=None):
         for i in range(stop):
             yield progress.Progress("count", i, stop)
-            if heard is not None:
-                heard.append(i)
+            if seen is not None:
+                seen.append(i)
         return stop
 
     return steps
 
 
 def test_tasks_run_one_after_the_other(jobs, count_to, run_tasks):
-    heard = []
-    first = jobs.submit(jobs.Task("First", count_to(3, heard)))
-    second = jobs.submit(jobs.Task("Second", count_to(2, heard)))
+    seen = []
+    first = jobs.submit(jobs.Task("First", count_to(3, seen)))
+    second = jobs.submit(jobs.Task("Second", count_to(2, seen)))
     assert bpy.app.timers.is_registered(jobs._tick)
     assert (first.state, second.state) == ("queued", "queued")
     run_tasks()
-    assert heard == [0, 1, 2, 0, 1]
+    assert seen == [0, 1, 2, 0, 1]
     assert (first.result, second.result) == (3, 2)
     assert jobs.failed == []
 
@@ -100,7 +100,7 @@ def test_a_running_task_is_cancelled_inside(jobs, progress, run_tasks):
 
 
 def test_a_task_may_take_its_time_to_wind_down(jobs, progress, run_tasks):
-    heard = []
+    seen = []
 
     def steps():
         left = 3
@@ -109,7 +109,7 @@ def test_a_task_may_take_its_time_to_wind_down(jobs, progress, run_tasks):
             try:
                 yield progress.Progress("wait")
             except progress.Cancelled:
-                heard.append("cancel")
+                seen.append("cancel")
                 cancelled = True
             left -= cancelled
         raise progress.Cancelled
@@ -118,16 +118,16 @@ def test_a_task_may_take_its_time_to_wind_down(jobs, progress, run_tasks):
     jobs._tick()
     jobs.cancel(task)
     run_tasks()
-    assert (task.state, heard) == ("cancelled", ["cancel"])
+    assert (task.state, seen) == ("cancelled", ["cancel"])
 
 
 def test_a_waiting_task_is_cancelled_without_starting(jobs, count_to, run_tasks):
-    heard = []
+    seen = []
     jobs.submit(jobs.Task("First", count_to(2)))
-    second = jobs.submit(jobs.Task("Second", count_to(2, heard)))
+    second = jobs.submit(jobs.Task("Second", count_to(2, seen)))
     jobs.cancel(second)
     run_tasks()
-    assert (second.state, heard) == ("cancelled", [])
+    assert (second.state, seen) == ("cancelled", [])
 
 
 def test_work_outlives_a_new_file(jobs, count_to, run_tasks):
@@ -148,9 +148,9 @@ def test_disabling_the_extension_cancels_its_work(xray, jobs, count_to):
 
 
 def test_a_script_waits_for_the_result(jobs, count_to):
-    heard = []
-    assert jobs.run(count_to(3), heard.append) == 3
-    assert [report.step for report in heard] == [0, 1, 2]
+    seen = []
+    assert jobs.run(count_to(3), seen.append) == 3
+    assert [report.step for report in seen] == [0, 1, 2]
 
 
 def test_ctrl_c_cancels_a_script(jobs, progress):

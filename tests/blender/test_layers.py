@@ -208,7 +208,7 @@ def test_moved_vertices_and_new_ones(layers, part):
 def test_a_missing_attribute_says_so(layers):
     mesh = layers.objects[0].data
     mesh.attributes.remove(mesh.attributes["pixel"])
-    with pytest.raises(RuntimeError, match="no attribute pixel"):
+    with pytest.raises(RuntimeError, match="no vertex attribute pixel"):
         bpy.ops.xray.rebuild()
 
 

@@ -90,7 +90,7 @@ def read(part):
         made = part("operators.convert").surface_from_objects(
             objects, bpy.context.evaluated_depsgraph_get(), reader
         )
-        return made, [look.reason for look in reader.looks]
+        return made, [appearance.reason for appearance in reader.appearances]
 
     return surface
 

@@ -159,7 +159,7 @@ def test_the_command_line_makes_it_again(fake_runtime, images, part):
 def test_an_image_without_a_file_has_no_command_line(fake_runtime, xray):
     bpy.data.images.new("fig", 4, 4)
     bpy.ops.xray.generate(image="fig")
-    with pytest.raises(RuntimeError, match="in no file of its own"):
+    with pytest.raises(RuntimeError, match="not saved in its own file"):
         bpy.ops.xray.copy_command()
 
 

@@ -260,7 +260,10 @@ def test_function_operator_panel_and_command_line_agree(fake_runtime, part, imag
     panel = bpy.context.scene.xray.generate
     for name, value in OPTIONS.items():
         setattr(panel, name, value)
-    assert part("operators.properties").read_settings(settings.ResultSettings, panel) == result
+    assert (
+        part("operators.properties").settings_from_properties(settings.ResultSettings, panel)
+        == result
+    )
 
     out = tmp_path / "apple.blend"
     arguments = ["generate", str(image), *result.to_arguments(), "--out", str(out)]

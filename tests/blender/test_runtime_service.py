@@ -187,13 +187,13 @@ class FakeEnvironment:
 def test_an_install_shows_its_progress_and_its_device(service, part, monkeypatch, tmp_path):
     environment = FakeEnvironment()
     monkeypatch.setattr(service, "environment", lambda: environment)
-    heard = []
+    seen = []
     steps = service.install_steps(online=False, wheelhouse=tmp_path, device="cpu")
-    check = part("operators.tasks.jobs").run(steps, heard.append, 0.01)
+    check = part("operators.tasks.jobs").run(steps, seen.append, 0.01)
     assert check.device_name == "a fake CPU"
     assert environment.asked == {"online": False, "wheelhouse": tmp_path, "device": "cpu"}
     assert environment.thread is not threading.main_thread()
-    assert "unpacking" in {report.message for report in heard}
+    assert "unpacking" in {report.message for report in seen}
 
 
 def test_an_install_that_fails_says_why(service, part, monkeypatch):

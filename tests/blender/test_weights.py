@@ -96,7 +96,7 @@ def test_the_licence_is_shown_and_nothing_fetched_before_it_is_accepted(hub, onl
 def test_weights_are_fetched_into_the_folder_of_the_preferences(hub, online, scene, tmp_path):
     assert bpy.ops.xray.weights_download(weights="triposr", accept=True) == {"FINISHED"}
     assert (tmp_path / "cache/stabilityai--TripoSR/model.ckpt").read_bytes() == CONTENT
-    with pytest.raises(RuntimeError, match="misses no weights"):
+    with pytest.raises(RuntimeError, match="has all its weights"):
         bpy.ops.xray.weights_download()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from xray_addon import XRayError
 from xray_addon.dataset.attempt import PlainStore, Store, give_up
-from xray_addon.dataset.gates import View
+from xray_addon.dataset.gates import ViewStatistics
 from xray_addon.dataset.manifest import Item
 from xray_addon.dataset.recipe import settings_hash
 from xray_addon.progress import Cancelled
@@ -28,11 +28,11 @@ def item(tmp_path):
 def make(store, attempt, hits=5, content=b"hits"):
     """What whoever makes items does."""
     store.note_source(attempt)
-    attempt.said.append("a warning")
+    attempt.messages.append("a warning")
     with attempt.timed("cast"):
         (attempt.folder / "xrays").mkdir()
         (attempt.folder / "xrays" / "000.npz").write_bytes(content)
-    attempt.views.append(View([hits, 1], dropped=2, iou=1.0))
+    attempt.views.append(ViewStatistics([hits, 1], dropped=2, iou=1.0))
 
 
 def tried(store, item, error=None, **made):
@@ -60,7 +60,7 @@ def test_done(tmp_path, item):
     assert row["source"] == "source.glb"
     assert row["views"] == [{"hits": [5, 1], "dropped": 2, "outside": 0, "iou": 1.0}]
     log = json.loads((tmp_path / "out/logs/chair.json").read_text())
-    assert log["said"] == ["a warning"]
+    assert log["messages"] == ["a warning"]
     assert (log["blender"], log["detail"]) == ("4.5", "")
     assert set(log["stages"]) == {"hash", "cast"}
     with Store(tmp_path / "out", SETTINGS) as store:

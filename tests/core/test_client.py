@@ -165,10 +165,10 @@ def test_result_files_and_the_private_folder_do_not_stay(
 
 def test_wait_hears_progress_and_returns_the_mesh(shared: RuntimeClient, image: Path) -> None:
     client = shared
-    heard: list[Progress] = []
-    generated = wait(client, client.submit(image, settings(steps=5)), heard.append, timeout=40)
+    reports: list[Progress] = []
+    generated = wait(client, client.submit(image, settings(steps=5)), reports.append, timeout=40)
     assert generated.surface.faces.shape == (1, 3)
-    assert any(progress.stage == "sample" and progress.of == 5 for progress in heard)
+    assert any(progress.stage == "sample" and progress.of == 5 for progress in reports)
 
 
 def test_jobs_run_one_after_the_other_in_one_process(shared: RuntimeClient, image: Path) -> None:
@@ -347,7 +347,7 @@ def test_an_idle_process_that_died_is_replaced(make_client: MakeClient, image: P
 
 
 @pytest.mark.parametrize(
-    ("returncode", "words", "told"),
+    ("returncode", "words", "message"),
     [
         (-9, "", "SIGKILL"),
         (-15, "", "ended from outside"),
@@ -356,11 +356,11 @@ def test_an_idle_process_that_died_is_replaced(make_client: MakeClient, image: P
         (3, "ModuleNotFoundError", "exit code 3"),
     ],
 )
-def test_why_it_died_is_told(tmp_path: Path, returncode: int, words: str, told: str) -> None:
+def test_why_it_died_is_reported(tmp_path: Path, returncode: int, words: str, message: str) -> None:
     log = tmp_path / "runtime.log"
     log.write_text(f"--- before\nout of memory\n--- now\n{words}\n")
     error = child.death_error(returncode, True, child.last_words(log))
-    assert told in error.message
+    assert message in error.message
     assert error.remedy
 
 
@@ -498,7 +498,7 @@ from xray_addon.settings import GenerateSettings
 register_fakes()
 client = RuntimeClient(sys.executable, sys.argv[2], arguments=[sys.argv[1], "serve"])
 job = client.submit(sys.argv[3], GenerateSettings(generator=sys.argv[4]))
-while job.progress.stage != "generate":
+while job.progress.stage != "generate" and not job.finished:
     client.poll()
     time.sleep(0.01)
 print(client.pid, flush=True)

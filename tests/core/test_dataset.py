@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from xray_addon import Camera, XRayError
-from xray_addon.dataset.gates import View, judge
+from xray_addon.dataset.gates import ViewStatistics, judge
 from xray_addon.dataset.manifest import Item, read_source, shard, unique_uids
 from xray_addon.dataset.recipe import file_hash, settings_hash
-from xray_addon.dataset.result import DONE, EXISTS, FAILED, REJECTED, Result
+from xray_addon.dataset.result import DONE, EXISTS, FAILED, REJECTED, ItemResult
 from xray_addon.dataset.store import (
     claim,
     conflict,
@@ -59,7 +59,7 @@ def row_of(item, **values):
         "triangles": 12,
         "gates": [],
         "images": True,
-        "views": [View([3, 2], dropped=1, iou=0.95).to_dict()],
+        "views": [ViewStatistics([3, 2], dropped=1, iou=0.95).to_dict()],
         **values,
     }
 
@@ -245,7 +245,7 @@ def test_an_item_is_there_once_its_row_is(tmp_path, item):
     out = tmp_path / "out"
     assert find(out, item, DIGEST) is None
     make(out, item)
-    assert find(out, item, DIGEST) == Result("chair", EXISTS, views=1, hits=5, dropped=1)
+    assert find(out, item, DIGEST) == ItemResult("chair", EXISTS, views=1, hits=5, dropped=1)
     assert set(files(out)) == {
         "images/chair/000.png",
         "metadata/chair.json",
@@ -391,7 +391,7 @@ def test_gates_that_change_judge_what_is_there_again(tmp_path, item):
     other = Item("b", item.source, name="b.glb")
     claim(out, DatasetSettings())
     make(out, item)
-    make(out, other, views=[View([9], iou=1.0).to_dict()], source_bytes=5)
+    make(out, other, views=[ViewStatistics([9], iou=1.0).to_dict()], source_bytes=5)
     before = files(out)
 
     assert claim(out, strict) == DIGEST
@@ -400,9 +400,9 @@ def test_gates_that_change_judge_what_is_there_again(tmp_path, item):
     assert not (out / "xrays/chair").exists()
     fresh = tmp_path / "fresh"
     claim(fresh, strict)
-    gates, reason = judge([View([3, 2], dropped=1, iou=0.95)], strict)
+    gates, reason = judge([ViewStatistics([3, 2], dropped=1, iou=0.95)], strict)
     refuse(fresh, item, DIGEST, REJECTED, reason, row_of(item, gates=gates))
-    make(fresh, other, views=[View([9], iou=1.0).to_dict()], source_bytes=5)
+    make(fresh, other, views=[ViewStatistics([9], iou=1.0).to_dict()], source_bytes=5)
     assert files(out) == files(fresh)
 
     claim(out, DatasetSettings(min_iou=0.97))
@@ -429,7 +429,7 @@ def test_judging_again_can_be_killed(tmp_path, item, monkeypatch):
 def test_a_source_with_another_time_is_read_again(tmp_path, item, monkeypatch):
     out = tmp_path / "out"
     make(out, item)
-    write_log(out, Result(item.uid, DONE), {"read": read_state(item)})
+    write_log(out, ItemResult(item.uid, DONE), {"read": read_state(item)})
     with monkeypatch.context() as patch:
         patch.setattr("xray_addon.dataset.recipe.file_hash", lambda _: 1 / 0)
         assert find(out, item, DIGEST), "the same time: it need not be read"
@@ -449,7 +449,7 @@ def test_a_bad_manifest_is_an_error_of_usage_in_every_command(tmp_path):
 def test_a_rejected_item_is_known_and_a_failed_one_is_tried_again(tmp_path, item):
     out = tmp_path / "out"
     refuse(out, item, DIGEST, REJECTED, XRayError("low_iou", "Too low."), row_of(item))
-    assert find(out, item, DIGEST) == Result("chair", REJECTED, "low_iou", "Too low.")
+    assert find(out, item, DIGEST) == ItemResult("chair", REJECTED, "low_iou", "Too low.")
     refuse(out, item, DIGEST, FAILED, XRayError("unreadable_file", "Broken."))
     assert find(out, item, DIGEST) is None
     make(out, item)
@@ -591,16 +591,16 @@ def test_a_full_disk_leaves_the_item_absent(tmp_path, item, monkeypatch):
 @pytest.mark.parametrize(
     ("views", "settings", "touched", "rejects"),
     [
-        ([View([9], iou=0.95)], {}, [], ""),
-        ([View([9], iou=0.95), View([9], iou=0.5)], {}, ["low_iou"], "low_iou"),
-        ([View([9], iou=0.5)], {"min_iou": 0.0}, [], ""),
-        ([View([9])], {}, [], ""),
-        ([View([9]), View([0])], {}, ["few_hits"], "few_hits"),
-        ([View([9])], {"min_hits": 10}, ["few_hits"], "few_hits"),
-        ([View([9], dropped=1)], {}, ["dropped_hits"], ""),
-        ([View([9], dropped=1)], {"max_dropped": 0.05}, ["dropped_hits"], "dropped_hits"),
-        ([View([9], outside=9)], {}, ["out_of_range"], ""),
-        ([View([9], outside=9)], {"max_outside": 0.5}, ["out_of_range"], "out_of_range"),
+        ([ViewStatistics([9], iou=0.95)], {}, [], ""),
+        ([ViewStatistics([9], iou=0.95), ViewStatistics([9], iou=0.5)], {}, ["low_iou"], "low_iou"),
+        ([ViewStatistics([9], iou=0.5)], {"min_iou": 0.0}, [], ""),
+        ([ViewStatistics([9])], {}, [], ""),
+        ([ViewStatistics([9]), ViewStatistics([0])], {}, ["few_hits"], "few_hits"),
+        ([ViewStatistics([9])], {"min_hits": 10}, ["few_hits"], "few_hits"),
+        ([ViewStatistics([9], dropped=1)], {}, ["dropped_hits"], ""),
+        ([ViewStatistics([9], dropped=1)], {"max_dropped": 0.05}, ["dropped_hits"], "dropped_hits"),
+        ([ViewStatistics([9], outside=9)], {}, ["out_of_range"], ""),
+        ([ViewStatistics([9], outside=9)], {"max_outside": 0.5}, ["out_of_range"], "out_of_range"),
     ],
 )
 def test_gates(views, settings, touched, rejects):
@@ -635,9 +635,9 @@ def test_the_report_and_the_lines_for_datasets(tmp_path, item):
 
 
 def test_times_are_in_the_log_alone(tmp_path, item):
-    result = Result("chair", DONE, seconds=1.5)
+    result = ItemResult("chair", DONE, seconds=1.5)
     path = write_log(tmp_path, result, {"stages": {"cast": 1.0}})
     assert json.loads(path.read_text())["seconds"] == 1.5
-    assert Result.from_dict(result.to_dict()) == result
-    with pytest.raises(ValueError, match="no Result"):
-        Result.from_dict({"status": "done"})
+    assert ItemResult.from_dict(result.to_dict()) == result
+    with pytest.raises(ValueError, match="no ItemResult"):
+        ItemResult.from_dict({"status": "done"})

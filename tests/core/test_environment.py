@@ -69,9 +69,9 @@ def make(folder: Path, requirements: str = "tiny==1.0\n", **more: Any) -> Runtim
 class Installed:
     def __init__(self, folder: Path, wheelhouse: Path) -> None:
         self.environment = make(folder)
-        self.heard: list[Progress] = []
+        self.reports: list[Progress] = []
         self.check = self.environment.install(
-            online=False, wheelhouse=wheelhouse, device="cpu", progress=self.heard.append
+            online=False, wheelhouse=wheelhouse, device="cpu", progress=self.reports.append
         )
 
 
@@ -109,9 +109,9 @@ def test_a_wheelhouse_serves_a_machine_without_network(installed: Installed) -> 
 
 
 def test_it_tells_what_it_is_doing(installed: Installed) -> None:
-    stages = list(dict.fromkeys(progress.stage for progress in installed.heard))
+    stages = list(dict.fromkeys(progress.stage for progress in installed.reports))
     assert stages == ["venv", "pip", "packages", "check", "done"]
-    assert all(progress.message for progress in installed.heard)
+    assert all(progress.message for progress in installed.reports)
     log = installed.environment.log.read_text()
     assert "Successfully installed tiny-1.0" in log
 

@@ -11,10 +11,10 @@ import pytest
 from fuzzing import fuzz
 
 from xray_addon import Camera, Surface, XRay, cast
-from xray_addon.dataset.gates import View
+from xray_addon.dataset.gates import ViewStatistics
 from xray_addon.dataset.manifest import Item, read_source
 from xray_addon.dataset.recipe import Recipe, settings_hash
-from xray_addon.dataset.result import DONE, FAILED, Result
+from xray_addon.dataset.result import DONE, FAILED, ItemResult
 from xray_addon.dataset.store import claim, find, finish, refuse, work_folder, write_log
 from xray_addon.errors import XRayError
 from xray_addon.files.arrays import read_array
@@ -88,7 +88,7 @@ def row(**more) -> dict:
     return {
         "uid": "chair", "source": "chair.glb", "source_sha256": "", "source_bytes": 5,
         "license": "", "settings": settings_hash(SETTINGS), "triangles": 12, "gates": ["low_iou"],
-        "images": True, "views": [View([3, 2], dropped=1, iou=0.95).to_dict()],
+        "images": True, "views": [ViewStatistics([3, 2], dropped=1, iou=0.95).to_dict()],
         "files": {"xrays/chair/000.npz": 4}, "companions": {"chair.mtl": ""}, **more,
     }  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_rows(tmp_path, kind):
     if kind == "refused":
         values = row(status="rejected", code="few_hits", reason="Few.")
     if kind == "logs":
-        values = {**Result("chair", DONE).to_dict(), "read": ["/a", 1, 2, 3]}
+        values = {**ItemResult("chair", DONE).to_dict(), "read": ["/a", 1, 2, 3]}
     name = f"{kind}/chair.json"
     if kind == "settings":
         name, values = "settings.json", Recipe.of(SETTINGS).to_dict()
@@ -135,7 +135,7 @@ def test_what_a_killed_run_left(tmp_path):
         assert not own.exists()
 
     fuzz("note of an item in flight", json.dumps(values).encode(), read)
-    write_log(folder, Result("chair", DONE), {})
+    write_log(folder, ItemResult("chair", DONE), {})
 
 
 def test_messages():

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from xray_addon import XRayError
-from xray_addon.dataset.gates import View
+from xray_addon.dataset.gates import ViewStatistics
 from xray_addon.dataset.manifest import Item, read_source
 from xray_addon.dataset.recipe import settings_hash
-from xray_addon.dataset.result import DONE, EXISTS, FAILED, REJECTED, Result
+from xray_addon.dataset.result import DONE, EXISTS, FAILED, REJECTED, ItemResult
 from xray_addon.dataset.store import (
     claim,
     conflict,
@@ -48,7 +48,7 @@ def row_of(uid: str = "chair", **values) -> dict:
         "triangles": 12,
         "gates": [],
         "images": True,
-        "views": [View([3, 2], dropped=1, iou=0.95).to_dict()],
+        "views": [ViewStatistics([3, 2], dropped=1, iou=0.95).to_dict()],
         **values,
     }
 
@@ -84,7 +84,7 @@ def everything(folder: Path) -> None:
         item = Item("chair", "", name="chair.glb")
         find(folder, item, digest)
         refuse(folder, item, digest, FAILED, XRayError("no_faces", "Empty."))
-        write_log(folder, Result("chair", DONE), {})
+        write_log(folder, ItemResult("chair", DONE), {})
         finish(folder)
     with work_folder(folder):
         pass
@@ -131,7 +131,7 @@ def test_a_dataset_with_links_in_it_is_refused(home, name):
         lambda: claim(folder, OTHER, replace=True),
         lambda: finish(folder),
         lambda: put_files(folder, "sound", home / "none"),
-        lambda: write_log(folder, Result("chair", DONE), {}),
+        lambda: write_log(folder, ItemResult("chair", DONE), {}),
     ]
     for run in makes:
         with pytest.raises(XRayError) as caught:
@@ -250,7 +250,7 @@ def test_a_name_that_is_not_utf_8_is_captured_whole(home, tmp_path):
     assert find(folder, Item(item.uid, ""), digest) is None  # of an object: nothing to compare
     reason = XRayError("unreadable_file", "caf\udce9 cannot be read.")
     refuse(folder, Item("other", "x"), digest, FAILED, reason)
-    write_log(folder, Result("other", FAILED), {"said": ["caf\udce9"]})
+    write_log(folder, ItemResult("other", FAILED), {"said": ["caf\udce9"]})
     report = finish(folder)
     assert report.captured == 2
     assert report.refused[0]["reason"] == "caf? cannot be read."

@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from xray_addon.dataset.manifest import Item
-from xray_addon.dataset.result import Result
+from xray_addon.dataset.result import ItemResult
 from xray_addon.files import json_schema as schema
 from xray_addon.files.json_files import DEEPEST, parse_json, read_json
 from xray_addon.files.names import is_clean_name, is_clean_path
@@ -142,7 +142,7 @@ def test_names_that_mean_something_else_in_a_path(name):
 
 def test_plain_data_is_checked_field_by_field():
     assert Item.from_dict({"uid": "a", "source": "b", "more": 1}) == Item("a", "b")
-    assert Result.from_dict({"uid": "", "status": "done", "seconds": 1}).seconds == 1
+    assert ItemResult.from_dict({"uid": "", "status": "done", "seconds": 1}).seconds == 1
     for data in (
         {"uid": "a", "source": 1},
         {"uid": "../a", "source": "b"},
@@ -154,5 +154,5 @@ def test_plain_data_is_checked_field_by_field():
         with pytest.raises(ValueError, match="no Item"):
             Item.from_dict(data)
     for data in ({"uid": "a", "status": "done", "views": "3"}, {"uid": "a", "status": None}):
-        with pytest.raises(ValueError, match="no Result"):
-            Result.from_dict(data)
+        with pytest.raises(ValueError, match="no ItemResult"):
+            ItemResult.from_dict(data)

@@ -13,7 +13,7 @@ from xray_addon.pictures.contact_sheet import (
     EMPTY,
     HIT,
     ROWS,
-    View,
+    SheetView,
     contact_sheet,
     hits_histogram,
     layer_grid,
@@ -24,12 +24,12 @@ from xray_addon.pictures.lettering import GLYPH_HEIGHT, draw_text, fitting, text
 from xray_addon.pictures.shading import shade_surface
 
 
-def ball(layers: int = 4, size: int = 32) -> View:
+def ball(layers: int = 4, size: int = 32) -> SheetView:
     mesh = trimesh.creation.icosphere(2, 0.4)
     surface = Surface(mesh.vertices, mesh.faces, materials=[Material((1.0, 0.0, 0.0))])
     camera = Camera.look_at((0, -1.5, 0), width=size, height=size)
     image = shade_surface(surface, camera.resized(2 * size, 2 * size))
-    return View("ball, view 000", cast(surface, camera, layers), image)
+    return SheetView("ball, view 000", cast(surface, camera, layers), image)
 
 
 def has(picture: np.ndarray, color) -> int:
@@ -69,9 +69,9 @@ def test_layers_beyond_what_is_asked_for_are_left_out():
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 7, 31), (3, 300, 200)])
 def test_any_shape_and_no_hits(shape):
     empty = XRay(np.zeros(shape), np.zeros((*shape, 3)), np.zeros((*shape, 3)))
-    assert contact_sheet([View("", empty)]).shape[2] == 3
+    assert contact_sheet([SheetView("", empty)]).shape[2] == 3
     image = np.zeros((5, 9, 4), np.uint8)
-    assert contact_sheet([View("é \t" * 200, empty, image)]).shape[2] == 3
+    assert contact_sheet([SheetView("é \t" * 200, empty, image)]).shape[2] == 3
 
 
 def test_statistics_are_of_this_view():
@@ -84,7 +84,7 @@ def test_statistics_are_of_this_view():
         silhouette_iou(view.image[..., 3], view.xray), abs=1e-4
     )
     assert float(found["IoU"]) > 0.95
-    assert "IoU" not in dict(statistics(View("", view.xray)))
+    assert "IoU" not in dict(statistics(SheetView("", view.xray)))
 
 
 def test_silhouettes_that_differ_have_a_lower_iou():

@@ -42,8 +42,8 @@ def test_bad_settings_are_refused_by_name(data, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cameras": "poses"}, "poses names no transforms.json"),
-        ({"lights": "hdri"}, "hdri names no image"),
+        ({"cameras": "poses"}, "poses is empty"),
+        ({"lights": "hdri"}, "hdri is empty"),
         ({"lights": "scene", "image": "cast"}, "built-in shader"),
         ({"near": 2.0}, "far must be more than near"),
     ],

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from xray_addon.dataset.manifest import Item  # noqa: E402
 from xray_addon.dataset.recipe import file_hash, settings_hash  # noqa: E402
-from xray_addon.dataset.result import DONE, FAILED, REJECTED, Result  # noqa: E402
+from xray_addon.dataset.result import DONE, FAILED, REJECTED, ItemResult  # noqa: E402
 from xray_addon.dataset.store import find, publish, refuse, work_folder  # noqa: E402
 from xray_addon.errors import XRayError  # noqa: E402
 from xray_addon.settings.dataset import DatasetSettings  # noqa: E402
@@ -73,7 +73,7 @@ def work(item, folder, settings, done):
         os.write(1, b'\xff\xfe not json\n{"uid": 3}\n[]\n{"half":')
         os.write(1, b"\n")
     elif order == "wrong":
-        print(json.dumps(Result("another", DONE).to_dict()), flush=True)
+        print(json.dumps(ItemResult("another", DONE).to_dict()), flush=True)
     elif order == "flood":
         os.write(1, b"x" * 3_000_000)
         time.sleep(60)
@@ -90,14 +90,14 @@ def work(item, folder, settings, done):
             flag.touch()
             os.kill(os.getpid(), signal.SIGTERM)
     elif order == "full":
-        return Result(item.uid, FAILED, "cannot_write", "No space left.")
+        return ItemResult(item.uid, FAILED, "cannot_write", "No space left.")
     elif order == "failed":
         refuse(folder, item, digest, FAILED, XRayError("unreadable_file", "It cannot be read."))
-        return Result(item.uid, FAILED, "unreadable_file", "It cannot be read.")
+        return ItemResult(item.uid, FAILED, "unreadable_file", "It cannot be read.")
     elif order == "rejected":
         known = {"source_sha256": file_hash(item.source), "gates": [], "views": []}
         refuse(folder, item, digest, REJECTED, XRayError("no_faces", "Nothing there."), known)
-        return Result(item.uid, REJECTED, "no_faces", "Nothing there.")
+        return ItemResult(item.uid, REJECTED, "no_faces", "Nothing there.")
     return capture(item, folder, settings, digest)
 
 
@@ -131,7 +131,9 @@ def capture(item, folder, settings, digest):
         }
         publish(folder, item, own, row)
     seconds = time.monotonic() - began
-    return Result(item.uid, DONE, views=settings.views, hits=10 * settings.views, seconds=seconds)
+    return ItemResult(
+        item.uid, DONE, views=settings.views, hits=10 * settings.views, seconds=seconds
+    )
 
 
 if __name__ == "__main__":

@@ -244,9 +244,9 @@ def test_slurm_from_the_command_line(slurm, source, tmp_path, fake_blender, monk
     assert main([*arguments, f"--blender={fake_blender}", "--partition=nowhere"]) == 2
     assert "invalid partition" in capsys.readouterr().err
     assert main([*arguments, f"--blender={fake_blender}", "--partition=main"]) == 1
-    told = capsys.readouterr().err
-    assert "bad: failed: Blender stopped (SIGSEGV)" in told
-    assert "4 done, 1 failed" in told
+    output = capsys.readouterr().err
+    assert "bad: failed: Blender stopped (SIGSEGV)" in output
+    assert "4 done, 1 failed" in output
     assert len(lines(tmp_path / "out")) == 8
 
 

@@ -20,7 +20,7 @@ from helpers import in_turn, is_alive, lines, rows, statuses
 import farm.worker
 from farm.__main__ import main
 from farm.run import run
-from xray_addon.dataset.result import FAILED, Result
+from xray_addon.dataset.result import FAILED, ItemResult
 from xray_addon.errors import XRayError
 from xray_addon.progress import Cancelled
 from xray_addon.settings.dataset import DatasetSettings
@@ -88,11 +88,11 @@ def test_a_worker_that_dies_costs_that_item_alone(source, work, tmp_path, order,
     assert bad.code == "worker_died"
     assert reason in bad.reason
     assert rows(tmp_path / "out") == ["before", "zafter"]
-    # The log has what was said about this item, and not about the others.
-    said = Path(bad.log).read_text()
-    assert "working on bad" in said
-    assert "before" not in said
-    assert "zafter" not in said
+    # The log holds only the lines about this item.
+    text = Path(bad.log).read_text()
+    assert "working on bad" in text
+    assert "before" not in text
+    assert "zafter" not in text
     assert bad.code in (tmp_path / "out/report.md").read_text()
 
 
@@ -179,7 +179,7 @@ def test_a_blender_without_the_extension_blames_no_item(source, work, tmp_path):
     broken = tmp_path / "broken-blender"
     broken.write_text("#!/bin/sh\necho no such command >&2\nexit 1\n")
     broken.chmod(0o755)
-    with pytest.raises(XRayError, match="Install the extension") as error:
+    with pytest.raises(XRayError, match="Install the X-Ray extension") as error:
         run(work(source(2), blender=str(broken)))
     assert "no such command" in Path(error.value.log).read_text()
     assert not (tmp_path / "out/refused").exists()
@@ -187,11 +187,11 @@ def test_a_blender_without_the_extension_blames_no_item(source, work, tmp_path):
 
 def test_what_a_worker_says_of_the_settings_is_the_reason(source, work, tmp_path):
     """Such as an environment image that only Blender can read."""
-    answer = Result("", FAILED, "bad_environment", "sky.hdr is no image.")
+    answer = ItemResult("", FAILED, "bad_environment", "sky.hdr is not an image.")
     choosy = tmp_path / "choosy-blender"
     choosy.write_text(f"#!/bin/sh\necho Blender\necho '{json.dumps(answer.to_dict())}'\nexit 2\n")
     choosy.chmod(0o755)
-    with pytest.raises(XRayError, match=r"sky\.hdr is no image") as caught:
+    with pytest.raises(XRayError, match=r"sky\.hdr is not an image") as caught:
         run(work(source(2), blender=str(choosy)))
     assert caught.value.code == "bad_environment"
     assert not (tmp_path / "out/refused").exists()
@@ -206,7 +206,7 @@ def test_nothing_is_replaced_where_no_worker_starts(source, work, tmp_path, cont
     broken.chmod(0o755)
     other = work(folder, blender=str(broken))
     other = replace(other, settings=DatasetSettings(views=3), replace=True)
-    with pytest.raises(XRayError, match="Install the extension"):
+    with pytest.raises(XRayError, match="Install the X-Ray extension"):
         run(other)
     assert contents(tmp_path / "out") == before
 
@@ -231,29 +231,29 @@ def test_a_worker_that_never_starts_is_given_up(source, work, tmp_path, monkeypa
     stuck = tmp_path / "stuck-blender"
     stuck.write_text("#!/bin/sh\nsleep 60\n")
     stuck.chmod(0o755)
-    with pytest.raises(XRayError, match="no end in"):
+    with pytest.raises(XRayError, match="did not end within"):
         run(work(source(2), blender=str(stuck)))
 
 
 @pytest.mark.parametrize(
-    ("orders", "options", "code", "told"),
+    ("orders", "options", "code", "message"),
     [
         ({"a": "ok", "b": "rejected"}, (), 0, "1 done, 1 rejected"),
         ({"a": "ok", "bad": "crash"}, (), 1, "bad: failed: Blender stopped (SIGSEGV)"),
         ({"a": "ok"}, ("--shard=3/2",), 2, "is no shard"),
         ({"a": "ok"}, ("--slurm", "--shard=1/2"), 2, "--array"),
         ({"a": "ok"}, ("--layers=0",), 2, "layers must lie between"),
-        ({"a": "ok"}, ("--blender=/nowhere/blender",), 2, "Say where Blender is"),
+        ({"a": "ok"}, ("--blender=/nowhere/blender",), 2, "Give Blender's path"),
         ({}, (), 2, "no mesh files"),
     ],
 )
 def test_exit_codes(
-    source, tmp_path, fake_blender, capsys, monkeypatch, orders, options, code, told
+    source, tmp_path, fake_blender, capsys, monkeypatch, orders, options, code, message
 ):
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # they are pytest's here
     arguments = [str(source(**orders)), str(tmp_path / "out"), "--views=2", "--jobs=1"]
     assert main([*arguments, f"--blender={fake_blender}", *options]) == code
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_failed_item_is_one_line_with_its_log(source, tmp_path, command):
@@ -333,12 +333,12 @@ def test_progress_shows_rate_and_time_left(source, tmp_path, fake_blender):
         cwd=ROOT,
         stderr=terminal,
     )
-    said = bytearray()
+    output = bytearray()
 
     def listen():
         try:
             while chunk := os.read(screen, 4096):
-                said.extend(chunk)
+                output.extend(chunk)
         except OSError:  # how the end of a terminal reads on Linux
             return
 
@@ -348,6 +348,6 @@ def test_progress_shows_rate_and_time_left(source, tmp_path, fake_blender):
     assert process.wait(60) == 0
     listener.join(10)
     os.close(screen)
-    assert b"8/8" in said
-    assert b"item/s" in said or b"s/item" in said
-    assert b"<00:" in said  # what is left
+    assert b"8/8" in output
+    assert b"item/s" in output or b"s/item" in output
+    assert b"<00:" in output  # what is left

@@ -158,17 +158,17 @@ def replacing(work):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [("seed", 1, "seed is 0 there and 1 here"), ("min_iou", 0.5, "min_iou is 0.9 there and 0.5")],
 )
 def test_other_settings_replace_a_shard_only_where_that_is_said(
-    source, staged, dataset_settings, name, value, said
+    source, staged, dataset_settings, name, value, message
 ):
     url = "memory://bucket/chairs"
     run(staged(source(2), url))
     whole = read(f"{url}-0001.tar")
     setattr(dataset_settings, name, value)
-    with pytest.raises(XRayError, match=said) as caught:
+    with pytest.raises(XRayError, match=message) as caught:
         run(staged(source(2), url))
     assert caught.value.code == "other_settings"
     assert read(f"{url}-0001.tar") == whole

@@ -180,11 +180,11 @@ def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, capsys,
 def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_path, request):
     request.addfinalizer(lambda: remove_system("oracle"))
     cases = list(make_cases(list_meshes(meshes), 1, 3, []))
-    heard = []
+    seen = []
 
     class Listener(Oracle):
         def generate(self, image, settings, progress=None):
-            heard.append(settings)
+            seen.append(settings)
             return super().generate(image, settings, progress)
 
     add_system("oracle", lambda _c, _d: Listener(cases), settings=SYSTEMS["xray"].settings)
@@ -194,8 +194,8 @@ def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_pat
     # Where its meshes stand against the image is not known.
     assert main([*arguments, *options]) == 2
     assert main([*arguments, *options, "--protocol", "xray"]) == 0
-    assert len(heard) == 3
-    assert {name: getattr(heard[0], name) for name in given} == given
+    assert len(seen) == 3
+    assert {name: getattr(seen[0], name) for name in given} == given
 
 
 def test_a_folder_without_meshes_is_an_error(tmp_path, capsys):

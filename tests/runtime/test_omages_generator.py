@@ -138,17 +138,17 @@ def test_inputs_are_checked_and_near_categories_offered(generator):
 
 
 def test_cancelling_ends_it_within_a_step(generator):
-    heard = []
+    reports = []
 
     def stop(report):
-        heard.append(report)
-        if len(heard) == 2:
+        reports.append(report)
+        if len(reports) == 2:
             raise Cancelled
 
     began = time.monotonic()
     with pytest.raises(Cancelled):
         generator.generate(CHAIR, OmagesSettings(), stop)
-    assert len(heard) == 2
+    assert len(reports) == 2
     assert time.monotonic() - began < 1
 
 

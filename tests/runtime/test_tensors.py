@@ -33,7 +33,7 @@ def test_a_web_page_in_place_of_weights_is_not_taken_for_an_attack(tmp_path):
     (tmp_path / "w.bin").write_bytes(b"<!DOCTYPE html><html>gone</html>")
     error = refused(tmp_path / "w.bin")
     assert error.code == "bad_weights"
-    assert "holds no tensors" in error.message
+    assert "contains no tensors" in error.message
     assert "weights_only" not in str(error)  # torch's advice is to trust the file
 
 

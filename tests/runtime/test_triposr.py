@@ -356,18 +356,18 @@ def test_it_can_be_cancelled_at_every_stage(ball, stage: str):
 
 
 def test_the_network_the_colours_and_the_unwrapping_can_be_cancelled(folder, monkeypatch):
-    """Each takes a slow machine long, and is heard of more than once."""
+    """Each takes a slow machine long, and is seen of more than once."""
     monkeypatch.setattr("runtime.torch_helpers.interrupting.INTERVAL", 0.0)
     monkeypatch.setattr("runtime.triposr.generator._COLORED_AT_ONCE", 100)
     generator = TripoSRGenerator.load(str(folder), "cpu")
     planes = 3 * torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def ended_by(message: str, count: int, work) -> None:
-        heard = []
+        seen = []
 
         def stop(progress) -> None:
-            heard.append(progress.message == message)
-            if sum(heard) == count:
+            seen.append(progress.message == message)
+            if sum(seen) == count:
                 raise Cancelled
 
         with pytest.raises(Cancelled):
@@ -492,7 +492,7 @@ def test_missing_and_extra_keys_are_named(model: TripoSR, folder: Path):
     assert "1 missing (tokenizer.embeddings)" in refused(folder).message
     state = model.state_dict() | {"surplus.weight": torch.zeros(1)}
     save_file(state, folder / "model.safetensors")
-    assert "1 too many (surplus.weight)" in refused(folder).message
+    assert "1 unexpected (surplus.weight)" in refused(folder).message
     state = model.state_dict() | {"tokenizer.embeddings": torch.zeros(3, 32, 5, 5)}
     save_file(state, folder / "model.safetensors")
     assert "tokenizer.embeddings is (3, 32, 5, 5), not (3, 32, 4, 4)" in refused(folder).message
@@ -506,7 +506,7 @@ def test_a_truncated_file_is_told(model: TripoSR, folder: Path, name: str, kept:
     (folder / name).write_bytes(content[: int(kept * len(content))])
     error = refused(folder / name)
     assert error.code == "bad_weights"
-    assert "damaged or only a part" in error.message
+    assert "damaged or incomplete" in error.message
 
 
 class Attack:
@@ -535,11 +535,11 @@ def test_a_pickle_that_would_run_code_is_refused_unrun(folder: Path, tmp_path, c
 
 def test_a_trainings_checkpoint_is_no_table_of_tensors(model: TripoSR, folder: Path):
     torch.save({"state_dict": model.state_dict(), "epoch": 3}, folder / "model.ckpt")
-    assert "no plain table of tensors" in refused(folder / "model.ckpt").message
+    assert "not a plain table of tensors" in refused(folder / "model.ckpt").message
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("tsr.models.nerf_renderer.TriplaneNeRFRenderer", "sf3d.Renderer", "renderer_cls"),
         ("in_channels: 12", "in_channels: 13", "decoder.in_channels is 13"),
@@ -548,7 +548,7 @@ def test_a_trainings_checkpoint_is_no_table_of_tensors(model: TripoSR, folder: P
         ("activation: silu", "activation: tanh", "tanh"),
     ],
 )
-def test_the_configuration_of_another_model(folder: Path, old: str, new: str, told: str):
+def test_the_configuration_of_another_model(folder: Path, old: str, new: str, message: str):
     path = folder / "config.yaml"
     text = path.read_text()
     assert old in text
@@ -556,7 +556,7 @@ def test_the_configuration_of_another_model(folder: Path, old: str, new: str, to
     error = refused(folder)
     assert error.code == "bad_weights"
     assert "another model" in error.message
-    assert told in error.message
+    assert message in error.message
 
 
 @pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\xfe\x00", b"- 1"])

@@ -1,17 +1,17 @@
 """`cast`: every surface along every ray of a camera, exactly, without an acceleration structure.
 
 An X-Ray is an A-buffer. The triangles are projected, the pixels whose ray passes through each
-are listed, and the hits of a pixel are put in order. For the rays of a pinhole camera this is ray
+are listed, and the hits of a pixel are sorted. For the rays of a pinhole camera this is ray
 casting: a pixel is covered exactly if its ray passes through the triangle.
 
-Coverage is decided in integers. Projected vertices are snapped to a grid of `SNAP` steps a pixel
-and a pixel's ray counts as moved by an infinitesimal (+x, then +y), so it is never on an edge.
-Two triangles that share an edge therefore split the pixels along it without gap or overlap, and
-where they fold back at a silhouette both or neither are hit: hits through a closed surface always
-pair up.
+Coverage is decided in integers. Projected vertices are snapped to a grid of `SNAP` steps per pixel.
+Rays are treated as moved by an infinitesimal (+x, then +y), so a ray is never on an edge. Two
+triangles that share an edge therefore split the pixels along it without gap or overlap. If they
+fold back at a silhouette, both or neither are hit, so hits through a closed surface always come in
+pairs.
 
-There are two kernels, which find the same hits: `array_kernel`, and `compiled_kernel` where numba
-is installed.
+There are two kernels, which find the same hits: `array_kernel`, and `compiled_kernel` if numba is
+installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from . import array_kernel
 from .scene import GUARD_PIXELS, Floats, Hits, Ints, Scene
 
 BACKENDS = ("auto", "numpy", "numba")
-# Hits beyond this many are thinned out to the nearest of each pixel before more are found.
+# At this many hits, only the nearest of each pixel are kept before more are searched.
 HITS_AT_ONCE = 1 << 22
 
 
@@ -46,19 +46,19 @@ def cast(
     """The X-Ray (layers, H, W) of `surface` seen by `camera`.
 
     Both sides of a surface are hit. The `layers` nearest hits of each ray are kept, front to
-    back; `XRay.dropped` counts the others. Normals are interpolated where the surface has corner
-    normals and the face's own where it has none; they are not turned to the viewer. Colours are
-    sampled at the hit. Coincident faces give a hit each. Rays pass where a material's texture is
-    more transparent than its `alpha_threshold`.
+    back; `XRay.dropped` counts the others. Normals are interpolated from corner normals, or are the
+    face's own if there are none; they are not turned to the viewer. Colours are sampled at the
+    hit. Coincident faces give one hit each. Rays pass where a material's texture is more
+    transparent than its `alpha_threshold`.
 
-    Faces with NaN or infinite vertices and faces without area are not seen. Faces that cross the
-    camera's plane are seen as far as they lie before it.
+    Faces with NaN or infinite vertices and faces without area are ignored. Faces that cross the
+    camera's plane are clipped there.
 
-    backend : "numpy", "numba", or "auto" for numba where it is installed. The hits are the same.
-    faces : whether `XRay.hit_face` tells the face of each hit.
+    backend : "numpy", "numba", or "auto" for numba if it is installed. The hits are the same.
+    faces : whether to fill in `XRay.hit_face`, the face of each hit.
 
     Raises ValueError for `layers` < 1, an unknown `backend` and images wider or higher than
-    8192 px, and XRayError `no_numba` where numba is asked for and cannot be imported.
+    8192 px, and XRayError `no_numba` if numba is requested and cannot be imported.
     """
     if layers < 1:
         raise ValueError(f"layers must be at least 1, got {layers}")
@@ -101,16 +101,16 @@ def _kernel(backend: str) -> ModuleType:
     raise XRayError(
         "no_numba",
         f"The compiled caster needs numba, which cannot be imported: {found}.",
-        "Install numba into this Python, or use the backend 'numpy'.",
+        "Install numba in this Python, or use the backend 'numpy'.",
     )
 
 
 @functools.cache
 def _numba_kernel() -> ModuleType | str:
-    """The compiled kernel, or why there is none; a failed import is slow and is tried once."""
+    """The compiled kernel, or why there is none. A failed import is slow, so it is tried once."""
     try:
         from . import compiled_kernel
-    except (ImportError, OSError) as error:  # OSError: a library that numba is made of
+    except (ImportError, OSError) as error:  # OSError: one of numba's libraries
         return str(error)
     return compiled_kernel
 
@@ -118,8 +118,8 @@ def _numba_kernel() -> ModuleType | str:
 def _nearest(
     surface: Surface, scene: Scene, layers: int, kernel: ModuleType
 ) -> tuple[NDArray[np.int64], Ints, Floats, int]:
-    """Flat index into (layers, H, W), ascending, face and distance (K,) of the hits; how many
-    are left out.
+    """The nearest hits: flat index into (layers, H, W), ascending, face, distance (K,); and the
+    number of hits left out.
     """
     pixels = scene.width * scene.height
     clipped = [
@@ -163,7 +163,7 @@ def _slots(surface: Surface, face: Ints) -> Ints:
 def _opaque(
     surface: Surface, scene: Scene, hits: Hits, clipped: list[int], kernel: ModuleType
 ) -> NDArray[np.bool_]:
-    """Which hits (K,) stop their ray; `clipped` are the materials whose texture can let it pass."""
+    """Which hits (K,) stop their ray; `clipped` are the materials with transparent texels."""
     assert surface.corner_uvs is not None
     pixel, face, _ = hits
     slot = _slots(surface, face)
@@ -243,9 +243,9 @@ def _sampled(material: Material, uv: Floats, kernel: ModuleType) -> Floats:
 def sample_texture(
     texture: NDArray[np.uint8], uv: Floats, wrap: str = "repeat", interpolation: str = "linear"
 ) -> Floats:
-    """Samples RGBA (K, 4) in 0..1 at `uv` (K, 2); alpha is 1 where the texture has none.
+    """RGBA samples (K, 4) in 0..1 at `uv` (K, 2); alpha is 1 if the texture has none.
 
-    texture (h, w, 3 or 4) with row 0 at the top; uv's origin is its bottom left corner. At a
-    texel's centre the value is the texel's own. `wrap` and `interpolation` as in `Material`.
+    texture : (h, w, 3 or 4), row 0 at the top. The origin of uv is its bottom left corner. At a
+    texel's centre, the sample is the texel's value. `wrap` and `interpolation` as in `Material`.
     """
     return array_kernel.sample(texture, uv, wrap, interpolation)

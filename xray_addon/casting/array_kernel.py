@@ -1,8 +1,8 @@
-"""The kernel of `cast` in array code: needs NumPy and nothing else.
+"""The kernel of `cast` in array code; needs only NumPy.
 
-`compiled_kernel` has the same functions and gives the same hits bit for bit: whatever decides about
-a hit or its place is written here as one rounded operation after the other, without sums whose
-order NumPy or BLAS may choose.
+`compiled_kernel` has the same functions and gives bitwise identical hits. Everything that affects a
+hit or its place is therefore computed in single rounded operations, without sums whose order NumPy
+or BLAS may choose.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ..surface import Material
 from .scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
 
-# Vertices that are worked on at once: what stays in the cache.
+# Vertices processed at once, so that they stay in the cache.
 VERTICES_AT_ONCE = 1 << 13
-# Faces, rows of faces and hits that are worked on at once: what bounds the memory.
+# Faces, rows of faces and hits processed at once, to limit the memory.
 FACES_AT_ONCE = 1 << 16
 CELLS_AT_ONCE = 1 << 20
 
@@ -37,11 +37,11 @@ def moved(
                 values = x * right + y * up + z * back
                 seen[here, axis] = values
                 extremes += [values.max(), -values.min()]
-    return seen, float(np.max(extremes))  # NaN where one is
+    return seen, float(np.max(extremes))  # NaN if any value is NaN
 
 
 def hits(scene: Scene) -> Iterator[Hits]:
-    """Every pair of a face and a pixel whose ray passes through it, in several parts."""
+    """All pairs of a face and a pixel whose ray passes through it, in several parts."""
     ahead = -scene.vertices[:, 2]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         x = scene.focal * scene.vertices[:, 0] / ahead + scene.shift_x
@@ -70,8 +70,8 @@ def hits(scene: Scene) -> Iterator[Hits]:
 def _scan(scene: Scene, face: Ints, x: Ints, y: Ints) -> Iterator[Hits]:
     """The hits of snapped triangles x, y (3, T) that belong to faces (T,).
 
-    Rows and the span of columns in each row are half open, which is what the infinitesimal move
-    of the rays comes to.
+    Rows, and the span of columns in each row, are half open. This is equivalent to the
+    infinitesimal move of the rays.
     """
     low, high = _extent(y)
     left, right = _extent(x)
@@ -92,13 +92,13 @@ def _scan(scene: Scene, face: Ints, x: Ints, y: Ints) -> Iterator[Hits]:
 def _scan_rows(
     scene: Scene, face: Ints, x: Ints, y: Ints, first: Ints, rows: Ints
 ) -> Iterator[Hits]:
-    """`_scan` of triangles whose corners are in order and that meet `rows` rows from `first` on."""
+    """`_scan` of triangles with sorted corners that cover `rows` rows starting at `first`."""
     owner = np.repeat(np.arange(len(face)), rows)
     row = np.arange(len(owner)) - np.repeat(np.cumsum(rows) - rows - first, rows)
     level = row << SNAP_BITS
     (xa, xb, xc), (ya, yb, yc) = x[:, owner], y[:, owner]
     long_edge = _first_column(xa, ya, xc, yc, level)
-    # Of the two short edges, the one that the row meets.
+    # The one of the two short edges that crosses the row.
     lower = level < yb
     short_edge = _first_column(
         np.where(lower, xa, xb),
@@ -125,7 +125,7 @@ def _scan_rows(
             along = offset[triangle] / (
                 normal[0][triangle] * ray_x + normal[1][triangle] * ray_y - normal[2][triangle]
             )
-        # A face seen edge-on has no sharp distance; it lies between its corners in any case.
+        # The distance of a face seen edge-on is ill-defined, so it is clamped to its corners'.
         along = np.where(np.isfinite(along), along, farthest[triangle])
         along = np.clip(along, nearest[triangle], farthest[triangle])
         distance = along * np.sqrt(ray_x * ray_x + ray_y * ray_y + 1.0)
@@ -133,7 +133,7 @@ def _scan_rows(
 
 
 def _parts(sizes: Ints) -> Iterator[slice]:
-    """Slices of (N,) whose sizes come to at most CELLS_AT_ONCE, or of one element."""
+    """Slices of (N,) whose total size is at most CELLS_AT_ONCE, or of a single element."""
     ends = np.cumsum(sizes)
     start = 0
     while start < len(sizes):
@@ -157,7 +157,7 @@ def _first_column(xa: Ints, ya: Ints, xb: Ints, yb: Ints, level: Ints) -> Ints:
 
 
 def _planes(scene: Scene, face: Ints) -> tuple[tuple[Floats, ...], Floats, Floats, Floats]:
-    """Of faces (F,): normal x, y, z, not of unit length, offset, least and greatest depth."""
+    """Of faces (F,): unnormalised normal x, y, z, offset, least and greatest depth."""
     corners = scene.faces[face]
     a, b, c = (scene.vertices[corners[:, i]].T for i in range(3))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -175,11 +175,11 @@ def _cross(p: Floats, q: Floats) -> tuple[Floats, ...]:
 def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], Ints, Floats]:
     """The `layers` nearest hits of each pixel, by layer and then by pixel.
 
-    Hits at the same distance stay in their order. Returns layer * pixels + pixel (K,), the face
-    (K,) and the distance (K,).
+    Hits at the same distance keep their order. Returns layer * pixels + pixel (K,), the face (K,)
+    and the distance (K,).
     """
     pixel, face, distance = found
-    # At most 50: the steps are counted in doubles, which hold no larger whole numbers exactly.
+    # At most 50 bits: the steps are counted in doubles, which are exact only for smaller integers.
     bits = min(62 - int(pixels).bit_length(), 50)
     farthest = float(distance.max(initial=0.0)) or 1.0
     steps = (distance * ((1 << bits) - 1) / farthest).astype(np.int64)
@@ -205,7 +205,7 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
 
 
 def normals(scene: Scene, face: Ints) -> Floats:
-    """Unit normals (K, 3) of faces (K,); null where a face has no area."""
+    """Unit normals (K, 3) of faces (K,); zero for faces without area."""
     used = np.zeros(len(scene.faces), dtype=bool)
     used[face] = True
     listed = np.flatnonzero(used)
@@ -216,14 +216,14 @@ def normals(scene: Scene, face: Ints) -> Floats:
 
 
 def unit(vectors: Floats) -> Floats:
-    """Vectors (N, 3) at length 1; null vectors stay."""
+    """Vectors (N, 3) normalised to length 1; zero vectors stay zero."""
     x, y, z = vectors.T
     length = np.sqrt(x * x + y * y + z * z)
     return vectors / np.where(length > 0, length, 1.0)[:, None]
 
 
 def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
-    """Barycentric weights (K, 3) of the points where pixels' rays pass through faces."""
+    """Barycentric weights (K, 3) of the points at which pixels' rays pass through faces."""
     row, column = np.divmod(pixel, scene.width)
     ray_x, ray_y = scene.ray_x[column], scene.ray_y[row]
     corners = scene.faces[face]
@@ -241,7 +241,7 @@ def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
 
 
 def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) -> Floats:
-    """Corner values (M, 3, C) at points inside faces (K,), by their weights (K, 3)."""
+    """Corner values (M, 3, C) interpolated inside faces (K,) with weights (K, 3)."""
     a, b, c = (values[face, i] for i in range(3))
     return weights[:, :1] * a + weights[:, 1:2] * b + weights[:, 2:] * c
 
@@ -249,7 +249,7 @@ def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) 
 def textured(
     material: Material, uvs: NDArray[np.floating[Any]], face: Ints, weights: Floats
 ) -> NDArray[np.float32]:
-    """Texture colours (K, 3), sRGB-encoded 0..1, at points inside faces (K,) by their weights."""
+    """Texture colours (K, 3), sRGB-encoded 0..1, at points inside faces (K,) given by weights."""
     assert material.texture is not None
     uv = interpolate(uvs, face, weights)
     found = sample(material.texture[:, :, :3], uv, material.wrap, material.interpolation)
@@ -280,7 +280,7 @@ def sample(texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str
 
 
 def _texel(coordinate: Floats, size: int, wrap: str, *, down: bool) -> Floats:
-    """Where coordinates (K,) lie in texels; whole numbers are centres. `down` turns them round."""
+    """Coordinates (K,) in texels; integers are texel centres. `down` reverses the direction."""
     coordinate = np.nan_to_num(coordinate, posinf=0.0, neginf=0.0)
     if wrap == "repeat":
         coordinate = coordinate - np.floor(coordinate)
@@ -294,7 +294,7 @@ def _texel(coordinate: Floats, size: int, wrap: str, *, down: bool) -> Floats:
 
 
 def _place(position: NDArray[Any], size: int, wrap: str) -> NDArray[np.int64]:
-    """Where the texels (K,) of a row or column are kept, or -1 for nowhere."""
+    """Stored index of the texels (K,) of a row or column, or -1 for none."""
     place = position.astype(np.int64)
     if wrap == "repeat":
         return place % size

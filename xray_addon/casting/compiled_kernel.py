@@ -1,8 +1,8 @@
-"""The kernel of `cast` compiled by numba, for one thread; it gives up the GIL while it works.
+"""The kernel of `cast` compiled by numba, for one thread; it releases the GIL.
 
-The same functions as `array_kernel`, and the same hits bit for bit; see there. Compiling takes
-some seconds. The result is kept beside this file, or where that is not possible in the user's
-cache folder, or nowhere: then each process compiles for itself.
+It has the same functions as `array_kernel` and gives bitwise identical hits; see there. Compiling
+takes some seconds. The compiled code is cached beside this file, or if that is not writable in the
+user's cache folder. Without a cache, each process compiles for itself.
 """
 
 # numba infers the types of what it compiles.
@@ -23,12 +23,12 @@ from .scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, cli
 
 HITS_AT_ONCE = 1 << 20
 FACES_AT_ONCE = 1 << 12
-# What stands for the x of a vertex that has no place on the grid; its y is 1 if it is ahead.
+# Marks, as its x, a vertex outside the grid. Its y is 1 if it is in front of the camera.
 IRREGULAR = -(1 << 31)
 REPEAT, EXTEND, MIRROR, CLIP = (WRAPS.index(n) for n in ("repeat", "extend", "mirror", "clip"))
 
-# What reading or writing compiled code can raise: a full disk, a folder that became read-only, a
-# file cut short, code compiled under another name of this package.
+# Exceptions of reading or writing compiled code: a full disk, a folder that became read-only, a
+# truncated file, code compiled under another name of this package.
 _CACHE_TROUBLE = (
     OSError,
     ImportError,
@@ -44,21 +44,21 @@ _inline: Any = numba.njit(**_OPTIONS)
 
 
 class _Compiled:
-    """A function compiled when it is first called, from the cache of compiled code if it can be."""
+    """A function that is compiled at its first call, or loaded from the cache."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._call: Callable[..., Any]
         try:
             self._call = numba.njit(cache=True, **_OPTIONS)(function)
-        except RuntimeError:  # there is no folder that can be written to
+        except RuntimeError:  # no cache folder is writable
             self._call = numba.njit(**_OPTIONS)(function)
 
     def __call__(self, *arguments: Any) -> Any:
         try:
             return self._call(*arguments)
         except _CACHE_TROUBLE:
-            # The functions themselves raise nothing.
+            # The functions themselves never raise.
             self._call = numba.njit(**_OPTIONS)(self._function)
             return self._call(*arguments)
 
@@ -147,7 +147,7 @@ def textured(
 ) -> NDArray[np.float32]:
     """See `array_kernel.textured`."""
     assert material.texture is not None
-    # In two passes: one is waiting for the memory most of the time.
+    # In two passes, because a single pass mostly waits for memory.
     uv = interpolate(uvs, face, weights)
     colors = np.empty((len(face), 3), np.float32)
     return _sampled(material.texture, uv, material.wrap, material.interpolation, colors)
@@ -189,7 +189,7 @@ def _moved(vertices, position, rotation):
 
 @_Compiled
 def _project(vertices, focal, shift_x, shift_y, near):
-    """Snapped (column, row) of vertices (N, 3), and whether all have one."""
+    """Snapped (column, row) of vertices (N, 3), and whether all are on the grid."""
     points = np.empty((len(vertices), 2), np.int32)
     all_regular = True
     for i in range(len(vertices)):
@@ -208,7 +208,7 @@ def _project(vertices, focal, shift_x, shift_y, near):
 
 @_Compiled
 def _odd_faces(points, faces):
-    """The faces (P,) that are partly ahead but not wholly on the grid."""
+    """The faces (P,) that are partly in front of the camera but not completely on the grid."""
     odd = np.empty(len(faces), np.int64)
     count = 0
     for t in range(len(faces)):
@@ -255,9 +255,9 @@ def _grown(values, capacity):
 
 @_inline
 def _candidates(points, triangles, start, stop, width, height, listed):
-    """Lists the triangles whose bounding box holds a pixel; tells how many they are.
+    """List the triangles whose bounding box contains a pixel; returns their number.
 
-    Without a branch: most triangles of a fine mesh miss all pixels, and which is hard to predict.
+    Branch-free: most triangles of a fine mesh contain no pixel, and branches would be mispredicted.
     """
     count = 0
     for t in range(start, stop):
@@ -277,10 +277,10 @@ def _candidates(points, triangles, start, stop, width, height, listed):
 
 @_Compiled
 def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_once):
-    """Hits of the snapped triangles from `start` on, and where to go on when there are many.
+    """Hits of the snapped triangles from `start` on, and where to continue if there are many.
 
-    points (P, 2) : snapped corners; triangles (T, 3) : which of them; owner (T,) : the face that
-    each is a part of, or empty where triangles are the faces.
+    points (P, 2) : snapped corners. triangles (T, 3) : indices of corners. owner (T,) : the face
+    that each triangle is a part of; empty if triangles are the faces.
     """
     width, height = len(ray_x), len(ray_y)
     capacity = min(1 << 15, at_once)
@@ -347,7 +347,7 @@ def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_
             for column in range(left, right):
                 u = ray_x[column]
                 along = offset / (x * u + y * v - z)
-                # A face seen edge-on has no sharp distance; it lies between its corners.
+                # The distance of a face seen edge-on is ill-defined: clamp it to its corners'.
                 if not np.isfinite(along):
                     along = high
                 along = min(max(along, low), high)
@@ -365,7 +365,7 @@ def _nearest(pixel, face, distance, pixels, layers):
         ends[pixel[i] + 1] += 1
     for p in range(pixels):
         ends[p + 1] += ends[p]
-    # Hits by pixel; `ends` moves from each pixel's first place to behind its last.
+    # Sort hits by pixel; `ends` moves from each pixel's first slot to behind its last.
     near_face = np.empty(len(pixel), np.int32)
     near = np.empty(len(pixel), np.float64)
     for i in range(len(pixel)):
@@ -373,7 +373,7 @@ def _nearest(pixel, face, distance, pixels, layers):
         near_face[place] = face[i]
         near[place] = distance[i]
         ends[pixel[i]] = place + 1
-    # The nearest of each pixel, in order, at its first places.
+    # Sort the nearest hits of each pixel into its first slots.
     kept = np.empty(pixels, np.int32)
     per_layer = np.zeros(layers + 1, np.int64)
     start = 0
@@ -491,7 +491,7 @@ def _texel(coordinate, size, wrap, down):
 
 @_inline
 def _place(i, size, wrap):
-    """Where the texel `i` of a row or column is kept, or -1 for nowhere."""
+    """Stored index of the texel `i` of a row or column, or -1 for none."""
     if 0 <= i < size:
         return i
     if wrap == REPEAT:
@@ -532,7 +532,7 @@ def _mixed(a, b, c, d, x, y):
 
 @_Compiled
 def _sample(texture, uv, wrap, linear, samples):
-    """Fills samples (K, 3 or 4) with the texture's channels at uv (K, 2)."""
+    """Fill samples (K, 3 or 4) with the texture's channels at uv (K, 2)."""
     height, width = texture.shape[0], texture.shape[1]
     for i in range(len(uv)):
         x = _texel(uv[i, 0], width, wrap, False)

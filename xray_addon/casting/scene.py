@@ -1,7 +1,7 @@
-"""What both kernels of `cast` look at: a surface in camera space, and faces cut to fit the image.
+"""The input of both kernels of `cast`: a surface in camera space, and faces clipped to the image.
 
-Projected vertices are snapped to a grid of `SNAP` steps a pixel, and coverage is decided in these
-whole numbers; see `casting`.
+Projected vertices are snapped to a grid of `SNAP` steps per pixel, and coverage is decided in these
+integers; see `casting`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..camera import Camera
 from ..surface import Surface
 
 SNAP_BITS = 15
-SNAP = 1 << SNAP_BITS  # grid steps a pixel: a vertex moves at most 1.5e-5 px
-# Vertices farther out are clipped, so that products of two differences fit 63 bits.
+SNAP = 1 << SNAP_BITS  # grid steps per pixel: a vertex moves at most 1.5e-5 px
+# Vertices farther out are clipped, so that products of two differences fit into 63 bits.
 GUARD_PIXELS = 1 << 14
-# Surfaces nearer than this share of the farthest vertex's distance are not seen.
+# Surfaces nearer than this share of the farthest vertex's distance are clipped.
 NEAR = 1e-7
-# What lies farther off on an axis is as good as infinite: products of three differences overflow.
+# Larger coordinates are treated as infinite: products of three differences would overflow.
 FARTHEST = 1e100
 
 Floats = NDArray[np.float64]
@@ -30,8 +30,8 @@ Ints = NDArray[np.signedinteger]
 # Flat pixel (K,), face (K,) and distance (K,) of hits, in the order of the faces.
 Hits = tuple[Ints, Ints, Floats]
 
-# Vertices (N, 3) seen from a position (3,) along the columns of a matrix (3, 3), and the greatest
-# distance on an axis: NaN or infinite, if one vertex is.
+# Vertices (N, 3) relative to a position (3,) along the columns of a matrix (3, 3), and the greatest
+# absolute coordinate: NaN or infinite if any vertex is.
 Moved = Callable[[NDArray[np.floating[Any]], Floats, Floats], tuple[Floats, float]]
 
 
@@ -39,12 +39,12 @@ Moved = Callable[[NDArray[np.floating[Any]], Floats, Floats], tuple[Floats, floa
 class Scene:
     """A surface as one camera sees it.
 
-    vertices (N, 3) : camera space; NaN where a vertex is not finite; faces of these are not seen.
+    vertices (N, 3) : camera space; NaN for vertices that are not finite, whose faces are ignored.
     faces (M, 3) : C-ordered.
-    near : what is not farther ahead than this is not seen.
+    near : surfaces nearer than this along the view axis are clipped.
     focal, shift_x, shift_y : column = focal * x / -z + shift_x, row = -focal * y / -z + shift_y;
-        rays pass at whole numbers.
-    ray_x (W,), ray_y (H,) : x and y of the rays of each column and row where z is -1.
+        rays pass through integer coordinates.
+    ray_x (W,), ray_y (H,) : x and y at z = -1 of the rays of each column and row.
     """
 
     vertices: Floats
@@ -58,7 +58,7 @@ class Scene:
 
     @classmethod
     def of(cls, surface: Surface, camera: Camera, moved: Moved) -> Scene:
-        """`surface` before `camera`; `moved` is the kernel's."""
+        """`surface` seen by `camera`; `moved` is the kernel's function."""
         assert camera.cx is not None
         assert camera.cy is not None
         vertices, farthest = moved(
@@ -93,11 +93,11 @@ class Scene:
 
 
 def clip(scene: Scene, face: Ints) -> tuple[Ints, Ints, Ints]:
-    """Cut faces (P,) to what lies before the camera and inside the guard band.
+    """Clip faces (P,) to the space in front of the camera and inside the guard band.
 
-    Returns the face (T,) and the snapped corners x, y (3, T) of the triangles that are left.
-    The cut point of an edge is the same from both of its faces, bit for bit, so cuts leave no
-    gaps. Faces with a vertex that is not finite leave nothing.
+    Returns the face (T,) and the snapped corners x, y (3, T) of the remaining triangles. The cut
+    point of an edge is bitwise identical for both of its faces, so cuts leave no gaps. Faces with
+    a vertex that is not finite are removed.
     """
     face = face[np.isfinite(scene.vertices[scene.faces[face]]).all(axis=(1, 2))]
     if not len(face):
@@ -127,7 +127,7 @@ def clip(scene: Scene, face: Ints) -> tuple[Ints, Ints, Ints]:
             cut = (polygon * next_height[:, :, None] - next_point * height[:, :, None]) / (
                 next_height - height
             )[:, :, None]
-        # Each corner leaves itself and then the cut behind it.
+        # Each corner emits itself and then the cut after it.
         emits = np.stack([inside, crosses], axis=2).reshape(len(polygon), -1)
         points = np.stack([polygon, cut], axis=2).reshape(len(polygon), -1, 3)
         place = np.cumsum(emits, axis=1) - 1

@@ -1,4 +1,4 @@
-"""UV charts as what a camera above the UV plane sees, with the caster's exact coverage."""
+"""Rasterises UV charts with the caster's exact coverage, as a camera above the UV plane."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import cast
 if TYPE_CHECKING:
     from ..xray import XRay
 
-TILE = 2048  # texels along the side of what is cast at once, which bounds the memory
+TILE = 2048  # side in texels of the square that is cast at once, to limit the memory
 
 
 def cast_uvs(uvs: NDArray[np.floating], size: int, layers: int) -> XRay:
@@ -27,12 +27,12 @@ def cast_uvs(uvs: NDArray[np.floating], size: int, layers: int) -> XRay:
 def covered_texels(
     uvs: NDArray[np.floating], size: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.float64]]]:
-    """The texels whose centres triangles cover, each once, in pieces.
+    """The texels whose centres are covered by triangles, each once, in several parts.
 
-    uvs : (M, 3, 2) of the triangles' corners, origin bottom left; what is beyond 0..1 is left out.
+    uvs : (M, 3, 2) of the triangles' corners, origin bottom left. Parts beyond 0..1 are ignored.
 
-    Yields flat indices (N,) into an image of `size` x `size`, row 0 at the top, and of each the
-    triangle (N,) and the weights (N, 3) of its corners at the texel's centre.
+    Yields flat indices (N,) into an image of `size` x `size`, row 0 at the top, with the triangle
+    (N,) and the weights (N, 3) of its corners at each texel's centre.
     """
     for row in range(0, size, TILE):
         for column in range(0, size, TILE):
@@ -48,8 +48,8 @@ def covered_texels(
 def _cast(
     uvs: NDArray[np.floating], size: int, layers: int, window: tuple[int, int, int, int]
 ) -> XRay:
-    """What is seen in a window (first row and column, height, width) of the image."""
-    # The image as a pinhole camera sees a unit square one unit away.
+    """Cast a window (first row and column, height, width) of the image."""
+    # The image is a unit square seen by a pinhole camera one unit away.
     row, column, height, width = window
     pose = np.eye(4)
     pose[:3, 3] = (0.5, 0.5, 1.0)

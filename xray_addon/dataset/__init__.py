@@ -1,1 +1,1 @@
-"""A dataset of X-Rays on disk: what belongs to it, what is refused, and how it is published."""
+"""Datasets of X-Rays on disk: items, quality gates, records of rejected items, reports."""

@@ -1,9 +1,9 @@
-"""One go at one item, and every way in which it can end: done, rejected, failed, or not at all.
+"""One attempt at one item, which can end as done, rejected or failed, or stop the run.
 
 ::
 
     with Store(folder, settings) as store, store.attempt(item) as attempt:
-        ...  # writes files below attempt.folder, and says in attempt.row and .views what they are
+        ...  # writes files into attempt.folder and describes them in attempt.row and .views
     attempt.result
 """
 
@@ -24,39 +24,39 @@ from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
 from .companions import companion_hashes
-from .gates import View, judge
+from .gates import ViewStatistics, judge
 from .in_flight import InFlight
 from .manifest import Item
 from .recipe import file_hash
-from .result import DONE, FAILED, REJECTED, Result
+from .result import DONE, FAILED, REJECTED, ItemResult
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Attempt:
-    """What is known of one go at one item.
+    """The state of one attempt at one item.
 
-    folder : private; what is made goes there, as the dataset has it: xrays/, images/, ids/.
+    folder : private folder for its files, laid out as in the dataset: xrays/, images/, ids/.
     row : the item's metadata, see `store.finish`. read : `store.read_state` of its source.
-    said : warnings, of importers for the most part. views : what is known of each view.
-    seconds : what each stage took. result : how it ended, once it has.
+    messages : warnings, mostly from importers. views : statistics of each view.
+    seconds : duration of each stage. result : set when the attempt has ended.
     """
 
     item: Item
     folder: Path
     row: dict[str, Any] = field(default_factory=dict)
     read: list[str | int] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    views: list[View] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    views: list[ViewStatistics] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     in_flight: InFlight | None = None
-    result: Result = field(init=False)
+    result: ItemResult = field(init=False)
     _began: float = field(default_factory=time.perf_counter)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add what the body takes to `seconds[stage]`."""
+        """Add the duration of the body to `seconds[stage]`."""
         began = time.perf_counter()
         try:
             yield
@@ -64,13 +64,13 @@ class Attempt:
             taken = time.perf_counter() - began
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
 
-    def ended(self, reason: XRayError | None) -> Result:
-        """Its result: done without a reason, else rejected or failed because of it."""
+    def ended(self, reason: XRayError | None) -> ItemResult:
+        """The result: done if there is no `reason`, otherwise rejected or failed because of it."""
         seconds = round(time.perf_counter() - self._began, 3)
         if reason is not None:
             status = REJECTED if error_code(reason.code).rejects else FAILED
-            return Result.refused(self.item.uid, reason, status, seconds=seconds)
-        return Result(
+            return ItemResult.refused(self.item.uid, reason, status, seconds=seconds)
+        return ItemResult(
             self.item.uid,
             DONE,
             views=len(self.views),
@@ -81,9 +81,9 @@ class Attempt:
 
 
 class Store:
-    """The dataset in `folder` while one run makes items of it with `settings`; use it in a `with`.
+    """The dataset in `folder` during one run that makes items with `settings`; use it in a `with`.
 
-    Raises XRayError `cannot_write`, `other_settings` without `replace`, and what is wrong with the
+    Raises XRayError `cannot_write`, `other_settings` without `replace`, and those for unusable
     files that the settings name.
     """
 
@@ -104,11 +104,11 @@ class Store:
 
     @contextmanager
     def attempt(self, item: Item, **details: Any) -> Iterator[Attempt]:
-        """One go at `item`; the files that the body makes become the dataset's at its end.
+        """One attempt at `item`. At its end, the body's files are moved into the dataset.
 
-        Whatever the body raises is the item's own failure, noted with its reason and a log, but
-        for `Cancelled` and errors that every other item would meet too (`ErrorCode.stops`): these
-        rise. Half-made files go. details : for the log.
+        An exception in the body makes the item fail, and is recorded with its reason and a log.
+        `Cancelled`, and errors that every other item would meet too (`ErrorCode.stops`), are raised
+        instead. Incomplete files are removed. details : added to the log.
         """
         attempt = Attempt(item, self._work / item.uid)
         detail = ""
@@ -135,12 +135,12 @@ class Store:
             self._refuse(attempt, reason)
         attempt.result = self._log(attempt, {**details, "detail": detail})
 
-    def find(self, item: Item) -> Result | None:
-        """What is known of `item` so that it need not be made; see `store.find`."""
+    def find(self, item: Item) -> ItemResult | None:
+        """The result of `item` if it need not be made again, or None; see `store.find`."""
         return store.find(self.folder, item, self._digest)
 
     def note_source(self, attempt: Attempt) -> None:
-        """Begin the row with what the item's source is; to be done before that is read."""
+        """Start the row with the state of the item's source. Call it before reading the source."""
         item = attempt.item
         attempt.read = store.read_state(item)
         with attempt.timed("hash"):
@@ -190,17 +190,17 @@ class Store:
         status = attempt.result.status
         store.refuse(self.folder, attempt.item, self._digest, status, reason, attempt.row)
 
-    def _log(self, attempt: Attempt, details: dict[str, Any]) -> Result:
-        known = {"read": attempt.read, "stages": attempt.seconds, "said": attempt.said}
+    def _log(self, attempt: Attempt, details: dict[str, Any]) -> ItemResult:
+        known = {"read": attempt.read, "stages": attempt.seconds, "messages": attempt.messages}
         log = store.write_log(self.folder, attempt.result, {**known, **details})
         return replace(attempt.result, log=str(log))
 
 
 class PlainStore(Store):
-    """The same files without the records of a dataset: what is there of an item is replaced.
+    """The same files without the records of a dataset. Existing items are replaced.
 
-    There is no claim, no row, no gate, no note of what failed and no log. on_warning : hears what
-    importers warned of in a file that was captured even so.
+    There are no claims, rows, gates, failure records or logs. on_warning : called with importers'
+    warnings about files that were captured anyway.
     """
 
     def __init__(
@@ -213,10 +213,10 @@ class PlainStore(Store):
         self._on_warning = on_warning
 
     def find(self, _item: Item) -> None:
-        """Nothing: every item is made."""
+        """Always None, because every item is made."""
 
     def note_source(self, attempt: Attempt) -> None:
-        """Nothing: without a row there is nothing to begin."""
+        """Do nothing, because there are no rows."""
 
     def note_companions(self, attempt: Attempt, files: Iterable[Path]) -> None:
         """Nothing: without a row nobody asks later."""
@@ -233,39 +233,39 @@ class PlainStore(Store):
     def _refuse(self, attempt: Attempt, reason: XRayError) -> None:
         pass
 
-    def _log(self, attempt: Attempt, _details: dict[str, Any]) -> Result:
-        if attempt.result.status == DONE:  # else the reason says what is wrong
-            for line in attempt.said:
+    def _log(self, attempt: Attempt, _details: dict[str, Any]) -> ItemResult:
+        if attempt.result.status == DONE:  # otherwise the reason explains the problem
+            for line in attempt.messages:
                 self._on_warning(f"{attempt.item.uid}: {line}")
         return attempt.result
 
 
 def give_up(
     folder: Path, item: Item, digest: str, error: XRayError, log: Path, seconds: float = 0.0
-) -> Result:
-    """How `item` ended where its worker is gone before it could say so: failed, with `error`.
+) -> ItemResult:
+    """The result of `item` if its worker died before answering: failed with `error`.
 
-    Unless the worker was gone only after it had written all of the item, which exists then.
-    log : what the worker said. Raises XRayError `cannot_write`.
+    If the worker had already written the whole item, the item exists instead.
+    log : the worker's log file. Raises XRayError `cannot_write`.
     """
     store.sweep(folder)
     known = store.find(folder, item, digest)
     if known is not None:
         return known
     store.refuse(folder, item, digest, FAILED, error)
-    result = Result.refused(item.uid, error, seconds=round(seconds, 3), log=str(log))
+    result = ItemResult.refused(item.uid, error, seconds=round(seconds, 3), log=str(log))
     store.write_log(folder, result, {})
     return result
 
 
 def item_error(item: Item, error: Exception) -> XRayError:
-    """What `error`, which was raised while `item` was made, means to people."""
+    """`error`, raised while making `item`, as an XRayError for people."""
     if isinstance(error, XRayError):
         return error
     if is_out_of_memory(error):
         return XRayError(
             "out_of_memory",
-            f"{item.uid} needs more memory than there is.",
+            f"{item.uid} needs more memory than is available.",
             "Use a smaller size, or fewer jobs at once.",
         )
     if isinstance(error, OSError):

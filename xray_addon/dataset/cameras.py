@@ -1,4 +1,4 @@
-"""Where the cameras of a dataset stand."""
+"""The cameras of a dataset."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..files.transforms import read_transforms
 from ..settings.dataset import DatasetSettings
 
 PUBLISHED_DISTANCE = 1.2
-FRONT = -math.pi / 2  # azimuth of what Blender calls the front, -y
+FRONT = -math.pi / 2  # azimuth of Blender's front view, -y
 
 
 def item_seed(seed: int, uid: str) -> int:
-    """A seed for one item of a dataset, below 2^31: the same on every machine and in any order."""
+    """A seed below 2^31 for one item of a dataset; the same on every machine and in any order."""
     digest = hashlib.sha256(f"{seed}\0{uid}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
@@ -28,11 +28,11 @@ def item_seed(seed: int, uid: str) -> int:
 def dataset_cameras(settings: DatasetSettings, uid: str) -> list[Camera]:
     """The cameras around one normalised item, `settings.size` pixels wide.
 
-    They look at the origin from `settings.distance`; those of a transforms.json are where it says.
+    They look at the origin from `settings.distance`; cameras of a transforms.json have its poses.
     Reproducible with the seed and the uid.
 
-    Raises XRayError `missing_file` or `bad_transforms` for poses that cannot be read, ValueError
-    for the camera of a scene, which is not known here.
+    Raises XRayError `missing_file` or `bad_transforms` for poses that cannot be read, and
+    ValueError for "scene", because only Blender knows the scene's camera.
     """
     if settings.cameras == "scene":
         raise ValueError("the camera of a scene is known to Blender alone")
@@ -59,15 +59,15 @@ def dataset_cameras(settings: DatasetSettings, uid: str) -> list[Camera]:
     if settings.jitter:
         shift = random.normal(size=eyes.shape)
         shift *= (random.random(len(eyes)) ** (1 / 3) / np.linalg.norm(shift, axis=1))[:, None]
-        eyes = eyes + settings.jitter * settings.distance * shift  # even in a ball
+        eyes = eyes + settings.jitter * settings.distance * shift  # uniform in a ball
     return [
         Camera.look_at(eye, fov_x=fov, width=settings.size, height=settings.size) for eye in eyes
     ]
 
 
 def placed(cameras: Sequence[Camera], center: NDArray[np.floating], scale: float) -> list[Camera]:
-    """The cameras that see an object around `center`, `scale` times as large, as the given ones
-    see it normalised; depths are `scale` times as long."""
+    """The cameras for an object around `center` with size `scale` that give the same views as
+    `cameras` give of the normalised object; depths are multiplied by `scale`."""
     moved = []
     for camera in cameras:
         matrix = camera.camera_to_world.copy()
@@ -77,16 +77,16 @@ def placed(cameras: Sequence[Camera], center: NDArray[np.floating], scale: float
 
 
 def hemisphere(count: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """(count, 3) unit directions by the published rule: 0 to 45 degrees above the horizon.
+    """(count, 3) random unit directions as published: 0 to 45 degrees above the horizon.
 
-    Azimuth is uniform over the circle, elevation uniform over its angle.
+    Azimuth and elevation are uniformly distributed angles.
     """
     angles = random.uniform(size=(count, 2))  # azimuth, elevation of one view after the other
     return _directions(angles[:, 0] * 2 * math.pi, angles[:, 1] * math.pi / 4)
 
 
 def sphere(count: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """(count, 3) unit directions, uniform over the sphere."""
+    """(count, 3) random unit directions, uniform over the sphere."""
     draws = random.uniform(size=(count, 2))
     return _directions(draws[:, 0] * 2 * math.pi, np.arcsin(2 * draws[:, 1] - 1))
 
@@ -107,7 +107,7 @@ def _directions(
 def sampled_cameras(
     count: int, seed: int, size: int, *, distance: float = PUBLISHED_DISTANCE
 ) -> list[Camera]:
-    """`count` cameras by the published rule, `size` x `size` px, around the origin.
+    """`count` random cameras as published, `size` x `size` px, around the origin.
 
     Azimuth is uniform over the circle, elevation uniform over 0 to 45 degrees; the camera looks
     at the origin from `distance` with the published field of view. Reproducible with `seed`.

@@ -1,4 +1,4 @@
-"""Quality gates: what is wrong with a captured item, and whether that keeps it out."""
+"""Quality gates: problems of captured items, some of which reject the item."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from ..errors import XRayError
 from ..files.plain import Plain
 from ..settings.dataset import DatasetSettings
 
-# What each gate's count in the report means.
+# The meaning of each gate in the report.
 GATES = {
-    "low_iou": "image and first layer disagree",
+    "low_iou": "low silhouette IoU between image and first layer",
     "few_hits": "a view with too few hits",
     "dropped_hits": "hits behind the last layer were lost",
     "out_of_range": "hits nearer than near or farther than far",
-    "empty": "nothing with faces",
+    "empty": "no faces",
     "unreadable": "the file cannot be read",
-    "missing_texture": "an image file of a material is not there: its faces are magenta",
+    "missing_texture": "an image file of a material is missing: its faces are magenta",
 }
-# Those that `judge` decides, by what rows say.
+# The gates that `judge` decides from metadata rows.
 JUDGED = frozenset({"low_iou", "few_hits", "dropped_hits", "out_of_range"})
 
 
 @dataclass(frozen=True)
-class View(Plain):
-    """What is known of one view of an item.
+class ViewStatistics(Plain):
+    """Statistics of one view of an item.
 
-    hits : of each layer. dropped : hits behind the last layer. outside : hits out of near and far.
-    iou : of the image's alpha and the first layer; None without an image.
+    hits : per layer. dropped : hits behind the last layer. outside : hits outside near and far.
+    iou : silhouette IoU of the image's alpha and the first layer; None without an image.
     """
 
     hits: list[int]
@@ -37,8 +37,10 @@ class View(Plain):
     iou: float | None = None
 
 
-def judge(views: Sequence[View], settings: DatasetSettings) -> tuple[list[str], XRayError | None]:
-    """The gates that the views of one item touch, and the reason where one rejects it."""
+def judge(
+    views: Sequence[ViewStatistics], settings: DatasetSettings
+) -> tuple[list[str], XRayError | None]:
+    """The gates that the views of one item touch, and the error if one rejects it."""
     touched: list[str] = []
     reason: XRayError | None = None
 
@@ -65,8 +67,7 @@ def judge(views: Sequence[View], settings: DatasetSettings) -> tuple[list[str], 
             "low_iou",
             worst < settings.min_iou,
             worst < settings.min_iou,
-            f"Image and first layer agree to {worst:.3f} in one view, less than "
-            f"{settings.min_iou:g}.",
+            f"Silhouette IoU is {worst:.3f} in one view, less than {settings.min_iou:g}.",
         )
     gate(
         "dropped_hits",

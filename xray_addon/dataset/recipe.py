@@ -1,4 +1,4 @@
-"""What decides the items of a dataset: which settings count, and in what two runs differ."""
+"""The settings that determine a dataset's items, and the differences between two runs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..files.plain import Plain
 from ..settings.dataset import DatasetSettings
 from .cameras import dataset_cameras
 
-# Raised by one whenever the same settings would give other bytes.
+# Increased whenever the same settings would give different bytes.
 FORMAT = 2
 
-# Settings that name a file: what it holds counts, not where it lies.
+# Settings that name a file. Its contents are compared, not its path.
 _FILES = ("poses", "hdri")
 
 
 @dataclass(frozen=True)
 class Recipe(Plain):
-    """The settings that count, as a dataset keeps them.
+    """The relevant settings, as stored in a dataset.
 
-    items : those that decide an item's bytes, of files their SHA-256. gates : those that decide
-    whether it is kept.
+    items : those that determine an item's bytes; for files their SHA-256. gates : those that
+    determine whether the item is kept.
     """
 
     items: dict[str, Any]
@@ -34,13 +34,12 @@ class Recipe(Plain):
 
     @classmethod
     def of(cls, settings: DatasetSettings) -> Self:
-        """The recipe of `settings`. What nothing reads does not count, nor what it is made on.
+        """The recipe of `settings`. Unused settings and the device are ignored.
 
-        Raises XRayError `missing_file`, `unreadable_file` and `bad_transforms` for files that
-        count.
+        Raises XRayError `missing_file`, `unreadable_file` and `bad_transforms` for files in use.
         """
         if settings.cameras == "poses":
-            dataset_cameras(settings, "")  # says now what is wrong with the file
+            dataset_cameras(settings, "")  # raises now if the file is unusable
         parts: dict[str, dict[str, Any]] = {"item": {"format": FORMAT}, "gate": {}, "run": {}}
         for field in fields(settings):
             if settings.is_used(field.name):
@@ -51,12 +50,12 @@ class Recipe(Plain):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits of all that decides the bytes of an item."""
+        """16 hexadecimal digits: the hash of all settings that determine an item's bytes."""
         text = json.dumps(self.items, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, known: Recipe, gates: bool = False) -> str:
-        """What of `known` is not so here, for people; with `gates` these count too."""
+        """The differences to `known` as text for people; with `gates` those of the gates too."""
         ours, theirs = self.items, known.items
         if gates:
             ours, theirs = ours | self.gates, theirs | known.gates
@@ -86,21 +85,21 @@ def file_hash(path: str | PathLike[str]) -> str:
 
 
 def other_settings(where: str | PathLike[str], differences: str) -> XRayError:
-    """What to raise where there is a dataset of other settings."""
+    """The error if a dataset was made with different settings."""
     return XRayError(
         "other_settings",
-        f"{where} holds what other settings made ({differences}).",
-        "Write to another folder, or have it replaced (--replace).",
+        f"{where} was made with different settings ({differences}).",
+        "Write to another folder, or replace it (--replace).",
     )
 
 
 def _difference(name: str, theirs: Any, ours: Any) -> str:
     if name in _FILES and theirs and ours:
         return f"{name} is another file"
-    return f"{name} is {_told(name, theirs)} there and {_told(name, ours)} here"
+    return f"{name} is {_described(name, theirs)} there and {_described(name, ours)} here"
 
 
-def _told(name: str, value: Any) -> str:
+def _described(name: str, value: Any) -> str:
     if value is None:
         return "not used"
     return "a file" if name in _FILES else str(value)

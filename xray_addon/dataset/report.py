@@ -1,4 +1,4 @@
-"""`report.md`: what a dataset holds, and what was refused and why."""
+"""`report.md`: the contents of a dataset, and the rejected and failed items with reasons."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .result import REJECTED
 
 @dataclass
 class Report(Plain):
-    """What a dataset holds and lacks. `refused` has uid, source, status, code, reason of each.
+    """The statistics of a dataset.
 
-    gates : of each, how many items it `counted` and how many of these it `refused`.
-    hits : of each layer, over all views. dropped : behind the last one.
-    missing_textures : of each item that lacks some, the names of image files.
-    omages : items with omages. unwrapped : of each of these that got UVs of its own, the reason.
+    gates : for each gate, how many items it `counted` and how many of these it `refused`.
+    hits : per layer, over all views. dropped : hits behind the last layer.
+    missing_textures : names of missing image files, by item.
+    omages : items with omages. unwrapped : by item, why it needed new UVs.
     """
 
     captured: int
@@ -42,7 +42,7 @@ class Report(Plain):
             "",
             f"{self.captured} captured, {self.rejected} rejected, {self.failed} failed. "
             f"{self.views} views, {self.triangles} triangles, {sum(self.hits)} hits, "
-            f"{self.dropped} behind the last layer, {self.outside} out of near and far.",
+            f"{self.dropped} behind the last layer, {self.outside} outside near and far.",
             "",
             "| gate | counted | refused | meaning |",
             "|---|---|---|---|",
@@ -69,10 +69,10 @@ class Report(Plain):
             lines += ["", "| unwrapped | because its UVs cannot be used |", "|---|---|"]
             lines += [f"| {uid} | {reason} |" for uid, reason in self.unwrapped.items()]
         if self.missing_textures:
-            lines += ["", "| item | image files that are not there |", "|---|---|"]
+            lines += ["", "| item | missing image files |", "|---|---|"]
             for uid, names in self.missing_textures.items():
-                told = ", ".join(names).replace("|", "\\|")
-                lines.append(f"| {uid} | {told} |")
+                names_text = ", ".join(names).replace("|", "\\|")
+                lines.append(f"| {uid} | {names_text} |")
         return "\n".join(lines) + "\n"
 
     def add(self, row: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Report(Plain):
                 self.hits[layer] += hits
 
     def add_refused(self, row: dict[str, Any]) -> None:
-        """Count the row of an item that was refused."""
+        """Count the row of a rejected or failed item."""
         keys = ("uid", "source", "status", "code", "reason")
         self.refused.append({key: str(row.get(key, "")) for key in keys})
         if row["status"] == REJECTED:
@@ -104,7 +104,7 @@ class Report(Plain):
 
 
 def view_line(row: dict[str, Any], index: int) -> str:
-    """One line of metadata.jsonl: `file_name` is the image, as imagefolder wants it."""
+    """One line of metadata.jsonl; `file_name` is the image, as Hugging Face imagefolder expects."""
     name = f"{row['uid']}/{index:03d}"
     view = row["views"][index]
     values = {

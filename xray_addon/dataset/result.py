@@ -12,12 +12,12 @@ STATUSES = DONE, EXISTS, REJECTED, FAILED = "done", "exists", "rejected", "faile
 
 
 @dataclass(frozen=True)
-class Result(Plain):
+class ItemResult(Plain):
     """How one item ended.
 
-    status : "done"; "exists", it was complete before; "rejected" by a gate; "failed".
-    code, reason : why it was rejected or failed. log : path of the file that says more.
-    views, hits, dropped : sums over the item. seconds : what it took.
+    status : "done"; "exists" if it was already complete; "rejected" by a gate; "failed".
+    code, reason : why it was rejected or failed. log : path of the log with the details.
+    views, hits, dropped : totals of the item. seconds : the time it took.
     """
 
     uid: str
@@ -32,11 +32,11 @@ class Result(Plain):
 
     @classmethod
     def refused(cls, uid: str, error: XRayError, status: str = FAILED, **more: Any) -> Self:
-        """An item that is not there because of `error`. more : the other fields."""
+        """The result of an item that was not made because of `error`. more : other fields."""
         return cls(uid, status, error.code, str(error), **more)
 
 
-def stop_on(result: Result) -> None:
-    """Raise what a worker's result says where every other item would meet it too."""
+def stop_on(result: ItemResult) -> None:
+    """Raise the error in a worker's result if every other item would meet it too."""
     if result.status == FAILED and error_code(result.code).stops:
         raise XRayError(result.code, result.reason)

@@ -22,7 +22,7 @@ moved into place at its end: whoever finds its row finds the item. A uid holds n
 All items are made with the same settings, those of the first run: see `claim`.
 
 Worker protocol (``blender -c xray dataset-worker OUT [settings]``): each line on standard input is
-an `Item` as JSON, each line on standard output the `Result` of one, in the same order; the worker
+an `Item` as JSON, each line on standard output is its `ItemResult`, in the same order. The worker
 ends at the end of its input. Everything else that Blender prints goes to standard error. A worker
 does not write metadata.jsonl and the report: whoever runs workers calls `finish` at the end, and
 `refuse` for an item that took its worker down.
@@ -52,12 +52,12 @@ from ..files.opening import read_at_most
 from ..settings.dataset import DatasetSettings
 from ..slices.layout import IMAGES, SDFS, SLICES, SPLITS, split_lists, split_of
 from .companions import companion_hashes, companion_paths
-from .gates import GATES, JUDGED, View, judge
+from .gates import GATES, JUDGED, ViewStatistics, judge
 from .in_flight import MOST_ENDS, crashed, left_in_flight
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
 from .report import Report, view_line
-from .result import EXISTS, REJECTED, Result
+from .result import EXISTS, REJECTED, ItemResult
 from .rows import LOG, REFUSED_ROW, read_row, read_rows
 from .rows import SETTINGS as RECIPE
 
@@ -106,7 +106,7 @@ def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayErro
     return _conflict(folder, recipe) if _others(folder, recipe) else None
 
 
-def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result | None:
+def find(folder: Path, item: Item, digest: str, refused: bool = True) -> ItemResult | None:
     """What is known of `item` with settings of that hash: "exists", "rejected" or nothing.
 
     refused : whether to look for "rejected" too.
@@ -117,7 +117,7 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
     row = item_row(folder, item.uid)
     if row and _fits(folder, row, item, digest) and _is_whole(folder, row):
         views = row["views"]
-        return Result(
+        return ItemResult(
             item.uid,
             EXISTS,
             views=len(views),
@@ -126,7 +126,7 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> Result 
         )
     row = read_row(folder / "refused" / f"{item.uid}.json", REFUSED_ROW)
     if refused and row and row["status"] == REJECTED and _fits(folder, row, item, digest):
-        return Result(item.uid, REJECTED, row["code"], row["reason"])
+        return ItemResult(item.uid, REJECTED, row["code"], row["reason"])
     return None
 
 
@@ -244,7 +244,7 @@ def refuse(
             _withdraw(folder, item.uid, None)
 
 
-def write_log(folder: Path, result: Result, details: dict[str, Any]) -> Path:
+def write_log(folder: Path, result: ItemResult, details: dict[str, Any]) -> Path:
     """Write `logs/<uid>.json`, the only file with times; returns its path.
 
     details : what else is known; "read", the `read_state` before the source was read, spares the
@@ -286,8 +286,8 @@ def finish(folder: str | PathLike[str]) -> Report:
     """Write metadata.jsonl and the report of the dataset in `folder`; returns the report.
 
     Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
-    (those touched), images (whether there are any) and `views`, a `View` each; where it applies
-    also objects and materials (names for the ids), missing_textures (names of image files) and
+    (those touched), images (whether there are any) and `views`, a `ViewStatistics` each. Where they
+    apply, also objects and materials (names for the ids), missing_textures (image file names) and
     omage (resolutions, patches, dropped_area, unwrapped: see `omage.encoding.EncodingReport`).
 
     Raises XRayError `cannot_write`.
@@ -429,7 +429,7 @@ def _blame(folder: Path, row: dict[str, Any], has_crashed: bool, place: Place) -
         return
     error = crashed(row, ends)
     place(f"refused/{uid}.json", _json({**row, "reason": str(error)}))
-    place(f"logs/{uid}.json", _json(Result.refused(uid, error, REJECTED).to_dict()))
+    place(f"logs/{uid}.json", _json(ItemResult.refused(uid, error, REJECTED).to_dict()))
     _withdraw(folder, uid, None)
     logger.warning("%s", error)
 
@@ -508,7 +508,7 @@ def _check_claimed(folder: Path, digest: str) -> None:
 def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Place) -> None:
     """Apply the gates of `settings` to what is there; what other settings refused is forgotten."""
     for row in rows(folder):
-        gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
+        gates, error = judge([ViewStatistics.from_dict(view) for view in row["views"]], settings)
         if error is not None:
             row.pop("files", None)
             _refuse_again(row, gates, error, place)
@@ -518,7 +518,9 @@ def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Pl
         if row.get("settings") != digest:
             path.unlink()
         elif row["code"] in JUDGED and row["status"] == REJECTED and row.get("views"):
-            gates, error = judge([View.from_dict(view) for view in row["views"]], settings)
+            gates, error = judge(
+                [ViewStatistics.from_dict(view) for view in row["views"]], settings
+            )
             if error is None:
                 path.unlink()
             else:
@@ -533,9 +535,9 @@ def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place
 
 def _refused_row(row: dict[str, Any], status: str, error: XRayError) -> dict[str, Any]:
     """`row` with why the item is not there after the fields that every row begins with."""
-    said = {"status": status, "code": error.code, "reason": str(error)}
+    refusal = {"status": status, "code": error.code, "reason": str(error)}
     first = {key: row[key] for key in ("uid", "source", "source_bytes", "license", "settings")}
-    return {**first, **said, **{key: row[key] for key in row if key not in {*first, *said}}}
+    return {**first, **refusal, **{key: row[key] for key in row if key not in {*first, *refusal}}}
 
 
 def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:

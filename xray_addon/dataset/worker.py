@@ -1,4 +1,4 @@
-"""How a Blender that works on a dataset is started; what it says is `dataset`'s worker protocol."""
+"""Starts Blender as a dataset worker. `dataset.store` describes its protocol."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ..settings.dataset import DatasetSettings
 
-# Seconds that one item may take before its worker is ended.
+# Seconds after which an item's worker is killed.
 ITEM_TIMEOUT = 900.0
 EXTENSION = "bl_ext.user_default.xray"
 
-# What `blender -c xray` does, for Blender as a Python module. It ends at once: Blender's
-# destructors can hang, and by then all is said.
+# Does what `blender -c xray` does, for Blender as a Python module. It exits without cleanup, since
+# Blender's destructors can hang and all output is written by then.
 _MODULE = """\
 import importlib, os, sys, bpy
 package = sys.argv[1]
@@ -27,10 +27,10 @@ os._exit(code)
 def worker_command(
     blender: str, folder: Path, settings: DatasetSettings, package: str = EXTENSION
 ) -> list[str]:
-    """What starts a worker that writes into the dataset in `folder`.
+    """The command that starts a worker for the dataset in `folder`.
 
     blender : Blender's executable, or a Python with the module bpy, whose name begins with python.
-    package : the extension as that Python's Blender names it.
+    package : the extension's package name in that Python's Blender.
     """
     arguments = ["dataset-worker", str(folder), *settings.to_arguments()]
     if Path(blender).name.lower().startswith("python"):

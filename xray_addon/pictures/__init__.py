@@ -1,1 +1,1 @@
-"""Pictures of meshes and of X-Rays, drawn with NumPy alone."""
+"""Draws pictures of meshes and X-Rays with NumPy only."""

@@ -1,4 +1,4 @@
-"""Contact sheets: what an X-Ray item holds, at a glance, as one picture."""
+"""Contact sheets: an overview of X-Ray items in one picture."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .shading import to_bytes
 
 Picture = NDArray[np.uint8]
 
-TILE = 112  # px of a layer's tile; the image is twice as large
+TILE = 112  # side of a layer's tile in px; the image is twice as large
 GAP = 4
 MARGIN = 16
-LABEL = 2 * LINE  # px of a line of text at the sheet's scale
+LABEL = 2 * LINE  # height of a line of text in px at the sheet's scale
 TEXT_SCALE = 2
 
 BACKGROUND, EMPTY = (22, 24, 28), (33, 36, 42)
 BRIGHT, DIM, ACCENT = (236, 238, 242), (140, 147, 158), (255, 176, 84)
 CHECKS = (58, 66)  # the two greys behind transparent pixels
 HIT = (214, 221, 230)
-# Near to far: light yellow over green and blue to deep violet.
+# From near to far: light yellow, green, blue, deep violet.
 DEPTH_COLORS = np.array(
     [[253, 231, 110], [122, 209, 108], [38, 166, 138], [50, 104, 142], [68, 44, 110]], dtype=float
 )
@@ -33,11 +33,11 @@ ROWS = ("depth", "normal", "colour", "hit")
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class SheetView:
     """One view of an item.
 
-    image : (h, w, 3 or 4) uint8 where there is one. dropped : hits behind the last layer, of which
-    an X-Ray's file does not tell; None where it is not known.
+    image : (h, w, 3 or 4) uint8, or None. dropped : number of hits behind the last layer, which an
+    X-Ray file does not contain; None if unknown.
     """
 
     title: str
@@ -46,10 +46,10 @@ class View:
     dropped: int | None = None
 
 
-def contact_sheet(views: Sequence[View], *, layers: int = 8) -> Picture:
-    """(H, W, 3) uint8: of each view its image, statistics, and its first `layers` layers.
+def contact_sheet(views: Sequence[SheetView], *, layers: int = 8) -> Picture:
+    """(H, W, 3) uint8: the image, the statistics and the first `layers` layers of each view.
 
-    The layers' depth, normals (camera space), colours and hits stand in rows; depth is coloured
+    The layers' depth, normals (camera space), colours and hits are rows of tiles. Depth is coloured
     from the nearest to the farthest hit of the view. Below is `hits_histogram` of all views.
 
     Raises ValueError without views and for `layers` < 1.
@@ -73,7 +73,7 @@ def hits_histogram(
 ) -> Picture:
     """(height, width, 3) uint8: bars for the number of hits (L,) in each layer, logarithmic.
 
-    What was `dropped` behind the last layer is a bar of its own.
+    The hits `dropped` behind the last layer have their own bar.
     """
     sheet = _canvas(height, width)
     total = int(np.sum(hits))
@@ -99,8 +99,8 @@ def hits_histogram(
     return sheet
 
 
-def statistics(view: View) -> list[tuple[str, str]]:
-    """Name and value of what there is to say of one view, as the sheet shows it."""
+def statistics(view: SheetView) -> list[tuple[str, str]]:
+    """Names and values of one view's statistics, as shown on the sheet."""
     xray = view.xray
     layers, height, width = xray.shape
     hits = xray.hits_per_layer
@@ -145,10 +145,10 @@ def layer_tiles(xray: XRay, layer: int, size: int = TILE) -> dict[str, Picture]:
 
 
 def layer_grid(xray: XRay, channel: str, *, size: int = 256) -> Picture:
-    """(H, W, 3) uint8: one channel (see `ROWS`) of every layer that has hits, tile by tile.
+    """(H, W, 3) uint8: tiles with one channel (see `ROWS`) of every layer that has hits.
 
-    The tiles, of `size` px, stand front to back in rows, each under its layer's number and hits.
-    Raises ValueError for another channel and without hits.
+    The tiles, of `size` px, are in rows from front to back. Above each is its layer's number and
+    hits. Raises ValueError for an unknown channel and without hits.
     """
     if channel not in ROWS:
         raise ValueError(f"channel must be one of {ROWS}, got {channel!r}")
@@ -174,7 +174,7 @@ def layer_grid(xray: XRay, channel: str, *, size: int = 256) -> Picture:
 
 
 def layer_sheet(xray: XRay, size: int = 128) -> Picture:
-    """(2 size, 2 size, 4) uint8: the colours of the first four layers, clear where nothing is."""
+    """(2 size, 2 size, 4) uint8: the colours of the first four layers; transparent elsewhere."""
     sheet = np.zeros((2 * size, 2 * size, 4), dtype=np.uint8)
     layers, height, width = xray.shape
     rows, columns = np.arange(size) * height // size, np.arange(size) * width // size
@@ -187,7 +187,7 @@ def layer_sheet(xray: XRay, size: int = 128) -> Picture:
     return sheet
 
 
-def _block(view: View, columns: int, width: int) -> Picture:
+def _block(view: SheetView, columns: int, width: int) -> Picture:
     """One view: title, image and statistics on the left, layers on the right."""
     rows_top = MARGIN + 2 * LABEL + GAP
     block = _canvas(rows_top + len(ROWS) * (TILE + GAP), width)
@@ -237,7 +237,7 @@ def _centre(
 
 
 def _short(count: int) -> str:
-    """A count in at most four characters or so: 950, 9.5k, 95k, 1.2M."""
+    """A count in about four characters: 950, 9.5k, 95k, 1.2M."""
     for unit, size in (("M", 1_000_000), ("k", 1_000)):
         if count >= size:
             share = count / size
@@ -246,7 +246,7 @@ def _short(count: int) -> str:
 
 
 def _on_checks(image: Picture, size: int) -> Picture:
-    """`image` over a chequered ground, fitted into a square."""
+    """`image` over a chequered background, fitted into a square."""
     height, width = image.shape[:2]
     check = max(height, width) // 16 or 1
     odd = (np.arange(height)[:, None] // check + np.arange(width)[None, :] // check) % 2
@@ -257,7 +257,8 @@ def _on_checks(image: Picture, size: int) -> Picture:
 
 
 def _fitted(image: Picture, size: int, around: tuple[int, int, int]) -> Picture:
-    """`image` scaled to fit a square of `size` px, centred: averaged down, or enlarged in steps."""
+    """`image` scaled to fit a square of `size` px, centred; reduced by averaging, enlarged in
+    integer steps."""
     height, width = image.shape[:2]
     scale = size / max(height, width)
     tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
@@ -274,11 +275,11 @@ def _fitted(image: Picture, size: int, around: tuple[int, int, int]) -> Picture:
 
 
 def _averaged(image: Picture, tall: int, wide: int) -> Picture:
-    """`image` scaled down; each pixel is the mean of what it covers."""
+    """`image` scaled down; each pixel is the mean of the area it covers."""
     result = image.astype(np.float32)
     for axis, size in ((0, tall), (1, wide)):
         length = image.shape[axis]
-        # Means over ranges that need not start at whole pixels, from the running sum.
+        # Means over ranges with fractional bounds, from the running sum.
         pad = [(1, 0) if i == axis else (0, 0) for i in range(3)]
         total = np.pad(np.cumsum(result, axis=axis, dtype=np.float64), pad)
         edge = np.arange(size + 1) * (length / size)

@@ -1,4 +1,4 @@
-"""Words on pictures: a small bitmap font, as Blender's Python has no library that draws text."""
+"""Draws text with a small bitmap font, because Blender's Python has no library for that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GLYPH_WIDTH, GLYPH_HEIGHT = 5, 8
-# Pixels from one character, and from one line, to the next.
+# Pixels from one character to the next, and from one line to the next.
 ADVANCE, LINE = GLYPH_WIDTH + 1, GLYPH_HEIGHT + 2
 
 # Bands of characters: which ones, then their rows from top to bottom. The last row is for
@@ -101,8 +101,8 @@ def draw_text(
 ) -> None:
     """Write one line of `text` into `image` (H, W, 3) with its top left corner at (left, top).
 
-    scale : screen pixels for each of the font's. What lies outside is cut off; characters that
-    the font lacks show as "?".
+    scale : image pixels per font pixel. Text outside the image is cut off; characters that the
+    font lacks are drawn as "?".
     """
     for i, character in enumerate(text):
         glyph = np.kron(_GLYPHS.get(character, _GLYPHS["?"]), np.ones((scale, scale), dtype=bool))
@@ -113,12 +113,12 @@ def draw_text(
 
 
 def text_width(text: str, scale: int = 1) -> int:
-    """Width in pixels of what `draw_text` draws."""
+    """Width in pixels of a text drawn by `draw_text`."""
     return max(len(text) * ADVANCE - 1, 0) * scale
 
 
 def fitting(text: str, width: int, scale: int = 1) -> str:
-    """`text`, with its middle left out where it is wider than `width` px."""
+    """`text`, with its middle left out if it is wider than `width` px."""
     most = (width // scale + 1) // ADVANCE
     if len(text) <= most:
         return text

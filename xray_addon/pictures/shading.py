@@ -1,4 +1,4 @@
-"""The built-in shader: a reference image lit from the first layer of an X-Ray, no renderer."""
+"""The built-in shader: makes reference images from the first layer of an X-Ray, without Blender."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Lights:
 
     @classmethod
     def even(cls, camera: Camera) -> Lights:
-        """Soft light from all sides, brighter from above: as the published images are lit."""
+        """Soft light from all sides, brighter from above, as in the published images."""
         return cls(1.0, 0.6, camera.camera_to_world[2, :3], np.zeros((0, 3)), np.zeros(0))
 
     @classmethod
     def studio(cls, camera: Camera) -> Lights:
-        """A soft sky and one sun over the viewer's left shoulder: how previews are lit."""
+        """A soft sky and one sun over the viewer's left shoulder, for previews."""
         sun = np.array([[-0.4, 0.6, 0.7]])
         return cls(
             0.55, 0.3, camera.camera_to_world[2, :3], sun / np.linalg.norm(sun), np.array([0.6])
@@ -46,7 +46,7 @@ class Lights:
 
     @classmethod
     def random(cls, camera: Camera, random: np.random.Generator) -> Lights:
-        """Light as in most photos: a bright sky, a darker ground, and a sun above and in front.
+        """Light as in most photos: a bright sky, a darker ground and a sun above and in front.
 
         The sun is up to 70 degrees off the direction between the viewer and straight up.
         """
@@ -65,7 +65,7 @@ class Lights:
 
     @classmethod
     def preset(cls, name: str, camera: Camera, seed: int) -> Lights:
-        """The lights called `name`, one of `PRESETS`; `seed` counts for "random"."""
+        """The lights called `name`, one of `PRESETS`; only "random" uses `seed`."""
         match name:
             case "even":
                 return cls.even(camera)
@@ -79,7 +79,7 @@ class Lights:
 def shade(xray: XRay, camera: Camera, lights: Lights) -> NDArray[np.float32]:
     """The first layer lit by `lights`: (H, W, 4) RGBA, sRGB-encoded 0..1, straight alpha.
 
-    Surfaces are matt and lit from the side that is seen. Where there is no hit all is 0.
+    Surfaces are matt and lit on the visible side. Pixels without a hit are all 0.
     """
     _, height, width = xray.shape
     first = xray.index < height * width
@@ -103,7 +103,7 @@ def lit(
     normal, ray : (K, 3) unit, camera space; the rays point away from the viewer. color : (K, 3),
     or (3,) for all, sRGB-encoded.
     """
-    # Seen from behind, a face shows its other side.
+    # A face seen from behind shows its back side.
     normal = np.where(np.einsum("ij,ij->i", normal, ray)[:, None] > 0, -normal, normal)
     share = 0.5 + 0.5 * (normal @ lights.up)
     light = lights.ground + (lights.sky - lights.ground) * share
@@ -117,7 +117,7 @@ def shade_surface(
 ) -> NDArray[np.uint8]:
     """An antialiased picture (H, W, 4) of `surface`, RGBA with straight alpha.
 
-    samples : rays a pixel along each axis.
+    samples : rays per pixel along each axis.
     """
     fine = replace(
         camera.resized(camera.width * samples, camera.height * samples),
@@ -129,7 +129,7 @@ def shade_surface(
 
 def reduce_image(image: NDArray[np.floating], factor: int) -> NDArray[np.floating]:
     """RGBA (H, W, 4) averaged over `factor` x `factor` blocks, colours weighted by alpha."""
-    # Places in the blocks one after the other: NumPy is slow at sums over short axes.
+    # One position in the blocks after the other, because NumPy is slow at sums over short axes.
     height, width = image.shape[0] // factor * factor, image.shape[1] // factor * factor
     color = np.zeros((height // factor, width // factor, 3), image.dtype)
     total = np.zeros_like(color[..., :1])

@@ -219,7 +219,7 @@ class RuntimeClient:
         if process is not None:
             for message in process.received():
                 try:
-                    self._hear(process, message)
+                    self._receive(process, message)
                 except Exception:  # what another process says may be wrong in any way
                     logger.exception("the runtime's message cannot be used")
                     process.condemn(
@@ -315,7 +315,7 @@ class RuntimeClient:
                     ),
                 )
 
-    def _hear(self, process: RuntimeProcess, message: Message | ProtocolError) -> None:
+    def _receive(self, process: RuntimeProcess, message: Message | ProtocolError) -> None:
         if isinstance(message, ProtocolError):
             logger.warning("the runtime sent no message: %s", message.message)
             if self._running is not None:

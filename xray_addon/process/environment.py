@@ -46,7 +46,8 @@ from .installer import (
 from .torch_builds import BUILDS, DOWNLOAD, NEEDED_SPACE, nvidia_driver, query_nvidia, torch_index
 
 _CHECKED = record(
-    {"versions": table_of(text()), "device": text(), "device_name": text(), "memory": integer(0)}
+    {"versions": table_of(text()), "device": text(), "device_name": text()},
+    {"memory": integer(0)},
 )
 
 DEVICES = ("auto", "cpu", "cuda", "rocm")

@@ -133,7 +133,7 @@ class Commands:
                 if line is None:
                     return seen
                 if line:
-                    self._hear(line, seen)
+                    self._report_line(line, seen)
                 self._progress(self._latest)
                 if time.monotonic() > end:
                     raise self._failed("it takes too long")
@@ -143,7 +143,7 @@ class Commands:
         finally:
             reader.join()
 
-    def _hear(self, line: str, seen: list[str]) -> None:
+    def _report_line(self, line: str, seen: list[str]) -> None:
         """Put `line` in the log and among the `seen` ones, or read the progress that it tells."""
         stage, message = self._latest.stage, self._latest.message
         if found := re.fullmatch(r"Progress (\d+) of (\d+)", line):

@@ -1,7 +1,7 @@
-"""One dataclass per job: the single source for panel, operator, command line and runtime.
+"""One settings dataclass per job, used by panel, operator, command line and runtime.
 
-Each field carries its help text and limits in its metadata, which the panel's properties and
-the command line's arguments are made from.
+The metadata of each field has its help text and limits. Panel properties and command line
+arguments are made from it.
 """
 
 from .base import Settings, setting

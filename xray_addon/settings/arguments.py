@@ -1,4 +1,4 @@
-"""Settings dataclasses as options of a command line."""
+"""Converts settings dataclasses to and from command line options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T", bound=Settings)
 def add_settings(
     parser: argparse._ActionsContainer, cls: type[Settings], skip: Sequence[str] = ()
 ) -> None:
-    """An option for each field of a settings dataclass but those in `skip`."""
+    """Add an option for each field of a settings dataclass except those in `skip`."""
     for item in fields(cls):  # type: ignore[arg-type]
         if item.name not in skip:
             add_setting(parser, item)
@@ -26,7 +26,7 @@ def add_setting(
     item: Field[Any],
     choices: Sequence[str] | None = None,
 ) -> None:
-    """An option for a field; one that is not given leaves nothing in the namespace.
+    """Add an option for a field. If it is not given, the namespace has no value for it.
 
     choices : in place of the field's own.
     """
@@ -45,7 +45,7 @@ def add_setting(
     parser.add_argument(name, default=argparse.SUPPRESS, help=text, **options)
 
 
-def read_settings(cls: type[_T], arguments: argparse.Namespace) -> _T:
-    """The settings that `add_settings`'s options were given; raises XRayError `bad_settings`."""
+def settings_from_arguments(cls: type[_T], arguments: argparse.Namespace) -> _T:
+    """The settings given by the options of `add_settings`; raises XRayError `bad_settings`."""
     names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
     return cls(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})

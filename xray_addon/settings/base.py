@@ -1,4 +1,4 @@
-"""What all settings share: checked values, plain data in and out."""
+"""The base class of all settings: checks values and converts to and from plain data."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..errors import XRayError
 
 
 def setting(default: Any, help: str, **limits: Any) -> Any:
-    """A field of a settings dataclass, with what panels and command lines say of it.
+    """A field of a settings dataclass, with the help text and limits for panels and command lines.
 
-    limits : `min` and `max` of a number; `choices` of a text, and `labels` for those that are not
-        their own name in title case; `path=True` for a text that names a file; `only`, the name of
-        another setting and the values of that with which this one counts.
+    limits : `min` and `max` of a number; `choices` of a text, and `labels` for choices whose label
+        is not the name in title case; `path=True` for a file name; `only`, the name of another
+        setting and those of its values for which this setting is used.
     """
     return field(default=default, metadata={"help": help, **limits})
 
 
 class Settings:
-    """What the settings dataclasses share: checked values and plain data in and out."""
+    """Base class of settings dataclasses: checks values and converts to and from plain data."""
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]
@@ -38,12 +38,12 @@ class Settings:
                 )
 
     def is_used(self, name: str) -> bool:
-        """Whether the setting `name` counts, with the others as they are."""
+        """Whether the setting `name` is used, given the values of the others."""
         return self.counts(name, self)
 
     @classmethod
     def counts(cls, name: str, values: Any) -> bool:
-        """`is_used` of whatever has the settings' names, as Blender's properties do."""
+        """`is_used` for any object with the settings as attributes, e.g. a property group."""
         only = cls.__dataclass_fields__[name].metadata.get("only")  # type: ignore[attr-defined]
         return only is None or (cls.counts(only[0], values) and getattr(values, only[0]) in only[1])
 
@@ -52,7 +52,7 @@ class Settings:
         return asdict(self)  # type: ignore[call-overload]
 
     def to_arguments(self) -> list[str]:
-        """The command line's options that give these settings, without those at their default."""
+        """The command line options for these settings, without those that have their default."""
         options = []
         for item in fields(self):  # type: ignore[arg-type]
             value, name = getattr(self, item.name), item.name.replace("_", "-")
@@ -66,7 +66,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; raises XRayError `bad_settings` for names it does not know."""
+        """The inverse of `to_dict`; raises XRayError `bad_settings` for unknown names."""
         known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(data) - known)
         if unknown:

@@ -11,7 +11,7 @@ from .base import Settings, setting
 class CaptureSettings(Settings):
     """How meshes become X-Rays."""
 
-    views: int = setting(4, "Number of camera views an object", min=1, max=10_000)
+    views: int = setting(4, "Number of camera views per object", min=1, max=10_000)
     layers: int = setting(16, "Surfaces kept along each ray, nearest first", min=1, max=256)
     size: int = setting(256, "Width and height of the X-Ray in pixels", min=8, max=8192)
     seed: int = setting(0, "Seed of the camera positions", min=0, max=2**31 - 1)
@@ -20,4 +20,4 @@ class CaptureSettings(Settings):
         "Where the object is seen from",
         choices=("sampled", "scene"),
     )
-    combine: bool = setting(False, "Capture the selected objects as one instead of each by itself")
+    combine: bool = setting(False, "Capture the selected objects together as one object")

@@ -7,7 +7,7 @@ from typing import Any
 
 from .base import Settings, setting
 
-# The rules for cameras that place them; poses and the scene's camera are where they are.
+# Camera rules that place the cameras. Poses and the scene's camera have fixed positions.
 _PLACED = ("hemisphere", "sphere", "turntable", "ring")
 _LIT = ("cycles", "eevee", "cast")
 # What Slice3D's rule for views decides.
@@ -21,53 +21,59 @@ _BY_SLICES = (
 class DatasetSettings(Settings):
     """How a dataset is made of many objects. Lengths are in units of the object's longest side.
 
-    In the metadata of a field, `part` says what it decides where that is not an item's bytes: the
-    "run", or what is kept, a "gate".
+    The field metadata `part` marks settings that do not affect an item's bytes: "run" affects only
+    how the run works, "gate" only whether an item is kept.
     """
 
     views: int = setting(
-        4, "Number of camera views an object", min=1, max=10_000, only=("cameras", _PLACED)
+        4, "Number of camera views per object", min=1, max=10_000, only=("cameras", _PLACED)
     )
     layers: int = setting(16, "Surfaces kept along each ray, nearest first", min=1, max=256)
     size: int = setting(256, "Width and height of the X-Ray in pixels", min=8, max=8192)
     seed: int = setting(
-        0, "Seed of cameras, lights and rendering, together with the uid", min=0, max=2**31 - 1
+        0, "Seed of cameras, lights and rendering, combined with the uid", min=0, max=2**31 - 1
     )
     normalize: str = setting(
         "unit",
         "'unit' moves the bounding box's centre to the origin and scales its longest side to 1, "
-        "as published; 'none' leaves the object as it is",
+        "as published; 'none' does not move or scale the object",
         choices=("unit", "none"),
     )
     pose: str = setting(
-        "frame", "Armatures at 'rest', or everything at a 'frame'", choices=("frame", "rest")
+        "frame",
+        "'rest' is the rest pose of armatures; 'frame' is a frame of the animation",
+        choices=("frame", "rest"),
     )
     frame: int = setting(
         1,
-        "Frame of the animation; in Blender objects of the open file are captured as shown",
+        "Frame of the animation; objects of the file open in Blender are captured as shown",
         min=-1_048_574,
         max=1_048_574,
     )
 
     cameras: str = setting(
         "hemisphere",
-        "'hemisphere' is the published rule: random, 0 to 45 degrees above; 'sphere' is random all "
-        "around; 'turntable' evenly around at one elevation; 'ring' evenly around, above and "
-        "below in turn; 'poses' from a transforms.json; 'scene' is the file's own camera",
+        "'hemisphere' is random at 0 to 45 degrees above, as published; 'sphere' is random on all "
+        "sides; 'turntable' is evenly spaced at one elevation; 'ring' is evenly spaced, by turns "
+        "above and below; 'poses' reads a transforms.json; 'scene' is the file's own camera",
         choices=("hemisphere", "sphere", "turntable", "ring", "poses", "scene"),
     )
     poses: str = setting(
-        "", "The transforms.json that 'poses' reads", only=("cameras", ("poses",)), path=True
+        "", "The transforms.json for 'poses'", only=("cameras", ("poses",)), path=True
     )
     elevation: float = setting(
         20.0,
-        "Degrees above for turntable and ring",
+        "Elevation in degrees for turntable and ring",
         min=-89.0,
         max=89.0,
         only=("cameras", ("turntable", "ring")),
     )
     distance: float = setting(
-        1.2, "From the camera to the object's centre", min=0.01, max=1e6, only=("cameras", _PLACED)
+        1.2,
+        "Distance from the camera to the object's centre",
+        min=0.01,
+        max=1e6,
+        only=("cameras", _PLACED),
     )
     fov: float = setting(
         49.13434207760448,
@@ -86,7 +92,7 @@ class DatasetSettings(Settings):
 
     image: str = setting(
         "cycles",
-        "What makes the reference images; 'cast' is the built-in shader, far faster",
+        "Renderer of the reference images; 'cast' is the built-in shader, which is much faster",
         choices=("cycles", "eevee", "workbench", "cast", "none"),
         labels={"eevee": "EEVEE", "cast": "Built-in"},
     )
@@ -98,12 +104,12 @@ class DatasetSettings(Settings):
         only=("image", (*_LIT, "workbench")),
     )
     samples: int = setting(
-        32, "Render samples a pixel", min=1, max=65_536, only=("image", ("cycles", "eevee"))
+        32, "Render samples per pixel", min=1, max=65_536, only=("image", ("cycles", "eevee"))
     )
-    denoise: bool = setting(True, "Denoise what Cycles renders", only=("image", ("cycles",)))
+    denoise: bool = setting(True, "Denoise Cycles renders", only=("image", ("cycles",)))
     device: str = setting(
         "auto",
-        "What Cycles renders on; 'auto' is the GPU where Blender's preferences name one",
+        "Render device of Cycles; 'auto' is the GPU if one is enabled in Blender's preferences",
         choices=("auto", "cpu", "gpu"),
         labels={"cpu": "CPU", "gpu": "GPU"},
         only=("image", ("cycles",)),
@@ -112,20 +118,20 @@ class DatasetSettings(Settings):
     lights: str = setting(
         "even",
         "'even' is soft light from all sides, as in the published images; 'studio' adds a sun over "
-        "the viewer's shoulder; 'random' is another for each view; 'hdri' an image; 'scene' what "
-        "the file brings along. Workbench has its own",
+        "the viewer's shoulder; 'random' differs for each view; 'hdri' is an environment image; "
+        "'scene' is the file's own lighting. Workbench always uses its own",
         choices=("even", "studio", "random", "hdri", "scene"),
         labels={"hdri": "HDRI"},
         only=("image", _LIT),
     )
     hdri: str = setting(
-        "", "The environment image that 'hdri' lights with", only=("lights", ("hdri",)), path=True
+        "", "The environment image for 'hdri'", only=("lights", ("hdri",)), path=True
     )
 
     materials: str = setting(
         "bake",
-        "Materials that are more than textures, colour attributes and constants: 'bake' them, "
-        "or 'skip' the object and say so",
+        "For materials that are not just textures, colour attributes and constants: 'bake' them, "
+        "or 'skip' the object and report it",
         choices=("bake", "skip"),
     )
     bake_size: int = setting(
@@ -167,15 +173,15 @@ class DatasetSettings(Settings):
     far: float = setting(1.8, "Farthest depth that training uses", min=0.0, max=1e6)
     min_iou: float = setting(
         0.9,
-        "Reject objects with a view where image and first layer agree less (intersection over "
-        "union); 0 keeps all",
+        "Reject objects with a view whose silhouette IoU (image against first layer) is lower; "
+        "0 keeps all",
         min=0.0,
         max=1.0,
         part="gate",
     )
     min_hits: int = setting(
         1,
-        "Reject objects with a view of fewer hits; 0 keeps all",
+        "Reject objects with a view that has fewer hits; 0 keeps all",
         min=0,
         max=2**31 - 1,
         part="gate",
@@ -189,7 +195,7 @@ class DatasetSettings(Settings):
     )
     max_outside: float = setting(
         1.0,
-        "Reject objects with a larger share of hits out of near and far",
+        "Reject objects with a larger share of hits outside near and far",
         min=0,
         max=1,
         part="gate",
@@ -198,9 +204,9 @@ class DatasetSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cameras == "poses" and not self.poses:
-            raise self._bad("poses", "names no transforms.json")
+            raise self._bad("poses", "is empty: it must be the path of a transforms.json")
         if self.lights == "hdri" and not self.hdri:
-            raise self._bad("hdri", "names no image")
+            raise self._bad("hdri", "is empty: it must be the path of an image")
         if self.lights in ("hdri", "scene") and self.image == "cast":
             raise self._bad("lights", f"cannot be {self.lights!r} with the built-in shader")
         if self.slices and self.image == "none":
@@ -219,7 +225,7 @@ class DatasetSettings(Settings):
 
     @classmethod
     def counts(cls, name: str, values: Any) -> bool:
-        """Whether the setting `name` counts; the seed does where anything is random."""
+        """Whether the setting `name` is used; the seed is used if anything is random."""
         if values.slices and name in _BY_SLICES:
             return name in ("views", "seed")
         if name == "omage":

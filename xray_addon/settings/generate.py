@@ -14,22 +14,22 @@ DEFAULT_GENERATOR = "xray"
 
 @dataclass
 class GenerateSettings(Settings):
-    """How a mesh is generated: what all systems share. Each system's settings add its own.
+    """How a mesh is generated: the settings that all systems share. Each system adds its own.
 
-    `GenerateSettings(generator="triposr", mesh_resolution=128)` and `from_dict` make the settings
-    of the system that is named, as `pathlib.Path` makes those of the platform.
+    `GenerateSettings(generator="triposr", mesh_resolution=128)` and `from_dict` create the named
+    system's settings class, as `pathlib.Path` creates the platform's path class.
 
-    Raises XRayError: `unknown_generator`; `bad_settings` for values out of range, and for a setting
-    that the system does not have, naming the systems that have it.
+    Raises XRayError `unknown_generator`, and `bad_settings` for values out of range and for a
+    setting that only other systems have, with their names.
     """
 
-    # By the name of the system: its label and its settings. `xray_addon.systems` fills it.
+    # Label and settings class of each system, by name. `xray_addon.systems` fills it.
     kinds: ClassVar[dict[str, tuple[str, type[GenerateSettings]]]] = {}
 
     generator: str = setting(DEFAULT_GENERATOR, "The system that makes the mesh")
     checkpoint: str = setting(
         "",
-        "Path of other weights, or the id of a repository on the hub; empty for the system's own",
+        "Path of other weights, or the id of a hub repository; empty for the system's own weights",
         path=True,
     )
     seed: int = setting(
@@ -43,21 +43,21 @@ class GenerateSettings(Settings):
     )
     remove_background: str = setting(
         "auto",
-        "How the object is cut out: by its alpha channel, by rembg, off a plain background or by "
-        "the built-in network; 'auto' takes the first that works",
+        "How the object is cut out: by its alpha channel, by rembg, from a plain background or by "
+        "the built-in network; 'auto' uses the first that works",
         choices=("auto", "alpha", "rembg", "plain", "built-in"),
         labels={"rembg": "rembg", "built-in": "Built-in Network"},
     )
     margin: float = setting(
         0.0,
-        "Moves the cut-out's edge: outwards above 0, inwards below, in percent of the image's "
-        "longer side",
+        "Moves the cut-out's edge, in percent of the image's longer side; positive values move it "
+        "outwards, negative values inwards",
         min=-10.0,
         max=10.0,
     )
 
     def __new__(cls, *args: Any, **values: Any) -> GenerateSettings:
-        """The settings of the system that `generator` names."""
+        """Create the settings class of the system `generator`."""
         kind = cls._kind(args[0] if args else values.get("generator", DEFAULT_GENERATOR))
         for name in values:
             if name not in kind.names():
@@ -71,7 +71,7 @@ class GenerateSettings(Settings):
             raise self._bad("generator", f"cannot be {self.generator!r} in {type(self).__name__}")
 
     def to_arguments(self) -> list[str]:
-        """The command line's options that give these settings, without those at their default."""
+        """The command line options for these settings, without those that have their default."""
         options = [o for o in super().to_arguments() if not o.startswith("--generator=")]
         named = self.generator != DEFAULT_GENERATOR
         return [f"--generator={self.generator}", *options] if named else options
@@ -87,17 +87,17 @@ class GenerateSettings(Settings):
 
     @classmethod
     def names(cls) -> list[str]:
-        """Names of the settings; of this class itself, those that all systems share."""
+        """The names of the settings; for this base class, those that all systems share."""
         return [item.name for item in fields(cls)]
 
     @classmethod
     def own_fields(cls) -> list[Field[Any]]:
-        """The fields that a system's settings add to those of all."""
+        """The fields that only this system's settings have."""
         return [item for item in fields(cls) if item.name not in GenerateSettings.names()]
 
     @classmethod
     def foreign(cls, name: str, kind: type[GenerateSettings]) -> XRayError:
-        """What to raise where the settings `kind` have no field `name`: it names who has it."""
+        """The error if the settings `kind` have no field `name`; it names the systems that do."""
         labels = {other: label for label, other in cls.kinds.values()}
         owners = [label for other, label in labels.items() if name in other.names()]
         if not owners or kind not in labels:
@@ -114,7 +114,7 @@ class GenerateSettings(Settings):
 
 
 def unknown_generator(name: object, known: Iterable[str]) -> XRayError:
-    """What to raise for a system that there is not."""
+    """The error for an unknown system."""
     return XRayError(
         "unknown_generator",
         f"There is no generator called {name!r}.",

@@ -1,8 +1,8 @@
-"""The published systems behind the one button: one file of facts each, found by itself.
+"""The published systems behind the Generate button. Each is described in one file here.
 
-A system is a file here, with a `System` called `SYSTEM`, and a package of the runtime that the
-description names. Nothing else has to know it: panel, operators, command lines, the runtime,
-downloads, evaluation and the docs are made from the descriptions.
+To add a system, add a file here with a `System` called `SYSTEM`, and the runtime package that it
+names. Files are found automatically. Panel, operators, command lines, runtime, downloads,
+evaluation and docs are all made from these descriptions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pkgutil
 from ..settings.generate import DEFAULT_GENERATOR, GenerateSettings, unknown_generator
 from .system import Published, System
 
-# The files here that are no systems.
+# The files here that are not systems.
 _TOOLS = {"system", "arguments", "weights"}
 
 
@@ -41,7 +41,7 @@ def find_system(name: str) -> System:
 
 
 def markdown_table() -> str:
-    """The systems as the table of the README."""
+    """The README's table of systems."""
     rows = ["| | takes | gives | weights |", "|---|---|---|---|"]
     for system in SYSTEMS.values():
         needs = {name: getattr(system, name).value for name in ("image", "mask", "category")}

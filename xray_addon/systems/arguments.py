@@ -1,4 +1,4 @@
-"""A generation as arguments of a command line: the system, what it takes, and its settings."""
+"""The command line arguments of a generation: the system, its inputs and its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .system import Inputs, Need, System
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """IMAGE, --mask and --category, as far as there are systems that take them."""
+    """Add IMAGE, --mask and --category, if any system takes them."""
     takers = {
         name: [s.label for s in SYSTEMS.values() if getattr(s, name) is not Need.NONE]
         for name in ("mask", "category")
@@ -27,21 +27,21 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         help="the image file, for systems that take one",
     )
     if takers["mask"]:
-        text = f"an image file that says what to make anew ({', '.join(takers['mask'])})"
+        text = f"an image file, white where the image is redrawn ({', '.join(takers['mask'])})"
         parser.add_argument("--mask", metavar="FILE", type=Path, help=text)
     if takers["category"]:
-        text = f"what to make ({', '.join(takers['category'])})"
+        text = f"what to generate ({', '.join(takers['category'])})"
         parser.add_argument("--category", metavar="NAME", default="", help=text)
 
 
 def read_inputs(arguments: argparse.Namespace) -> Inputs:
-    """What `add_inputs`'s arguments were given."""
+    """The inputs given by the arguments of `add_inputs`."""
     mask, category = getattr(arguments, "mask", None), getattr(arguments, "category", "")
     return Inputs(arguments.image, mask, category)
 
 
 def own_settings() -> dict[str, list[tuple[System, Field[Any]]]]:
-    """By the name of a setting, the systems that have it as their own, each with its field."""
+    """For each setting that only some systems have: those systems, each with its field."""
     found: dict[str, list[tuple[System, Field[Any]]]] = {}
     for system in SYSTEMS.values():
         for item in system.settings.own_fields():
@@ -66,7 +66,7 @@ def common_field(owners: list[tuple[System, Field[Any]]]) -> Field[Any]:
 
 
 def add_systems(parser: argparse.ArgumentParser) -> None:
-    """Options for the settings that all systems share, and a group for each system's own."""
+    """Add options for the shared settings, and a group of options for each system's own."""
     for item in fields(GenerateSettings):
         add_setting(parser, item, choices=list(SYSTEMS) if item.name == "generator" else None)
     groups = {
@@ -81,8 +81,7 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
 def read_systems(arguments: argparse.Namespace) -> GenerateSettings:
     """The settings of the chosen system.
 
-    Raises XRayError `bad_settings`, also for a setting of another system, and
-    `unknown_generator`.
+    Raises XRayError `unknown_generator`, and `bad_settings`, also for a setting of another system.
     """
     names = [*GenerateSettings.names(), *own_settings()]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}

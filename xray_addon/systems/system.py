@@ -1,4 +1,4 @@
-"""`System`: all that is known of a published system without running it."""
+"""`System`: the description of a published system."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Need(Enum):
 
 
 class Output(Enum):
-    """What a system gives beside a mesh."""
+    """What a system returns besides a mesh."""
 
     XRAY = "X-Ray"
     PICTURES = "pictures"
@@ -30,11 +30,11 @@ class Output(Enum):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a mesh is made from; each system says which of these it takes.
+    """The inputs of a generation; each system defines which of these it takes.
 
-    image, mask : a path, or what else the reader knows: in the runtime a PIL image or an
-        (H, W, 3 or 4) uint8 array, in Blender an image datablock. None without.
-    category : one of the system's categories; "" without.
+    image, mask : a path; in the runtime also a PIL image or an (H, W, 3 or 4) uint8 array, in
+        Blender also an image datablock. None if not given.
+    category : one of the system's categories; "" if not given.
     """
 
     image: Any = None
@@ -43,7 +43,7 @@ class Inputs:
 
     @classmethod
     def of(cls, value: Any) -> Inputs:
-        """`value` itself, or an image alone."""
+        """`value` if it is `Inputs`; otherwise `Inputs` with the image `value`."""
         return value if isinstance(value, Inputs) else cls(image=value)
 
 
@@ -51,10 +51,10 @@ class Inputs:
 class Published:
     """Weights that their authors published on a hub.
 
-    name : what X-Ray calls them. repo : on the hub, "owner/name". files : paths in the repository
-    that are needed, and no others. size : bytes of all, about; 0 where nobody has said. folders :
-    names under which people keep them beside a checkpoint. repo_type : what the hub calls the
-    repository, "model" or "dataset". terms : what its page asks beyond the licence.
+    name : their name in X-Ray. repo : on the hub, "owner/name". files : the needed paths in the
+    repository. size : approximate total bytes; 0 if unknown. folders : names of folders in which
+    people keep them beside a checkpoint. repo_type : the hub's type of the repository, "model" or
+    "dataset". terms : conditions on its page besides the licence.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Published:
 
 @dataclass(frozen=True)
 class HandFile:
-    """A file of weights that no hub has, so that somebody must fetch it in a browser.
+    """A weights file that is on no hub, so that the user must download it in a browser.
 
-    path : on the authors' page. key : what X-Ray calls the network in it. what : for people.
-    size : bytes, at least. used_by : name of a setting and its values that need the file.
+    path : on the authors' page. key : X-Ray's name of its network. what : description for people.
+    size : minimum bytes. used_by : name of a setting, and those of its values that need the file.
     """
 
     path: str
@@ -84,13 +84,13 @@ class HandFile:
 
     @property
     def name(self) -> str:
-        """Without its folders."""
+        """The file name without folders."""
         return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class ByHand:
-    """Weights to fetch by hand. page : its address. licence : of the files, for people."""
+    """Weights to download by hand. page : its URL. licence : of the files, for people."""
 
     page: str
     licence: str
@@ -103,18 +103,18 @@ class ByHand:
 
 @dataclass(frozen=True)
 class System:
-    """A published system as panels, command lines, the runtime and the docs know it.
+    """The description of a published system for panels, command lines, runtime and docs.
 
-    name : what it is called in settings and commands. label, about : for people; one line.
-    paper : address. licence : of its weights. module : the runtime's package, whose module
-        `generator` has `load(checkpoint, device)`, and whose module `training` trains it.
-    settings : its own, a subclass of `GenerateSettings`.
-    image, mask, category : which inputs it takes. categories : those it knows.
-    outputs : what it gives beside the mesh. seeded : whether seeds give different meshes.
-    weights : those that can be downloaded. checkpoint : which of them is taken where none is
-        chosen; "" where its own weights ship. needs_checkpoint : whether one must be chosen.
-    frame : where its mesh stands against the camera of the image; None where that is not known.
-    by_hand : weights that only their authors' page has.
+    name : its name in settings and commands. label, about : one line each, for people.
+    paper : its URL. licence : of its weights. module : its runtime package, whose module
+        `generator` has `load(checkpoint, device)` and whose module `training` trains it.
+    settings : its subclass of `GenerateSettings`.
+    image, mask, category : which inputs it takes. categories : the supported ones.
+    outputs : what it returns besides the mesh. seeded : whether seeds give different meshes.
+    weights : those that can be downloaded. checkpoint : the one used by default; "" if the
+        system's weights ship with X-Ray. needs_checkpoint : whether one must be chosen.
+    frame : its mesh's position relative to the image's camera; None if unknown.
+    by_hand : weights that are only on their authors' page.
     """
 
     name: str
@@ -138,11 +138,11 @@ class System:
 
     @property
     def key(self) -> str:
-        """The name as an identifier."""
+        """The name as a Python identifier."""
         return self.name.replace("-", "_")
 
     def check(self, inputs: Inputs) -> None:
-        """Raise XRayError for inputs that are missing, not taken, or an unknown category.
+        """Raise XRayError for missing and unsupported inputs and for an unknown category.
 
         Codes: `missing_image`, `missing_mask`, `missing_category`, `unused_input` and
         `unknown_category`.
@@ -154,7 +154,7 @@ class System:
                 raise XRayError(
                     "unused_input",
                     f"{self.label} takes no {name}.",
-                    f"Leave the {name} out, or choose another system.",
+                    f"Remove the {name}, or choose another system.",
                 )
             if not given and need is Need.REQUIRED:
                 article = "an" if name == "image" else "a"
@@ -167,16 +167,16 @@ class System:
             near = difflib.get_close_matches(inputs.category, self.categories, 3, 0.4)
             raise XRayError(
                 "unknown_category",
-                f"{self.label} knows no category {inputs.category!r}.",
+                f"{self.label} has no category {inputs.category!r}.",
                 f"Choose one of its {len(self.categories)} categories"
                 + (f", such as {', '.join(near)}." if near else "."),
             )
 
     def own(self, settings: GenerateSettings | None) -> Any:
-        """`settings` as this system's own: what both have is taken from another's.
+        """`settings` converted to this system's settings class; shared values are copied.
 
-        Raises XRayError `bad_settings` where another system's settings have a value for what this
-        one does not have.
+        Raises XRayError `bad_settings` if another system's settings set something that this system
+        does not have.
         """
         if settings is None:
             return self.settings()

@@ -18,20 +18,20 @@ class TripoSRSettings(GenerateSettings):
     generator: str = setting("triposr", "The system that makes the mesh")
     mesh_resolution: int = setting(
         256,
-        "Grid points along each side of the box that is meshed; fewer are taken where the mesh "
-        "would have more than three million triangles",
+        "Grid points along each side of the meshed box; fewer are used if the mesh would have "
+        "more than three million triangles",
         min=32,
         max=512,
     )
     density_threshold: float = setting(
-        25.0, "Density of the field where the surface is", min=0.01, max=10_000.0
+        25.0, "Density of the field at the surface", min=0.01, max=10_000.0
     )
     texture_size: int = setting(
-        0, "Side of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
+        0, "Width and height of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
     )
 
 
-# As in training, by a camera 40 degrees wide; depths have no limits.
+# As in training: a camera with a 40 degree field of view; depths are not limited.
 FRAME = Frame(1.9, math.radians(40.0), FILL, near=0.1, far=math.inf)
 
 SYSTEM = System(

@@ -1,9 +1,9 @@
-"""Weights that are not part of X-Ray: what they are called, where they lie, what is missing.
+"""Downloadable weights: their names, their folders, and which ones are missing.
 
-A checkpoint is a local path, a name of `PUBLISHED`, or a hub id ("owner/repo", with "@revision"
-where one is meant). A bare published name always means the published weights: a file or folder
-called like one needs a separator, as in "./svd". Files of a hub lie under their own names in
-`<cache>/<owner>--<repo>/`. Nothing here uses the network; `runtime.checkpoints` does.
+A checkpoint is a local path, a name in `PUBLISHED`, or a hub id ("owner/repo", optionally with
+"@revision"). A bare published name always means the published weights; a file or folder of the same
+name needs a separator, as in "./svd". Hub files keep their names in `<cache>/<owner>--<repo>/`.
+Nothing here uses the network; `runtime.checkpoints` does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..files.folders import cache_folder
 from . import PUBLISHED
 from .system import HandFile, Published, System
 
-# Where these folders are looked for: beside the checkpoint and so many folders above it.
+# How many folders above the checkpoint are searched for these folders.
 LEVELS = 4
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -27,7 +27,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on a hub: what its name stands for."""
+    """A checkpoint on a hub."""
 
     repo: str
     revision: str = "main"
@@ -35,7 +35,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """From a name of `PUBLISHED` or a hub id; None for anything else."""
+        """Parse a name in `PUBLISHED` or a hub id; None for anything else."""
         if name in PUBLISHED:
             return cls(PUBLISHED[name].repo, published=PUBLISHED[name])
         if not _HUB_ID.fullmatch(name):
@@ -46,7 +46,7 @@ class Checkpoint:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Needed files; empty where only the hub knows them."""
+        """The needed files; empty if only the hub knows them."""
         return self.published.files if self.published else ()
 
     @property
@@ -60,7 +60,7 @@ class Checkpoint:
         return self.repo if self.repo_type == "model" else f"{self.repo_type}s/{self.repo}"
 
     def folder(self, cache: str | PathLike[str] | None = None) -> Path:
-        """Where its files lie; another revision than the main one has a folder of its own."""
+        """The folder of its files. Revisions other than the main one have their own folders."""
         owner, _, repo = self.repo.partition("/")
         revision = "" if self.revision == "main" else "@" + self.revision.replace("/", "-")
         return cache_folder(cache) / f"{owner}--{repo}{revision}"
@@ -68,10 +68,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a download would fetch, for the user to look at before.
+    """What a download would fetch, for the user to review first.
 
-    revision : the commit. files : those of the checkpoint that are not yet in `folder`.
-    size : bytes to fetch. licence, licence_url : as the hub states them.
+    revision : the commit. files : the checkpoint's files that are not yet in `folder`.
+    size : bytes to download. licence, licence_url : as stated on the hub.
     """
 
     repo: str
@@ -87,7 +87,7 @@ class Offer:
         return (
             f"{self.repo} at {self.revision[:12]}\n"
             f"Licence: {self.licence}, see {self.licence_url}\n"
-            f"{megabytes(self.size)} to fetch into {self.folder}:{names}"
+            f"{megabytes(self.size)} to download to {self.folder}:{names}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,14 +96,14 @@ class Offer:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse. Raises KeyError and TypeError for what is no offer."""
+        """The inverse of `to_dict`. Raises KeyError and TypeError for invalid data."""
         files = tuple(RemoteFile(**file) for file in data["files"])
         return cls(**data | {"files": files, "folder": Path(data["folder"])})
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on the hub. digest : its sha256, or "git:" and the sha1 that git gives its blob."""
+    """A file on the hub. digest : its SHA-256, or "git:" and the SHA-1 of its git blob."""
 
     path: str
     size: int
@@ -111,18 +111,18 @@ class RemoteFile:
 
 
 def local_path(checkpoint: str | PathLike[str]) -> Path | None:
-    """The file or folder that `checkpoint` means; None where it means none that exists."""
+    """The existing local file or folder `checkpoint`, or None."""
     if isinstance(checkpoint, str) and checkpoint in PUBLISHED:
         return None
     try:
         path = Path(checkpoint).expanduser()
         return path if path.exists() else None
-    except (OSError, RuntimeError):  # longer than names can be; the home of nobody
+    except (OSError, RuntimeError):  # a name that is too long; an unknown home folder
         return None
 
 
 def beside(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first folder with one of `names` in `folder` or above it."""
+    """The first folder with one of `names`, in `folder` or above it."""
     folder = folder.absolute()
     for place in (folder, *folder.parents[:LEVELS]):
         for name in names:
@@ -134,9 +134,9 @@ def beside(folder: Path, names: Iterable[str]) -> Path | None:
 def missing(
     system: System, checkpoint: str = "", cache: str | PathLike[str] | None = None
 ) -> list[str]:
-    """Names of weights that `system` needs for `checkpoint` and that are not on this machine.
+    """Names of downloadable weights that `system` needs for `checkpoint` and that are missing.
 
-    Only those that can be downloaded. Looks no further than for the files' names.
+    Only checks that files with the right names exist.
     """
     chosen = checkpoint or system.checkpoint
     if not chosen or not system.weights:
@@ -204,7 +204,7 @@ def missing_by_hand(
 
 
 def is_here(name: str, cache: str | PathLike[str] | None = None) -> bool:
-    """Whether the files of the checkpoint called `name` are on this machine, whole or not."""
+    """Whether files of the checkpoint `name` exist here; their contents are not checked."""
     hub = Checkpoint.parse(name.replace("\\", "/"))
     if hub is None:
         return False
@@ -215,5 +215,5 @@ def is_here(name: str, cache: str | PathLike[str] | None = None) -> bool:
 
 
 def megabytes(size: int) -> str:
-    """A size in bytes for people."""
+    """A size in bytes as text for people."""
     return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"

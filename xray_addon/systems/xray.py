@@ -16,15 +16,15 @@ class XRaySettings(GenerateSettings):
 
     steps: int = setting(
         0,
-        "Steps of the sampling where hidden parts may vary; 0 takes 8, or 1 for weights that have "
-        "not learned to sample; 1 is one pass without sampling",
+        "Sampling steps if hidden parts may vary; 0 means 8, or 1 for weights not trained to "
+        "sample; 1 is a single pass without sampling",
         min=0,
         max=1000,
     )
     variation: float = setting(
         0.0,
-        "How much hidden parts may vary with the seed: 0 not at all, which gives the calmest "
-        "backs, 1 fully sampled",
+        "How much hidden parts may vary with the seed: 0 not at all, which gives the smoothest "
+        "backs; 1 fully sampled",
         min=0.0,
         max=1.0,
     )
@@ -33,7 +33,7 @@ class XRaySettings(GenerateSettings):
 SYSTEM = System(
     name="xray",
     label="X-Ray",
-    about="Layers of an object along every ray, from one image; the weights ship",
+    about="Layers of an object along every ray, from one image; the weights are included",
     paper="https://arxiv.org/abs/2404.14329",
     licence="CC BY 4.0; ships with X-Ray",
     module="runtime.xray",

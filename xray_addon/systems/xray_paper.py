@@ -17,16 +17,16 @@ class XRayPaperSettings(GenerateSettings):
     """How X-Ray at paper scale generates."""
 
     generator: str = setting("xray-paper", "The system that makes the mesh")
-    steps: int = setting(0, "Steps of the sampling; 0 takes 25", min=0, max=1000)
+    steps: int = setting(0, "Sampling steps; 0 means 25", min=0, max=1000)
     batch_order: str = setting(
-        "mended",
-        "'published' repeats the mix-up of guided and unguided layers in diffusers 0.25, which "
-        "the published numbers have",
-        choices=("mended", "published"),
+        "fixed",
+        "'published' reproduces a bug of diffusers 0.25 that mixes up guided and unguided layers; "
+        "the published results have it",
+        choices=("fixed", "published"),
     )
 
 
-# The camera of the published data; depths have no limits.
+# The camera of the published data; depths are not limited.
 FRAME = Frame(1.2, PUBLISHED_FOV_X, FILL, near=0.1, far=math.inf)
 
 SYSTEM = System(

@@ -98,7 +98,7 @@ def test_the_operator_makes_mesh_material_and_picture(runtime, chosen, part):
 def test_what_it_does_not_take_is_refused(runtime, chosen):
     for arguments, message in (
         ({}, "Toy needs a category"),
-        ({"category": "bal"}, "knows no category 'bal'.*such as ball"),
+        ({"category": "bal"}, "has no category 'bal'.*such as ball"),
         ({"category": "ball", "density_threshold": 9.0}, "is a setting of TripoSR, not of Toy"),
         ({"category": "ball", "image": bpy.data.images.new("a", 4, 4).name}, "Toy takes no image"),
     ):
