@@ -308,7 +308,7 @@ def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
     settings = part("xray_addon.settings").DatasetSettings()
     run = answered(workers.worker_steps(items, tmp_path / "out", settings))
     assert [(r.status, r.code) for r in run.results] == [("failed", "worker_hung"), ("done", "")]
-    assert "more than 1 s" in run.results[0].reason
+    assert "longer than 1 s" in run.results[0].reason
 
 
 def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):

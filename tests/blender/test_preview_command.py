@@ -29,9 +29,7 @@ def test_an_item_shows_all_its_views(part, dataset):
     assert views[0].image.shape == (64, 64, 4)
     assert not bpy.data.images
     # The picture is the file's: its alpha is the first layer's silhouette.
-    assert (
-        part("xray_addon.dataset.gates").silhouette_iou(views[0].image[..., 3], views[0].xray) > 0.9
-    )
+    assert part("xray_addon.metrics").silhouette_iou(views[0].image[..., 3], views[0].xray) > 0.9
 
 
 def test_a_sample_shows_each_item_once_and_is_reproducible(part, dataset):

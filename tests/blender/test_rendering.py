@@ -71,7 +71,7 @@ def iou(part, surface_of):
         seen = part("operators.dataset.rendering").picture_camera(camera, SIZE)
         xray = part("xray_addon.casting").cast(surface, seen, 1)
         assert xray.hit.mean() > 0.05
-        return part("xray_addon.dataset.gates").silhouette_iou(picture[..., 3], xray)
+        return part("xray_addon.metrics").silhouette_iou(picture[..., 3], xray)
 
     return compare
 

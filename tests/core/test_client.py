@@ -590,7 +590,7 @@ def test_whatever_goes_wrong_in_a_message_costs_the_process_and_not_the_window(
 ) -> None:
     pictures = Pictures(shared, image)
     with monkeypatch.context() as patch:
-        patch.setattr(RuntimeClient, "_hear", lambda *_: 1 / 0)
+        patch.setattr(RuntimeClient, "_receive", lambda *_: 1 / 0)
         pictures.hear("")
     with pytest.raises(XRayError) as caught:
         wait(shared, pictures.job)

@@ -274,7 +274,7 @@ def test_ctrl_c_ends_all_workers_and_leaves_no_half_item(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "run it again" in err
+    assert "Run the same command again" in err
     assert not any(is_alive(pid) for pid in worker_ids(out))
     assert not (out / ".work").exists()
     assert 2 <= len(rows(out)) < 30

@@ -384,7 +384,7 @@ def client(hub, tmp_path):
 def test_blender_asks_what_there_is_and_fetches_what_was_confirmed(hub, client, tmp_path):
     offer = Offer.from_dict(wait(client, client.ask_offer("triposr"), timeout=60))
     assert offer == make_offer("triposr", online=True)
-    refused("no_consent", client.wait, client.download("triposr", "another commit"), timeout=60)
+    refused("no_consent", wait, client, client.download("triposr", "another commit"), timeout=60)
     assert hub.fetched() == []
     seen = []
     answer = wait(client, client.download("triposr", offer.revision), seen.append, timeout=60)
@@ -396,7 +396,7 @@ def test_blender_asks_what_there_is_and_fetches_what_was_confirmed(hub, client, 
     answer = wait(client, client.download("triposr", offer.revision), timeout=60)
     assert answer == {"folder": str(tmp_path / "elsewhere/stabilityai--TripoSR")}
     client.online = False
-    error = refused("offline", client.wait, client.ask_offer("triposr"), timeout=60)
+    error = refused("offline", wait, client, client.ask_offer("triposr"), timeout=60)
     assert str(tmp_path / "elsewhere/stabilityai--TripoSR/model.ckpt") in error.remedy
 
 
