@@ -81,10 +81,11 @@ def show_tab() -> bool:
 
 
 def open_panel(name: str) -> None:
-    """Show the panel of this class open: Blender remembers by the name whether one is."""
+    """Show the panel of this class open, above the others: Blender remembers by the name whether
+    one is open."""
     panel = getattr(bpy.types, name)
     bpy.utils.unregister_class(panel)
-    bpy.utils.register_class(type(f"{name}_open", (panel,), {"bl_options": set()}))
+    bpy.utils.register_class(type(f"{name}_open", (panel,), {"bl_options": set(), "bl_order": -1}))
 
 
 def draw() -> None:
