@@ -31,6 +31,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from webdataset.writer import TarWriter
 
+from xray_addon.dataset.companions import companion_hashes, companion_paths
 from xray_addon.dataset.manifest import Item, shard
 from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
 from xray_addon.dataset.result import FAILED, REJECTED, ItemResult
@@ -47,7 +48,8 @@ NEXT = ".next"  # suffix of the two files of a waiting shard
 LARGEST = 1 << 28  # bytes of a record, which has 200 for each item
 
 _HASHES = schema.table_of(schema.text(), UID)
-_HASHED = schema.record({}, {"source_sha256": schema.text()})
+_COMPANIONS = schema.table_of(schema.text())
+_HASHED = schema.record({}, {"source_sha256": schema.text(), "companions": _COMPANIONS})
 # Handed on as they are: whoever reads a camera looks whether it is one.
 _FRAMES = schema.record(
     {
@@ -245,18 +247,31 @@ def is_packed(
 
 
 def _is_of(item: Item, known: str | None) -> bool:
-    """Whether an item made from a source with the SHA-256 `known` is up to date."""
+    """Whether an item made from a source with the `_source_hash` `known` is up to date."""
     if known is None:
         return False
+    source = Path(item.source)
     # If the source is gone, the item made from it is kept.
-    return not Path(item.source).is_file() or known == file_hash(item.source)
+    if not source.is_file():
+        return True
+    digest, _, companions = known.partition(" ")
+    if digest != file_hash(source):
+        return False
+    try:
+        named = parse_json(companions or "{}", _COMPANIONS)
+        return companion_hashes(source, companion_paths(source, named)) == named
+    except (ValueError, XRayError):  # a companion can no longer be read
+        return False
 
 
 def _source_hash(row: bytes) -> str:
+    """SHA-256 of an item's source, and after a space the hashes of its companions as JSON."""
     try:
-        return str(parse_json(row, _HASHED).get("source_sha256", ""))
+        found = parse_json(row, _HASHED)
     except ValueError:
         return ""
+    digest, companions = str(found.get("source_sha256", "")), found.get("companions", {})
+    return f"{digest} {json.dumps(companions, sort_keys=True)}" if companions else digest
 
 
 def _place_in_tar(sample: dict[str, Any]) -> tuple[str, str]:

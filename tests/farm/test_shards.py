@@ -16,6 +16,9 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from farm import shards
 from farm.run import missing, run
+from xray_addon.dataset.companions import companion_hashes
+from xray_addon.dataset.manifest import Item
+from xray_addon.dataset.recipe import file_hash
 from xray_addon.errors import XRayError
 
 
@@ -317,3 +320,23 @@ def test_omages_go_with_the_first_view(source, work, tmp_path):
     first, second = shards._samples(folder, "item000")
     assert (first["omage64.npz"], first["omage1024.npz"]) == (b"omage 64", b"omage 1024")
     assert not [name for name in second if name.startswith("omage")]
+
+
+def test_an_item_whose_companion_has_changed_is_out_of_date(tmp_path):
+    mesh, library = tmp_path / "a.obj", tmp_path / "a.mtl"
+    mesh.write_text("mtllib a.mtl\n")
+    library.write_text("newmtl red\n")
+    row = {
+        "source_sha256": file_hash(mesh),
+        "companions": companion_hashes(mesh, [library]),
+    }
+    item = Item("a", str(mesh))
+    for known in (row, {"source_sha256": row["source_sha256"]}):
+        assert shards._is_of(item, shards._source_hash(json.dumps(known).encode()))
+    known = shards._source_hash(json.dumps(row).encode())
+    library.write_text("newmtl green\n")
+    assert not shards._is_of(item, known)
+    library.unlink()
+    assert not shards._is_of(item, known)
+    mesh.unlink()
+    assert shards._is_of(item, known)
