@@ -2,7 +2,7 @@
 
 Run by hand in the runtime's environment, with the meshes in XRAY_ASSETS:
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/seeds.py FREEDOM
+    OMP_NUM_THREADS=1 python tests/benchmarks/seeds.py VARIATION
 
 Every fourth scan from one side, with the seeds 0 to 3. Depths are in units of the frame.
 """

@@ -75,7 +75,8 @@ def test_a_picked_image_becomes_a_mesh(blender, picture):
     blender.until("'toadstool' in bpy.data.objects", 120)
     idle(blender)
     blender.shot("done")
-    assert blender.get("bpy.data.objects['toadstool'].data.color_attributes[0].name") == "Color"
+    assert blender.get("bpy.data.objects['toadstool'].data.uv_layers[0].name") == "UVMap"
+    assert blender.get("'toadstool' in bpy.data.images")
     assert clean(blender)
 
 
