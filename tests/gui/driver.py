@@ -81,11 +81,15 @@ def show_tab() -> bool:
 
 
 def open_panel(name: str) -> None:
-    """Show the panel of this class open, above the others: Blender remembers by the name whether
-    one is open."""
+    """Show the panel of this class open: Blender remembers by the name whether one is."""
     panel = getattr(bpy.types, name)
     bpy.utils.unregister_class(panel)
-    bpy.utils.register_class(type(f"{name}_open", (panel,), {"bl_options": set(), "bl_order": -1}))
+    bpy.utils.register_class(type(f"{name}_open", (panel,), {"bl_options": set()}))
+
+
+def close_panel(name: str) -> None:
+    """Take the panel of this class away."""
+    bpy.utils.unregister_class(getattr(bpy.types, name))
 
 
 def draw() -> None:

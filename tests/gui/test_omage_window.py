@@ -53,6 +53,8 @@ result = (int(red.sum()), len(red))
 
 
 def test_a_painted_patch_is_red_in_the_mesh(blender):
+    # Without those above it, where there is no room for all of them.
+    blender.do("for name in ('capture', 'dataset', 'slices'): close_panel(f'XRAY_PT_{name}')")
     blender.do("open_panel('XRAY_PT_omage'); show_tab()")
     blender.do(SPLIT)
     blender.until("show_tab()")
