@@ -92,6 +92,11 @@ def close_panel(name: str) -> None:
     bpy.utils.unregister_class(getattr(bpy.types, name))
 
 
+def close_panel(name: str) -> None:
+    """Take the panel of this class away."""
+    bpy.utils.unregister_class(getattr(bpy.types, name))
+
+
 def draw() -> None:
     """Draw every window now."""
     for window in bpy.context.window_manager.windows:
@@ -113,6 +118,7 @@ NAMES: dict[str, Any] = {
     "draw": draw,
     "heart": heart,
     "open_panel": open_panel,
+    "close_panel": close_panel,
     "pointed_at": pointed_at,
     "show_tab": show_tab,
     "sidebar": sidebar,
