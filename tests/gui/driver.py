@@ -92,11 +92,6 @@ def close_panel(name: str) -> None:
     bpy.utils.unregister_class(getattr(bpy.types, name))
 
 
-def close_panel(name: str) -> None:
-    """Take the panel of this class away."""
-    bpy.utils.unregister_class(getattr(bpy.types, name))
-
-
 def draw() -> None:
     """Draw every window now."""
     for window in bpy.context.window_manager.windows:
