@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 
 # Names of settings in older files.
 _RENAMED = {"freedom": "variation"}
+_RENAMED_VALUES = {("batch_order", "mended"): "fixed"}
 
 
 def with_systems(target: type[_T]) -> type[_T]:
@@ -90,7 +91,10 @@ def settings_of_older(data: dict[str, Any]) -> GenerateSettings:
 
     Settings of other systems are dropped. Raises XRayError `bad_settings`.
     """
-    data = {_RENAMED.get(name, name): value for name, value in data.items()}
+    data = {
+        _RENAMED.get(name, name): _RENAMED_VALUES.get((name, value), value)
+        for name, value in data.items()
+    }
     system: System | None = SYSTEMS.get(data.get("generator", ""))
     others = set(own_settings()) - set(system.settings.names() if system else ())
     return GenerateSettings.from_dict({k: v for k, v in data.items() if k not in others})

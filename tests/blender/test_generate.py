@@ -192,3 +192,50 @@ def test_the_runtimes_modules_stay_out_of_blender(fake_runtime, xray, image):
     bpy.ops.xray.generate(filepath=str(image))
     assert "torch" not in sys.modules
     assert f"{xray.__name__}.runtime" not in sys.modules
+
+
+# What an object of a file from before systems had settings of their own keeps.
+OLDER = {
+    "generator": "xray",
+    "checkpoint": "",
+    "steps": 2,
+    "seed": 1,
+    "freedom": 0.7,
+    "device": "auto",
+    "remove_background": "auto",
+    "margin": 0.0,
+    "mesh_resolution": 64,
+    "density_threshold": 25.0,
+    "texture_size": 0,
+    "batch_order": "mended",
+}
+
+
+@pytest.mark.parametrize(
+    ("system", "own"),
+    [
+        ("xray", {"steps": 2, "variation": 0.7}),
+        ("triposr", {"mesh_resolution": 64, "density_threshold": 25.0, "texture_size": 0}),
+        ("xray-paper", {"steps": 2, "batch_order": "fixed"}),
+    ],
+)
+def test_settings_in_objects_of_older_files_are_read(xray, part, image, system, own):
+    obj = bpy.data.objects.new("old", None)
+    obj["xray_settings"], obj["xray_image"] = OLDER | {"generator": system}, str(image)
+    inputs, settings = part("operators.generate.generation").made_from(obj)
+    assert (inputs.image, inputs.mask, inputs.category) == (image, None, "")
+    found = settings.to_dict()
+    assert (found["generator"], found["seed"]) == (system, 1)
+    assert {name: found[name] for name in own} == pytest.approx(own)
+    shared = part("xray_addon.settings").GenerateSettings.names()
+    assert set(found) == {*own, *shared}
+
+
+def test_an_older_mesh_is_made_again(fake_runtime, part, image):
+    obj = bpy.data.objects.new("old", bpy.data.meshes.new("old"))
+    bpy.context.collection.objects.link(obj)
+    obj["xray_settings"], obj["xray_image"] = OLDER, str(image)
+    obj["xray_result"] = part("xray_addon.settings").ResultSettings().to_dict()
+    bpy.context.view_layer.objects.active = obj
+    assert bpy.ops.xray.regenerate(another_seed=True) == {"FINISHED"}
+    assert bpy.context.object["xray_settings"]["seed"] == 2
