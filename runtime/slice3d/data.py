@@ -24,8 +24,6 @@ from ..images.reading import read_rgba as stored_rgba
 from ..training.numbered import Numbered
 from .preparation import on_background, resized, to_tensor
 
-# The view that the published code measures with.
-TEST_VIEW = 4
 LARGEST = 1 << 27  # bytes of the distances of one object
 _CACHED_BYTES = 512 << 20  # of pictures, in each process that makes samples
 _CACHED_OBJECTS = 1024  # whose distances are kept, a quarter of a megabyte each

@@ -112,7 +112,7 @@ class System:
     image, mask, category : which inputs it takes. categories : the supported ones.
     outputs : what it returns besides the mesh. seeded : whether seeds give different meshes.
     weights : those that can be downloaded. checkpoint : the one used by default; "" if the
-        system's weights ship with X-Ray. needs_checkpoint : whether one must be chosen.
+        system's weights ship with X-Ray.
     frame : its mesh's position relative to the image's camera; None if unknown.
     by_hand : weights that are only on their authors' page.
     """
@@ -132,7 +132,6 @@ class System:
     seeded: bool = True
     weights: tuple[Published, ...] = ()
     checkpoint: str = ""
-    needs_checkpoint: bool = False
     frame: Frame | None = None
     by_hand: ByHand | None = None
 

@@ -67,5 +67,4 @@ SYSTEM = System(
             ("sdxl_vae", "sdxl-vae", "sdxl-vae-fp16-fix"),
         ),
     ),
-    needs_checkpoint=True,
 )
