@@ -22,8 +22,7 @@ class FakeGenerator:
     def __init__(self, name: str, checkpoint: str | None) -> None:
         self.name = name
         self.device = "cpu"
-        if checkpoint:
-            time.sleep(0.1)
+        time.sleep(0.2 if checkpoint else 0.1)  # so that a poll sees that it loads
 
     def generate(self, _inputs: Any, settings: Any, progress: Any = None) -> Any:
         from xray_addon.camera import Camera
