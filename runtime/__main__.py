@@ -194,7 +194,7 @@ def _download(arguments: argparse.Namespace) -> int:
         if arguments.yes:
             return True
         if not sys.stdin.isatty():
-            sys.stderr.write("Nobody is here to confirm it; --yes does.\n")
+            sys.stderr.write("There is no terminal to confirm it in; pass --yes to confirm.\n")
             return False
         sys.stderr.write("Fetch this under that licence? [y/N] ")
         sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""The runtime's end of the pipe: hears requests on stdin, generates, answers on stdout.
+"""The runtime's end of the pipe: reads requests from stdin, generates, answers on stdout.
 
-Three threads: the main one generates (some libraries fault on any other), one reads requests,
-so that a cancel or the end of the input is heard while a model blocks, and one watches the
+Three threads: the main one generates (some libraries crash on any other), one reads requests,
+so that a cancel or the end of the input is noticed while a model blocks, and one watches the
 parent process. Nothing here imports torch; the generators do.
 """
 
@@ -181,13 +181,15 @@ class Server:
         self._ending.set()
         self._work.put(None)
         time.sleep(EXIT_GRACE)
-        # Only reached if the main thread is stuck in a model: nobody waits for its result.
+        # Only reached if the main thread is stuck in a model, whose result is no longer needed.
         self._remove_folder_of_the_dead()
         os._exit(0)
 
     def _remove_folder_of_the_dead(self) -> None:
-        """Remove this process's folder if its parent was killed: nobody else does, and the results
-        are for nobody. Not before the work has ended, which would make the folder anew."""
+        """Remove this process's folder if its parent was killed, as no other process would.
+
+        Called after the work has ended, which would otherwise create the folder again.
+        """
         if self._asked_to_end:
             return
         end = time.monotonic() + DEATH_WAIT  # a dying parent's pipes close before it is gone
@@ -210,7 +212,7 @@ class Server:
             logger.warning("%.200s: %s", request.method, error)
             self._reply(request.id, error=error)
             return
-        except Exception as error:  # without this thread nobody hears anything any more
+        except Exception as error:  # without this thread the process would no longer answer
             logger.exception("%.200s failed", request.method)
             self._reply(request.id, error=typed_error(error))
             return
@@ -406,7 +408,7 @@ class Server:
         return self._loaded
 
     def _release(self) -> bool:
-        """Let the weights go; whether there were any."""
+        """Release the weights. Returns whether any were loaded."""
         held, self._loaded = self._loaded is not None, None
         networks: Any = sys.modules.get("runtime.images.networks")
         if networks is not None:
@@ -427,7 +429,7 @@ class Server:
     def _send(self, message: Message) -> None:
         try:
             line = protocol.encode(message)
-        except ValueError as error:  # of a generator that says more than a line holds
+        except ValueError as error:  # a generator's result may be too long for one line
             logger.exception("a message cannot be sent")
             failure = XRayError("bad_reply", f"The runtime's reply cannot be sent ({error}).")
             line = protocol.encode(Response(getattr(message, "id", None), error=failure))
@@ -436,8 +438,8 @@ class Server:
                 self._replies.write(line)
                 self._replies.flush()
         except OSError:
-            # Nobody reads any more; the reader's thread hears the same and ends the process.
-            logger.info("nobody reads the replies")
+            # The other end is closed; the reader's thread notices that too and ends the process.
+            logger.info("the other end no longer reads the replies")
 
 
 def _empty_caches() -> None:

@@ -46,7 +46,7 @@ FORMATS = (
     "WEBP",
 )
 
-# What Pillow's decoders raise on damaged files. They parse bytes that nobody checked, so beside
+# What Pillow's decoders raise on damaged files. They parse unchecked bytes, so beside
 # OSError come the errors of the parsing itself.
 _DECODING_ERRORS = (
     OSError,

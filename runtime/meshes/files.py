@@ -42,7 +42,7 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
     try:
         parts = [part for part in _parts(_scene(Path(path))) if len(part.faces)]
         surface = _surface(parts, texture_size) if parts else None
-    # trimesh parses bytes that nobody checked, and may fail in any way.
+    # trimesh parses unchecked bytes and may fail in any way.
     except Exception as error:
         raise XRayError(
             "unreadable_mesh", f"{path} cannot be read as a mesh ({error}).", "Check the file."

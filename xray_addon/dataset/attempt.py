@@ -219,7 +219,7 @@ class PlainStore(Store):
         """Do nothing, because there are no rows."""
 
     def note_companions(self, attempt: Attempt, files: Iterable[Path]) -> None:
-        """Nothing: without a row nobody asks later."""
+        """Do nothing, because there are no rows."""
 
     def _claim(self) -> None:
         pass

@@ -340,7 +340,7 @@ def _exclusive(folder: Path) -> Iterator[Place]:
         stack.enter_context(writing(folder))
         stack.enter_context(_locked(work, PUBLISH_LOCK, partial(_tell_waiting, folder)))
         for part in work.glob("*.part"):
-            part.unlink()  # of a run that was killed: nobody else writes now
+            part.unlink()  # left by a killed run; no other process writes here now
 
         def place(name: str, text: str) -> None:
             part, target = work / f"{secrets.token_hex(8)}.part", folder / name

@@ -29,7 +29,7 @@ def open_regular(path: str | PathLike[str]) -> BufferedReader:
 def append_regular(path: str | PathLike[str], *, private: bool = False) -> BufferedWriter:
     """The file at `path`, made where it is missing, open to append to. It follows no link.
 
-    private : nobody else may read it. Raises OSError, also where `path` is no regular file.
+    private : other users may not read it. Raises OSError, also where `path` is no regular file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)

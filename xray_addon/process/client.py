@@ -66,7 +66,7 @@ class Job:
     progress : the latest report.
     result : set when `state` is done: a `Generated`, a `CutOut`, or what else the runtime answers.
     error : set when `state` is failed.
-    cancelling : a cancel was asked for and is not through yet.
+    cancelling : the user asked to cancel the job, and it has not stopped yet.
     """
 
     id: int
@@ -90,8 +90,8 @@ class RuntimeClient:
     Parameters
     ----------
     python : the interpreter of the runtime's environment (`RuntimeEnvironment.python`).
-    log : file that hears everything the process writes to stderr (`runtime.log` in the default
-        environment's folder); above 2 MB it moves to `<log>.1` when the process starts.
+    log : file that receives the process's stderr (`runtime.log` in the default environment's
+        folder); above 2 MB it moves to `<log>.1` when the process starts.
     online : Blender's online-access setting; without it the process fetches no weights.
     arguments : what `python` runs.
     start_timeout : s the process has for its first answer.
@@ -214,7 +214,7 @@ class RuntimeClient:
         return job
 
     def poll(self) -> None:
-        """Take what the process has said, and do what is due. Does not wait and does not raise."""
+        """Read new messages and act on them and on deadlines. Does not wait and does not raise."""
         process = self._process
         if process is not None:
             for message in process.received():
@@ -393,7 +393,7 @@ class RuntimeClient:
     def _hear_answer(self, process: RuntimeProcess, message: Response) -> None:
         method = self._questions.pop(message.id, None)
         if method is None:
-            logger.warning("the runtime answered what nobody asked: %r", message.id)
+            logger.warning("the runtime answered an unknown request: %r", message.id)
             if message.error is not None and message.id is None and self._running is not None:
                 process.condemn(self._with_log(message.error))
         elif method == protocol.INITIALIZE:

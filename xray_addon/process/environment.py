@@ -3,9 +3,9 @@
 Command line: ``python -m xray_addon.process.environment install [--folder F] [--wheelhouse W]
 [--device auto|cpu|cuda|rocm] [--offline]``, ``check`` and ``uninstall``.
 
-A folder holds the venv, `install.log`, `runtime.log` and `installed.json`. The last is written
-when all else is done and moved before anything is touched, so half an install is none. While an
-install runs, `venv.old` and `installed.old.json` keep what it replaces.
+A folder holds the venv, `install.log`, `runtime.log` and `installed.json`. An install moves
+`installed.json` away first and writes it last, so an interrupted install counts as not installed.
+While an install runs, `venv.old` and `installed.old.json` keep what it replaces.
 """
 
 from __future__ import annotations
@@ -353,7 +353,7 @@ class RuntimeEnvironment:
             if not online:
                 raise XRayError(
                     "install_failed",
-                    "This Python brings no pip, and the wheelhouse holds none.",
+                    "This Python has no pip, and the wheelhouse has no wheel of it.",
                     f"Put the wheel of pip {PIP_VERSION} into the wheelhouse.",
                     str(self.log),
                 ) from error

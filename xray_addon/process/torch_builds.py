@@ -16,7 +16,7 @@ OLDEST_DRIVER = 525  # NVIDIA's first that runs CUDA 12
 
 NEEDED_SPACE = {"cpu": 3_000_000_000, "cuda": 8_000_000_000, "rocm": 8_000_000_000}  # bytes
 
-# Bytes of the wheels for Linux, about; 0 where nobody has counted them.
+# Approximate size of the wheels for Linux in bytes; 0 where it is not known.
 DOWNLOAD = {"cpu": 400_000_000, "cuda": 2_950_000_000, "rocm": 0}
 BUILDS = {"cpu": "CPU", "cuda": "NVIDIA ({})", "rocm": "AMD ({})"}
 
