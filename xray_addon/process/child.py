@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 TERMINATE_GRACE = 2.0  # s a terminated process has to end before it is killed
 STOP_GRACE = 2.0  # s the process has to end by itself when the client stops
 DEATH_GRACE = 2.0  # s between the first sign of the process's end and giving up on the others
-LAST_WORDS = 2_000  # bytes at the end of the log that say why a process died
+LAST_WORDS = 2_000  # bytes at the end of the log, quoted when a process died
 LOG_LIMIT = 2_000_000  # bytes, after which the log starts anew
 MESSAGES_HELD = 10_000  # unread ones, after which the process has to wait
-MESSAGES_A_POLL = 1_000  # taken at most, so that a flood cannot hold `poll`
+MESSAGES_A_POLL = 1_000  # limit, so that a flood of messages cannot block `poll`
 
 EXTENSION_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -86,7 +86,7 @@ class RuntimeProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it is dead and all it said was taken, or there is no use in waiting for that."""
+        """Whether it is dead and its messages are read, or waiting for them is no use."""
         exited = self._popen.poll() is not None
         reader_done = not self._threads[0].is_alive()
         if exited and reader_done:
@@ -101,20 +101,20 @@ class RuntimeProcess:
 
     @property
     def terminated(self) -> bool:
-        """Whether it was made to end because a job did not."""
+        """Whether it was ended because a cancelled job did not stop."""
         return self._kill_at is not None
 
     @property
     def doomed(self) -> bool:
-        """Whether it was made to end, for whatever reason."""
+        """Whether it was ended, for whatever reason."""
         return self.terminated or self.failure is not None
 
     def send(self, message: Message) -> None:
-        """Hand `message` to the writer. Raises ValueError for what cannot be encoded."""
+        """Pass `message` to the writing thread. Raises ValueError if it cannot be encoded."""
         self._outgoing.put(protocol.encode(message))
 
     def received(self) -> list[Message | ProtocolError]:
-        """What has come since the last call, up to a limit."""
+        """Messages received since the last call, up to a limit."""
         messages: list[Message | ProtocolError] = []
         while len(messages) < MESSAGES_A_POLL:
             try:
@@ -165,12 +165,12 @@ class RuntimeProcess:
             self._popen.terminate()
 
     def abandon(self) -> None:
-        """Let the threads end: what is still said is not kept, and nothing more is sent."""
+        """Let the threads end: later messages are dropped, and nothing more is sent."""
         self._abandoned.set()
         self._outgoing.put(None)
 
     def stop(self) -> None:
-        """End it, waiting for each grace in turn."""
+        """End it: ask, then terminate, then kill, with a grace period after each."""
         self.abandon()
         for grace, harder in (
             (STOP_GRACE, self._popen.terminate),
@@ -217,7 +217,7 @@ _DRIVER = ("CUDA error", "CUDA driver", "NVIDIA driver", "unspecified launch fai
 
 
 def last_words(log: Path) -> str:
-    """What the last process that was started wrote at the end of `log`."""
+    """The end of what the last started process wrote to `log`."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - LAST_WORDS))
@@ -228,7 +228,7 @@ def last_words(log: Path) -> str:
 
 
 def death_error(returncode: int | None, was_ready: bool, words: str = "") -> XRayError:
-    """What to tell about a process that ended by itself with `returncode`.
+    """Error that explains why a process ended by itself with `returncode`.
 
     words : the end of what it wrote to its log.
     """
@@ -264,7 +264,7 @@ def death_error(returncode: int | None, was_ready: bool, words: str = "") -> XRa
 
 
 def runtime_variables(online: bool, checkpoints: str = "") -> dict[str, str]:
-    """The variables that the process starts with."""
+    """Environment variables of the process."""
     chosen = {"XRAY_CHECKPOINTS": checkpoints} if checkpoints else {}
     return (
         child_environment()
@@ -281,7 +281,7 @@ def runtime_variables(online: bool, checkpoints: str = "") -> dict[str, str]:
 
 
 def open_log(path: Path, command: Sequence[str]) -> BinaryIO:
-    """`path`, to append to; what is there moves aside when it has grown large."""
+    """Open `path` to append to; a file that has grown large is moved aside first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if path.stat().st_size > LOG_LIMIT:

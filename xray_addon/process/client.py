@@ -144,7 +144,7 @@ class RuntimeClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None while there is none."""
+        """Process id; None while no process runs."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
@@ -187,21 +187,21 @@ class RuntimeClient:
         return self._queue(protocol.GENERATE, _params(Inputs.of(inputs), settings))
 
     def cut_out(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
-        """Queue the question how the object in `image` is cut out.
+        """Queue a request that cuts the object out of `image`.
 
         The result is the `CutOut`. Otherwise as `submit`.
         """
         return self._queue(protocol.CUT_OUT, _params(Inputs(image), settings))
 
     def ask_offer(self, name: str) -> Job:
-        """Queue the question what a download of the weights called `name` would fetch.
+        """Queue a request for what a download of the weights called `name` would fetch.
 
         The result is that of `Offer.to_dict`. Otherwise as `submit`.
         """
         return self._queue(protocol.OFFER, WeightsParams(name))
 
     def download(self, name: str, revision: str) -> Job:
-        """Queue the download of what was offered as `revision` and confirmed by the user.
+        """Queue the download of `revision`, which the user has confirmed.
 
         Otherwise as `submit`.
         """
@@ -238,7 +238,7 @@ class RuntimeClient:
         self._advance()
 
     def cancel(self, job: Job) -> None:
-        """Ask `job` to end. Does not wait: `poll` terminates and at last kills the process."""
+        """Cancel `job`. Does not wait: `poll` ends the process if the job does not stop."""
         if job.state is State.QUEUED:
             self._finish(job, State.CANCELLED)
         elif job.state is State.RUNNING and not job.cancelling:
@@ -253,12 +253,12 @@ class RuntimeClient:
             self._ask(protocol.STATUS)
 
     def release(self) -> None:
-        """Give the weights' memory back, once the running job is through. Does not wait."""
+        """Release the weights' memory after the running job. Does not wait."""
         if self.is_ready:
             self._ask(protocol.RELEASE)
 
     def stop(self) -> None:
-        """End the process and every job; bounded by the graces above. May be called twice.
+        """End the process and every job within the grace periods above. May be called twice.
 
         `submit` works again afterwards. Also called when the interpreter exits.
         """
@@ -275,7 +275,7 @@ class RuntimeClient:
             self._private = None
 
     def _ask(self, method: str, params: dict[str, Any] | None = None) -> int:
-        """Send a request; its number, which is among the questions until it is answered."""
+        """Send a request. Returns its number, which stays in `_questions` until it is answered."""
         number = next(self._numbers)
         if self._process is not None:
             self._questions[number] = method
@@ -337,7 +337,7 @@ class RuntimeClient:
 
     @property
     def _running(self) -> Job | None:
-        """The job that the process works on."""
+        """The job that is running in the process."""
         if not self.jobs or self.jobs[0].state is not State.RUNNING or self._reading is not None:
             return None
         return self.jobs[0]
@@ -356,7 +356,7 @@ class RuntimeClient:
             self._running.progress = replace(progress, preview=preview)
 
     def _read_preview(self, file: Path) -> NDArray[np.uint8] | None:
-        """The small picture in `file`; None where there is none, as it is no result."""
+        """The small picture in `file`; None if it cannot be read."""
         if not self._is_ours(file):
             return None
         try:
@@ -375,11 +375,11 @@ class RuntimeClient:
 
     @property
     def _folder(self) -> Path | None:
-        """The private folder, in which the process works and results travel."""
+        """The private folder: the process's working folder, where it puts its results."""
         return self._private.path if self._private else None
 
     def _own_folder(self) -> Path:
-        """The private folder, made anew where a cleaner has taken it. Raises OSError."""
+        """The private folder, created again if it was removed. Raises OSError."""
         if self._private is None:
             atexit.register(self.stop)
             sweep()
@@ -483,7 +483,7 @@ class RuntimeClient:
             self._finish(job, State.FAILED, self.error)
 
     def _bury(self, process: RuntimeProcess) -> None:
-        """The process is dead: its job ends, and so do all if it never came to life."""
+        """The process is dead: end its job, or all jobs if it never started up."""
         job = self._running
         error = process.failure or death_error(
             process.returncode, process.ready, last_words(self.log)
@@ -522,7 +522,7 @@ class RuntimeClient:
 
 
 def _params(inputs: Inputs, settings: GenerateSettings) -> GenerateParams:
-    """What is asked for `inputs`; the folder is named when it is sent."""
+    """The request for `inputs`; the folder is filled in when it is sent."""
     settings = replace(settings)
     # The process has another working folder. What is no path here is a hub's name.
     checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
@@ -543,7 +543,7 @@ def _no_folder(error: OSError) -> XRayError:
 
 
 def _read_result(file: Path) -> Future[Generated]:
-    """`file` as it was saved, read by a thread of its own; then the file is removed."""
+    """Read the saved `file` in a thread of its own; then remove the file."""
 
     def read() -> Generated:
         try:

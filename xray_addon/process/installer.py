@@ -1,4 +1,4 @@
-"""Commands of an install: run with progress, logged, cancelled with all that they started."""
+"""Runs the commands of an install with progress and a log; a cancel ends their children too."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console flashe
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment without what steers its own Python, for a child of another."""
+    """This process's environment variables, less those that configure its own Python."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -60,14 +60,14 @@ class Commands:
         self._latest = Progress("start")
 
     def report(self, progress: Progress) -> None:
-        """Tell the callback, which may raise."""
+        """Report to the callback, which may raise."""
         self._latest = progress
         self._progress(progress)
 
     def run(
         self, stage: str, message: str, command: Sequence[str], timeout: float = float("inf")
     ) -> list[str]:
-        """The lines that `command` wrote. Raises XRayError `install_failed`.
+        """Run `command` and return the lines it wrote. Raises XRayError `install_failed`.
 
         Calls the progress callback all the while; when that raises, the command is killed.
         """
@@ -144,7 +144,7 @@ class Commands:
             reader.join()
 
     def _report_line(self, line: str, seen: list[str]) -> None:
-        """Put `line` in the log and among the `seen` ones, or read the progress that it tells."""
+        """Add `line` to the log and to `seen`, or report it if it is a progress line."""
         stage, message = self._latest.stage, self._latest.message
         if found := re.fullmatch(r"Progress (\d+) of (\d+)", line):
             self._latest = Progress(stage, int(found[1]), int(found[2]), message)
@@ -162,7 +162,7 @@ class Commands:
             self._latest = Progress(stage, message=f"Unpacking {count} packages")
 
     def download_pip(self, folder: Path) -> Path:
-        """The pinned wheel of pip, from PyPI or from the index that PIP_INDEX_URL names."""
+        """Download the pinned wheel of pip from PyPI or from the index that PIP_INDEX_URL names."""
         name = f"pip-{PIP_VERSION}-py3-none-any.whl"
         index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
         self._write(f"downloading {name} from {index}")
@@ -210,7 +210,7 @@ class Commands:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End `process` and its children, which would hold its output open."""
+    """End `process` and its children, which would otherwise keep its output open."""
     if sys.platform != "win32":
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -231,19 +231,19 @@ def install_pip(python: str, wheel: Path) -> list[str]:
 
 
 def pip_version(venv: Path) -> tuple[int, ...]:
-    """Of the pip in `venv`; () without one."""
+    """Version of the pip in `venv`; () if it has none."""
     for path in venv.glob("[Ll]ib/**/pip-*.dist-info"):
         return version_of(path.name)
     return ()
 
 
 def version_of(name: str) -> tuple[int, ...]:
-    """The numbers of a wheel's or a dist-info's name."""
+    """Version numbers in the name of a wheel or of a dist-info folder."""
     return tuple(int(part) for part in re.findall(r"\d+", name.split("-")[1].partition(".dist")[0]))
 
 
 def _opened(url: str) -> Any:
-    """The reply of `url`, which may hold a user's name and password."""
+    """Open `url`, which may contain a user name and password."""
     parts = urllib.parse.urlsplit(url)
     request = urllib.request.Request(without_password(url))
     if parts.username is not None:
@@ -253,18 +253,18 @@ def _opened(url: str) -> Any:
 
 
 def without_password(url: str) -> str:
-    """`url` without the name and password that it may hold."""
+    """`url` without its user name and password, if any."""
     parts = urllib.parse.urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def redacted(text: str) -> str:
-    """`text` with *** for the name and password of every address in it."""
+    """`text` with the user name and password of every address replaced by ***."""
     return _SECRET.sub(r"\1***@", text)
 
 
 def certificates() -> ssl.SSLContext:
-    """Whom to trust as a server: the system's, and those of `_certificates`."""
+    """SSL context that trusts the system's certificates and those of `_certificates`."""
     context = ssl.create_default_context()
     for path in _certificates():
         context.load_verify_locations(path)
@@ -272,7 +272,7 @@ def certificates() -> ssl.SSLContext:
 
 
 def _certificates() -> list[str]:
-    """Those pip is told to use, and those Blender brings for systems where Python finds none."""
+    """Certificate files set for pip, and Blender's own for systems where Python finds none."""
     found = [os.environ.get("PIP_CERT", "")]
     spec = importlib.util.find_spec("certifi")
     if spec is not None and spec.origin is not None:
@@ -281,7 +281,7 @@ def _certificates() -> list[str]:
 
 
 def _meaningful(lines: Sequence[str]) -> str:
-    """The line of a failed command that says most: the last error, else the last of all."""
+    """The most telling line of a failed command: the last error, else the last line."""
     errors = [line for line in lines if line.startswith("ERROR:")]
     notices = ("[notice]", "WARNING:")
     others = [line for line in lines if line.strip() and not line.startswith(notices)]
