@@ -31,6 +31,10 @@ def joined(device: str) -> Iterator[str]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield device
+        if not cuda:
+            # Gloo's threads take the GIL to release the tensors of the last reduction. One that
+            # does so while the interpreter ends aborts the process; waiting here lets it finish.
+            dist.barrier()
     finally:
         dist.destroy_process_group()
 
