@@ -55,10 +55,7 @@ class _Generating(TaskOperator):
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
-        if not service.is_available():
-            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
-            return False
-        return True
+        return service.poll_available(cls)
 
     def generations(
         self,

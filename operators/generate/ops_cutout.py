@@ -51,8 +51,7 @@ class XRAY_OT_preview_cutout(TaskOperator):
     def poll(cls, context: bpy.types.Context) -> bool:
         """Require a runtime and an image in the panel."""
         scene: Any = context.scene
-        if not service.is_available():
-            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
+        if not service.poll_available(cls):
             return False
         if scene.xray.generate.image is None:
             cls.poll_message_set("Choose an image first (sidebar, X-Ray, Generate)")

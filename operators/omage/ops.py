@@ -221,10 +221,7 @@ class XRAY_OT_omage_material(TaskOperator):
         if context.mode != "OBJECT" or context.object is None or context.object.type != "MESH":
             cls.poll_message_set("Select a mesh in Object Mode")
             return False
-        if not service.is_available():
-            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
-            return False
-        return True
+        return service.poll_available(cls)
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Encode the mesh now, run the network, give the mesh its material."""

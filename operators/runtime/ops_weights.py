@@ -47,10 +47,7 @@ class XRAY_OT_weights_download(TaskOperator):
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         """Require a runtime. Without online access, it explains how to copy the files by hand."""
-        if not service.is_available():
-            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
-            return False
-        return True
+        return service.poll_available(cls)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask the hub first, then the user."""

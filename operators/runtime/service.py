@@ -69,6 +69,14 @@ def is_available() -> bool:
     return command is not None or environment().is_installed
 
 
+def poll_available(operator: type[bpy.types.Operator]) -> bool:
+    """Whether a runtime can be started; if not, `operator` tells the user to install it."""
+    if is_available():
+        return True
+    operator.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
+    return False
+
+
 def is_running() -> bool:
     """Whether the process is alive."""
     return _client is not None and _client.is_running

@@ -145,10 +145,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
-        if not service.is_available():
-            cls.poll_message_set("Install the runtime first (sidebar, X-Ray, Generate)")
-            return False
-        return True
+        return service.poll_available(cls)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for the folder; the other settings are the panel's."""

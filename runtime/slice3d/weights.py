@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, is_out_of_memory
 from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 
@@ -127,6 +127,8 @@ def _on_meta(path: Path, make: Callable[[], Any]) -> Any:
         with torch.device("meta"):
             return make()
     except Exception as error:  # what is made of it may fail in any way
+        if is_out_of_memory(error):
+            raise
         raise XRayError(
             "bad_weights",
             f"{path} describes no network of Slice3D ({error}).",
@@ -186,6 +188,8 @@ def _read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         config = parse_json(metadata[_CONFIG], NETWORK)
         values = {n: tuple(v) if isinstance(v, list) else v for n, v in config.items()}
     except Exception as error:  # safetensors' own errors have no common base
+        if is_out_of_memory(error):
+            raise
         raise XRayError(
             "bad_weights",
             f"{path} cannot be read ({error}).",
