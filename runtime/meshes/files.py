@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xray_addon.color import linear_to_srgb, srgb_to_linear
-from xray_addon.errors import XRayError, is_out_of_memory
+from xray_addon.errors import XRayError
 from xray_addon.files import json_schema as schema
 from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
@@ -44,8 +44,6 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
         surface = _surface(parts, texture_size) if parts else None
     # trimesh parses unchecked bytes and may fail in any way.
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
         raise XRayError(
             "unreadable_mesh", f"{path} cannot be read as a mesh ({error}).", "Check the file."
         ) from error

@@ -127,8 +127,6 @@ def _on_meta(path: Path, make: Callable[[], Any]) -> Any:
         with torch.device("meta"):
             return make()
     except Exception as error:  # what is made of it may fail in any way
-        if is_out_of_memory(error):
-            raise
         raise XRayError(
             "bad_weights",
             f"{path} describes no network of Slice3D ({error}).",
