@@ -296,3 +296,13 @@ def test_lightning_classes_in_a_checkpoint_are_not_needed_and_not_run(tmp_path):
         for name in names:
             del sys.modules[name]
     assert torch.equal(read_pickle(tmp_path / "l.ckpt")["state_dict"]["a"], torch.ones(2))
+
+
+def test_lack_of_memory_is_not_told_as_a_bad_file(tmp_path, monkeypatch):
+    def out_of_memory(*_arguments, **_options):
+        raise MemoryError
+
+    save_network(tmp_path / "f.safetensors", GTSliceNet(SMALL_CONFIG), {})
+    monkeypatch.setattr("runtime.slice3d.weights.safe_open", out_of_memory)
+    with pytest.raises(MemoryError):
+        load_field(tmp_path / "f.safetensors", "cpu")
