@@ -28,7 +28,11 @@ from ..xray_addon.files.json_schema import plain
 from ..xray_addon.files.png import write_png
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
+from ..xray_addon.settings.arguments import (
+    add_setting,
+    add_settings,
+    settings_from_arguments,
+)
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.result import ResultSettings
@@ -96,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     capture.add_argument("out", metavar="OUT", type=Path, help="folder for xrays/ and images/")
     add_settings(capture, CaptureSettings, skip=("combine",))
+    add_setting(capture, DatasetSettings.__dataclass_fields__["bare_geometry"])
     _add_json(capture)
 
     dataset = commands.add_parser("dataset", help="make a dataset of many objects")
@@ -190,7 +195,9 @@ Answer = tuple[int, dict[str, Any]]
 def _capture(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(CaptureSettings, arguments)
     items = read_source(arguments.source)
-    run: DatasetRun = jobs.run(file_steps(items, arguments.out, settings, _say_line), _say)
+    bare = getattr(arguments, "bare_geometry", False)
+    steps = file_steps(items, arguments.out, settings, _say_line, bare_geometry=bare)
+    run: DatasetRun = jobs.run(steps, _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
     for result in failed:
         sys.stderr.write(f"xray: {result.uid}: {result.reason}\n")

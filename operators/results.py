@@ -312,7 +312,8 @@ def _mark_as_asset(obj: Any) -> None:
     obj.asset_mark()
     obj.asset_data.description = "Generated from an image by X-Ray"
     bpy.context.view_layer.update()
-    surface = surface_from_objects([obj], bpy.context.evaluated_depsgraph_get())
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    surface = surface_from_objects([obj], depsgraph, visible_in="viewport")
     low, high = surface.bounds
     middle = (low + high) / 2
     radius = float(np.linalg.norm(surface.vertices - middle, axis=1).max())

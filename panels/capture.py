@@ -29,7 +29,7 @@ class XRAY_PT_capture(SidebarPanel):
         sampled.active = scene.camera == "sampled"
         sampled.prop(scene, "views")
         sampled.prop(scene, "seed")
-        draw_properties(layout, scene, ("layers", "size", "combine", "directory"))
+        draw_properties(layout, scene, ("layers", "size", "visible_in", "combine", "directory"))
         row = layout.row()
         row.scale_y = 1.4
         button = row.operator(

@@ -121,6 +121,7 @@ ERROR_CODES = {
     "crashed": ErrorCode(_CAPTURING, rejects=True),
     "source_changed": ErrorCode(_CAPTURING),
     "bad_mesh": ErrorCode(_CAPTURING, rejects=True, gate="empty"),
+    "far_from_origin": ErrorCode(_CAPTURING, rejects=True),
     "encloses_nothing": ErrorCode(_CAPTURING, rejects=True),
     "needs_baking": ErrorCode(_CAPTURING, rejects=True),
     "cannot_bake": ErrorCode(_CAPTURING),

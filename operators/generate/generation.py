@@ -12,13 +12,13 @@ import bpy
 from mathutils import Matrix, Vector
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.files.png import write_png
 from ...xray_addon.progress import Progress
 from ...xray_addon.settings.generate import GenerateSettings
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import find_system
 from ...xray_addon.systems.system import Inputs, System
-from ..convert import MeshArrays, add_camera, add_object, mesh_steps, texture_from_image
+from ..convert import MeshArrays, add_camera, add_object, mesh_steps
+from ..convert.images import image_file
 from ..convert.meshes import make_active, new_image
 from ..layers.layers import add_layers, scale_layers
 from ..results import finish, vertex_positions
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 ADDING = Progress("add", message="Adding the mesh")
 
-# Image formats that both Blender and the runtime can read.
+# Image formats that Blender reads; those that the runtime does not are handed to it as pixels.
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
+    | {".cin", ".dpx", ".exr", ".hdr"}
 )
 GAP = 0.1  # between two results side by side, in widths of the left one
 
@@ -151,7 +152,7 @@ def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.St
         present = replace(inputs, **found)
         with tempfile.TemporaryDirectory(prefix="xray-") as folder:
             files: dict[str, Any] = {
-                name: _image_file(image, Path(folder) / f"{name}.png")
+                name: image_file(image, Path(folder) / f"{name}.png")
                 for name in ("image", "mask")
                 if (image := getattr(present, name)) is not None
             }
@@ -293,22 +294,3 @@ def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs) -> None:
         for part, image in images.items()
     }
     obj["xray_inputs"] = names | {"category": inputs.category}
-
-
-def _image_file(image: Image, copy: Path) -> Path:
-    """The image's own file if it has the same pixels; otherwise the image is written to `copy`."""
-    if not isinstance(image, bpy.types.Image):
-        return Path(image)
-    if image.source == "FILE" and not image.packed_file and not image.is_dirty:
-        path = Path(bpy.path.abspath(image.filepath))
-        if path.is_file():
-            return path
-    pixels = texture_from_image(image)
-    if pixels is None:
-        raise XRayError(
-            "unreadable_image",
-            f"The image {image.name} has no pixels.",
-            "Reload it, or choose another one.",
-        )
-    write_png(copy, pixels)
-    return copy

@@ -24,7 +24,7 @@ from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
 from .companions import companion_hashes
-from .gates import ViewStatistics, judge
+from .gates import ViewStatistics, judge, see_through
 from .in_flight import InFlight
 from .manifest import Item
 from .recipe import file_hash
@@ -63,6 +63,11 @@ class Attempt:
         finally:
             taken = time.perf_counter() - began
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
+
+    def flag(self, gate: str, message: str) -> None:
+        """Count the item under a gate that does not reject it, and add a message."""
+        self.row["gates"] = [*self.row.get("gates", ()), gate]
+        self.messages.append(message)
 
     def ended(self, reason: XRayError | None) -> ItemResult:
         """The result: done if there is no `reason`, otherwise rejected or failed because of it."""
@@ -178,7 +183,7 @@ class Store:
         self._digest = store.claim(self.folder, self.settings, self._replace)
 
     def _judge(self, attempt: Attempt) -> XRayError | None:
-        gates, reason = judge(attempt.views, self.settings)
+        gates, reason = judge(attempt.views, self.settings, *see_through(attempt.row))
         attempt.row["gates"] = gates + attempt.row["gates"]
         attempt.row["views"] = [view.to_dict() for view in attempt.views]
         return reason

@@ -20,4 +20,9 @@ class CaptureSettings(Settings):
         "Where the object is seen from",
         choices=("sampled", "scene"),
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count: those that a render's camera sees, or those that the viewport shows",
+        choices=("render", "viewport"),
+    )
     combine: bool = setting(False, "Capture the selected objects together as one object")

@@ -39,6 +39,11 @@ class DatasetSettings(Settings):
         "as published; 'none' does not move or scale the object",
         choices=("unit", "none"),
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count: those that a render's camera sees, or those that the viewport shows",
+        choices=("render", "viewport"),
+    )
     pose: str = setting(
         "frame",
         "'rest' is the rest pose of armatures; 'frame' is a frame of the animation",
@@ -133,6 +138,11 @@ class DatasetSettings(Settings):
         "For materials that are not just textures, colour attributes and constants: 'bake' them, "
         "or 'skip' the object and report it",
         choices=("bake", "skip"),
+    )
+    bare_geometry: bool = setting(
+        False,
+        "Read glTF files that require an extension which Blender lacks: their shape alone, without "
+        "materials",
     )
     bake_size: int = setting(
         1024,

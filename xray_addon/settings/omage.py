@@ -21,6 +21,11 @@ class OmageSettings(Settings):
     patches: int = setting(
         128, "How many parts of the UV map are kept, the largest first", min=1, max=100_000
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count: those that a render's camera sees, or those that the viewport shows",
+        choices=("render", "viewport"),
+    )
     bake_size: int = setting(1024, "Width and height of baked textures in pixels", min=16, max=8192)
 
     def __post_init__(self) -> None:

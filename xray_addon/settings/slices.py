@@ -26,6 +26,11 @@ class SliceSettings(Settings):
     elevation: float = setting(
         20.0, "Published view: degrees above the horizon", min=-89.0, max=89.0
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count: those that a render's camera sees, or those that the viewport shows",
+        choices=("render", "viewport"),
+    )
     aligned: str = setting(
         "camera",
         "Along which axes the object is cut: the camera's, or the world's",
