@@ -49,6 +49,7 @@ ERROR_CODES = {
     "no_images": ErrorCode(_GENERATING),
     "no_object": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "no_cutout": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "fake_transparency": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "object_at_border": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "missing_slices": ErrorCode(_GENERATING, exit_code=USAGE),
     "other_sizes": ErrorCode(_GENERATING, exit_code=USAGE),

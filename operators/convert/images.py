@@ -18,7 +18,9 @@ from .materials import texture_from_image
 from .staging import TemporaryData
 
 # Formats of byte images that Blender and the runtime read alike.
-_SHARED_FORMATS = frozenset({"BMP", "JPEG", "JPEG2000", "PNG", "TARGA", "TARGA_RAW", "TIFF", "WEBP"})
+_SHARED_FORMATS = frozenset(
+    {"BMP", "JPEG", "JPEG2000", "PNG", "TARGA", "TARGA_RAW", "TIFF", "WEBP"}
+)
 IMAGE_NAME = "X-Ray Preview"
 
 

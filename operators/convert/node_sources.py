@@ -100,7 +100,7 @@ def missing_images(node: Any) -> tuple[str, ...]:
     """The images that a texture node shows as magenta in Cycles, described for people."""
     image = node.image
     if image is None:
-        return (f"{node.name} (it has no image)",)
+        return (f"of the node {node.name}",)
     if image.source == "TILED":
         found = [_tile_file(image, tile.number) for tile in image.tiles]
         return tuple(_described(path) for path in found if path and not os.path.isfile(path))

@@ -84,10 +84,10 @@ class Visibility:
 
     def counts(self, instance: Any) -> bool:
         """Whether the surface of an instance is seen."""
-        objects = [instance.object.original]
-        if instance.is_instance:
-            objects.append(instance.parent.original)
-        return not any(self.reason(obj) for obj in objects)
+        owner = (instance.parent if instance.is_instance else instance.object).original
+        if not self._rendered and not owner.visible_get(view_layer=self._layer):
+            return False  # hidden with its collection, of which the graph may not know yet
+        return not self.reason(owner) and not self.reason(instance.object.original)
 
     def reason(self, obj: Any) -> str:
         """Why the surface of `obj` is not seen, for people; "" if it is."""

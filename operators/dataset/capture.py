@@ -275,9 +275,13 @@ class Captures:
         }
         attempt.row.update({name: names for name, names in found.items() if names})
         if sources.missing:
-            attempt.flag("missing_texture", f"Missing images: {', '.join(sources.missing)}.")
+            attempt.flag("missing_texture")
+            attempt.messages += [f"There is no image file {name}." for name in sources.missing]
         if incomplete:
-            attempt.flag("incomplete", f"Captured without {', '.join(incomplete)}: missing.")
+            attempt.flag("incomplete")
+            attempt.messages += [
+                f"It is captured without {name}, which is missing." for name in incomplete
+            ]
 
     def _check_steps(
         self,
@@ -294,7 +298,8 @@ class Captures:
         check_step(sources.step if exact else max(sources.step, sources.place_step), pixel)
         step = max(sources.step, sources.place_step)
         if step > VISIBLE_STEP * pixel:
-            attempt.flag("far_from_origin", f"{precision(step, pixel)}.")
+            attempt.flag("far_from_origin")
+            attempt.messages.append(f"{precision(step, pixel)}.")
 
     def _placement(self, item: Item, surface: Surface) -> NDArray[np.float64]:
         """What moves `surface` from the scene's space to where it is captured."""

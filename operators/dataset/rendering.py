@@ -45,9 +45,9 @@ _ENGLISH = {"cycles": "Cycles", "eevee": "EEVEE", "workbench": "Workbench"}
 class Renderer:
     """Pictures of the same objects from many cameras; use it in a `with`.
 
-    objects : objects of the current scene. Those that `settings.visible_in` shows are rendered, with
-        the viewport's modifiers, so that images and X-Rays agree. The scene, its camera, lights,
-        world and render settings are not changed.
+    objects : objects of the current scene. Those that `settings.visible_in` shows are rendered,
+        with the viewport's modifiers, so that images and X-Rays agree. The scene, its camera,
+        lights, world and render settings are not changed.
     settings : uses visible_in, image, image_size, samples, denoise, device, lights and hdri.
     surface : the objects' surface in the cameras' space, if it is already known.
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that

@@ -37,8 +37,8 @@ def slice_objects(
 ) -> NDArray[np.uint8]:
     """Pictures (12, S, S, 4) of `objects`, taken together, in the order of `slices.NAMES`.
 
-    Raises XRayError `no_faces`, `far_from_origin`, `bad_mesh`, `no_camera`, `unsupported_camera`, and what
-    `render_slices` raises.
+    Raises XRayError `no_faces`, `far_from_origin`, `bad_mesh`, `no_camera`,
+    `unsupported_camera`, and what `render_slices` raises.
     """
     bpy.context.view_layer.update()
     depsgraph = bpy.context.evaluated_depsgraph_get()

@@ -64,10 +64,9 @@ class Attempt:
             taken = time.perf_counter() - began
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
 
-    def flag(self, gate: str, message: str) -> None:
-        """Count the item under a gate that does not reject it, and add a message."""
+    def flag(self, gate: str) -> None:
+        """Count the item under a gate that does not reject it."""
         self.row["gates"] = [*self.row.get("gates", ()), gate]
-        self.messages.append(message)
 
     def ended(self, reason: XRayError | None) -> ItemResult:
         """The result: done if there is no `reason`, otherwise rejected or failed because of it."""

@@ -14,7 +14,7 @@ from ..errors import XRayError
 from ..files.json_files import parse_json
 from ..files.json_schema import list_of, record, text
 from ..files.opening import open_regular, read_at_most
-from ..files.signatures import first_bytes, stand_in
+from ..files.signatures import stand_in_at
 from .recipe import file_hash
 
 LARGEST_TEXT = 1 << 26  # bytes of an .mtl or of a glTF's JSON
@@ -59,10 +59,7 @@ def check_files(path: Path) -> None:
 
 
 def _check_stand_in(path: Path, file: Path) -> None:
-    try:
-        found = stand_in(first_bytes(file))
-    except OSError:
-        return  # the importer says why
+    found = stand_in_at(file)
     if found is not None:
         subject = file.name if file == path else f"{path.name} cannot be read: {file.name}"
         raise XRayError("unreadable_file", f"{subject} {found.what}.", found.remedy)

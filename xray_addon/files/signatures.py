@@ -106,6 +106,16 @@ def unread_image(begin: bytes) -> Kind | None:
     return stand_in(begin)
 
 
+def stand_in_at(path: object) -> Kind | None:
+    """`stand_in` of the file at `path`; None where it cannot be read, or for what is no path."""
+    if not isinstance(path, (str, PathLike)):
+        return None
+    try:
+        return stand_in(first_bytes(path))
+    except (OSError, ValueError):
+        return None
+
+
 def first_bytes(path: str | PathLike[str]) -> bytes:
     """The first `BEGIN` bytes of a regular file. Raises OSError."""
     with open_regular(path) as stream:
