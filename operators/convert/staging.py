@@ -11,7 +11,9 @@ from contextlib import suppress
 from typing import Any, Self
 
 import bpy
+import numpy as np
 from mathutils import Matrix
+from numpy.typing import NDArray
 
 from .surfaces import slot_materials, solid_instances
 from .visibility import no_faces, shown_in
@@ -118,6 +120,15 @@ class Stage(TemporaryData):
         copy.parent = root
         copy.matrix_parent_inverse = Matrix(instance.matrix_world)
         self.objects.append(copy)
+
+    def move_by(self, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Move all copies by about `shift` (3,) without rounding them; returns by how much."""
+        exact = np.asarray(shift, dtype=np.float32).astype(np.float64)
+        for copy in self.objects:
+            matrix = np.array(copy.matrix_parent_inverse, dtype=np.float64)
+            matrix[:3, 3] += exact
+            copy.matrix_parent_inverse = matrix.tolist()
+        return exact
 
     def _copy_mesh(self, source: Any, depsgraph: bpy.types.Depsgraph) -> Any:
         mesh = self.own(

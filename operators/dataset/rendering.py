@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SUN_ANGLE = 0.15
 # Rays per pixel along each axis for the built-in shader.
 CAST_SAMPLES = 2
+# Sizes of the objects from the origin, beyond which single precision may show in a picture.
+FAR = 1000.0
 # Transparent bounces. Blender's default of 8 renders black behind more layers, as in foliage.
 TRANSPARENT_BOUNCES = 64
 # EGL_PLATFORM_SURFACELESS_MESA, from the extension of that name.
@@ -73,6 +75,7 @@ class Renderer:
         self._objects, self._settings = list(objects), settings
         self._matrix = np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
         self._surface, self._cast_samples = surface, cast_samples
+        self._origin = np.zeros(3)  # how far the copies are from their place
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -134,6 +137,7 @@ class Renderer:
             return
         depsgraph = bpy.context.evaluated_depsgraph_get()
         self._stage.add_copies(self._objects, depsgraph, settings.visible_in)
+        self._bring_near()
         _show_bare_colors(self._stage)
         remove_doubles(self._stage)
         if settings.image == "eevee":
@@ -144,6 +148,17 @@ class Renderer:
             self._take_lights()
         elif settings.lights == "hdri":
             _light_by_image(self._stage, self._world, settings.hdri)
+
+    def _bring_near(self) -> None:
+        """Move copies that lie far from the origin to it, because Cycles computes in single
+        precision. The scene's lights would stay behind, so not with them."""
+        if self._surface is None or self._settings.lights == "scene":
+            return
+        inverse = np.linalg.inv(self._matrix)
+        middle = inverse[:3, :3] @ self._surface.bounds.mean(axis=0) + inverse[:3, 3]
+        size = self._surface.longest_side * float(np.cbrt(np.linalg.det(inverse[:3, :3])))
+        if np.abs(middle).max() > FAR * size:
+            self._origin = self._stage.move_by(-middle)
 
     def _add_plain_copy(self) -> None:
         """Add the surface with simple materials, because Workbench ignores node trees."""
@@ -179,6 +194,9 @@ class Renderer:
         placed = camera
         if settings.image != "workbench":  # its copy is in the cameras' space
             placed = _moved(camera, np.linalg.inv(self._matrix))
+            pose = placed.camera_to_world.copy()
+            pose[:3, 3] += self._origin
+            placed = replace(placed, camera_to_world=pose)
         scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
         with TemporaryData() as shot:
             seen: Any = add_camera(placed, scene.name, scene.collection)
