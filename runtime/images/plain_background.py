@@ -49,6 +49,7 @@ _CAST_SLOPE = 2.5  # CIELAB a pixel at 512 px: a shadow is as even as its ground
 _CAST_OPEN = 0.45  # of its outline is ground: the object's own parts mostly touch the object
 _CAST_LOW = 0.65  # of the height, from the top: its middle lies lower
 _CAST_FLAT = 0.5  # its height, in widths
+_CAST_UNDER = 0.7  # of it lies below all of the object
 _CAST_LEAST = 0.0008  # of the pixels
 _OBJECT_LEFT = 0.25  # of what is cut out is no shadow
 _HOLE = 0.001  # of the pixels: an enclosed patch of background is at least as large
@@ -236,6 +237,7 @@ def _cast_shadows(
     # Its edge is less even than itself, and wider if the light is wide.
     edge = found & (hue < _CAST_HUE + 2.0) & (scale > _CAST_SHADE[0] - 0.1) & (scale < 1.05)
     pieces, sizes = labelled_pieces(_opened(shaded & (slope < _CAST_SLOPE), round(pixel)) & found)
+    candidates = []
     for number in np.flatnonzero(sizes >= _CAST_LEAST * background.size) + 1:
         piece = ndimage.binary_dilation(pieces == number, iterations=round(4 * pixel), mask=edge)
         outline = ndimage.binary_dilation(piece, iterations=round(2 * pixel)) & ~piece
@@ -246,9 +248,18 @@ def _cast_shadows(
             and (outline & background).sum() >= _CAST_OPEN * outline.sum()
             and (outline & found).any()
         ):
+            candidates.append(piece)
             shadows |= piece
-    left = (found & ~shadows).sum()
-    return shadows if left >= _OBJECT_LEFT * found.sum() else np.zeros_like(background)
+    left = found & ~shadows
+    if left.sum() < _OBJECT_LEFT * found.sum():
+        return np.zeros_like(background)
+    # What lies below all else carries the object: its feet, or a base.
+    ground = np.flatnonzero(_opened(left, round(2 * pixel)).any(axis=1))
+    for piece in candidates:
+        under = piece[ground[-1] + 1 :].sum() if ground.size else piece.sum()
+        if under > _CAST_UNDER * piece.sum():
+            shadows &= ~piece
+    return shadows
 
 
 def _opened(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
