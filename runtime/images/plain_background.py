@@ -44,7 +44,8 @@ _SHADE_SLOPE = 2.0  # CIELAB a pixel at 512 px: shadows are softer than the edge
 # A shadow that the object casts, with edges as sharp as the object's own. Found on renders of
 # objects on plain grounds (docs/quality.md).
 _CAST_SHADE = (0.5, 0.985)  # lightness beside the ground's own
-_CAST_HUE = 14.0  # CIELAB: light from the object tints its shadow
+_CAST_HUE = 7.0  # CIELAB: light from the object tints its shadow
+_CAST_TINT = 0.3  # of the ground's chroma: light from a coloured ground does too
 _CAST_SLOPE = 2.5  # CIELAB a pixel at 512 px: a shadow is as even as its ground
 _CAST_OPEN = 0.45  # of its outline is ground: the object's own parts mostly touch the object
 _CAST_LOW = 0.65  # of the height, from the top: its middle lies lower
@@ -233,9 +234,10 @@ def _cast_shadows(
     pixel = pixel_scale(*background.shape)
     lowest = rows[0] + _CAST_LOW * (rows[-1] + 1 - rows[0])
     scale, hue = _shade(lab, plate)
-    shaded = found & (hue < _CAST_HUE) & (scale < _CAST_SHADE[1]) & (scale > _CAST_SHADE[0])
+    tint = _CAST_HUE + _CAST_TINT * np.hypot(plate[..., 1], plate[..., 2])
+    shaded = found & (hue < tint) & (scale < _CAST_SHADE[1]) & (scale > _CAST_SHADE[0])
     # Its edge is less even than itself, and wider if the light is wide.
-    edge = found & (hue < _CAST_HUE + 2.0) & (scale > _CAST_SHADE[0] - 0.1) & (scale < 1.05)
+    edge = found & (hue < tint + 2.0) & (scale > _CAST_SHADE[0] - 0.1) & (scale < 1.05)
     pieces, sizes = labelled_pieces(_opened(shaded & (slope < _CAST_SLOPE), round(pixel)) & found)
     candidates = []
     for number in np.flatnonzero(sizes >= _CAST_LEAST * background.size) + 1:
