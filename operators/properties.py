@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from inspect import get_annotations
 from pathlib import Path
@@ -30,25 +31,36 @@ _T = TypeVar("_T")
 # Options of a path property that may begin with //. Before Blender 4.5 every path may.
 PATH_OPTIONS: set[Any] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
-# Tooltips shared by the panel and the operator.
-VARIATIONS = "Number of meshes per image, each with the next seed"
-KEEP_CAMERA = "Add a camera that sees the mesh from the image's viewpoint"
-KEEP_LAYERS = "Add the predicted layers as a hidden collection, and keep the system's pictures"
-
 # Typed as if it returned nothing, because property calls are used as annotations.
 _pointer_property: Any = bpy.props.PointerProperty
 
-# The sources of a dataset's objects.
-SOURCES = (
-    ("selection", "Selected", "Each of the selected objects"),
-    ("collection", "Collection", "Each object of a collection"),
-    ("files", "Files", "Every mesh file in a folder, or the files listed in a manifest"),
-)
+# Blender's subtype for each unit of a setting, with the unit that Blender itself computes in.
+_SUBTYPES: dict[str, dict[str, str]] = {
+    "degrees": {"subtype": "ANGLE"},
+    "metres": {"subtype": "DISTANCE", "unit": "LENGTH"},
+    "percent": {"subtype": "PERCENTAGE"},
+    "pixels": {"subtype": "PIXEL"},
+    "factor": {"subtype": "FACTOR"},
+}
+
+# Prefix of the checkbox of a setting that 0 switches off.
+USE = "use_"
 
 
-def setting_properties(items: Iterable[Field[Any]]) -> dict[str, Any]:
-    """A Blender property for each field of a settings dataclass, by name."""
-    return {item.name: setting_property(item) for item in items}
+def setting_properties(
+    items: Iterable[Field[Any]], options: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Blender properties for the fields of a settings dataclass, by name.
+
+    A setting that 0 switches off has two: the value, and the checkbox `use_<name>`, which is on if
+    the value is not 0.
+    """
+    properties = {}
+    for item in items:
+        if "on" in item.metadata:
+            properties[USE + item.name] = _checkbox(item)
+        properties[item.name] = setting_property(item, options)
+    return properties
 
 
 def with_settings(cls: type[Settings]) -> Callable[[type[_T]], type[_T]]:
@@ -68,13 +80,34 @@ def settings_from_properties(cls: type[_T], source: Any) -> _T:
 
 
 def setting_value(item: Field[Any], source: Any) -> Any:
-    """A property's value. Undoes the rounding of Blender's single-precision floats."""
+    """A setting's value from its property, in the setting's own unit.
+
+    Undoes the rounding of Blender's single-precision floats.
+    """
     value = getattr(source, item.name)
     if item.metadata.get("path"):
         return bpy.path.abspath(value)
     if not isinstance(item.default, float):
         return value
-    return item.default if value == np.float32(item.default) else float(f"{value:.7g}")
+    factor = _blender_units(item)
+    if value == np.float32(item.default * factor):
+        return item.default
+    return float(f"{value / factor:.7g}")
+
+
+def set_setting(item: Field[Any], target: Any, value: Any) -> None:
+    """Set a setting's property to `value`, given in the setting's own unit."""
+    setattr(target, item.name, value * _blender_units(item) if "unit" in item.metadata else value)
+
+
+def _blender_units(item: Field[Any]) -> float:
+    """What Blender's property has for 1 of the setting: radians, and the scene's own lengths."""
+    unit = item.metadata.get("unit")
+    if unit == "degrees":
+        return math.pi / 180
+    if unit == "metres":
+        return 1 / float(bpy.context.scene.unit_settings.scale_length)
+    return 1
 
 
 def copy_settings(items: Iterable[Field[Any]], source: Any, target: Any) -> None:
@@ -97,13 +130,16 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
         return bpy.props.EnumProperty(items=systems, **common)
     if choices := meta.get("choices"):
         labels: dict[str, str] = meta.get("labels", {})
-        named = [(choice, labels.get(choice, choice.title()), "") for choice in choices]
+        named = [(name, labels.get(name, name.title()), choices[name]) for name in choices]
         return bpy.props.EnumProperty(items=named, **common)
     if meta.get("path"):
         common["options"] |= PATH_OPTIONS
         return bpy.props.StringProperty(subtype="FILE_PATH", **common)
     if "min" in meta:
         common |= {"min": meta["min"], "max": meta["max"]}
+    common |= _SUBTYPES.get(meta.get("unit", ""), {})
+    if meta.get("unit") == "degrees":
+        common |= {name: math.radians(common[name]) for name in ("default", "min", "max")}
     kinds: dict[type, Any] = {
         bool: bpy.props.BoolProperty,
         int: bpy.props.IntProperty,
@@ -113,40 +149,100 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
     return kinds[type(item.default)](**common)
 
 
+def _checkbox(item: Field[Any]) -> Any:
+    """The checkbox of a setting that 0 switches off."""
+
+    def is_on(properties: Any) -> bool:
+        return bool(getattr(properties, item.name))
+
+    def switch(properties: Any, on: bool) -> None:
+        if on != is_on(properties):
+            set_setting(item, properties, item.metadata["on"] if on else 0)
+
+    return bpy.props.BoolProperty(
+        name=item.name.replace("_", " ").title(),
+        description=item.metadata["help"],
+        options={"SKIP_SAVE"},
+        get=is_on,
+        set=switch,
+    )
+
+
+def output_property(written: str, options: Iterable[str] = ()) -> Any:
+    """The folder that a capture or a dataset is written to. written : what is written, for people."""
+    return bpy.props.StringProperty(
+        name="Folder",
+        description=f"Where {written}; empty for the folder in the preferences",
+        subtype="DIR_PATH",
+        options=PATH_OPTIONS | set(options),
+    )
+
+
+# What a dataset is made of and where it goes; the same in the panel and in the operator.
+SOURCE_PROPERTIES = {
+    "source": bpy.props.EnumProperty(
+        name="Source",
+        description="What to capture",
+        items=(
+            ("selection", "Selected", "Each of the selected objects"),
+            ("collection", "Collection", "Each object of a collection"),
+            ("files", "Files", "Every mesh file in a folder, or the files listed in a manifest"),
+        ),
+    ),
+    "path": bpy.props.StringProperty(
+        name="Files",
+        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    ),
+    "directory": output_property("the dataset is written"),
+}
+COLLECTION = "The collection whose objects are captured"
+
+
+def result_properties(options: Iterable[str] = ()) -> dict[str, Any]:
+    """How many meshes are made and what is kept of each; the same in the panel and in operators.
+
+    options : of the number, which an operator does not remember.
+    """
+    return {
+        "variations": bpy.props.IntProperty(
+            name="Meshes",
+            description="Number of meshes per image, each with the next seed",
+            default=1,
+            min=1,
+            max=64,
+            options=set(options),
+        ),
+        "keep_camera": bpy.props.BoolProperty(
+            name="Keep View",
+            description="Add a camera that sees the mesh from the image's viewpoint",
+        ),
+        "keep_layers": bpy.props.BoolProperty(
+            name="Keep Layers",
+            description="Add the predicted layers as a hidden collection, and keep the system's "
+            "pictures",
+        ),
+    }
+
+
 @with_settings(CaptureSettings)
 class XRAY_PG_capture(bpy.types.PropertyGroup):
     """The settings in the Capture panel."""
 
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where xrays/ and images/ are written; empty for the preferences' folder",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS,
-    )
+    directory: output_property("xrays/ and images/ are written")
 
 
 @with_settings(DatasetSettings)
 class XRAY_PG_dataset(bpy.types.PropertyGroup):
     """The settings in the Dataset panel."""
 
-    source: bpy.props.EnumProperty(name="Source", description="What to capture", items=SOURCES)
-    path: bpy.props.StringProperty(
-        name="Files",
-        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
-        subtype="FILE_PATH",
-        options=PATH_OPTIONS,
-    )
     collection: bpy.props.PointerProperty(
-        name="Collection",
-        description="The collection whose objects are captured",
-        type=bpy.types.Collection,
+        name="Collection", description=COLLECTION, type=bpy.types.Collection
     )
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where the dataset is written; empty for the folder in the preferences",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS,
-    )
+
+
+XRAY_PG_dataset.__annotations__ |= SOURCE_PROPERTIES
 
 
 def _search_category(system: System) -> Callable[..., list[str]]:
@@ -211,14 +307,9 @@ class XRAY_PG_generate(bpy.types.PropertyGroup):
         name="Mask", description="White where the image is redrawn", type=bpy.types.Image
     )
     systems: bpy.props.PointerProperty(type=XRAY_PG_systems)
-    variations: bpy.props.IntProperty(
-        name="Meshes", description=VARIATIONS, default=1, min=1, max=64
-    )
-    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
-    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
 
 
-XRAY_PG_generate.__annotations__ |= setting_properties(SHARED)
+XRAY_PG_generate.__annotations__ |= setting_properties(SHARED) | result_properties()
 
 
 def chosen_system() -> System:

@@ -163,14 +163,18 @@ class XRayError(Exception):
     message : what happened.
     remedy : what to do about it; may be empty.
     log : path of the log file that holds the details, if there is one.
+    details : what a bug report or an expert wants to know besides; it is not in `str`.
     """
 
-    def __init__(self, code: str, message: str, remedy: str = "", log: str = "") -> None:
-        super().__init__(code, message, remedy, log)
+    def __init__(
+        self, code: str, message: str, remedy: str = "", log: str = "", details: str = ""
+    ) -> None:
+        super().__init__(code, message, remedy, log, details)
         self.code = code
         self.message = message
         self.remedy = remedy
         self.log = log
+        self.details = details
 
     def __str__(self) -> str:
         parts = [self.message, self.remedy, f"Log: {self.log}" if self.log else ""]
@@ -183,6 +187,7 @@ class XRayError(Exception):
             "message": self.message,
             "remedy": self.remedy,
             "log": self.log,
+            "details": self.details,
         }
 
     @classmethod
@@ -193,6 +198,7 @@ class XRayError(Exception):
             str(data.get("message", "Unknown error.")),
             str(data.get("remedy", "")),
             str(data.get("log", "")),
+            str(data.get("details", "")),
         )
 
 

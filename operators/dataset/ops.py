@@ -16,8 +16,8 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.dataset import DatasetSettings
 from ..convert import add_camera, camera_from_object, surface_from_objects
 from ..properties import (
-    PATH_OPTIONS,
-    SOURCES,
+    COLLECTION,
+    SOURCE_PROPERTIES,
     absolute_path,
     setting_property,
     settings_from_properties,
@@ -60,22 +60,7 @@ class XRAY_OT_dataset(TaskOperator):
     bl_label = "Make Dataset"
     bl_options = {"REGISTER"}
 
-    source: bpy.props.EnumProperty(name="Source", description="What to capture", items=SOURCES)
-    path: bpy.props.StringProperty(
-        name="Files",
-        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
-        subtype="FILE_PATH",
-        options=PATH_OPTIONS,
-    )
-    collection: bpy.props.StringProperty(
-        name="Collection", description="The collection whose objects are captured"
-    )
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where the dataset is written; empty for the folder in the preferences",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS,
-    )
+    collection: bpy.props.StringProperty(name="Collection", description=COLLECTION)
     replace: bpy.props.BoolProperty(
         name="Replace",
         description="Remove items that were made with different settings from the folder",
@@ -177,6 +162,9 @@ class XRAY_OT_dataset(TaskOperator):
                 "Choose a collection.",
             )
         return solids(collection.all_objects)
+
+
+XRAY_OT_dataset.__annotations__ |= SOURCE_PROPERTIES
 
 
 @with_settings(DatasetSettings)

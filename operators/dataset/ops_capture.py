@@ -11,8 +11,8 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.capture import CaptureSettings
 from ..convert.surfaces import SOLID_TYPES
 from ..properties import (
-    PATH_OPTIONS,
     absolute_path,
+    output_property,
     preferences,
     settings_from_properties,
     with_settings,
@@ -37,12 +37,7 @@ class XRAY_OT_capture(TaskOperator):
     bl_options = {"REGISTER"}
     interval = 0.0
 
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where xrays/ and images/ are written; empty for the preferences' folder",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS | {"SKIP_SAVE"},
-    )
+    directory: output_property("xrays/ and images/ are written", {"SKIP_SAVE"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     @classmethod

@@ -13,11 +13,9 @@ from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS, find_system
 from ...xray_addon.systems.system import Inputs, Need
 from ..properties import (
-    KEEP_CAMERA,
-    KEEP_LAYERS,
-    VARIATIONS,
     absolute_path,
     preferences,
+    result_properties,
     settings_from_properties,
     with_settings,
 )
@@ -127,11 +125,6 @@ class XRAY_OT_generate(_Generating):
         description="What to generate, for systems with categories",
         options={"SKIP_SAVE"},
     )
-    variations: bpy.props.IntProperty(
-        name="Meshes", description=VARIATIONS, default=1, min=1, max=64, options={"SKIP_SAVE"}
-    )
-    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
-    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
@@ -173,6 +166,9 @@ class XRAY_OT_generate(_Generating):
             return []
         path = absolute_path(chosen)
         return list(images_in(path)) if path.is_dir() else [path]
+
+
+XRAY_OT_generate.__annotations__ |= result_properties({"SKIP_SAVE"})
 
 
 class XRAY_OT_regenerate(_Generating):

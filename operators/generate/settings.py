@@ -16,7 +16,6 @@ from ..properties import (
     copy_settings,
     preferences,
     setting_properties,
-    setting_property,
     setting_value,
     system_settings,
 )
@@ -35,7 +34,7 @@ def with_systems(target: type[_T]) -> type[_T]:
     """
     properties = setting_properties(fields(GenerateSettings))
     for name, owners in own_settings().items():
-        properties[name] = setting_property(common_field(owners), options={"SKIP_SAVE"})
+        properties |= setting_properties([common_field(owners)], options={"SKIP_SAVE"})
     target.__annotations__ = {**properties, **get_annotations(target)}
     return target
 

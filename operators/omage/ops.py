@@ -9,7 +9,7 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.omage import Omage
-from ...xray_addon.omage.pictures import VIEWS, write_pictures
+from ...xray_addon.omage.pictures import MEANINGS, write_pictures
 from ...xray_addon.settings.omage import OmageSettings
 from ...xray_addon.systems.omages import OmagesSettings
 from ..convert.images import image_editors
@@ -85,6 +85,7 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
 
     source: bpy.props.EnumProperty(
         name="Source",
+        description="Where the omage comes from",
         items=[
             (
                 "editor",
@@ -104,6 +105,7 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
         default=0,
         min=0,
         max=8192,
+        subtype="PIXEL",
     )
     stitch: bpy.props.BoolProperty(name="Stitch", description="Close the seams between the patches")
 
@@ -155,7 +157,10 @@ class XRAY_OT_show_omage(bpy.types.Operator):
     bl_options = {"REGISTER"}
 
     view: bpy.props.EnumProperty(
-        name="View", items=[(name, name.title(), "") for name in VIEWS], default="albedo"
+        name="View",
+        description="What the Image Editor shows of the omage",
+        items=[(name, name.title(), meaning) for name, meaning in MEANINGS.items()],
+        default="albedo",
     )
 
     @classmethod

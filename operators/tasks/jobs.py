@@ -287,7 +287,8 @@ def failure_details() -> str:
     for task in failed:
         if task.error is not None:
             page = error_code(task.error.code).page
-            parts.append(f"{task.label}: {task.error.code} ({page}): {task.error}")
+            told = f"{task.label}: {task.error.code} ({page}): {task.error}"
+            parts.append("\n".join(filter(None, (told, task.error.details))))
             logs.append(task.error.log)
     for log in dict.fromkeys(filter(None, logs)):
         path = Path(log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import zipfile
 from dataclasses import fields
@@ -129,14 +130,34 @@ def test_only_what_changes_the_file_makes_an_undo_step(part, name, undo):
     assert ("UNDO" in cls.bl_options) == undo
 
 
+SUBTYPES = {
+    "degrees": "ANGLE",
+    "metres": "DISTANCE",
+    "percent": "PERCENTAGE",
+    "pixels": "PIXEL",
+    "factor": "FACTOR",
+}
+
+
 def assert_made_from(item, properties, group):
-    assert properties[item.name].description == item.metadata["help"]
-    # Blender's floats have single precision.
+    shown, meta = properties[item.name], item.metadata
+    assert shown.description == meta["help"]
+    # Blender's floats have single precision, and its angles are in radians.
     kept = np.float32 if isinstance(item.default, float) else type(item.default)
-    assert getattr(group, item.name) == kept(item.default)
-    if "min" in item.metadata:
-        assert properties[item.name].hard_min == kept(item.metadata["min"])
-        assert properties[item.name].hard_max == kept(item.metadata["max"])
+    unit = np.radians(1) if meta.get("unit") == "degrees" else 1
+    assert getattr(group, item.name) == kept(item.default * unit if unit != 1 else item.default)
+    if "min" in meta:
+        assert shown.hard_min == kept(meta["min"] * unit)
+        assert shown.hard_max == kept(meta["max"] * unit)
+    if "unit" in meta:
+        assert shown.subtype == SUBTYPES[meta["unit"]]
+    # A number that 0 switches off has a checkbox.
+    assert (f"use_{item.name}" in properties) == ("on" in meta)
+    if "choices" in meta:
+        described = {choice.identifier: choice.description for choice in shown.enum_items}
+        assert described == dict(meta["choices"])
+        assert all(described.values())
+        assert len(set(described.values())) == len(described)
 
 
 def properties_of(name):
@@ -166,6 +187,59 @@ def test_the_settings_of_all_systems_are_on_the_operator_and_in_groups_of_their_
             assert_made_from(
                 arguments.common_field(own[item.name]), properties_of("generate"), group
             )
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "meant"),
+    [
+        ("ResultSettings", {"smooth_angle": math.radians(40)}, {"smooth_angle": 40.0}),
+        ("ResultSettings", {"height": 25.0}, {"height": 0.25}),
+        ("ResultSettings", {"use_height": True}, {"height": 1.0}),
+        ("ResultSettings", {"target_faces": 5000, "use_target_faces": False}, {}),
+        ("DatasetSettings", {"fov": math.radians(40)}, {"fov": 40.0}),
+        ("DatasetSettings", {"use_min_iou": False}, {"min_iou": 0.0}),
+        ("DatasetSettings", {}, {}),
+    ],
+)
+def test_angles_lengths_and_checkboxes_of_the_panel_become_settings(part, settings, given, meant):
+    bpy.context.scene.unit_settings.scale_length = 0.01  # Blender's unit is a centimetre
+    cls = getattr(part("xray_addon.settings"), settings)
+    group = {"ResultSettings": "generate", "DatasetSettings": "dataset"}[settings]
+    panel = getattr(bpy.context.scene.xray, group)
+    for name, value in given.items():
+        setattr(panel, name, value)
+    assert part("operators.properties").settings_from_properties(cls, panel) == cls(**meant)
+
+
+def test_a_checkbox_is_on_if_the_value_is_not_0(part):
+    panel = bpy.context.scene.xray.generate
+    assert not panel.use_target_faces
+    panel.use_target_faces = True
+    assert panel.target_faces == 10_000
+    panel.target_faces = 700
+    panel.use_target_faces = True
+    assert panel.target_faces == 700
+    panel.use_target_faces = False
+    assert panel.target_faces == 0
+
+
+def test_every_choice_of_every_property_says_what_it_is(xray):
+    silent = [
+        f"{name}.{item.identifier}.{choice.identifier}"
+        for name in registered()
+        if name.startswith(("XRAY_OT_", "XRAY_PG_", "XRAY_AP_"))
+        for item in own_properties(name)
+        if item.type == "ENUM"
+        for choice in item.enum_items
+        if not choice.description
+    ]
+    assert silent == []
+
+
+def own_properties(name):
+    if name.startswith("XRAY_OT_"):
+        return properties_of(name.removeprefix("XRAY_OT_"))
+    return getattr(bpy.types, name).bl_rna.properties
 
 
 def test_blender_never_imports_torch(xray):

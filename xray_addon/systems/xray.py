@@ -20,6 +20,7 @@ class XRaySettings(GenerateSettings):
         "sample; 1 is a single pass without sampling",
         min=0,
         max=1000,
+        on=8,
     )
     variation: float = setting(
         0.0,
@@ -27,6 +28,7 @@ class XRaySettings(GenerateSettings):
         "backs; 1 fully sampled",
         min=0.0,
         max=1.0,
+        unit="factor",
     )
 
 
