@@ -47,9 +47,7 @@ _SUBTYPES: dict[str, dict[str, str]] = {
 USE = "use_"
 
 
-def setting_properties(
-    items: Iterable[Field[Any]], options: Iterable[str] = ()
-) -> dict[str, Any]:
+def setting_properties(items: Iterable[Field[Any]], options: Iterable[str] = ()) -> dict[str, Any]:
     """Blender properties for the fields of a settings dataclass, by name.
 
     A setting that 0 switches off has two: the value, and the checkbox `use_<name>`, which is on if
@@ -169,7 +167,10 @@ def _checkbox(item: Field[Any]) -> Any:
 
 
 def output_property(written: str, options: Iterable[str] = ()) -> Any:
-    """The folder that a capture or a dataset is written to. written : what is written, for people."""
+    """The folder that a capture or a dataset is written to.
+
+    written : what is written there, for people.
+    """
     return bpy.props.StringProperty(
         name="Folder",
         description=f"Where {written}; empty for the folder in the preferences",

@@ -17,7 +17,7 @@ from ..operators.runtime import service
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems.system import Need, Output, System
 from .weights import draw_missing_weights
-from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
+from .widgets import SidebarPanel, draw_install, draw_progress, draw_properties
 
 CUTOUT_SCALE = 9.0  # times the size of an icon
 
@@ -31,8 +31,7 @@ class XRAY_PT_generate(SidebarPanel):
         """Draw the image, the button and the progress."""
         layout, scene = self.layout, context.scene.xray.generate
         if not service.is_available():
-            draw_text(layout, context, "The model runtime makes meshes from images.")
-            draw_runtime(layout, context)
+            draw_install(layout, context)
             return
         system = chosen_system()
         _draw_inputs(layout, scene, system)

@@ -105,6 +105,14 @@ class XRAY_OT_dataset(TaskOperator):
         )
         return answer
 
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """What the panel's settings are, and what is selected."""
+        panel: Any = context.scene.xray.dataset
+        settings = [getattr(panel, item.name) for item in fields(DatasetSettings)]
+        chosen = (panel.source, panel.path, panel.directory, panel.collection)
+        return chosen, [obj.name for obj in context.selected_objects], *settings
+
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the source."""
         settings = settings_from_properties(DatasetSettings, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -54,6 +55,13 @@ class XRAY_OT_capture(TaskOperator):
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """What is selected, and the panel's settings."""
+        panel: Any = context.scene.xray.capture
+        settings = [getattr(panel, item.name) for item in fields(CaptureSettings)]
+        return [obj.name for obj in context.selected_objects], panel.directory, *settings
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the selection."""

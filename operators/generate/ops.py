@@ -33,7 +33,7 @@ from .generation import (
     result_of,
     with_seeds,
 )
-from .settings import operator_settings, with_systems
+from .settings import operator_settings, panel_values, with_systems
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.generate import GenerateSettings
@@ -54,6 +54,11 @@ class _Generating(TaskOperator):
             cls.poll_message_set("Go to Object Mode first")
             return False
         return service.poll_available(cls)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The panel's inputs and settings, and what is installed."""
+        return panel_values(context.scene), service.is_available()
 
     def generations(
         self,

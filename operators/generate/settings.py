@@ -19,6 +19,7 @@ from ..properties import (
     setting_value,
     system_settings,
 )
+from ..runtime.service import missing_by_hand, missing_weights
 
 _T = TypeVar("_T")
 
@@ -33,7 +34,7 @@ def with_systems(target: type[_T]) -> type[_T]:
     A system's own settings are not remembered, because the next call may use another system.
     """
     properties = setting_properties(fields(GenerateSettings))
-    for name, owners in own_settings().items():
+    for owners in own_settings().values():
         properties |= setting_properties([common_field(owners)], options={"SKIP_SAVE"})
     target.__annotations__ = {**properties, **get_annotations(target)}
     return target
@@ -68,6 +69,24 @@ def panel_settings(scene: Any) -> GenerateSettings:
     values |= {name: setting_value(items[name], own) for name in names}
     device = machine.device if machine else "auto"
     return GenerateSettings(**values, generator=system.name, device=device)
+
+
+def panel_values(scene: Any) -> tuple[Any, ...]:
+    """All that a generation with the settings of `scene` depends on, to compare."""
+    panel, system = scene.xray.generate, chosen_system()
+    own, machine = system_settings(panel, system), preferences()
+    names = [*(item.name for item in system.settings.own_fields()), "checkpoint"]
+    images = [(image.name, image.filepath) if image else "" for image in (panel.image, panel.mask)]
+    return (
+        system.name,
+        machine.device if machine else "",
+        *images,
+        own.category if system.categories else "",
+        *(getattr(panel, item.name) for item in SHARED),
+        *(getattr(own, name) for name in names),
+        *missing_weights(scene),
+        *missing_by_hand(scene),
+    )
 
 
 def set_from_panel(operator: Any, scene: Any) -> None:

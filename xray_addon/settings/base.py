@@ -36,7 +36,9 @@ class Settings:
             if type(value) is not kind:
                 raise self._bad(item.name, f"must be {kind.__name__}, got {value!r}")
             if "choices" in meta and value not in meta["choices"]:
-                raise self._bad(item.name, f"must be one of {tuple(meta['choices'])}, got {value!r}")
+                raise self._bad(
+                    item.name, f"must be one of {tuple(meta['choices'])}, got {value!r}"
+                )
             if "min" in meta and not meta["min"] <= value <= meta["max"]:
                 raise self._bad(
                     item.name, f"must lie between {meta['min']} and {meta['max']}, got {value}"

@@ -52,6 +52,4 @@ class SliceSettings(Settings):
         },
         labels={"cast": "Built-In"},
     )
-    samples: int = setting(
-        16, "Rays a pixel", min=1, max=4096, only=("shading", ("cycles",))
-    )
+    samples: int = setting(16, "Rays a pixel", min=1, max=4096, only=("shading", ("cycles",)))
