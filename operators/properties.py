@@ -20,6 +20,7 @@ from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
+from .interface.drawing import USE
 from .interface.registration import extension_package, register_classes, unregister_classes
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ _SUBTYPES: dict[str, dict[str, str]] = {
     "pixels": {"subtype": "PIXEL"},
     "factor": {"subtype": "FACTOR"},
 }
-
-# Prefix of the checkbox of a setting that 0 switches off.
-USE = "use_"
 
 
 def setting_properties(items: Iterable[Field[Any]], options: Iterable[str] = ()) -> dict[str, Any]:
@@ -166,7 +164,7 @@ def _checkbox(item: Field[Any]) -> Any:
     )
 
 
-def output_property(written: str, options: Iterable[str] = ()) -> Any:
+def output_property(written: str, options: Iterable[Any] = ()) -> Any:
     """The folder that a capture or a dataset is written to.
 
     written : what is written there, for people.
@@ -179,9 +177,9 @@ def output_property(written: str, options: Iterable[str] = ()) -> Any:
     )
 
 
-# What a dataset is made of and where it goes; the same in the panel and in the operator.
-SOURCE_PROPERTIES = {
-    "source": bpy.props.EnumProperty(
+def source_property() -> Any:
+    """What a dataset is made of."""
+    return bpy.props.EnumProperty(
         name="Source",
         description="What to capture",
         items=(
@@ -189,42 +187,48 @@ SOURCE_PROPERTIES = {
             ("collection", "Collection", "Each object of a collection"),
             ("files", "Files", "Every mesh file in a folder, or the files listed in a manifest"),
         ),
-    ),
-    "path": bpy.props.StringProperty(
+    )
+
+
+def mesh_files_property() -> Any:
+    """The mesh files that a dataset is made of."""
+    return bpy.props.StringProperty(
         name="Files",
         description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
-    ),
-    "directory": output_property("the dataset is written"),
-}
+    )
+
+
 COLLECTION = "The collection whose objects are captured"
 
 
-def result_properties(options: Iterable[str] = ()) -> dict[str, Any]:
-    """How many meshes are made and what is kept of each; the same in the panel and in operators.
+def variations_property(options: Iterable[Any] = ()) -> Any:
+    """How many meshes are made of each image."""
+    return bpy.props.IntProperty(
+        name="Meshes",
+        description="Number of meshes per image, each with the next seed",
+        default=1,
+        min=1,
+        max=64,
+        options=set(options),
+    )
 
-    options : of the number, which an operator does not remember.
-    """
-    return {
-        "variations": bpy.props.IntProperty(
-            name="Meshes",
-            description="Number of meshes per image, each with the next seed",
-            default=1,
-            min=1,
-            max=64,
-            options=set(options),
-        ),
-        "keep_camera": bpy.props.BoolProperty(
-            name="Keep View",
-            description="Add a camera that sees the mesh from the image's viewpoint",
-        ),
-        "keep_layers": bpy.props.BoolProperty(
-            name="Keep Layers",
-            description="Add the predicted layers as a hidden collection, and keep the system's "
-            "pictures",
-        ),
-    }
+
+def keep_camera_property() -> Any:
+    """Whether a camera is added beside a generated mesh."""
+    return bpy.props.BoolProperty(
+        name="Keep View", description="Add a camera that sees the mesh from the image's viewpoint"
+    )
+
+
+def keep_layers_property() -> Any:
+    """Whether the layers of a generated mesh are added too."""
+    return bpy.props.BoolProperty(
+        name="Keep Layers",
+        description="Add the predicted layers as a hidden collection, and keep the system's "
+        "pictures",
+    )
 
 
 @with_settings(CaptureSettings)
@@ -238,12 +242,12 @@ class XRAY_PG_capture(bpy.types.PropertyGroup):
 class XRAY_PG_dataset(bpy.types.PropertyGroup):
     """The settings in the Dataset panel."""
 
+    source: source_property()
+    path: mesh_files_property()
+    directory: output_property("the dataset is written")
     collection: bpy.props.PointerProperty(
         name="Collection", description=COLLECTION, type=bpy.types.Collection
     )
-
-
-XRAY_PG_dataset.__annotations__ |= SOURCE_PROPERTIES
 
 
 def _search_category(system: System) -> Callable[..., list[str]]:
@@ -308,9 +312,12 @@ class XRAY_PG_generate(bpy.types.PropertyGroup):
         name="Mask", description="White where the image is redrawn", type=bpy.types.Image
     )
     systems: bpy.props.PointerProperty(type=XRAY_PG_systems)
+    variations: variations_property()
+    keep_camera: keep_camera_property()
+    keep_layers: keep_layers_property()
 
 
-XRAY_PG_generate.__annotations__ |= setting_properties(SHARED) | result_properties()
+XRAY_PG_generate.__annotations__ |= setting_properties(SHARED)
 
 
 def chosen_system() -> System:

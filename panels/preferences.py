@@ -33,6 +33,11 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
         description="Default folder for captures and datasets; if empty, you are asked each time",
         subtype="DIR_PATH",
     )
+    image_folder: bpy.props.StringProperty(
+        name="Image Folder",
+        description="Where the next file dialog for images begins",
+        subtype="DIR_PATH",
+    )
     runtime_folder: bpy.props.StringProperty(
         name="Runtime Folder",
         description="Where the model runtime is installed; empty for the default folder",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import urllib.parse
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
+from bl_ui.utils import PresetPanel
 
 from ..operators.interface.icons import icon_of
 from ..operators.interface.translation import translated
-from ..operators.properties import USE
 from ..operators.runtime import ops as ops_runtime
 from ..operators.runtime import service
 from ..operators.runtime.ops import (
@@ -38,10 +39,11 @@ from ..xray_addon.errors import XRayError
 from ..xray_addon.systems.weights import megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 # Pixels per character at the default size, for wrapping.
 CHARACTER_WIDTH = 6.5
+SHIPPED = Path(__file__).resolve().parents[1] / "presets"
 PREVIEW_SCALE = 8.0  # times the size of an icon
 WAITING_SHOWN = 8
 FAILURES_SHOWN = 3
@@ -277,20 +279,29 @@ class SidebarPanel(bpy.types.Panel):
     layout: Any
 
 
-def draw_properties(layout: Any, source: Any, names: Iterable[str]) -> None:
-    """Draw a column of properties with their names to the left.
+class PresetsPanel(PresetPanel):
+    """Base class of a list of presets: those that ship, which cannot be removed, and the user's."""
 
-    One that 0 switches off gets a checkbox before its value.
-    """
-    column = layout.column()
-    column.use_property_split = True
-    column.use_property_decorate = False
-    for name in names:
-        if not hasattr(source, USE + name):
-            column.prop(source, name)
-            continue
-        row = column.row(heading=source.bl_rna.properties[name].name)
-        row.prop(source, USE + name, text="")
-        value = row.row()
-        value.active = getattr(source, USE + name)
-        value.prop(source, name, text="")
+    layout: Any
+    path_menu: Any
+    preset_subdir = ""
+    preset_operator = "script.execute_preset"
+    preset_add_operator = ""
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """List the presets, and a field for the name of a new one."""
+        layout = self.layout
+        layout.emboss = "PULLDOWN_MENU"
+        layout.operator_context = "EXEC_DEFAULT"
+        column = layout.column(align=True)
+        for path in sorted((SHIPPED / self.preset_subdir).glob("*.py")):
+            button = column.operator(self.preset_operator, text=path.stem.replace("_", " "))
+            button.filepath, button.menu_idname = str(path), type(self).__name__
+        # Without a folder of the user's own it would say that paths are missing.
+        self.path_menu(
+            bpy.utils.preset_paths(self.preset_subdir) or [str(SHIPPED)],
+            self.preset_operator,
+            filter_ext=lambda suffix: suffix == ".py",
+            display_name=lambda path: bpy.path.display_name(path, title_case=False),
+            add_operator=self.preset_add_operator,
+        )

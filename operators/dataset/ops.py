@@ -17,10 +17,12 @@ from ...xray_addon.settings.dataset import DatasetSettings
 from ..convert import add_camera, camera_from_object, surface_from_objects
 from ..properties import (
     COLLECTION,
-    SOURCE_PROPERTIES,
     absolute_path,
+    mesh_files_property,
+    output_property,
     setting_property,
     settings_from_properties,
+    source_property,
     with_settings,
 )
 from ..tasks import jobs
@@ -60,6 +62,9 @@ class XRAY_OT_dataset(TaskOperator):
     bl_label = "Make Dataset"
     bl_options = {"REGISTER"}
 
+    source: source_property()
+    path: mesh_files_property()
+    directory: output_property("the dataset is written")
     collection: bpy.props.StringProperty(name="Collection", description=COLLECTION)
     replace: bpy.props.BoolProperty(
         name="Replace",
@@ -172,7 +177,27 @@ class XRAY_OT_dataset(TaskOperator):
         return solids(collection.all_objects)
 
 
-XRAY_OT_dataset.__annotations__ |= SOURCE_PROPERTIES
+class XRAY_OT_dataset_dismiss(bpy.types.Operator):
+    """Dismiss the results of the last dataset run; its report stays in the folder"""
+
+    bl_idname = "xray.dataset_dismiss"
+    bl_label = "Dismiss Dataset Results"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Require results."""
+        if _last_run is None:
+            cls.poll_message_set("No dataset was made in this session")
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Forget them."""
+        global _last_run
+        _last_run = None
+        jobs.redraw()
+        return {"FINISHED"}
 
 
 @with_settings(DatasetSettings)
@@ -301,5 +326,6 @@ def _duration(seconds: float) -> str:
 CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
+    XRAY_OT_dataset_dismiss,
     XRAY_OT_dataset_preset_add,
 )

@@ -51,7 +51,7 @@ class XRAY_OT_capture(TaskOperator):
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for a folder if none is set."""
-        if not self.directory and not _default_directory():
+        if asks_for_folder(self.directory):
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
@@ -72,6 +72,11 @@ class XRAY_OT_capture(TaskOperator):
     def summary(self, result: Any) -> tuple[str, str]:
         """The number of objects captured, and the first reason for one that was not."""
         return summarize(result)
+
+
+def asks_for_folder(directory: str) -> bool:
+    """Whether there is no folder to write to: `directory` is empty, and the preferences' too."""
+    return not directory and not _default_directory()
 
 
 def output_folder(directory: str) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,17 @@ import bpy
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS, find_system
-from ...xray_addon.systems.system import Inputs, Need
+from ...xray_addon.systems.system import Inputs, Need, Output
+from ..interface.drawing import draw_properties
 from ..properties import (
+    SHARED,
     absolute_path,
+    keep_camera_property,
+    keep_layers_property,
     preferences,
-    result_properties,
     settings_from_properties,
+    system_settings,
+    variations_property,
     with_settings,
 )
 from ..runtime import service
@@ -38,6 +45,9 @@ from .settings import operator_settings, panel_values, with_systems
 if TYPE_CHECKING:
     from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
+
+
+DIALOG_WIDTH = 400  # px at the default size
 
 
 class _Generating(TaskOperator):
@@ -89,6 +99,11 @@ class _Generating(TaskOperator):
         return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
 
 
+def _search_category(operator: Any, _context: bpy.types.Context, text: str) -> list[str]:
+    known = SYSTEMS[operator.generator].categories
+    return [name for name in known if text.lower() in name.lower()]
+
+
 @with_settings(ResultSettings)
 @with_systems
 class XRAY_OT_generate(_Generating):
@@ -128,26 +143,82 @@ class XRAY_OT_generate(_Generating):
     category: bpy.props.StringProperty(
         name="Category",
         description="What to generate, for systems with categories",
+        search=_search_category,
+        search_options={"SORT"},
         options={"SKIP_SAVE"},
     )
+    variations: variations_property({"SKIP_SAVE"})
+    keep_camera: keep_camera_property()
+    keep_layers: keep_layers_property()
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for files if the system needs an image and none is given."""
+        """Ask for what the system needs and was not given; the dialog begins as the panel is."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
             self.device = chosen.device
         if chosen and not self.properties.is_property_set("generator"):
             self.generator = chosen.generator
-        needs_image = SYSTEMS[self.generator].image is Need.REQUIRED
-        if needs_image and not self.image and not self.filepath and not self.directory:
+        system = SYSTEMS[self.generator]
+        has_image = self.image or self.filepath or self.directory
+        if system.image is Need.REQUIRED and not has_image:
+            self._fill_in(context)
+            # A file dialog begins in the folder of its path.
+            self.filepath = os.path.join(chosen.image_folder, "") if chosen else ""
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
+        if system.category is Need.REQUIRED and not self.category:
+            self._fill_in(context)
+            return context.window_manager.invoke_props_dialog(self, width=DIALOG_WIDTH)
         return self.execute(context)
 
-    def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+    def _fill_in(self, context: bpy.types.Context) -> None:
+        """Take what the caller does not say from the panel."""
+        scene: Any = context.scene
+        panel, system = scene.xray.generate, SYSTEMS[self.generator]
+        own = system_settings(panel, system)
+        shared = [item.name for item in (*SHARED, *fields(ResultSettings))]
+        shared += ["variations", "keep_camera", "keep_layers"]
+        owned = [item.name for item in system.settings.own_fields()]
+        owned += ["checkpoint", "category"] if system.categories else ["checkpoint"]
+        for source, names in ((panel, shared), (own, owned)):
+            for name in names:
+                if not self.properties.is_property_set(name):
+                    setattr(self, name, getattr(source, name))
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """Draw the inputs and settings of the chosen system, beside the files or in a dialog."""
+        layout, system = self.layout, SYSTEMS[self.generator]
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column()
+        column.label(text=system.label)
+        if system.mask is not Need.NONE:
+            column.prop_search(self, "mask", bpy.data, "images")
+        if system.categories:
+            column.prop(self, "category")
+        if system.image is not Need.NONE:
+            column.prop(self, "remove_background", text="Cut-Out")
+        own = system.settings.own_fields()
+        draw_properties(column, self, [i.name for i in own if system.settings.counts(i.name, self)])
+        if system.seeded:
+            draw_properties(column, self, ("seed",))
+        column.separator()
+        draw_properties(column, self, ("variations", "keep_camera"))
+        if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
+            draw_properties(column, self, ("keep_layers",))
+        column.separator()
+        names = [item.name for item in fields(ResultSettings)]
+        draw_properties(column, self, [n for n in names if ResultSettings.counts(n, self)])
+
+    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
+        chosen = preferences()
+        if chosen and (self.filepath or self.directory):
+            # The next file dialog begins here.
+            chosen.image_folder = self.directory or str(absolute_path(self.filepath).parent)
+            context.preferences.is_dirty = True
         settings = with_seeds(operator_settings(self), self.variations)
         result = settings_from_properties(ResultSettings, self)
         return self.generations(self._inputs(), settings, Row(), result)
@@ -173,9 +244,6 @@ class XRAY_OT_generate(_Generating):
         return list(images_in(path)) if path.is_dir() else [path]
 
 
-XRAY_OT_generate.__annotations__ |= result_properties({"SKIP_SAVE"})
-
-
 class XRAY_OT_regenerate(_Generating):
     """Make the active mesh again from the same inputs and put it beside the old one"""
 
@@ -196,7 +264,7 @@ class XRAY_OT_regenerate(_Generating):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """The active object must be a generated one."""
-        return _is_generated(cls, context) and super().poll(context)
+        return is_generated(cls, context) and super().poll(context)
 
     def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """One generation, with the settings stored in the object."""
@@ -217,7 +285,7 @@ class XRAY_OT_copy_command(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """The active object must be a generated one."""
-        return _is_generated(cls, context)
+        return is_generated(cls, context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Copy the command to the clipboard."""
@@ -255,7 +323,8 @@ def _own_file(image: Image) -> Path:
     return path
 
 
-def _is_generated(cls: Any, context: bpy.types.Context) -> bool:
+def is_generated(cls: Any, context: bpy.types.Context) -> bool:
+    """Whether the active object is a generated mesh; if not, the operator `cls` says so."""
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
         cls.poll_message_set("Select a generated mesh")

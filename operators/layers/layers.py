@@ -121,7 +121,7 @@ def add_layers(
         part = slice(int(stop - count), int(stop))
         mesh = mesh_from_points(
             Points(points.positions[part], points.normals[part], points.colors[part]),
-            f"{name} Layer {layer + 1:02d}",
+            f"Layer {layer + 1:02d} {name}",  # the Outliner cuts the end
             pixel[part],
             layer_faces(xray, camera, layer),
         )

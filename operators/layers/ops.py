@@ -50,7 +50,9 @@ class XRAY_OT_show_layers(LayersOperator):
     explode: bpy.props.FloatProperty(
         name="Explode",
         description="Distance between two layers, in sizes of the object",
+        soft_min=0.0,
         soft_max=2.0,
+        subtype="FACTOR",
     )
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:

@@ -20,6 +20,7 @@ from ..properties import (
     PATH_OPTIONS,
     absolute_path,
     preferences,
+    setting_property,
     settings_from_properties,
     with_settings,
 )
@@ -78,7 +79,7 @@ class XRAY_OT_save_slices(bpy.types.Operator):
     """Write the twelve slices of the selected objects, or of a captured X-Ray, as PNG files"""
 
     bl_idname = "xray.save_slices"
-    bl_label = "Save Slices..."
+    bl_label = "Save Slices"
     bl_options = {"REGISTER"}
 
     directory: bpy.props.StringProperty(
@@ -117,7 +118,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
     """Make a mesh from twelve slices of your own: X_1.png to Z_4.png in one folder"""
 
     bl_idname = "xray.slices_to_mesh"
-    bl_label = "Slices to Mesh..."
+    bl_label = "Slices to Mesh"
     # Not REGISTER: the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
@@ -131,13 +132,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
-    mesh_resolution: bpy.props.IntProperty(
-        name="Mesh Resolution",
-        description=Slice3DSettings.__dataclass_fields__["mesh_resolution"].metadata["help"],
-        default=256,
-        min=32,
-        max=512,
-    )
+    mesh_resolution: setting_property(Slice3DSettings.__dataclass_fields__["mesh_resolution"])
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
