@@ -151,7 +151,9 @@ def _image_menu(self: Any, context: bpy.types.Context) -> None:
     button = self.layout.operator(
         XRAY_OT_generate.bl_idname, text="Generate from This Image", icon="MESH_DATA"
     )
-    set_generation(button, context.scene.xray.generate)
+    panel = context.scene.xray.generate
+    set_generation(button, panel)
+    copy_settings(fields(ResultSettings), panel, button)
     button.image = image.name
 
 

@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
 ADDING = Progress("add", message="Adding the mesh")
 
-# Image formats that both Blender and the runtime can read.
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
-)
 GAP = 0.1  # between two results side by side, in widths of the left one
 
 Image = str | Path | bpy.types.Image
@@ -179,18 +175,6 @@ def find_image(name: str) -> bpy.types.Image:
     if image is None:
         raise XRayError("missing_image", f"There is no image {name}.", "Choose another one.")
     return image
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files in `folder`, by name. Raises XRayError `no_images`."""
-    found = sorted(
-        path
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    if not found:
-        raise XRayError("no_images", f"{folder} contains no images.", "Choose another folder.")
-    return found
 
 
 def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]:

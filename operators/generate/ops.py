@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.images import images_in
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS, find_system
 from ...xray_addon.systems.system import Inputs, Need, Output
@@ -34,7 +35,6 @@ from .generation import (
     find_image,
     generate_steps,
     image_name,
-    images_in,
     inputs_name,
     made_from,
     result_of,

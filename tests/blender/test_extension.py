@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import zipfile
 from dataclasses import fields
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import bpy
 import numpy as np
@@ -24,6 +26,8 @@ OPERATORS = (
     "XRAY_OT_release_memory",
     "XRAY_OT_cancel",
 )
+
+SUB_MENUS = ("XRAY_MT_generate", "XRAY_MT_capture")
 
 
 def registered() -> set[str]:
@@ -70,29 +74,78 @@ def test_no_timer_runs_without_work(part):
     assert not bpy.app.timers.is_registered(jobs._tick)
 
 
-def test_every_operator_is_in_a_menu(part):
-    # F3 finds an operator only there.
-    drawn = []
+class Menu:
+    """Draws Blender menus of ours, and those in them; notes the operators with their texts."""
 
-    class Layout:
-        def operator(self, name, **_):
-            drawn.append(name)
-            return SimpleNamespace()
+    def __init__(self, menus):
+        self.menus = menus
+        self.drawn = []
 
-        def menu(self, name, **_):
-            drawn.append(name)
+    def operator(self, name, text="", **_):
+        self.drawn.append((name, text))
+        return SimpleNamespace()
 
-        def separator(self):
-            pass
+    def menu(self, name, **_):
+        self.drawn.append((name, ""))
+        getattr(self.menus, name).draw(SimpleNamespace(layout=self), bpy.context)
 
+    def separator(self):
+        pass
+
+
+@pytest.fixture
+def drawn(part):
+    """All entries of our menus: what they call, and their texts."""
     menus = part("panels.menus")
-    owner = type("Owner", (), {"layout": Layout()})()
+    layout = Menu(menus)
     for _, entry in menus.ENTRIES:
-        entry(owner, bpy.context)
-    assert "XRAY_MT_object" in drawn
-    menus.XRAY_MT_object.draw(owner, bpy.context)
+        entry(SimpleNamespace(layout=layout), bpy.context)
+    return layout.drawn
+
+
+def test_every_operator_is_in_a_menu(drawn):
+    # F3 finds an operator only there.
     operators = {name for name in registered() if name.startswith("XRAY_OT_")}
-    assert {name.replace("xray.", "XRAY_OT_") for name in drawn if "." in name} == operators
+    called = {name for name, _ in drawn if "." in name}
+    assert {name.replace("xray.", "XRAY_OT_") for name in called} == operators
+
+
+def test_the_object_menu_has_two_menus_of_ours(part):
+    layout = Menu(SimpleNamespace(**{name: MagicMock() for name in SUB_MENUS}))
+    part("panels.menus").XRAY_MT_object.draw(SimpleNamespace(layout=layout), bpy.context)
+    assert layout.drawn == [(name, "") for name in SUB_MENUS]
+
+
+def test_entries_that_open_a_dialog_end_in_an_ellipsis(drawn, part):
+    opening = {name for name, text in drawn if text.endswith("…")}
+    asking = {
+        cls.bl_idname
+        for name in registered()
+        if (cls := getattr(bpy.types, name)) and name.startswith("XRAY_OT_")
+        if any(
+            word in inspect.getsource(cls) for word in ("fileselect_add", "invoke_", "AddPreset")
+        )
+    }
+    # It asks only if its source is a file, and the menu's is the Image Editor.
+    assert opening == asking - {"xray.omage_to_object"}
+    assert not [text for _, text in drawn if "..." in text]
+
+
+def test_the_image_editor_generates_from_the_image_that_it_shows(part):
+    menus = part("panels.menus")
+    image = bpy.data.images.new("Pear", 8, 8)
+    bpy.context.scene.xray.generate.target_faces = 700
+    made = []
+    layout = SimpleNamespace(
+        separator=lambda: None, operator=lambda *_, **__: made.append(SimpleNamespace()) or made[0]
+    )
+    context = SimpleNamespace(space_data=SimpleNamespace(image=image), scene=bpy.context.scene)
+    menus._image_menu(SimpleNamespace(layout=layout), context)
+    assert made[0].image == "Pear"
+    assert made[0].target_faces == 700
+    context.space_data.image = None
+    menus._image_menu(SimpleNamespace(layout=layout), context)
+    assert len(made) == 1
 
 
 def test_tooltips_are_there_and_end_without_a_full_stop(xray):
