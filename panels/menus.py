@@ -14,7 +14,8 @@ from ..operators.dataset.ops import (
 )
 from ..operators.dataset.ops_capture import XRAY_OT_capture
 from ..operators.dataset.ops_preview import XRAY_OT_preview
-from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
+from ..operators.generate.ops import CLASSES as GENERATE_OPERATORS
+from ..operators.generate.ops import XRAY_OT_generate
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
 from ..operators.layers.ops import CLASSES as LAYER_OPERATORS
@@ -40,16 +41,12 @@ class XRAY_MT_object(bpy.types.Menu):
         layout.operator(XRAY_OT_dataset_cameras.bl_idname, icon="CAMERA_DATA")
         layout.operator(XRAY_OT_dataset_preset_add.bl_idname)
         layout.operator(XRAY_OT_preview.bl_idname, text="Preview Dataset...", icon="IMAGE")
-        layout.operator(XRAY_OT_generate.bl_idname, icon="IMAGE_DATA")
         layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
         layout.operator(XRAY_OT_preview_cutout.bl_idname)
-        layout.operator(XRAY_OT_regenerate.bl_idname).another_seed = False
-        again = layout.operator(XRAY_OT_regenerate.bl_idname, text="Regenerate with Another Seed")
-        again.another_seed = True
-        layout.operator(XRAY_OT_copy_command.bl_idname)
         layout.operator(XRAY_OT_import_xray.bl_idname, icon="IMPORT")
         for operators in (
+            GENERATE_OPERATORS,
             LAYER_OPERATORS,
             OMAGE_OPERATORS,
             SLICE_OPERATORS,

@@ -71,6 +71,17 @@ def panel_settings(scene: Any) -> GenerateSettings:
     return GenerateSettings(**values, generator=system.name, device=device)
 
 
+def set_panel(scene: Any, settings: GenerateSettings) -> None:
+    """Set the system in the preferences, and its settings in the panel settings `scene`."""
+    system, machine = SYSTEMS[settings.generator], preferences()
+    if machine is not None:
+        machine.generator = system.name
+    own = system_settings(scene, system)
+    copy_settings(SHARED, settings, scene)
+    copy_settings(system.settings.own_fields(), settings, own)
+    own.checkpoint = settings.checkpoint
+
+
 def set_from_panel(operator: Any, scene: Any) -> None:
     """Copy the panel settings `scene` and the preferences to a button's operator."""
     system, machine = chosen_system(), preferences()
