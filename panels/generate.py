@@ -7,7 +7,13 @@ from typing import Any
 
 import bpy
 
-from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
+from ..operators.generate.ops import (
+    XRAY_OT_another_seed,
+    XRAY_OT_copy_command,
+    XRAY_OT_generate,
+    XRAY_OT_keep_layers,
+    XRAY_OT_use_seed,
+)
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
 from ..operators.generate.ops_result import (
@@ -18,6 +24,7 @@ from ..operators.generate.ops_result import (
 from ..operators.generate.settings import set_from_panel
 from ..operators.interface.drawing import draw_properties
 from ..operators.interface.icons import icon_of
+from ..operators.interface.translation import translated
 from ..operators.properties import chosen_system, copy_settings, preferences, system_settings
 from ..operators.runtime import service
 from ..xray_addon.settings.result import ResultSettings
@@ -58,7 +65,7 @@ class XRAY_PT_generate(SidebarPanel):
         button.variations = scene.variations
         button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         _draw_again(layout, context)
-        draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_regenerate)
+        draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_another_seed, XRAY_OT_keep_layers)
 
 
 def _draw_inputs(layout: Any, scene: Any, system: System) -> None:
@@ -77,12 +84,13 @@ def _draw_again(layout: Any, context: bpy.types.Context) -> None:
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
         return
-    row = layout.row(align=True)
-    same = row.operator(XRAY_OT_regenerate.bl_idname, icon="FILE_REFRESH")
-    same.another_seed = False
-    other = row.operator(XRAY_OT_regenerate.bl_idname, text="Another Seed")
-    other.another_seed = True
+    column = layout.column(align=True)
+    row = column.row(align=True)
+    row.label(text=translated("Seed {}").format(obj["xray_settings"]["seed"]))
+    row.operator(XRAY_OT_use_seed.bl_idname, text="", icon="LOOP_BACK")
     row.operator(XRAY_OT_copy_command.bl_idname, text="", icon="COPYDOWN")
+    column.operator(XRAY_OT_another_seed.bl_idname, icon="FILE_REFRESH")
+    column.operator(XRAY_OT_keep_layers.bl_idname, icon="RENDERLAYERS")
 
 
 class XRAY_PT_generate_cutout(SidebarPanel):

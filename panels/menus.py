@@ -16,7 +16,8 @@ from ..operators.dataset.ops import (
 )
 from ..operators.dataset.ops_capture import XRAY_OT_capture, asks_for_folder
 from ..operators.dataset.ops_preview import XRAY_OT_preview
-from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
+from ..operators.generate.ops import CLASSES as GENERATE_OPERATORS
+from ..operators.generate.ops import XRAY_OT_generate
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
 from ..operators.generate.ops_result import XRAY_OT_apply_result, XRAY_OT_result_preset_add
@@ -72,12 +73,11 @@ class XRAY_MT_generate(bpy.types.Menu):
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
         layout.operator(XRAY_OT_preview_cutout.bl_idname)
         layout.separator()
-        layout.operator(XRAY_OT_regenerate.bl_idname).another_seed = False
-        again = layout.operator(XRAY_OT_regenerate.bl_idname, text="Regenerate with Another Seed")
-        again.another_seed = True
+        for operator in GENERATE_OPERATORS:
+            if operator is not XRAY_OT_generate:
+                layout.operator(operator.bl_idname)
         apply = layout.operator(XRAY_OT_apply_result.bl_idname)
         copy_settings(fields(ResultSettings), context.scene.xray.generate, apply)
-        layout.operator(XRAY_OT_copy_command.bl_idname)
         _add_entry(layout, XRAY_OT_result_preset_add)
         layout.separator()
         _add_entry(layout, XRAY_OT_slices_to_mesh)

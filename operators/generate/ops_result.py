@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,11 @@ import bpy
 from bl_operators.presets import AddPresetBase
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.progress import Progress
 from ...xray_addon.settings.result import ResultSettings
-from ..convert import add_object
-from ..layers.layers import layer_objects, layers_of
+from ..convert.staging import TemporaryData
+from ..layers.layers import frame_of, set_frame
 from ..properties import settings_from_properties, with_settings
-from ..results import finish
+from ..results import finish_steps
 from ..tasks.watching import TaskOperator
 from .ops import is_generated
 
@@ -63,35 +63,43 @@ def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
     The work is done on a copy, so that modifiers, other users of the mesh, and `obj` itself are
     not touched before the new mesh is whole. Layers are scaled with the mesh.
 
-    Raises XRayError `object_gone` if the object was removed meanwhile, and those of `finish`.
+    Raises XRayError `object_gone` if the object was removed meanwhile, and those of `finish_steps`.
     """
     name = obj.name
-    copy: Any = add_object(obj.data.copy(), bpy.context.scene.collection)
-    try:
-        yield Progress("finish", message="Finishing the mesh")
-        # A height is that of the object, which may be scaled; an asset is the object itself.
-        height = settings.height / (abs(obj.scale.z) or 1.0)
-        factor = finish(copy, replace(settings, height=height, asset=False))
-        mesh = copy.data
-    finally:
-        bpy.data.objects.remove(copy)
-    objects: Any = bpy.data.objects
-    obj = objects.get(name)
-    if obj is None or obj.type != "MESH":
-        bpy.data.meshes.remove(mesh)
-        raise XRayError("object_gone", f"{name} was removed.", "Select another mesh.")
-    before = obj.data
-    obj.data = mesh
+    # The height is that of the object, which may be scaled.
+    height = settings.height / (abs(obj.scale.z) or 1.0)
+    with TemporaryData() as owned:
+        copy: Any = owned.own(bpy.data.objects.new(name, obj.data.copy()))
+        try:
+            factor = yield from finish_steps(copy, replace(settings, height=height))
+        except BaseException:
+            with suppress(ReferenceError):  # undo, or another file, has removed it
+                bpy.data.meshes.remove(copy.data)
+            raise
+        objects: Any = bpy.data.objects
+        obj = objects.get(name)
+        if obj is None or obj.type != "MESH":
+            raise XRayError("object_gone", f"{name} was removed.", "Select another mesh.")
+        before, obj.data = obj.data, copy.data
+        if settings.asset:
+            _mark_as_asset(obj, copy)
     if not before.users:
         title = before.name
         bpy.data.meshes.remove(before)
-        mesh.name = title
-    for layer in layer_objects(layers_of(obj)) if layers_of(obj) else ():
-        layer.scale *= factor
-    if settings.asset:
-        finish(obj, ResultSettings(asset=True))
+        obj.data.name = title
+    scale, shift = frame_of(obj)
+    set_frame(obj, scale * factor, shift * factor)
     obj["xray_result"] = settings.to_dict()
     return obj
+
+
+def _mark_as_asset(obj: Any, like: Any) -> None:
+    """Mark `obj` as an asset, with the preview of `like`."""
+    obj.asset_mark()
+    obj.asset_data.description = like.asset_data.description
+    drawn, preview = like.preview_ensure(), obj.preview_ensure()
+    preview.image_size = drawn.image_size
+    preview.image_pixels_float = drawn.image_pixels_float
 
 
 class XRAY_OT_result_preset_add(AddPresetBase, bpy.types.Operator):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from ..properties import (
     chosen_system,
     copy_settings,
     preferences,
+    set_setting,
     setting_properties,
     setting_value,
     system_settings,
@@ -87,6 +88,18 @@ def panel_values(scene: Any) -> tuple[Any, ...]:
         *missing_weights(scene),
         *missing_by_hand(scene),
     )
+
+
+def set_panel(scene: Any, settings: GenerateSettings) -> None:
+    """Set the system in the preferences, and its settings in the panel settings `scene`."""
+    system, machine = SYSTEMS[settings.generator], preferences()
+    if machine is not None:
+        machine.generator = system.name
+    own = system_settings(scene, system)
+    for items, target in ((SHARED, scene), (system.settings.own_fields(), own)):
+        for item in items:
+            set_setting(item, target, getattr(settings, item.name))
+    own.checkpoint = settings.checkpoint
 
 
 def set_from_panel(operator: Any, scene: Any) -> None:

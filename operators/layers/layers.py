@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,44 +96,101 @@ def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
     return objects
 
 
+@dataclass(frozen=True, eq=False)
+class LayerArrays:
+    """One layer of an X-Ray as the arrays of a mesh.
+
+    number : of the layer, 0 for the nearest. points : its hits. pixel : (N,) of the hits.
+    faces : as `layer_faces`.
+    """
+
+    number: int
+    points: Points
+    pixel: NDArray[np.int32]
+    faces: Sequence[NDArray[np.int64]]
+
+
+def layer_arrays(xray: XRay, camera: Camera) -> list[LayerArrays]:
+    """The non-empty layers, by NumPy alone, so any thread can do it."""
+    points = xray.points(camera)
+    pixel = (xray.index % (xray.shape[1] * xray.shape[2])).astype(np.int32)
+    stops = np.cumsum(xray.hits_per_layer)
+    found = []
+    for number, (stop, count) in enumerate(zip(stops, xray.hits_per_layer, strict=True)):
+        part = slice(int(stop - count), int(stop))
+        hits = Points(points.positions[part], points.normals[part], points.colors[part])
+        if count:
+            found.append(LayerArrays(number, hits, pixel[part], layer_faces(xray, camera, number)))
+    return found
+
+
+def layer_mesh(arrays: LayerArrays, name: str) -> bpy.types.Mesh:
+    """A mesh over the hits of one layer of `name`.
+
+    Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
+    can read it after editing.
+    """
+    title = f"Layer {arrays.number + 1:02d} {name}"  # the Outliner cuts the end
+    return mesh_from_points(arrays.points, title, arrays.pixel, arrays.faces)
+
+
 def add_layers(
-    xray: XRay, camera: Camera, name: str, *, parent: bpy.types.Object | None = None
+    xray: XRay,
+    camera: Camera,
+    name: str,
+    made: Iterable[tuple[LayerArrays, bpy.types.Mesh]] | None = None,
+    *,
+    parent: bpy.types.Object | None = None,
 ) -> bpy.types.Collection:
     """Add a mesh over the hits of each non-empty layer, in a new collection.
 
-    Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
-    can read it after editing. If there is a `parent`, the layers belong to it and move with it,
-    `rebuild` replaces its mesh, and the collection is hidden at first.
+    made : the layers with their meshes; None makes them here. If there is a `parent`, the layers
+    belong to it and move with it, `rebuild` replaces its mesh, and the collection is hidden at
+    first.
     """
+    if made is None:
+        made = [(part, layer_mesh(part, name)) for part in layer_arrays(xray, camera)]
+    made = list(made)
     above = bpy.context.collection or bpy.context.scene.collection
     collection: Any = bpy.data.collections.new(f"{name} Layers")
     above.children.link(collection)
     collection["xray_shape"] = list(xray.shape)
     collection["xray_dropped"] = xray.dropped
     collection["xray_camera"] = _camera_to_dict(camera)
-    points = xray.points(camera)
-    collection["xray_size"] = float(np.ptp(points.positions, axis=0).max())
-    pixel = (xray.index % (xray.shape[1] * xray.shape[2])).astype(np.int32)
-    stops = np.cumsum(xray.hits_per_layer)
-    for layer, (stop, count) in enumerate(zip(stops, xray.hits_per_layer, strict=True)):
-        if not count:
-            continue
-        part = slice(int(stop - count), int(stop))
-        mesh = mesh_from_points(
-            Points(points.positions[part], points.normals[part], points.colors[part]),
-            f"Layer {layer + 1:02d} {name}",  # the Outliner cuts the end
-            pixel[part],
-            layer_faces(xray, camera, layer),
-        )
+    positions = np.concatenate([part.points.positions for part, _ in made])
+    collection["xray_size"] = float(np.ptp(positions, axis=0).max())
+    for part, mesh in made:
         obj: Any = add_object(mesh, collection)
-        obj["xray_layer"] = layer
+        obj["xray_layer"] = part.number
         # Weight Paint paints into the active group.
         obj.vertex_groups.new(name=DELETE)
         obj.parent = parent
     if parent is not None:
         parent["xray_layers"] = collection
+        place_layers(parent)
         collection.hide_viewport = collection.hide_render = True
     return collection
+
+
+def set_frame(obj: Any, scale: float, shift: Iterable[float]) -> None:
+    """Remember how the mesh of `obj` lies in the frame of its generator: times `scale`, moved by
+    `shift`. Its layers follow."""
+    obj["xray_frame"] = {"scale": scale, "shift": [float(x) for x in shift]}
+    place_layers(obj)
+
+
+def frame_of(obj: Any) -> tuple[float, Vector]:
+    """Scale and shift of `set_frame`; 1 and 0 for meshes that are where they were generated."""
+    frame = obj.get("xray_frame")
+    return (frame["scale"], Vector(frame["shift"])) if frame else (1.0, Vector())
+
+
+def place_layers(obj: Any) -> None:
+    """Move the layers of `obj` to where its mesh is."""
+    collection = obj.get("xray_layers")
+    scale, shift = frame_of(obj)
+    for layer in layer_objects(collection) if collection is not None else ():
+        layer.location, layer.scale = shift, (scale, scale, scale)
 
 
 def layers_of(obj: Any) -> Any:
@@ -238,14 +295,11 @@ def rebuild(collection: Any) -> bpy.types.Object:
     obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
     if "xray_result" in obj:
         factor = finish(obj, ResultSettings.from_dict(obj["xray_result"].to_dict()))
-        scale_layers(collection, factor)
+        scale, shift = frame_of(obj)
+        shift = shift * (factor / scale)
+        obj.data.transform(Matrix.Translation(shift))
+        set_frame(obj, factor, shift.to_tuple())
     return obj
-
-
-def scale_layers(collection: Any, factor: float) -> None:
-    """Scale the layers by `factor`, as their mesh object was."""
-    for layer in layer_objects(collection):
-        layer.scale = (factor, factor, factor)
 
 
 def _keep_materials(mesh: Any, before: Any) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...xray_addon.errors import XRayError, error_code
 from ...xray_addon.progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
 from ..interface.translation import translated
+from . import person
 
 Steps = Generator[Progress, None, Any]
 
@@ -169,6 +170,14 @@ def cancel(task: Task) -> None:
         task.cancelling = True
 
 
+def cancel_running() -> bool:
+    """Cancel the running task; False if none runs, or if it is being cancelled already."""
+    running = [task for task in queue[:1] if task.state is State.RUNNING and not task.cancelling]
+    for task in running:
+        cancel(task)
+    return bool(running)
+
+
 def cancel_all() -> None:
     """Cancel all tasks, the waiting ones first."""
     for task in reversed(tuple(queue)):
@@ -279,7 +288,10 @@ def _end(task: Task) -> None:
     elif task.state is State.DONE:
         failed[:] = [t for t in failed if t.operator != task.operator or t.batch is task.batch]
     last = task.batch is None or all(other.batch is not task.batch for other in queue)
-    if task.state is State.DONE and task.undo and not (last and _is_watched(task)):
+    if task.state is not State.DONE or not task.undo or (last and _is_watched(task)):
+        return
+    # In the middle of a transform, say, the next undo step will hold what was made.
+    if not person.is_in_operator():
         _push_undo(task.undo)
 
 

@@ -38,7 +38,10 @@ def test_a_mesh_at_the_cursor_named_after_the_image(fake_runtime, part, image, s
     assert tuple(obj.rotation_euler) == (0, 0, 0)
     assert bpy.context.view_layer.objects.active == obj
     vertices, colors = geometry(obj)
-    assert vertices[:, 2].max() == pytest.approx(0.5)
+    # A ball of radius 0.5 that stands on the cursor, its origin at its base.
+    assert vertices[:, 2].min() == pytest.approx(0.0, abs=1e-6)
+    assert vertices[:, 2].max() == pytest.approx(1.0)
+    assert (vertices.min(axis=0) + vertices.max(axis=0))[:2] == pytest.approx(0.0, abs=1e-6)
     assert colors[:, :3].max() == pytest.approx(1.0, abs=0.01)
 
 
@@ -69,7 +72,7 @@ def test_the_view_can_be_kept(fake_runtime, part, image, settings):
     bpy.context.scene.cursor.location = (5, 0, 0)
     part("operators.generate.generation").generate_mesh(image, settings(), keep_camera=True)
     (camera,) = (obj for obj in bpy.data.objects if obj.type == "CAMERA")
-    assert tuple(camera.matrix_world.translation) == pytest.approx((5, -1.5, 0))
+    assert tuple(camera.matrix_world.translation) == pytest.approx((5, -1.5, 0.3))
 
 
 def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
@@ -84,7 +87,7 @@ def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
     collection.hide_viewport = False
     bpy.context.view_layer.update()
     points = np.array([layers[0].matrix_world @ v.co for v in layers[0].data.vertices])
-    assert np.allclose(np.linalg.norm(points - (5, 0, 0), axis=1), 0.3, atol=0.01)
+    assert np.allclose(np.linalg.norm(points - (5, 0, 0.3), axis=1), 0.3, atol=0.01)
     assert points[:, 1].max() < 0.1  # the side that the viewer sees
 
 
@@ -99,7 +102,8 @@ def test_a_mesh_with_its_layers_is_rebuilt_in_place(fake_runtime, part, image, s
     # The new mesh is made of the hits: so many vertices, and the old mesh is gone.
     hits = sum(obj["xray_hits"])
     assert 0.9 * hits < len(obj.data.vertices) < 1.5 * hits
-    radius = np.linalg.norm([v.co for v in obj.data.vertices], axis=1)
+    middle = (0, 0, 0.3)
+    radius = np.linalg.norm([np.subtract(v.co, middle) for v in obj.data.vertices], axis=1)
     assert np.median(radius) == pytest.approx(0.3, abs=0.01)
     assert len(bpy.data.meshes) == count
     assert list(obj.data.materials) == [material]
@@ -237,5 +241,5 @@ def test_an_older_mesh_is_made_again(fake_runtime, part, image):
     obj["xray_settings"], obj["xray_image"] = OLDER, str(image)
     obj["xray_result"] = part("xray_addon.settings").ResultSettings().to_dict()
     bpy.context.view_layer.objects.active = obj
-    assert bpy.ops.xray.regenerate(another_seed=True) == {"FINISHED"}
+    assert bpy.ops.xray.another_seed() == {"FINISHED"}
     assert bpy.context.object["xray_settings"]["seed"] == 2

@@ -81,6 +81,15 @@ class GenerateSettings(Settings):
         if not isinstance(self, kind):
             raise self._bad("generator", f"cannot be {self.generator!r} in {type(self).__name__}")
 
+    @property
+    def seed_matters(self) -> bool:
+        """Whether another seed gives another mesh."""
+        return True
+
+    def varied(self) -> Self:
+        """These settings, changed so that seeds give different meshes, if that is possible."""
+        return self
+
     def to_arguments(self) -> list[str]:
         """The command line options for these settings, without those that have their default."""
         options = [o for o in super().to_arguments() if not o.startswith("--generator=")]

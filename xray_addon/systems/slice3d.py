@@ -89,6 +89,11 @@ class Slice3DSettings(GenerateSettings):
         True, "Give what the image hides the nearest visible colour; grey without"
     )
 
+    @property
+    def seed_matters(self) -> bool:
+        """Whether the slices are sampled."""
+        return self.branch == "generation"
+
 
 SYSTEM = System(
     name="slice3d",

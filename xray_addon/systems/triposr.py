@@ -35,6 +35,11 @@ class TripoSRSettings(GenerateSettings):
         on=1024,
     )
 
+    @property
+    def seed_matters(self) -> bool:
+        """It samples nothing."""
+        return False
+
 
 # As in training: a camera with a 40 degree field of view; depths are not limited.
 FRAME = Frame(1.9, math.radians(40.0), FILL, near=0.1, far=math.inf)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from ..canonical import CANONICAL
 from ..settings.base import setting
@@ -30,6 +31,17 @@ class XRaySettings(GenerateSettings):
         max=1.0,
         unit="factor",
     )
+
+    @property
+    def seed_matters(self) -> bool:
+        """Whether hidden parts vary."""
+        return self.variation > 0 and self.steps != 1
+
+    def varied(self) -> Self:
+        """With hidden parts fully sampled, if they do not vary: then seeds differ most."""
+        if self.seed_matters:
+            return self
+        return replace(self, variation=1.0, steps=0 if self.steps == 1 else self.steps)
 
 
 SYSTEM = System(

@@ -1,0 +1,42 @@
+"""What the person at the window is in the middle of, so that finished work does not disturb it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+OURS = "XRAY_OT_"
+# Editors that Esc closes or brings back to what they showed before.
+CLOSED_BY_ESCAPE = frozenset({"FILE_BROWSER", "IMAGE_EDITOR"})
+
+
+def is_idle() -> bool:
+    """Whether mode, selection and view may change: Object Mode, and no operator is running."""
+    return bpy.context.mode == "OBJECT" and not is_in_operator()
+
+
+def is_in_operator() -> bool:
+    """Whether a modal operator of somebody else runs in any window, such as a transform."""
+    return any(_others(window) for window in _windows())
+
+
+def needs_escape(window: Any, event: Any) -> bool:
+    """Whether Esc means something to Blender where it was pressed."""
+    if any(each.screen.is_animation_playing for each in _windows()) or _others(window):
+        return True
+    return any(
+        area.type in CLOSED_BY_ESCAPE
+        and 0 <= event.mouse_x - area.x < area.width
+        and 0 <= event.mouse_y - area.y < area.height
+        for area in window.screen.areas
+    )
+
+
+def _others(window: Any) -> bool:
+    return any(not each.bl_idname.startswith(OURS) for each in window.modal_operators)
+
+
+def _windows() -> list[Any]:
+    manager: Any = bpy.context.window_manager
+    return list(manager.windows) if manager else []
