@@ -38,6 +38,21 @@ TICK = 0.1  # s between two calls of the progress callback
 # What stands before an address's host, as in https://name:password@host: an index of one's own.
 _SECRET = re.compile(r"(\w+://)[^/\s'\"]*@")
 
+# What pip and its libraries write of a connection that fails, where they name the host, and what
+# the command ends with then.
+_BROKEN_CONNECTION = (
+    "connection broken",
+    "Failed to establish",
+    "Failed to resolve",
+    "timed out",
+    "ProxyError",
+    "SSLError",
+    "confirming the ssl certificate",
+    "Max retries exceeded",
+)
+_AFTER_A_BROKEN_CONNECTION = ("No matching distribution", *_BROKEN_CONNECTION)
+_HOST = re.compile(r"host='([^']+)'|[Cc]onnection to (\S+) timed out|https?://([^/\s'\"]+)")
+
 NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console flashes on Windows
 
 
@@ -106,9 +121,12 @@ class Commands:
                 _kill(process)
                 raise
         if process.returncode:
+            unreached = _unreached(lines)
             raise self._failed(
-                _meaningful(lines) or f"{command[0]} ended with exit code {process.returncode}",
-                any("connection broken" in line or "NewConnectionError" in line for line in lines),
+                unreached
+                or _meaningful(lines)
+                or f"{command[0]} ended with exit code {process.returncode}",
+                network=bool(unreached),
             )
         return lines
 
@@ -189,6 +207,10 @@ class Commands:
         except (OSError, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
+            elif isinstance(error, OSError):
+                host = urllib.parse.urlsplit(without_password(url)).netloc
+                reason = getattr(error, "reason", error)
+                raise self._failed(f"{host} was not reached ({reason})", network=True) from error
             raise self._failed(f"{url} cannot be read ({error})", network=True) from error
         return data
 
@@ -278,6 +300,23 @@ def _certificates() -> list[str]:
     if spec is not None and spec.origin is not None:
         found.append(str(Path(spec.origin).with_name("cacert.pem")))
     return [path for path in found if path and Path(path).exists()]
+
+
+def _unreached(lines: Sequence[str]) -> str:
+    """Which host a failed pip did not reach, and why, for people; "" if that is not the reason.
+
+    Without its index pip says that there is no matching distribution, as for a wrong name.
+    """
+    last = _meaningful(lines)
+    if not any(sign in last for sign in _AFTER_A_BROKEN_CONNECTION):
+        return ""
+    broken = [line for line in lines if any(sign in line for sign in _BROKEN_CONNECTION)]
+    for line in reversed(broken):
+        if found := _HOST.search(line):
+            host = next(filter(None, found.groups()))
+            why = re.search(r"\[Errno -?\d+\] ([^\"')\]]+)|(timed out|certificate)", line)
+            return f"{host} was not reached" + (f" ({why[1] or why[2]})" if why else "")
+    return ""
 
 
 def _meaningful(lines: Sequence[str]) -> str:
