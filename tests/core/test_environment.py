@@ -529,7 +529,7 @@ def test_pip_without_its_index_says_that_the_host_was_not_reached(
     monkeypatch.setenv("PIP_RETRIES", "1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     environment = make(tmp_path, "nosuchthing==1.0\n")
-    with pytest.raises(XRayError, match=r"127\.0\.0\.1 was not reached \(Connection refused\)"):
+    with pytest.raises(XRayError, match=r"127\.0\.0\.1:9 was not reached \(Connection refused\)"):
         environment.install(online=True, device="cpu")
 
 

@@ -31,6 +31,7 @@ from ..progress import Progress, ProgressCallback
 PIP_VERSION = "26.3"
 PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 PIP_WITH_PROGRESS = (24, 1)
+PYPI = "https://pypi.org/simple"
 ENSUREPIP = ("-m", "ensurepip", "--default-pip")
 NETWORK_TIMEOUT = 60.0  # s without a byte
 TICK = 0.1  # s between two calls of the progress callback
@@ -121,7 +122,7 @@ class Commands:
                 _kill(process)
                 raise
         if process.returncode:
-            unreached = _unreached(lines)
+            unreached = _unreached(lines, command)
             raise self._failed(
                 unreached
                 or _meaningful(lines)
@@ -182,7 +183,7 @@ class Commands:
     def download_pip(self, folder: Path) -> Path:
         """Download the pinned wheel of pip from PyPI or from the index that PIP_INDEX_URL names."""
         name = f"pip-{PIP_VERSION}-py3-none-any.whl"
-        index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+        index = os.environ.get("PIP_INDEX_URL", PYPI).rstrip("/") + "/pip/"
         self._write(f"downloading {name} from {index}")
         self.report(Progress("pip", message="Downloading pip"))
         page = self._fetch(index).decode("utf-8", "replace")
@@ -302,7 +303,7 @@ def _certificates() -> list[str]:
     return [path for path in found if path and Path(path).exists()]
 
 
-def _unreached(lines: Sequence[str]) -> str:
+def _unreached(lines: Sequence[str], command: Sequence[str]) -> str:
     """Which host a failed pip did not reach, and why, for people; "" if that is not the reason.
 
     Without its index pip says that there is no matching distribution, as for a wrong name.
@@ -311,12 +312,17 @@ def _unreached(lines: Sequence[str]) -> str:
     if not any(sign in last for sign in _AFTER_A_BROKEN_CONNECTION):
         return ""
     broken = [line for line in lines if any(sign in line for sign in _BROKEN_CONNECTION)]
-    for line in reversed(broken):
-        if found := _HOST.search(line):
-            host = next(filter(None, found.groups()))
-            why = re.search(r"\[Errno -?\d+\] ([^\"')\]]+)|(timed out|certificate)", line)
-            return f"{host} was not reached" + (f" ({why[1] or why[2]})" if why else "")
-    return ""
+    if not broken:
+        return ""
+    if found := _HOST.search(broken[-1]):
+        host = next(filter(None, found.groups()))
+    else:  # an older pip, which does not name it
+        index = os.environ.get("PIP_INDEX_URL", PYPI)
+        if "--index-url" in command:
+            index = command[command.index("--index-url") + 1]
+        host = urllib.parse.urlsplit(without_password(index)).netloc
+    why = re.search(r"\[Errno -?\d+\] ([^\"')\]]+)|(timed out|certificate)", broken[-1])
+    return f"{host} was not reached" + (f" ({why[1] or why[2]})" if why else "")
 
 
 def _meaningful(lines: Sequence[str]) -> str:
