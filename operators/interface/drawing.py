@@ -16,6 +16,7 @@ def draw_properties(layout: Any, source: Any, names: Iterable[str]) -> None:
 
     One that 0 switches off gets a checkbox before its value.
     """
+    known = getattr(source, "properties", source).bl_rna.properties  # an operator's are apart
     column = layout.column()
     column.use_property_split = True
     column.use_property_decorate = False
@@ -23,7 +24,7 @@ def draw_properties(layout: Any, source: Any, names: Iterable[str]) -> None:
         if not hasattr(source, USE + name):
             column.prop(source, name)
             continue
-        row = column.row(heading=source.bl_rna.properties[USE + name].name)
+        row = column.row(heading=known[USE + name].name)
         row.prop(source, USE + name, text="")
         value = row.row()
         value.active = getattr(source, USE + name)

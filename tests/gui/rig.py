@@ -146,6 +146,22 @@ class Screen:
         self._server.wait(10)
 
 
+def install_extension(screen: Screen) -> Path:
+    """Build the zip and install it; the user's folder that it is enabled in."""
+    user, archive = OUT / "user", OUT / "xray.zip"
+    OUT.mkdir(parents=True, exist_ok=True)
+    for arguments in (
+        ("build", "--source-dir", ROOT, "--output-filepath", archive),
+        ("install-file", "-r", "user_default", "--enable", archive),
+    ):
+        done = screen.run(
+            "blender", "--command", "extension", *arguments, BLENDER_USER_RESOURCES=str(user)
+        )
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+    return user
+
+
 class Blender:
     """One Blender on a screen. `do` runs code in it; mouse and keys are real ones."""
 
