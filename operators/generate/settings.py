@@ -72,9 +72,12 @@ def panel_settings(scene: Any) -> GenerateSettings:
     return GenerateSettings(**values, generator=system.name, device=device)
 
 
-def panel_values(scene: Any) -> tuple[Any, ...]:
-    """All that a generation with the settings of `scene` depends on, to compare."""
-    panel, system = scene.xray.generate, chosen_system()
+def panel_values(scene: Any, system: System | None = None) -> tuple[Any, ...]:
+    """All that a generation with the settings of `scene` depends on, to compare.
+
+    system : by default the chosen one.
+    """
+    panel, system = scene.xray.generate, system or chosen_system()
     own, machine = system_settings(panel, system), preferences()
     names = [*(item.name for item in system.settings.own_fields()), "checkpoint"]
     images = [(image.name, image.filepath) if image else "" for image in (panel.image, panel.mask)]

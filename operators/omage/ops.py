@@ -11,10 +11,11 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.omage import Omage
 from ...xray_addon.omage.pictures import MEANINGS, write_pictures
 from ...xray_addon.settings.omage import OmageSettings
-from ...xray_addon.systems.omages import OmagesSettings
+from ...xray_addon.systems.omages import SYSTEM, OmagesSettings
 from ..convert.images import image_editors
 from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
+from ..generate.settings import panel_values
 from ..properties import PATH_OPTIONS, absolute_path, settings_from_properties, with_settings
 from ..runtime import service
 from ..tasks.watching import OperatorResult, TaskOperator
@@ -227,6 +228,12 @@ class XRAY_OT_omage_material(TaskOperator):
             cls.poll_message_set("Select a mesh in Object Mode")
             return False
         return service.poll_available(cls)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The active object, the settings of Omages, and what is installed."""
+        name = context.object.name if context.object else ""
+        return name, panel_values(context.scene, SYSTEM), service.is_available()
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Encode the mesh now, run the network, give the mesh its material."""

@@ -10,11 +10,12 @@ import bpy
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.settings.slices import SliceSettings
-from ...xray_addon.systems.slice3d import Slice3DSettings
+from ...xray_addon.systems.slice3d import SYSTEM, Slice3DSettings
 from ...xray_addon.systems.system import Inputs
 from ..convert.images import image_editors
 from ..dataset.ops_capture import selected_solids
 from ..generate.generation import generate_steps
+from ..generate.settings import panel_values
 from ..layers.layers import layers_of
 from ..properties import (
     PATH_OPTIONS,
@@ -153,6 +154,11 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The settings of Slice3D, and what is installed."""
+        return panel_values(context.scene, SYSTEM), service.is_available()
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Start it."""
