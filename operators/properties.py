@@ -116,7 +116,7 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
     """A Blender property for a field."""
     meta: dict[str, Any] = dict(item.metadata)
     common: dict[str, Any] = {
-        "name": item.name.replace("_", " ").title(),
+        "name": _label(item),
         "description": meta["help"],
         "default": item.default,
         "options": set(options),
@@ -145,6 +145,10 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
     return kinds[type(item.default)](**common)
 
 
+def _label(item: Field[Any]) -> str:
+    return item.metadata.get("label") or item.name.replace("_", " ").title()
+
+
 def _checkbox(item: Field[Any]) -> Any:
     """The checkbox of a setting that 0 switches off."""
 
@@ -156,7 +160,7 @@ def _checkbox(item: Field[Any]) -> Any:
             set_setting(item, properties, item.metadata["on"] if on else 0)
 
     return bpy.props.BoolProperty(
-        name=item.name.replace("_", " ").title(),
+        name=_label(item),
         description=item.metadata["help"],
         options={"SKIP_SAVE"},
         get=is_on,

@@ -37,9 +37,9 @@ class XRAY_PT_omage(SidebarPanel):
         copy_settings(fields(OmageSettings), scene, button)
         _draw_views(layout, context)
         draw_properties(layout, scene, ("stitch",))
-        row = layout.row(align=True)
-        for source, text in (("editor", "Omage to Object"), ("file", "From File…")):
-            made = row.operator(XRAY_OT_omage_to_object.bl_idname, text=text, icon="MESH_DATA")
+        column = layout.column(align=True)
+        for source, text in (("editor", "Omage to Object"), ("file", "Omage File to Object…")):
+            made = column.operator(XRAY_OT_omage_to_object.bl_idname, text=text, icon="MESH_DATA")
             made.source, made.stitch = source, scene.stitch
 
 

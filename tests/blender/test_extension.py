@@ -46,6 +46,7 @@ def test_the_zip_holds_the_extension_and_nothing_else(extension_zip):
     tops = {name.split("/")[0] for name in names}
     assert {"blender_manifest.toml", "__init__.py", "xray_addon", "operators", "panels"} <= tops
     assert {"runtime/__init__.py", "runtime/registry.py", "xray_addon/casting/__init__.py"} <= names
+    assert {"presets/xray/result/Draft.py", "presets/xray/dataset/Published.py"} <= names
     assert {"runtime/weights/xray.safetensors", "runtime/weights/segmentation.onnx"} <= names
     assert not tops & {"tests", "out", "build", "Makefile", "pyproject.toml", "farm"}
     assert not [name for name in names if "__pycache__" in name or name.startswith(".")]

@@ -13,10 +13,11 @@ def setting(default: Any, help: str, **limits: Any) -> Any:
     """A field of a settings dataclass, with the help text and limits for panels and command lines.
 
     limits : `min` and `max` of a number; `choices` of a text, by name with what each means, and
-        `labels` for choices whose label is not the name in title case; `path=True` for a file
-        name; `unit` of a number: "degrees", "metres", "percent" (0 to 100), "pixels" or "factor"
-        (a share of 1); `on`, if 0 switches the setting off: the value that switching it on gives;
-        `only`, the name of another setting and those of its values for which this setting is used.
+        `labels` for choices whose label is not the name in title case; `label` if that of the
+        setting is not; `path=True` for a file name; `unit` of a number: "degrees", "metres",
+        "percent" (0 to 100), "pixels" or "factor" (a share of 1); `on`, if 0 switches the setting
+        off: the value that switching it on gives; `only`, the name of another setting and those of
+        its values for which this setting is used.
     """
     if "choices" in limits and not isinstance(limits["choices"], Mapping):
         limits["choices"] = dict.fromkeys(limits["choices"], "")

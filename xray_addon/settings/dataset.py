@@ -91,6 +91,7 @@ class DatasetSettings(Settings):
         min=0.1,
         max=179.0,
         unit="degrees",
+        label="Field of View",
         only=("cameras", _PLACED),
     )
     jitter: float = setting(
@@ -152,7 +153,11 @@ class DatasetSettings(Settings):
         only=("image", _LIT),
     )
     hdri: str = setting(
-        "", "The environment image for 'hdri'", only=("lights", ("hdri",)), path=True
+        "",
+        "The environment image for 'hdri'",
+        only=("lights", ("hdri",)),
+        path=True,
+        label="HDRI",
     )
 
     materials: str = setting(
@@ -172,7 +177,7 @@ class DatasetSettings(Settings):
         only=("materials", ("bake",)),
     )
     alpha_clip: bool = setting(False, "Let rays through where a material's alpha clips")
-    ids: bool = setting(False, "Also write each hit's object, material and face")
+    ids: bool = setting(False, "Also write each hit's object, material and face", label="IDs")
     slices: bool = setting(
         False,
         "Also write Slice3D's training data: images, twelve slices a view and signed distances in "
@@ -209,6 +214,7 @@ class DatasetSettings(Settings):
         max=1.0,
         unit="factor",
         on=0.9,
+        label="Min IoU",
         part="gate",
     )
     min_hits: int = setting(
