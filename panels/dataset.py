@@ -22,7 +22,7 @@ from ..operators.properties import copy_settings
 from ..xray_addon.dataset.gates import GATES
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES
 from ..xray_addon.settings.dataset import DatasetSettings
-from .widgets import PresetsPanel, SidebarPanel, draw_progress, draw_text
+from .widgets import BOX_WIDTH, ICON_WIDTH, PresetsPanel, SidebarPanel, draw_progress, draw_text
 
 # How many rejected or failed items the panel lists with their reasons.
 REFUSED_SHOWN = 5
@@ -65,7 +65,8 @@ class XRAY_PT_dataset(SidebarPanel):
             box = layout.box()
             counts = [f"{run.count(status)} {status}" for status in STATUSES if run.count(status)]
             row = box.row()
-            draw_text(row, context, ", ".join(counts) or "Nothing to do")
+            text = ", ".join(counts) or "Nothing to do"
+            draw_text(row, context, text, beside=BOX_WIDTH + ICON_WIDTH)
             row.operator(XRAY_OT_dataset_dismiss.bl_idname, text="", icon="X", emboss=False)
             for name, count in run.report.gates.items():
                 if count["counted"]:

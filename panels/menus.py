@@ -62,7 +62,7 @@ def _add_entry(layout: Any, operator: type[Any], icon: Any = "NONE") -> Any:
 
 
 class XRAY_MT_generate(bpy.types.Menu):
-    """From an image to a mesh, and the runtime that makes it."""
+    """From an image to a mesh."""
 
     bl_label = "Generate"
 
@@ -83,11 +83,22 @@ class XRAY_MT_generate(bpy.types.Menu):
         _add_entry(layout, XRAY_OT_slices_to_mesh)
         layout.operator(XRAY_OT_omage_material.bl_idname)
         layout.separator()
+        layout.menu("XRAY_MT_runtime")
+
+
+class XRAY_MT_runtime(bpy.types.Menu):
+    """The runtime, its weights, and the queue of its work."""
+
+    bl_label = "Runtime"
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """List the operators."""
+        layout = self.layout
         _add_entry(layout, XRAY_OT_weights_download, "IMPORT")
         for operators in (RUNTIME_OPERATORS, QUEUE_OPERATORS):
+            layout.separator()
             for operator in operators:
                 _add_entry(layout, operator)
-            layout.separator()
 
 
 class XRAY_MT_capture(bpy.types.Menu):
@@ -161,7 +172,12 @@ def _import_menu(self: Any, _context: bpy.types.Context) -> None:
     self.layout.operator(XRAY_OT_import_xray.bl_idname, text="X-Ray (.npz)")
 
 
-CLASSES: tuple[type[Any], ...] = (XRAY_MT_generate, XRAY_MT_capture, XRAY_MT_object)
+CLASSES: tuple[type[Any], ...] = (
+    XRAY_MT_runtime,
+    XRAY_MT_generate,
+    XRAY_MT_capture,
+    XRAY_MT_object,
+)
 
 ENTRIES = (
     ("VIEW3D_MT_object", _object_menu),

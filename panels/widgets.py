@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # Pixels per character at the default size, for wrapping.
 CHARACTER_WIDTH = 6.5
+# Pixels at the default size: the tabs and margins of a sidebar, an icon, a box's frame.
+MARGIN, ICON_WIDTH, BOX_WIDTH = 60, 20, 10
 SHIPPED = Path(__file__).resolve().parents[1] / "presets"
 PREVIEW_SCALE = 8.0  # times the size of an icon
 WAITING_SHOWN = 8
@@ -71,11 +73,17 @@ NEEDS_RUNTIME = (
 _ADDRESS = re.compile(r"https?://[^\s,;()\"']+[^\s,;()\"'.]")
 
 
-def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """Draw `text`, translated and wrapped to the region's width; line breaks are kept."""
+def draw_text(
+    layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE", beside: int = 0
+) -> None:
+    """Draw `text`, translated and wrapped to the region's width; line breaks are kept.
+
+    beside : pixels at the default size that something else takes, such as a box or a button.
+    """
     scale = context.preferences.system.ui_scale
     width = context.region.width if context.region else 300
-    columns = max(20, int((width - 60 * scale) / (CHARACTER_WIDTH * scale)))
+    taken = MARGIN + beside + (ICON_WIDTH if icon != "NONE" else 0)
+    columns = max(20, int((width - taken * scale) / (CHARACTER_WIDTH * scale)))
     column = layout.column(align=True)
     column.scale_y = 0.8
     for i, line in enumerate(wrapped(translated(text), columns)):
@@ -182,10 +190,11 @@ def draw_error(
     row = box.row()
     message = row.column()
     message.alert = True
-    draw_text(message, context, f"{title}: {error.message}" if title else error.message, "ERROR")
+    text = f"{title}: {error.message}" if title else error.message
+    draw_text(message, context, text, "ERROR", BOX_WIDTH + ICON_WIDTH)
     draw_dismiss(row)
     if error.remedy:
-        draw_text(box, context, error.remedy)
+        draw_text(box, context, error.remedy, beside=BOX_WIDTH)
     for address in _ADDRESS.findall(f"{error.message} {error.remedy}"):
         host = urllib.parse.urlsplit(address).netloc
         text = translated("Open {}").format(host)

@@ -114,7 +114,7 @@ class XRAY_OT_generate(_Generating):
     """Make a mesh from each chosen image, side by side starting at the 3D cursor"""
 
     bl_idname = "xray.generate"
-    bl_label = "Generate Mesh from Image"
+    bl_label = "Generate Mesh"
     # Without REGISTER, because the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
@@ -174,7 +174,11 @@ class XRAY_OT_generate(_Generating):
             return {"RUNNING_MODAL"}
         if system.category is Need.REQUIRED and not self.category:
             self._fill_in(context)
-            return context.window_manager.invoke_props_dialog(self, width=DIALOG_WIDTH)
+            manager: Any = context.window_manager
+            answer: OperatorResult = manager.invoke_props_dialog(
+                self, width=DIALOG_WIDTH, confirm_text="Generate"
+            )
+            return answer
         return self.execute(context)
 
     def _fill_in(self, context: bpy.types.Context) -> None:

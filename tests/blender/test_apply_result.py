@@ -70,6 +70,9 @@ def test_the_panels_settings_are_the_buttons(obj, part):
         def separator(self):
             pass
 
+        def menu(self, _name):
+            pass
+
     menu.draw(type("Menu", (), {"layout": Layout()})(), bpy.context)
     assert drawn["xray.apply_result"].symmetry == "x"
     assert bpy.ops.xray.apply_result(symmetry="x", target_faces=200) == {"FINISHED"}

@@ -95,7 +95,7 @@ def test_an_error_is_shown_dismissed_and_gone_with_its_cause(fake, picture):
     fake.do("show_tab()")
     time.sleep(1)
     fake.shot("failed")
-    fake.click_operator("xray.dismiss")
+    fake.click_operator("xray.dismiss", 0.82)
     fake.until(f"not {JOBS}.failed", 10)
     fake.click_operator("xray.generate")
     fake.until(f"{JOBS}.failed", 90)
