@@ -207,7 +207,7 @@ class XRAY_OT_generate(_Generating):
         if system.categories:
             column.prop(self, "category")
         if system.image is not Need.NONE:
-            column.prop(self, "remove_background", text="Cut-Out")
+            column.prop(self, "remove_background")
         own = system.settings.own_fields()
         draw_properties(column, self, [i.name for i in own if system.settings.counts(i.name, self)])
         if system.seeded:

@@ -34,8 +34,12 @@ scale = bpy.context.preferences.system.ui_scale
 width = sidebar().width - 60 * scale  # less the tabs and the margins
 blf.size(0, 11 * scale)
 cut = []
-for name in ("capture", "dataset", "generate", "omage", "slices"):
-    group = getattr(bpy.context.scene.xray, name)
+groups = [getattr(bpy.context.scene.xray, name) for name in
+          ("capture", "dataset", "generate", "omage", "slices")]
+systems = bpy.context.scene.xray.generate.systems
+groups += [getattr(systems, item.identifier) for item in systems.bl_rna.properties
+           if item.type == "POINTER" and item.identifier != "rna_type"]
+for group in groups:
     for item in group.bl_rna.properties:
         # A label has two fifths of the width, a checkbox's text the other three.
         share = 0.6 if item.type == "BOOLEAN" else 0.4

@@ -57,6 +57,7 @@ class GenerateSettings(Settings):
             "built-in": "The small network that comes with X-Ray",
         },
         labels={"rembg": "rembg", "built-in": "Built-in Network"},
+        label="Cut-Out",
     )
     margin: float = setting(
         0.0,
