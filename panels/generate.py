@@ -58,6 +58,7 @@ class XRAY_PT_generate(SidebarPanel):
         row = layout.row()
         row.scale_y = 1.4
         asks = system.image is Need.REQUIRED and scene.image is None
+        asks |= system.category is Need.REQUIRED and not system_settings(scene, system).category
         text = "Generate…" if asks else "Generate"
         button = row.operator(XRAY_OT_generate.bl_idname, text=text, icon="MESH_DATA")
         set_from_panel(button, scene)

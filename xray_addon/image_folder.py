@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DONE, SOME_FAILED, XRayError, error_code
+from .files.mesh_formats import CANNOT_HOLD
 
 # Makes the mesh of an image and writes it to a file; returns what to tell of it.
 Make = Callable[[Path, Path], dict[str, Any]]
@@ -17,7 +18,15 @@ def output_files(images: Sequence[Path], folder: Path, suffix: str) -> list[Path
     """A file in `folder` for each of `images`, named after it.
 
     Images that differ only in their suffix keep it: a.png and a.jpg become a.png.glb and a.jpg.glb.
+
+    Raises XRayError `bad_settings` if `folder` is the name of a mesh file.
     """
+    if folder.suffix.lower() in CANNOT_HOLD:
+        raise XRayError(
+            "bad_settings",
+            f"{folder} is the name of one file, and a folder of images becomes many.",
+            "Name a folder, and the kind of files with --format.",
+        )
     stems = Counter(image.stem.lower() for image in images)
     return [
         folder / f"{image.stem if stems[image.stem.lower()] == 1 else image.name}{suffix}"

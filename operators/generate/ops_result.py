@@ -72,14 +72,11 @@ def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
         copy: Any = owned.own(bpy.data.objects.new(name, obj.data.copy()))
         try:
             factor = yield from finish_steps(copy, replace(settings, height=height))
+            obj = _mesh_object(name)
         except BaseException:
             with suppress(ReferenceError):  # undo, or another file, has removed it
                 bpy.data.meshes.remove(copy.data)
             raise
-        objects: Any = bpy.data.objects
-        obj = objects.get(name)
-        if obj is None or obj.type != "MESH":
-            raise XRayError("object_gone", f"{name} was removed.", "Select another mesh.")
         before, obj.data = obj.data, copy.data
         if settings.asset:
             _mark_as_asset(obj, copy)
@@ -90,6 +87,14 @@ def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
     scale, shift = frame_of(obj)
     set_frame(obj, scale * factor, shift * factor)
     obj["xray_result"] = settings.to_dict()
+    return obj
+
+
+def _mesh_object(name: str) -> Any:
+    objects: Any = bpy.data.objects
+    obj = objects.get(name)
+    if obj is None or obj.type != "MESH":
+        raise XRayError("object_gone", f"{name} was removed.", "Select another mesh.")
     return obj
 
 

@@ -129,6 +129,7 @@ def test_an_object_that_is_removed_meanwhile_is_an_error(obj, part, settings):
     bpy.data.objects.remove(obj)
     with pytest.raises(part("xray_addon.errors").XRayError, match="apple was removed"):
         part("operators.tasks.jobs").run(steps)
+    assert not [mesh.name for mesh in bpy.data.meshes if not mesh.users and mesh.name != "apple"]
 
 
 # Presets

@@ -84,6 +84,8 @@ def test_every_image_of_a_folder_has_a_file_of_its_own(images, tmp_path):
     assert [path.name for path in images] == ["a.jpg", "a.png", "b.png"]
     files = output_files(images, Path("out"), ".stl")
     assert files == [Path("out/a.jpg.stl"), Path("out/a.png.stl"), Path("out/b.stl")]
+    with pytest.raises(XRayError, match="Name a folder"):
+        output_files(images, Path("out.stl"), ".stl")
     with pytest.raises(XRayError, match="contains no images"):
         images_in(tmp_path / "nothing")
 
