@@ -16,7 +16,7 @@ from ..operators.generate.ops import (
 )
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
-from ..operators.generate.settings import set_from_panel
+from ..operators.generate.settings import panel_settings, set_from_panel
 from ..operators.interface.icons import icon_of
 from ..operators.interface.translation import translated
 from ..operators.properties import chosen_system, copy_settings, preferences, system_settings
@@ -141,6 +141,8 @@ class XRAY_PT_generate_settings(SidebarPanel):
         draw_properties(self.layout, own, [item.name for item in system.settings.own_fields()])
         shared = ["seed"] if system.seeded else []
         draw_properties(self.layout, scene, [*shared, "variations"])
+        if scene.variations > 1 and not panel_settings(scene).seed_matters:
+            draw_text(self.layout, context, "With these settings all of them are alike.", "INFO")
         draw_properties(self.layout, own, ("checkpoint",))
 
 

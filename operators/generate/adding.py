@@ -126,17 +126,7 @@ def add_view(obj: Any, camera: Camera, collection: bpy.types.Collection) -> None
 
 def _object_steps(arrays: MeshArrays, name: str, result: ResultSettings) -> jobs.Steps:
     """A finished object that is in no scene yet, and its scale factor."""
-    building = mesh_steps(arrays, name)
-    try:
-        while True:
-            try:
-                next(building)
-            except StopIteration as end:
-                mesh = end.value
-                break
-            yield ADDING
-    finally:
-        building.close()
+    mesh = yield from jobs.reporting(mesh_steps(arrays, name), ADDING)
     obj: Any = bpy.data.objects.new(name, mesh)
     try:
         factor = yield from finish_steps(obj, result)
