@@ -155,8 +155,8 @@ def add_layers(
     """Add a mesh over the hits of each non-empty layer, in a new collection.
 
     made : the layers with their meshes; None makes them here. If there is a `parent`, the layers
-    belong to it and move with it, `rebuild` replaces its mesh, and the collection is hidden at
-    first.
+    belong to it and move with it, `rebuild_steps` replaces its mesh, and the collection is hidden
+    at first.
     """
     if made is None:
         made = [(part, layer_mesh(part, name)) for part in layer_arrays(xray, camera)]
@@ -272,12 +272,6 @@ def mesh_of(collection: Any) -> Any:
     """The mesh object of the layers in `collection`, or None if it was removed."""
     objects: Iterable[Any] = bpy.context.scene.objects
     return next((obj for obj in objects if obj.get("xray_layers") == collection), None)
-
-
-def rebuild(collection: Any) -> bpy.types.Object:
-    """Do `rebuild_steps` at once."""
-    obj: bpy.types.Object = jobs.run(rebuild_steps(collection))
-    return obj
 
 
 def rebuild_steps(collection: Any) -> jobs.Steps:

@@ -256,6 +256,26 @@ def test_a_mesh_that_cannot_be_finished_is_not_lost(
     assert "xray_settings" in bpy.data.objects["apple"]
 
 
+def test_a_mesh_that_is_being_finished_is_cancelled_without_a_trace(
+    fake_runtime, part, image, settings, monkeypatch, run_tasks
+):
+    jobs, adding = part("operators.tasks.jobs"), part("operators.generate.adding")
+
+    def endless(_obj, _result):
+        while True:
+            yield adding.ADDING
+
+    monkeypatch.setattr(adding, "finish_steps", endless)
+    generate = part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(image, settings())))
+    run_tasks(until=lambda: "apple" in bpy.data.objects)
+    jobs.cancel(task)
+    run_tasks()
+    assert task.state == "cancelled"
+    assert not bpy.data.objects
+    assert not bpy.data.meshes
+
+
 def test_a_mesh_that_arrives_leaves_edit_mode_alone(
     fake_runtime, part, image, settings, run_tasks, cube
 ):
