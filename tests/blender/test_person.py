@@ -26,6 +26,7 @@ def window(person, monkeypatch):
     screen = SimpleNamespace(is_animation_playing=False, areas=[area])
     window = SimpleNamespace(screen=screen, modal_operators=[])
     monkeypatch.setattr(person, "_windows", lambda: [window])
+    person.has_pressed()
     return window
 
 
@@ -36,6 +37,15 @@ def operator(name):
 def test_only_somebody_elses_operator_keeps_a_person_busy(person, window):
     window.modal_operators = [operator("XRAY_OT_generate"), operator("XRAY_OT_dataset")]
     assert person.is_idle()
+    window.modal_operators.append(operator("TRANSFORM_OT_translate"))
+    assert not person.is_idle()
+
+
+def test_an_operator_beside_which_a_button_was_pressed_holds_nobody_up(person, window):
+    window.modal_operators = [operator("RENDER_OT_render")]
+    person.has_pressed()
+    assert person.is_idle()
+    assert person.needs_escape(window, ESCAPE)  # it ends the render
     window.modal_operators.append(operator("TRANSFORM_OT_translate"))
     assert not person.is_idle()
 
