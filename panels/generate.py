@@ -21,7 +21,7 @@ from ..operators.generate.ops_result import (
     XRAY_OT_apply_result,
     XRAY_OT_result_preset_add,
 )
-from ..operators.generate.settings import set_from_panel
+from ..operators.generate.settings import panel_settings, set_from_panel
 from ..operators.interface.drawing import draw_properties
 from ..operators.interface.icons import icon_of
 from ..operators.interface.translation import translated
@@ -30,7 +30,7 @@ from ..operators.runtime import service
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems.system import Need, Output, System
 from .weights import draw_missing_weights
-from .widgets import PresetsPanel, SidebarPanel, draw_install, draw_progress
+from .widgets import PresetsPanel, SidebarPanel, draw_install, draw_progress, draw_text
 
 CUTOUT_SCALE = 9.0  # times the size of an icon
 
@@ -152,6 +152,8 @@ class XRAY_PT_generate_settings(SidebarPanel):
         )
         shared = ["seed"] if system.seeded else []
         draw_properties(self.layout, scene, [*shared, "variations"])
+        if scene.variations > 1 and not panel_settings(scene).seed_matters:
+            draw_text(self.layout, context, "With these settings all of them are alike.", "INFO")
         draw_properties(self.layout, own, ("checkpoint",))
 
 

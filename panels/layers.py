@@ -10,7 +10,7 @@ from ..operators.interface.drawing import draw_properties
 from ..operators.interface.translation import translated
 from ..operators.layers.layers import layer_objects, layers_of
 from ..operators.layers.ops import XRAY_OT_rebuild, XRAY_OT_show_picture
-from .widgets import SidebarPanel, draw_text
+from .widgets import SidebarPanel, draw_progress, draw_text
 
 # Layers with fewer hits than this share of the largest layer's are strays, and not listed.
 LEAST_SHARE = 0.001
@@ -41,7 +41,8 @@ class XRAY_PT_layers(SidebarPanel):
                 self.layout.operator_menu_enum(
                     XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
                 )
-            made = "Generate with Keep Layers" if "xray_settings" in obj else "Import as layers"
+            generated = "xray_settings" in obj
+            made = "Press Keep Layers for This" if generated else "Import as layers"
             draw_text(self.layout, context, f"{made} to peel and edit them.")
             return
         column.prop(collection.xray, "visible", toggle=True)
@@ -57,6 +58,7 @@ class XRAY_PT_layers(SidebarPanel):
         column.operator_menu_enum(
             XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
         )
+        draw_progress(self.layout, context, XRAY_OT_rebuild)
 
 
 def _draw_layer(row: Any, layer: int, hits: int) -> None:

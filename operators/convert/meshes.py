@@ -118,20 +118,23 @@ def mesh_steps(arrays: MeshArrays, name: str) -> Generator[None, None, bpy.types
 
 def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
     """Fill in geometry and attributes. Writing through `attributes` copies arrays directly; the
-    older accessors (vertices, loops, edges) call a function per value."""
-    attributes = mesh.attributes
+    older accessors (vertices, loops, edges) call a function per value.
+
+    Every step takes `mesh.attributes` anew: once undo has removed the mesh, that raises
+    ReferenceError, which a collection taken before does not.
+    """
     mesh.vertices.add(len(arrays.position) // 3)
     mesh.edges.add(len(arrays.edge_verts) // 2)
     mesh.loops.add(len(arrays.corner_vert))
     mesh.polygons.add(len(arrays.sharp_face))
     if not len(arrays.position):
         return
-    attributes["position"].data.foreach_set("vector", arrays.position)
+    mesh.attributes["position"].data.foreach_set("vector", arrays.position)
     yield
     if len(arrays.sharp_face):
-        attributes[".edge_verts"].data.foreach_set("value", arrays.edge_verts)
-        attributes[".corner_vert"].data.foreach_set("value", arrays.corner_vert)
-        attributes[".corner_edge"].data.foreach_set("value", arrays.corner_edge)
+        mesh.attributes[".edge_verts"].data.foreach_set("value", arrays.edge_verts)
+        mesh.attributes[".corner_vert"].data.foreach_set("value", arrays.corner_vert)
+        mesh.attributes[".corner_edge"].data.foreach_set("value", arrays.corner_edge)
         yield
         starts = np.arange(0, len(arrays.corner_vert), 3, dtype=np.int32)
         mesh.polygons.foreach_set("loop_start", starts)
@@ -143,7 +146,7 @@ def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
         index.foreach_set("value", arrays.material_index)
     if arrays.uvs is not None:
         layer = mesh.uv_layers.new(name="UVMap")
-        attributes[layer.name].data.foreach_set("vector", arrays.uvs.reshape(-1))
+        mesh.attributes[layer.name].data.foreach_set("vector", arrays.uvs.reshape(-1))
     if arrays.colors is not None:
         _write_colors(mesh, arrays.colors, arrays.colors_domain)
     if arrays.normals is not None:

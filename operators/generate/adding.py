@@ -7,7 +7,6 @@ of it is ready, and then mode, selection and view only change if the person at t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -16,10 +15,11 @@ from mathutils import Matrix, Vector
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import encode_png
-from ...xray_addon.progress import Progress
+from ...xray_addon.progress import Cancelled, Progress
 from ...xray_addon.settings.result import ResultSettings
 from ..convert import MeshArrays, add_camera, mesh_steps
 from ..convert.meshes import image_from_png, make_active
+from ..convert.staging import TemporaryData
 from ..layers.layers import (
     LayerArrays,
     add_layers,
@@ -62,17 +62,21 @@ def add_steps(
     keeps = keep_layers and generated.xray is not None and len(generated.xray.index) > 0
     failure: XRayError | None = None
     for _ in range(ATTEMPTS):
-        try:
-            obj, factor = yield from _object_steps(arrays, name, result)
-            layers = (yield from _layer_steps(generated, obj.name)) if keeps else []
-            obj.name  # noqa: B018 - fails if the object was removed meanwhile
-        except ReferenceError:
-            continue
-        except XRayError as error:
-            if error.code != "object_gone":
-                failure, result = error, ResultSettings(height=result.height)
-            continue
-        break
+        with TemporaryData() as half_made:
+            try:
+                layers = (yield from _layer_steps(generated, name, half_made)) if keeps else []
+                obj, factor = yield from _object_steps(arrays, name, result, half_made)
+                _raise_if_gone(layers)
+            except Cancelled:
+                raise
+            except ReferenceError:
+                continue
+            except XRayError as error:
+                if error.code != "object_gone":
+                    failure, result = error, ResultSettings(height=result.height)
+                continue
+            half_made.keep()
+            break
     else:
         raise XRayError(
             "object_gone", "The new mesh was removed again and again.", "Generate it again."
@@ -100,14 +104,19 @@ def keep_steps(generated: Generated, obj: bpy.types.Object, *, keep_camera: bool
     """
     found: Any = obj
     pictures = yield from _encode_pictures(generated.pictures)
-    try:
-        has_layers = generated.xray is not None and len(generated.xray.index) > 0
-        layers = (yield from _layer_steps(generated, found.name)) if has_layers else []
-        name = found.name
-    except ReferenceError as error:
-        raise XRayError(
-            "object_gone", "The mesh or its layers were removed meanwhile.", "Try again."
-        ) from error
+    layers: Layers = []
+    with TemporaryData() as half_made:
+        try:
+            name = found.name
+            if generated.xray is not None and len(generated.xray.index):
+                layers = yield from _layer_steps(generated, name, half_made)
+            _raise_if_gone(layers)
+            name = found.name
+        except ReferenceError as error:
+            raise XRayError(
+                "object_gone", "The mesh or its layers were removed meanwhile.", "Try again."
+            ) from error
+        half_made.keep()
     if generated.xray is not None and layers:
         add_layers(generated.xray, generated.camera, name, layers, parent=found)
     _add_pictures(found, pictures, keep=True)
@@ -124,40 +133,33 @@ def add_view(obj: Any, camera: Camera, collection: bpy.types.Collection) -> None
     seen.matrix_world = obj.matrix_world @ Matrix.LocRotScale(place * scale + shift, turn, None)
 
 
-def _object_steps(arrays: MeshArrays, name: str, result: ResultSettings) -> jobs.Steps:
+def _object_steps(
+    arrays: MeshArrays, name: str, result: ResultSettings, half_made: TemporaryData
+) -> jobs.Steps:
     """A finished object that is in no scene yet, and its scale factor."""
-    building = mesh_steps(arrays, name)
-    try:
-        while True:
-            try:
-                next(building)
-            except StopIteration as end:
-                mesh = end.value
-                break
-            yield ADDING
-    finally:
-        building.close()
-    obj: Any = bpy.data.objects.new(name, mesh)
-    try:
-        factor = yield from finish_steps(obj, result)
-    except BaseException:
-        with suppress(ReferenceError):
-            bpy.data.meshes.remove(obj.data)  # removes the object too
-        raise
+    mesh = half_made.own((yield from jobs.reporting(mesh_steps(arrays, name), ADDING)))
+    obj = half_made.own(bpy.data.objects.new(name, mesh))
+    factor = yield from finish_steps(obj, result)
+    half_made.own(obj.data)
     return obj, factor
 
 
-def _layer_steps(generated: Generated, name: str) -> jobs.Steps:
+def _layer_steps(generated: Generated, name: str, half_made: TemporaryData) -> jobs.Steps:
     """The layers of `generated` with a mesh for each."""
-    xray, made = generated.xray, []
+    xray = generated.xray
+    made: Layers = []
     assert xray is not None
     parts = yield from jobs.in_thread(lambda: layer_arrays(xray, generated.camera), ADDING)
     for part in parts:
-        made.append((part, layer_mesh(part, name)))
+        made.append((part, half_made.own(layer_mesh(part, name))))
         yield ADDING
-    for _, mesh in made:
-        mesh.name  # noqa: B018 - fails if it was removed meanwhile
     return made
+
+
+def _raise_if_gone(layers: Layers) -> None:
+    """Raise ReferenceError if undo or another file has removed a mesh of `layers`."""
+    for _, mesh in layers:
+        mesh.name  # noqa: B018
 
 
 def _encode_pictures(pictures: Mapping[str, Any]) -> jobs.Steps:

@@ -12,6 +12,7 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
+from ...xray_addon.progress import Progress
 from ...xray_addon.settings.generate import GenerateSettings
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import find_system
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ...xray_addon.generated import Generated
     from ...xray_addon.progress import ProgressCallback
 
+
+WRITING = Progress("write", message="Writing the image")
 
 IMAGES = ("image", "mask")  # the inputs that are images
 
@@ -145,10 +148,12 @@ def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.St
 
     def steps() -> jobs.Steps:
         with tempfile.TemporaryDirectory(prefix="xray-") as folder:
-            files: dict[str, Any] = {
-                part: image if isinstance(image, Path) else _written(image, Path(folder, part))
-                for part, image in kept.items()
-            }
+            files: dict[str, Any] = {}
+            for part, image in kept.items():
+                copy = Path(folder, f"{part}.png")
+                if not isinstance(image, Path):
+                    yield from _write_steps(image, copy)
+                files[part] = image if isinstance(image, Path) else copy
             result = yield from work(replace(inputs, **files))
         return result
 
@@ -166,9 +171,8 @@ def own_file(image: Image) -> Path | None:
     return None
 
 
-def _written(name: str, path: Path) -> Path:
-    """The datablock `name`, written to `path` with the suffix .png."""
-    copy = path.with_suffix(".png")
+def _write_steps(name: str, copy: Path) -> jobs.Steps:
+    """Write the datablock `name` to the file `copy`."""
     image = find_image(name)
     pixels = texture_from_image(image)
     if pixels is None:
@@ -177,8 +181,7 @@ def _written(name: str, path: Path) -> Path:
             f"The image {image.name} has no pixels.",
             "Reload it, or choose another one.",
         )
-    write_png(copy, pixels)
-    return copy
+    yield from jobs.in_thread(lambda: write_png(copy, pixels), WRITING)
 
 
 def inputs_name(inputs: Inputs, system: System) -> str:

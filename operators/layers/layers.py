@@ -17,13 +17,23 @@ from ...xray_addon.dataset.cameras import PUBLISHED_DISTANCE
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.transforms import read_transforms
 from ...xray_addon.layer_meshes import layer_faces
+from ...xray_addon.progress import Progress
 from ...xray_addon.reconstruction import reconstruct
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.xray import Points, XRay
-from ..convert import add_object, mesh_from_points, mesh_from_surface, read_points
+from ..convert import (
+    MeshArrays,
+    add_object,
+    mesh_from_points,
+    mesh_from_surface,
+    mesh_steps,
+    read_points,
+)
 from ..convert.display import show_as_points
-from ..results import finish
+from ..results import finish_steps
+from ..tasks import jobs
 
+REBUILDING = Progress("rebuild", message="Rebuilding the mesh")
 FORMS = ("mesh", "points", "layers")
 # Vertex group that marks the hits to delete.
 DELETE = "Delete"
@@ -145,8 +155,8 @@ def add_layers(
     """Add a mesh over the hits of each non-empty layer, in a new collection.
 
     made : the layers with their meshes; None makes them here. If there is a `parent`, the layers
-    belong to it and move with it, `rebuild` replaces its mesh, and the collection is hidden at
-    first.
+    belong to it and move with it, `rebuild_steps` replaces its mesh, and the collection is hidden
+    at first.
     """
     if made is None:
         made = [(part, layer_mesh(part, name)) for part in layer_arrays(xray, camera)]
@@ -264,21 +274,49 @@ def mesh_of(collection: Any) -> Any:
     return next((obj for obj in objects if obj.get("xray_layers") == collection), None)
 
 
-def rebuild(collection: Any) -> bpy.types.Object:
-    """Reconstruct the mesh from the current layers in `collection`.
+def rebuild_steps(collection: Any) -> jobs.Steps:
+    """Reconstruct the mesh from the current layers in `collection`; the result is its object.
 
     The layers' mesh object gets the new mesh, finished with the same settings. If there is no
-    such object, it is created. Raises XRayError `no_hits_left`, `no_surface`.
+    such object, it is created. The layers are read at the call.
+
+    Raises XRayError `no_hits_left`, `no_surface`, `object_gone` and as `finish_steps`.
     """
     placed = read_layers(collection)
-    surface = reconstruct(placed.xray, placed.camera)
-    if not len(surface.faces):
-        raise XRayError(
-            "no_surface", "The remaining hits form no surface.", "Undo, and delete less."
-        )
-    obj = mesh_of(collection)
     name = collection.name.removesuffix(" Layers")
-    mesh: Any = mesh_from_surface(surface, obj.data.name if obj else name)
+
+    def steps() -> jobs.Steps:
+        def arrays() -> MeshArrays:
+            surface = reconstruct(placed.xray, placed.camera)
+            if not len(surface.faces):
+                reason = "The remaining hits form no surface."
+                raise XRayError("no_surface", reason, "Undo, and delete less.")
+            return MeshArrays.of(surface)
+
+        made = yield from jobs.in_thread(arrays, REBUILDING)
+        try:
+            mesh = yield from jobs.reporting(mesh_steps(made, name), REBUILDING)
+            obj = _with_new_mesh(collection, mesh)
+        except ReferenceError as error:
+            raise XRayError(
+                "object_gone", "The layers were removed meanwhile.", "Try again."
+            ) from error
+        obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
+        if "xray_result" in obj:
+            settings = ResultSettings.from_dict(obj["xray_result"].to_dict())
+            factor = yield from finish_steps(obj, settings)
+            scale, shift = frame_of(obj)
+            shift = shift * (factor / scale)
+            obj.data.transform(Matrix.Translation(shift))
+            set_frame(obj, factor, shift.to_tuple())
+        return obj
+
+    return steps()
+
+
+def _with_new_mesh(collection: Any, mesh: Any) -> Any:
+    """The layers' mesh object with the new `mesh`; it is created if there is none."""
+    obj = mesh_of(collection)
     if obj is None:
         first = layer_objects(collection)[0]
         obj = add_object(mesh, bpy.context.scene.collection)
@@ -286,19 +324,14 @@ def rebuild(collection: Any) -> bpy.types.Object:
             first.location, first.matrix_basis.to_quaternion(), first.scale
         )
         obj["xray_layers"] = collection
-    else:
-        before = obj.data
-        _keep_materials(mesh, before)
-        obj.data = mesh
-        if not before.users:
-            bpy.data.meshes.remove(before)
-    obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
-    if "xray_result" in obj:
-        factor = finish(obj, ResultSettings.from_dict(obj["xray_result"].to_dict()))
-        scale, shift = frame_of(obj)
-        shift = shift * (factor / scale)
-        obj.data.transform(Matrix.Translation(shift))
-        set_frame(obj, factor, shift.to_tuple())
+        return obj
+    before = obj.data
+    _keep_materials(mesh, before)
+    obj.data = mesh
+    if not before.users:
+        name = before.name
+        bpy.data.meshes.remove(before)
+        mesh.name = name
     return obj
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..tasks import jobs
 
 FINISHING = Progress("finish", message="Finishing the mesh")
+WAITING = Progress("finish", message="Waiting until you leave the mesh's mode")
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ logger = logging.getLogger(__name__)
 def finish_steps(obj: bpy.types.Object, settings: ResultSettings) -> jobs.Steps:
     """`finish` while Blender's window stays usable; the result is the scale factor.
 
-    Without a window it is `finish`. `obj` keeps its mesh until the finished one replaces it.
+    Without a window it is `finish`. `obj` keeps its mesh until the finished one replaces it, which
+    waits for Object Mode.
 
     Raises XRayError as `finish`, `object_gone` if `obj` was removed meanwhile, `no_blender` and
     `worker_died`.
@@ -57,7 +59,9 @@ def finish_apart(obj: Any, settings: ResultSettings) -> jobs.Steps:
         answer = json.loads((folder / apart.ANSWER).read_text("utf-8"))
         if "error" in answer:
             raise XRayError.from_dict(answer["error"])
-        _take_back(_still_there(obj), folder, new_materials=answer["new_materials"])
+        while _still_there(obj).mode != "OBJECT":
+            yield WAITING
+        _take_back(obj, folder, new_materials=answer["new_materials"])
         yield FINISHING
         picture = np.load(folder / apart.PICTURE) if settings.asset else None
     return complete(_still_there(obj), settings, picture)

@@ -246,6 +246,19 @@ def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:
     return outcome.result()
 
 
+def reporting(steps: Generator[None, None, Any], progress: Progress) -> Steps:
+    """Short steps that report nothing themselves, and are closed when the work is cancelled."""
+    try:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+            yield progress
+    finally:
+        steps.close()
+
+
 def shut_down() -> None:
     """Cancel all tasks and remove the timer."""
     for task in queue:

@@ -10,6 +10,15 @@ OURS = "XRAY_OT_"
 # Editors that Esc closes or brings back to what they showed before.
 CLOSED_BY_ESCAPE = frozenset({"FILE_BROWSER", "IMAGE_EDITOR"})
 
+_beside: set[str] = set()  # operators that keep nobody from pressing a button, such as a render
+
+
+def has_pressed() -> None:
+    """Note that a button was just pressed: operators that run meanwhile do not hold up a person."""
+    _beside.clear()
+    for window in _windows():
+        _beside.update(_others(window))
+
 
 def is_idle() -> bool:
     """Whether mode, selection and view may change: Object Mode, and no operator is running."""
@@ -17,8 +26,8 @@ def is_idle() -> bool:
 
 
 def is_in_operator() -> bool:
-    """Whether a modal operator of somebody else runs in any window, such as a transform."""
-    return any(_others(window) for window in _windows())
+    """Whether a modal operator of somebody else holds up the person, such as a transform."""
+    return any(not _beside.issuperset(_others(window)) for window in _windows())
 
 
 def needs_escape(window: Any, event: Any) -> bool:
@@ -33,8 +42,10 @@ def needs_escape(window: Any, event: Any) -> bool:
     )
 
 
-def _others(window: Any) -> bool:
-    return any(not each.bl_idname.startswith(OURS) for each in window.modal_operators)
+def _others(window: Any) -> set[str]:
+    """The modal operators of a window that are not ours."""
+    names = {each.bl_idname for each in window.modal_operators}
+    return {name for name in names if not name.startswith(OURS)}
 
 
 def _windows() -> list[Any]:

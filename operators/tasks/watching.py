@@ -66,6 +66,7 @@ class TaskOperator(bpy.types.Operator):
         ]
         if bpy.app.background:
             return self._do_here()
+        person.has_pressed()
         for task in self._tasks:
             jobs.submit(task)
         manager = context.window_manager

@@ -171,6 +171,126 @@ def test_a_result_reaches_the_file_that_is_open_by_then(
     assert task.result.name == "apple"
 
 
+@pytest.fixture
+def pixels_only(xray):
+    """An image of the file whose pixels are in no file of their own."""
+    return bpy.data.images.new("pear", 4, 4)
+
+
+def test_an_image_that_goes_meanwhile_keeps_its_mesh(
+    fake_runtime, part, pixels_only, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(pixels_only, settings())))
+    run_tasks(until=lambda: task.progress.stage == "sample")
+    bpy.ops.wm.read_homefile(use_empty=True)
+    run_tasks()
+    assert task.error is None
+    obj = bpy.data.objects["pear"]
+    assert obj["xray_inputs"]["image"] == "pear"
+    # Made again from an image that is gone: it says which one.
+    bpy.context.view_layer.objects.active = obj
+    for again in (bpy.ops.xray.another_seed, bpy.ops.xray.keep_layers):
+        with pytest.raises(RuntimeError, match="The image pear, which pear was made from"):
+            again()
+
+
+def test_an_image_that_goes_before_its_turn_is_missed(
+    fake_runtime, part, pixels_only, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(pixels_only, settings())))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    run_tasks()
+    assert (task.error.code, "pear" in task.error.message) == ("missing_image", True)
+
+
+def test_an_image_with_a_file_is_found_again_in_another_file(
+    fake_runtime, part, image, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    datablock = bpy.data.images.load(str(image))
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(datablock, settings())))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    run_tasks()
+    assert task.error is None
+    obj = bpy.data.objects["apple"]
+    assert (obj["xray_inputs"]["image"], generate.made_from(obj)[0].image) == ("apple.png", image)
+
+
+def test_undo_while_the_mesh_is_built_builds_it_again(
+    fake_runtime, part, image, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    bpy.ops.ed.undo_push(message="Before")
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.ops.ed.undo_push(message="Cube")
+    steps = generate.generate_steps(image, settings(), keep_layers=True)
+    task = jobs.submit(jobs.Task("Generate", steps))
+    run_tasks(until=lambda: "apple" in bpy.data.meshes)
+    bpy.ops.ed.undo()
+    assert "apple" not in bpy.data.meshes
+    run_tasks()
+    assert task.error is None
+    names = sorted(obj.name for obj in bpy.data.objects)
+    assert names == ["apple", "apple Layer 01", "apple Layer 02"]
+
+
+def test_a_mesh_that_cannot_be_finished_is_not_lost(
+    fake_runtime, part, image, settings, monkeypatch
+):
+    generate, errors = part("operators.generate.generation"), part("xray_addon.errors")
+
+    def dies(_obj, result):
+        yield part("operators.generate.adding").ADDING
+        if result.topology == "quads":
+            raise errors.XRayError("worker_died", "Blender quit.", "Choose fewer faces.")
+        return 1.0
+
+    monkeypatch.setattr(part("operators.generate.adding"), "finish_steps", dies)
+    result = part("xray_addon.settings").ResultSettings(topology="quads")
+    with pytest.raises(errors.XRayError, match="apple was added without the settings of Result"):
+        generate.generate_mesh(image, settings(), result=result)
+    assert [obj.name for obj in bpy.data.objects] == ["apple"]
+    assert len(bpy.data.meshes) == 1
+    assert "xray_settings" in bpy.data.objects["apple"]
+
+
+def test_a_mesh_that_is_being_finished_is_cancelled_without_a_trace(
+    fake_runtime, part, image, settings, monkeypatch, run_tasks
+):
+    jobs, adding = part("operators.tasks.jobs"), part("operators.generate.adding")
+
+    def endless(_obj, _result):
+        while True:
+            yield adding.ADDING
+
+    monkeypatch.setattr(adding, "finish_steps", endless)
+    generate = part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(image, settings())))
+    run_tasks(until=lambda: "apple" in bpy.data.objects)
+    jobs.cancel(task)
+    run_tasks()
+    assert task.state == "cancelled"
+    assert not bpy.data.objects
+    assert not bpy.data.meshes
+
+
+def test_a_mesh_that_arrives_leaves_edit_mode_alone(
+    fake_runtime, part, image, settings, run_tasks, cube
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(image, settings())))
+    run_tasks(until=lambda: task.progress.stage == "sample")
+    bpy.ops.object.mode_set(mode="EDIT")
+    run_tasks()
+    assert bpy.context.mode == "EDIT_MESH"
+    assert [obj.name for obj in bpy.context.selected_objects] == ["Cube"]
+    assert bpy.context.view_layer.objects.active == cube
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert "apple" in bpy.context.view_layer.objects
+
+
 def test_a_runtime_that_dies_says_so_and_the_next_one_works(fake_runtime, part, image, settings):
     service = fake_runtime
     whole = service.command

@@ -280,6 +280,11 @@ class Blender:
         self._xdotool("mousemove_relative", "1", "1")
         time.sleep(0.3)
 
+    def nudge(self, x: int, y: int) -> None:
+        """Move the mouse by so many pixels."""
+        self._xdotool("mousemove_relative", "--", x, y)
+        time.sleep(0.3)
+
     def drag(self, start: tuple[int, int], stop: tuple[int, int], steps: int = 12) -> None:
         """Move the mouse from one place of the screen to another with its button held."""
         self._xdotool("mousemove", *map(str, start))
