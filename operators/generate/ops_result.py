@@ -15,6 +15,7 @@ from ..convert.staging import TemporaryData
 from ..layers.layers import frame_of, set_frame
 from ..properties import settings_from_properties, with_settings
 from ..results import finish_steps
+from ..results.second_blender import WAITING
 from ..tasks.watching import TaskOperator
 from .ops import is_generated
 
@@ -72,7 +73,8 @@ def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
         copy: Any = owned.own(bpy.data.objects.new(name, obj.data.copy()))
         try:
             factor = yield from finish_steps(copy, replace(settings, height=height))
-            obj = _mesh_object(name)
+            while (obj := _mesh_object(name)).mode != "OBJECT":
+                yield WAITING
         except BaseException:
             with suppress(ReferenceError):  # undo, or another file, has removed it
                 bpy.data.meshes.remove(copy.data)
