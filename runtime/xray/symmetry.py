@@ -21,6 +21,7 @@ MIRROR_PLANES = 36  # azimuths that samples have labels for
 UNKNOWN = np.full(MIRROR_PLANES, -1, dtype=np.float32)  # labels of objects that are not known
 _TRIED = 72  # that an object is tried at
 _POINTS, _MIRRORED = 1500, 250
+SURE = 0.5  # the likelihood from which on a plane is used
 # Where denormals are flushed to zero, a k-d tree of many coordinates that are 0 never ends.
 _OFF_ZERO = 10.0
 # A mean distance (share of the longest side) between an object and its mirror image beyond which
@@ -63,3 +64,19 @@ def labels(likeness: Floats, azimuth: float, count: int) -> Floats:
     apart = azimuths(count)[:, None] - (azimuths(len(likeness)) - azimuth)
     apart = (apart + math.pi / 2) % math.pi - math.pi / 2
     return (likeness * np.exp(-0.5 * (apart / _SPREAD) ** 2)).max(axis=1).astype(np.float32)
+
+
+def mirror_azimuth(likelihood: Floats) -> float | None:
+    """The azimuth, in radians, of the likeliest mirror plane, or None if none is likely enough.
+
+    likelihood : (P,), 0 to 1, of a plane at each of `azimuths`. Between two of them the maximum is
+    that of the parabola through it and its neighbours.
+    """
+    best = int(likelihood.argmax())
+    if likelihood[best] < SURE:
+        return None
+    count = len(likelihood)
+    before, here, after = likelihood[[(best - 1) % count, best, (best + 1) % count]]
+    bend = before - 2 * here + after
+    shift = float((before - after) / (2 * bend)) if bend < 0 else 0.0
+    return (best + shift) * math.pi / count

@@ -28,6 +28,12 @@ class XRaySettings(GenerateSettings):
         min=0.0,
         max=1.0,
     )
+    symmetric: str = setting(
+        "auto",
+        "'auto' makes the object symmetric if the model is sure of a mirror plane: what is seen of "
+        "one side then shapes the other side, too",
+        choices=("auto", "off"),
+    )
 
 
 SYSTEM = System(
