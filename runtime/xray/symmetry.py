@@ -66,6 +66,15 @@ def labels(likeness: Floats, azimuth: float, count: int) -> Floats:
     return (likeness * np.exp(-0.5 * (apart / _SPREAD) ** 2)).max(axis=1).astype(np.float32)
 
 
+def mirrored(vertices: NDArray[np.float64], azimuth: float) -> NDArray[np.float64]:
+    """`vertices` (N, 3) of a symmetric object as its vertical mirror plane, whose normal
+    has the `azimuth` in radians, shows them. The plane goes through the middle of the object."""
+    normal = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
+    along = vertices @ normal
+    middle = (along.min() + along.max()) / 2
+    return vertices - 2 * np.outer(along - middle, normal)
+
+
 def mirror_azimuth(likelihood: Floats) -> float | None:
     """The azimuth, in radians, of the likeliest mirror plane, or None if none is likely enough.
 
