@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.files.png import write_png
 from ...xray_addon.files.signatures import first_bytes, unread_image
 from .materials import texture_from_image
 from .staging import TemporaryData
@@ -45,42 +45,55 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.rint(np.clip(rows, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def image_file(image: str | Path | bpy.types.Image, copy: Path) -> Path:
-    """A file that the runtime reads and that looks as `image` does in Blender.
+def shared_file(image: str | Path | bpy.types.Image) -> Path | None:
+    """The file of an image, if the runtime reads it with the colours that Blender shows.
 
-    That is the image's own file, or its pixels written to `copy` as PNG, in sRGB: for what is
-    packed, painted, rendered, in floating point or in a format that only Blender reads.
-    Raises XRayError `unreadable_image` for an image without pixels.
+    None for what is packed, painted, rendered, in floating point or in a format that only Blender
+    reads: its `shown_pixels` have to be handed over.
     """
-    if not isinstance(image, bpy.types.Image):
-        return _readable(Path(image), copy)
-    if image.source == "FILE" and not image.packed_file and not image.is_dirty:
+    if isinstance(image, bpy.types.Image):
+        if image.source != "FILE" or image.packed_file or image.is_dirty:
+            return None
         path = Path(bpy.path.abspath(image.filepath, library=image.library))
         # What Blender cannot read may be one that the runtime can, or one that it can name.
-        if path.is_file() and (not any(image.size) or _is_shared(image)):
-            return path
-    pixels = texture_from_image(image)
-    if pixels is not None:
-        write_png(copy, pixels)
-    else:
-        _save_rendered(image, copy)
-    return copy
-
-
-def _readable(path: Path, copy: Path) -> Path:
-    """As `image_file`, of a file."""
+        shared = path.is_file() and (not any(image.size) or _is_shared(image))
+        return path if shared else None
+    path = Path(image)
     try:
         known = unread_image(first_bytes(path)) is None
-    except OSError:
+    except (OSError, ValueError):
         return path  # the runtime says why it cannot be read
     if known:
         return path
+    with _loaded(path) as found:
+        return None if found is not None else path
+
+
+def shown_pixels(image: Path | bpy.types.Image) -> NDArray[np.uint8]:
+    """(h, w, 3 or 4) sRGB with straight alpha, row 0 at the top, as Blender shows an image.
+
+    Raises XRayError `unreadable_image` for an image without pixels.
+    """
+    if isinstance(image, bpy.types.Image):
+        pixels = texture_from_image(image)
+        return _rendered_pixels(image) if pixels is None else pixels
+    with _loaded(image) as found:
+        if found is None:
+            raise XRayError(
+                "unreadable_image", f"{image} cannot be read as an image.", "Choose another one."
+            )
+        return shown_pixels(found)
+
+
+@contextmanager
+def _loaded(path: Path) -> Iterator[Any]:
+    """The image in a file as a temporary datablock; None if Blender cannot read it."""
     with TemporaryData() as read:
         try:
             image: Any = read.own(bpy.data.images.load(str(path)))
         except RuntimeError:
-            return path
-        return image_file(image, copy) if any(image.size) else path
+            image = None
+        yield image if image is not None and any(image.size) else None
 
 
 def _is_shared(image: Any) -> bool:
@@ -89,13 +102,18 @@ def _is_shared(image: Any) -> bool:
     return bool(shown and image.colorspace_settings.name == "sRGB")
 
 
-def _save_rendered(image: Any, copy: Path) -> None:
-    """Write an image whose pixels only Blender can get at, as the Render Result, to `copy`."""
+def _rendered_pixels(image: Any) -> NDArray[np.uint8]:
+    """`shown_pixels` of an image that only Blender can get at, as the Render Result."""
     # The scene that was rendered holds the result, so its own settings have to say the format.
     scene: Any = bpy.context.scene
     try:
-        with _png_settings(scene.render.image_settings):
-            image.save_render(str(copy), scene=scene)
+        with (
+            tempfile.TemporaryDirectory(prefix="xray-") as folder,
+            _png_settings(scene.render.image_settings),
+        ):
+            path = Path(folder) / "image.png"
+            image.save_render(str(path), scene=scene)
+            return read_image(path)
     except RuntimeError as error:
         rendered = image.type in ("RENDER_RESULT", "COMPOSITING")
         raise XRayError(
