@@ -60,9 +60,8 @@ def measured(blender, path, **options) -> dict[str, object]:
     began = time.monotonic()
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
     blender.do(GENERATE.format(arguments=f"filepath={str(path)!r}, {words}"))
-    blender.until("'usual' in bpy.data.objects", 300)
+    idle(blender, 300)
     took = time.monotonic() - began
-    idle(blender)
     time.sleep(1)
     used, wall, stage = max(blender.get("bpy.app.driver_namespace['steps']"))
     gaps = blender.get("[gap for _, gap in heart.gaps]")
