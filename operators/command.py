@@ -1,4 +1,4 @@
-"""The command line: ``blender -c xray capture|dataset|generate|import ...``.
+"""The command line: ``blender [-b scene.blend] -c xray capture|dataset|generate|import ...``.
 
 Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled. With
 ``--json`` one JSON object goes to standard output; progress and errors go to standard error.
@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,11 +36,13 @@ from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems import find_system
 from ..xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
 from ..xray_addon.systems.system import Inputs
+from . import open_file
 from .convert.mesh_files import check_output, empty_file, save_objects
 from .dataset.capture import Captures, DatasetRun, dataset_steps
-from .dataset.plain import file_steps
+from .dataset.ops import load_objects, object_items
+from .dataset.plain import file_steps, object_steps
 from .dataset.preview import MOST_VIEWS, dataset_views
-from .generate.generation import generate_mesh, inputs_name
+from .generate.generation import Row, generate_steps, inputs_name
 from .interface.standard_output import output_to
 from .layers.layers import FORMS, import_xray
 from .omage import command as omage
@@ -64,7 +67,7 @@ def unregister() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run the command `argv` (without "xray") and return its exit code; never calls sys.exit."""
     try:
-        arguments = _parser().parse_args(list(argv))
+        arguments = _parsed(argv)
     except SystemExit as end:  # argparse has printed the reason
         return USAGE if end.code else DONE
     try:
@@ -83,7 +86,20 @@ def main(argv: Sequence[str]) -> int:
     return int(code)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    objects_named = open_file.are_named(argv)
+    arguments = _parser(objects_named).parse_args(list(argv))
+    if objects_named and arguments.out is None and hasattr(arguments, "objects_named"):
+        # argparse takes the OUT of `--objects A B OUT` for a name.
+        names = arguments.objects or [""]
+        if len(names) < 2 or names[-1] in bpy.data.objects:
+            arguments.fail("the following arguments are required: OUT")
+        arguments.out = Path(names.pop())
+    return arguments
+
+
+def _parser(objects_named: bool) -> argparse.ArgumentParser:
+    """objects_named : whether an option names objects of the open file in place of SOURCE."""
     parser = argparse.ArgumentParser(
         prog="blender -c xray", description="See 3D objects as layers of images."
     )
@@ -91,26 +107,22 @@ def _parser() -> argparse.ArgumentParser:
 
     capture = commands.add_parser("capture", help="write meshes as X-Rays")
     capture.set_defaults(run=_capture, failure=SOME_FAILED)
-    capture.add_argument(
-        "source", metavar="SOURCE", type=Path, help="a mesh file, a .blend file, or a folder"
+    _add_places(
+        capture,
+        objects_named,
+        "a mesh file, a .blend file, or a folder",
+        "folder for xrays/ and images/",
     )
-    capture.add_argument("out", metavar="OUT", type=Path, help="folder for xrays/ and images/")
     add_settings(capture, CaptureSettings, skip=("combine",))
     _add_json(capture)
 
     dataset = commands.add_parser("dataset", help="make a dataset of many objects")
     dataset.set_defaults(run=_dataset, failure=SOME_FAILED)
-    dataset.add_argument(
-        "source",
-        metavar="SOURCE",
-        type=Path,
-        help="a folder, a mesh file, or a manifest (.csv, .jsonl) with the column path",
-    )
-    dataset.add_argument(
-        "out",
-        metavar="OUT",
-        type=Path,
-        help="the dataset's folder; existing items are kept",
+    _add_places(
+        dataset,
+        objects_named,
+        "a folder, a mesh file, or a manifest (.csv, .jsonl) with the column path",
+        "the dataset's folder; existing items are kept",
     )
     dataset.add_argument(
         "--shard", metavar="I/N", default="1/1", help="only the Ith of N parts, I from 1 to N"
@@ -134,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
     )
+    open_file.add_objects(generate, "in place of IMAGE: the images that are shown by objects")
     add_systems(generate)
     add_settings(generate, ResultSettings)
     _add_json(generate)
@@ -149,6 +162,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_preview(commands)
     omage.add_parser(commands)
     return parser
+
+
+def _add_places(
+    parser: argparse.ArgumentParser, objects_named: bool, source: str, out: str
+) -> None:
+    """Add SOURCE and OUT; only an optional OUT if objects are named in place of SOURCE."""
+    if not objects_named:
+        parser.add_argument("source", metavar="SOURCE", type=Path, help=source)
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, nargs="?" if objects_named else None, help=out
+    )
+    open_file.add_objects(parser, "in place of SOURCE: objects")
+    parser.set_defaults(objects_named=objects_named, fail=parser.error)
 
 
 def _add_preview(commands: Any) -> None:
@@ -189,8 +215,11 @@ Answer = tuple[int, dict[str, Any]]
 
 def _capture(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(CaptureSettings, arguments)
-    items = read_source(arguments.source)
-    run: DatasetRun = jobs.run(file_steps(items, arguments.out, settings, _say_line), _say)
+    if arguments.objects_named:
+        steps = object_steps(open_file.solid_objects(arguments), arguments.out, settings)
+    else:
+        steps = file_steps(read_source(arguments.source), arguments.out, settings, _say_line)
+    run: DatasetRun = jobs.run(steps, _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
     for result in failed:
         sys.stderr.write(f"xray: {result.uid}: {result.reason}\n")
@@ -211,7 +240,14 @@ def _capture(arguments: argparse.Namespace) -> Answer:
 
 def _dataset(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(DatasetSettings, arguments)
-    items = shard(read_source(arguments.source), arguments.shard)
+    load = None
+    if arguments.objects_named:
+        items, load = object_items(open_file.solid_objects(arguments)), load_objects
+        if not hasattr(arguments, "frame"):
+            settings = replace(settings, frame=bpy.context.scene.frame_current)
+    else:
+        items = read_source(arguments.source)
+    items = shard(items, arguments.shard)
     meter = _Meter()
 
     def say(result: ItemResult) -> None:
@@ -221,7 +257,9 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
             _say_line(f"{result.uid}: {result.status}: {result.reason}{log}")
 
     run: DatasetRun = jobs.run(
-        dataset_steps(items, arguments.out, settings, on_result=say, replace=arguments.replace),
+        dataset_steps(
+            items, arguments.out, settings, load, on_result=say, replace=arguments.replace
+        ),
         meter.show,
     )
     counts = {status: run.count(status) for status in STATUSES}
@@ -272,20 +310,41 @@ def _worked(captures: Captures, item: Item) -> ItemResult:
 
 
 def _generate(arguments: argparse.Namespace) -> Answer:
-    settings, inputs = read_systems(arguments), read_inputs(arguments)
+    settings = read_systems(arguments)
     system = find_system(settings.generator)
-    system.check(inputs)
-    out = arguments.out or Path(f"{inputs_name(inputs, system)}.glb")
+    inputs = _inputs(arguments)
+    for given in inputs:
+        system.check(given)
+    out = arguments.out or Path(f"{inputs_name(inputs[0], system)}.glb")
     check_output(out)
     result = settings_from_arguments(ResultSettings, arguments)
-    image, mask = (
-        None if file is None else file.absolute() for file in (inputs.image, inputs.mask)
-    )
-    empty_file()
-    given = Inputs(image, mask, inputs.category)
-    obj = generate_mesh(given, settings, result=result, on_progress=_say)
-    save_objects([obj], out)
-    return DONE, {"out": str(out), "faces": len(obj.data.polygons)}
+    if bpy.data.filepath or isinstance(inputs[0].image, bpy.types.Image):
+        open_file.leave_edit_mode()  # the meshes are added to its scene
+    else:
+        empty_file()
+    row = Row()
+    objects: list[Any] = [
+        jobs.run(generate_steps(given, settings, row=row, result=result), _say, jobs.POLL_INTERVAL)
+        for given in inputs
+    ]
+    save_objects(objects, out)
+    return DONE, {"out": str(out), "faces": sum(len(obj.data.polygons) for obj in objects)}
+
+
+def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
+    """What to generate from: the image, or each of those that named objects show."""
+    given = read_inputs(arguments)
+    mask = open_file.image_of(given.mask)
+    if not (arguments.collection or arguments.selected or arguments.objects):
+        return [replace(given, image=open_file.image_of(given.image), mask=mask)]
+    if given.image is not None:
+        raise XRayError(
+            "unused_input",
+            "There is an image, and objects of the open file in place of one.",
+            "Leave out one of them.",
+        )
+    images = open_file.reference_images(arguments)
+    return [replace(given, image=image, mask=mask) for image in images]
 
 
 def _import(arguments: argparse.Namespace) -> Answer:

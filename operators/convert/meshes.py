@@ -14,6 +14,7 @@ from ...xray_addon.color import srgb_to_linear
 from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Material, Surface
 from ...xray_addon.xray import Points
+from .materials import with_nodes
 
 COLOR_ATTRIBUTE = "Color"
 NORMAL_ATTRIBUTE = "normal"
@@ -336,9 +337,7 @@ _INTERPOLATIONS = {"linear": "Linear", "closest": "Closest"}
 def new_material(name: str, material: Material, colored: bool) -> bpy.types.Material:
     """A Principled material: colour attribute x texture x base colour, in linear light."""
     created = bpy.data.materials.new(name)
-    if bpy.app.version < (5, 0, 0):
-        created.use_nodes = True
-    tree: Any = created.node_tree
+    tree = with_nodes(created)
     tree.nodes.clear()
     output = tree.nodes.new("ShaderNodeOutputMaterial")
     shader = tree.nodes.new("ShaderNodeBsdfPrincipled")

@@ -277,8 +277,7 @@ def test_gates_reject_and_say_why(making, core, settings, meshes, tmp_path):
 
 def test_materials_that_compute_are_baked_or_skipped(making, core, settings, part, cube, tmp_path):
     material = bpy.data.materials.new("Checker")
-    material.use_nodes = True
-    tree = material.node_tree
+    tree = part("operators.convert.materials").with_nodes(material)
     checker = tree.nodes.new("ShaderNodeTexChecker")
     checker.inputs["Color1"].default_value = (1, 0, 0, 1)
     checker.inputs["Color2"].default_value = (0, 0, 1, 1)
@@ -305,8 +304,7 @@ def test_a_missing_image_is_named_and_magenta_as_in_pictures(
     image.filepath_raw, image.file_format = str(tmp_path / "wood.png"), "PNG"
     image.save()
     material = bpy.data.materials.new("Planks")
-    material.use_nodes = True
-    tree = material.node_tree
+    tree = part("operators.convert.materials").with_nodes(material)
     node = tree.nodes.new("ShaderNodeTexImage")
     node.image = image
     shader = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
@@ -338,8 +336,7 @@ def test_all_missing_images_of_a_baked_material_are_named(
     making, core, settings, part, cube, capfd, tmp_path
 ):
     material = bpy.data.materials.new("Planks")
-    material.use_nodes = True
-    tree = material.node_tree
+    tree = part("operators.convert.materials").with_nodes(material)
     mix = tree.nodes.new("ShaderNodeMixRGB")
     mix.blend_type, mix.inputs[0].default_value = "DIFFERENCE", 1.0
     for name, socket in (("wood", mix.inputs[1]), ("moss", mix.inputs[2])):
