@@ -146,7 +146,7 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
     generate.add_argument(
         "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
     )
-    open_file.add_objects(generate, "in place of IMAGE: the images that are shown by objects")
+    open_file.add_objects(generate, "the pictures of image objects", "IMAGE")
     add_systems(generate)
     add_settings(generate, ResultSettings)
     _add_json(generate)
@@ -173,7 +173,7 @@ def _add_places(
     parser.add_argument(
         "out", metavar="OUT", type=Path, nargs="?" if objects_named else None, help=out
     )
-    open_file.add_objects(parser, "in place of SOURCE: objects")
+    open_file.add_objects(parser, "objects", "SOURCE")
     parser.set_defaults(objects_named=objects_named, fail=parser.error)
 
 

@@ -20,22 +20,25 @@ _OPTIONS = ("--collection", "--selected", "--objects")
 
 
 def are_named(argv: Sequence[str]) -> bool:
-    """Whether `argv` has an option of `add_objects`, which argparse lets a person shorten."""
-    words = [word.partition("=")[0] for word in argv if len(word) > 3]
+    """Whether `argv` has an option of `add_objects`, be it shortened, as argparse allows."""
+    words = [word.partition("=")[0] for word in argv if len(word) > len("--o")]
     return any(option.startswith(word) for word in words for option in _OPTIONS)
 
 
-def add_objects(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the options that name objects of the open file. what : those objects, for the help."""
+def add_objects(parser: argparse.ArgumentParser, what: str, instead: str) -> None:
+    """Add the options that name objects of the open file.
+
+    what, instead : what is taken of them, and in place of which argument, for the help.
+    """
     group = parser.add_argument_group(
-        "the open file", f"{what} of the file in: blender -b scene.blend -c xray ..."
+        "the open file", f"{what} of FILE in place of {instead}: blender -b FILE -c xray ..."
     )
     ways = group.add_mutually_exclusive_group()
     ways.add_argument(
-        "--collection", metavar="NAME", help="those in this collection and the ones below it"
+        "--collection", metavar="NAME", help="all in this collection and in those below it"
     )
-    ways.add_argument("--selected", action="store_true", help="those that are selected")
-    ways.add_argument("--objects", metavar="NAME", nargs="+", help="those with these names")
+    ways.add_argument("--selected", action="store_true", help="the selected ones")
+    ways.add_argument("--objects", metavar="NAME", nargs="+", help="the ones with these names")
 
 
 def solid_objects(arguments: argparse.Namespace) -> list[bpy.types.Object]:
@@ -50,7 +53,7 @@ def solid_objects(arguments: argparse.Namespace) -> list[bpy.types.Object]:
 
 
 def reference_images(arguments: argparse.Namespace) -> list[bpy.types.Image]:
-    """The images that the objects show that the options of `add_objects` name, each once.
+    """The images, each once, that the named image objects show (Add > Image).
 
     Other objects are left out of a collection or selection. Raises XRayError `no_source` as
     `solid_objects` does.

@@ -74,13 +74,11 @@ def blender(screen, installed, scene):
 
 @pytest.fixture
 def answer(blender):
-    """Runs a command with --json; the exit code and the answer, its last line on stdout."""
+    """Runs a command with --json; the exit code and the answer."""
 
     def run(*arguments):
-        code, out, err = blender("-c", "xray", *arguments, "--json")
-        lines = [line for line in out.splitlines() if line.startswith("{")]
-        assert len(lines) == 1, out + err
-        return code, json.loads(lines[0])
+        code, out, _ = blender("-q", "-c", "xray", *arguments, "--json")
+        return code, json.loads(out)
 
     return run
 
