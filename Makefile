@@ -42,7 +42,7 @@ test-gui: setup
 	$(BLENDER)/bin/python -m pytest tests/gui -v --junitxml build/gui.xml
 
 # Blender's half in 4.2, 4.5, 5.0 and the newest Blender, each with the NumPy that it brings and with
-# the newest (3 GB, and 10 minutes a Blender); the table is left in build/versions/table.md.
+# the newest (5 GB, and 10 minutes a Blender); the table is left in build/versions/table.md.
 test-versions: setup
 	$(PYTHON) tests/versions.py --python $(PYTHON) --python313 $(PYTHON313)
 

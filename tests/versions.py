@@ -1,8 +1,9 @@
 """Blender's half of the tests in other Blenders: ``python tests/versions.py`` (make test-versions).
 
-Each Blender is a module from PyPI in an environment of its own in ``.venv/versions``, about 1 GB.
-All tests run with the NumPy that it brings, those in `ARRAYS` also with the newest that this
-Python takes. Logs go to ``build/versions/`` and the table to ``build/versions/table.md``.
+Each Blender is a module from PyPI in an environment of its own in ``.venv/versions``. All of
+tests/blender runs with the NumPy that it brings, and `ARRAYS` also with the newest that this Python
+takes. The tests that know no Blender run once with each Python and NumPy. Logs go to
+``build/versions/`` and the table to ``build/versions/table.md``.
 """
 
 from __future__ import annotations
@@ -27,27 +28,25 @@ TOOLS = ("pytest", "hypothesis", "trimesh", "embreex", "scipy", "numba")
 OLDER = ("4.2.0", REQUIREMENTS["bpy"], "5.0.1")
 NEWEST = ""
 
-EVERYTHING = ("tests", *(f"--ignore=tests/{part}" for part in ("runtime", "farm", "gui")))
+BLENDER = ("tests/blender",)
 # Where much is done with NumPy; the other tests hardly touch it.
-ARRAYS = (
-    "tests/core",
-    *(
-        f"tests/blender/test_{part}.py"
-        for part in (
-            "baking",
-            "capture",
-            "convert",
-            "cut_slices",
-            "dataset_slices",
-            "layers",
-            "materials",
-            "omage_ops",
-            "rendering",
-            "results",
-            "slices_ops",
-        )
-    ),
+ARRAYS = tuple(
+    f"tests/blender/test_{part}.py"
+    for part in (
+        "baking",
+        "capture",
+        "convert",
+        "cut_slices",
+        "dataset_slices",
+        "layers",
+        "materials",
+        "omage_ops",
+        "rendering",
+        "results",
+        "slices_ops",
+    )
 )
+WITHOUT_BLENDER = ("tests/core", "tests/test_architecture.py", "tests/test_docs.py")
 
 
 def run(*command: str | Path) -> None:
@@ -97,8 +96,8 @@ def with_newest_numpy(python: Path) -> Path:
     return above
 
 
-def test(python: Path, tests: tuple[str, ...]) -> tuple[str, bool]:
-    """Run tests; the row of the table, and whether all passed."""
+def test(python: Path, tests: tuple[str, ...], what: str) -> tuple[str, bool]:
+    """Run tests, `what` in the table; its row, and whether all passed."""
     blender, numpy = installed(python, "bpy"), installed(python, "numpy")
     name = f"{blender}-numpy-{numpy}"
     OUT.mkdir(parents=True, exist_ok=True)
@@ -115,7 +114,6 @@ def test(python: Path, tests: tuple[str, ...]) -> tuple[str, bool]:
             check=False,
         )
     version = output(python, "-c", "import platform; print(platform.python_version())")
-    what = "all" if tests == EVERYTHING else "arrays"
     cells = [blender, version, numpy, what]
     if not report.exists():
         return f"| {' | '.join([*cells, '', 'did not run', ''])} |", False
@@ -138,15 +136,21 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     rows, passed = [], True
+    known = set()  # which NumPy in which Python
     for version in arguments.only:
         older = version and tuple(map(int, version.split(".")[:2])) <= (5, 0)
-        python = environment(version, arguments.python if older else arguments.python313)
+        base = arguments.python if older else arguments.python313
+        python = environment(version, base)
         newest = with_newest_numpy(python)
-        runs = [(python, EVERYTHING)]
+        runs = [(python, BLENDER, "tests/blender")]
         if installed(newest, "numpy") != installed(python, "numpy"):
-            runs.append((newest, ARRAYS))
-        for interpreter, tests in runs:
-            row, good = test(interpreter, tests)
+            runs.append((newest, ARRAYS, "those with arrays"))
+        for interpreter, tests, what in runs:
+            pair = (base, installed(interpreter, "numpy"))
+            if pair not in known:
+                tests, what = (*tests, *WITHOUT_BLENDER), f"{what}, tests/core"
+            known.add(pair)
+            row, good = test(interpreter, tests, what)
             rows.append(row)
             passed = passed and good
             sys.stderr.write(f"{row}\n")
