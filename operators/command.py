@@ -340,7 +340,7 @@ def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
     if given.image is not None:
         raise XRayError(
             "unused_input",
-            "There is an image, and objects of the open file in place of one.",
+            "Both an image and objects of the open file are given.",
             "Leave out one of them.",
         )
     images = open_file.reference_images(arguments)

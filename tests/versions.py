@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,11 +136,18 @@ def main() -> int:
         "--only", nargs="+", default=[*OLDER, NEWEST], help="these Blenders; '' is the newest"
     )
     arguments = parser.parse_args()
+    bases = {
+        version: arguments.python
+        if version and tuple(map(int, version.split(".")[:2])) <= (5, 0)
+        else arguments.python313
+        for version in arguments.only
+    }
+    for base in bases.values():
+        if shutil.which(base) is None:
+            parser.error(f"there is no {base}; say where it is with --python or --python313")
     rows, passed = [], True
     known = set()  # which NumPy in which Python
-    for version in arguments.only:
-        older = version and tuple(map(int, version.split(".")[:2])) <= (5, 0)
-        base = arguments.python if older else arguments.python313
+    for version, base in bases.items():
         python = environment(version, base)
         newest = with_newest_numpy(python)
         runs = [(python, BLENDER, "tests/blender")]
