@@ -9,7 +9,7 @@ RUNTIME := .venv/runtime
 FARM := .venv/farm
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 
-.PHONY: demo test test-gui test-large test-slurm test-versions fuzz lock setup clean benchmark
+.PHONY: demo test test-gui picture test-large test-slurm test-versions fuzz lock setup clean benchmark
 
 demo: setup
 	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
@@ -45,6 +45,11 @@ test-gui: setup
 # the newest (5 GB, and 10 minutes a Blender); the table is left in build/versions/table.md.
 test-versions: setup
 	$(PYTHON) tests/versions.py --python $(PYTHON) --python313 $(PYTHON313)
+
+# README's picture of Blender's window, anew: after the weights that ship have changed. Needs what
+# test-gui needs.
+picture: setup
+	$(RUNTIME_PYTHON) tests/gui/readme_picture.py
 
 # Networks in their published sizes: 8 GB of memory and some minutes; needs XRAY_GOLDEN.
 test-large: setup

@@ -24,9 +24,12 @@ from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
+from ..xray_addon.files.images import images_in
 from ..xray_addon.files.json_files import parse_json
 from ..xray_addon.files.json_schema import plain
+from ..xray_addon.files.mesh_formats import lost_in
 from ..xray_addon.files.png import write_png
+from ..xray_addon.image_folder import generate_each, output_files
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
 from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
@@ -34,15 +37,21 @@ from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems import find_system
-from ..xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
+from ..xray_addon.systems.arguments import (
+    add_inputs,
+    add_outputs,
+    add_systems,
+    read_inputs,
+    read_systems,
+)
 from ..xray_addon.systems.system import Inputs
 from . import open_file
-from .convert.mesh_files import check_output, empty_file, save_objects
+from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects
 from .dataset.capture import Captures, DatasetRun, dataset_steps
 from .dataset.ops import load_objects, object_items
 from .dataset.plain import file_steps, object_steps
 from .dataset.preview import MOST_VIEWS, dataset_views
-from .generate.generation import Row, generate_steps, inputs_name
+from .generate.generation import generate_mesh, inputs_name
 from .interface.standard_output import output_to
 from .layers.layers import FORMS, import_xray
 from .omage import command as omage
@@ -143,9 +152,7 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="make a mesh")
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
     add_inputs(generate)
-    generate.add_argument(
-        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
-    )
+    add_outputs(generate, OUTPUTS)
     open_file.add_objects(generate, "the pictures of image objects", "IMAGE")
     add_systems(generate)
     add_settings(generate, ResultSettings)
@@ -156,7 +163,10 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
     imported.add_argument("file", metavar="FILE", type=Path, help="an X-Ray .npz")
     imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to import")
     imported.add_argument(
-        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
+        *("-o", "--out"),
+        metavar="FILE",
+        type=Path,
+        help=f"{', '.join(OUTPUTS)}; default: <file>.glb beside it",
     )
     _add_json(imported)
     _add_preview(commands)
@@ -315,20 +325,35 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     inputs = _inputs(arguments)
     for given in inputs:
         system.check(given)
-    out = arguments.out or Path(f"{inputs_name(inputs[0], system)}.glb")
-    check_output(out)
+    image = inputs[0].image
+    is_folder = isinstance(image, Path) and image.is_dir()
+    keeps_file = bool(bpy.data.filepath) or isinstance(image, bpy.types.Image)
     result = settings_from_arguments(ResultSettings, arguments)
-    if bpy.data.filepath or isinstance(inputs[0].image, bpy.types.Image):
-        open_file.leave_edit_mode()  # the meshes are added to its scene
+
+    def make(inputs: Sequence[Inputs], out: Path) -> dict[str, Any]:
+        if keeps_file and not is_folder:
+            open_file.leave_edit_mode()  # the meshes are added to its scene
+        else:
+            empty_file()
+        objects: list[Any] = [
+            generate_mesh(each, settings, result=result, on_progress=_say) for each in inputs
+        ]
+        save_objects(objects, out)
+        return {"out": str(out), "faces": sum(len(obj.data.polygons) for obj in objects)}
+
+    if is_folder:
+        folder, suffix = arguments.out or Path(), f".{arguments.format}"
+        images = images_in(image)
+        files = output_files(images, folder, suffix)
+        code, answer = generate_each(
+            images, files, lambda one, out: make([replace(inputs[0], image=one)], out), _say_line
+        )
     else:
-        empty_file()
-    row = Row()
-    objects: list[Any] = [
-        jobs.run(generate_steps(given, settings, row=row, result=result), _say, jobs.POLL_INTERVAL)
-        for given in inputs
-    ]
-    save_objects(objects, out)
-    return DONE, {"out": str(out), "faces": sum(len(obj.data.polygons) for obj in objects)}
+        out = arguments.out or Path(f"{inputs_name(inputs[0], system)}.{arguments.format}")
+        check_output(out)
+        code, suffix = DONE, out.suffix
+        answer = make(inputs, out)
+    return code, answer | _note(suffix, quads=result.topology == "quads")
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
@@ -347,13 +372,21 @@ def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
     return [replace(given, image=image, mask=mask) for image in images]
 
 
+def _note(suffix: str, *, quads: bool = False) -> dict[str, str]:
+    """Say what a file with `suffix` does not hold; for the answer too."""
+    lost = lost_in(suffix, quads=quads)
+    if lost:
+        _say_line(f"{lost}.")
+    return {"note": lost} if lost else {}
+
+
 def _import(arguments: argparse.Namespace) -> Answer:
     out = arguments.out or arguments.file.with_suffix(".glb")
     check_output(out)
     empty_file()
     objects = import_xray(arguments.file.absolute(), arguments.form)
     save_objects(objects, out)
-    return DONE, {"out": str(out), "objects": len(objects)}
+    return DONE, {"out": str(out), "objects": len(objects)} | _note(out.suffix)
 
 
 def _preview(arguments: argparse.Namespace) -> Answer:
