@@ -112,7 +112,7 @@ ERROR_CODES = {
     "unsupported_camera": ErrorCode(_CAPTURING, rejects=True),
     "object_gone": ErrorCode(_CAPTURING),
     "no_folder": ErrorCode(_CAPTURING, exit_code=USAGE),
-    "no_source": ErrorCode(_CAPTURING),
+    "no_source": ErrorCode(_CAPTURING, exit_code=USAGE),
     "no_meshes": ErrorCode(_CAPTURING, exit_code=USAGE),
     "no_items": ErrorCode(_CAPTURING),
     "bad_manifest": ErrorCode(_CAPTURING, exit_code=USAGE),

@@ -93,6 +93,8 @@ def cut_object(image: Any, settings: Any, _progress: Any) -> Any:
     return SimpleNamespace(rgba=rgba, how=f"{settings.remove_background}, margin {settings.margin}")
 
 
+# Blender's half of the tests has no Pillow; where it lies beside, it is not used either.
+sys.modules["PIL"] = None
 stand_in("runtime.images.cutout", cut_object=cut_object, online_allowed=lambda: False)
 stand_in("runtime.images.framing", frame=lambda rgba, *_, **__: rgba)
 stand_in("runtime.slice3d.generator", load=lambda *_: FakeSlice3D())
