@@ -87,7 +87,7 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
     """A Blender property for a field."""
     meta: dict[str, Any] = dict(item.metadata)
     common: dict[str, Any] = {
-        "name": item.name.replace("_", " ").title(),
+        "name": meta.get("label") or item.name.replace("_", " ").title(),
         "description": meta["help"],
         "default": item.default,
         "options": set(options),

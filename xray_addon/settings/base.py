@@ -12,8 +12,9 @@ def setting(default: Any, help: str, **limits: Any) -> Any:
     """A field of a settings dataclass, with the help text and limits for panels and command lines.
 
     limits : `min` and `max` of a number; `choices` of a text, and `labels` for choices whose label
-        is not the name in title case; `path=True` for a file name; `only`, the name of another
-        setting and those of its values for which this setting is used.
+        is not the name in title case; `label` if that of the setting is not; `path=True` for a file
+        name; `only`, the name of another setting and those of its values for which this setting is
+        used.
     """
     return field(default=default, metadata={"help": help, **limits})
 
