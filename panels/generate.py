@@ -10,9 +10,10 @@ import bpy
 from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
+from ..operators.generate.ops_mask import XRAY_OT_paint_mask
 from ..operators.generate.settings import set_from_panel
 from ..operators.interface.icons import icon_of
-from ..operators.properties import chosen_system, copy_settings, preferences, system_settings
+from ..operators.properties import chosen_system, preferences, system_settings
 from ..operators.runtime import service
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems.system import Need, Output, System
@@ -35,7 +36,7 @@ class XRAY_PT_generate(SidebarPanel):
             draw_runtime(layout, context)
             return
         system = chosen_system()
-        _draw_inputs(layout, scene, system)
+        _draw_inputs(layout, context, system)
         column = layout.column(heading="Keep")
         column.use_property_split = True
         column.use_property_decorate = False
@@ -47,20 +48,21 @@ class XRAY_PT_generate(SidebarPanel):
         row.scale_y = 1.4
         button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")
         set_from_panel(button, scene)
-        copy_settings(fields(ResultSettings), scene, button)
-        button.variations = scene.variations
-        button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         _draw_again(layout, context)
         draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_regenerate)
 
 
-def _draw_inputs(layout: Any, scene: Any, system: System) -> None:
+def _draw_inputs(layout: Any, context: Any, system: System) -> None:
     """Draw the inputs that the system takes."""
+    scene = context.scene.xray.generate
     if system.image is not Need.NONE:
         layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
+    if system.image is Need.OPTIONAL and scene.image is None:
+        draw_text(layout, context, "Without an image, the object is made up.")
     if system.mask is not Need.NONE:
-        layout.template_ID(scene, "mask", new="image.new", open="image.open", text="Mask")
+        layout.template_ID(scene, "mask", open="image.open", text="Mask")
+        layout.operator(XRAY_OT_paint_mask.bl_idname, icon="BRUSH_DATA")
     if system.categories:
         draw_properties(layout, system_settings(scene, system), ("category",))
 

@@ -17,6 +17,7 @@ from ..operators.dataset.ops_preview import XRAY_OT_preview
 from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
+from ..operators.generate.ops_mask import XRAY_OT_paint_mask
 from ..operators.layers.ops import CLASSES as LAYER_OPERATORS
 from ..operators.layers.ops_import import XRAY_OT_import_xray
 from ..operators.omage.ops import CLASSES as OMAGE_OPERATORS
@@ -44,6 +45,7 @@ class XRAY_MT_object(bpy.types.Menu):
         layout.operator(XRAY_OT_weights_download.bl_idname, icon="IMPORT")
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
         layout.operator(XRAY_OT_preview_cutout.bl_idname)
+        layout.operator(XRAY_OT_paint_mask.bl_idname, icon="BRUSH_DATA")
         layout.operator(XRAY_OT_regenerate.bl_idname).another_seed = False
         again = layout.operator(XRAY_OT_regenerate.bl_idname, text="Regenerate with Another Seed")
         again.another_seed = True

@@ -121,7 +121,7 @@ def generate_steps(
             keep_camera=keep_camera,
             keep_layers=keep_layers,
         )
-        _remember(obj, settings, source)
+        _remember(obj, settings, source, generated.notes)
         return obj
 
     # Checked above, outside the generator, so that errors are raised at the call.
@@ -284,7 +284,7 @@ def result_of(obj: Any) -> ResultSettings:
     return ResultSettings.from_dict(obj["xray_result"].to_dict())
 
 
-def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs) -> None:
+def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs, notes: Sequence[str]) -> None:
     """Store in the object how it was made, so that it can be made again."""
     obj["xray_settings"] = settings.to_dict()
     images = {"image": inputs.image, "mask": inputs.mask}
@@ -293,6 +293,8 @@ def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs) -> None:
         for part, image in images.items()
     }
     obj["xray_inputs"] = names | {"category": inputs.category}
+    if notes:
+        obj["xray_notes"] = " ".join(notes)
 
 
 def _image_file(image: Image, copy: Path) -> Path:

@@ -17,6 +17,7 @@ from ..properties import (
     KEEP_LAYERS,
     VARIATIONS,
     absolute_path,
+    chosen_system,
     preferences,
     settings_from_properties,
     with_settings,
@@ -35,11 +36,15 @@ from .generation import (
     result_of,
     with_seeds,
 )
-from .settings import operator_settings, with_systems
+from .settings import operator_settings, set_from_panel, with_systems
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
+
+
+# The operator's properties that say what a mesh is made from.
+INPUTS = ("image", "mask", "category", "filepath", "directory")
 
 
 class _Generating(TaskOperator):
@@ -82,8 +87,9 @@ class _Generating(TaskOperator):
         return made
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The new mesh's name and number of faces."""
-        return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        """The new mesh's name and number of faces, and the runtime's notes."""
+        text = f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        return "INFO", f"{text}. {result['xray_notes']}" if "xray_notes" in result else text
 
 
 @with_settings(ResultSettings)
@@ -136,7 +142,8 @@ class XRAY_OT_generate(_Generating):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for files if the system needs an image and none is given."""
+        """Ask for files if the system needs an image and none is given; if it does not need one,
+        operator search and menus take what the panel shows."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
             self.device = chosen.device
@@ -146,7 +153,20 @@ class XRAY_OT_generate(_Generating):
         if needs_image and not self.image and not self.filepath and not self.directory:
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
+        if not any(self.properties.is_property_set(name) for name in INPUTS):
+            self._take_from_panel(context)
         return self.execute(context)
+
+    def _take_from_panel(self, context: bpy.types.Context) -> None:
+        """Take inputs and settings that are not given from the panel, if it shows this system."""
+        if self.generator != chosen_system().name:
+            return
+        names = [item.identifier for item in self.bl_rna.properties if not item.is_readonly]
+        given = {n: getattr(self, n) for n in names if self.properties.is_property_set(n)}
+        scene: Any = context.scene
+        set_from_panel(self, scene.xray.generate)
+        for name, value in given.items():
+            setattr(self, name, value)
 
     def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
