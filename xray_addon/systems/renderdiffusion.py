@@ -55,7 +55,7 @@ class RenderDiffusionSettings(GenerateSettings):
         min=32,
         max=512,
     )
-    density_threshold: float = setting(
+    surface_density: float = setting(
         25.0, "Density of the field at the surface", min=0.01, max=10_000.0
     )
     texture_size: int = setting(

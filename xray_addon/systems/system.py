@@ -165,7 +165,7 @@ class System:
         if inputs.mask is not None and inputs.image is None:
             raise XRayError(
                 "missing_image",
-                "A mask says which part of an image is made anew, and there is no image.",
+                "A mask says which part of an image is redrawn, and there is no image.",
                 "Choose the image, or remove the mask.",
             )
         if inputs.category and inputs.category not in self.categories:
