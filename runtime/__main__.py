@@ -17,6 +17,7 @@ from typing import Any
 
 from xray_addon.errors import DONE, XRayError, exit_code
 from xray_addon.files.folders import CACHE_VARIABLE
+from xray_addon.files.png import write_png
 from xray_addon.progress import Progress
 from xray_addon.settings.arguments import add_setting
 from xray_addon.settings.generate import GenerateSettings
@@ -66,6 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_inputs(generate)
     generate.add_argument("-o", "--out", required=True, metavar="OUT.glb", help="the mesh")
     generate.add_argument("--xray", metavar="FILE.npz", help="also write the predicted layers")
+    generate.add_argument(
+        "--pictures", metavar="DIR", type=Path, help="also write the system's pictures, as PNG"
+    )
     generate.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     add_systems(generate)
 
@@ -161,6 +165,9 @@ def _generate(arguments: argparse.Namespace) -> int:
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         generated = generator.generate(inputs, settings, _Reporter())
         write_glb(arguments.out, generated.surface)
+        if arguments.pictures:
+            for name, picture in generated.pictures.items():
+                write_png(arguments.pictures / f"{name}.png", picture)
         if arguments.xray and generated.xray is None:
             # Told after the mesh is written: it may have taken minutes.
             raise XRayError(
@@ -179,6 +186,7 @@ def _generate(arguments: argparse.Namespace) -> int:
                 "vertices": len(generated.surface.vertices),
                 "faces": len(generated.surface.faces),
                 "settings": settings.to_dict(),
+                "notes": list(generated.notes),
                 "device": str(generator.device),
                 "seconds": round(time.monotonic() - start, 3),
             }
