@@ -15,7 +15,7 @@ from ..tasks.watching import OperatorResult
 from .generation import image_name
 
 # A new mask shows the image this dark, so that no pixel of it counts as white.
-DIMMED = 0.4
+DIMMED = 0.45
 WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 
 
@@ -90,6 +90,7 @@ def _open(image: Any) -> None:
     space = editors[0].spaces.active
     space.image = image
     space.ui_mode = "PAINT"
+    space.show_region_toolbar = space.show_region_tool_header = True
     editors[0].tag_redraw()
 
 
