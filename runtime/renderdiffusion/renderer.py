@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
@@ -86,9 +87,10 @@ def jittered(edges: Tensor, random: torch.Generator | None) -> Tensor:
 def importance_edges(edges: Tensor, weights: Tensor, count: int) -> Tensor:
     """Edges (B, R, count + 1) with as much of the `weights` (B, R, S) in each stretch.
 
-    Every stretch keeps a small share, so that nothing that coarse samples missed is lost.
+    A stretch counts as the greatest of itself and its neighbours, as surfaces lie between samples
+    (Barron et al. 2021), and keeps a small share, so that nothing that these missed is lost.
     """
-    weights = weights + 0.01 / weights.shape[-1]
+    weights = functional.max_pool1d(weights, 3, stride=1, padding=1) + 0.01 / weights.shape[-1]
     total = weights.cumsum(dim=-1)
     total = torch.cat([torch.zeros_like(total[..., :1]), total], dim=-1)
     total = total / total[..., -1:]
