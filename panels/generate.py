@@ -42,7 +42,8 @@ class XRAY_PT_generate(SidebarPanel):
         column.use_property_decorate = False
         column.prop(scene, "keep_camera", text="View")
         if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
-            column.prop(scene, "keep_layers", text="Layers")
+            text = "Layers" if Output.XRAY in system.outputs else "Pictures"
+            column.prop(scene, "keep_layers", text=text)
         draw_missing_weights(layout, context)
         row = layout.row()
         row.scale_y = 1.4

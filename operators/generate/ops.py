@@ -161,8 +161,9 @@ class XRAY_OT_generate(_Generating):
         """Take inputs and settings that are not given from the panel, if it shows this system."""
         if self.generator != chosen_system().name:
             return
-        names = [item.identifier for item in self.bl_rna.properties if not item.is_readonly]
-        given = {n: getattr(self, n) for n in names if self.properties.is_property_set(n)}
+        own = self.properties
+        names = [item.identifier for item in own.rna_type.properties if not item.is_readonly]
+        given = {name: getattr(self, name) for name in names if own.is_property_set(name)}
         scene: Any = context.scene
         set_from_panel(self, scene.xray.generate)
         for name, value in given.items():

@@ -39,7 +39,7 @@ from ..meshes.extraction import (
 from ..meshes.smoothing import vertex_normals
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.memory import Chunks, out_of_memory
-from .cameras import find_viewpoint
+from .cameras import find_camera
 from .networks import RenderDiffusion
 from .sampling import STEPS, Sampled, sample
 from .weights import DEFAULT_WEIGHTS, load_model
@@ -185,12 +185,10 @@ class RenderDiffusionGenerator(Generator):
             angles = math.radians(settings.azimuth), math.radians(settings.elevation)
             return self.model.config.camera(*angles)
         finding = Progress("camera", 0, 1, "Finding where the image was taken from")
-        found = find_viewpoint(self.model, picture.colors[0], lambda: progress(finding))
-        azimuth, elevation = (
-            round(math.degrees(angle)) for angle in (found.azimuth, found.elevation)
-        )
+        camera = find_camera(self.model, picture.colors[0], lambda: progress(finding))
+        azimuth, elevation = (round(math.degrees(angle)) for angle in _angles(camera))
         note(f"The image was found to be from azimuth {azimuth}, elevation {elevation} degrees.")
-        return found.camera(self.model)
+        return camera
 
     def sample(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 import runtime
+from runtime.__main__ import main
 from runtime.images.framing import frame, frame_with_mask
 from runtime.images.redrawing import read_mask
 from runtime.renderdiffusion.generator import SHEET_COLUMNS, RenderDiffusionGenerator
@@ -228,6 +230,26 @@ def test_lack_of_memory_says_what_to_do(weights, monkeypatch):
     with pytest.raises(XRayError) as caught:
         generate(weights)
     assert caught.value.code == "out_of_memory"
+
+
+def test_the_command_line_writes_mesh_and_pictures(weights, ball, tmp_path, capsys):
+    image, mask, out = (tmp_path / name for name in ("disc.png", "mask.png", "disc.glb"))
+    Image.fromarray(picture()).save(image)
+    Image.fromarray(half(32)).save(mask)
+    words = ["generate", str(image), "--mask", str(mask), "-o", str(out), "--json"]
+    words += ["--generator", "renderdiffusion", "--checkpoint", str(weights), "--device", "cpu"]
+    words += ["--mesh-resolution", "32", "--steps", "2", "--no-find-camera", "--orbit-views", "2"]
+    assert main([*words, "--pictures", str(tmp_path / "pictures")]) == 0
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    settings = {"mesh_resolution": 32, "steps": 2, "find_camera": False}
+    made = generate(weights, Inputs(image, mask), **settings, orbit_views=2)
+    assert answer["faces"] == len(made.surface.faces)
+    assert answer["notes"] == list(made.notes)
+    assert made.notes[0] in told.err
+    for name, shown in made.pictures.items():
+        written = np.asarray(Image.open(tmp_path / "pictures" / f"{name}.png"))
+        np.testing.assert_array_equal(written, shown)
 
 
 # Reconstruction and inpainting
