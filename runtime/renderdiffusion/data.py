@@ -91,31 +91,44 @@ def read_pictures(data: Path, config: RenderDiffusionConfig) -> Pictures:
 
 
 def _read(data: Path, size: int) -> Iterator[tuple[NDArray[np.uint8], Camera | None]]:
-    tars = [data] if data.suffix == ".tar" else sorted(data.glob("*.tar"))
-    if tars:
-        for view in XRayDataset(tars).views:
+    tars = sorted(data.glob("*.tar"))
+    if tars or data.suffix in (".tar", ".jsonl") or (data / "xrays").is_dir():
+        for view in XRayDataset(tars or data).views:
             image, camera = view.image(), view.camera(size, size)
-            if image is not None and camera is not None:
-                whole = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-                yield squared(Image.fromarray(whole, "RGBA"), size), camera
+            if image is None:
+                continue
+            if camera is None:
+                raise _without_camera(data, f"{view.uid}/{view.number:03d}")
+            pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            yield squared(Image.fromarray(pixels, "RGBA"), size), camera
     elif (data / IMAGES).is_dir():
         for folder in sorted(path for path in (data / IMAGES).iterdir() if path.is_dir()):
-            yield from _folder(folder, size)
+            for path, camera in _listed(folder, size):
+                if camera is None:
+                    raise _without_camera(data, f"{folder.name}/{path.stem}")
+                yield squared(read_image(path), size), camera
     else:
-        yield from _folder(data, size)
+        for path, camera in _listed(data, size):
+            yield squared(read_image(path), size), camera
 
 
-def _folder(folder: Path, size: int) -> Iterator[tuple[NDArray[np.uint8], Camera | None]]:
+def _listed(folder: Path, size: int) -> Iterator[tuple[Path, Camera | None]]:
+    """The images in a folder, with their cameras if a transforms.json lists any."""
     listed = folder / CAMERAS
     cameras = read_transforms(listed, size, size) if listed.is_file() else None
     for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES):
         if cameras is not None and path.stem not in cameras:
-            raise XRayError(
-                "bad_transforms",
-                f"{listed} has no camera {path.stem}.",
-                "Capture it again, or remove the image.",
-            )
-        yield squared(read_image(path), size), cameras[path.stem] if cameras else None
+            raise _without_camera(folder, path.stem)
+        yield path, cameras[path.stem] if cameras else None
+
+
+def _without_camera(data: Path, name: str) -> XRayError:
+    return XRayError(
+        "bad_transforms",
+        f"{data} has no camera of the image {name}.",
+        "Capture it again or remove the image. Images whose cameras nobody knows go into one "
+        "folder without a transforms.json; then their cameras are drawn at random.",
+    )
 
 
 def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:

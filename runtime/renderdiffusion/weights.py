@@ -6,6 +6,8 @@ The U-Net's kernels, nearly all of a model, take a byte a number; all else is in
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> RenderDiffu
     Raises XRayError `missing_weights`, `bad_weights`.
     """
     path = _find(path)
-    with _Reading(path), safe_open(path, framework="pt") as archive:
+    with _reading(path) as archive:
         config = parse_json(_metadata(archive)["config"], NETWORK)
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
@@ -71,7 +73,7 @@ def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> RenderDiffu
 def read_record(path: Path) -> dict[str, Any]:
     """How the weights in a file or folder were made. Raises as `load_model`."""
     path = _find(path)
-    with _Reading(path), safe_open(path, framework="pt") as archive:
+    with _reading(path) as archive:
         record: dict[str, Any] = parse_json(_metadata(archive)["training"], table_of(plain))
     return record
 
@@ -108,28 +110,18 @@ def _check_shapes(archive: Any, model: RenderDiffusion) -> None:
         raise ValueError(f"{len(wrong)} tensors do not fit its configuration, such as {wrong[0]}")
 
 
-class _Reading:
-    """Converts the exceptions of reading weights to XRayErrors."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(
-            error,
-            OSError
-            | SafetensorError
-            | ValueError
-            | LookupError
-            | TypeError
-            | RuntimeError
-            | ArithmeticError,
-        ):
-            raise XRayError(
-                "bad_weights",
-                f"{self.path} does not hold weights of RenderDiffusion ({error}).",
-                "Choose a model.safetensors that `python -m runtime train` wrote.",
-            ) from error
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """The open file; raises XRayError `bad_weights` for what goes wrong in reading it."""
+    try:
+        with safe_open(path, framework="pt") as archive:
+            yield archive
+    except (
+        *(OSError, SafetensorError, ValueError, LookupError),
+        *(TypeError, RuntimeError, ArithmeticError),
+    ) as error:
+        raise XRayError(
+            "bad_weights",
+            f"{path} does not hold weights of RenderDiffusion ({error}).",
+            "Choose a model.safetensors that `python -m runtime train` wrote.",
+        ) from error
