@@ -36,7 +36,8 @@ from ..meshes.extraction import (
     march,
     sample_surface,
 )
-from ..meshes.smoothing import vertex_normals
+from ..meshes.pieces import without_crumbs
+from ..meshes.smoothing import taubin, vertex_normals
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.memory import Chunks, out_of_memory
 from .cameras import find_camera
@@ -54,6 +55,10 @@ SHEET_COLUMNS = 4
 # its greatest density.
 FAINT = 0.5
 VISIBLE = 0.5
+# Pieces with less area than this share of the largest piece's are left out.
+CRUMB = 0.01
+# Rounds that smooth the steps of the planes' pixels.
+SMOOTHING = 10
 # Points of the field at a time: enough to fit a CPU's cache, or to fill a graphics processor.
 _CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
 
@@ -283,7 +288,8 @@ class RenderDiffusionGenerator(Generator):
             log.warning("no density reaches %g; using %g", threshold, FAINT * greatest)
             sparse = seek(FAINT * greatest)
         progress(replace(seeking, step=seeking.of - 2, message="Making the mesh"))
-        vertices, faces = march(sparse, box, closed=True)
+        vertices, faces = without_crumbs(*march(sparse, box, closed=True), CRUMB)
+        vertices = taubin(vertices, faces, SMOOTHING).astype(np.float32)
         if not len(faces):
             raise XRayError(
                 "nothing_predicted",

@@ -158,6 +158,18 @@ def test_a_field_that_is_thin_everywhere_is_meshed_all_the_same(weights, monkeyp
     assert "no density reaches 25; using 2.5" in caplog.text
 
 
+def test_crumbs_beside_the_object_are_left_out(weights, monkeypatch):
+    def field(_self, _planes, points):
+        ball = points.norm(dim=-1) < 0.35
+        crumb = (points - torch.tensor([0.5, 0.5, 0.5])).norm(dim=-1) < 0.03
+        return 60.0 * (ball | crumb), torch.ones_like(points)
+
+    monkeypatch.setattr(RenderDiffusion, "field", field)
+    surface = generate(weights, mesh_resolution=96).surface
+    assert surface.bounds.max() < 0.4
+    assert surface.is_watertight
+
+
 def test_an_empty_field_is_told(weights, monkeypatch):
     def field(_self, _planes, points):
         return torch.zeros(points.shape[:2]), torch.ones_like(points)

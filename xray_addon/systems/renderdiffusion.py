@@ -49,14 +49,14 @@ class RenderDiffusionSettings(GenerateSettings):
         max=90.0,
     )
     mesh_resolution: int = setting(
-        128,
+        96,
         "Grid points along each side of the meshed box; fewer are used if the mesh would have "
         "more than three million triangles",
         min=32,
         max=512,
     )
     surface_density: float = setting(
-        25.0, "Density of the field at the surface", min=0.01, max=10_000.0
+        6.0, "Density of the field at the surface", min=0.01, max=10_000.0
     )
     texture_size: int = setting(
         0, "Width and height of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
