@@ -23,9 +23,12 @@ from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
+from ..xray_addon.files.images import images_in
 from ..xray_addon.files.json_files import parse_json
 from ..xray_addon.files.json_schema import plain
+from ..xray_addon.files.mesh_formats import lost_in
 from ..xray_addon.files.png import write_png
+from ..xray_addon.image_folder import generate_each, output_files
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
 from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
@@ -33,9 +36,15 @@ from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems import find_system
-from ..xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
+from ..xray_addon.systems.arguments import (
+    add_inputs,
+    add_outputs,
+    add_systems,
+    read_inputs,
+    read_systems,
+)
 from ..xray_addon.systems.system import Inputs
-from .convert.mesh_files import check_output, empty_file, save_objects
+from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects
 from .dataset.capture import Captures, DatasetRun, dataset_steps
 from .dataset.plain import file_steps
 from .dataset.preview import MOST_VIEWS, dataset_views
@@ -131,9 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="make a mesh")
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
     add_inputs(generate)
-    generate.add_argument(
-        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
-    )
+    add_outputs(generate, OUTPUTS)
     add_systems(generate)
     add_settings(generate, ResultSettings)
     _add_json(generate)
@@ -143,7 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("file", metavar="FILE", type=Path, help="an X-Ray .npz")
     imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to import")
     imported.add_argument(
-        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
+        *("-o", "--out"),
+        metavar="FILE",
+        type=Path,
+        help=f"{', '.join(OUTPUTS)}; default: <file>.glb beside it",
     )
     _add_json(imported)
     _add_preview(commands)
@@ -272,20 +282,39 @@ def _worked(captures: Captures, item: Item) -> ItemResult:
 
 
 def _generate(arguments: argparse.Namespace) -> Answer:
-    settings, inputs = read_systems(arguments), read_inputs(arguments)
+    settings, given = read_systems(arguments), read_inputs(arguments)
     system = find_system(settings.generator)
-    system.check(inputs)
-    out = arguments.out or Path(f"{inputs_name(inputs, system)}.glb")
-    check_output(out)
+    system.check(given)
+    image, mask = (None if file is None else file.absolute() for file in (given.image, given.mask))
     result = settings_from_arguments(ResultSettings, arguments)
-    image, mask = (
-        None if file is None else file.absolute() for file in (inputs.image, inputs.mask)
-    )
-    empty_file()
-    given = Inputs(image, mask, inputs.category)
-    obj = generate_mesh(given, settings, result=result, on_progress=_say)
-    save_objects([obj], out)
-    return DONE, {"out": str(out), "faces": len(obj.data.polygons)}
+
+    def make(inputs: Inputs, out: Path) -> dict[str, Any]:
+        empty_file()
+        obj = generate_mesh(inputs, settings, result=result, on_progress=_say)
+        save_objects([obj], out)
+        return {"out": str(out), "faces": len(obj.data.polygons)}
+
+    if image is not None and image.is_dir():
+        folder, suffix = arguments.out or Path(), f".{arguments.format}"
+        images = images_in(image)
+        files = output_files(images, folder, suffix)
+        code, answer = generate_each(
+            images, files, lambda one, out: make(Inputs(one, mask, given.category), out), _say_line
+        )
+    else:
+        out = arguments.out or Path(f"{inputs_name(given, system)}.{arguments.format}")
+        check_output(out)
+        code, suffix = DONE, out.suffix
+        answer = make(Inputs(image, mask, given.category), out)
+    return code, answer | _note(suffix, quads=result.topology == "quads")
+
+
+def _note(suffix: str, *, quads: bool = False) -> dict[str, str]:
+    """Say what a file with `suffix` does not hold; for the answer too."""
+    lost = lost_in(suffix, quads=quads)
+    if lost:
+        _say_line(f"{lost}.")
+    return {"note": lost} if lost else {}
 
 
 def _import(arguments: argparse.Namespace) -> Answer:
@@ -294,7 +323,7 @@ def _import(arguments: argparse.Namespace) -> Answer:
     empty_file()
     objects = import_xray(arguments.file.absolute(), arguments.form)
     save_objects(objects, out)
-    return DONE, {"out": str(out), "objects": len(objects)}
+    return DONE, {"out": str(out), "objects": len(objects)} | _note(out.suffix)
 
 
 def _preview(arguments: argparse.Namespace) -> Answer:

@@ -16,11 +16,13 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.dataset import DatasetSettings
 from ..convert import add_camera, camera_from_object, surface_from_objects
 from ..properties import (
-    PATH_OPTIONS,
-    SOURCES,
+    COLLECTION,
     absolute_path,
+    mesh_files_property,
+    output_property,
     setting_property,
     settings_from_properties,
+    source_property,
     with_settings,
 )
 from ..tasks import jobs
@@ -60,22 +62,10 @@ class XRAY_OT_dataset(TaskOperator):
     bl_label = "Make Dataset"
     bl_options = {"REGISTER"}
 
-    source: bpy.props.EnumProperty(name="Source", description="What to capture", items=SOURCES)
-    path: bpy.props.StringProperty(
-        name="Files",
-        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
-        subtype="FILE_PATH",
-        options=PATH_OPTIONS,
-    )
-    collection: bpy.props.StringProperty(
-        name="Collection", description="The collection whose objects are captured"
-    )
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where the dataset is written; empty for the folder in the preferences",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS,
-    )
+    source: source_property()
+    path: mesh_files_property()
+    directory: output_property("the dataset is written")
+    collection: bpy.props.StringProperty(name="Collection", description=COLLECTION)
     replace: bpy.props.BoolProperty(
         name="Replace",
         description="Remove items that were made with different settings from the folder",
@@ -119,6 +109,14 @@ class XRAY_OT_dataset(TaskOperator):
             icon="WARNING" if other else "NONE",
         )
         return answer
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """What the panel's settings are, and what is selected."""
+        panel: Any = context.scene.xray.dataset
+        settings = [getattr(panel, item.name) for item in fields(DatasetSettings)]
+        chosen = (panel.source, panel.path, panel.directory, panel.collection)
+        return chosen, [obj.name for obj in context.selected_objects], *settings
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the source."""
@@ -177,6 +175,29 @@ class XRAY_OT_dataset(TaskOperator):
                 "Choose a collection.",
             )
         return solids(collection.all_objects)
+
+
+class XRAY_OT_dataset_dismiss(bpy.types.Operator):
+    """Dismiss the results of the last dataset run; its report stays in the folder"""
+
+    bl_idname = "xray.dataset_dismiss"
+    bl_label = "Dismiss Dataset Results"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Require results."""
+        if _last_run is None:
+            cls.poll_message_set("No dataset was made in this session")
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Forget them."""
+        global _last_run
+        _last_run = None
+        jobs.redraw()
+        return {"FINISHED"}
 
 
 @with_settings(DatasetSettings)
@@ -305,5 +326,6 @@ def _duration(seconds: float) -> str:
 CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
+    XRAY_OT_dataset_dismiss,
     XRAY_OT_dataset_preset_add,
 )

@@ -8,9 +8,10 @@ import bpy
 import numpy as np
 
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.png import encode_png
 from ..convert import texture_from_image
 from ..convert.images import image_editors
-from ..convert.meshes import new_image
+from ..convert.meshes import image_from_png
 from ..tasks.watching import OperatorResult
 from .generation import image_name
 
@@ -65,7 +66,7 @@ def new_mask(image: Any) -> Any:
             "Reload it, or choose another one.",
         )
     dark = np.rint(pixels[..., :3] * DIMMED).astype(np.uint8)
-    mask = new_image(f"{image_name(image)} mask", dark)
+    mask = image_from_png(f"{image_name(image)} mask", encode_png(dark))
     mask.use_fake_user = True
     return mask
 

@@ -16,11 +16,12 @@ from ..properties import (
     chosen_system,
     copy_settings,
     preferences,
+    set_setting,
     setting_properties,
-    setting_property,
     setting_value,
     system_settings,
 )
+from ..runtime.service import missing_by_hand, missing_weights
 
 _T = TypeVar("_T")
 
@@ -35,8 +36,8 @@ def with_systems(target: type[_T]) -> type[_T]:
     A system's own settings are not remembered, because the next call may use another system.
     """
     properties = setting_properties(fields(GenerateSettings))
-    for name, owners in own_settings().items():
-        properties[name] = setting_property(common_field(owners), options={"SKIP_SAVE"})
+    for owners in own_settings().values():
+        properties |= setting_properties([common_field(owners)], options={"SKIP_SAVE"})
     target.__annotations__ = {**properties, **get_annotations(target)}
     return target
 
@@ -70,6 +71,39 @@ def panel_settings(scene: Any) -> GenerateSettings:
     values |= {name: setting_value(items[name], own) for name in names}
     device = machine.device if machine else "auto"
     return GenerateSettings(**values, generator=system.name, device=device)
+
+
+def panel_values(scene: Any, system: System | None = None) -> tuple[Any, ...]:
+    """All that a generation with the settings of `scene` depends on, to compare.
+
+    system : by default the chosen one.
+    """
+    panel, system = scene.xray.generate, system or chosen_system()
+    own, machine = system_settings(panel, system), preferences()
+    names = [*(item.name for item in system.settings.own_fields()), "checkpoint"]
+    images = [(image.name, image.filepath) if image else "" for image in (panel.image, panel.mask)]
+    return (
+        system.name,
+        machine.device if machine else "",
+        *images,
+        own.category if system.categories else "",
+        *(getattr(panel, item.name) for item in SHARED),
+        *(getattr(own, name) for name in names),
+        *missing_weights(scene),
+        *missing_by_hand(scene),
+    )
+
+
+def set_panel(scene: Any, settings: GenerateSettings) -> None:
+    """Set the system in the preferences, and its settings in the panel settings `scene`."""
+    system, machine = SYSTEMS[settings.generator], preferences()
+    if machine is not None:
+        machine.generator = system.name
+    own = system_settings(scene, system)
+    for items, target in ((SHARED, scene), (system.settings.own_fields(), own)):
+        for item in items:
+            set_setting(item, target, getattr(settings, item.name))
+    own.checkpoint = settings.checkpoint
 
 
 def set_from_panel(operator: Any, scene: Any) -> None:

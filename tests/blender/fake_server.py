@@ -1,7 +1,7 @@
 """The real server with a generator that needs no weights: a coloured ball and its X-Ray.
 
-The image's name chooses what happens: "slow" takes its time, "bad" fails,
-"big" has 200,000 vertices.
+The image's name chooses what happens: "slow" takes its time, "bad" fails, "big" has 200,000
+vertices, and "usual" has about as many as a real result, and as many hits.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ class FakeGenerator(Generator):
         for step in range(200 if name == "slow" else 3):
             progress(Progress("sample", step, 200 if name == "slow" else 3, "sampling"))
             time.sleep(0.02)
-        surface = ball(0.3 + 0.1 * settings.seed, 316 if name == "big" else 12)
-        camera = Camera.look_at((0.0, -1.5, 0.0), width=32, height=32)
+        steps = {"big": 316, "usual": 190}.get(name, 12)
+        size = 256 if name == "usual" else 32
+        surface = ball(0.3 + 0.1 * settings.seed, steps)
+        camera = Camera.look_at((0.0, -1.5, 0.0), width=size, height=size)
         return Generated(surface, cast(surface, camera, 4, backend="numpy"), camera)
 
 

@@ -167,7 +167,7 @@ def test_it_is_made_again_with_its_mask(panel, files):
     image, mask = (load(path) for path in files)
     bpy.ops.xray.generate(generator="renderdiffusion", image=image.name, mask=mask.name)
     first = bpy.context.object
-    assert bpy.ops.xray.regenerate(another_seed=True) == {"FINISHED"}
+    assert bpy.ops.xray.another_seed() == {"FINISHED"}
     again = bpy.context.object
     assert again != first
     assert made(again) == made(first)

@@ -29,7 +29,7 @@ class RenderDiffusionSettings(GenerateSettings):
         min=0,
         max=NOISE_STEPS,
     )
-    steps: int = setting(0, "Steps of the sampling; 0 takes 50", min=0, max=NOISE_STEPS)
+    steps: int = setting(0, "Steps of the sampling; 0 takes 50", min=0, max=NOISE_STEPS, on=50)
     find_camera: bool = setting(
         True,
         "Find where the image was taken from; otherwise it is taken from the azimuth and elevation",
@@ -40,6 +40,7 @@ class RenderDiffusionSettings(GenerateSettings):
         "not found, and in generating without an image",
         min=-180.0,
         max=180.0,
+        unit="degrees",
     )
     elevation: float = setting(
         20.0,
@@ -47,6 +48,7 @@ class RenderDiffusionSettings(GenerateSettings):
         "in generating without an image",
         min=-90.0,
         max=90.0,
+        unit="degrees",
     )
     mesh_resolution: int = setting(
         96,
@@ -59,10 +61,15 @@ class RenderDiffusionSettings(GenerateSettings):
         6.0, "Density of the field at the surface", min=0.01, max=10_000.0
     )
     texture_size: int = setting(
-        0, "Width and height of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
+        0,
+        "Width and height of a baked texture in pixels; 0 keeps vertex colours",
+        min=0,
+        max=8192,
+        unit="pixels",
+        on=1024,
     )
     orbit_views: int = setting(
-        8, "Views around the field that are drawn as a picture; 0 draws none", min=0, max=64
+        8, "Views around the field that are drawn as a picture; 0 draws none", min=0, max=64, on=8
     )
 
 
