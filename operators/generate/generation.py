@@ -33,10 +33,6 @@ WRITING = Progress("write", message="Writing the image")
 
 IMAGES = ("image", "mask")  # the inputs that are images
 
-# Image formats that both Blender and the runtime can read.
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
-)
 
 Image = str | Path | bpy.types.Image
 
@@ -97,6 +93,8 @@ def generate_steps(
         obj["xray_settings"] = settings.to_dict()
         for key, value in source.items():
             obj[key] = value
+        if generated.notes:
+            obj["xray_notes"] = " ".join(generated.notes)
         if failure is not None:
             message = f"{failure.message} {obj.name} was added without the settings of Result."
             raise XRayError(failure.code, message, failure.remedy, failure.log)
@@ -206,18 +204,6 @@ def find_image(name: str) -> bpy.types.Image:
     if image is None:
         raise XRayError("missing_image", f"There is no image {name}.", "Choose another one.")
     return image
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files in `folder`, by name. Raises XRayError `no_images`."""
-    found = sorted(
-        path
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    if not found:
-        raise XRayError("no_images", f"{folder} contains no images.", "Choose another folder.")
-    return found
 
 
 def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.images import images_in
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS, find_system
 from ...xray_addon.systems.system import Inputs, Need, Output
+from ..interface.drawing import draw_properties
 from ..properties import (
-    KEEP_CAMERA,
-    KEEP_LAYERS,
-    VARIATIONS,
+    SHARED,
     absolute_path,
+    keep_camera_property,
+    keep_layers_property,
     preferences,
     setting_value,
     settings_from_properties,
+    system_settings,
+    variations_property,
     with_settings,
 )
 from ..runtime import service
@@ -30,7 +35,6 @@ from .generation import (
     find_image,
     generate_steps,
     image_name,
-    images_in,
     inputs_name,
     keep_layers_steps,
     made_from,
@@ -40,11 +44,16 @@ from .generation import (
     with_seeds,
 )
 from .placing import Spot
-from .settings import operator_settings, set_panel, with_systems
+from .settings import operator_settings, panel_values, set_panel, with_systems
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
+
+
+# The properties of the operator that say what a mesh is made from.
+INPUTS = ("image", "mask", "category", "filepath", "directory")
+DIALOG_WIDTH = 400  # px at the default size
 
 
 class _Generating(TaskOperator):
@@ -61,6 +70,11 @@ class _Generating(TaskOperator):
             cls.poll_message_set("Go to Object Mode first")
             return False
         return service.poll_available(cls)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The panel's inputs and settings, and what is installed."""
+        return panel_values(context.scene), service.is_available()
 
     def generations(
         self,
@@ -87,8 +101,14 @@ class _Generating(TaskOperator):
         return made
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The new mesh's name and number of faces."""
-        return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        """The new mesh's name and number of faces, and the runtime's notes."""
+        text = f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        return "INFO", f"{text}. {result['xray_notes']}" if "xray_notes" in result else text
+
+
+def _search_category(operator: Any, _context: bpy.types.Context, text: str) -> list[str]:
+    known = SYSTEMS[operator.generator].categories
+    return [name for name in known if text.lower() in name.lower()]
 
 
 @with_settings(ResultSettings)
@@ -97,7 +117,7 @@ class XRAY_OT_generate(_Generating):
     """Make a mesh from each chosen image, side by side starting at the 3D cursor"""
 
     bl_idname = "xray.generate"
-    bl_label = "Generate Mesh from Image"
+    bl_label = "Generate Mesh"
     # Without REGISTER, because the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
@@ -130,31 +150,95 @@ class XRAY_OT_generate(_Generating):
     category: bpy.props.StringProperty(
         name="Category",
         description="What to generate, for systems with categories",
+        search=_search_category,
+        search_options={"SORT"},
         options={"SKIP_SAVE"},
     )
-    variations: bpy.props.IntProperty(
-        name="Meshes", description=VARIATIONS, default=1, min=1, max=64, options={"SKIP_SAVE"}
-    )
-    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
-    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
+    variations: variations_property({"SKIP_SAVE"})
+    keep_camera: keep_camera_property()
+    keep_layers: keep_layers_property()
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for files if the system needs an image and none is given."""
+        """Ask for what the system needs and was not given; the dialog begins as the panel is."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
             self.device = chosen.device
         if chosen and not self.properties.is_property_set("generator"):
             self.generator = chosen.generator
-        needs_image = SYSTEMS[self.generator].image is Need.REQUIRED
-        if needs_image and not self.image and not self.filepath and not self.directory:
+        system = SYSTEMS[self.generator]
+        has_image = self.image or self.filepath or self.directory
+        if system.image is Need.REQUIRED and not has_image:
+            self._fill_in(context)
+            # A file dialog begins in the folder of its path.
+            self.filepath = os.path.join(chosen.image_folder, "") if chosen else ""
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
+        given = any(self.properties.is_property_set(name) for name in INPUTS)
+        if system.image is Need.OPTIONAL and not given:
+            scene: Any = context.scene
+            for name in ("image", "mask"):
+                shown = getattr(scene.xray.generate, name)
+                setattr(self, name, shown.name if shown else "")
+        asks = system.category is Need.REQUIRED and not self.category
+        if asks or (system.image is Need.OPTIONAL and not given):
+            self._fill_in(context)
+            manager: Any = context.window_manager
+            answer: OperatorResult = manager.invoke_props_dialog(
+                self, width=DIALOG_WIDTH, confirm_text="Generate"
+            )
+            return answer
         return self.execute(context)
 
-    def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+    def _fill_in(self, context: bpy.types.Context) -> None:
+        """Take what the caller does not say from the panel."""
+        scene: Any = context.scene
+        panel, system = scene.xray.generate, SYSTEMS[self.generator]
+        own = system_settings(panel, system)
+        shared = [item.name for item in (*SHARED, *fields(ResultSettings))]
+        shared += ["variations", "keep_camera", "keep_layers"]
+        owned = [item.name for item in system.settings.own_fields()]
+        owned += ["checkpoint", "category"] if system.categories else ["checkpoint"]
+        for source, names in ((panel, shared), (own, owned)):
+            for name in names:
+                if not self.properties.is_property_set(name):
+                    setattr(self, name, getattr(source, name))
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """Draw the inputs and settings of the chosen system, beside the files or in a dialog."""
+        layout, system = self.layout, SYSTEMS[self.generator]
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column()
+        column.label(text=system.label)
+        if system.image is Need.OPTIONAL:
+            column.prop_search(self, "image", bpy.data, "images")
+        if system.mask is not Need.NONE:
+            column.prop_search(self, "mask", bpy.data, "images")
+        if system.categories:
+            column.prop(self, "category")
+        if system.image is not Need.NONE:
+            column.prop(self, "remove_background")
+        own = system.settings.own_fields()
+        draw_properties(column, self, [i.name for i in own if system.settings.counts(i.name, self)])
+        if system.seeded:
+            draw_properties(column, self, ("seed",))
+        column.separator()
+        draw_properties(column, self, ("variations", "keep_camera"))
+        if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
+            draw_properties(column, self, ("keep_layers",))
+        column.separator()
+        names = [item.name for item in fields(ResultSettings)]
+        draw_properties(column, self, [n for n in names if ResultSettings.counts(n, self)])
+
+    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
+        chosen = preferences()
+        if chosen and (self.filepath or self.directory):
+            # The next file dialog begins here.
+            chosen.image_folder = self.directory or str(absolute_path(self.filepath).parent)
+            context.preferences.is_dirty = True
         settings = with_seeds(operator_settings(self), self.variations)
         result = settings_from_properties(ResultSettings, self)
         return self.generations(self._inputs(), settings, Spot(), result)
@@ -189,7 +273,7 @@ class _FromGenerated(_Generating):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """The active object must be a generated one, and its system be known."""
-        if not _is_generated(cls, context) or not super().poll(context):
+        if not is_generated(cls, context) or not super().poll(context):
             return False
         try:
             return cls.is_useful(context.object, settings_of(context.object))
@@ -220,8 +304,8 @@ class XRAY_OT_another_seed(_FromGenerated):
     bl_label = "Another Seed"
     bl_options = {"UNDO"}
 
-    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
-    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
+    keep_camera: keep_camera_property()
+    keep_layers: keep_layers_property()
 
     @classmethod
     def is_useful(cls, _obj: Any, settings: GenerateSettings) -> bool:
@@ -271,7 +355,7 @@ class XRAY_OT_keep_layers(_FromGenerated):
     bl_label = "Keep Layers for This"
     bl_options = {"UNDO"}
 
-    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
+    keep_camera: keep_camera_property()
 
     @classmethod
     def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
@@ -312,7 +396,7 @@ class XRAY_OT_use_seed(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """The active object must be a generated one."""
-        return _is_generated(cls, context)
+        return is_generated(cls, context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Set the panel's settings."""
@@ -337,7 +421,7 @@ class XRAY_OT_copy_command(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """The active object must be a generated one."""
-        return _is_generated(cls, context)
+        return is_generated(cls, context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Copy the command to the clipboard."""
@@ -375,7 +459,8 @@ def _own_file(image: Image) -> Path:
     return path
 
 
-def _is_generated(cls: Any, context: bpy.types.Context) -> bool:
+def is_generated(cls: Any, context: bpy.types.Context) -> bool:
+    """Whether the active object is a generated mesh; if not, the operator `cls` says so."""
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
         cls.poll_message_set("Select a generated mesh")

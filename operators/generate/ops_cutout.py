@@ -10,7 +10,7 @@ import bpy
 from ..runtime import service
 from ..tasks.watching import TaskOperator
 from .generation import cut_out_steps
-from .settings import panel_settings
+from .settings import panel_settings, panel_values
 
 if TYPE_CHECKING:
     from ...xray_addon.generated import CutOut
@@ -63,6 +63,11 @@ class XRAY_OT_preview_cutout(TaskOperator):
         settings = panel_settings(scene.xray.generate)
         cutting = cut_out_steps(scene.xray.generate.image, settings)
         return _show_steps(cutting, asked(scene.xray.generate))
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The panel's inputs and settings, and what is installed."""
+        return panel_values(context.scene), service.is_available()
 
     def summary(self, result: CutOut) -> tuple[str, str]:
         """The method that cut out the object."""

@@ -140,7 +140,7 @@ def layer_mesh(arrays: LayerArrays, name: str) -> bpy.types.Mesh:
     Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
     can read it after editing.
     """
-    title = f"{name} Layer {arrays.number + 1:02d}"
+    title = f"Layer {arrays.number + 1:02d} {name}"  # the Outliner cuts the end
     return mesh_from_points(arrays.points, title, arrays.pixel, arrays.faces)
 
 

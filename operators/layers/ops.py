@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.pictures.contact_sheet import ROWS, layer_grid
+from ...xray_addon.pictures.contact_sheet import MEANINGS, layer_grid
 from ..convert.images import image_editors, show
 from ..convert.meshes import make_active
 from ..properties import absolute_path
@@ -48,7 +48,9 @@ class XRAY_OT_show_layers(LayersOperator):
     explode: bpy.props.FloatProperty(
         name="Explode",
         description="Distance between two layers, in sizes of the object",
+        soft_min=0.0,
         soft_max=2.0,
+        subtype="FACTOR",
     )
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
@@ -117,7 +119,10 @@ class XRAY_OT_show_picture(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     channel: bpy.props.EnumProperty(
-        name="Channel", items=[(name, name.title(), "") for name in ROWS], default="depth"
+        name="Channel",
+        description="What the picture shows of each layer",
+        items=[(name, name.title(), meaning) for name, meaning in MEANINGS.items()],
+        default="depth",
     )
     filepath: bpy.props.StringProperty(
         name="X-Ray File",

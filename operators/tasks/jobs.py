@@ -45,6 +45,8 @@ class Task:
     operator : class name of the modal operator that watches it.
     batch : shared by tasks that were submitted together. The operator pushes the undo step of the
         last one.
+    circumstances : what a failure may come from, e.g. the settings; anything that can be compared.
+        A failure is forgotten when it changes.
     error : set when `state` is failed. result : set when it is done.
     preview : the latest picture of the result so far, (H, W, 4) uint8.
     """
@@ -55,12 +57,14 @@ class Task:
     undo: str = ""
     operator: str = ""
     batch: object = None
+    circumstances: Callable[[], Any] = tuple
     state: State = State.QUEUED
     progress: Progress = field(default_factory=lambda: Progress("queued"))
     result: Any = None
     error: XRayError | None = None
     cancelling: bool = False
     preview: NDArray[np.uint8] | None = None
+    _failed_in: tuple[Any] | None = None  # the circumstances in which the failure was shown
     _paced: tuple[Progress, float] | None = None  # the stage's first report and its time
     _reported_at: float = 0.0  # time of the latest report
 
@@ -136,6 +140,23 @@ def submit(task: Task) -> Task:
     queue.append(task)
     resume()
     return task
+
+
+def dismiss(task: Task) -> None:
+    """Forget that `task` failed."""
+    failed.remove(task)
+    redraw()
+
+
+def current_failures() -> list[Task]:
+    """The tasks that failed in circumstances that have not changed; the others are forgotten."""
+    for task in tuple(failed):
+        now = (task.circumstances(),)
+        if task._failed_in is None:  # it is shown for the first time
+            task._failed_in = now
+        elif task._failed_in != now:
+            failed.remove(task)
+    return failed
 
 
 def cancel(task: Task) -> None:
@@ -277,6 +298,8 @@ def _end(task: Task) -> None:
         twice = bool(failed) and all(map(_is_runtimes, (failed[-1], task)))
         _paused = twice and failed[-1].batch is task.batch
         failed.append(task)
+    elif task.state is State.DONE:
+        failed[:] = [t for t in failed if t.operator != task.operator or t.batch is task.batch]
     last = task.batch is None or all(other.batch is not task.batch for other in queue)
     if task.state is not State.DONE or not task.undo or (last and _is_watched(task)):
         return
@@ -312,7 +335,8 @@ def failure_details() -> str:
     for task in failed:
         if task.error is not None:
             page = error_code(task.error.code).page
-            parts.append(f"{task.label}: {task.error.code} ({page}): {task.error}")
+            told = f"{task.label}: {task.error.code} ({page}): {task.error}"
+            parts.append("\n".join(filter(None, (told, task.error.details))))
             logs.append(task.error.log)
     for log in dict.fromkeys(filter(None, logs)):
         path = Path(log)

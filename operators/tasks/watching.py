@@ -18,7 +18,8 @@ WATCH_INTERVAL = 0.1  # s
 class TaskOperator(bpy.types.Operator):
     """Runs `work(context)` as a task, or several `tasks`, and reports how they ended.
 
-    Subclasses define `bl_label`, `work` (or `tasks`) and `summary`. Esc cancels the running task.
+    Subclasses define `bl_label`, `work` (or `tasks`) and `summary`, and `circumstances` if what
+    they do depends on any. Esc cancels the running task.
     """
 
     bl_idname = "xray.task"
@@ -33,6 +34,11 @@ class TaskOperator(bpy.types.Operator):
         """The label and the work of each task. Raises XRayError if one cannot start."""
         return [(self.bl_label, self.work(context))]
 
+    @classmethod
+    def circumstances(cls, _context: bpy.types.Context) -> Any:
+        """What a failure may come from: panels show it until this changes."""
+        return ()
+
     def summary(self, result: Any) -> tuple[str, str]:
         """Report type ("INFO", "WARNING") and text for the result."""
         raise NotImplementedError
@@ -45,9 +51,17 @@ class TaskOperator(bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         undo = self.bl_label if "UNDO" in self.bl_options else ""
-        batch = object()
+        batch, kind = object(), type(self)
         self._tasks = [
-            jobs.Task(label, steps, self.interval, undo, type(self).__name__, batch)
+            jobs.Task(
+                label,
+                steps,
+                self.interval,
+                undo,
+                kind.__name__,
+                batch,
+                lambda: kind.circumstances(bpy.context),
+            )
             for label, steps in asked
         ]
         if bpy.app.background:

@@ -170,7 +170,7 @@ def test_another_seed_is_refused_where_it_can_make_no_difference(fake_runtime, i
 
 
 def test_another_seed_honours_keep_and_result(fake_runtime, images, panel):
-    bpy.ops.xray.generate(filepath=str(images[0]), height=2.0, smooth_angle=30.0)
+    bpy.ops.xray.generate(filepath=str(images[0]), height=2.0, smooth_angle=np.radians(30))
     panel.keep_layers, panel.height = True, 4.0
     bpy.ops.xray.another_seed(keep_camera=True)
     obj = bpy.context.object

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import bpy
 import numpy as np
 import pytest
@@ -238,6 +240,7 @@ def image(tmp_path, part):
 
 
 OPTIONS = {"topology": "quads", "target_faces": 600, "height": 2.0, "smooth_angle": 40.0}
+IN_BLENDER = {**OPTIONS, "smooth_angle": math.radians(40.0)}
 
 
 def vertices_of(obj) -> np.ndarray:
@@ -254,11 +257,11 @@ def test_function_operator_panel_and_command_line_agree(fake_runtime, part, imag
     assert np.ptp(expected[:, 2]) == pytest.approx(2.0, abs=1e-5)
     assert made["xray_result"].to_dict() == result.to_dict()
 
-    assert bpy.ops.xray.generate(filepath=str(image), **OPTIONS) == {"FINISHED"}
+    assert bpy.ops.xray.generate(filepath=str(image), **IN_BLENDER) == {"FINISHED"}
     assert np.array_equal(vertices_of(bpy.context.object), expected)
 
     panel = bpy.context.scene.xray.generate
-    for name, value in OPTIONS.items():
+    for name, value in IN_BLENDER.items():
         setattr(panel, name, value)
     assert (
         part("operators.properties").settings_from_properties(settings.ResultSettings, panel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 
@@ -18,7 +19,7 @@ LIMIT = 0.15  # s; where something has gone wrong, also on a busy machine
 FACES = {"target_faces": 5000}
 TEXTURE = {"color": "texture", "bake_size": 2048}
 QUADS = {"topology": "quads", **FACES}
-REST = {"symmetry": "x", "height": 2.0, "smooth_angle": 40.0, "asset": True}
+REST = {"symmetry": "x", "height": 2.0, "smooth_angle": math.radians(40), "asset": True}
 OPTIONS = {
     "none": {},
     "5,000 quads": QUADS,
@@ -27,7 +28,7 @@ OPTIONS = {
     "height": {"height": 2.0},
     "2048 texture": TEXTURE,
     "5,000 quads, 2048 texture": QUADS | TEXTURE,
-    "smooth angle": {"smooth_angle": 40.0},
+    "smooth angle": {"smooth_angle": math.radians(40)},
     "asset": {"asset": True},
     "Keep View": {"keep_camera": True},
     "Keep Layers": {"keep_layers": True},

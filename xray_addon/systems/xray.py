@@ -21,6 +21,7 @@ class XRaySettings(GenerateSettings):
         "sample; 1 is a single pass without sampling",
         min=0,
         max=1000,
+        on=8,
     )
     variation: float = setting(
         0.0,
@@ -28,6 +29,15 @@ class XRaySettings(GenerateSettings):
         "backs; 1 fully sampled",
         min=0.0,
         max=1.0,
+        unit="factor",
+    )
+    symmetric: str = setting(
+        "auto",
+        "Make the object symmetric: what is seen of one side then shapes the other side, too",
+        choices={
+            "auto": "If the model is sure of a mirror plane",
+            "off": "Never",
+        },
     )
 
     @property
