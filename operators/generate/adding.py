@@ -93,7 +93,7 @@ def add_steps(
             add_layers(generated.xray, generated.camera, obj.name, layers, parent=obj)
     if person.is_idle():
         make_active(obj)
-        spot.frame()
+        spot.frame(obj)
     return obj, failure
 
 

@@ -14,6 +14,7 @@ GAP = 0.1  # to the next object, in widths of the new one
 # What is so many times as wide and as deep as the new one is large is ground, or a room around it.
 SURROUNDINGS = 8.0
 SLIVER = 1e-4  # in sizes of the new object: what overlaps less only touches
+DISTANCE = 2.0  # of the view, in diagonals of what it shows
 SOLID = frozenset({"MESH", "CURVE", "CURVES", "SURFACE", "META", "FONT", "VOLUME", "POINTCLOUD"})
 
 
@@ -37,17 +38,11 @@ class Spot:
             self.start = bpy.context.scene.cursor.location.to_tuple()
         return free_place(low, high, np.array(self.start), visible_boxes())
 
-    def frame(self) -> None:
-        """Show what is selected in the largest 3D view, if no mesh was shown before."""
-        if self.framed:
-            return
-        other = bpy.context.view_layer.objects.get(self.beside)
-        shown_with = [other] if other is not None and not other.select_get() else []
-        for item in shown_with:
-            item.select_set(True)
-        self.framed = _frame_selected()
-        for item in shown_with:
-            item.select_set(False)
+    def frame(self, obj: Any) -> None:
+        """Show `obj` in the largest 3D view, if no mesh was shown before."""
+        if not self.framed:
+            other = bpy.context.view_layer.objects.get(self.beside)
+            self.framed = _show([obj, other] if other is not None else [obj])
 
 
 def free_place(
@@ -87,7 +82,7 @@ def visible_boxes() -> NDArray[np.float64]:
         if obj.instance_collection is None or not obj.visible_get():
             continue
         children = [c for c in obj.instance_collection.all_objects if c.type in SOLID]
-        inner = np.array([np.array(child.bound_box) for child in children]).reshape(-1, 8, 3)
+        inner = np.array([child.bound_box for child in children]).reshape(-1, 8, 3)
         placed = [(obj.matrix_world @ child.matrix_world).transposed() for child in children]
         parts.append(_boxes(inner, np.array(placed).reshape(-1, 4, 4)))
     return np.concatenate(parts)
@@ -101,22 +96,28 @@ def _boxes(corners: NDArray[Any], matrices: NDArray[Any]) -> NDArray[np.float64]
     return np.stack([placed.min(axis=1), placed.max(axis=1)], axis=1)
 
 
-def _frame_selected() -> bool:
-    """Show the selected objects in the largest 3D view; False if there is none to move."""
+def _show(objects: Sequence[Any]) -> bool:
+    """Turn the largest 3D view to `objects`; False if there is none to turn."""
     views = [
-        (area.width * area.height, window, area)
+        (area.width * area.height, area.spaces.active)
         for window in bpy.context.window_manager.windows
         if window.view_layer == bpy.context.view_layer
         for area in window.screen.areas
         if area.type == "VIEW_3D"
     ]
-    if bpy.app.background or not views:
+    if not views:
         return False
-    _, window, area = max(views, key=lambda view: view[0])
-    space: Any = area.spaces.active
-    if space.local_view is not None or space.region_3d.view_perspective == "CAMERA":
+    _, space = max(views, key=lambda view: view[0])
+    view = space.region_3d
+    if space.local_view is not None or view.view_perspective == "CAMERA":
         return False
-    region = next(region for region in area.regions if region.type == "WINDOW")
-    with bpy.context.temp_override(window=window, area=area, region=region):
-        bpy.ops.view3d.view_selected()
+    boxes = np.concatenate([_boxes(*_bounds(obj)) for obj in objects])
+    low, high = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
+    view.view_location = ((low + high) / 2).tolist()
+    view.view_distance = DISTANCE * float(np.linalg.norm(high - low))
     return True
+
+
+def _bounds(obj: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What `_boxes` takes, of one object."""
+    return np.array(obj.bound_box)[None], np.array(obj.matrix_world.transposed())[None]

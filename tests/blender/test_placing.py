@@ -112,3 +112,35 @@ def test_a_moved_and_turned_object_is_where_it_is_seen(generate, cube):
     assert generate().location.x == 0
     cube.location.x = 0
     assert bounds(generate())[0, 0] > 2**0.5
+
+
+@pytest.fixture
+def view(xray):
+    """The 3D view of the window that Blender as a module has, too."""
+    (window,) = bpy.context.window_manager.windows
+    (area,) = (area for area in window.screen.areas if area.type == "VIEW_3D")
+    return area.spaces.active.region_3d
+
+
+def test_the_first_mesh_of_a_press_is_framed_and_the_next_are_not(fake_runtime, image, view):
+    view.view_location = (9, 9, 9)
+    bpy.ops.xray.generate(filepath=str(image), variations=3)
+    # The first: a ball of radius 0.3 at the cursor.
+    assert tuple(view.view_location) == pytest.approx((0, 0, 0.3), abs=1e-5)
+    assert view.view_distance == pytest.approx(2 * 0.6 * 3**0.5, rel=1e-3)
+
+
+def test_another_seed_is_framed_together_with_the_first(generate, view):
+    generate()
+    bpy.ops.xray.another_seed()
+    # From the left edge of the ball of radius 0.3 to the right edge of one of 0.4, 0.08 apart.
+    assert view.view_location.x == pytest.approx((-0.3 + 0.3 + 0.08 + 0.8) / 2, abs=1e-4)
+
+
+def test_a_view_through_a_camera_stays(generate, view):
+    bpy.ops.object.camera_add(location=(0, -9, 0))
+    bpy.context.scene.camera = bpy.context.object
+    view.view_perspective = "CAMERA"
+    before = tuple(view.view_location)
+    generate()
+    assert tuple(view.view_location) == before
