@@ -200,6 +200,13 @@ def test_the_learning_rate_is_halved_as_published():
     assert rates == [3e-4, 3e-4, 1.5e-4, 0.75e-4]
 
 
+def test_slices_can_weigh_more_than_distances():
+    terms = {"distance": torch.tensor(0.2), "slices": torch.tensor(0.1)}
+    for options, wanted in (({}, 0.3), ({"slices_weight": 30.0}, 3.2)):
+        trainer = Trainer(TrainingConfig(size=SMALL, **options), "cpu")
+        assert float(trainer.total(terms)) == pytest.approx(wanted)
+
+
 def test_the_diffusion_trains_on_its_own_autoencoder(data, tmp_path):
     options = {"size": SMALL_DIFFUSION, "batch": 1, "queries": 1, "epochs": 1, "workers": 0}
     options["split"] = "val"
