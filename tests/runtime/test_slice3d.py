@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,18 @@ def test_features_can_go_through_the_first_layer_before_or_after_they_are_sample
         assert direct.shape == (2, 50)
         tables = model.distance_by_tables(model.tables(maps), points)
     torch.testing.assert_close(tables, direct, rtol=1e-4, atol=1e-5)
+
+
+def test_only_a_network_without_dropout_repeats_itself_in_training():
+    images, points = torch.rand(1, 3, 32, 32), torch.rand(1, 50, 3) - 0.5
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = SliceNet(replace(SMALL_CONFIG, dropout=dropout))
+        maps, _ = model.encode(images)
+        first, again = model.distance(maps, points), model.distance(maps, points)
+        assert torch.equal(first, again) == (dropout == 0)
+    with pytest.raises(ValueError, match="dropout"):
+        replace(SMALL_CONFIG, dropout=1.0)
 
 
 def test_points_are_projected_as_the_published_camera_sees_them():
