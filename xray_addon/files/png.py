@@ -25,7 +25,14 @@ _NONE, _LEFT, _UP, _AVERAGE, _PAETH = range(5)  # how a row is stored as differe
 
 
 def write_png(path: str | PathLike[str], image: NDArray[np.unsignedinteger[Any]]) -> None:
-    """Write `image` (H, W, 1 to 4) of uint8 or uint16, row 0 at the top, atomically.
+    """Write `image` as `encode_png` does, atomically."""
+    content = encode_png(image)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def encode_png(image: NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """The PNG file of `image` (H, W, 1 to 4) of uint8 or uint16, row 0 at the top.
 
     Alpha is straight, and the last of 2 or 4 channels.
     """
@@ -37,15 +44,15 @@ def write_png(path: str | PathLike[str], image: NDArray[np.unsignedinteger[Any]]
     rows = data.reshape(height, width * channels * depth)
     rows = rows - np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
     lines = np.concatenate([np.full((height, 1), _UP, np.uint8), rows], axis=1)
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        stream.write(_SIGNATURE)
-        for kind, content in (
-            (b"IHDR", header),
-            (b"IDAT", zlib.compress(lines.tobytes(), 6)),
-            (b"IEND", b""),
-        ):
-            stream.write(struct.pack(">I", len(content)) + kind + content)
-            stream.write(struct.pack(">I", zlib.crc32(kind + content)))
+    parts = [_SIGNATURE]
+    for kind, content in (
+        (b"IHDR", header),
+        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
+        (b"IEND", b""),
+    ):
+        parts += struct.pack(">I", len(content)), kind, content
+        parts.append(struct.pack(">I", zlib.crc32(kind + content)))
+    return b"".join(parts)
 
 
 def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:
