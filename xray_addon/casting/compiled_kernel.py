@@ -599,14 +599,20 @@ def _is_fine(vertices, faces, f, u, v, member, rays, uvs, size_x, size_y):
 def _samples(vertices, faces, ray_x, ray_y, face, side, uvs, slot, texels):
     wide, rays = len(ray_x), side * side
     width, height = wide // side, len(ray_y) // side
+    # What each row reaches to, in pixels.
+    left, right = np.full(height, width), np.zeros(height, np.int64)
     most = 0
-    left, right = np.full(height, width), np.zeros(height, np.int64)  # what each row reaches to
-    for i in range(height * side):
-        for j in range(wide):
-            if face[i * wide + j] >= 0:
-                most += 1
-                left[i // side] = min(left[i // side], j // side)
-                right[i // side] = max(right[i // side], j // side + 1)
+    for row in range(height):
+        for i in range(row * side, (row + 1) * side):
+            begin, end = 0, wide
+            while begin < wide and face[i * wide + begin] < 0:
+                begin += 1
+            while end > begin and face[i * wide + end - 1] < 0:
+                end -= 1
+            if begin < end:
+                left[row] = min(left[row], begin // side)
+                right[row] = max(right[row], (end - 1) // side + 1)
+        most += max(right[row] - left[row], 0) * rays
     pixel, found = np.empty(most, np.int32), np.empty(most, np.int32)
     number = np.empty(most, np.int32)
     x, y = np.empty(most), np.empty(most)
@@ -615,12 +621,13 @@ def _samples(vertices, faces, ray_x, ray_y, face, side, uvs, slot, texels):
     n = 0
     for row in range(height):
         for column in range(left[row], right[row]):
-            nothing = True
-            for ray in range(rays):
-                i, j = row * side + ray // side, column * side + ray % side
-                hit[ray] = face[i * wide + j]
-                u[ray], v[ray] = ray_x[j], ray_y[i]
-                nothing &= hit[ray] < 0
+            nothing, ray = True, 0
+            for i in range(row * side, (row + 1) * side):
+                for j in range(column * side, (column + 1) * side):
+                    hit[ray] = face[i * wide + j]
+                    u[ray], v[ray] = ray_x[j], ray_y[i]
+                    nothing &= hit[ray] < 0
+                    ray += 1
             if nothing:
                 continue
             for ray in range(rays):

@@ -72,7 +72,7 @@ REFUSED_ROW = record(
     {**_MADE, **_NAMED, "views": list_of(VIEW)},
     others=plain,
 )
-SETTINGS = record({"items": table_of(plain), "gates": table_of(plain)})
+SETTINGS = record({"items": table_of(plain), "gates": table_of(plain)}, {"writer": text()})
 LOG = record({}, {"read": list_of(plain)})
 
 
