@@ -105,8 +105,11 @@ def cast_samples(surface: Surface, camera: Camera, side: int, *, backend: str = 
     kernel, scene = _begun(surface, fine, backend)
     first = np.full(fine.width * fine.height, -1, dtype=np.int32)
     distance = np.full(len(first), np.inf)
-    for part in _opaque_hits(surface, scene, kernel):
-        kernel.keep_first(part, first, distance)
+    if _clipped(surface):
+        for part in _opaque_hits(surface, scene, kernel):
+            kernel.keep_first(part, first, distance)
+    else:
+        kernel.first_hits(scene, first, distance)
     del distance
     uvs, slot = surface.corner_uvs, surface.face_material
     texels = np.zeros((max(len(surface.materials), 1), 2))
@@ -197,15 +200,22 @@ def _nearest(
     return index, face, distance, found - len(index)
 
 
-def _opaque_hits(surface: Surface, scene: Scene, kernel: ModuleType) -> Iterator[Hits]:
-    """The kernel's hits that stop their ray, in several parts."""
-    clipped = [
+def _clipped(surface: Surface) -> list[int]:
+    """The materials of `surface` with transparent texels."""
+    if surface.corner_uvs is None:
+        return []
+    return [
         number
         for number, material in enumerate(surface.materials)
         if material.alpha_threshold > 0 and material.texture is not None
     ]
+
+
+def _opaque_hits(surface: Surface, scene: Scene, kernel: ModuleType) -> Iterator[Hits]:
+    """The kernel's hits that stop their ray, in several parts."""
+    clipped = _clipped(surface)
     for part in kernel.hits(scene):
-        if clipped and surface.corner_uvs is not None:
+        if clipped:
             opaque = _opaque(surface, scene, part, clipped, kernel)
             yield tuple(values[opaque] for values in part)
         else:

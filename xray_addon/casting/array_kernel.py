@@ -210,6 +210,12 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
     return rank * pixels + pixel[order], face[order], distance[order]
 
 
+def first_hits(scene: Scene, face: Ints, distance: Floats) -> None:
+    """`keep_first` of all hits."""
+    for found in hits(scene):
+        keep_first(found, face, distance)
+
+
 def keep_first(found: Hits, face: Ints, distance: Floats) -> None:
     """Enter the hits `found` that are nearer into `face` and `distance` (H * W,), in place."""
     pixel, there, along = nearest(found, len(face), 1)

@@ -80,21 +80,37 @@ def moved(
 
 def hits(scene: Scene) -> Iterator[Hits]:
     """See `array_kernel.hits`."""
+    yield from _hits(scene, np.empty(0, np.int32), np.empty(0))
+
+
+def first_hits(scene: Scene, face: Ints, distance: Floats) -> None:
+    """See `array_kernel.first_hits`."""
+    for _ in _hits(scene, face, distance):
+        pass  # they are entered at once
+
+
+def _hits(scene: Scene, first: Ints, nearest: Floats) -> Iterator[Hits]:
+    """The hits; where `first` and `nearest` are not empty, they are entered there instead."""
     points, all_regular = _project(
         scene.vertices, scene.focal, scene.shift_x, scene.shift_y, scene.near
     )
     nothing = np.empty(0, np.int64)
-    yield from _collected(scene, points, scene.faces, nothing)
+    yield from _collected(scene, points, scene.faces, nothing, first, nearest)
     if not all_regular:
         odd, x, y = clip(scene, _odd_faces(points, scene.faces))
         if len(odd):
             points = np.stack([x.T.reshape(-1), y.T.reshape(-1)], axis=1).astype(np.int32)
             corners = np.arange(len(points), dtype=scene.faces.dtype).reshape(-1, 3)
-            yield from _collected(scene, points, corners, odd.astype(np.int64))
+            yield from _collected(scene, points, corners, odd.astype(np.int64), first, nearest)
 
 
 def _collected(
-    scene: Scene, points: NDArray[np.int32], triangles: Ints, owner: Ints
+    scene: Scene,
+    points: NDArray[np.int32],
+    triangles: Ints,
+    owner: Ints,
+    first: Ints,
+    nearest: Floats,
 ) -> Iterator[Hits]:
     start = 0
     while start < len(triangles):
@@ -108,6 +124,8 @@ def _collected(
             scene.ray_y,
             start,
             HITS_AT_ONCE,
+            first,
+            nearest,
         )
         yield pixel, face, distance
 
@@ -352,12 +370,26 @@ def _candidates(points, triangles, start, stop, width, height, listed):
 
 
 @_Compiled
-def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_once):
+def _collect(
+    points,
+    triangles,
+    owner,
+    vertices,
+    faces,
+    ray_x,
+    ray_y,
+    start,
+    at_once,
+    first_face,
+    nearest,
+):
     """Hits of the snapped triangles from `start` on, and where to continue if there are many.
 
     points (P, 2) : snapped corners. triangles (T, 3) : indices of corners. owner (T,) : the face
-    that each triangle is a part of; empty if triangles are the faces.
+    that each triangle is a part of; empty if triangles are the faces. first_face, nearest
+    (H * W,) : where the nearest hit of each pixel is kept, if they are not empty, instead of all.
     """
+    keeps_all = len(nearest) == 0
     width, height = len(ray_x), len(ray_y)
     capacity = min(1 << 15, at_once)
     pixel = np.empty(capacity, np.int32)
@@ -383,7 +415,7 @@ def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_
         begin = max((min(xa, xb, xc) + (SNAP - 1)) >> SNAP_BITS, 0)
         end = min((max(xa, xb, xc) + (SNAP - 1)) >> SNAP_BITS, width)
         most = (last - first) * (end - begin)
-        if count + most > capacity:
+        if keeps_all and count + most > capacity:
             if count > 0 and count + most > at_once:
                 break
             capacity = max(2 * capacity, count + most)
@@ -427,10 +459,12 @@ def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_
                 if not np.isfinite(along):
                     along = high
                 along = min(max(along, low), high)
-                pixel[count] = row * width + column
-                hit_face[count] = face
-                distance[count] = along * np.sqrt(u * u + v * v + 1.0)
-                count += 1
+                place, far = row * width + column, along * np.sqrt(u * u + v * v + 1.0)
+                if keeps_all:
+                    pixel[count], hit_face[count], distance[count] = place, face, far
+                    count += 1
+                elif far < nearest[place]:
+                    first_face[place], nearest[place] = face, far
     return t, pixel[:count], hit_face[:count], distance[:count]
 
 
@@ -514,20 +548,28 @@ def _normals(vertices, faces, face):
 
 
 @_inline
-def _side(vertices, p, q, u, v):
-    x = vertices[p, 1] * vertices[q, 2] - vertices[p, 2] * vertices[q, 1]
-    y = vertices[p, 2] * vertices[q, 0] - vertices[p, 0] * vertices[q, 2]
-    z = vertices[p, 0] * vertices[q, 1] - vertices[p, 1] * vertices[q, 0]
-    return x * u + y * v - z
+def _across(vertices, p, q):
+    """The cross product of two corners; its product with a ray tells which side the ray is on."""
+    return (
+        vertices[p, 1] * vertices[q, 2] - vertices[p, 2] * vertices[q, 1],
+        vertices[p, 2] * vertices[q, 0] - vertices[p, 0] * vertices[q, 2],
+        vertices[p, 0] * vertices[q, 1] - vertices[p, 1] * vertices[q, 0],
+    )
 
 
 @_inline
-def _weigh(vertices, faces, f, u, v):
-    """The barycentric weights of the point of face `f` on the ray (u, v, -1)."""
+def _sides(vertices, faces, f):
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-    wa = _side(vertices, b, c, u, v)
-    wb = _side(vertices, c, a, u, v)
-    wc = _side(vertices, a, b, u, v)
+    return _across(vertices, b, c), _across(vertices, c, a), _across(vertices, a, b)
+
+
+@_inline
+def _weigh(sides, u, v):
+    """The barycentric weights of the point of a face with these sides on the ray (u, v, -1)."""
+    p, q, r = sides
+    wa = p[0] * u + p[1] * v - p[2]
+    wb = q[0] * u + q[1] * v - q[2]
+    wc = r[0] * u + r[1] * v - r[2]
     # All three have the sign of the face's side; snapping can leave one a hair outside.
     if wa + wb + wc < 0:
         wa, wb, wc = -wa, -wb, -wc
@@ -544,7 +586,7 @@ def _weights(vertices, faces, ray_x, ray_y, face, pixel):
     width = len(ray_x)
     for i in range(len(face)):
         u, v = ray_x[pixel[i] % width], ray_y[pixel[i] // width]
-        weights[i, 0], weights[i, 1], weights[i, 2] = _weigh(vertices, faces, face[i], u, v)
+        weights[i, 0], weights[i, 1], weights[i, 2] = _weigh(_sides(vertices, faces, face[i]), u, v)
     return weights
 
 
@@ -553,7 +595,7 @@ def _weights_along(vertices, faces, face, ray_x, ray_y):
     weights = np.empty((len(face), 3))
     for i in range(len(face)):
         weights[i, 0], weights[i, 1], weights[i, 2] = _weigh(
-            vertices, faces, face[i], ray_x[i], ray_y[i]
+            _sides(vertices, faces, face[i]), ray_x[i], ray_y[i]
         )
     return weights
 
@@ -584,10 +626,11 @@ def _smooth_normals(vertices, faces, corners, rotation, face, weights):
 def _is_fine(vertices, faces, f, u, v, member, rays, uvs, size_x, size_y):
     """Whether the rays that are a `member` meet face `f` more than `FINE` texels apart."""
     low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
+    sides = _sides(vertices, faces, f)
     for ray in range(rays):
         if not member[ray]:
             continue
-        wa, wb, wc = _weigh(vertices, faces, f, u[ray], v[ray])
+        wa, wb, wc = _weigh(sides, u[ray], v[ray])
         x = (wa * uvs[f, 0, 0] + wb * uvs[f, 1, 0] + wc * uvs[f, 2, 0]) * size_x
         y = (wa * uvs[f, 0, 1] + wb * uvs[f, 1, 1] + wc * uvs[f, 2, 1]) * size_y
         low_x, low_y = min(low_x, x), min(low_y, y)
