@@ -145,7 +145,7 @@ class XRay:
     def hits_per_layer(self) -> NDArray[np.intp]:
         """(L,) number of hits in each layer."""
         layers, height, width = self.shape
-        return np.bincount(self.index // (height * width), minlength=layers)
+        return np.diff(np.searchsorted(self.index, np.arange(layers + 1) * (height * width)))
 
     def points(self, camera: Camera) -> Points:
         """The hits as points in world space, by layer, then row, then column.
