@@ -316,15 +316,19 @@ def finish(folder: str | PathLike[str]) -> Report:
     counted: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
     with _exclusive(folder) as place:
-        lines = []
         sliced: dict[str, list[str]] = {}
-        for row in rows(folder):
-            report.add(row)
-            if any(name.startswith(f"{SDFS}/") for name in row.get("files", ())):
-                sliced.setdefault(split_of(row["uid"]), []).append(row["uid"])
-            counted.update(row["gates"])
-            if row["images"]:
-                lines += [view_line(row, i) for i in range(len(row["views"]))]
+
+        def lines() -> Iterator[str]:
+            """Of metadata.jsonl, which may be larger than the memory."""
+            for row in rows(folder):
+                report.add(row)
+                if any(name.startswith(f"{SDFS}/") for name in row.get("files", ())):
+                    sliced.setdefault(split_of(row["uid"]), []).append(row["uid"])
+                counted.update(row["gates"])
+                if row["images"]:
+                    yield from (view_line(row, i) for i in range(len(row["views"])))
+
+        place("metadata.jsonl", lines())
         for row in read_rows(folder / "refused", REFUSED_ROW):
             report.add_refused(row)
             gate = error_code(row["code"]).gate or row["code"]
@@ -337,18 +341,18 @@ def finish(folder: str | PathLike[str]) -> Report:
         if sliced:
             for name, text in split_lists(sliced).items():
                 place(name, text)
-        place("metadata.jsonl", "".join(lines))
         place("report.json", _json(report.to_dict()))
         place("report.md", report.to_markdown())
     return report
 
 
-Place = Callable[[str, str], None]
+Place = Callable[[str, str | Iterable[str]], None]
 
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[Place]:
-    """Hold the dataset alone. Yields a function that writes a text under a name in it, whole.
+    """Hold the dataset alone. Yields a function that writes a text, or its parts, under a name in
+    it, whole.
 
     Raises XRayError `cannot_write`.
     """
@@ -361,11 +365,12 @@ def _exclusive(folder: Path) -> Iterator[Place]:
         for part in work.glob("*.part"):
             part.unlink()  # left by a killed run; no other process writes here now
 
-        def place(name: str, text: str) -> None:
+        def place(name: str, text: str | Iterable[str]) -> None:
             part, target = work / f"{secrets.token_hex(8)}.part", folder / name
             try:
                 # Half a character, of a name that is no UTF-8, ends no run.
-                part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+                with part.open("w", encoding="utf-8", errors="replace", newline="\n") as stream:
+                    stream.writelines([text] if isinstance(text, str) else text)
                 target.parent.mkdir(exist_ok=True)
                 part.replace(target)
             finally:
@@ -572,7 +577,7 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
     if row.get("settings") != digest or not item.source:
         return False  # objects of an open file may have changed
     try:
-        source = Path(item.source).stat()
+        source = os.stat(item.source)
     except OSError:
         return True  # the source may be gone; what was made from it stays
     if row.get("source_bytes") != source.st_size:
@@ -592,7 +597,10 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
     try:
-        return all((folder / name).stat().st_size == size for name, size in row["files"].items())
+        # A dataset has millions of files: joining paths takes as long as looking at them.
+        return all(
+            os.stat(f"{folder}/{name}").st_size == size for name, size in row["files"].items()
+        )
     except (OSError, KeyError, AttributeError):  # a file is missing, or this is no row of ours
         return False
 
