@@ -2,12 +2,14 @@
 # Each makes what it needs in .venv/ and reuses it the next time.
 
 PYTHON ?= python3.11
+# For Blender's module from 5.1 on.
+PYTHON313 ?= python3.13
 BLENDER := .venv/blender
 RUNTIME := .venv/runtime
 FARM := .venv/farm
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 
-.PHONY: demo test test-gui test-large test-slurm fuzz lock setup clean benchmark
+.PHONY: demo test test-gui picture test-large test-slurm test-versions fuzz lock setup clean benchmark
 
 demo: setup
 	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
@@ -38,6 +40,16 @@ lock: setup
 # root and mmdebstrap). Screenshots and figures are left in build/gui.
 test-gui: setup
 	$(BLENDER)/bin/python -m pytest tests/gui -v --junitxml build/gui.xml
+
+# Blender's half in 4.2, 4.5, 5.0 and the newest Blender, each with the NumPy that it brings and with
+# the newest (5 GB, and 10 minutes a Blender); the table is left in build/versions/table.md.
+test-versions: setup
+	$(PYTHON) tests/versions.py --python $(PYTHON) --python313 $(PYTHON313)
+
+# README's picture of Blender's window, anew: after the weights that ship have changed. Needs what
+# test-gui needs.
+picture: setup
+	$(RUNTIME_PYTHON) tests/gui/readme_picture.py
 
 # Networks in their published sizes: 8 GB of memory and some minutes; needs XRAY_GOLDEN.
 test-large: setup

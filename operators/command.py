@@ -1,4 +1,4 @@
-"""The command line: ``blender -c xray capture|dataset|generate|import ...``.
+"""The command line: ``blender [-b scene.blend] -c xray capture|dataset|generate|import ...``.
 
 Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled. With
 ``--json`` one JSON object goes to standard output; progress and errors go to standard error.
@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,9 +24,12 @@ from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
+from ..xray_addon.files.images import images_in
 from ..xray_addon.files.json_files import parse_json
 from ..xray_addon.files.json_schema import plain
+from ..xray_addon.files.mesh_formats import lost_in
 from ..xray_addon.files.png import write_png
+from ..xray_addon.image_folder import generate_each, output_files
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
 from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
@@ -33,11 +37,19 @@ from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems import find_system
-from ..xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
+from ..xray_addon.systems.arguments import (
+    add_inputs,
+    add_outputs,
+    add_systems,
+    read_inputs,
+    read_systems,
+)
 from ..xray_addon.systems.system import Inputs
-from .convert.mesh_files import check_output, empty_file, save_objects
+from . import open_file
+from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects
 from .dataset.capture import Captures, DatasetRun, dataset_steps
-from .dataset.plain import file_steps
+from .dataset.ops import load_objects, object_items
+from .dataset.plain import file_steps, object_steps
 from .dataset.preview import MOST_VIEWS, dataset_views
 from .generate.generation import generate_mesh, inputs_name
 from .interface.standard_output import output_to
@@ -64,7 +76,7 @@ def unregister() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run the command `argv` (without "xray") and return its exit code; never calls sys.exit."""
     try:
-        arguments = _parser().parse_args(list(argv))
+        arguments = _parsed(argv)
     except SystemExit as end:  # argparse has printed the reason
         return USAGE if end.code else DONE
     try:
@@ -83,7 +95,20 @@ def main(argv: Sequence[str]) -> int:
     return int(code)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    objects_named = open_file.are_named(argv)
+    arguments = _parser(objects_named).parse_args(list(argv))
+    if objects_named and arguments.out is None and hasattr(arguments, "objects_named"):
+        # argparse takes the OUT of `--objects A B OUT` for a name.
+        names = arguments.objects or [""]
+        if len(names) < 2 or names[-1] in bpy.data.objects:
+            arguments.fail("the following arguments are required: OUT")
+        arguments.out = Path(names.pop())
+    return arguments
+
+
+def _parser(objects_named: bool) -> argparse.ArgumentParser:
+    """objects_named : whether an option names objects of the open file in place of SOURCE."""
     parser = argparse.ArgumentParser(
         prog="blender -c xray", description="See 3D objects as layers of images."
     )
@@ -91,26 +116,22 @@ def _parser() -> argparse.ArgumentParser:
 
     capture = commands.add_parser("capture", help="write meshes as X-Rays")
     capture.set_defaults(run=_capture, failure=SOME_FAILED)
-    capture.add_argument(
-        "source", metavar="SOURCE", type=Path, help="a mesh file, a .blend file, or a folder"
+    _add_places(
+        capture,
+        objects_named,
+        "a mesh file, a .blend file, or a folder",
+        "folder for xrays/ and images/",
     )
-    capture.add_argument("out", metavar="OUT", type=Path, help="folder for xrays/ and images/")
     add_settings(capture, CaptureSettings, skip=("combine",))
     _add_json(capture)
 
     dataset = commands.add_parser("dataset", help="make a dataset of many objects")
     dataset.set_defaults(run=_dataset, failure=SOME_FAILED)
-    dataset.add_argument(
-        "source",
-        metavar="SOURCE",
-        type=Path,
-        help="a folder, a mesh file, or a manifest (.csv, .jsonl) with the column path",
-    )
-    dataset.add_argument(
-        "out",
-        metavar="OUT",
-        type=Path,
-        help="the dataset's folder; existing items are kept",
+    _add_places(
+        dataset,
+        objects_named,
+        "a folder, a mesh file, or a manifest (.csv, .jsonl) with the column path",
+        "the dataset's folder; existing items are kept",
     )
     dataset.add_argument(
         "--shard", metavar="I/N", default="1/1", help="only the Ith of N parts, I from 1 to N"
@@ -131,9 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="make a mesh")
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
     add_inputs(generate)
-    generate.add_argument(
-        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <image>.glb here"
-    )
+    add_outputs(generate, OUTPUTS)
+    open_file.add_objects(generate, "the pictures of image objects", "IMAGE")
     add_systems(generate)
     add_settings(generate, ResultSettings)
     _add_json(generate)
@@ -143,12 +163,28 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("file", metavar="FILE", type=Path, help="an X-Ray .npz")
     imported.add_argument("--as", dest="form", choices=FORMS, default="mesh", help="what to import")
     imported.add_argument(
-        "--out", metavar="FILE", type=Path, help=".glb or .blend; default: <file>.glb beside it"
+        *("-o", "--out"),
+        metavar="FILE",
+        type=Path,
+        help=f"{', '.join(OUTPUTS)}; default: <file>.glb beside it",
     )
     _add_json(imported)
     _add_preview(commands)
     omage.add_parser(commands)
     return parser
+
+
+def _add_places(
+    parser: argparse.ArgumentParser, objects_named: bool, source: str, out: str
+) -> None:
+    """Add SOURCE and OUT; only an optional OUT if objects are named in place of SOURCE."""
+    if not objects_named:
+        parser.add_argument("source", metavar="SOURCE", type=Path, help=source)
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, nargs="?" if objects_named else None, help=out
+    )
+    open_file.add_objects(parser, "objects", "SOURCE")
+    parser.set_defaults(objects_named=objects_named, fail=parser.error)
 
 
 def _add_preview(commands: Any) -> None:
@@ -189,8 +225,11 @@ Answer = tuple[int, dict[str, Any]]
 
 def _capture(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(CaptureSettings, arguments)
-    items = read_source(arguments.source)
-    run: DatasetRun = jobs.run(file_steps(items, arguments.out, settings, _say_line), _say)
+    if arguments.objects_named:
+        steps = object_steps(open_file.solid_objects(arguments), arguments.out, settings)
+    else:
+        steps = file_steps(read_source(arguments.source), arguments.out, settings, _say_line)
+    run: DatasetRun = jobs.run(steps, _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
     for result in failed:
         sys.stderr.write(f"xray: {result.uid}: {result.reason}\n")
@@ -211,7 +250,14 @@ def _capture(arguments: argparse.Namespace) -> Answer:
 
 def _dataset(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(DatasetSettings, arguments)
-    items = shard(read_source(arguments.source), arguments.shard)
+    load = None
+    if arguments.objects_named:
+        items, load = object_items(open_file.solid_objects(arguments)), load_objects
+        if not hasattr(arguments, "frame"):
+            settings = replace(settings, frame=bpy.context.scene.frame_current)
+    else:
+        items = read_source(arguments.source)
+    items = shard(items, arguments.shard)
     meter = _Meter()
 
     def say(result: ItemResult) -> None:
@@ -221,7 +267,9 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
             _say_line(f"{result.uid}: {result.status}: {result.reason}{log}")
 
     run: DatasetRun = jobs.run(
-        dataset_steps(items, arguments.out, settings, on_result=say, replace=arguments.replace),
+        dataset_steps(
+            items, arguments.out, settings, load, on_result=say, replace=arguments.replace
+        ),
         meter.show,
     )
     counts = {status: run.count(status) for status in STATUSES}
@@ -272,20 +320,64 @@ def _worked(captures: Captures, item: Item) -> ItemResult:
 
 
 def _generate(arguments: argparse.Namespace) -> Answer:
-    settings, inputs = read_systems(arguments), read_inputs(arguments)
+    settings = read_systems(arguments)
     system = find_system(settings.generator)
-    system.check(inputs)
-    out = arguments.out or Path(f"{inputs_name(inputs, system)}.glb")
-    check_output(out)
+    inputs = _inputs(arguments)
+    for given in inputs:
+        system.check(given)
+    image = inputs[0].image
+    is_folder = isinstance(image, Path) and image.is_dir()
+    keeps_file = bool(bpy.data.filepath) or isinstance(image, bpy.types.Image)
     result = settings_from_arguments(ResultSettings, arguments)
-    image, mask = (
-        None if file is None else file.absolute() for file in (inputs.image, inputs.mask)
-    )
-    empty_file()
-    given = Inputs(image, mask, inputs.category)
-    obj = generate_mesh(given, settings, result=result, on_progress=_say)
-    save_objects([obj], out)
-    return DONE, {"out": str(out), "faces": len(obj.data.polygons)}
+
+    def make(inputs: Sequence[Inputs], out: Path) -> dict[str, Any]:
+        if keeps_file and not is_folder:
+            open_file.leave_edit_mode()  # the meshes are added to its scene
+        else:
+            empty_file()
+        objects: list[Any] = [
+            generate_mesh(each, settings, result=result, on_progress=_say) for each in inputs
+        ]
+        save_objects(objects, out)
+        return {"out": str(out), "faces": sum(len(obj.data.polygons) for obj in objects)}
+
+    if is_folder:
+        folder, suffix = arguments.out or Path(), f".{arguments.format}"
+        images = images_in(image)
+        files = output_files(images, folder, suffix)
+        code, answer = generate_each(
+            images, files, lambda one, out: make([replace(inputs[0], image=one)], out), _say_line
+        )
+    else:
+        out = arguments.out or Path(f"{inputs_name(inputs[0], system)}.{arguments.format}")
+        check_output(out)
+        code, suffix = DONE, out.suffix
+        answer = make(inputs, out)
+    return code, answer | _note(suffix, quads=result.topology == "quads")
+
+
+def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
+    """What to generate from: the image, or each of those that named objects show."""
+    given = read_inputs(arguments)
+    mask = open_file.image_of(given.mask)
+    if not (arguments.collection or arguments.selected or arguments.objects):
+        return [replace(given, image=open_file.image_of(given.image), mask=mask)]
+    if given.image is not None:
+        raise XRayError(
+            "unused_input",
+            "Both an image and objects of the open file are given.",
+            "Leave out one of them.",
+        )
+    images = open_file.reference_images(arguments)
+    return [replace(given, image=image, mask=mask) for image in images]
+
+
+def _note(suffix: str, *, quads: bool = False) -> dict[str, str]:
+    """Say what a file with `suffix` does not hold; for the answer too."""
+    lost = lost_in(suffix, quads=quads)
+    if lost:
+        _say_line(f"{lost}.")
+    return {"note": lost} if lost else {}
 
 
 def _import(arguments: argparse.Namespace) -> Answer:
@@ -294,7 +386,7 @@ def _import(arguments: argparse.Namespace) -> Answer:
     empty_file()
     objects = import_xray(arguments.file.absolute(), arguments.form)
     save_objects(objects, out)
-    return DONE, {"out": str(out), "objects": len(objects)}
+    return DONE, {"out": str(out), "objects": len(objects)} | _note(out.suffix)
 
 
 def _preview(arguments: argparse.Namespace) -> Answer:

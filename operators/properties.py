@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from inspect import get_annotations
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems import SYSTEMS
 from ..xray_addon.systems.system import System
+from .interface.drawing import USE
 from .interface.registration import extension_package, register_classes, unregister_classes
 
 if TYPE_CHECKING:
@@ -30,25 +32,31 @@ _T = TypeVar("_T")
 # Options of a path property that may begin with //. Before Blender 4.5 every path may.
 PATH_OPTIONS: set[Any] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
-# Tooltips shared by the panel and the operator.
-VARIATIONS = "Number of meshes per image, each with the next seed"
-KEEP_CAMERA = "Add a camera that sees the mesh from the image's viewpoint"
-KEEP_LAYERS = "Add the predicted layers as a hidden collection, and keep the system's pictures"
-
 # Typed as if it returned nothing, because property calls are used as annotations.
 _pointer_property: Any = bpy.props.PointerProperty
 
-# The sources of a dataset's objects.
-SOURCES = (
-    ("selection", "Selected", "Each of the selected objects"),
-    ("collection", "Collection", "Each object of a collection"),
-    ("files", "Files", "Every mesh file in a folder, or the files listed in a manifest"),
-)
+# Blender's subtype for each unit of a setting, with the unit that Blender itself computes in.
+_SUBTYPES: dict[str, dict[str, str]] = {
+    "degrees": {"subtype": "ANGLE"},
+    "metres": {"subtype": "DISTANCE", "unit": "LENGTH"},
+    "percent": {"subtype": "PERCENTAGE"},
+    "pixels": {"subtype": "PIXEL"},
+    "factor": {"subtype": "FACTOR"},
+}
 
 
-def setting_properties(items: Iterable[Field[Any]]) -> dict[str, Any]:
-    """A Blender property for each field of a settings dataclass, by name."""
-    return {item.name: setting_property(item) for item in items}
+def setting_properties(items: Iterable[Field[Any]], options: Iterable[str] = ()) -> dict[str, Any]:
+    """Blender properties for the fields of a settings dataclass, by name.
+
+    A setting that 0 switches off has two: the value, and the checkbox `use_<name>`, which is on if
+    the value is not 0.
+    """
+    properties = {}
+    for item in items:
+        if "on" in item.metadata:
+            properties[USE + item.name] = _checkbox(item)
+        properties[item.name] = setting_property(item, options)
+    return properties
 
 
 def with_settings(cls: type[Settings]) -> Callable[[type[_T]], type[_T]]:
@@ -68,13 +76,34 @@ def settings_from_properties(cls: type[_T], source: Any) -> _T:
 
 
 def setting_value(item: Field[Any], source: Any) -> Any:
-    """A property's value. Undoes the rounding of Blender's single-precision floats."""
+    """A setting's value from its property, in the setting's own unit.
+
+    Undoes the rounding of Blender's single-precision floats.
+    """
     value = getattr(source, item.name)
     if item.metadata.get("path"):
         return bpy.path.abspath(value)
     if not isinstance(item.default, float):
         return value
-    return item.default if value == np.float32(item.default) else float(f"{value:.7g}")
+    factor = _blender_units(item)
+    if value == np.float32(item.default * factor):
+        return item.default
+    return float(f"{value / factor:.7g}")
+
+
+def set_setting(item: Field[Any], target: Any, value: Any) -> None:
+    """Set a setting's property to `value`, given in the setting's own unit."""
+    setattr(target, item.name, value * _blender_units(item) if "unit" in item.metadata else value)
+
+
+def _blender_units(item: Field[Any]) -> float:
+    """What Blender's property has for 1 of the setting: radians, and the scene's own lengths."""
+    unit = item.metadata.get("unit")
+    if unit == "degrees":
+        return math.pi / 180
+    if unit == "metres":
+        return 1 / float(bpy.context.scene.unit_settings.scale_length)
+    return 1
 
 
 def copy_settings(items: Iterable[Field[Any]], source: Any, target: Any) -> None:
@@ -87,7 +116,7 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
     """A Blender property for a field."""
     meta: dict[str, Any] = dict(item.metadata)
     common: dict[str, Any] = {
-        "name": item.name.replace("_", " ").title(),
+        "name": _label(item),
         "description": meta["help"],
         "default": item.default,
         "options": set(options),
@@ -97,13 +126,16 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
         return bpy.props.EnumProperty(items=systems, **common)
     if choices := meta.get("choices"):
         labels: dict[str, str] = meta.get("labels", {})
-        named = [(choice, labels.get(choice, choice.title()), "") for choice in choices]
+        named = [(name, labels.get(name, name.title()), choices[name]) for name in choices]
         return bpy.props.EnumProperty(items=named, **common)
     if meta.get("path"):
         common["options"] |= PATH_OPTIONS
         return bpy.props.StringProperty(subtype="FILE_PATH", **common)
     if "min" in meta:
         common |= {"min": meta["min"], "max": meta["max"]}
+    common |= _SUBTYPES.get(meta.get("unit", ""), {})
+    if meta.get("unit") == "degrees":
+        common |= {name: math.radians(common[name]) for name in ("default", "min", "max")}
     kinds: dict[type, Any] = {
         bool: bpy.props.BoolProperty,
         int: bpy.props.IntProperty,
@@ -113,39 +145,112 @@ def setting_property(item: Field[Any], options: Iterable[str] = ()) -> Any:
     return kinds[type(item.default)](**common)
 
 
+def _label(item: Field[Any]) -> str:
+    return item.metadata.get("label") or item.name.replace("_", " ").title()
+
+
+def _checkbox(item: Field[Any]) -> Any:
+    """The checkbox of a setting that 0 switches off."""
+
+    def is_on(properties: Any) -> bool:
+        return bool(getattr(properties, item.name))
+
+    def switch(properties: Any, on: bool) -> None:
+        if on != is_on(properties):
+            set_setting(item, properties, item.metadata["on"] if on else 0)
+
+    return bpy.props.BoolProperty(
+        name=_label(item),
+        description=item.metadata["help"],
+        options={"SKIP_SAVE"},
+        get=is_on,
+        set=switch,
+    )
+
+
+def output_property(written: str, options: Iterable[Any] = ()) -> Any:
+    """The folder that a capture or a dataset is written to.
+
+    written : what is written there, for people.
+    """
+    return bpy.props.StringProperty(
+        name="Folder",
+        description=f"Where {written}; empty for the folder in the preferences",
+        subtype="DIR_PATH",
+        options=PATH_OPTIONS | set(options),
+    )
+
+
+def source_property() -> Any:
+    """What a dataset is made of."""
+    return bpy.props.EnumProperty(
+        name="Source",
+        description="What to capture",
+        items=(
+            ("selection", "Selected", "Each of the selected objects"),
+            ("collection", "Collection", "Each object of a collection"),
+            ("files", "Files", "Every mesh file in a folder, or the files listed in a manifest"),
+        ),
+    )
+
+
+def mesh_files_property() -> Any:
+    """The mesh files that a dataset is made of."""
+    return bpy.props.StringProperty(
+        name="Files",
+        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
+
+
+COLLECTION = "The collection whose objects are captured"
+
+
+def variations_property(options: Iterable[Any] = ()) -> Any:
+    """How many meshes are made of each image."""
+    return bpy.props.IntProperty(
+        name="Meshes",
+        description="Number of meshes per image, each with the next seed",
+        default=1,
+        min=1,
+        max=64,
+        options=set(options),
+    )
+
+
+def keep_camera_property() -> Any:
+    """Whether a camera is added beside a generated mesh."""
+    return bpy.props.BoolProperty(
+        name="Keep View", description="Add a camera that sees the mesh from the image's viewpoint"
+    )
+
+
+def keep_layers_property() -> Any:
+    """Whether the layers of a generated mesh are added too."""
+    return bpy.props.BoolProperty(
+        name="Keep Layers",
+        description="Add the predicted layers as a hidden collection, and keep the system's "
+        "pictures",
+    )
+
+
 @with_settings(CaptureSettings)
 class XRAY_PG_capture(bpy.types.PropertyGroup):
     """The settings in the Capture panel."""
 
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where xrays/ and images/ are written; empty for the preferences' folder",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS,
-    )
+    directory: output_property("xrays/ and images/ are written")
 
 
 @with_settings(DatasetSettings)
 class XRAY_PG_dataset(bpy.types.PropertyGroup):
     """The settings in the Dataset panel."""
 
-    source: bpy.props.EnumProperty(name="Source", description="What to capture", items=SOURCES)
-    path: bpy.props.StringProperty(
-        name="Files",
-        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
-        subtype="FILE_PATH",
-        options=PATH_OPTIONS,
-    )
+    source: source_property()
+    path: mesh_files_property()
+    directory: output_property("the dataset is written")
     collection: bpy.props.PointerProperty(
-        name="Collection",
-        description="The collection whose objects are captured",
-        type=bpy.types.Collection,
-    )
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where the dataset is written; empty for the folder in the preferences",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS,
+        name="Collection", description=COLLECTION, type=bpy.types.Collection
     )
 
 
@@ -211,11 +316,9 @@ class XRAY_PG_generate(bpy.types.PropertyGroup):
         name="Mask", description="White where the image is redrawn", type=bpy.types.Image
     )
     systems: bpy.props.PointerProperty(type=XRAY_PG_systems)
-    variations: bpy.props.IntProperty(
-        name="Meshes", description=VARIATIONS, default=1, min=1, max=64
-    )
-    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
-    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
+    variations: variations_property()
+    keep_camera: keep_camera_property()
+    keep_layers: keep_layers_property()
 
 
 XRAY_PG_generate.__annotations__ |= setting_properties(SHARED)

@@ -6,33 +6,33 @@ from dataclasses import fields
 from typing import Any
 
 import bpy
-from bl_ui.utils import PresetPanel
 
 from ..operators.dataset.ops import (
     PRESETS,
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
+    XRAY_OT_dataset_dismiss,
     XRAY_OT_dataset_preset_add,
     last_run,
     set_from_panel,
 )
+from ..operators.interface.drawing import draw_properties
 from ..operators.interface.translation import translated
 from ..operators.properties import copy_settings
 from ..xray_addon.dataset.gates import GATES
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES
 from ..xray_addon.settings.dataset import DatasetSettings
-from .widgets import SidebarPanel, draw_progress, draw_properties, draw_text
+from .widgets import BOX_WIDTH, ICON_WIDTH, PresetsPanel, SidebarPanel, draw_progress, draw_text
 
 # How many rejected or failed items the panel lists with their reasons.
 REFUSED_SHOWN = 5
 
 
-class XRAY_PT_dataset_presets(PresetPanel, bpy.types.Panel):
+class XRAY_PT_dataset_presets(PresetsPanel, bpy.types.Panel):
     """Named dataset settings."""
 
     bl_label = "Dataset Presets"
     preset_subdir = PRESETS
-    preset_operator = "script.execute_preset"
     preset_add_operator = XRAY_OT_dataset_preset_add.bl_idname
 
 
@@ -57,14 +57,17 @@ class XRAY_PT_dataset(SidebarPanel):
         layout.prop(scene, "directory")
         row = layout.row()
         row.scale_y = 1.4
-        button = row.operator(XRAY_OT_dataset.bl_idname, icon="FILE_3D")
+        button = row.operator(XRAY_OT_dataset.bl_idname, text="Make Dataset…", icon="FILE_3D")
         set_from_panel(button, context.scene)
         draw_progress(layout, context, XRAY_OT_dataset)
         run = last_run()
         if run is not None and run.report is not None:
             box = layout.box()
             counts = [f"{run.count(status)} {status}" for status in STATUSES if run.count(status)]
-            draw_text(box, context, ", ".join(counts) or "Nothing to do")
+            row = box.row()
+            text = ", ".join(counts) or "Nothing to do"
+            draw_text(row, context, text, beside=BOX_WIDTH + ICON_WIDTH)
+            row.operator(XRAY_OT_dataset_dismiss.bl_idname, text="", icon="X", emboss=False)
             for name, count in run.report.gates.items():
                 if count["counted"]:
                     draw_text(box, context, f"{count['counted']} {name}: {GATES.get(name, name)}")
@@ -90,7 +93,9 @@ class DatasetPart(SidebarPanel):
     def draw(self, context: bpy.types.Context) -> None:
         """Draw the settings that are used."""
         scene = context.scene.xray.dataset
-        names = [name for name in self.settings if DatasetSettings.counts(name, scene)]
+        names = [
+            name for name in self.settings if name == "omage" or DatasetSettings.counts(name, scene)
+        ]
         if scene.source != "files" and "frame" in names:
             names.remove("frame")  # objects of the open file are captured as they are seen
         draw_properties(self.layout, scene, names)

@@ -7,17 +7,31 @@ from typing import Any
 
 import bpy
 
-from ..operators.generate.ops import XRAY_OT_copy_command, XRAY_OT_generate, XRAY_OT_regenerate
+from ..operators.generate.ops import (
+    XRAY_OT_another_seed,
+    XRAY_OT_copy_command,
+    XRAY_OT_generate,
+    XRAY_OT_keep_layers,
+    XRAY_OT_use_seed,
+)
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
-from ..operators.generate.settings import set_from_panel
+from ..operators.generate.ops_mask import XRAY_OT_paint_mask
+from ..operators.generate.ops_result import (
+    PRESETS,
+    XRAY_OT_apply_result,
+    XRAY_OT_result_preset_add,
+)
+from ..operators.generate.settings import panel_settings, set_from_panel
+from ..operators.interface.drawing import draw_properties
 from ..operators.interface.icons import icon_of
+from ..operators.interface.translation import translated
 from ..operators.properties import chosen_system, copy_settings, preferences, system_settings
 from ..operators.runtime import service
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.systems.system import Need, Output, System
 from .weights import draw_missing_weights
-from .widgets import SidebarPanel, draw_progress, draw_properties, draw_runtime, draw_text
+from .widgets import PresetsPanel, SidebarPanel, draw_install, draw_progress, draw_text
 
 CUTOUT_SCALE = 9.0  # times the size of an icon
 
@@ -31,36 +45,40 @@ class XRAY_PT_generate(SidebarPanel):
         """Draw the image, the button and the progress."""
         layout, scene = self.layout, context.scene.xray.generate
         if not service.is_available():
-            draw_text(layout, context, "The model runtime makes meshes from images.")
-            draw_runtime(layout, context)
+            draw_install(layout, context)
             return
         system = chosen_system()
-        _draw_inputs(layout, scene, system)
+        _draw_inputs(layout, context, system)
         column = layout.column(heading="Keep")
         column.use_property_split = True
         column.use_property_decorate = False
         column.prop(scene, "keep_camera", text="View")
         if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
-            column.prop(scene, "keep_layers", text="Layers")
+            text = "Layers" if Output.XRAY in system.outputs else "Pictures"
+            column.prop(scene, "keep_layers", text=text)
         draw_missing_weights(layout, context)
         row = layout.row()
         row.scale_y = 1.4
-        button = row.operator(XRAY_OT_generate.bl_idname, text="Generate", icon="MESH_DATA")
+        asks = system.image is Need.REQUIRED and scene.image is None
+        asks |= system.category is Need.REQUIRED and not system_settings(scene, system).category
+        text = "Generate…" if asks else "Generate"
+        button = row.operator(XRAY_OT_generate.bl_idname, text=text, icon="MESH_DATA")
         set_from_panel(button, scene)
-        copy_settings(fields(ResultSettings), scene, button)
-        button.variations = scene.variations
-        button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         _draw_again(layout, context)
-        draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_regenerate)
+        draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_another_seed, XRAY_OT_keep_layers)
 
 
-def _draw_inputs(layout: Any, scene: Any, system: System) -> None:
+def _draw_inputs(layout: Any, context: Any, system: System) -> None:
     """Draw the inputs that the system takes."""
+    scene = context.scene.xray.generate
     if system.image is not Need.NONE:
         layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
+    if system.image is Need.OPTIONAL and scene.image is None:
+        draw_text(layout, context, "Without an image, the object is made up.")
     if system.mask is not Need.NONE:
-        layout.template_ID(scene, "mask", new="image.new", open="image.open", text="Mask")
+        layout.template_ID(scene, "mask", open="image.open", text="Mask")
+        layout.operator(XRAY_OT_paint_mask.bl_idname, icon="BRUSH_DATA")
     if system.categories:
         draw_properties(layout, system_settings(scene, system), ("category",))
 
@@ -70,12 +88,13 @@ def _draw_again(layout: Any, context: bpy.types.Context) -> None:
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
         return
-    row = layout.row(align=True)
-    same = row.operator(XRAY_OT_regenerate.bl_idname, icon="FILE_REFRESH")
-    same.another_seed = False
-    other = row.operator(XRAY_OT_regenerate.bl_idname, text="Another Seed")
-    other.another_seed = True
+    column = layout.column(align=True)
+    row = column.row(align=True)
+    row.label(text=translated("Seed {}").format(obj["xray_settings"]["seed"]))
+    row.operator(XRAY_OT_use_seed.bl_idname, text="", icon="LOOP_BACK")
     row.operator(XRAY_OT_copy_command.bl_idname, text="", icon="COPYDOWN")
+    column.operator(XRAY_OT_another_seed.bl_idname, icon="FILE_REFRESH")
+    column.operator(XRAY_OT_keep_layers.bl_idname, icon="RENDERLAYERS")
 
 
 class XRAY_PT_generate_cutout(SidebarPanel):
@@ -130,10 +149,23 @@ class XRAY_PT_generate_settings(SidebarPanel):
             draw_properties(self.layout, machine, ("generator", "device"))
         scene, system = context.scene.xray.generate, chosen_system()
         own = system_settings(scene, system)
-        draw_properties(self.layout, own, [item.name for item in system.settings.own_fields()])
+        names = [item.name for item in system.settings.own_fields()]
+        draw_properties(
+            self.layout, own, [name for name in names if system.settings.counts(name, own)]
+        )
         shared = ["seed"] if system.seeded else []
         draw_properties(self.layout, scene, [*shared, "variations"])
+        if scene.variations > 1 and not panel_settings(scene).seed_matters:
+            draw_text(self.layout, context, "With these settings all of them are alike.", "INFO")
         draw_properties(self.layout, own, ("checkpoint",))
+
+
+class XRAY_PT_result_presets(PresetsPanel, bpy.types.Panel):
+    """Named settings of the result."""
+
+    bl_label = "Result Presets"
+    preset_subdir = PRESETS
+    preset_add_operator = XRAY_OT_result_preset_add.bl_idname
 
 
 class XRAY_PT_generate_result(SidebarPanel):
@@ -148,18 +180,26 @@ class XRAY_PT_generate_result(SidebarPanel):
         """Require a runtime."""
         return service.is_available()
 
+    def draw_header_preset(self, _context: bpy.types.Context) -> None:
+        """Draw the menu of presets."""
+        XRAY_PT_result_presets.draw_panel_header(self.layout)
+
     def draw(self, context: bpy.types.Context) -> None:
-        """Draw every setting of the result; the texture size only for textures."""
-        scene = context.scene.xray.generate
+        """Draw the settings that are used, and the button for a mesh that was made before."""
+        layout, scene = self.layout, context.scene.xray.generate
         names = [item.name for item in fields(ResultSettings)]
-        if scene.color != "texture":
-            names.remove("bake_size")
-        draw_properties(self.layout, scene, names)
+        draw_properties(
+            layout, scene, [name for name in names if ResultSettings.counts(name, scene)]
+        )
+        button = layout.operator(XRAY_OT_apply_result.bl_idname, icon="CHECKMARK")
+        copy_settings(fields(ResultSettings), scene, button)
+        draw_progress(layout, context, XRAY_OT_apply_result)
 
 
 CLASSES: tuple[type[Any], ...] = (
     XRAY_PT_generate,
     XRAY_PT_generate_cutout,
     XRAY_PT_generate_settings,
+    XRAY_PT_result_presets,
     XRAY_PT_generate_result,
 )

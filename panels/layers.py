@@ -6,10 +6,14 @@ from typing import Any
 
 import bpy
 
+from ..operators.interface.drawing import draw_properties
 from ..operators.interface.translation import translated
 from ..operators.layers.layers import layer_objects, layers_of
 from ..operators.layers.ops import XRAY_OT_rebuild, XRAY_OT_show_picture
-from .widgets import SidebarPanel, draw_properties, draw_text
+from .widgets import SidebarPanel, draw_progress, draw_text
+
+# Layers with fewer hits than this share of the largest layer's are strays, and not listed.
+LEAST_SHARE = 0.001
 
 
 class XRAY_PT_layers(SidebarPanel):
@@ -29,17 +33,19 @@ class XRAY_PT_layers(SidebarPanel):
         collection = layers_of(obj)
         column = self.layout.column(align=True)
         if collection is None:
-            for layer, hits in enumerate(obj["xray_hits"]):
-                if hits:
+            hits_per_layer = list(obj["xray_hits"])
+            for layer, hits in enumerate(hits_per_layer):
+                if hits >= LEAST_SHARE * max(hits_per_layer):
                     _draw_layer(column.row(), layer, hits)
             if "xray_file" in obj:
                 self.layout.operator_menu_enum(
                     XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
                 )
-            made = "Generate with Keep Layers" if "xray_settings" in obj else "Import as layers"
+            generated = "xray_settings" in obj
+            made = "Press Keep Layers for This" if generated else "Import as layers"
             draw_text(self.layout, context, f"{made} to peel and edit them.")
             return
-        column.prop(collection, "hide_viewport", text="Hide Layers", toggle=True)
+        column.prop(collection.xray, "visible", toggle=True)
         if not collection.hide_viewport:
             draw_properties(self.layout, collection.xray, ("peel", "explode"))
             column = self.layout.column(align=True)
@@ -52,11 +58,12 @@ class XRAY_PT_layers(SidebarPanel):
         column.operator_menu_enum(
             XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
         )
+        draw_progress(self.layout, context, XRAY_OT_rebuild)
 
 
 def _draw_layer(row: Any, layer: int, hits: int) -> None:
     row.label(text=translated("Layer {}").format(layer + 1))
-    row.label(text=translated("{:,} hits").format(hits))
+    row.label(text=translated("1 hit" if hits == 1 else "{:,} hits").format(hits))
 
 
 CLASSES: tuple[type[Any], ...] = (XRAY_PT_layers,)

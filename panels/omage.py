@@ -7,6 +7,7 @@ from typing import Any
 
 import bpy
 
+from ..operators.interface.drawing import draw_properties
 from ..operators.interface.translation import translated
 from ..operators.omage.editor import omage_images, shown_name
 from ..operators.omage.ops import (
@@ -19,7 +20,7 @@ from ..operators.properties import copy_settings, preferences, system_settings
 from ..xray_addon.omage.pictures import VIEWS
 from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.systems.omages import SYSTEM
-from .widgets import SidebarPanel, draw_progress, draw_properties
+from .widgets import SidebarPanel, draw_progress
 
 
 class XRAY_PT_omage(SidebarPanel):
@@ -36,9 +37,9 @@ class XRAY_PT_omage(SidebarPanel):
         copy_settings(fields(OmageSettings), scene, button)
         _draw_views(layout, context)
         draw_properties(layout, scene, ("stitch",))
-        row = layout.row(align=True)
-        for source, text in (("editor", "Omage to Object"), ("file", "From File...")):
-            made = row.operator(XRAY_OT_omage_to_object.bl_idname, text=text, icon="MESH_DATA")
+        column = layout.column(align=True)
+        for source, text in (("editor", "Omage to Object"), ("file", "Omage File to Object…")):
+            made = column.operator(XRAY_OT_omage_to_object.bl_idname, text=text, icon="MESH_DATA")
             made.source, made.stitch = source, scene.stitch
 
 

@@ -14,8 +14,13 @@ from ..xray_addon.settings.generate import GenerateSettings
 from .weights import draw_published_weights
 from .widgets import draw_runtime
 
-_DEVICE_NAMES = {"auto": "Automatic", "cpu": "CPU", "cuda": "CUDA", "rocm": "ROCm"}
-_INSTALL_DEVICES = [(device, _DEVICE_NAMES.get(device, device), "") for device in DEVICES]
+_BUILDS = {
+    "auto": ("Automatic", "The build for NVIDIA if there is such a card, otherwise for the CPU"),
+    "cpu": ("CPU", "The smallest download; works on every machine"),
+    "cuda": ("CUDA", "For NVIDIA graphics cards"),
+    "rocm": ("ROCm", "For AMD graphics cards on Linux"),
+}
+_INSTALL_DEVICES = [(device, *_BUILDS[device]) for device in DEVICES]
 
 
 class XRAY_AP_preferences(bpy.types.AddonPreferences):
@@ -26,6 +31,11 @@ class XRAY_AP_preferences(bpy.types.AddonPreferences):
     dataset_folder: bpy.props.StringProperty(
         name="Dataset Folder",
         description="Default folder for captures and datasets; if empty, you are asked each time",
+        subtype="DIR_PATH",
+    )
+    image_folder: bpy.props.StringProperty(
+        name="Image Folder",
+        description="Where the next file dialog for images begins",
         subtype="DIR_PATH",
     )
     runtime_folder: bpy.props.StringProperty(

@@ -7,10 +7,11 @@ from typing import Any
 
 import bpy
 
+from ..operators.interface.drawing import draw_properties
 from ..operators.properties import copy_settings
 from ..operators.slices.ops import XRAY_OT_save_slices, XRAY_OT_slices, XRAY_OT_slices_to_mesh
 from ..xray_addon.settings.slices import SliceSettings
-from .widgets import SidebarPanel, draw_progress, draw_properties
+from .widgets import SidebarPanel, draw_progress
 
 
 class XRAY_PT_slices(SidebarPanel):
@@ -23,16 +24,14 @@ class XRAY_PT_slices(SidebarPanel):
         """How objects are cut, the buttons, and the way back."""
         layout, settings = self.layout, context.scene.xray.slices
         names = [item.name for item in fields(SliceSettings)]
-        if settings.view != "published":
-            names = [name for name in names if name not in ("azimuth", "elevation")]
-        if settings.shading != "cycles":
-            names.remove("samples")
-        draw_properties(layout, settings, names)
+        draw_properties(
+            layout, settings, [name for name in names if SliceSettings.counts(name, settings)]
+        )
         row = layout.row(align=True)
         button = row.operator(XRAY_OT_slices.bl_idname, icon="MOD_BUILD")
         copy_settings(fields(SliceSettings), settings, button)
-        row.operator(XRAY_OT_save_slices.bl_idname, text="", icon="FILE_TICK")
-        layout.operator(XRAY_OT_slices_to_mesh.bl_idname, icon="MESH_DATA")
+        row.operator(XRAY_OT_save_slices.bl_idname, text="Save…", icon="FILE_TICK")
+        layout.operator(XRAY_OT_slices_to_mesh.bl_idname, text="Slices to Mesh…", icon="MESH_DATA")
         draw_progress(layout, context, XRAY_OT_slices_to_mesh)
 
 

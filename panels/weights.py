@@ -54,7 +54,7 @@ def _draw_download(layout: Any, name: str) -> None:
     size = f" ({megabytes(known.size)})" if known and known.size else ""
     button = layout.operator(
         XRAY_OT_weights_download.bl_idname,
-        text=translated("Download {}...").format(name + size),
+        text=translated("Download {}…").format(name + size),
         icon="IMPORT",
     )
     button.weights = name

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
+import urllib.parse
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
+from bl_ui.utils import PresetPanel
 
 from ..operators.interface.icons import icon_of
 from ..operators.interface.translation import translated
@@ -15,7 +19,9 @@ from ..operators.runtime.ops import (
     XRAY_OT_copy_report,
     XRAY_OT_release_memory,
     XRAY_OT_runtime_check,
+    XRAY_OT_runtime_dismiss,
     XRAY_OT_runtime_install,
+    XRAY_OT_runtime_install_offline,
     XRAY_OT_runtime_remove,
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
@@ -25,6 +31,7 @@ from ..operators.tasks.ops import (
     XRAY_OT_cancel,
     XRAY_OT_cancel_all,
     XRAY_OT_copy_details,
+    XRAY_OT_dismiss,
     XRAY_OT_queue_move,
     XRAY_OT_queue_resume,
 )
@@ -32,10 +39,13 @@ from ..xray_addon.errors import XRayError
 from ..xray_addon.systems.weights import megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
 # Pixels per character at the default size, for wrapping.
 CHARACTER_WIDTH = 6.5
+# Pixels at the default size: the tabs and margins of a sidebar, an icon, a box's frame.
+MARGIN, ICON_WIDTH, BOX_WIDTH = 60, 20, 10
+SHIPPED = Path(__file__).resolve().parents[1] / "presets"
 PREVIEW_SCALE = 8.0  # times the size of an icon
 WAITING_SHOWN = 8
 FAILURES_SHOWN = 3
@@ -55,21 +65,51 @@ RUNTIME_TASKS = (
     XRAY_OT_runtime_start,
 )
 
-ONLINE_ACCESS_OFF = (
-    "Blender's online access is off. Allow it in Preferences > System, or set a wheelhouse "
-    "folder in the extension's preferences."
+NEEDS_RUNTIME = (
+    "Making meshes from images needs the model runtime: Python packages in a folder of their own, "
+    "installed once for all Blender versions."
 )
 
+_ADDRESS = re.compile(r"https?://[^\s,;()\"']+[^\s,;()\"'.]")
 
-def draw_text(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """Draw `text`, translated and wrapped to the region's width."""
+
+def draw_text(
+    layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE", beside: int = 0
+) -> None:
+    """Draw `text`, translated and wrapped to the region's width; line breaks are kept.
+
+    beside : pixels at the default size that something else takes, such as a box or a button.
+    """
     scale = context.preferences.system.ui_scale
     width = context.region.width if context.region else 300
-    columns = max(20, int((width - 60 * scale) / (CHARACTER_WIDTH * scale)))
+    taken = MARGIN + beside + (ICON_WIDTH if icon != "NONE" else 0)
+    columns = max(20, int((width - taken * scale) / (CHARACTER_WIDTH * scale)))
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for i, line in enumerate(textwrap.wrap(translated(text), columns)):
+    for i, line in enumerate(wrapped(translated(text), columns)):
         column.label(text=line, icon=icon if i == 0 else "BLANK1" if icon != "NONE" else "NONE")
+
+
+def wrapped(text: str, columns: int) -> list[str]:
+    """The lines of `text` with at most `columns` characters each.
+
+    Line breaks are kept. A path or an address is broken after a slash if it is too long for a line.
+    """
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            if line and len(line) + 1 + len(word) > columns:
+                lines.append(line)
+                line = ""
+            line = f"{line} {word}".lstrip()
+            while len(line) > columns:
+                slash = 1 + max(line.rfind("/", 0, columns), line.rfind("\\", 0, columns))
+                cut = slash or columns
+                lines.append(line[:cut])
+                line = line[cut:]
+        lines.append(line)
+    return lines
 
 
 def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]) -> None:
@@ -82,8 +122,11 @@ def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]
         _draw_running(layout, jobs.queue[0])
     if any(task.operator in names for task in jobs.queue):
         _draw_waiting(layout)
-    for task in [task for task in jobs.failed if task.operator in names][-FAILURES_SHOWN:]:
-        _draw_failure(layout, context, task)
+    failures = [task for task in jobs.current_failures() if task.operator in names]
+    for task in failures[-FAILURES_SHOWN:]:
+        if task.error is not None:
+            dismiss = partial(_draw_dismiss, index=jobs.failed.index(task))
+            draw_error(layout, context, task.error, task.label, dismiss)
 
 
 def _draw_running(layout: Any, task: jobs.Task) -> None:
@@ -128,33 +171,63 @@ def _draw_waiting(layout: Any) -> None:
     column.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
 
 
-def _draw_failure(layout: Any, context: bpy.types.Context, task: jobs.Task) -> None:
-    error = task.error
-    if error is None:
-        return
+def _draw_dismiss(row: Any, index: int) -> None:
+    row.operator(XRAY_OT_dismiss.bl_idname, text="", icon="X", emboss=False).index = index
+
+
+def draw_error(
+    layout: Any,
+    context: bpy.types.Context,
+    error: XRayError,
+    title: str,
+    draw_dismiss: Callable[[Any], None],
+) -> None:
+    """Draw what happened, what to do about it, and buttons for its addresses and its log.
+
+    draw_dismiss : draws the button that dismisses it, into a row.
+    """
     box = layout.box()
-    message = box.column()
+    row = box.row()
+    message = row.column()
     message.alert = True
-    draw_text(message, context, f"{task.label}: {error.message}", "ERROR")
+    text = f"{title}: {error.message}" if title else error.message
+    draw_text(message, context, text, "ERROR", BOX_WIDTH + ICON_WIDTH)
+    draw_dismiss(row)
     if error.remedy:
-        draw_text(box, context, error.remedy)
+        draw_text(box, context, error.remedy, beside=BOX_WIDTH)
+    for address in _ADDRESS.findall(f"{error.message} {error.remedy}"):
+        host = urllib.parse.urlsplit(address).netloc
+        text = translated("Open {}").format(host)
+        box.operator("wm.url_open", text=text, icon="URL").url = address
     row = box.row(align=True)
     row.operator(XRAY_OT_copy_details.bl_idname, icon="COPYDOWN")
     if error.log:
         row.operator("wm.path_open", text="Open Log", icon="TEXT").filepath = error.log
 
 
+def draw_install(layout: Any, context: bpy.types.Context) -> None:
+    """Draw the first screen: what the runtime is, its size, and the ways to install it."""
+    draw_text(layout, context, NEEDS_RUNTIME)
+    _draw_plan(layout, context)
+    if not XRAY_OT_runtime_install.possible():
+        draw_text(layout, context, "Blender is not allowed to go online, so it cannot download it.")
+        layout.operator(
+            "extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET"
+        )
+    column = layout.column(align=True)
+    column.scale_y = 1.2
+    column.operator(XRAY_OT_runtime_install.bl_idname, icon="IMPORT")
+    column.operator(
+        XRAY_OT_runtime_install_offline.bl_idname, text="Install Offline…", icon="FILE_FOLDER"
+    )
+    draw_progress(layout, context, XRAY_OT_runtime_install, XRAY_OT_runtime_install_offline)
+
+
 def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
     """Draw the runtime's state and its buttons."""
     client = service.current_client()
     if not service.is_available():
-        layout.label(text="Not installed", icon="X")
-        if XRAY_OT_runtime_install.possible():
-            _draw_plan(layout, context)
-        else:
-            draw_text(layout, context, ONLINE_ACCESS_OFF)
-        layout.operator(XRAY_OT_runtime_install.bl_idname, icon="IMPORT")
-        draw_progress(layout, context, XRAY_OT_runtime_install)
+        draw_install(layout, context)
         return
     text, icon = STATES[service.state()]
     layout.label(text=text, icon=icon)
@@ -167,7 +240,7 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
             text += translated(": {} of {} in use").format(used, total)
         draw_text(layout, context, text)
     if client is not None and client.error is not None:
-        draw_text(layout, context, str(client.error), "ERROR")
+        draw_error(layout, context, client.error, "", _draw_dismiss_runtime)
     row = layout.row(align=True)
     if running:
         row.operator(XRAY_OT_runtime_stop.bl_idname, text="Stop", icon="QUIT")
@@ -175,7 +248,7 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
     else:
         row.operator(XRAY_OT_runtime_start.bl_idname, text="Start", icon="PLAY")
         row.operator(XRAY_OT_runtime_install.bl_idname, text="Repair", icon="FILE_REFRESH")
-        row.operator(XRAY_OT_runtime_remove.bl_idname, text="Remove", icon="TRASH")
+        row.operator(XRAY_OT_runtime_remove.bl_idname, text="Remove…", icon="TRASH")
     layout.operator(XRAY_OT_runtime_check.bl_idname, icon="CHECKMARK")
     draw_progress(layout, context, *RUNTIME_TASKS)
     if ops_runtime.report:
@@ -183,6 +256,10 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
         for line in ops_runtime.report.splitlines():
             draw_text(box, context, line)
         box.operator(XRAY_OT_copy_report.bl_idname, text="Copy", icon="COPYDOWN")
+
+
+def _draw_dismiss_runtime(row: Any) -> None:
+    row.operator(XRAY_OT_runtime_dismiss.bl_idname, text="", icon="X", emboss=False)
 
 
 def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
@@ -193,12 +270,13 @@ def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
         draw_text(layout, context, str(error), "ERROR")
         return
     if plan is not None:
-        needed = plan.needed / 1e9
-        text = translated("PyTorch for {} needs {:.0f} GB of free space").format(plan.build, needed)
+        text = translated("PyTorch for {}").format(plan.build)
         if plan.download:
             fetched = plan.download / 1e9
-            text += translated(" and downloads about {:.1f} GB").format(fetched)
-        draw_text(layout, context, text)
+            text += translated(", about {:.1f} GB to download").format(fetched)
+        needed = plan.needed / 1e9
+        text += translated(", {:.0f} GB of free disk space").format(needed)
+        draw_text(layout, context, text, "DISK_DRIVE")
 
 
 class SidebarPanel(bpy.types.Panel):
@@ -210,10 +288,29 @@ class SidebarPanel(bpy.types.Panel):
     layout: Any
 
 
-def draw_properties(layout: Any, source: Any, names: Iterable[str]) -> None:
-    """Draw a column of properties with their names to the left."""
-    column = layout.column()
-    column.use_property_split = True
-    column.use_property_decorate = False
-    for name in names:
-        column.prop(source, name)
+class PresetsPanel(PresetPanel):
+    """Base class of a list of presets: those that ship, which cannot be removed, and the user's."""
+
+    layout: Any
+    path_menu: Any
+    preset_subdir = ""
+    preset_operator = "script.execute_preset"
+    preset_add_operator = ""
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """List the presets, and a field for the name of a new one."""
+        layout = self.layout
+        layout.emboss = "PULLDOWN_MENU"
+        layout.operator_context = "EXEC_DEFAULT"
+        column = layout.column(align=True)
+        for path in sorted((SHIPPED / self.preset_subdir).glob("*.py")):
+            button = column.operator(self.preset_operator, text=path.stem.replace("_", " "))
+            button.filepath, button.menu_idname = str(path), type(self).__name__
+        # Without a folder of the user's own it would say that paths are missing.
+        self.path_menu(
+            bpy.utils.preset_paths(self.preset_subdir) or [str(SHIPPED)],
+            self.preset_operator,
+            filter_ext=lambda suffix: suffix == ".py",
+            display_name=lambda path: bpy.path.display_name(path, title_case=False),
+            add_operator=self.preset_add_operator,
+        )

@@ -12,22 +12,40 @@ import os
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xray_addon.errors import DONE, XRayError, exit_code
 from xray_addon.files.folders import CACHE_VARIABLE
+from xray_addon.files.images import images_in
+from xray_addon.files.mesh_formats import check_format, lost_in
+from xray_addon.files.png import write_png
+from xray_addon.image_folder import generate_each, output_files
 from xray_addon.progress import Progress
 from xray_addon.settings.arguments import add_setting
 from xray_addon.settings.generate import GenerateSettings
 from xray_addon.systems import PUBLISHED, find_system
-from xray_addon.systems.arguments import add_inputs, add_systems, read_inputs, read_systems
+from xray_addon.systems.arguments import (
+    add_inputs,
+    add_outputs,
+    add_systems,
+    read_inputs,
+    read_systems,
+)
+from xray_addon.systems.system import Inputs
 from xray_addon.systems.weights import Offer
 
 from . import server
 from .checkpoints import download
 from .errors import typed_error
+from .images.kinds import check_image
 from .registry import load
+
+if TYPE_CHECKING:
+    from .generator import Generator
+
+MESH_FORMATS = (".glb", ".obj", ".stl")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,8 +82,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="make a mesh")
     add_inputs(generate)
-    generate.add_argument("-o", "--out", required=True, metavar="OUT.glb", help="the mesh")
+    add_outputs(generate, MESH_FORMATS, required=True)
     generate.add_argument("--xray", metavar="FILE.npz", help="also write the predicted layers")
+    generate.add_argument(
+        "--pictures", metavar="DIR", type=Path, help="also write the system's pictures, as PNG"
+    )
     generate.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     add_systems(generate)
 
@@ -147,43 +168,107 @@ def _run(arguments: argparse.Namespace) -> int:
 def _generate(arguments: argparse.Namespace) -> int:
     settings, inputs = read_systems(arguments), read_inputs(arguments)
     find_system(settings.generator).check(inputs)
-    for file in (inputs.image, inputs.mask):
-        if file is not None and not file.is_file():
-            raise XRayError("missing_file", f"There is no image file {file}.", "Check the path.")
-    if Path(arguments.out).suffix.lower() != ".glb":
-        raise XRayError(
-            "unknown_format", f"{arguments.out} does not end in .glb.", "Name a .glb file."
-        )
     start = time.monotonic()
+    folder = inputs.image if inputs.image is not None and inputs.image.is_dir() else None
+    images = images_in(folder) if folder is not None else []
+    if folder is None:
+        check_format(arguments.out, MESH_FORMATS)
+        _check_images(inputs)
+    elif arguments.xray:
+        raise XRayError(
+            "bad_settings", "xray is for one image, not for a folder.", "Leave --xray out."
+        )
     with redirect_stdout(sys.stderr):  # libraries print; stdout is for the one JSON object
-        from .meshes.files import write_glb
-
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
-        generated = generator.generate(inputs, settings, _Reporter())
-        write_glb(arguments.out, generated.surface)
-        if arguments.xray and generated.xray is None:
-            # Told after the mesh is written: it may have taken minutes.
-            raise XRayError(
-                "no_xray",
-                f"{arguments.out} is written, but the generator {settings.generator} predicts no "
-                "X-Ray.",
-                "Leave --xray out, or take another generator.",
+        if folder is None:
+            code, suffix = DONE, arguments.out.suffix
+            answer = _make(
+                generator,
+                inputs,
+                settings,
+                arguments.out,
+                arguments.xray,
+                arguments.pictures,
             )
-        if arguments.xray and generated.xray is not None:
-            generated.xray.save(arguments.xray)
+        else:
+            suffix = f".{arguments.format}"
+
+            def make(image: Path, out: Path) -> dict[str, Any]:
+                given = replace(inputs, image=image)
+                try:
+                    _check_images(given)
+                    pictures = arguments.pictures and arguments.pictures / out.stem
+                    return _make(generator, given, settings, out, pictures=pictures)
+                except Exception as error:  # one image must not stop the others
+                    raise typed_error(error) from error
+
+            files = output_files(images, arguments.out, suffix)
+            code, answer = generate_each(images, files, make, _say)
+    if lost := lost_in(suffix):
+        _say(f"{lost}.")
+        answer["note"] = lost
     if arguments.json:
         _print_json(
-            {
-                "out": str(arguments.out),
-                "xray": arguments.xray,
-                "vertices": len(generated.surface.vertices),
-                "faces": len(generated.surface.faces),
+            answer
+            | {
                 "settings": settings.to_dict(),
                 "device": str(generator.device),
                 "seconds": round(time.monotonic() - start, 3),
             }
         )
-    return DONE
+    return code
+
+
+def _check_images(inputs: Inputs) -> None:
+    """Refuse what is no image before a model is loaded. Raises XRayError."""
+    for file in (inputs.image, inputs.mask):
+        if file is None:
+            continue
+        if not file.is_file():
+            raise XRayError("missing_file", f"There is no image file {file}.", "Check the path.")
+        check_image(file)
+
+
+def _make(
+    generator: Generator,
+    inputs: Inputs,
+    settings: GenerateSettings,
+    out: Path,
+    xray: str | None = None,
+    pictures: Path | None = None,
+) -> dict[str, Any]:
+    """Generate and write a mesh; what to tell of it. Raises XRayError.
+
+    xray : a file for its layers. pictures : a folder for the system's pictures.
+
+    The mesh is written first: it may have taken minutes, and not every generator has layers.
+    """
+    from .meshes.files import write_mesh
+
+    generated = generator.generate(inputs, settings, _Reporter())
+    write_mesh(out, generated.surface)
+    if pictures is not None:
+        for name, picture in generated.pictures.items():
+            write_png(pictures / f"{name}.png", picture)
+    if xray and generated.xray is None:
+        raise XRayError(
+            "no_xray",
+            f"{out} is written, but the generator {settings.generator} predicts no X-Ray.",
+            "Leave --xray out, or take another generator.",
+        )
+    if xray and generated.xray is not None:
+        generated.xray.save(xray)
+    return {
+        "out": str(out),
+        "xray": xray,
+        "vertices": len(generated.surface.vertices),
+        "faces": len(generated.surface.faces),
+        "notes": list(generated.notes),
+    }
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _download(arguments: argparse.Namespace) -> int:

@@ -44,6 +44,7 @@ from xray_addon.process.protocol import (
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.systems import find_system
 
+from .images.kinds import check_image
 from .registry import load
 
 if TYPE_CHECKING:
@@ -347,6 +348,8 @@ class Server:
                     f"There is no image file {file}.",
                     "Choose an image that exists.",
                 )
+            if file is not None:
+                check_image(file)
         loaded = self._load(params)
         logger.info("request %s: %s on %s", id, loaded.key[0], loaded.device_name)
         report(Progress("generate", message=f"Generating on {loaded.device_name}"))

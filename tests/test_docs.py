@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_the_readmes_picture_shows_the_weights_that_ship():
+    # `make picture` makes it, and writes the checksum into it.
+    weights = (ROOT / "runtime" / "weights" / "xray.safetensors").read_bytes()
+    picture = (ROOT / "tests" / "demo" / "blender.png").read_bytes()
+    made_with = re.search(rb"tEXtweights\0([0-9a-f]{64})", picture)
+    assert made_with, "the picture does not say which weights made it: run `make picture`"
+    assert made_with[1].decode() == hashlib.sha256(weights).hexdigest(), "run `make picture`"
 
 
 def test_the_readme_has_the_table_of_systems():

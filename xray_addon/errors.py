@@ -27,7 +27,7 @@ class ErrorCode:
 
     page : the section of the user guide that lists it.
     exit_code : of a command that fails with it; None if that depends on the command.
-    stops : it ends a dataset run, because every other item would meet it too.
+    stops : it ends a run over many objects or images, because every other one would meet it too.
     rejects : the object itself is unusable, so it is not tried again.
     gate : the name under which the dataset's report counts it; "" for the code itself.
     """
@@ -45,43 +45,45 @@ ERROR_CODES = {
     "missing_category": ErrorCode(_GENERATING, exit_code=USAGE),
     "unknown_category": ErrorCode(_GENERATING, exit_code=USAGE),
     "unused_input": ErrorCode(_GENERATING, exit_code=USAGE),
+    "bad_mask": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "unreadable_image": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "no_images": ErrorCode(_GENERATING),
     "no_object": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "no_cutout": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "object_at_border": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
+    "camera_inside": ErrorCode(_GENERATING, exit_code=USAGE),
     "missing_slices": ErrorCode(_GENERATING, exit_code=USAGE),
     "other_sizes": ErrorCode(_GENERATING, exit_code=USAGE),
     "nothing_predicted": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
     "no_xray": ErrorCode(_GENERATING),
-    "unknown_generator": ErrorCode(_GENERATING, exit_code=USAGE),
-    "bad_settings": ErrorCode(_GENERATING, exit_code=USAGE),
+    "unknown_generator": ErrorCode(_GENERATING, exit_code=USAGE, stops=True),
+    "bad_settings": ErrorCode(_GENERATING, exit_code=USAGE, stops=True),
     "out_of_memory": ErrorCode(_GENERATING),
     "bad_result": ErrorCode(_GENERATING),
-    "not_installed": ErrorCode(_RUNTIME),
+    "not_installed": ErrorCode(_RUNTIME, stops=True),
     "offline": ErrorCode(_RUNTIME),
     "install_failed": ErrorCode(_RUNTIME),
     "no_space": ErrorCode(_RUNTIME),
     "not_writable": ErrorCode(_RUNTIME),
     "busy": ErrorCode(_RUNTIME),
     "driver_too_old": ErrorCode(_RUNTIME),
-    "broken": ErrorCode(_RUNTIME),
+    "broken": ErrorCode(_RUNTIME, stops=True),
     "no_device": ErrorCode(_RUNTIME, stops=True),
-    "runtime_missing": ErrorCode(_RUNTIME),
-    "runtime_not_started": ErrorCode(_RUNTIME),
-    "runtime_not_answering": ErrorCode(_RUNTIME),
+    "runtime_missing": ErrorCode(_RUNTIME, stops=True),
+    "runtime_not_started": ErrorCode(_RUNTIME, stops=True),
+    "runtime_not_answering": ErrorCode(_RUNTIME, stops=True),
     "runtime_died": ErrorCode(_RUNTIME),
-    "version_mismatch": ErrorCode(_RUNTIME),
+    "version_mismatch": ErrorCode(_RUNTIME, stops=True),
     "bad_reply": ErrorCode(_RUNTIME),
     "bad_message": ErrorCode(_RUNTIME),
-    "missing_package": ErrorCode(_RUNTIME),
-    "missing_weights": ErrorCode(_WEIGHTS),
-    "bad_weights": ErrorCode(_WEIGHTS),
-    "other_weights": ErrorCode(_WEIGHTS),
+    "missing_package": ErrorCode(_RUNTIME, stops=True),
+    "missing_weights": ErrorCode(_WEIGHTS, stops=True),
+    "bad_weights": ErrorCode(_WEIGHTS, stops=True),
+    "other_weights": ErrorCode(_WEIGHTS, stops=True),
     "bad_checksum": ErrorCode(_WEIGHTS),
     "bad_checkpoint": ErrorCode(_WEIGHTS),
-    "unknown_checkpoint": ErrorCode(_WEIGHTS),
-    "unsafe_weights": ErrorCode(_WEIGHTS),
+    "unknown_checkpoint": ErrorCode(_WEIGHTS, stops=True),
+    "unsafe_weights": ErrorCode(_WEIGHTS, stops=True),
     "no_consent": ErrorCode(_WEIGHTS),
     "no_access": ErrorCode(_WEIGHTS),
     "download_failed": ErrorCode(_WEIGHTS),
@@ -112,7 +114,7 @@ ERROR_CODES = {
     "unsupported_camera": ErrorCode(_CAPTURING, rejects=True),
     "object_gone": ErrorCode(_CAPTURING),
     "no_folder": ErrorCode(_CAPTURING, exit_code=USAGE),
-    "no_source": ErrorCode(_CAPTURING),
+    "no_source": ErrorCode(_CAPTURING, exit_code=USAGE),
     "no_meshes": ErrorCode(_CAPTURING, exit_code=USAGE),
     "no_items": ErrorCode(_CAPTURING),
     "bad_manifest": ErrorCode(_CAPTURING, exit_code=USAGE),
@@ -164,14 +166,18 @@ class XRayError(Exception):
     message : what happened.
     remedy : what to do about it; may be empty.
     log : path of the log file that holds the details, if there is one.
+    details : what a bug report or an expert wants to know besides; it is not in `str`.
     """
 
-    def __init__(self, code: str, message: str, remedy: str = "", log: str = "") -> None:
-        super().__init__(code, message, remedy, log)
+    def __init__(
+        self, code: str, message: str, remedy: str = "", log: str = "", details: str = ""
+    ) -> None:
+        super().__init__(code, message, remedy, log, details)
         self.code = code
         self.message = message
         self.remedy = remedy
         self.log = log
+        self.details = details
 
     def __str__(self) -> str:
         parts = [self.message, self.remedy, f"Log: {self.log}" if self.log else ""]
@@ -184,6 +190,7 @@ class XRayError(Exception):
             "message": self.message,
             "remedy": self.remedy,
             "log": self.log,
+            "details": self.details,
         }
 
     @classmethod
@@ -194,6 +201,7 @@ class XRayError(Exception):
             str(data.get("message", "Unknown error.")),
             str(data.get("remedy", "")),
             str(data.get("log", "")),
+            str(data.get("details", "")),
         )
 
 

@@ -224,6 +224,13 @@ def node_tree(material: bpy.types.Material) -> Any:
     return material.node_tree
 
 
+def with_nodes(datablock: Any) -> Any:
+    """The node tree of a new material or world, which uses it from now on."""
+    if bpy.app.version < (5, 0, 0):
+        datablock.use_nodes = True
+    return datablock.node_tree
+
+
 def surface_socket(material: bpy.types.Material) -> Any:
     """The socket of the output that Cycles renders; None without nodes."""
     tree = node_tree(material)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import bpy
 
 from ...xray_addon.dataset.companions import check_files, named_files
 from ...xray_addon.errors import XRayError
-from ...xray_addon.files.atomic import replacing
+from ...xray_addon.files.atomic import replacing, replacing_together
+from ...xray_addon.files.mesh_formats import check_format
+from ...xray_addon.files.png import write_png
+from ...xray_addon.files.stl import write_stl
 from ..interface.standard_output import quietly
-from .surfaces import SOLID_TYPES
+from .materials import texture_from_image
+from .surfaces import SOLID_TYPES, surface_from_objects
 
 # Import operators by suffix; the first one that this Blender has is used.
 IMPORTERS = {
@@ -31,7 +36,7 @@ IMPORTERS = {
     ".usdz": ("wm.usd_import",),
     ".blend": ("wm.open_mainfile",),
 }
-OUTPUTS = (".glb", ".blend")
+OUTPUTS = (".glb", ".obj", ".stl", ".blend")
 # glibc's mallopt: more free memory than this is returned, larger blocks (32 MB at most) always are.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -116,41 +121,94 @@ def _give_memory_back() -> None:
 
 
 def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
-    """Write `objects` as .glb, or the whole file as .blend. The write is atomic.
+    """Write `objects` as .glb, .obj or .stl, or the whole file as .blend. The write is atomic.
 
-    Raises XRayError `unknown_format`, `cannot_write`.
+    An .stl is in millimetres. An .obj has its materials and textures beside it.
+
+    Raises XRayError `unknown_format`, `cannot_write`, and `no_faces` for an .stl of points.
     """
     path = Path(path)
     check_output(path)
+    bpy.context.view_layer.update()  # otherwise it may lack newly linked objects
     try:
-        with replacing(path) as temporary, quietly():
-            if path.suffix.lower() == ".blend":
-                temporary.unlink()  # otherwise Blender keeps the empty file as a .blend1 backup
-                bpy.ops.wm.save_as_mainfile(filepath=str(temporary), copy=True, compress=True)
-            else:
-                bpy.context.view_layer.update()  # otherwise it may lack newly linked objects
-                for obj in bpy.context.view_layer.objects:
-                    obj.select_set(obj in objects)
-                bpy.ops.export_scene.gltf(
-                    filepath=str(temporary),
-                    export_format="GLB",
-                    use_selection=True,
-                    use_mesh_vertices=True,  # points
-                )
+        with quietly():
+            _WRITERS[path.suffix.lower()](objects, path)
     except (OSError, RuntimeError) as error:
         raise XRayError(
             "cannot_write", f"{path} cannot be written ({error}).", "Choose another file."
         ) from error
 
 
+def _save_blend(_objects: list[bpy.types.Object], path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.unlink()  # otherwise Blender keeps the empty file as a .blend1 backup
+        bpy.ops.wm.save_as_mainfile(filepath=str(temporary), copy=True, compress=True)
+
+
+def _save_glb(objects: list[bpy.types.Object], path: Path) -> None:
+    _select(objects)
+    with replacing(path) as temporary:
+        bpy.ops.export_scene.gltf(
+            filepath=str(temporary),
+            export_format="GLB",
+            use_selection=True,
+            use_mesh_vertices=True,  # points
+        )
+
+
+def _save_stl(objects: list[bpy.types.Object], path: Path) -> None:
+    surface = surface_from_objects(objects, bpy.context.evaluated_depsgraph_get())
+    write_stl(path, surface, bpy.context.scene.unit_settings.scale_length)
+
+
+def _save_obj(objects: list[bpy.types.Object], path: Path) -> None:
+    _select(objects)
+    with replacing_together(path) as temporary, _images_as_files(objects, temporary):
+        bpy.ops.wm.obj_export(
+            filepath=str(temporary),
+            export_selected_objects=True,
+            export_colors=True,
+            export_pbr_extensions=True,
+            path_mode="STRIP",
+        )
+
+
+@contextmanager
+def _images_as_files(objects: list[bpy.types.Object], path: Path) -> Iterator[None]:
+    """Write the images of the objects' materials beside `path`, where its exporter names them."""
+    trees: list[Any] = [
+        slot.material.node_tree
+        for obj in objects
+        for slot in obj.material_slots
+        if slot.material is not None and slot.material.node_tree is not None
+    ]
+    nodes = [node for tree in trees for node in tree.nodes if node.type == "TEX_IMAGE"]
+    kept = {}
+    for number, image in enumerate(dict.fromkeys(node.image for node in nodes if node.image)):
+        kept[image] = image.filepath_raw
+        file = path.with_name(f"{path.stem}-{number + 1}.png")
+        pixels = texture_from_image(image)
+        if pixels is not None:
+            write_png(file, pixels)
+            image.filepath_raw = str(file)
+    try:
+        yield
+    finally:
+        for image, filepath in kept.items():
+            image.filepath_raw = filepath
+
+
+def _select(objects: list[bpy.types.Object]) -> None:
+    for obj in bpy.context.view_layer.objects:
+        obj.select_set(obj in objects)
+
+
+_WRITERS = {".glb": _save_glb, ".obj": _save_obj, ".stl": _save_stl, ".blend": _save_blend}
+
+
 def check_output(path: Path) -> None:
     """Raise XRayError `unknown_format` if `save_objects` cannot write this kind of file."""
-    if path.suffix.lower() not in OUTPUTS:
-        raise XRayError(
-            "unknown_format",
-            f"{path.name} cannot be written.",
-            f"Use a name that ends in {' or '.join(OUTPUTS)}.",
-        )
+    check_format(path, OUTPUTS)
 
 
 def _operator(name: str) -> Any:

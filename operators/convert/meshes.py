@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from ...xray_addon.color import srgb_to_linear
 from ...xray_addon.errors import XRayError
-from ...xray_addon.surface import Material, Surface
+from ...xray_addon.files.png import encode_png
+from ...xray_addon.surface import TEXTURES, Material, Surface
 from ...xray_addon.xray import Points
+from .materials import with_nodes
 
 COLOR_ATTRIBUTE = "Color"
 NORMAL_ATTRIBUTE = "normal"
@@ -36,6 +39,7 @@ class MeshArrays:
     certain : whether Blender's shading certainly differs from `normals`.
     colors : (K, 4) float32 sRGB-encoded, at the vertices if the corners of each agree, else at the
         corners.
+    pngs : the textures of each material as PNG files, by the names of `Material`.
     """
 
     position: NDArray[np.float32]
@@ -50,6 +54,7 @@ class MeshArrays:
     uvs: NDArray[np.float32] | None
     material_index: NDArray[np.int32] | None
     materials: Sequence[Material]
+    pngs: Sequence[Mapping[str, bytes]]
 
     @classmethod
     def of(cls, surface: Surface) -> MeshArrays:
@@ -64,6 +69,7 @@ class MeshArrays:
         edge_verts = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=-1)
         sharp_face, normals, certain = _shading(vertices, faces, surface.corner_normals)
         colors, domain = _colors(surface, len(vertices))
+        materials = surface.materials or (Material(),)
         return cls(
             vertices.reshape(-1),
             edge_verts.astype(np.int32).reshape(-1),
@@ -76,7 +82,8 @@ class MeshArrays:
             domain,
             None if surface.corner_uvs is None else surface.corner_uvs.astype(np.float32),
             None if surface.face_material is None else surface.face_material.astype(np.int32),
-            surface.materials or (Material(),),
+            materials,
+            [_encoded(material) for material in materials],
         )
 
 
@@ -98,32 +105,37 @@ def mesh_steps(arrays: MeshArrays, name: str) -> Generator[None, None, bpy.types
     mesh = bpy.data.meshes.new(name)
     try:
         yield from _fill(mesh, arrays)
+        for i, (material, pngs) in enumerate(zip(arrays.materials, arrays.pngs, strict=True)):
+            suffix = f" {i + 1}" if len(arrays.materials) > 1 else ""
+            colored = arrays.colors is not None
+            mesh.materials.append(new_material(f"{name}{suffix}", material, colored, pngs))
+            yield
     except GeneratorExit:
-        bpy.data.meshes.remove(mesh)
+        with suppress(ReferenceError):  # undo or another file has removed it
+            bpy.data.meshes.remove(mesh)
         raise
-    for i, material in enumerate(arrays.materials):
-        suffix = f" {i + 1}" if len(arrays.materials) > 1 else ""
-        colored = arrays.colors is not None
-        mesh.materials.append(new_material(f"{name}{suffix}", material, colored))
     return mesh
 
 
 def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
     """Fill in geometry and attributes. Writing through `attributes` copies arrays directly; the
-    older accessors (vertices, loops, edges) call a function per value."""
-    attributes = mesh.attributes
+    older accessors (vertices, loops, edges) call a function per value.
+
+    Every step takes `mesh.attributes` anew: once undo has removed the mesh, that raises
+    ReferenceError, which a collection taken before does not.
+    """
     mesh.vertices.add(len(arrays.position) // 3)
     mesh.edges.add(len(arrays.edge_verts) // 2)
     mesh.loops.add(len(arrays.corner_vert))
     mesh.polygons.add(len(arrays.sharp_face))
     if not len(arrays.position):
         return
-    attributes["position"].data.foreach_set("vector", arrays.position)
+    mesh.attributes["position"].data.foreach_set("vector", arrays.position)
     yield
     if len(arrays.sharp_face):
-        attributes[".edge_verts"].data.foreach_set("value", arrays.edge_verts)
-        attributes[".corner_vert"].data.foreach_set("value", arrays.corner_vert)
-        attributes[".corner_edge"].data.foreach_set("value", arrays.corner_edge)
+        mesh.attributes[".edge_verts"].data.foreach_set("value", arrays.edge_verts)
+        mesh.attributes[".corner_vert"].data.foreach_set("value", arrays.corner_vert)
+        mesh.attributes[".corner_edge"].data.foreach_set("value", arrays.corner_edge)
         yield
         starts = np.arange(0, len(arrays.corner_vert), 3, dtype=np.int32)
         mesh.polygons.foreach_set("loop_start", starts)
@@ -135,7 +147,7 @@ def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
         index.foreach_set("value", arrays.material_index)
     if arrays.uvs is not None:
         layer = mesh.uv_layers.new(name="UVMap")
-        attributes[layer.name].data.foreach_set("vector", arrays.uvs.reshape(-1))
+        mesh.attributes[layer.name].data.foreach_set("vector", arrays.uvs.reshape(-1))
     if arrays.colors is not None:
         _write_colors(mesh, arrays.colors, arrays.colors_domain)
     if arrays.normals is not None:
@@ -333,12 +345,16 @@ _EXTENSIONS = {"repeat": "REPEAT", "extend": "EXTEND", "mirror": "MIRROR", "clip
 _INTERPOLATIONS = {"linear": "Linear", "closest": "Closest"}
 
 
-def new_material(name: str, material: Material, colored: bool) -> bpy.types.Material:
-    """A Principled material: colour attribute x texture x base colour, in linear light."""
+def new_material(
+    name: str, material: Material, colored: bool, pngs: Mapping[str, bytes] | None = None
+) -> bpy.types.Material:
+    """A Principled material: colour attribute x texture x base colour, in linear light.
+
+    pngs : the textures as PNG files, by the names of `Material`; None encodes them here.
+    """
+    pngs = _encoded(material) if pngs is None else pngs
     created = bpy.data.materials.new(name)
-    if bpy.app.version < (5, 0, 0):
-        created.use_nodes = True
-    tree: Any = created.node_tree
+    tree = with_nodes(created)
     tree.nodes.clear()
     output = tree.nodes.new("ShaderNodeOutputMaterial")
     shader = tree.nodes.new("ShaderNodeBsdfPrincipled")
@@ -354,7 +370,7 @@ def new_material(name: str, material: Material, colored: bool) -> bpy.types.Mate
         node.layer_name = COLOR_ATTRIBUTE
         factors.append(node)
     if material.texture is not None:
-        node = _texture_node(tree, name, material.texture, material)
+        node = _texture_node(tree, name, pngs["texture"], material)
         factors.append(node)
         if material.alpha_threshold > 0 and material.texture.shape[2] == 4:
             _clip_alpha(tree, node.outputs["Alpha"], material.alpha_threshold, shader)
@@ -379,11 +395,11 @@ def new_material(name: str, material: Material, colored: bool) -> bpy.types.Mate
     if color is not None:
         tree.links.new(color, shader.inputs["Base Color"])
     for i, part in enumerate(("metallic", "roughness")):
-        node = _set_factor(tree, shader.inputs[part.title()], name, material, part)
+        node = _set_factor(tree, shader.inputs[part.title()], name, material, part, pngs)
         if node is not None:
             node.location = (-600, -900 - 280 * i)
     if material.normal_texture is not None:
-        node = _texture_node(tree, f"{name} normal", material.normal_texture, material, data=True)
+        node = _texture_node(tree, f"{name} normal", pngs["normal_texture"], material, data=True)
         bend = tree.nodes.new("ShaderNodeNormalMap")
         node.location, bend.location = (-600, -1500), (-250, -1500)
         tree.links.new(node.outputs["Color"], bend.inputs["Color"])
@@ -391,14 +407,25 @@ def new_material(name: str, material: Material, colored: bool) -> bpy.types.Mate
     return created
 
 
-def _set_factor(tree: Any, socket: Any, name: str, material: Material, part: str) -> Any:
+def _encoded(material: Material) -> dict[str, bytes]:
+    """The material's textures as PNG files. Blender itself would encode them on its main thread."""
+    found = {}
+    for name in TEXTURES:
+        texture = getattr(material, name)
+        if texture is not None:
+            found[name] = encode_png(texture.reshape(*texture.shape[:2], -1))
+    return found
+
+
+def _set_factor(
+    tree: Any, socket: Any, name: str, material: Material, part: str, pngs: Mapping[str, bytes]
+) -> Any:
     """Set metallic or roughness: a number, or a texture times it. Returns the texture's node."""
-    factor, texture = getattr(material, part), getattr(material, f"{part}_texture")
+    factor, png = getattr(material, part), pngs.get(f"{part}_texture")
     socket.default_value = factor
-    if texture is None:
+    if png is None:
         return None
-    picture = np.repeat(texture[..., None], 3, axis=2)
-    node = _texture_node(tree, f"{name} {part}", picture, material, data=True)
+    node = _texture_node(tree, f"{name} {part}", png, material, data=True)
     value = node.outputs["Color"]
     if factor != 1.0:
         times = tree.nodes.new("ShaderNodeMath")
@@ -423,25 +450,21 @@ def _clip_alpha(tree: Any, alpha: Any, threshold: float, shader: Any) -> None:
 
 
 def _texture_node(
-    tree: Any, name: str, texture: NDArray[np.uint8], material: Material, *, data: bool = False
+    tree: Any, name: str, png: bytes, material: Material, *, data: bool = False
 ) -> Any:
     """An image node with the material's texture settings. data : values, not colours."""
     node = tree.nodes.new("ShaderNodeTexImage")
-    node.image = new_image(name, texture, data=data)
+    node.image = image_from_png(name, png, data=data)
     node.extension = _EXTENSIONS[material.wrap]
     node.interpolation = _INTERPOLATIONS[material.interpolation]
     return node
 
 
-def new_image(name: str, texture: NDArray[np.uint8], *, data: bool = False) -> Any:
-    """A packed image of (h, w, 3 or 4) uint8, row 0 at the top. data : values, not colours."""
-    height, width = texture.shape[:2]
-    rgba = np.ones((height, width, 4), dtype=np.float32)
-    rgba[..., : texture.shape[2]] = texture[::-1].astype(np.float32) / 255.0
-    image: Any = bpy.data.images.new(name, width, height, alpha=texture.shape[2] == 4)
+def image_from_png(name: str, png: bytes, *, data: bool = False) -> Any:
+    """A packed image of a PNG file's content. data : values, not colours."""
+    image: Any = bpy.data.images.new(name, 1, 1)
+    image.pack(data=png, data_len=len(png))
+    image.source = "FILE"
     if data:
         image.colorspace_settings.name = "Non-Color"
-    image.pixels.foreach_set(rgba.reshape(-1))
-    image.update()
-    image.pack()
     return image

@@ -39,6 +39,10 @@ class TemporaryData:
         self._items.append(item)
         return item
 
+    def keep(self) -> None:
+        """Leave all that is registered where it is."""
+        self._items.clear()
+
 
 class Stage(TemporaryData):
     """A temporary scene; use it in a `with`.

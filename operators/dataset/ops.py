@@ -16,11 +16,13 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.dataset import DatasetSettings
 from ..convert import add_camera, camera_from_object, surface_from_objects
 from ..properties import (
-    PATH_OPTIONS,
-    SOURCES,
+    COLLECTION,
     absolute_path,
+    mesh_files_property,
+    output_property,
     setting_property,
     settings_from_properties,
+    source_property,
     with_settings,
 )
 from ..tasks import jobs
@@ -60,22 +62,10 @@ class XRAY_OT_dataset(TaskOperator):
     bl_label = "Make Dataset"
     bl_options = {"REGISTER"}
 
-    source: bpy.props.EnumProperty(name="Source", description="What to capture", items=SOURCES)
-    path: bpy.props.StringProperty(
-        name="Files",
-        description="A folder of mesh files, or a manifest (.csv, .jsonl) with a column named path",
-        subtype="FILE_PATH",
-        options=PATH_OPTIONS,
-    )
-    collection: bpy.props.StringProperty(
-        name="Collection", description="The collection whose objects are captured"
-    )
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where the dataset is written; empty for the folder in the preferences",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS,
-    )
+    source: source_property()
+    path: mesh_files_property()
+    directory: output_property("the dataset is written")
+    collection: bpy.props.StringProperty(name="Collection", description=COLLECTION)
     replace: bpy.props.BoolProperty(
         name="Replace",
         description="Remove items that were made with different settings from the folder",
@@ -120,6 +110,14 @@ class XRAY_OT_dataset(TaskOperator):
         )
         return answer
 
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """What the panel's settings are, and what is selected."""
+        panel: Any = context.scene.xray.dataset
+        settings = [getattr(panel, item.name) for item in fields(DatasetSettings)]
+        chosen = (panel.source, panel.path, panel.directory, panel.collection)
+        return chosen, [obj.name for obj in context.selected_objects], *settings
+
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the source."""
         settings = settings_from_properties(DatasetSettings, self)
@@ -151,10 +149,7 @@ class XRAY_OT_dataset(TaskOperator):
                     "no_source", "There are no files to capture.", "Choose a folder or a manifest."
                 )
             return read_source(absolute_path(self.path))
-        objects = self._objects(context)
-        names = [obj.name for obj in objects]
-        uids = unique_uids(names)
-        return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
+        return object_items(self._objects(context))
 
     def _objects(self, context: bpy.types.Context) -> Sequence[bpy.types.Object]:
         if self.source == "selection":
@@ -177,6 +172,29 @@ class XRAY_OT_dataset(TaskOperator):
                 "Choose a collection.",
             )
         return solids(collection.all_objects)
+
+
+class XRAY_OT_dataset_dismiss(bpy.types.Operator):
+    """Dismiss the results of the last dataset run; its report stays in the folder"""
+
+    bl_idname = "xray.dataset_dismiss"
+    bl_label = "Dismiss Dataset Results"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Require results."""
+        if _last_run is None:
+            cls.poll_message_set("No dataset was made in this session")
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Forget them."""
+        global _last_run
+        _last_run = None
+        jobs.redraw()
+        return {"FINISHED"}
 
 
 @with_settings(DatasetSettings)
@@ -254,6 +272,13 @@ def set_from_panel(operator: Any, scene: Any) -> None:
     operator.collection = panel.collection.name if panel.collection else ""
 
 
+def object_items(objects: Sequence[bpy.types.Object]) -> list[Item]:
+    """An item for each of the objects of the open file; `load_objects` finds its object."""
+    names = [obj.name for obj in objects]
+    uids = unique_uids(names)
+    return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
+
+
 def load_objects(item: Item) -> list[bpy.types.Object]:
     """The object of the open file that `item` names. Raises XRayError `object_gone`."""
     return named_objects([item.name])
@@ -305,5 +330,6 @@ def _duration(seconds: float) -> str:
 CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_dataset,
     XRAY_OT_dataset_cameras,
+    XRAY_OT_dataset_dismiss,
     XRAY_OT_dataset_preset_add,
 )

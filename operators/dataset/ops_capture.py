@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -11,8 +12,8 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.capture import CaptureSettings
 from ..convert.surfaces import SOLID_TYPES
 from ..properties import (
-    PATH_OPTIONS,
     absolute_path,
+    output_property,
     preferences,
     settings_from_properties,
     with_settings,
@@ -37,12 +38,7 @@ class XRAY_OT_capture(TaskOperator):
     bl_options = {"REGISTER"}
     interval = 0.0
 
-    directory: bpy.props.StringProperty(
-        name="Folder",
-        description="Where xrays/ and images/ are written; empty for the preferences' folder",
-        subtype="DIR_PATH",
-        options=PATH_OPTIONS | {"SKIP_SAVE"},
-    )
+    directory: output_property("xrays/ and images/ are written", {"SKIP_SAVE"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     @classmethod
@@ -55,10 +51,17 @@ class XRAY_OT_capture(TaskOperator):
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
         """Ask for a folder if none is set."""
-        if not self.directory and not _default_directory():
+        if asks_for_folder(self.directory):
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """What is selected, and the panel's settings."""
+        panel: Any = context.scene.xray.capture
+        settings = [getattr(panel, item.name) for item in fields(CaptureSettings)]
+        return [obj.name for obj in context.selected_objects], panel.directory, *settings
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Capture the selection."""
@@ -69,6 +72,11 @@ class XRAY_OT_capture(TaskOperator):
     def summary(self, result: Any) -> tuple[str, str]:
         """The number of objects captured, and the first reason for one that was not."""
         return summarize(result)
+
+
+def asks_for_folder(directory: str) -> bool:
+    """Whether there is no folder to write to: `directory` is empty, and the preferences' too."""
+    return not directory and not _default_directory()
 
 
 def output_folder(directory: str) -> Path:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
-from mathutils import Matrix, Vector
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import write_png
@@ -18,12 +17,11 @@ from ...xray_addon.settings.generate import GenerateSettings
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import find_system
 from ...xray_addon.systems.system import Inputs, System
-from ..convert import MeshArrays, add_camera, add_object, mesh_steps, texture_from_image
-from ..convert.meshes import make_active, new_image
-from ..layers.layers import add_layers, scale_layers
-from ..results import finish, vertex_positions
+from ..convert import texture_from_image
 from ..runtime import service
 from ..tasks import jobs
+from .adding import add_steps, keep_steps
+from .placing import Spot
 from .settings import settings_of_older
 
 if TYPE_CHECKING:
@@ -31,41 +29,15 @@ if TYPE_CHECKING:
     from ...xray_addon.progress import ProgressCallback
 
 
-ADDING = Progress("add", message="Adding the mesh")
+WRITING = Progress("write", message="Writing the image")
 
-# Image formats that both Blender and the runtime can read.
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
-)
-GAP = 0.1  # between two results side by side, in widths of the left one
+IMAGES = ("image", "mask")  # the inputs that are images
+
 
 Image = str | Path | bpy.types.Image
 
-
-@dataclass
-class Row:
-    """Places results side by side: the first at `start` (None: the 3D cursor), others to its right.
-
-    edge : x of the next result's left edge; None before the first.
-    """
-
-    start: Sequence[float] | None = None
-    edge: float | None = None
-
-    @classmethod
-    def beside(cls, obj: Any) -> Row:
-        """A row that continues to the right of `obj`."""
-        xs = [(obj.matrix_world @ Vector(corner)).x for corner in obj.bound_box]
-        return cls(tuple(obj.matrix_world.translation), max(xs) + GAP * (max(xs) - min(xs)))
-
-    def place(self, low: float, high: float) -> Vector:
-        """The location for an object whose mesh extends from `low` to `high` in x."""
-        place: Any = Vector(self.start or bpy.context.scene.cursor.location.to_tuple())
-        self.start = (place.x, place.y, place.z)
-        if self.edge is not None:
-            place.x = self.edge - low
-        self.edge = place.x + high + GAP * (high - low)
-        return place
+# The last seed that `next_seed` gave for each system and inputs. Its mesh may not be there yet.
+_given_seeds: dict[tuple[str, ...], int] = {}
 
 
 def generate_mesh(
@@ -89,7 +61,7 @@ def generate_steps(
     inputs: Inputs | Image,
     settings: GenerateSettings,
     *,
-    row: Row | None = None,
+    spot: Spot | None = None,
     result: ResultSettings | None = None,
     keep_camera: bool = False,
     keep_layers: bool = False,
@@ -97,68 +69,121 @@ def generate_steps(
     """The steps of `generate_mesh`; the result is the new object.
 
     inputs : image and mask as paths or image datablocks. A single image is accepted too.
-    row : where the object is placed; by default at the 3D cursor.
+    spot : where the object is placed; by default at the 3D cursor.
     result : how the mesh is finished; by default it is not changed.
 
     Raises XRayError at once for unsupported inputs and missing images, and later those of the
-    runtime.
+    runtime. If the mesh cannot be finished, it is added as it is before that is raised.
     """
     given = Inputs.of(inputs)
-    system = find_system(settings.generator)
-    system.check(given)
-    for file in (given.image, given.mask):
-        if isinstance(file, str | Path) and not Path(file).is_file():
-            raise XRayError("missing_file", f"There is no image {file}.", "Choose an image file.")
-    name = inputs_name(given, system)
+    in_runtime = _in_runtime(given, settings)
+    name = inputs_name(given, find_system(settings.generator))
+    source = _source(given)
 
     def steps() -> jobs.Steps:
-        source, generated = yield from in_runtime
-        obj = yield from add_steps(
+        generated = yield from in_runtime
+        obj, failure = yield from add_steps(
             generated,
             name,
-            row or Row(),
+            spot or Spot(),
             result or ResultSettings(),
             keep_camera=keep_camera,
             keep_layers=keep_layers,
         )
-        _remember(obj, settings, source)
+        obj["xray_settings"] = settings.to_dict()
+        for key, value in source.items():
+            obj[key] = value
+        if generated.notes:
+            obj["xray_notes"] = " ".join(generated.notes)
+        if failure is not None:
+            message = f"{failure.message} {obj.name} was added without the settings of Result."
+            raise XRayError(failure.code, message, failure.remedy, failure.log)
         return obj
 
-    # Checked above, outside the generator, so that errors are raised at the call.
-    in_runtime = _with_files(given, lambda files: service.generate_steps(files, settings))
     return steps()
+
+
+def keep_layers_steps(obj: Any, *, keep_camera: bool = False) -> jobs.Steps:
+    """Generate `obj` again and keep what was not kept: its layers and pictures.
+
+    keep_camera : also add its view. The mesh stays as it is. The result is `obj`, and whether the
+    X-Ray is the one it was made from.
+
+    Raises XRayError as `generate_steps`, and `object_gone`.
+    """
+    inputs, settings = made_from(obj)
+    hits = list(obj.get("xray_hits", ()))
+    in_runtime = _in_runtime(inputs, settings)
+
+    def steps() -> jobs.Steps:
+        generated = yield from in_runtime
+        found = yield from keep_steps(generated, obj, keep_camera=keep_camera)
+        xray = generated.xray
+        return found, xray is None or xray.hits_per_layer.tolist() == hits
+
+    return steps()
+
+
+def _in_runtime(inputs: Inputs, settings: GenerateSettings) -> jobs.Steps:
+    """The `Generated` of `inputs`. Raises XRayError at once for what is missing or unsupported."""
+    find_system(settings.generator).check(inputs)
+    for file in (inputs.image, inputs.mask):
+        if isinstance(file, str | Path) and not Path(file).is_file():
+            raise XRayError("missing_file", f"There is no image {file}.", "Choose an image file.")
+    return _with_files(inputs, lambda files: service.generate_steps(files, settings))
 
 
 def cut_out_steps(image: Image, settings: GenerateSettings) -> jobs.Steps:
     """The `CutOut` of `image`: the object as a generator sees it."""
-    _, cut = yield from _with_files(
-        Inputs(image), lambda files: service.cut_out_steps(files.image, settings)
-    )
-    return cut
+    return _with_files(Inputs(image), lambda files: service.cut_out_steps(files.image, settings))
 
 
 def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.Steps:
-    """Run `work` on image files. The result is the inputs at that time and the work's result."""
-    # Kept by name, because an image may be gone when its turn comes, e.g. after File > New.
-    packed = {
-        name: image.name
-        for name in ("image", "mask")
-        if isinstance(image := getattr(inputs, name), bpy.types.Image)
+    """Run `work` on image files; the result is that of `work`."""
+    # A datablock becomes its file or its name at once: it may be gone when its turn comes, e.g.
+    # after Undo or File > New.
+    kept = {
+        part: own_file(image) or image.name
+        for part in IMAGES
+        if (image := getattr(inputs, part)) is not None
     }
 
     def steps() -> jobs.Steps:
-        found: dict[str, Any] = {name: find_image(datablock) for name, datablock in packed.items()}
-        present = replace(inputs, **found)
         with tempfile.TemporaryDirectory(prefix="xray-") as folder:
-            files: dict[str, Any] = {
-                name: _image_file(image, Path(folder) / f"{name}.png")
-                for name in ("image", "mask")
-                if (image := getattr(present, name)) is not None
-            }
-            result = yield from work(replace(present, **files))
-        return present, result
+            files: dict[str, Any] = {}
+            for part, image in kept.items():
+                copy = Path(folder, f"{part}.png")
+                if not isinstance(image, Path):
+                    yield from _write_steps(image, copy)
+                files[part] = image if isinstance(image, Path) else copy
+            result = yield from work(replace(inputs, **files))
+        return result
 
     return steps()
+
+
+def own_file(image: Image) -> Path | None:
+    """The file with the pixels of an image; None for a datablock whose pixels are in no file."""
+    if not isinstance(image, bpy.types.Image):
+        return Path(image)
+    if image.source == "FILE" and not image.packed_file and not image.is_dirty:
+        path = Path(bpy.path.abspath(image.filepath))
+        if path.is_file():
+            return path
+    return None
+
+
+def _write_steps(name: str, copy: Path) -> jobs.Steps:
+    """Write the datablock `name` to the file `copy`."""
+    image = find_image(name)
+    pixels = texture_from_image(image)
+    if pixels is None:
+        raise XRayError(
+            "unreadable_image",
+            f"The image {image.name} has no pixels.",
+            "Reload it, or choose another one.",
+        )
+    yield from jobs.in_thread(lambda: write_png(copy, pixels), WRITING)
 
 
 def inputs_name(inputs: Inputs, system: System) -> str:
@@ -181,21 +206,30 @@ def find_image(name: str) -> bpy.types.Image:
     return image
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files in `folder`, by name. Raises XRayError `no_images`."""
-    found = sorted(
-        path
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    if not found:
-        raise XRayError("no_images", f"{folder} contains no images.", "Choose another folder.")
-    return found
-
-
 def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]:
     """The same settings with `count` consecutive seeds, starting with their own."""
     return [replace(settings, seed=(settings.seed + i) % 2**31) for i in range(count)]
+
+
+def next_seed(obj: Any) -> int:
+    """The seed after all that were used for the inputs of `obj`, in this file or this session."""
+    key = _inputs_key(obj)
+    others: Any = bpy.data.objects
+    used = [
+        int(other["xray_settings"]["seed"])
+        for other in others
+        if "xray_settings" in other and _inputs_key(other) == key
+    ]
+    seed = (max([*used, _given_seeds.get(key, -1)]) + 1) % 2**31
+    _given_seeds[key] = seed
+    return seed
+
+
+def _inputs_key(obj: Any) -> tuple[str, ...]:
+    """The system and the inputs that `obj` was made with."""
+    inputs = obj["xray_inputs"].to_dict() if "xray_inputs" in obj else {}
+    parts = (inputs.get(part, "") for part in (*IMAGES, "category"))
+    return (obj["xray_settings"].get("generator", ""), obj.get("xray_image", ""), *parts)
 
 
 def add_generated(
@@ -206,109 +240,74 @@ def add_generated(
     keep_camera: bool = False,
     keep_layers: bool = False,
 ) -> bpy.types.Object:
-    """Add a result to the current scene at the 3D cursor: upright, selected and active."""
+    """Add a result to the current scene at the 3D cursor: upright, selected and active.
+
+    Raises XRayError if it was added but could not be finished as `result` asks.
+    """
     steps = add_steps(
         generated,
         name,
-        Row(),
+        Spot(),
         result or ResultSettings(),
         keep_camera=keep_camera,
         keep_layers=keep_layers,
     )
-    obj: bpy.types.Object = jobs.run(steps)
-    return obj
-
-
-def add_steps(
-    generated: Generated,
-    name: str,
-    row: Row,
-    result: ResultSettings,
-    *,
-    keep_camera: bool,
-    keep_layers: bool,
-) -> jobs.Steps:
-    """`add_generated` in short steps that keep Blender responsive; the result is the new object."""
-    arrays = yield from jobs.in_thread(lambda: MeshArrays.of(generated.surface), ADDING)
-    building = mesh_steps(arrays, name)
-    try:
-        while True:
-            try:
-                next(building)
-            except StopIteration as end:
-                mesh = end.value
-                break
-            yield ADDING
-    finally:
-        building.close()
-    context = bpy.context
-    scene = context.scene
-    collection = context.collection or scene.collection
-    obj = add_object(mesh, collection)
-    yield ADDING
-    factor = finish(obj, result)
-    xs = vertex_positions(obj.data)[:, 0]
-    place = row.place(float(xs.min()), float(xs.max())) if len(xs) else scene.cursor.location
-    move = Matrix.Translation(place)
-    obj.matrix_world = move
-    if keep_camera:
-        seen = add_camera(generated.camera, f"{obj.name} View", collection)
-        seen.location *= factor
-        seen.location += place
-    for title, picture in generated.pictures.items():
-        image = new_image(f"{obj.name} {title}", picture)
-        image.use_fake_user = keep_layers
-    if generated.xray is not None:
-        obj["xray_hits"] = generated.xray.hits_per_layer.tolist()
-        if keep_layers:
-            layers = add_layers(generated.xray, generated.camera, obj.name, parent=obj)
-            scale_layers(layers, factor)
-    make_active(obj)
-    return obj
+    obj, failure = jobs.run(steps)
+    if failure is not None:
+        raise failure
+    added: bpy.types.Object = obj
+    return added
 
 
 def made_from(obj: Any) -> tuple[Inputs, GenerateSettings]:
-    """The inputs and settings that `obj` was made with. Raises XRayError if an image is gone."""
-    settings = settings_of_older(obj["xray_settings"].to_dict())
+    """The inputs and settings that `obj` was made with.
+
+    Raises XRayError `missing_image` if an image is neither in this file nor on the disk.
+    """
+    settings = settings_of(obj)
     # Older files store only the image.
-    kept = obj["xray_inputs"].to_dict() if "xray_inputs" in obj else {"image": obj["xray_image"]}
-    image, mask = (
-        bpy.data.images.get(name) or Path(name) if (name := str(kept.get(part, ""))) else None
-        for part in ("image", "mask")
-    )
+    older = {"image": obj.get("xray_image", "")}
+    kept = obj["xray_inputs"].to_dict() if "xray_inputs" in obj else older
+    files = obj["xray_files"].to_dict() if "xray_files" in obj else {}
+    image, mask = (_kept_image(obj, str(kept.get(part, "")), files.get(part)) for part in IMAGES)
     return Inputs(image, mask, str(kept.get("category", ""))), settings
+
+
+def settings_of(obj: Any) -> GenerateSettings:
+    """The settings that `obj` was made with."""
+    return settings_of_older(obj["xray_settings"].to_dict())
+
+
+def _kept_image(obj: Any, name: str, file: str | None) -> Image | None:
+    if not name:
+        return None
+    path = Path(file or name)
+    found: Image | None = bpy.data.images.get(name) or (path if path.is_file() else None)
+    if found is None:
+        raise XRayError(
+            "missing_image",
+            f"The image {name}, which {obj.name} was made from, is not in this file.",
+            "Open the image under this name, or generate from another one.",
+        )
+    return found
 
 
 def result_of(obj: Any) -> ResultSettings:
     """The settings with which the mesh of `obj` was finished."""
-    return ResultSettings.from_dict(obj["xray_result"].to_dict())
+    stored = obj.get("xray_result")
+    return ResultSettings.from_dict(stored.to_dict()) if stored else ResultSettings()
 
 
-def _remember(obj: Any, settings: GenerateSettings, inputs: Inputs) -> None:
-    """Store in the object how it was made, so that it can be made again."""
-    obj["xray_settings"] = settings.to_dict()
-    images = {"image": inputs.image, "mask": inputs.mask}
-    names = {
-        part: image.name if isinstance(image, bpy.types.Image) else str(image or "")
-        for part, image in images.items()
-    }
-    obj["xray_inputs"] = names | {"category": inputs.category}
+def _source(inputs: Inputs) -> dict[str, dict[str, str]]:
+    """What an object stores of the inputs it is made from: names, and the files of datablocks.
 
-
-def _image_file(image: Image, copy: Path) -> Path:
-    """The image's own file if it has the same pixels; otherwise the image is written to `copy`."""
-    if not isinstance(image, bpy.types.Image):
-        return Path(image)
-    if image.source == "FILE" and not image.packed_file and not image.is_dirty:
-        path = Path(bpy.path.abspath(image.filepath))
-        if path.is_file():
-            return path
-    pixels = texture_from_image(image)
-    if pixels is None:
-        raise XRayError(
-            "unreadable_image",
-            f"The image {image.name} has no pixels.",
-            "Reload it, or choose another one.",
-        )
-    write_png(copy, pixels)
-    return copy
+    Taken before the work begins, because Undo and File > New remove datablocks.
+    """
+    names, files = {"category": inputs.category}, {}
+    for part in IMAGES:
+        image = getattr(inputs, part)
+        is_datablock = isinstance(image, bpy.types.Image)
+        names[part] = image.name if is_datablock else str(image or "")
+        if is_datablock and (file := own_file(image)):
+            files[part] = str(file)
+    return {"xray_inputs": names, "xray_files": files}

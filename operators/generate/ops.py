@@ -1,45 +1,59 @@
-"""The operators that generate meshes, and that generate them again."""
+"""The operators that generate meshes, and those that start from a generated mesh."""
 
 from __future__ import annotations
 
+import os
 import shlex
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
 
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.images import images_in
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS, find_system
-from ...xray_addon.systems.system import Inputs, Need
+from ...xray_addon.systems.system import Inputs, Need, Output
+from ..interface.drawing import draw_properties
 from ..properties import (
-    KEEP_CAMERA,
-    KEEP_LAYERS,
-    VARIATIONS,
+    SHARED,
     absolute_path,
+    keep_camera_property,
+    keep_layers_property,
     preferences,
+    setting_value,
     settings_from_properties,
+    system_settings,
+    variations_property,
     with_settings,
 )
 from ..runtime import service
 from ..tasks.watching import OperatorResult, TaskOperator
 from .generation import (
     Image,
-    Row,
     find_image,
     generate_steps,
     image_name,
-    images_in,
     inputs_name,
+    keep_layers_steps,
     made_from,
+    next_seed,
     result_of,
+    settings_of,
     with_seeds,
 )
-from .settings import operator_settings, with_systems
+from .placing import Spot
+from .settings import operator_settings, panel_values, set_panel, with_systems
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
+
+
+# The properties of the operator that say what a mesh is made from.
+INPUTS = ("image", "mask", "category", "filepath", "directory")
+DIALOG_WIDTH = 400  # px at the default size
 
 
 class _Generating(TaskOperator):
@@ -57,14 +71,19 @@ class _Generating(TaskOperator):
             return False
         return service.poll_available(cls)
 
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The panel's inputs and settings, and what is installed."""
+        return panel_values(context.scene), service.is_available()
+
     def generations(
         self,
         inputs: list[Inputs],
         settings: list[GenerateSettings],
-        row: Row,
+        spot: Spot,
         result: ResultSettings,
     ) -> list[tuple[str, jobs.Steps]]:
-        """A task for each of the inputs with each of the settings; results are side by side."""
+        """A task for each of the inputs with each of the settings; results stand side by side."""
         made = []
         for given in inputs:
             for each in settings:
@@ -73,7 +92,7 @@ class _Generating(TaskOperator):
                 steps = generate_steps(
                     given,
                     each,
-                    row=row,
+                    spot=spot,
                     result=result,
                     keep_camera=self.keep_camera,
                     keep_layers=self.keep_layers,
@@ -82,8 +101,14 @@ class _Generating(TaskOperator):
         return made
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The new mesh's name and number of faces."""
-        return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        """The new mesh's name and number of faces, and the runtime's notes."""
+        text = f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        return "INFO", f"{text}. {result['xray_notes']}" if "xray_notes" in result else text
+
+
+def _search_category(operator: Any, _context: bpy.types.Context, text: str) -> list[str]:
+    known = SYSTEMS[operator.generator].categories
+    return [name for name in known if text.lower() in name.lower()]
 
 
 @with_settings(ResultSettings)
@@ -92,7 +117,7 @@ class XRAY_OT_generate(_Generating):
     """Make a mesh from each chosen image, side by side starting at the 3D cursor"""
 
     bl_idname = "xray.generate"
-    bl_label = "Generate Mesh from Image"
+    bl_label = "Generate Mesh"
     # Without REGISTER, because the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
@@ -125,34 +150,98 @@ class XRAY_OT_generate(_Generating):
     category: bpy.props.StringProperty(
         name="Category",
         description="What to generate, for systems with categories",
+        search=_search_category,
+        search_options={"SORT"},
         options={"SKIP_SAVE"},
     )
-    variations: bpy.props.IntProperty(
-        name="Meshes", description=VARIATIONS, default=1, min=1, max=64, options={"SKIP_SAVE"}
-    )
-    keep_camera: bpy.props.BoolProperty(name="Keep View", description=KEEP_CAMERA)
-    keep_layers: bpy.props.BoolProperty(name="Keep Layers", description=KEEP_LAYERS)
+    variations: variations_property({"SKIP_SAVE"})
+    keep_camera: keep_camera_property()
+    keep_layers: keep_layers_property()
     filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for files if the system needs an image and none is given."""
+        """Ask for what the system needs and was not given; the dialog begins as the panel is."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
             self.device = chosen.device
         if chosen and not self.properties.is_property_set("generator"):
             self.generator = chosen.generator
-        needs_image = SYSTEMS[self.generator].image is Need.REQUIRED
-        if needs_image and not self.image and not self.filepath and not self.directory:
+        system = SYSTEMS[self.generator]
+        has_image = self.image or self.filepath or self.directory
+        if system.image is Need.REQUIRED and not has_image:
+            self._fill_in(context)
+            # A file dialog begins in the folder of its path.
+            self.filepath = os.path.join(chosen.image_folder, "") if chosen else ""
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
+        given = any(self.properties.is_property_set(name) for name in INPUTS)
+        if system.image is Need.OPTIONAL and not given:
+            scene: Any = context.scene
+            for name in ("image", "mask"):
+                shown = getattr(scene.xray.generate, name)
+                setattr(self, name, shown.name if shown else "")
+        asks = system.category is Need.REQUIRED and not self.category
+        if asks or (system.image is Need.OPTIONAL and not given):
+            self._fill_in(context)
+            manager: Any = context.window_manager
+            answer: OperatorResult = manager.invoke_props_dialog(
+                self, width=DIALOG_WIDTH, confirm_text="Generate"
+            )
+            return answer
         return self.execute(context)
 
-    def tasks(self, _context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+    def _fill_in(self, context: bpy.types.Context) -> None:
+        """Take what the caller does not say from the panel."""
+        scene: Any = context.scene
+        panel, system = scene.xray.generate, SYSTEMS[self.generator]
+        own = system_settings(panel, system)
+        shared = [item.name for item in (*SHARED, *fields(ResultSettings))]
+        shared += ["variations", "keep_camera", "keep_layers"]
+        owned = [item.name for item in system.settings.own_fields()]
+        owned += ["checkpoint", "category"] if system.categories else ["checkpoint"]
+        for source, names in ((panel, shared), (own, owned)):
+            for name in names:
+                if not self.properties.is_property_set(name):
+                    setattr(self, name, getattr(source, name))
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """Draw the inputs and settings of the chosen system, beside the files or in a dialog."""
+        layout, system = self.layout, SYSTEMS[self.generator]
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column()
+        column.label(text=system.label)
+        if system.image is Need.OPTIONAL:
+            column.prop_search(self, "image", bpy.data, "images")
+        if system.mask is not Need.NONE:
+            column.prop_search(self, "mask", bpy.data, "images")
+        if system.categories:
+            column.prop(self, "category")
+        if system.image is not Need.NONE:
+            column.prop(self, "remove_background")
+        own = system.settings.own_fields()
+        draw_properties(column, self, [i.name for i in own if system.settings.counts(i.name, self)])
+        if system.seeded:
+            draw_properties(column, self, ("seed",))
+        column.separator()
+        draw_properties(column, self, ("variations", "keep_camera"))
+        if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
+            draw_properties(column, self, ("keep_layers",))
+        column.separator()
+        names = [item.name for item in fields(ResultSettings)]
+        draw_properties(column, self, [n for n in names if ResultSettings.counts(n, self)])
+
+    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """A generation for each image and seed."""
+        chosen = preferences()
+        if chosen and (self.filepath or self.directory):
+            # The next file dialog begins here.
+            chosen.image_folder = self.directory or str(absolute_path(self.filepath).parent)
+            context.preferences.is_dirty = True
         settings = with_seeds(operator_settings(self), self.variations)
         result = settings_from_properties(ResultSettings, self)
-        return self.generations(self._inputs(), settings, Row(), result)
+        return self.generations(self._inputs(), settings, Spot(), result)
 
     def _inputs(self) -> list[Inputs]:
         mask: Image | None = None
@@ -175,35 +264,151 @@ class XRAY_OT_generate(_Generating):
         return list(images_in(path)) if path.is_dir() else [path]
 
 
-class XRAY_OT_regenerate(_Generating):
-    """Make the active mesh again from the same inputs and put it beside the old one"""
+class _FromGenerated(_Generating):
+    """Base class of the operators that generate the active mesh again.
 
-    bl_idname = "xray.regenerate"
-    bl_label = "Regenerate"
-    bl_options = {"UNDO"}
-
-    another_seed: bpy.props.BoolProperty(
-        name="Another Seed", description="Use the next seed instead of the same one", default=False
-    )
+    Settings that are not given are those that were set in the panel, and then those of the mesh.
+    """
 
     @classmethod
-    def description(cls, _context: bpy.types.Context, properties: Any) -> str:
-        """The tooltip for the same or for another seed."""
-        how = "with the next seed" if properties.another_seed else "with the same settings"
-        return f"Make the active mesh again {how} and put it beside the old one"
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """The active object must be a generated one, and its system be known."""
+        if not is_generated(cls, context) or not super().poll(context):
+            return False
+        try:
+            return cls.is_useful(context.object, settings_of(context.object))
+        except XRayError as error:  # the mesh of another version of X-Ray
+            cls.poll_message_set(error.message)
+            return False
+
+    @classmethod
+    def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
+        """Whether it would change something; if not, a poll message says why."""
+        raise NotImplementedError
+
+    def keeps(self, context: bpy.types.Context, name: str) -> bool:
+        """Whether to keep what the property `name` says."""
+        scene: Any = context.scene
+        given = self.properties.is_property_set(name)
+        return bool(getattr(self if given else scene.xray.generate, name))
+
+
+@with_settings(ResultSettings)
+class XRAY_OT_another_seed(_FromGenerated):
+    """Make the active mesh again with the next seed and put it beside it.
+
+    If all seeds give the same mesh, as at Variation 0, hidden parts are varied fully
+    """
+
+    bl_idname = "xray.another_seed"
+    bl_label = "Another Seed"
+    bl_options = {"UNDO"}
+
+    keep_camera: keep_camera_property()
+    keep_layers: keep_layers_property()
+
+    @classmethod
+    def is_useful(cls, _obj: Any, settings: GenerateSettings) -> bool:
+        """Seeds must make a difference."""
+        if not settings.varied().seed_matters:
+            label = find_system(settings.generator).label
+            cls.poll_message_set(f"With these settings {label} makes the same mesh for every seed")
+            return False
+        return True
+
+    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+        """One generation, with the inputs stored in the object."""
+        obj: Any = context.object
+        inputs, before = made_from(obj)
+        settings = replace(before.varied(), seed=next_seed(obj))
+        self._varied = [
+            f"{item.name.replace('_', ' ').title()} {getattr(settings, item.name):g}"
+            for item in settings.own_fields()
+            if getattr(settings, item.name) != getattr(before, item.name)
+        ]
+        self.keep_camera = self.keeps(context, "keep_camera")
+        self.keep_layers = self.keeps(context, "keep_layers")
+        spot = Spot(obj.matrix_world.translation.to_tuple(), beside=obj.name)
+        return self.generations([inputs], [settings], spot, self._result(context))
+
+    def _result(self, context: bpy.types.Context) -> ResultSettings:
+        scene: Any = context.scene
+        values = result_of(context.object).to_dict()
+        for item in fields(ResultSettings):
+            for source in (scene.xray.generate, self.properties):
+                if source.is_property_set(item.name):
+                    values[item.name] = setting_value(item, source)
+        return ResultSettings(**values)
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """The seed, and what was changed so that it makes a difference."""
+        text = f"{result.name} is made with seed {result['xray_settings']['seed']}"
+        if self._varied:
+            text += f" and {', '.join(self._varied)}. Before, all seeds gave the same mesh"
+        return "INFO", text
+
+
+class XRAY_OT_keep_layers(_FromGenerated):
+    """Generate the active mesh again and keep its layers and pictures; the mesh stays as it is"""
+
+    bl_idname = "xray.keep_layers"
+    bl_label = "Keep Layers for This"
+    bl_options = {"UNDO"}
+
+    keep_camera: keep_camera_property()
+
+    @classmethod
+    def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
+        """The system must give more than a mesh, and the layers must not be there."""
+        system = find_system(settings.generator)
+        if not system.outputs & {Output.XRAY, Output.PICTURES}:
+            cls.poll_message_set(f"{system.label} gives neither layers nor pictures")
+            return False
+        if obj.get("xray_layers") is not None:
+            cls.poll_message_set("It has its layers. See the panel Layers")
+            return False
+        return True
+
+    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
+        """The generation with the seed and the settings stored in the object."""
+        obj: Any = context.object
+        steps = keep_layers_steps(obj, keep_camera=self.keeps(context, "keep_camera"))
+        return [(f"Keep Layers for {obj.name}", steps)]
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """Whether the layers are those of the mesh."""
+        obj, same = result
+        if same:
+            return "INFO", f"{obj.name} has its layers. See the panel Layers"
+        return "WARNING", (
+            f"{obj.name} has layers, but of another mesh: "
+            "the image, the weights or the device have changed since it was made"
+        )
+
+
+class XRAY_OT_use_seed(bpy.types.Operator):
+    """Set the panel's seed, system and settings back to those that made the active mesh"""
+
+    bl_idname = "xray.use_seed"
+    bl_label = "Use Its Seed and Settings"
+    bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """The active object must be a generated one."""
-        return _is_generated(cls, context) and super().poll(context)
+        return is_generated(cls, context)
 
-    def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
-        """One generation, with the settings stored in the object."""
-        inputs, settings = made_from(context.object)
-        if self.another_seed:
-            settings = with_seeds(settings, 2)[1]
-        result = result_of(context.object)
-        return self.generations([inputs], [settings], Row.beside(context.object), result)
+    def execute(self, context: bpy.types.Context) -> OperatorResult:
+        """Set the panel's settings."""
+        scene: Any = context.scene
+        try:
+            settings = settings_of(context.object)
+        except XRayError as error:  # the mesh of another version of X-Ray
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        set_panel(scene.xray.generate, settings)
+        self.report({"INFO"}, f"The panel has seed {settings.seed} and the settings of this mesh")
+        return {"FINISHED"}
 
 
 class XRAY_OT_copy_command(bpy.types.Operator):
@@ -216,7 +421,7 @@ class XRAY_OT_copy_command(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """The active object must be a generated one."""
-        return _is_generated(cls, context)
+        return is_generated(cls, context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Copy the command to the clipboard."""
@@ -254,7 +459,8 @@ def _own_file(image: Image) -> Path:
     return path
 
 
-def _is_generated(cls: Any, context: bpy.types.Context) -> bool:
+def is_generated(cls: Any, context: bpy.types.Context) -> bool:
+    """Whether the active object is a generated mesh; if not, the operator `cls` says so."""
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
         cls.poll_message_set("Select a generated mesh")
@@ -262,4 +468,10 @@ def _is_generated(cls: Any, context: bpy.types.Context) -> bool:
     return True
 
 
-CLASSES: tuple[type[Any], ...] = (XRAY_OT_generate, XRAY_OT_regenerate, XRAY_OT_copy_command)
+CLASSES: tuple[type[Any], ...] = (
+    XRAY_OT_generate,
+    XRAY_OT_another_seed,
+    XRAY_OT_keep_layers,
+    XRAY_OT_use_seed,
+    XRAY_OT_copy_command,
+)

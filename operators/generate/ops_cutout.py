@@ -10,11 +10,10 @@ import bpy
 from ..runtime import service
 from ..tasks.watching import TaskOperator
 from .generation import cut_out_steps
-from .settings import panel_settings
+from .settings import panel_settings, panel_values
 
 if TYPE_CHECKING:
     from ...xray_addon.generated import CutOut
-    from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
 
 
@@ -62,16 +61,22 @@ class XRAY_OT_preview_cutout(TaskOperator):
         """Cut out the object and store the picture."""
         scene: Any = context.scene
         settings = panel_settings(scene.xray.generate)
-        return _show_steps(scene.xray.generate.image, settings, asked(scene.xray.generate))
+        cutting = cut_out_steps(scene.xray.generate.image, settings)
+        return _show_steps(cutting, asked(scene.xray.generate))
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The panel's inputs and settings, and what is installed."""
+        return panel_values(context.scene), service.is_available()
 
     def summary(self, result: CutOut) -> tuple[str, str]:
         """The method that cut out the object."""
         return "INFO", describe(result)
 
 
-def _show_steps(image: Any, settings: GenerateSettings, key: tuple[str, str, float]) -> jobs.Steps:
+def _show_steps(cutting: jobs.Steps, key: tuple[str, str, float]) -> jobs.Steps:
     global _shown
-    cut = yield from cut_out_steps(image, settings)
+    cut = yield from cutting
     _shown = Shown(cut, key)
     return cut
 

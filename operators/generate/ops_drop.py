@@ -6,9 +6,9 @@ from typing import Any
 
 import bpy
 
+from ...xray_addon.files.images import IMAGE_SUFFIXES
 from ..runtime import service
 from ..tasks.watching import OperatorResult
-from .generation import IMAGE_SUFFIXES
 from .ops import XRAY_OT_generate
 
 

@@ -7,6 +7,7 @@ from inspect import get_annotations
 from typing import Any, TypeVar
 
 from ...xray_addon.settings.generate import GenerateSettings
+from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS
 from ...xray_addon.systems.arguments import common_field, own_settings
 from ...xray_addon.systems.system import Need, System
@@ -15,11 +16,12 @@ from ..properties import (
     chosen_system,
     copy_settings,
     preferences,
+    set_setting,
     setting_properties,
-    setting_property,
     setting_value,
     system_settings,
 )
+from ..runtime.service import missing_by_hand, missing_weights
 
 _T = TypeVar("_T")
 
@@ -34,8 +36,8 @@ def with_systems(target: type[_T]) -> type[_T]:
     A system's own settings are not remembered, because the next call may use another system.
     """
     properties = setting_properties(fields(GenerateSettings))
-    for name, owners in own_settings().items():
-        properties[name] = setting_property(common_field(owners), options={"SKIP_SAVE"})
+    for owners in own_settings().values():
+        properties |= setting_properties([common_field(owners)], options={"SKIP_SAVE"})
     target.__annotations__ = {**properties, **get_annotations(target)}
     return target
 
@@ -71,8 +73,41 @@ def panel_settings(scene: Any) -> GenerateSettings:
     return GenerateSettings(**values, generator=system.name, device=device)
 
 
+def panel_values(scene: Any, system: System | None = None) -> tuple[Any, ...]:
+    """All that a generation with the settings of `scene` depends on, to compare.
+
+    system : by default the chosen one.
+    """
+    panel, system = scene.xray.generate, system or chosen_system()
+    own, machine = system_settings(panel, system), preferences()
+    names = [*(item.name for item in system.settings.own_fields()), "checkpoint"]
+    images = [(image.name, image.filepath) if image else "" for image in (panel.image, panel.mask)]
+    return (
+        system.name,
+        machine.device if machine else "",
+        *images,
+        own.category if system.categories else "",
+        *(getattr(panel, item.name) for item in SHARED),
+        *(getattr(own, name) for name in names),
+        *missing_weights(scene),
+        *missing_by_hand(scene),
+    )
+
+
+def set_panel(scene: Any, settings: GenerateSettings) -> None:
+    """Set the system in the preferences, and its settings in the panel settings `scene`."""
+    system, machine = SYSTEMS[settings.generator], preferences()
+    if machine is not None:
+        machine.generator = system.name
+    own = system_settings(scene, system)
+    for items, target in ((SHARED, scene), (system.settings.own_fields(), own)):
+        for item in items:
+            set_setting(item, target, getattr(settings, item.name))
+    own.checkpoint = settings.checkpoint
+
+
 def set_from_panel(operator: Any, scene: Any) -> None:
-    """Copy the panel settings `scene` and the preferences to a button's operator."""
+    """Copy the inputs and settings of the panel `scene`, and the preferences, to an operator."""
     system, machine = chosen_system(), preferences()
     own = system_settings(scene, system)
     copy_settings(SHARED, scene, operator)
@@ -84,6 +119,9 @@ def set_from_panel(operator: Any, scene: Any) -> None:
         shown = getattr(scene, name) if getattr(system, name) is not Need.NONE else None
         setattr(operator, name, shown.name if shown else "")
     operator.category = own.category if system.categories else ""
+    copy_settings(fields(ResultSettings), scene, operator)
+    for name in ("variations", "keep_camera", "keep_layers"):
+        setattr(operator, name, getattr(scene, name))
 
 
 def settings_of_older(data: dict[str, Any]) -> GenerateSettings:

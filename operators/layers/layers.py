@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,23 @@ from ...xray_addon.dataset.cameras import PUBLISHED_DISTANCE
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.transforms import read_transforms
 from ...xray_addon.layer_meshes import layer_faces
+from ...xray_addon.progress import Progress
 from ...xray_addon.reconstruction import reconstruct
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.xray import Points, XRay
-from ..convert import add_object, mesh_from_points, mesh_from_surface, read_points
+from ..convert import (
+    MeshArrays,
+    add_object,
+    mesh_from_points,
+    mesh_from_surface,
+    mesh_steps,
+    read_points,
+)
 from ..convert.display import show_as_points
-from ..results import finish
+from ..results import finish_steps
+from ..tasks import jobs
 
+REBUILDING = Progress("rebuild", message="Rebuilding the mesh")
 FORMS = ("mesh", "points", "layers")
 # Vertex group that marks the hits to delete.
 DELETE = "Delete"
@@ -96,44 +106,101 @@ def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
     return objects
 
 
+@dataclass(frozen=True, eq=False)
+class LayerArrays:
+    """One layer of an X-Ray as the arrays of a mesh.
+
+    number : of the layer, 0 for the nearest. points : its hits. pixel : (N,) of the hits.
+    faces : as `layer_faces`.
+    """
+
+    number: int
+    points: Points
+    pixel: NDArray[np.int32]
+    faces: Sequence[NDArray[np.int64]]
+
+
+def layer_arrays(xray: XRay, camera: Camera) -> list[LayerArrays]:
+    """The non-empty layers, by NumPy alone, so any thread can do it."""
+    points = xray.points(camera)
+    pixel = (xray.index % (xray.shape[1] * xray.shape[2])).astype(np.int32)
+    stops = np.cumsum(xray.hits_per_layer)
+    found = []
+    for number, (stop, count) in enumerate(zip(stops, xray.hits_per_layer, strict=True)):
+        part = slice(int(stop - count), int(stop))
+        hits = Points(points.positions[part], points.normals[part], points.colors[part])
+        if count:
+            found.append(LayerArrays(number, hits, pixel[part], layer_faces(xray, camera, number)))
+    return found
+
+
+def layer_mesh(arrays: LayerArrays, name: str) -> bpy.types.Mesh:
+    """A mesh over the hits of one layer of `name`.
+
+    Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
+    can read it after editing.
+    """
+    title = f"Layer {arrays.number + 1:02d} {name}"  # the Outliner cuts the end
+    return mesh_from_points(arrays.points, title, arrays.pixel, arrays.faces)
+
+
 def add_layers(
-    xray: XRay, camera: Camera, name: str, *, parent: bpy.types.Object | None = None
+    xray: XRay,
+    camera: Camera,
+    name: str,
+    made: Iterable[tuple[LayerArrays, bpy.types.Mesh]] | None = None,
+    *,
+    parent: bpy.types.Object | None = None,
 ) -> bpy.types.Collection:
     """Add a mesh over the hits of each non-empty layer, in a new collection.
 
-    Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
-    can read it after editing. If there is a `parent`, the layers belong to it and move with it,
-    `rebuild` replaces its mesh, and the collection is hidden at first.
+    made : the layers with their meshes; None makes them here. If there is a `parent`, the layers
+    belong to it and move with it, `rebuild_steps` replaces its mesh, and the collection is hidden
+    at first.
     """
+    if made is None:
+        made = [(part, layer_mesh(part, name)) for part in layer_arrays(xray, camera)]
+    made = list(made)
     above = bpy.context.collection or bpy.context.scene.collection
     collection: Any = bpy.data.collections.new(f"{name} Layers")
     above.children.link(collection)
     collection["xray_shape"] = list(xray.shape)
     collection["xray_dropped"] = xray.dropped
     collection["xray_camera"] = _camera_to_dict(camera)
-    points = xray.points(camera)
-    collection["xray_size"] = float(np.ptp(points.positions, axis=0).max())
-    pixel = (xray.index % (xray.shape[1] * xray.shape[2])).astype(np.int32)
-    stops = np.cumsum(xray.hits_per_layer)
-    for layer, (stop, count) in enumerate(zip(stops, xray.hits_per_layer, strict=True)):
-        if not count:
-            continue
-        part = slice(int(stop - count), int(stop))
-        mesh = mesh_from_points(
-            Points(points.positions[part], points.normals[part], points.colors[part]),
-            f"{name} Layer {layer + 1:02d}",
-            pixel[part],
-            layer_faces(xray, camera, layer),
-        )
+    positions = np.concatenate([part.points.positions for part, _ in made])
+    collection["xray_size"] = float(np.ptp(positions, axis=0).max())
+    for part, mesh in made:
         obj: Any = add_object(mesh, collection)
-        obj["xray_layer"] = layer
+        obj["xray_layer"] = part.number
         # Weight Paint paints into the active group.
         obj.vertex_groups.new(name=DELETE)
         obj.parent = parent
     if parent is not None:
         parent["xray_layers"] = collection
+        place_layers(parent)
         collection.hide_viewport = collection.hide_render = True
     return collection
+
+
+def set_frame(obj: Any, scale: float, shift: Iterable[float]) -> None:
+    """Remember how the mesh of `obj` lies in the frame of its generator: times `scale`, moved by
+    `shift`. Its layers follow."""
+    obj["xray_frame"] = {"scale": scale, "shift": [float(x) for x in shift]}
+    place_layers(obj)
+
+
+def frame_of(obj: Any) -> tuple[float, Vector]:
+    """Scale and shift of `set_frame`; 1 and 0 for meshes that are where they were generated."""
+    frame = obj.get("xray_frame")
+    return (frame["scale"], Vector(frame["shift"])) if frame else (1.0, Vector())
+
+
+def place_layers(obj: Any) -> None:
+    """Move the layers of `obj` to where its mesh is."""
+    collection = obj.get("xray_layers")
+    scale, shift = frame_of(obj)
+    for layer in layer_objects(collection) if collection is not None else ():
+        layer.location, layer.scale = shift, (scale, scale, scale)
 
 
 def layers_of(obj: Any) -> Any:
@@ -207,21 +274,49 @@ def mesh_of(collection: Any) -> Any:
     return next((obj for obj in objects if obj.get("xray_layers") == collection), None)
 
 
-def rebuild(collection: Any) -> bpy.types.Object:
-    """Reconstruct the mesh from the current layers in `collection`.
+def rebuild_steps(collection: Any) -> jobs.Steps:
+    """Reconstruct the mesh from the current layers in `collection`; the result is its object.
 
     The layers' mesh object gets the new mesh, finished with the same settings. If there is no
-    such object, it is created. Raises XRayError `no_hits_left`, `no_surface`.
+    such object, it is created. The layers are read at the call.
+
+    Raises XRayError `no_hits_left`, `no_surface`, `object_gone` and as `finish_steps`.
     """
     placed = read_layers(collection)
-    surface = reconstruct(placed.xray, placed.camera)
-    if not len(surface.faces):
-        raise XRayError(
-            "no_surface", "The remaining hits form no surface.", "Undo, and delete less."
-        )
-    obj = mesh_of(collection)
     name = collection.name.removesuffix(" Layers")
-    mesh: Any = mesh_from_surface(surface, obj.data.name if obj else name)
+
+    def steps() -> jobs.Steps:
+        def arrays() -> MeshArrays:
+            surface = reconstruct(placed.xray, placed.camera)
+            if not len(surface.faces):
+                reason = "The remaining hits form no surface."
+                raise XRayError("no_surface", reason, "Undo, and delete less.")
+            return MeshArrays.of(surface)
+
+        made = yield from jobs.in_thread(arrays, REBUILDING)
+        try:
+            mesh = yield from jobs.reporting(mesh_steps(made, name), REBUILDING)
+            obj = _with_new_mesh(collection, mesh)
+        except ReferenceError as error:
+            raise XRayError(
+                "object_gone", "The layers were removed meanwhile.", "Try again."
+            ) from error
+        obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
+        if "xray_result" in obj:
+            settings = ResultSettings.from_dict(obj["xray_result"].to_dict())
+            factor = yield from finish_steps(obj, settings)
+            scale, shift = frame_of(obj)
+            shift = shift * (factor / scale)
+            obj.data.transform(Matrix.Translation(shift))
+            set_frame(obj, factor, shift.to_tuple())
+        return obj
+
+    return steps()
+
+
+def _with_new_mesh(collection: Any, mesh: Any) -> Any:
+    """The layers' mesh object with the new `mesh`; it is created if there is none."""
+    obj = mesh_of(collection)
     if obj is None:
         first = layer_objects(collection)[0]
         obj = add_object(mesh, bpy.context.scene.collection)
@@ -229,23 +324,15 @@ def rebuild(collection: Any) -> bpy.types.Object:
             first.location, first.matrix_basis.to_quaternion(), first.scale
         )
         obj["xray_layers"] = collection
-    else:
-        before = obj.data
-        _keep_materials(mesh, before)
-        obj.data = mesh
-        if not before.users:
-            bpy.data.meshes.remove(before)
-    obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
-    if "xray_result" in obj:
-        factor = finish(obj, ResultSettings.from_dict(obj["xray_result"].to_dict()))
-        scale_layers(collection, factor)
+        return obj
+    before = obj.data
+    _keep_materials(mesh, before)
+    obj.data = mesh
+    if not before.users:
+        name = before.name
+        bpy.data.meshes.remove(before)
+        mesh.name = name
     return obj
-
-
-def scale_layers(collection: Any, factor: float) -> None:
-    """Scale the layers by `factor`, as their mesh object was."""
-    for layer in layer_objects(collection):
-        layer.scale = (factor, factor, factor)
 
 
 def _keep_materials(mesh: Any, before: Any) -> None:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.pictures.contact_sheet import ROWS, layer_grid
+from ...xray_addon.pictures.contact_sheet import MEANINGS, layer_grid
 from ..convert.images import image_editors, show
 from ..convert.meshes import make_active
 from ..properties import absolute_path
-from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild
+from ..tasks import jobs, person
+from ..tasks.watching import OperatorResult, TaskOperator
+from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild_steps
 
 if TYPE_CHECKING:
     from ...xray_addon.xray import XRay
-    from ..tasks.watching import OperatorResult
 
 IMAGE_NAME = "X-Ray Layers"
 NO_LAYERS = "The active object has no layers"
@@ -31,10 +32,7 @@ class LayersOperator(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Require layers."""
-        if layers_of(context.object) is None:
-            cls.poll_message_set(f"{NO_LAYERS}. {REMEDY.rstrip('.')}")
-            return False
-        return True
+        return _has_layers(cls, context)
 
 
 class XRAY_OT_show_layers(LayersOperator):
@@ -50,7 +48,9 @@ class XRAY_OT_show_layers(LayersOperator):
     explode: bpy.props.FloatProperty(
         name="Explode",
         description="Distance between two layers, in sizes of the object",
+        soft_min=0.0,
         soft_max=2.0,
+        subtype="FACTOR",
     )
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
@@ -70,7 +70,7 @@ class XRAY_OT_show_layers(LayersOperator):
         return {"FINISHED"}
 
 
-class XRAY_OT_rebuild(LayersOperator):
+class XRAY_OT_rebuild(TaskOperator):
     """Reconstruct the mesh from the remaining hits of the layers.
 
     To remove hits, delete vertices in Edit Mode or paint the vertex group "Delete" in Weight Paint
@@ -78,21 +78,37 @@ class XRAY_OT_rebuild(LayersOperator):
 
     bl_idname = "xray.rebuild"
     bl_label = "Rebuild Mesh from Layers"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"UNDO"}
 
-    def execute(self, context: bpy.types.Context) -> OperatorResult:
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Require layers."""
+        return _has_layers(cls, context)
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Leave Edit Mode, which has its own copy of the mesh, and rebuild."""
         layers = layers_of(context.object)
         if context.mode != "OBJECT":
             bpy.ops.object.mode_set(mode="OBJECT")
-        try:
-            obj: Any = rebuild(layers)
-        except XRayError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        return _shown(rebuild_steps(layers))
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """The mesh's name and number of faces."""
+        return "INFO", f"Rebuilt {result.name}: {len(result.data.polygons):,} faces"
+
+
+def _has_layers(cls: Any, context: bpy.types.Context) -> bool:
+    if layers_of(context.object) is None:
+        cls.poll_message_set(f"{NO_LAYERS}. {REMEDY.rstrip('.')}")
+        return False
+    return True
+
+
+def _shown(steps: jobs.Steps) -> jobs.Steps:
+    obj = yield from steps
+    if person.is_idle():
         make_active(obj)
-        self.report({"INFO"}, f"Rebuilt {obj.name}: {len(obj.data.polygons):,} faces")
-        return {"FINISHED"}
+    return obj
 
 
 class XRAY_OT_show_picture(bpy.types.Operator):
@@ -103,7 +119,10 @@ class XRAY_OT_show_picture(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     channel: bpy.props.EnumProperty(
-        name="Channel", items=[(name, name.title(), "") for name in ROWS], default="depth"
+        name="Channel",
+        description="What the picture shows of each layer",
+        items=[(name, name.title(), meaning) for name, meaning in MEANINGS.items()],
+        default="depth",
     )
     filepath: bpy.props.StringProperty(
         name="X-Ray File",

@@ -27,6 +27,7 @@ class XRAY_OT_import_xray(bpy.types.Operator):
     )
     form: bpy.props.EnumProperty(
         name="As",
+        description="What the X-Ray becomes in the scene",
         items=[
             ("mesh", "Mesh", "One reconstructed mesh"),
             ("points", "Points", "Every hit as a point"),

@@ -15,6 +15,18 @@ class XRAY_PG_layers(bpy.types.PropertyGroup):
     def _show(self, _context: bpy.types.Context) -> None:
         show_layers(self.id_data, self.peel, self.explode)
 
+    def _is_visible(self) -> bool:
+        return not self.id_data.hide_viewport
+
+    def _set_visible(self, visible: bool) -> None:
+        self.id_data.hide_viewport = not visible
+
+    visible: bpy.props.BoolProperty(
+        name="Show Layers",
+        description="Show the collection of layers in the 3D view",
+        get=_is_visible,
+        set=_set_visible,
+    )
     peel: bpy.props.IntProperty(
         name="Peel",
         description="Number of nearest layers to hide",
@@ -27,6 +39,7 @@ class XRAY_PG_layers(bpy.types.PropertyGroup):
         description="Distance between two layers, in sizes of the object",
         soft_min=0.0,
         soft_max=2.0,
+        subtype="FACTOR",
         update=_show,
     )
 

@@ -9,12 +9,13 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.omage import Omage
-from ...xray_addon.omage.pictures import VIEWS, write_pictures
+from ...xray_addon.omage.pictures import MEANINGS, write_pictures
 from ...xray_addon.settings.omage import OmageSettings
-from ...xray_addon.systems.omages import OmagesSettings
+from ...xray_addon.systems.omages import SYSTEM, OmagesSettings
 from ..convert.images import image_editors
 from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
+from ..generate.settings import panel_values
 from ..properties import PATH_OPTIONS, absolute_path, settings_from_properties, with_settings
 from ..runtime import service
 from ..tasks.watching import OperatorResult, TaskOperator
@@ -85,6 +86,7 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
 
     source: bpy.props.EnumProperty(
         name="Source",
+        description="Where the omage comes from",
         items=[
             (
                 "editor",
@@ -104,6 +106,7 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
         default=0,
         min=0,
         max=8192,
+        subtype="PIXEL",
     )
     stitch: bpy.props.BoolProperty(name="Stitch", description="Close the seams between the patches")
 
@@ -155,7 +158,10 @@ class XRAY_OT_show_omage(bpy.types.Operator):
     bl_options = {"REGISTER"}
 
     view: bpy.props.EnumProperty(
-        name="View", items=[(name, name.title(), "") for name in VIEWS], default="albedo"
+        name="View",
+        description="What the Image Editor shows of the omage",
+        items=[(name, name.title(), meaning) for name, meaning in MEANINGS.items()],
+        default="albedo",
     )
 
     @classmethod
@@ -222,6 +228,12 @@ class XRAY_OT_omage_material(TaskOperator):
             cls.poll_message_set("Select a mesh in Object Mode")
             return False
         return service.poll_available(cls)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The active object, the settings of Omages, and what is installed."""
+        name = context.object.name if context.object else ""
+        return name, panel_values(context.scene, SYSTEM), service.is_available()
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Encode the mesh now, run the network, give the mesh its material."""

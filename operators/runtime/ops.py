@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
+from ...xray_addon.errors import XRayError
+from ..properties import absolute_path, preferences
 from ..tasks import jobs
 from ..tasks.watching import OperatorResult, TaskOperator
 from . import service
@@ -29,14 +31,10 @@ class XRAY_OT_runtime_install(TaskOperator):
         """Require online access or a wheelhouse, and that nothing is running."""
         if not cls.possible():
             cls.poll_message_set(
-                "Allow Online Access in Preferences > System, or set a wheelhouse folder in "
-                "the extension's preferences"
+                "Press Allow Online Access, or Install Offline with a folder of wheels"
             )
             return False
-        if jobs.queue:
-            cls.poll_message_set("Wait for the work that runs")
-            return False
-        return True
+        return _idle(cls)
 
     @classmethod
     def possible(cls) -> bool:
@@ -44,9 +42,67 @@ class XRAY_OT_runtime_install(TaskOperator):
         arguments = service.install_arguments(bpy.app.online_access)
         return bool(arguments["online"] or arguments["wheelhouse"])
 
+    @classmethod
+    def circumstances(cls, _context: bpy.types.Context) -> Any:
+        """Where it would be installed from, and whether it is."""
+        return *service.install_arguments(bpy.app.online_access).values(), service.is_available()
+
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Install into the preferences' folder."""
         return service.install_steps(**service.install_arguments(bpy.app.online_access))
+
+    def summary(self, result: Check) -> tuple[str, str]:
+        """The device that the runtime uses."""
+        return "INFO", f"The runtime is installed and runs on {result.device_name}"
+
+
+class XRAY_OT_runtime_install_offline(TaskOperator):
+    """Install the model runtime from a folder of Python wheels, without a network"""
+
+    bl_idname = "xray.runtime_install_offline"
+    bl_label = "Install Runtime from Folder"
+    bl_options = {"REGISTER"}
+
+    directory: bpy.props.StringProperty(
+        name="Wheelhouse",
+        description="Folder of wheels, filled on another machine (see the user guide)",
+        subtype="DIR_PATH",
+        options={"SKIP_SAVE"},
+    )
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Require that nothing is running."""
+        return _idle(cls)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """As of an install from the network."""
+        return XRAY_OT_runtime_install.circumstances(context)
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
+        """Ask for the folder, beginning in the preferences' one."""
+        chosen = preferences()
+        if not self.directory:
+            self.directory = chosen.wheelhouse if chosen else ""
+            context.window_manager.fileselect_add(self)
+            return {"RUNNING_MODAL"}
+        return self.execute(context)
+
+    def work(self, _context: bpy.types.Context) -> jobs.Steps:
+        """Install from the folder and keep it in the preferences, for Repair."""
+        folder = absolute_path(self.directory)
+        if not self.directory or not any(folder.glob("*.whl")):
+            raise XRayError(
+                "bad_settings",
+                f"{folder} has no Python wheels." if self.directory else "No folder is chosen.",
+                "Choose the folder that you filled with pip download; the user guide says how.",
+            )
+        chosen = preferences()
+        if chosen:
+            chosen.wheelhouse = self.directory
+        return service.install_steps(**service.install_arguments(online=False))
 
     def summary(self, result: Check) -> tuple[str, str]:
         """The device that the runtime uses."""
@@ -66,14 +122,16 @@ class XRAY_OT_runtime_remove(TaskOperator):
         if not service.environment().is_installed:
             cls.poll_message_set("The runtime is not installed")
             return False
-        if jobs.queue:
-            cls.poll_message_set("Wait for the work that runs")
-            return False
-        return True
+        return _idle(cls)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
         """Ask for confirmation."""
         return context.window_manager.invoke_confirm(self, event)
+
+    @classmethod
+    def circumstances(cls, _context: bpy.types.Context) -> Any:
+        """What is installed and running."""
+        return service.is_available(), service.is_running()
 
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Remove the environment in the preferences' folder."""
@@ -98,6 +156,11 @@ class XRAY_OT_runtime_check(TaskOperator):
             cls.poll_message_set("Install the runtime first")
             return False
         return True
+
+    @classmethod
+    def circumstances(cls, _context: bpy.types.Context) -> Any:
+        """What is installed."""
+        return service.is_available()
 
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Test the runtime."""
@@ -150,6 +213,11 @@ class XRAY_OT_runtime_start(TaskOperator):
             return False
         return True
 
+    @classmethod
+    def circumstances(cls, _context: bpy.types.Context) -> Any:
+        """What is installed and running."""
+        return service.is_available(), service.is_running()
+
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
         """Start the process and wait for its answer."""
         return service.start_steps()
@@ -198,6 +266,35 @@ class XRAY_OT_release_memory(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class XRAY_OT_runtime_dismiss(bpy.types.Operator):
+    """Dismiss the error with which the model runtime ended"""
+
+    bl_idname = "xray.runtime_dismiss"
+    bl_label = "Dismiss Runtime Error"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """It must have ended by itself."""
+        if service.state() != "lost":
+            cls.poll_message_set("The runtime has not failed")
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Forget the process that is gone."""
+        service.stop()
+        jobs.redraw()
+        return {"FINISHED"}
+
+
+def _idle(cls: Any) -> bool:
+    if jobs.queue:
+        cls.poll_message_set("Wait for the work that runs")
+        return False
+    return True
+
+
 def _running(cls: Any) -> bool:
     if not service.is_running():
         cls.poll_message_set("The runtime is not running")
@@ -207,10 +304,12 @@ def _running(cls: Any) -> bool:
 
 CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_runtime_install,
+    XRAY_OT_runtime_install_offline,
     XRAY_OT_runtime_remove,
     XRAY_OT_runtime_check,
     XRAY_OT_copy_report,
     XRAY_OT_runtime_start,
     XRAY_OT_runtime_stop,
     XRAY_OT_release_memory,
+    XRAY_OT_runtime_dismiss,
 )

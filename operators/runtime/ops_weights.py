@@ -71,6 +71,11 @@ class XRAY_OT_weights_download(TaskOperator):
         for file in _offer.files:
             column.label(text=f"{file.path} ({megabytes(file.size)})", icon="FILE")
 
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """Whether it may be downloaded, and what is missing."""
+        return bpy.app.online_access, *service.missing_weights(context.scene)
+
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Download what was confirmed, or ask the hub first. Raises XRayError `nothing_missing`."""
         if not self.weights:

@@ -10,16 +10,18 @@ import bpy
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.settings.slices import SliceSettings
-from ...xray_addon.systems.slice3d import Slice3DSettings
+from ...xray_addon.systems.slice3d import SYSTEM, Slice3DSettings
 from ...xray_addon.systems.system import Inputs
 from ..convert.images import image_editors
 from ..dataset.ops_capture import selected_solids
 from ..generate.generation import generate_steps
+from ..generate.settings import panel_values
 from ..layers.layers import layers_of
 from ..properties import (
     PATH_OPTIONS,
     absolute_path,
     preferences,
+    setting_property,
     settings_from_properties,
     with_settings,
 )
@@ -78,7 +80,7 @@ class XRAY_OT_save_slices(bpy.types.Operator):
     """Write the twelve slices of the selected objects, or of a captured X-Ray, as PNG files"""
 
     bl_idname = "xray.save_slices"
-    bl_label = "Save Slices..."
+    bl_label = "Save Slices"
     bl_options = {"REGISTER"}
 
     directory: bpy.props.StringProperty(
@@ -117,7 +119,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
     """Make a mesh from twelve slices of your own: X_1.png to Z_4.png in one folder"""
 
     bl_idname = "xray.slices_to_mesh"
-    bl_label = "Slices to Mesh..."
+    bl_label = "Slices to Mesh"
     # Not REGISTER: the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
@@ -131,13 +133,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
-    mesh_resolution: bpy.props.IntProperty(
-        name="Mesh Resolution",
-        description=Slice3DSettings.__dataclass_fields__["mesh_resolution"].metadata["help"],
-        default=256,
-        min=32,
-        max=512,
-    )
+    mesh_resolution: setting_property(Slice3DSettings.__dataclass_fields__["mesh_resolution"])
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -158,6 +154,11 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The settings of Slice3D, and what is installed."""
+        return panel_values(context.scene, SYSTEM), service.is_available()
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Start it."""

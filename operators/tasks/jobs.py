@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...xray_addon.errors import XRayError, error_code
 from ...xray_addon.progress import Cancelled, Progress, ProgressCallback, State, ignore_progress
 from ..interface.translation import translated
+from . import person
 
 Steps = Generator[Progress, None, Any]
 
@@ -44,6 +45,8 @@ class Task:
     operator : class name of the modal operator that watches it.
     batch : shared by tasks that were submitted together. The operator pushes the undo step of the
         last one.
+    circumstances : what a failure may come from, e.g. the settings; anything that can be compared.
+        A failure is forgotten when it changes.
     error : set when `state` is failed. result : set when it is done.
     preview : the latest picture of the result so far, (H, W, 4) uint8.
     """
@@ -54,12 +57,14 @@ class Task:
     undo: str = ""
     operator: str = ""
     batch: object = None
+    circumstances: Callable[[], Any] = tuple
     state: State = State.QUEUED
     progress: Progress = field(default_factory=lambda: Progress("queued"))
     result: Any = None
     error: XRayError | None = None
     cancelling: bool = False
     preview: NDArray[np.uint8] | None = None
+    _failed_in: tuple[Any] | None = None  # the circumstances in which the failure was shown
     _paced: tuple[Progress, float] | None = None  # the stage's first report and its time
     _reported_at: float = 0.0  # time of the latest report
 
@@ -137,6 +142,23 @@ def submit(task: Task) -> Task:
     return task
 
 
+def dismiss(task: Task) -> None:
+    """Forget that `task` failed."""
+    failed.remove(task)
+    redraw()
+
+
+def current_failures() -> list[Task]:
+    """The tasks that failed in circumstances that have not changed; the others are forgotten."""
+    for task in tuple(failed):
+        now = (task.circumstances(),)
+        if task._failed_in is None:  # it is shown for the first time
+            task._failed_in = now
+        elif task._failed_in != now:
+            failed.remove(task)
+    return failed
+
+
 def cancel(task: Task) -> None:
     """Cancel `task`: at its next step if it is running, otherwise at once."""
     if task.state is State.QUEUED and task in queue:
@@ -146,6 +168,14 @@ def cancel(task: Task) -> None:
         show()
     else:
         task.cancelling = True
+
+
+def cancel_running() -> bool:
+    """Cancel the running task; False if none runs, or if it is being cancelled already."""
+    running = [task for task in queue[:1] if task.state is State.RUNNING and not task.cancelling]
+    for task in running:
+        cancel(task)
+    return bool(running)
 
 
 def cancel_all() -> None:
@@ -216,6 +246,19 @@ def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:
     return outcome.result()
 
 
+def reporting(steps: Generator[None, None, Any], progress: Progress) -> Steps:
+    """Short steps that report nothing themselves, and are closed when the work is cancelled."""
+    try:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+            yield progress
+    finally:
+        steps.close()
+
+
 def shut_down() -> None:
     """Cancel all tasks and remove the timer."""
     for task in queue:
@@ -255,8 +298,13 @@ def _end(task: Task) -> None:
         twice = bool(failed) and all(map(_is_runtimes, (failed[-1], task)))
         _paused = twice and failed[-1].batch is task.batch
         failed.append(task)
+    elif task.state is State.DONE:
+        failed[:] = [t for t in failed if t.operator != task.operator or t.batch is task.batch]
     last = task.batch is None or all(other.batch is not task.batch for other in queue)
-    if task.state is State.DONE and task.undo and not (last and _is_watched(task)):
+    if task.state is not State.DONE or not task.undo or (last and _is_watched(task)):
+        return
+    # In the middle of a transform, say, the next undo step will hold what was made.
+    if not person.is_in_operator():
         _push_undo(task.undo)
 
 
@@ -287,7 +335,8 @@ def failure_details() -> str:
     for task in failed:
         if task.error is not None:
             page = error_code(task.error.code).page
-            parts.append(f"{task.label}: {task.error.code} ({page}): {task.error}")
+            told = f"{task.label}: {task.error.code} ({page}): {task.error}"
+            parts.append("\n".join(filter(None, (told, task.error.details))))
             logs.append(task.error.log)
     for log in dict.fromkeys(filter(None, logs)):
         path = Path(log)

@@ -1,4 +1,4 @@
-"""The operators of the queue: cancel, reorder, resume, and copy error details."""
+"""The operators of the queue: cancel, reorder, resume, and copy or dismiss errors."""
 
 from __future__ import annotations
 
@@ -120,16 +120,44 @@ class XRAY_OT_copy_details(bpy.types.Operator):
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         """Require a failed task."""
-        if not jobs.failed:
-            cls.poll_message_set("Nothing has failed")
-            return False
-        return True
+        return _has_failed(cls)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Copy the details to the clipboard."""
         context.window_manager.clipboard = jobs.failure_details()
         self.report({"INFO"}, "The details were copied to the clipboard")
         return {"FINISHED"}
+
+
+class XRAY_OT_dismiss(bpy.types.Operator):
+    """Dismiss this error"""
+
+    bl_idname = "xray.dismiss"
+    bl_label = "Dismiss X-Ray Error"
+    bl_options = {"REGISTER"}
+
+    index: bpy.props.IntProperty(
+        name="Place", description="Place among the errors; 0 is the oldest", min=0
+    )
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        """Require a failed task."""
+        return _has_failed(cls)
+
+    def execute(self, _context: bpy.types.Context) -> OperatorResult:
+        """Forget it."""
+        if self.index >= len(jobs.failed):
+            return {"CANCELLED"}
+        jobs.dismiss(jobs.failed[self.index])
+        return {"FINISHED"}
+
+
+def _has_failed(cls: Any) -> bool:
+    if not jobs.failed:
+        cls.poll_message_set("Nothing has failed")
+        return False
+    return True
 
 
 def _has_work(cls: Any) -> bool:
@@ -145,4 +173,5 @@ CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_queue_move,
     XRAY_OT_queue_resume,
     XRAY_OT_copy_details,
+    XRAY_OT_dismiss,
 )

@@ -8,7 +8,7 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Cancelled, State
-from . import jobs
+from . import jobs, person
 
 OperatorResult = set[Any]  # {"FINISHED"}, {"CANCELLED"} or {"RUNNING_MODAL"}
 
@@ -18,7 +18,8 @@ WATCH_INTERVAL = 0.1  # s
 class TaskOperator(bpy.types.Operator):
     """Runs `work(context)` as a task, or several `tasks`, and reports how they ended.
 
-    Subclasses define `bl_label`, `work` (or `tasks`) and `summary`. Esc cancels.
+    Subclasses define `bl_label`, `work` (or `tasks`) and `summary`, and `circumstances` if what
+    they do depends on any. Esc cancels the running task.
     """
 
     bl_idname = "xray.task"
@@ -33,6 +34,11 @@ class TaskOperator(bpy.types.Operator):
         """The label and the work of each task. Raises XRayError if one cannot start."""
         return [(self.bl_label, self.work(context))]
 
+    @classmethod
+    def circumstances(cls, _context: bpy.types.Context) -> Any:
+        """What a failure may come from: panels show it until this changes."""
+        return ()
+
     def summary(self, result: Any) -> tuple[str, str]:
         """Report type ("INFO", "WARNING") and text for the result."""
         raise NotImplementedError
@@ -45,13 +51,22 @@ class TaskOperator(bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         undo = self.bl_label if "UNDO" in self.bl_options else ""
-        batch = object()
+        batch, kind = object(), type(self)
         self._tasks = [
-            jobs.Task(label, steps, self.interval, undo, type(self).__name__, batch)
+            jobs.Task(
+                label,
+                steps,
+                self.interval,
+                undo,
+                kind.__name__,
+                batch,
+                lambda: kind.circumstances(bpy.context),
+            )
             for label, steps in asked
         ]
         if bpy.app.background:
             return self._do_here()
+        person.has_pressed()
         for task in self._tasks:
             jobs.submit(task)
         manager = context.window_manager
@@ -71,13 +86,15 @@ class TaskOperator(bpy.types.Operator):
         return self._end()
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
-        """Watch the tasks. Esc cancels them; all other events are passed on to Blender."""
+        """Watch the tasks. Esc cancels the running one; other events are passed on to Blender."""
         if all(task.finished for task in self._tasks):
+            # The end is an undo step, which would hold a transform half done.
+            if person.is_in_operator():
+                return {"PASS_THROUGH"}
             context.window_manager.event_timer_remove(self._timer)
             return self._end()
-        if event.type == "ESC" and event.value == "PRESS":
-            for task in reversed(self._tasks):
-                jobs.cancel(task)
+        pressed = event.type == "ESC" and event.value == "PRESS"
+        if pressed and not person.needs_escape(context.window, event) and jobs.cancel_running():
             return {"RUNNING_MODAL"}
         return {"PASS_THROUGH"}
 
@@ -102,5 +119,7 @@ class TaskOperator(bpy.types.Operator):
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             task.error = error
+        except ReferenceError:
+            self.report({"INFO"}, f"{task.label}: done, but since then undone or removed")
         else:
             self.report({kind}, text)  # type: ignore[arg-type]

@@ -94,20 +94,25 @@ def cut_out(
     if method != "auto":
         order = [(method, ways[method])]
     skipped: list[str] = []
+    reason = ""
     for name, way in order:
         try:
             rgba = way(image, online, progress)
         except NotCutError as error:
             skipped.append(f"{name}: {error}")
+            reason = f": {error}"
         else:
             return Foreground(rgba, name, tuple(skipped))
     model = REMBG_MODELS[0]
     raise XRayError(
         "no_cutout",
-        "The object could not be told from its background. Tried " + "; ".join(skipped) + ".",
-        "Save the image with a transparent background, or take it before a plain one; or allow "
-        "online access in Blender's preferences, or put rembg's model file "
-        f"at {weights_paths(model)[0]}.",
+        # Of four ways, the reasons are details; of one that was asked for, they are the answer.
+        f"The object could not be told from its background{reason if method != 'auto' else ''}.",
+        "Save the image with a transparent background, or photograph the object before a plain "
+        "one.",
+        details="\n".join(f"tried {reason}" for reason in skipped)
+        + f"\nrembg's model file would be {weights_paths(model)[0]}; it is downloaded if Blender "
+        "may go online",
     )
 
 

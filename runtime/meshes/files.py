@@ -16,9 +16,11 @@ from PIL import Image
 from xray_addon.color import linear_to_srgb, srgb_to_linear
 from xray_addon.errors import XRayError
 from xray_addon.files import json_schema as schema
-from xray_addon.files.atomic import replacing
+from xray_addon.files.atomic import replacing, replacing_together
 from xray_addon.files.json_files import parse_json
+from xray_addon.files.mesh_formats import check_format
 from xray_addon.files.opening import read_at_most
+from xray_addon.files.stl import write_stl
 from xray_addon.surface import Material, Surface
 
 from ..images.reading import check_pixels
@@ -128,6 +130,96 @@ _FILTERS = {
     "linear": {"magFilter": 9729, "minFilter": 9987},
     "closest": {"magFilter": 9728, "minFilter": 9728},
 }
+
+
+def write_mesh(path: str | PathLike[str], surface: Surface) -> None:
+    """Write a .glb, .obj or .stl, by the suffix of `path`; atomically, as the functions below.
+
+    Raises XRayError `unknown_format`, `cannot_write`.
+    """
+    path = Path(path)
+    writers = {".glb": write_glb, ".obj": write_obj, ".stl": write_stl}
+    check_format(path, tuple(writers))
+    try:
+        writers[path.suffix.lower()](path, surface)
+    except OSError as error:
+        raise XRayError(
+            "cannot_write", f"{path} cannot be written ({error}).", "Choose another file."
+        ) from error
+
+
+def write_obj(path: str | PathLike[str], surface: Surface) -> None:
+    """Write a Wavefront OBJ with its .mtl and textures beside it; y up, as is usual.
+
+    Colours are written after each vertex's position, an extension that some programs skip: the mean
+    of those of its corners. Such a file has no material, which would hide them, unless it has a
+    texture. Metallic, roughness and normal textures are the PBR extension of MTL.
+    """
+    turned = surface.transformed(np.linalg.inv(Y_UP_TO_Z_UP))
+    materials = tuple(turned.materials) or (Material(),)
+    colors = _vertex_colors(turned)
+    textured = any(material.texture is not None for material in materials)
+    with_library = textured or colors is None
+    rows = turned.vertices if colors is None else np.hstack([turned.vertices, colors])
+    lines = [f"v {' '.join(f'{value:.6g}' for value in row)}" for row in rows.tolist()]
+    indices = [turned.faces.reshape(-1) + 1]
+    uvs, normals = turned.corner_uvs, turned.corner_normals
+    for word, values in (("vt", uvs), ("vn", normals)):
+        if values is not None:
+            distinct, index = np.unique(
+                values.reshape(-1, values.shape[-1]).astype(np.float32), axis=0, return_inverse=True
+            )
+            lines += [f"{word} {' '.join(f'{v:.6g}' for v in row)}" for row in distinct.tolist()]
+            indices.append(index.reshape(-1) + 1)
+    corner = {(False, False): "{0}", (True, False): "{0}/{1}", (False, True): "{0}//{1}"}.get(
+        (uvs is not None, normals is not None), "{0}/{1}/{2}"
+    )
+    corners = [corner.format(*row) for row in np.stack(indices, axis=-1).tolist()]
+    used = turned.face_material
+    order = np.arange(len(turned.faces)) if used is None else np.argsort(used, kind="stable")
+    last = -1
+    for face in order.tolist():
+        number = 0 if used is None else int(used[face])
+        if number != last and with_library:
+            lines.append(f"usemtl material_{number}")
+            last = number
+        lines.append(f"f {' '.join(corners[3 * face : 3 * face + 3])}")
+    with replacing_together(path) as temporary:
+        if with_library:
+            library = temporary.with_suffix(".mtl")
+            described = [_mtl(number, each, temporary) for number, each in enumerate(materials)]
+            library.write_text("\n\n".join(described) + "\n", "utf-8")
+            lines.insert(0, f"mtllib {library.name}")
+        temporary.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _vertex_colors(surface: Surface) -> NDArray[np.float64] | None:
+    """(N, 3) sRGB-encoded colours: the mean of each vertex's corners; None without colours."""
+    if surface.corner_colors is None:
+        return None
+    index = surface.faces.reshape(-1)
+    count = len(surface.vertices)
+    number = np.maximum(np.bincount(index, minlength=count), 1)
+    columns = surface.corner_colors.reshape(-1, 3).T
+    return np.stack([np.bincount(index, c, count) / number for c in columns], axis=-1)
+
+
+def _mtl(number: int, material: Material, path: Path) -> str:
+    """A material's text in the library beside the OBJ `path`; its textures are written there."""
+    color = " ".join(f"{value:.6g}" for value in material.base_color)
+    lines = [f"newmtl material_{number}", f"Kd {color}"]
+    lines += [f"Pm {float(material.metallic):.6g}", f"Pr {float(material.roughness):.6g}"]
+    for word, name, texture in (
+        ("map_Kd", "color", material.texture),
+        ("map_Pm", "metallic", material.metallic_texture),
+        ("map_Pr", "roughness", material.roughness_texture),
+        ("norm", "normal", material.normal_texture),
+    ):
+        if texture is not None:
+            file = path.with_name(f"{path.stem}-{number}-{name}.png")
+            Image.fromarray(texture).save(file)
+            lines.append(f"{word} {file.name}")
+    return "\n".join(lines)
 
 
 def write_glb(path: str | PathLike[str], surface: Surface) -> None:

@@ -127,9 +127,9 @@ def test_usage_errors(main, capsys, arguments):
         (("capture", "README.txt", "out"), "no known mesh file"),
         (("capture", ".", "out", "--views", "0"), "views must lie between"),
         (("import", "nowhere.npz"), "no file"),
-        (("import", "nowhere.npz", "--out", "mesh.obj"), "Use a name that ends in"),
+        (("import", "nowhere.npz", "--out", "mesh.ply"), "Use a name that ends in"),
         (("generate", "nowhere.png"), "no image"),
-        (("generate", "nowhere.png", "--out", "mesh.obj"), "Use a name that ends in"),
+        (("generate", "nowhere.png", "--out", "mesh.ply"), "Use a name that ends in"),
     ],
 )
 def test_wrong_values_are_usage_errors(
@@ -176,6 +176,80 @@ def test_generate_writes_a_glb_with_its_colours(main, fake_runtime, part, monkey
     colors = np.empty(len(attribute.data) * 4, np.float32)
     attribute.data.foreach_get("color_srgb", colors)
     assert np.ptp(colors.reshape(-1, 4)[:, :3]) > 0.9
+
+
+@pytest.fixture
+def apple(part, tmp_path):
+    path = tmp_path / "apple.png"
+    part("xray_addon.files.png").write_png(path, np.full((8, 8, 3), 200, np.uint8))
+    return path
+
+
+def test_generate_writes_an_stl_in_millimetres(answer, fake_runtime, apple, tmp_path):
+    out = tmp_path / "apple.stl"
+    code, result = answer("generate", apple, "--height", 0.25, "-o", out)
+    assert (code, result["out"]) == (0, str(out))
+    assert "no colours" in result["note"]
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.ops.wm.stl_import(filepath=str(out))
+    assert bpy.context.object.dimensions.z == pytest.approx(250)
+    assert len(bpy.context.object.data.polygons) == result["faces"]
+
+
+@pytest.mark.parametrize("color", ["attribute", "texture"])
+def test_generate_writes_an_obj_with_quads_and_colours(
+    answer, fake_runtime, apple, tmp_path, color
+):
+    out = tmp_path / "mesh.obj"
+    code, result = answer(
+        *("generate", apple, "--topology", "quads", "--target-faces", 400),
+        *("--color", color, "--bake-size", 64, "-o", out),
+    )
+    assert code == 0, result
+    files = ["mesh.mtl", "mesh.obj"] + (["mesh-1.png"] if color == "texture" else [])
+    assert sorted(path.name for path in tmp_path.glob("mesh*")) == sorted(files)
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.ops.wm.obj_import(filepath=str(out))
+    mesh = bpy.context.object.data
+    assert {len(polygon.vertices) for polygon in mesh.polygons} == {4}
+    if color == "texture":
+        nodes = mesh.materials[0].node_tree.nodes
+        (image,) = (node.image for node in nodes if node.type == "TEX_IMAGE")
+        assert image.size[:] == (64, 64)
+        assert image.has_data or image.pixels[0] >= 0
+    else:
+        values = np.empty(4 * len(mesh.vertices), np.float32)
+        mesh.color_attributes[0].data.foreach_get("color_srgb", values)
+        assert np.ptp(values.reshape(-1, 4)[:, :3]) > 0.8
+
+
+def test_quads_in_a_glb_are_said_to_be_split(answer, fake_runtime, apple, tmp_path):
+    code, result = answer("generate", apple, "--topology", "quads", "-o", tmp_path / "a.glb")
+    assert code == 0
+    assert "quads are split" in result["note"]
+
+
+def test_generate_makes_a_mesh_of_every_image_of_a_folder(
+    answer, capfd, fake_runtime, apple, tmp_path
+):
+    images, out = tmp_path / "images", tmp_path / "meshes"
+    images.mkdir()
+    for name in ("pear.png", "plum.png", "bad.png"):
+        (images / name).write_bytes(apple.read_bytes())
+    code, result = answer("generate", images, "-o", out, "--format", "stl")
+    assert code == 1
+    assert sorted(path.name for path in out.iterdir()) == ["pear.stl", "plum.stl"]
+    assert [made["faces"] > 0 for made in result["made"]] == [True, True]
+    assert [failure["code"] for failure in result["failed"]] == ["unreadable_image"]
+    (images / "bad.png").unlink()
+    assert answer("generate", images, "-o", out)[0] == 0
+    assert (out / "pear.glb").is_file()
+
+
+def test_an_unknown_format_is_refused_before_the_work(answer, fake_runtime, apple, tmp_path):
+    code, result = answer("generate", apple, "-o", tmp_path / "a.ply")
+    assert (code, result["error"]["code"]) == (2, "unknown_format")
+    assert ".stl" in result["error"]["remedy"]
 
 
 def test_a_runtime_that_fails(answer, fake_runtime, tmp_path):

@@ -193,8 +193,12 @@ def test_other_settings_are_asked_about_before_they_replace(cube, part, tmp_path
     context = SimpleNamespace(
         window_manager=manager, scene=bpy.context.scene, selected_objects=[cube]
     )
+    panel = bpy.context.scene.xray.dataset
     values = {
-        **part("xray_addon.settings").DatasetSettings().to_dict(),
+        **{
+            name: getattr(panel, name)
+            for name in part("xray_addon.settings").DatasetSettings().to_dict()
+        },
         **arguments,
         "views": 1,
     }

@@ -38,7 +38,10 @@ def test_a_mesh_at_the_cursor_named_after_the_image(fake_runtime, part, image, s
     assert tuple(obj.rotation_euler) == (0, 0, 0)
     assert bpy.context.view_layer.objects.active == obj
     vertices, colors = geometry(obj)
-    assert vertices[:, 2].max() == pytest.approx(0.5)
+    # A ball of radius 0.5 that stands on the cursor, its origin at its base.
+    assert vertices[:, 2].min() == pytest.approx(0.0, abs=1e-6)
+    assert vertices[:, 2].max() == pytest.approx(1.0)
+    assert (vertices.min(axis=0) + vertices.max(axis=0))[:2] == pytest.approx(0.0, abs=1e-6)
     assert colors[:, :3].max() == pytest.approx(1.0, abs=0.01)
 
 
@@ -69,7 +72,7 @@ def test_the_view_can_be_kept(fake_runtime, part, image, settings):
     bpy.context.scene.cursor.location = (5, 0, 0)
     part("operators.generate.generation").generate_mesh(image, settings(), keep_camera=True)
     (camera,) = (obj for obj in bpy.data.objects if obj.type == "CAMERA")
-    assert tuple(camera.matrix_world.translation) == pytest.approx((5, -1.5, 0))
+    assert tuple(camera.matrix_world.translation) == pytest.approx((5, -1.5, 0.3))
 
 
 def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
@@ -84,7 +87,7 @@ def test_the_layers_can_be_kept(fake_runtime, part, image, settings):
     collection.hide_viewport = False
     bpy.context.view_layer.update()
     points = np.array([layers[0].matrix_world @ v.co for v in layers[0].data.vertices])
-    assert np.allclose(np.linalg.norm(points - (5, 0, 0), axis=1), 0.3, atol=0.01)
+    assert np.allclose(np.linalg.norm(points - (5, 0, 0.3), axis=1), 0.3, atol=0.01)
     assert points[:, 1].max() < 0.1  # the side that the viewer sees
 
 
@@ -99,7 +102,8 @@ def test_a_mesh_with_its_layers_is_rebuilt_in_place(fake_runtime, part, image, s
     # The new mesh is made of the hits: so many vertices, and the old mesh is gone.
     hits = sum(obj["xray_hits"])
     assert 0.9 * hits < len(obj.data.vertices) < 1.5 * hits
-    radius = np.linalg.norm([v.co for v in obj.data.vertices], axis=1)
+    middle = (0, 0, 0.3)
+    radius = np.linalg.norm([np.subtract(v.co, middle) for v in obj.data.vertices], axis=1)
     assert np.median(radius) == pytest.approx(0.3, abs=0.01)
     assert len(bpy.data.meshes) == count
     assert list(obj.data.materials) == [material]
@@ -165,6 +169,126 @@ def test_a_result_reaches_the_file_that_is_open_by_then(
     run_tasks()
     assert [obj.name for obj in bpy.data.objects] == ["apple"]
     assert task.result.name == "apple"
+
+
+@pytest.fixture
+def pixels_only(xray):
+    """An image of the file whose pixels are in no file of their own."""
+    return bpy.data.images.new("pear", 4, 4)
+
+
+def test_an_image_that_goes_meanwhile_keeps_its_mesh(
+    fake_runtime, part, pixels_only, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(pixels_only, settings())))
+    run_tasks(until=lambda: task.progress.stage == "sample")
+    bpy.ops.wm.read_homefile(use_empty=True)
+    run_tasks()
+    assert task.error is None
+    obj = bpy.data.objects["pear"]
+    assert obj["xray_inputs"]["image"] == "pear"
+    # Made again from an image that is gone: it says which one.
+    bpy.context.view_layer.objects.active = obj
+    for again in (bpy.ops.xray.another_seed, bpy.ops.xray.keep_layers):
+        with pytest.raises(RuntimeError, match="The image pear, which pear was made from"):
+            again()
+
+
+def test_an_image_that_goes_before_its_turn_is_missed(
+    fake_runtime, part, pixels_only, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(pixels_only, settings())))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    run_tasks()
+    assert (task.error.code, "pear" in task.error.message) == ("missing_image", True)
+
+
+def test_an_image_with_a_file_is_found_again_in_another_file(
+    fake_runtime, part, image, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    datablock = bpy.data.images.load(str(image))
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(datablock, settings())))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    run_tasks()
+    assert task.error is None
+    obj = bpy.data.objects["apple"]
+    assert (obj["xray_inputs"]["image"], generate.made_from(obj)[0].image) == ("apple.png", image)
+
+
+def test_undo_while_the_mesh_is_built_builds_it_again(
+    fake_runtime, part, image, settings, run_tasks
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    bpy.ops.ed.undo_push(message="Before")
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.ops.ed.undo_push(message="Cube")
+    steps = generate.generate_steps(image, settings(), keep_layers=True)
+    task = jobs.submit(jobs.Task("Generate", steps))
+    run_tasks(until=lambda: "apple" in bpy.data.meshes)
+    bpy.ops.ed.undo()
+    assert "apple" not in bpy.data.meshes
+    run_tasks()
+    assert task.error is None
+    names = sorted(obj.name for obj in bpy.data.objects)
+    assert names == ["apple", "apple Layer 01", "apple Layer 02"]
+
+
+def test_a_mesh_that_cannot_be_finished_is_not_lost(
+    fake_runtime, part, image, settings, monkeypatch
+):
+    generate, errors = part("operators.generate.generation"), part("xray_addon.errors")
+
+    def dies(_obj, result):
+        yield part("operators.generate.adding").ADDING
+        if result.topology == "quads":
+            raise errors.XRayError("worker_died", "Blender quit.", "Choose fewer faces.")
+        return 1.0
+
+    monkeypatch.setattr(part("operators.generate.adding"), "finish_steps", dies)
+    result = part("xray_addon.settings").ResultSettings(topology="quads")
+    with pytest.raises(errors.XRayError, match="apple was added without the settings of Result"):
+        generate.generate_mesh(image, settings(), result=result)
+    assert [obj.name for obj in bpy.data.objects] == ["apple"]
+    assert len(bpy.data.meshes) == 1
+    assert "xray_settings" in bpy.data.objects["apple"]
+
+
+def test_a_mesh_that_is_being_finished_is_cancelled_without_a_trace(
+    fake_runtime, part, image, settings, monkeypatch, run_tasks
+):
+    jobs, adding = part("operators.tasks.jobs"), part("operators.generate.adding")
+
+    def endless(_obj, _result):
+        while True:
+            yield adding.ADDING
+
+    monkeypatch.setattr(adding, "finish_steps", endless)
+    generate = part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(image, settings())))
+    run_tasks(until=lambda: "apple" in bpy.data.objects)
+    jobs.cancel(task)
+    run_tasks()
+    assert task.state == "cancelled"
+    assert not bpy.data.objects
+    assert not bpy.data.meshes
+
+
+def test_a_mesh_that_arrives_leaves_edit_mode_alone(
+    fake_runtime, part, image, settings, run_tasks, cube
+):
+    jobs, generate = part("operators.tasks.jobs"), part("operators.generate.generation")
+    task = jobs.submit(jobs.Task("Generate", generate.generate_steps(image, settings())))
+    run_tasks(until=lambda: task.progress.stage == "sample")
+    bpy.ops.object.mode_set(mode="EDIT")
+    run_tasks()
+    assert bpy.context.mode == "EDIT_MESH"
+    assert [obj.name for obj in bpy.context.selected_objects] == ["Cube"]
+    assert bpy.context.view_layer.objects.active == cube
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert "apple" in bpy.context.view_layer.objects
 
 
 def test_a_runtime_that_dies_says_so_and_the_next_one_works(fake_runtime, part, image, settings):
@@ -237,5 +361,5 @@ def test_an_older_mesh_is_made_again(fake_runtime, part, image):
     obj["xray_settings"], obj["xray_image"] = OLDER, str(image)
     obj["xray_result"] = part("xray_addon.settings").ResultSettings().to_dict()
     bpy.context.view_layer.objects.active = obj
-    assert bpy.ops.xray.regenerate(another_seed=True) == {"FINISHED"}
+    assert bpy.ops.xray.another_seed() == {"FINISHED"}
     assert bpy.context.object["xray_settings"]["seed"] == 2

@@ -131,17 +131,91 @@ def test_variations_differ_by_their_seed(fake_runtime, images):
     assert seeds == {3, 4}
 
 
-def test_again_is_the_same_and_another_seed_is_the_next(fake_runtime, images):
+@pytest.fixture
+def panel(xray):
+    return bpy.context.scene.xray.generate
+
+
+def test_another_seed_is_the_next_and_stands_beside(fake_runtime, images):
     bpy.ops.xray.generate(filepath=str(images[0]), seed=3)
     first = bpy.context.object
-    assert bpy.ops.xray.regenerate() == {"FINISHED"}
-    same = bpy.context.object
-    assert same != first
-    assert same["xray_settings"].to_dict() == first["xray_settings"].to_dict()
-    assert [v.co for v in same.data.vertices] == [v.co for v in first.data.vertices]
-    assert same.location.x > first.location.x
-    bpy.ops.xray.regenerate(another_seed=True)
-    assert bpy.context.object["xray_settings"]["seed"] == 4
+    assert bpy.ops.xray.another_seed() == {"FINISHED"}
+    second = bpy.context.object
+    assert second["xray_settings"]["seed"] == 4
+    assert second.location.x > first.location.x
+    # The one after those that there are, not the one after the active mesh's.
+    bpy.context.view_layer.objects.active = first
+    bpy.ops.xray.another_seed()
+    assert bpy.context.object["xray_settings"]["seed"] == 5
+
+
+def test_another_seed_makes_a_difference_where_all_seeds_were_alike(fake_runtime, images):
+    bpy.ops.xray.generate(filepath=str(images[0]), seed=3, variation=0.0, steps=1)
+    bpy.ops.xray.another_seed()
+    made = bpy.context.object["xray_settings"]
+    assert (made["variation"], made["steps"]) == (1.0, 0)
+    bpy.ops.xray.generate(filepath=str(images[0]), seed=3, variation=0.5)
+    bpy.ops.xray.another_seed()
+    assert bpy.context.object["xray_settings"]["variation"] == 0.5
+
+
+def test_another_seed_is_refused_where_it_can_make_no_difference(fake_runtime, images, part):
+    bpy.ops.xray.generate(filepath=str(images[0]))
+    settings = part("xray_addon.settings").GenerateSettings
+    bpy.context.object["xray_settings"] = settings("triposr").to_dict()
+    with pytest.raises(RuntimeError, match="TripoSR makes the same mesh for every seed"):
+        bpy.ops.xray.another_seed()
+    bpy.context.object["xray_settings"] = settings("slice3d", branch="generation").to_dict()
+    assert bpy.ops.xray.another_seed.poll()
+
+
+def test_another_seed_honours_keep_and_result(fake_runtime, images, panel):
+    bpy.ops.xray.generate(filepath=str(images[0]), height=2.0, smooth_angle=np.radians(30))
+    panel.keep_layers, panel.height = True, 4.0
+    bpy.ops.xray.another_seed(keep_camera=True)
+    obj = bpy.context.object
+    result = obj["xray_result"]
+    # What the panel says, and where it says nothing, what the first mesh was made with.
+    assert (result["height"], result["smooth_angle"]) == (4.0, 30.0)
+    assert obj.dimensions.z == pytest.approx(4.0)
+    assert obj["xray_layers"] is not None
+    assert [other.type for other in bpy.data.objects].count("CAMERA") == 1
+
+
+def test_layers_are_kept_afterwards_for_the_mesh_that_is_there(fake_runtime, images, part):
+    bpy.context.scene.cursor.location = (5, 0, 0)
+    bpy.ops.xray.generate(filepath=str(images[0]), height=6.0)
+    obj = bpy.context.object
+    before = [tuple(v.co) for v in obj.data.vertices]
+    assert bpy.ops.xray.keep_layers(keep_camera=True) == {"FINISHED"}
+    assert [tuple(v.co) for v in obj.data.vertices] == before
+    assert bpy.context.object == obj
+    layers = part("operators.layers.layers")
+    collection = layers.layers_of(obj)
+    collection.hide_viewport = False
+    bpy.context.view_layer.update()
+    points = [o.matrix_world @ v.co for o in collection.objects for v in o.data.vertices]
+    # A ball of height 6 that stands on the floor at the cursor.
+    away = np.linalg.norm(np.array(points) - (5, 0, 3), axis=1)
+    assert np.median(away) == pytest.approx(3.0, abs=0.05)
+    (camera,) = (other for other in bpy.data.objects if other.type == "CAMERA")
+    assert tuple(camera.matrix_world.translation) == pytest.approx((5, -15, 3), abs=1e-3)
+    with pytest.raises(RuntimeError, match="It has its layers"):
+        bpy.ops.xray.keep_layers()
+
+
+def test_layers_of_another_mesh_are_told(fake_runtime, images, capfd):
+    bpy.ops.xray.generate(filepath=str(images[0]))
+    bpy.context.object["xray_hits"] = [1, 2, 3]
+    bpy.ops.xray.keep_layers()
+    assert "layers, but of another mesh" in capfd.readouterr().out
+
+
+def test_the_panel_takes_seed_and_settings_from_a_result(fake_runtime, images, panel):
+    bpy.ops.xray.generate(filepath=str(images[0]), seed=3, margin=2.0, variation=0.5)
+    assert panel.seed == 0
+    assert bpy.ops.xray.use_seed() == {"FINISHED"}
+    assert (panel.seed, panel.margin, panel.systems.xray.variation) == (3, 2.0, 0.5)
 
 
 def test_the_command_line_makes_it_again(fake_runtime, images, part):

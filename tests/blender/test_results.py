@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import bpy
 import numpy as np
 import pytest
@@ -238,6 +240,7 @@ def image(tmp_path, part):
 
 
 OPTIONS = {"topology": "quads", "target_faces": 600, "height": 2.0, "smooth_angle": 40.0}
+IN_BLENDER = {**OPTIONS, "smooth_angle": math.radians(40.0)}
 
 
 def vertices_of(obj) -> np.ndarray:
@@ -254,11 +257,11 @@ def test_function_operator_panel_and_command_line_agree(fake_runtime, part, imag
     assert np.ptp(expected[:, 2]) == pytest.approx(2.0, abs=1e-5)
     assert made["xray_result"].to_dict() == result.to_dict()
 
-    assert bpy.ops.xray.generate(filepath=str(image), **OPTIONS) == {"FINISHED"}
+    assert bpy.ops.xray.generate(filepath=str(image), **IN_BLENDER) == {"FINISHED"}
     assert np.array_equal(vertices_of(bpy.context.object), expected)
 
     panel = bpy.context.scene.xray.generate
-    for name, value in OPTIONS.items():
+    for name, value in IN_BLENDER.items():
         setattr(panel, name, value)
     assert (
         part("operators.properties").settings_from_properties(settings.ResultSettings, panel)
@@ -285,10 +288,62 @@ def test_layers_and_view_grow_with_the_mesh(fake_runtime, part, image, surface_o
     layers = part("operators.layers.layers").layers_of(obj)
     layers.hide_viewport = False
     # The ball of radius 0.3 has grown tenfold.
-    seen = surface_of(*layers.objects).vertices - (5, 0, 0)
+    seen = surface_of(*layers.objects).vertices - (5, 0, 3)
     assert np.median(np.linalg.norm(seen, axis=1)) == pytest.approx(3.0, abs=0.05)
     (camera,) = (item for item in bpy.data.objects if item.type == "CAMERA")
-    assert tuple(camera.location) == pytest.approx((5, -15, 0), abs=1e-4)
+    assert tuple(camera.location) == pytest.approx((5, -15, 3), abs=1e-4)
     # A rebuilt mesh is finished alike.
     assert bpy.ops.xray.rebuild() == {"FINISHED"}
     assert np.ptp(vertices_of(obj)[:, 2]) == pytest.approx(6.0, abs=1e-4)
+    assert vertices_of(obj)[:, 2].min() == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"topology": "quads", "target_faces": 1500, "color": "texture", "bake_size": 128},
+        {"symmetry": "x", "smooth_angle": 40.0, "height": 2.0, "asset": True},
+    ],
+    ids=["new material", "old material"],
+)
+def test_a_second_blender_makes_the_same(obj, part, convert, finish, options):
+    steps = part("operators.results.second_blender").finish_apart
+    settings = part("xray_addon.settings").ResultSettings(**options)
+    other = make_ball(part, convert)
+    obj.data.materials[0]["old"] = True
+    factor = part("operators.tasks.jobs").run(steps(obj, settings), interval=0.05)
+    assert factor == pytest.approx(finish(other, **options))
+    assert np.allclose(vertices_of(obj), vertices_of(other), atol=1e-6)
+    assert obj["xray_result"].to_dict() == settings.to_dict()
+    assert obj.data.name == "Ball"
+    assert obj.data.materials[0].name == "Ball"
+    assert ("old" in obj.data.materials[0]) == (settings.color == "attribute")
+    assert len(bpy.data.materials) == len(bpy.data.meshes) == 2
+    assert not bpy.data.libraries
+    assert (obj.asset_data is not None) == settings.asset
+    if settings.asset:
+        shown, expected = (np.array(o.preview.image_pixels_float[:]) for o in (obj, other))
+        assert np.array_equal(shown, expected)
+
+
+def test_a_mesh_removed_meanwhile_is_told(obj, part):
+    steps = part("operators.results.second_blender").finish_apart(
+        obj, part("xray_addon.settings").ResultSettings(symmetry="x")
+    )
+    next(steps)
+    bpy.data.objects.remove(obj)
+    with pytest.raises(part("xray_addon.errors").XRayError, match="removed while"):
+        part("operators.tasks.jobs").run(steps, interval=0.05)
+
+
+def test_a_second_blender_that_dies_leaves_the_mesh(obj, part, monkeypatch, tmp_path, caplog):
+    module = part("operators.results.second_blender")
+    script = tmp_path / "dies.py"
+    script.write_text("print('no memory'); raise SystemExit(3)")
+    monkeypatch.setattr(module.apart, "__file__", str(script))
+    count = len(obj.data.polygons)
+    steps = module.finish_apart(obj, part("xray_addon.settings").ResultSettings(symmetry="x"))
+    with pytest.raises(part("xray_addon.errors").XRayError, match="quit unexpectedly"):
+        part("operators.tasks.jobs").run(steps, interval=0.05)
+    assert len(obj.data.polygons) == count
+    assert "no memory" in caplog.text

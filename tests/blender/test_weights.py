@@ -159,9 +159,9 @@ def test_panel_and_preferences_draw_the_downloads(scene, part, fake_runtime):
 
     panel = part("panels.weights")
     panel.draw_missing_weights(Layout(), bpy.context)
-    assert drawn == [("xray.weights_download", "Download triposr (1.68 GB)...")]
+    assert drawn == [("xray.weights_download", "Download triposr (1.68 GB)…")]
     drawn.clear()
     panel.draw_published_weights(Layout(), bpy.context)
     published = part("xray_addon.systems").PUBLISHED
-    assert [text.split()[1].removesuffix("...") for _, text in drawn] == list(published)
+    assert [text.split()[1].removesuffix("…") for _, text in drawn] == list(published)
     assert {"triposr", "svd", "sdxl-vae"} <= set(published)

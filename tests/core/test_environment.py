@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -469,6 +470,67 @@ def test_an_index_that_does_not_answer_is_a_network_error(
     with pytest.raises(XRayError) as caught:
         installer.Commands(io.BytesIO(), "log", ignore_progress).download_pip(tmp_path)
     assert "network" in caught.value.remedy
+    assert "127.0.0.1:9 was not reached (" in caught.value.message
+
+
+RETRYING = (
+    "WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after "
+    "connection broken by "
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            f"""{RETRYING}'NameResolutionError("HTTPSConnection(host='pypi.org', port=443): """
+            """Failed to resolve 'pypi.org' ([Errno -2] Name or service not known)")': /x/""",
+            "pypi.org was not reached (Name or service not known)",
+        ),
+        (
+            f"""{RETRYING}'NewConnectionError("HTTPSConnection(host='10.0.0.1', port=9): Failed """
+            """to establish a new connection: [Errno 111] Connection refused")': /x/""",
+            "10.0.0.1 was not reached (Connection refused)",
+        ),
+        (
+            f"""{RETRYING}'ConnectTimeoutError(<HTTPSConnection object at 0x7f>, 'Connection to """
+            """download.pytorch.org timed out. (connect timeout=15)')': /whl/cpu/torch/""",
+            "download.pytorch.org was not reached (timed out)",
+        ),
+        (
+            "Could not fetch URL https://pypi.org/simple/x/: There was a problem confirming the "
+            "ssl certificate: HTTPSConnectionPool(host='pypi.org', port=443): Max retries exceeded",
+            "pypi.org was not reached (certificate)",
+        ),
+    ],
+)
+def test_an_index_that_is_not_reached_is_named(line: str, told: str) -> None:
+    end = "ERROR: No matching distribution found for torch==2.13.0"
+    script = "import sys; print(sys.argv[1]); print(sys.argv[2]); sys.exit(1)"
+    commands = installer.Commands(io.BytesIO(), "log", ignore_progress)
+    with pytest.raises(XRayError) as caught:
+        commands.run("torch", "Downloading", [sys.executable, "-c", script, line, end])
+    assert caught.value.message == f"The runtime could not be installed: {told}."
+    assert "network" in caught.value.remedy
+    # A connection that broke once is not why there is no space left.
+    full = "ERROR: Could not install packages due to an OSError: No space left on device"
+    with pytest.raises(XRayError, match="No space left"):
+        commands.run("torch", "Downloading", [sys.executable, "-c", script, line, full])
+
+
+@pytest.mark.usefixtures("quick_pip")
+def test_pip_without_its_index_says_that_the_host_was_not_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    environment = make(tmp_path, "nosuchthing==1.0\n")
+    with pytest.raises(XRayError, match=r"127\.0\.0\.1:9 was not reached \(Connection refused\)"):
+        environment.install(online=True, device="cpu")
 
 
 class RecordingCommands(installer.Commands):

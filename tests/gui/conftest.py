@@ -30,17 +30,7 @@ def screen():
 @pytest.fixture(scope="session")
 def installed(screen) -> Path:
     """A user's folder with the extension installed and enabled, from its zip."""
-    user = rig.OUT / "user"
-    archive = rig.OUT / "xray.zip"
-    for arguments in (
-        ("build", "--source-dir", rig.ROOT, "--output-filepath", archive),
-        ("install-file", "-r", "user_default", "--enable", archive),
-    ):
-        done = screen.run(
-            "blender", "--command", "extension", *arguments, BLENDER_USER_RESOURCES=str(user)
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    return user
+    return rig.install_extension(screen)
 
 
 @pytest.fixture

@@ -83,8 +83,12 @@ def show_tab() -> bool:
 def open_panel(name: str) -> None:
     """Show the panel of this class open: Blender remembers by the name whether one is."""
     panel = getattr(bpy.types, name)
+    shown = {"bl_options": set()}
+    above = f"{getattr(panel, 'bl_parent_id', '')}_open"
+    if hasattr(bpy.types, above):
+        shown["bl_parent_id"] = above
     bpy.utils.unregister_class(panel)
-    bpy.utils.register_class(type(f"{name}_open", (panel,), {"bl_options": set()}))
+    bpy.utils.register_class(type(f"{name}_open", (panel,), shown))
 
 
 def close_panel(name: str) -> None:

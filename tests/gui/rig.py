@@ -146,6 +146,22 @@ class Screen:
         self._server.wait(10)
 
 
+def install_extension(screen: Screen) -> Path:
+    """Build the zip and install it; the user's folder that it is enabled in."""
+    user, archive = OUT / "user", OUT / "xray.zip"
+    OUT.mkdir(parents=True, exist_ok=True)
+    for arguments in (
+        ("build", "--source-dir", ROOT, "--output-filepath", archive),
+        ("install-file", "-r", "user_default", "--enable", archive),
+    ):
+        done = screen.run(
+            "blender", "--command", "extension", *arguments, BLENDER_USER_RESOURCES=str(user)
+        )
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+    return user
+
+
 class Blender:
     """One Blender on a screen. `do` runs code in it; mouse and keys are real ones."""
 
@@ -226,10 +242,13 @@ class Blender:
         assert done.returncode == 0, done.stderr
         return path
 
-    def click_operator(self, name: str) -> None:
-        """Click the sidebar's button of the operator `name`, such as "xray.generate"."""
+    def click_operator(self, name: str, across: float = 0.4) -> None:
+        """Click the sidebar's button of the operator `name`, such as "xray.generate".
+
+        across : where the button is in the sidebar, 0 at its left and 1 at its right edge.
+        """
         x, top, bottom = self.get(
-            "(lambda r, h: (r.x + r.width * 0.4, h - r.y - r.height, h - r.y))"
+            f"(lambda r, h: (r.x + r.width * {across}, h - r.y - r.height, h - r.y))"
             "(sidebar(), view3d()['window'].height)"
         )
         for y in range(int(top), int(bottom), BUTTON_STEP):
@@ -259,6 +278,11 @@ class Blender:
         """Put the mouse over the middle of the 3D view."""
         self._xdotool("mousemove", "400", "400")
         self._xdotool("mousemove_relative", "1", "1")
+        time.sleep(0.3)
+
+    def nudge(self, x: int, y: int) -> None:
+        """Move the mouse by so many pixels."""
+        self._xdotool("mousemove_relative", "--", x, y)
         time.sleep(0.3)
 
     def drag(self, start: tuple[int, int], stop: tuple[int, int], steps: int = 12) -> None:

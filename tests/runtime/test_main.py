@@ -70,6 +70,55 @@ def test_generate_writes_a_glb(image: Path, capsys: pytest.CaptureFixture[str]) 
     assert "Sampling" in output.err
 
 
+@pytest.mark.parametrize(
+    ("suffix", "begins", "lost"),
+    [("obj", b"mtllib", "vertex colours"), ("stl", b"X-Ray", "millimetres")],
+)
+def test_other_files_are_written_and_what_they_lose_is_said(
+    image: Path, capsys: pytest.CaptureFixture[str], suffix: str, begins: bytes, lost: str
+) -> None:
+    out = image.with_name(f"out.{suffix}")
+    assert main(["generate", str(image), "-o", str(out), "--generator=triangle", "--json"]) == 0
+    assert out.read_bytes().startswith(begins)
+    output = capsys.readouterr()
+    assert lost in output.err
+    assert lost in json.loads(output.out)["note"]
+
+
+def test_a_folder_of_images_becomes_a_folder_of_meshes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").touch()
+    (images / "b.png").write_bytes(b"<!doctype html>")
+    (images / "c.jpg").touch()
+    out = tmp_path / "meshes"
+    argv = ["generate", str(images), "-o", str(out), "--format=stl", "--generator=triangle"]
+    assert main([*argv, "--json"]) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["a.stl", "c.stl"]
+    output = capsys.readouterr()
+    answer = json.loads(output.out)
+    assert [Path(made["out"]).name for made in answer["made"]] == ["a.stl", "c.stl"]
+    assert [failure["code"] for failure in answer["failed"]] == ["unreadable_image"]
+    assert "2 of 3 images are meshes, 1 failed" in output.err
+    assert main([*argv, "--xray", "x.npz"]) == 2
+    assert "is for one image" in capsys.readouterr().err
+
+
+def test_what_is_no_image_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(_checkpoint: str | None, _device: str) -> Any:
+        raise AssertionError("the model is loaded")
+
+    add_system("triangle", load)
+    page = tmp_path / "page.png"
+    page.write_bytes(b"<!doctype html>")
+    assert generate(page) == 1
+    assert "'page.png' is in no known image format" in capsys.readouterr().err
+
+
 def test_json_is_the_only_thing_on_stdout(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate(image, "--json", "--seed", "3") == 0
     data = json.loads(capsys.readouterr().out)

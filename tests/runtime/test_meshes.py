@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from runtime.meshes.files import read_mesh, write_glb
+from runtime.meshes.files import read_mesh, write_glb, write_mesh
 from xray_addon import Camera, Material, Surface, XRayError, cast
 from xray_addon.color import srgb_to_linear
 
@@ -31,6 +31,64 @@ def test_a_glb_round_trips_with_smooth_colours(tmp_path: Path):
         atol=0.51 / 255,
     )
     assert again.is_watertight == surface.is_watertight
+
+
+def test_an_obj_round_trips_with_colours_and_textures(tmp_path: Path):
+    mesh = trimesh.creation.icosphere(1)
+    colors = (mesh.vertices * 0.5 + 0.5)[mesh.faces]
+    write_mesh(
+        tmp_path / "plain.obj",
+        Surface(mesh.vertices * (1, 2, 3), mesh.faces, corner_colors=colors),
+    )
+    again = read_mesh(tmp_path / "plain.obj")
+    np.testing.assert_allclose(again.bounds, ((-1, -2, -3), (1, 2, 3)), atol=1e-3)
+    assert len(again.faces) == len(mesh.faces)
+    # sRGB after each vertex, as Blender reads it.
+    lines = (tmp_path / "plain.obj").read_text().splitlines()
+    rows = np.array([line.split()[1:] for line in lines if line.startswith("v ")], dtype=float)
+    x, y, z = rows[:, 0], -rows[:, 2], rows[:, 1]
+    shown = np.stack([x, y / 2, z / 3], axis=-1) * 0.5 + 0.5
+    np.testing.assert_allclose(rows[:, 3:], shown, atol=1e-4)
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    square = np.array([[-1.0, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]])
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    uvs = (square[:, [0, 2]] * 0.5 + 0.5)[faces]
+    textured = Surface(
+        square,
+        faces,
+        corner_uvs=uvs,
+        corner_normals=np.broadcast_to((0.0, -1, 0), (2, 3, 3)),
+        face_material=np.array([1, 1]),
+        materials=[Material((1, 0, 0)), Material(texture=pixels)],
+    )
+    write_mesh(tmp_path / "textured.obj", textured)
+    assert sorted(path.name for path in tmp_path.glob("textured*")) == [
+        "textured-1-color.png",
+        "textured.mtl",
+        "textured.obj",
+    ]
+    camera = Camera.look_at((0, -1, 0), fov_x=np.pi / 2, width=4, height=4)
+    seen = cast(read_mesh(tmp_path / "textured.obj"), camera, 1).color[0]
+    np.testing.assert_allclose(seen, pixels / 255, atol=1e-6)
+
+
+def test_an_stl_is_read_back_in_millimetres(tmp_path: Path):
+    mesh = trimesh.creation.box((0.1, 0.2, 0.3))
+    write_mesh(tmp_path / "box.STL", Surface(mesh.vertices, mesh.faces))
+    low, high = trimesh.load(tmp_path / "box.STL").bounds
+    np.testing.assert_allclose(high - low, (100, 200, 300), rtol=1e-6)
+
+
+def test_a_mesh_file_that_cannot_be_written_says_so(tmp_path: Path):
+    mesh = trimesh.creation.box()
+    (tmp_path / "file").touch()
+    with pytest.raises(XRayError, match="cannot be written") as caught:
+        write_mesh(tmp_path / "file" / "a.stl", Surface(mesh.vertices, mesh.faces))
+    assert caught.value.code == "cannot_write"
+    with pytest.raises(XRayError, match=r"\.glb, \.obj or \.stl") as caught:
+        write_mesh(tmp_path / "a.ply", Surface(mesh.vertices, mesh.faces))
+    assert caught.value.code == "unknown_format"
 
 
 def test_files_are_y_up(tmp_path: Path):

@@ -145,6 +145,18 @@ def test_a_mesh_comes_as_a_file_after_its_progress(ready: Peer) -> None:
     assert all(note["id"] == 7 for note in ready.notes)
 
 
+def test_what_is_no_image_is_refused_before_a_model_is_loaded(ready: Peer) -> None:
+    page = ready.folder / "page.png"
+    page.write_bytes(b"<!doctype html>")
+    params = {
+        "inputs": {"image": str(page)},
+        "folder": str(ready.folder),
+        "settings": {"generator": "fake", "steps": 1},
+    }
+    assert ready.ask("generate", params)["error"]["data"]["code"] == "unreadable_image"
+    assert ready.ask("status", id=2)["result"]["generator"] == ""
+
+
 def test_a_cut_out_comes_as_a_picture(ready: Peer) -> None:
     image = ready.folder / "photo.png"
     photo = np.full((64, 64, 3), 255, np.uint8)

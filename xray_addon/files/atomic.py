@@ -32,3 +32,19 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(path: str | PathLike[str]) -> Iterator[Path]:
+    """`path` in a temporary folder beside it, for a file that comes with others, such as textures.
+
+    At the end all files in that folder are moved beside `path`, the one called so last. If the body
+    raises, nothing is moved.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
+        yield Path(folder) / target.name
+        written = sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name)
+        for file in written:
+            file.replace(target.parent / file.name)

@@ -31,7 +31,14 @@ def write_png(
     image: NDArray[np.unsignedinteger[Any]],
     deflater: Deflater | None = None,
 ) -> None:
-    """Write `image` (H, W, 1 to 4) of uint8 or uint16, row 0 at the top, atomically.
+    """Write `image` as `encode_png` does, atomically."""
+    content = encode_png(image, deflater)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def encode_png(image: NDArray[np.unsignedinteger[Any]], deflater: Deflater | None = None) -> bytes:
+    """The PNG file of `image` (H, W, 1 to 4) of uint8 or uint16, row 0 at the top.
 
     Alpha is straight, and the last of 2 or 4 channels. deflater : the fastest by default.
     """
@@ -50,15 +57,15 @@ def write_png(
         ),
         key=lambda lines: len(zlib.compress(lines[::ROWS_TRIED].tobytes(), 1)),
     )
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        stream.write(_SIGNATURE)
-        for kind, content in (
-            (b"IHDR", header),
-            (b"IDAT", (deflater or fastest()).picture(lines.tobytes())),
-            (b"IEND", b""),
-        ):
-            stream.write(struct.pack(">I", len(content)) + kind + content)
-            stream.write(struct.pack(">I", zlib.crc32(kind + content)))
+    parts = [_SIGNATURE]
+    for kind, content in (
+        (b"IHDR", header),
+        (b"IDAT", (deflater or fastest()).picture(lines.tobytes())),
+        (b"IEND", b""),
+    ):
+        parts += struct.pack(">I", len(content)), kind, content
+        parts.append(struct.pack(">I", zlib.crc32(kind + content)))
+    return b"".join(parts)
 
 
 def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:

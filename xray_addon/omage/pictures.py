@@ -28,7 +28,16 @@ GEOMETRY, ALBEDO, METALLIC_ROUGHNESS, NORMAL = (
     "normal.png",
 )
 # The names under which an omage is looked at, in this order.
-VIEWS = ("position", "patches", "normal", "albedo", "metallic", "roughness")
+# What each view of an omage shows.
+MEANINGS = {
+    "position": "Where each pixel lies in space, as colours",
+    "patches": "The patches of the UV map, a colour each",
+    "normal": "The normals, as colours",
+    "albedo": "The base colour, to paint on",
+    "metallic": "How metallic the surface is",
+    "roughness": "How rough the surface is",
+}
+VIEWS = tuple(MEANINGS)
 _GOLDEN_ANGLE = 0.381966  # of a circle of hues, so that patches next to each other differ
 
 Floats = NDArray[np.float64]

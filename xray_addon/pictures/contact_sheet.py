@@ -29,7 +29,14 @@ HIT = (214, 221, 230)
 DEPTH_COLORS = np.array(
     [[253, 231, 110], [122, 209, 108], [38, 166, 138], [50, 104, 142], [68, 44, 110]], dtype=float
 )
-ROWS = ("depth", "normal", "colour", "hit")
+# What each row of tiles shows.
+MEANINGS = {
+    "depth": "Distance from the camera; near is bright",
+    "normal": "Direction of the surface, as colours",
+    "colour": "Colour of the surface",
+    "hit": "Where the layer has a surface",
+}
+ROWS = tuple(MEANINGS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,12 +219,12 @@ def _block(view: SheetView, columns: int, width: int) -> Picture:
         name, above = f"layer {layer + 1}", rows_top - LINE
         draw_text(block, name, x, above, BRIGHT)
         draw_text(block, _short(int(hits[layer])), x + text_width(f"{name}  "), above, DIM)
-        for row, tile in enumerate(layer_tiles(view.xray, layer).values()):
+        for row, (channel, tile) in enumerate(layer_tiles(view.xray, layer).items()):
             top = rows_top + row * (TILE + GAP)
             _paste(block, tile, x, top)
             if layer == 0:
-                label = _canvas(LINE + 2, text_width(ROWS[row]) + 5)
-                draw_text(label, ROWS[row], 3, 2, BRIGHT)
+                label = _canvas(LINE + 2, text_width(channel) + 5)
+                draw_text(label, channel, 3, 2, BRIGHT)
                 _paste(block, label, x, top)
     return block
 

@@ -31,12 +31,28 @@ from ..progress import Progress, ProgressCallback
 PIP_VERSION = "26.3"
 PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 PIP_WITH_PROGRESS = (24, 1)
+PYPI = "https://pypi.org/simple"
 ENSUREPIP = ("-m", "ensurepip", "--default-pip")
 NETWORK_TIMEOUT = 60.0  # s without a byte
 TICK = 0.1  # s between two calls of the progress callback
 
 # What stands before an address's host, as in https://name:password@host: an index of one's own.
 _SECRET = re.compile(r"(\w+://)[^/\s'\"]*@")
+
+# What pip and its libraries write of a connection that fails, where they name the host, and what
+# the command ends with then.
+_BROKEN_CONNECTION = (
+    "connection broken",
+    "Failed to establish",
+    "Failed to resolve",
+    "timed out",
+    "ProxyError",
+    "SSLError",
+    "confirming the ssl certificate",
+    "Max retries exceeded",
+)
+_AFTER_A_BROKEN_CONNECTION = ("No matching distribution", *_BROKEN_CONNECTION)
+_HOST = re.compile(r"host='([^']+)'|[Cc]onnection to (\S+) timed out|https?://([^/\s'\"]+)")
 
 NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console flashes on Windows
 
@@ -106,9 +122,12 @@ class Commands:
                 _kill(process)
                 raise
         if process.returncode:
+            unreached = _unreached(lines, command)
             raise self._failed(
-                _meaningful(lines) or f"{command[0]} ended with exit code {process.returncode}",
-                any("connection broken" in line or "NewConnectionError" in line for line in lines),
+                unreached
+                or _meaningful(lines)
+                or f"{command[0]} ended with exit code {process.returncode}",
+                network=bool(unreached),
             )
         return lines
 
@@ -164,7 +183,7 @@ class Commands:
     def download_pip(self, folder: Path) -> Path:
         """Download the pinned wheel of pip from PyPI or from the index that PIP_INDEX_URL names."""
         name = f"pip-{PIP_VERSION}-py3-none-any.whl"
-        index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+        index = os.environ.get("PIP_INDEX_URL", PYPI).rstrip("/") + "/pip/"
         self._write(f"downloading {name} from {index}")
         self.report(Progress("pip", message="Downloading pip"))
         page = self._fetch(index).decode("utf-8", "replace")
@@ -189,6 +208,10 @@ class Commands:
         except (OSError, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
+            elif isinstance(error, OSError):
+                host = urllib.parse.urlsplit(without_password(url)).netloc
+                reason = getattr(error, "reason", error)
+                raise self._failed(f"{host} was not reached ({reason})", network=True) from error
             raise self._failed(f"{url} cannot be read ({error})", network=True) from error
         return data
 
@@ -278,6 +301,28 @@ def _certificates() -> list[str]:
     if spec is not None and spec.origin is not None:
         found.append(str(Path(spec.origin).with_name("cacert.pem")))
     return [path for path in found if path and Path(path).exists()]
+
+
+def _unreached(lines: Sequence[str], command: Sequence[str]) -> str:
+    """Which host a failed pip did not reach, and why, for people; "" if that is not the reason.
+
+    Without its index pip says that there is no matching distribution, as for a wrong name.
+    """
+    last = _meaningful(lines)
+    if not any(sign in last for sign in _AFTER_A_BROKEN_CONNECTION):
+        return ""
+    broken = [line for line in lines if any(sign in line for sign in _BROKEN_CONNECTION)]
+    if not broken:
+        return ""
+    if found := _HOST.search(broken[-1]):
+        host = next(filter(None, found.groups()))
+    else:  # an older pip, which does not name it
+        index = os.environ.get("PIP_INDEX_URL", PYPI)
+        if "--index-url" in command:
+            index = command[command.index("--index-url") + 1]
+        host = urllib.parse.urlsplit(without_password(index)).netloc
+    why = re.search(r"\[Errno -?\d+\] ([^\"')\]]+)|(timed out|certificate)", broken[-1])
+    return f"{host} was not reached" + (f" ({why[1] or why[2]})" if why else "")
 
 
 def _meaningful(lines: Sequence[str]) -> str:

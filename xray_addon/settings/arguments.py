@@ -30,10 +30,12 @@ def add_setting(
 
     choices : in place of the field's own.
     """
-    text = str(item.metadata["help"])
+    meanings = item.metadata.get("choices", {})
+    described = [f"{name}: {meaning}" for name, meaning in meanings.items() if meaning]
+    text = "; ".join([str(item.metadata["help"]), *described])
     options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
     if not isinstance(item.default, bool):
-        choices = choices or item.metadata.get("choices")
+        choices = choices or list(meanings) or None
         options = {
             "type": type(item.default),
             "choices": choices,

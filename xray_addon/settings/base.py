@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, field, fields
 from typing import Any, Self
 
@@ -11,10 +12,15 @@ from ..errors import XRayError
 def setting(default: Any, help: str, **limits: Any) -> Any:
     """A field of a settings dataclass, with the help text and limits for panels and command lines.
 
-    limits : `min` and `max` of a number; `choices` of a text, and `labels` for choices whose label
-        is not the name in title case; `path=True` for a file name; `only`, the name of another
-        setting and those of its values for which this setting is used.
+    limits : `min` and `max` of a number; `choices` of a text, by name with what each means, and
+        `labels` for choices whose label is not the name in title case; `label` if that of the
+        setting is not; `path=True` for a file name; `unit` of a number: "degrees", "metres",
+        "percent" (0 to 100), "pixels" or "factor" (a share of 1); `on`, if 0 switches the setting
+        off: the value that switching it on gives; `only`, the name of another setting and those of
+        its values for which this setting is used.
     """
+    if "choices" in limits and not isinstance(limits["choices"], Mapping):
+        limits["choices"] = dict.fromkeys(limits["choices"], "")
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -31,7 +37,9 @@ class Settings:
             if type(value) is not kind:
                 raise self._bad(item.name, f"must be {kind.__name__}, got {value!r}")
             if "choices" in meta and value not in meta["choices"]:
-                raise self._bad(item.name, f"must be one of {meta['choices']}, got {value!r}")
+                raise self._bad(
+                    item.name, f"must be one of {tuple(meta['choices'])}, got {value!r}"
+                )
             if "min" in meta and not meta["min"] <= value <= meta["max"]:
                 raise self._bad(
                     item.name, f"must lie between {meta['min']} and {meta['max']}, got {value}"

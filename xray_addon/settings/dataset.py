@@ -29,20 +29,24 @@ class DatasetSettings(Settings):
         4, "Number of camera views per object", min=1, max=10_000, only=("cameras", _PLACED)
     )
     layers: int = setting(16, "Surfaces kept along each ray, nearest first", min=1, max=256)
-    size: int = setting(256, "Width and height of the X-Ray in pixels", min=8, max=8192)
+    size: int = setting(
+        256, "Width and height of the X-Ray in pixels", min=8, max=8192, unit="pixels"
+    )
     seed: int = setting(
         0, "Seed of cameras, lights and rendering, combined with the uid", min=0, max=2**31 - 1
     )
     normalize: str = setting(
         "unit",
-        "'unit' moves the bounding box's centre to the origin and scales its longest side to 1, "
-        "as published; 'none' does not move or scale the object",
-        choices=("unit", "none"),
+        "Where the object is moved to, and how it is scaled",
+        choices={
+            "unit": "The bounding box's centre to the origin, its longest side to 1, as published",
+            "none": "The object stays where it is, in its size",
+        },
     )
     pose: str = setting(
         "frame",
-        "'rest' is the rest pose of armatures; 'frame' is a frame of the animation",
-        choices=("frame", "rest"),
+        "Pose of animated objects",
+        choices={"frame": "A frame of the animation", "rest": "The rest pose of armatures"},
     )
     frame: int = setting(
         1,
@@ -53,10 +57,15 @@ class DatasetSettings(Settings):
 
     cameras: str = setting(
         "hemisphere",
-        "'hemisphere' is random at 0 to 45 degrees above, as published; 'sphere' is random on all "
-        "sides; 'turntable' is evenly spaced at one elevation; 'ring' is evenly spaced, by turns "
-        "above and below; 'poses' reads a transforms.json; 'scene' is the file's own camera",
-        choices=("hemisphere", "sphere", "turntable", "ring", "poses", "scene"),
+        "Where the cameras stand",
+        choices={
+            "hemisphere": "Random, at 0 to 45 degrees above the horizon, as published",
+            "sphere": "Random, on all sides",
+            "turntable": "Evenly spaced, at one elevation",
+            "ring": "Evenly spaced, by turns above and below",
+            "poses": "Read from a transforms.json",
+            "scene": "The file's own camera",
+        },
     )
     poses: str = setting(
         "", "The transforms.json for 'poses'", only=("cameras", ("poses",)), path=True
@@ -66,6 +75,7 @@ class DatasetSettings(Settings):
         "Elevation in degrees for turntable and ring",
         min=-89.0,
         max=89.0,
+        unit="degrees",
         only=("cameras", ("turntable", "ring")),
     )
     distance: float = setting(
@@ -80,6 +90,8 @@ class DatasetSettings(Settings):
         "Horizontal field of view in degrees",
         min=0.1,
         max=179.0,
+        unit="degrees",
+        label="Field of View",
         only=("cameras", _PLACED),
     )
     jitter: float = setting(
@@ -87,13 +99,20 @@ class DatasetSettings(Settings):
         "Random shift of each camera, as a share of its distance",
         min=0.0,
         max=0.9,
+        unit="factor",
         only=("cameras", _PLACED),
     )
 
     image: str = setting(
         "cycles",
-        "Renderer of the reference images; 'cast' is the built-in shader, which is much faster",
-        choices=("cycles", "eevee", "workbench", "cast", "none"),
+        "Renderer of the reference images",
+        choices={
+            "cycles": "Cycles, as published",
+            "eevee": "EEVEE; needs a display or a GPU",
+            "workbench": "Workbench: flat colours in its own light; needs a display or a GPU",
+            "cast": "The built-in shader, much faster than the others",
+            "none": "No images",
+        },
         labels={"eevee": "EEVEE", "cast": "Built-in"},
     )
     image_size: int = setting(
@@ -101,6 +120,7 @@ class DatasetSettings(Settings):
         "Width and height of the images in pixels",
         min=8,
         max=8192,
+        unit="pixels",
         only=("image", (*_LIT, "workbench")),
     )
     samples: int = setting(
@@ -109,40 +129,55 @@ class DatasetSettings(Settings):
     denoise: bool = setting(True, "Denoise Cycles renders", only=("image", ("cycles",)))
     device: str = setting(
         "auto",
-        "Render device of Cycles; 'auto' is the GPU if one is enabled in Blender's preferences",
-        choices=("auto", "cpu", "gpu"),
+        "Render device of Cycles",
+        choices={
+            "auto": "The GPU if one is enabled in Blender's preferences, otherwise the CPU",
+            "cpu": "The processor",
+            "gpu": "The GPU that is enabled in Blender's preferences",
+        },
         labels={"cpu": "CPU", "gpu": "GPU"},
         only=("image", ("cycles",)),
         part="run",
     )
     lights: str = setting(
         "even",
-        "'even' is soft light from all sides, as in the published images; 'studio' adds a sun over "
-        "the viewer's shoulder; 'random' differs for each view; 'hdri' is an environment image; "
-        "'scene' is the file's own lighting. Workbench always uses its own",
-        choices=("even", "studio", "random", "hdri", "scene"),
+        "What lights the objects; Workbench always uses its own light",
+        choices={
+            "even": "Soft light from all sides, as in the published images",
+            "studio": "Soft light and a sun over the viewer's shoulder",
+            "random": "Another light for each view",
+            "hdri": "An environment image",
+            "scene": "The file's own lights",
+        },
         labels={"hdri": "HDRI"},
         only=("image", _LIT),
     )
     hdri: str = setting(
-        "", "The environment image for 'hdri'", only=("lights", ("hdri",)), path=True
+        "",
+        "The environment image for 'hdri'",
+        only=("lights", ("hdri",)),
+        path=True,
+        label="HDRI",
     )
 
     materials: str = setting(
         "bake",
-        "For materials that are not just textures, colour attributes and constants: 'bake' them, "
-        "or 'skip' the object and report it",
-        choices=("bake", "skip"),
+        "What happens to materials that are more than textures, colour attributes and constants",
+        choices={
+            "bake": "Bake their colours into textures",
+            "skip": "Skip the object and report it",
+        },
     )
     bake_size: int = setting(
         1024,
         "Width and height of baked textures in pixels",
         min=16,
         max=8192,
+        unit="pixels",
         only=("materials", ("bake",)),
     )
     alpha_clip: bool = setting(False, "Let rays through where a material's alpha clips")
-    ids: bool = setting(False, "Also write each hit's object, material and face")
+    ids: bool = setting(False, "Also write each hit's object, material and face", label="IDs")
     slices: bool = setting(
         False,
         "Also write Slice3D's training data: images, twelve slices a view and signed distances in "
@@ -151,15 +186,15 @@ class DatasetSettings(Settings):
     )
     slice_alignment: str = setting(
         "camera",
-        "Axes that slices are cut along: the camera's or the world's",
-        choices=("camera", "axis"),
+        "Axes that slices are cut along",
+        choices={"camera": "The axes of the camera", "axis": "The axes of the world"},
         labels={"axis": "World"},
         only=("slices", (True,)),
     )
     slice_shading: str = setting(
         "cast",
-        "What draws the slices: the built-in shader, or Cycles as published, far slower",
-        choices=("cast", "cycles"),
+        "What draws the slices",
+        choices={"cast": "The built-in shader, fast", "cycles": "Cycles as published, far slower"},
         labels={"cast": "Built-in"},
         only=("slices", (True,)),
     )
@@ -177,6 +212,9 @@ class DatasetSettings(Settings):
         "0 keeps all",
         min=0.0,
         max=1.0,
+        unit="factor",
+        on=0.9,
+        label="Min IoU",
         part="gate",
     )
     min_hits: int = setting(
@@ -184,6 +222,7 @@ class DatasetSettings(Settings):
         "Reject objects with a view that has fewer hits; 0 keeps all",
         min=0,
         max=2**31 - 1,
+        on=1,
         part="gate",
     )
     max_dropped: float = setting(
@@ -191,6 +230,7 @@ class DatasetSettings(Settings):
         "Reject objects that lose a larger share of hits behind the last layer",
         min=0,
         max=1,
+        unit="factor",
         part="gate",
     )
     max_outside: float = setting(
@@ -198,6 +238,7 @@ class DatasetSettings(Settings):
         "Reject objects with a larger share of hits outside near and far",
         min=0,
         max=1,
+        unit="factor",
         part="gate",
     )
 

@@ -38,15 +38,26 @@ class GenerateSettings(Settings):
     device: str = setting(
         "auto",
         "Where the model runs",
-        choices=("auto", "cpu", "cuda", "mps"),
+        choices={
+            "auto": "The graphics card if it can be used, otherwise the CPU",
+            "cpu": "The processor: works everywhere, slower",
+            "cuda": "An NVIDIA graphics card, or an AMD one with the ROCm build",
+            "mps": "The graphics of an Apple chip",
+        },
         labels={"cpu": "CPU", "cuda": "CUDA", "mps": "Apple MPS"},
     )
     remove_background: str = setting(
         "auto",
-        "How the object is cut out: by its alpha channel, by rembg, from a plain background or by "
-        "the built-in network; 'auto' uses the first that works",
-        choices=("auto", "alpha", "rembg", "plain", "built-in"),
+        "How the object is cut out",
+        choices={
+            "auto": "The first of the ways below that works",
+            "alpha": "The image's own transparency",
+            "rembg": "A network of rembg, if its weights are there",
+            "plain": "Everything that differs from a plain background",
+            "built-in": "The small network that comes with X-Ray",
+        },
         labels={"rembg": "rembg", "built-in": "Built-in Network"},
+        label="Cut-Out",
     )
     margin: float = setting(
         0.0,
@@ -54,6 +65,7 @@ class GenerateSettings(Settings):
         "outwards, negative values inwards",
         min=-10.0,
         max=10.0,
+        unit="percent",
     )
 
     def __new__(cls, *args: Any, **values: Any) -> GenerateSettings:
@@ -69,6 +81,15 @@ class GenerateSettings(Settings):
         kind = GenerateSettings._kind(self.generator)
         if not isinstance(self, kind):
             raise self._bad("generator", f"cannot be {self.generator!r} in {type(self).__name__}")
+
+    @property
+    def seed_matters(self) -> bool:
+        """Whether another seed gives another mesh."""
+        return True
+
+    def varied(self) -> Self:
+        """These settings, changed so that seeds give different meshes, if that is possible."""
+        return self
 
     def to_arguments(self) -> list[str]:
         """The command line options for these settings, without those that have their default."""

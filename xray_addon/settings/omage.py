@@ -11,17 +11,23 @@ from .base import Settings, setting
 class OmageSettings(Settings):
     """How objects become omages."""
 
-    resolution: int = setting(1024, "Width and height of the omage in pixels", min=8, max=8192)
+    resolution: int = setting(
+        1024, "Width and height of the omage in pixels", min=8, max=8192, unit="pixels"
+    )
     downsample: int = setting(
         0,
         "Width and height to reduce it to, with the borders of patches snapped; 0 leaves it",
         min=0,
         max=8192,
+        unit="pixels",
+        on=64,
     )
     patches: int = setting(
         128, "How many parts of the UV map are kept, the largest first", min=1, max=100_000
     )
-    bake_size: int = setting(1024, "Width and height of baked textures in pixels", min=16, max=8192)
+    bake_size: int = setting(
+        1024, "Width and height of baked textures in pixels", min=16, max=8192, unit="pixels"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

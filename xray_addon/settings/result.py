@@ -13,29 +13,59 @@ class ResultSettings(Settings):
 
     topology: str = setting(
         "triangles",
-        "'quads' remeshes into a closed mesh of even quads, without the finest details",
-        choices=("triangles", "quads"),
+        "Kind of faces",
+        choices={
+            "triangles": "The triangles that the generator made",
+            "quads": "A closed mesh of even quads, without the finest details",
+        },
     )
     target_faces: int = setting(
-        0, "Approximate number of faces; 0 does not change it", min=0, max=10_000_000
+        0,
+        "Approximate number of faces; 0 does not change it",
+        min=0,
+        max=10_000_000,
+        on=10_000,
     )
     symmetry: str = setting(
         "none",
-        "Mirror across the middle of this axis: 'x' keeps the right half, 'y' the half that the "
-        "image shows, 'z' the upper half",
-        choices=("none", "x", "y", "z"),
+        "Mirror across the middle of this axis",
+        choices={
+            "none": "Do not mirror",
+            "x": "The right half, mirrored",
+            "y": "The half that the image shows, mirrored",
+            "z": "The upper half, mirrored",
+        },
     )
-    height: float = setting(0.0, "Height in metres; 0 does not change the size", min=0.0, max=1e6)
+    height: float = setting(
+        0.0,
+        "Height in metres; 0 does not change the size",
+        min=0.0,
+        max=1e6,
+        unit="metres",
+        on=1.0,
+    )
     color: str = setting(
         "attribute",
-        "Colours as an 'attribute' of the mesh, or as a 'texture' on a UV map",
-        choices=("attribute", "texture"),
+        "Where the colours are",
+        choices={
+            "attribute": "A colour at each vertex; or the texture, if the generator made one",
+            "texture": "A texture on a UV map",
+        },
     )
-    bake_size: int = setting(1024, "Width and height of the texture in pixels", min=16, max=8192)
+    bake_size: int = setting(
+        1024,
+        "Width and height of the texture in pixels",
+        min=16,
+        max=8192,
+        unit="pixels",
+        only=("color", ("texture",)),
+    )
     smooth_angle: float = setting(
         0.0,
         "Edges sharper than this many degrees look sharp; 0 keeps the generator's own shading",
         min=0.0,
         max=180.0,
+        unit="degrees",
+        on=30.0,
     )
     asset: bool = setting(False, "Mark as an asset, with a preview")

@@ -13,30 +13,43 @@ class SliceSettings(Settings):
 
     view: str = setting(
         "published",
-        "Who looks: the camera of the published data, around the object, or the scene's camera",
-        choices=("published", "camera"),
+        "Where the object is seen from",
+        choices={
+            "published": "The camera of the published data, around the object",
+            "camera": "The scene's camera",
+        },
         labels={"camera": "Scene Camera"},
     )
     azimuth: float = setting(
         0.0,
-        "Published view: degrees around the object, from its front (-Y) to the right",
+        "Degrees around the object, from its front (-Y) to the right",
         min=-360.0,
         max=360.0,
+        unit="degrees",
+        only=("view", ("published",)),
     )
     elevation: float = setting(
-        20.0, "Published view: degrees above the horizon", min=-89.0, max=89.0
+        20.0,
+        "Degrees above the horizon",
+        min=-89.0,
+        max=89.0,
+        unit="degrees",
+        only=("view", ("published",)),
     )
     aligned: str = setting(
         "camera",
-        "Along which axes the object is cut: the camera's, or the world's",
-        choices=("camera", "axis"),
+        "Axes that the object is cut along",
+        choices={"camera": "The axes of the camera", "axis": "The axes of the world"},
         labels={"axis": "World"},
     )
-    size: int = setting(256, "Width and height in pixels", min=16, max=4096)
+    size: int = setting(256, "Width and height in pixels", min=16, max=4096, unit="pixels")
     shading: str = setting(
         "cast",
-        "Drawn by the built-in shader, or by Cycles with the published lights",
-        choices=("cast", "cycles"),
+        "What draws the slices",
+        choices={
+            "cast": "The built-in shader, fast",
+            "cycles": "Cycles with the published lights, far slower",
+        },
         labels={"cast": "Built-In"},
     )
-    samples: int = setting(16, "Cycles: rays a pixel", min=1, max=4096)
+    samples: int = setting(16, "Rays a pixel", min=1, max=4096, only=("shading", ("cycles",)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..files.mesh_formats import CANNOT_HOLD
 from ..settings.arguments import add_setting
 from ..settings.generate import GenerateSettings
 from . import SYSTEMS
@@ -24,7 +26,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         type=Path,
         nargs="?",
-        help="the image file, for systems that take one",
+        help="the image file, for systems that take one; or a folder, for a mesh of each image",
     )
     if takers["mask"]:
         text = f"an image file, white where the image is redrawn ({', '.join(takers['mask'])})"
@@ -32,6 +34,29 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     if takers["category"]:
         text = f"what to generate ({', '.join(takers['category'])})"
         parser.add_argument("--category", metavar="NAME", default="", help=text)
+
+
+def add_outputs(
+    parser: argparse.ArgumentParser, formats: Sequence[str], *, required: bool = False
+) -> None:
+    """Add --out and --format. formats : suffixes of the mesh files that can be written."""
+    default = "" if required else "; default: <image>.glb here"
+    held = "; ".join(lost for suffix in formats if (lost := CANNOT_HOLD[suffix]))
+    parser.add_argument(
+        *("-o", "--out"),
+        metavar="OUT",
+        type=Path,
+        required=required,
+        help=f"the mesh file ({', '.join(formats)}), for a folder of images the folder of the "
+        f"meshes{default}. {held}",
+    )
+    names = [suffix.removeprefix(".") for suffix in formats]
+    parser.add_argument(
+        "--format",
+        choices=names,
+        default=names[0],
+        help="kind of the files if OUT names none (default: %(default)s)",
+    )
 
 
 def read_inputs(arguments: argparse.Namespace) -> Inputs:

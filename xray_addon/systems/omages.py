@@ -17,12 +17,18 @@ class OmagesSettings(GenerateSettings):
     generator: str = setting("omages", "The system that makes the mesh")
     sampler: str = setting(
         "published",
-        "'published' takes 250 steps for the geometry and 1000 for the material; 'fast' takes a "
-        "solver that needs 30 and 20",
-        choices=("published", "fast"),
+        "How the networks sample",
+        choices={
+            "published": "As published: 250 steps for the geometry, 1000 for the material",
+            "fast": "A solver that needs 30 and 20 steps",
+        },
     )
-    geometry_steps: int = setting(0, "Steps for the geometry; 0 for the usual", min=0, max=1000)
-    material_steps: int = setting(0, "Steps for the material; 0 for the usual", min=0, max=1000)
+    geometry_steps: int = setting(
+        0, "Steps for the geometry; 0 for the usual", min=0, max=1000, on=250
+    )
+    material_steps: int = setting(
+        0, "Steps for the material; 0 for the usual", min=0, max=1000, on=1000
+    )
     guidance: float = setting(
         4.0, "How much the category counts: 1 as trained, 4 as published", min=1.0, max=20.0
     )

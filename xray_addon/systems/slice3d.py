@@ -12,7 +12,6 @@ from .system import ByHand, HandFile, Output, System
 
 # The published camera; the box that is meshed is 1 wide.
 FRAME = Frame(distance=1.2, fov_x=PUBLISHED_FOV_X, fill=0.65, near=0.6, far=1.8)
-BRANCHES = ("regression", "generation", "slices")
 PAGE = "https://1drv.ms/f/s!AkDQSKsmQQCghq1jUC2J0nowH4XeOQ"
 LICENCE = "not stated by the authors"
 REGRESSION = HandFile(
@@ -47,13 +46,20 @@ class Slice3DSettings(GenerateSettings):
     generator: str = setting("slice3d", "The system that makes the mesh")
     branch: str = setting(
         "regression",
-        "'regression' draws the slices in one pass, 'generation' samples them, so that seeds "
-        "differ; 'slices' takes your own: X_1.png to Z_4.png in one folder, any of which is the "
-        "image",
-        choices=BRANCHES,
+        "Where the slices come from",
+        choices={
+            "regression": "Drawn in one pass",
+            "generation": "Sampled, so that seeds differ",
+            "slices": "Your own: X_1.png to Z_4.png in one folder, any of which is the image",
+        },
     )
     steps: int = setting(
-        0, "Steps of the sampling; 0 takes 200, as published, and 500 are the most", min=0, max=1000
+        0,
+        "Steps of the sampling; 0 takes 200, as published, and 500 are the most",
+        min=0,
+        max=1000,
+        on=200,
+        only=("branch", ("generation",)),
     )
     mesh_resolution: int = setting(
         256,
@@ -68,6 +74,8 @@ class Slice3DSettings(GenerateSettings):
         "as published",
         min=0.0,
         max=1.0,
+        unit="factor",
+        on=FRAME.fill,
     )
     elevation: float = setting(
         0.0,
@@ -75,10 +83,16 @@ class Slice3DSettings(GenerateSettings):
         "stand upright",
         min=-90.0,
         max=90.0,
+        unit="degrees",
     )
     fill_hidden: bool = setting(
         True, "Give what the image hides the nearest visible colour; grey without"
     )
+
+    @property
+    def seed_matters(self) -> bool:
+        """Whether the slices are sampled."""
+        return self.branch == "generation"
 
 
 SYSTEM = System(

@@ -24,11 +24,21 @@ class TripoSRSettings(GenerateSettings):
         max=512,
     )
     density_threshold: float = setting(
-        25.0, "Density of the field at the surface", min=0.01, max=10_000.0
+        25.0, "Density of the field at the surface", min=0.01, max=10_000.0, label="Density"
     )
     texture_size: int = setting(
-        0, "Width and height of a baked texture in pixels; 0 keeps vertex colours", min=0, max=8192
+        0,
+        "Width and height of a baked texture in pixels; 0 keeps vertex colours",
+        min=0,
+        max=8192,
+        unit="pixels",
+        on=1024,
     )
+
+    @property
+    def seed_matters(self) -> bool:
+        """It samples nothing."""
+        return False
 
 
 # As in training: a camera with a 40 degree field of view; depths are not limited.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from ..canonical import CANONICAL
 from ..settings.base import setting
@@ -20,6 +21,7 @@ class XRaySettings(GenerateSettings):
         "sample; 1 is a single pass without sampling",
         min=0,
         max=1000,
+        on=8,
     )
     variation: float = setting(
         0.0,
@@ -27,7 +29,27 @@ class XRaySettings(GenerateSettings):
         "backs; 1 fully sampled",
         min=0.0,
         max=1.0,
+        unit="factor",
     )
+    symmetric: str = setting(
+        "auto",
+        "Make the object symmetric: what is seen of one side then shapes the other side, too",
+        choices={
+            "auto": "If the model is sure of a mirror plane",
+            "off": "Never",
+        },
+    )
+
+    @property
+    def seed_matters(self) -> bool:
+        """Whether hidden parts vary."""
+        return self.variation > 0 and self.steps != 1
+
+    def varied(self) -> Self:
+        """With hidden parts fully sampled, if they do not vary: then seeds differ most."""
+        if self.seed_matters:
+            return self
+        return replace(self, variation=1.0, steps=0 if self.steps == 1 else self.steps)
 
 
 SYSTEM = System(

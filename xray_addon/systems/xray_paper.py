@@ -17,12 +17,14 @@ class XRayPaperSettings(GenerateSettings):
     """How X-Ray at paper scale generates."""
 
     generator: str = setting("xray-paper", "The system that makes the mesh")
-    steps: int = setting(0, "Sampling steps; 0 means 25", min=0, max=1000)
+    steps: int = setting(0, "Sampling steps; 0 means 25", min=0, max=1000, on=25)
     batch_order: str = setting(
         "fixed",
-        "'published' reproduces a bug of diffusers 0.25 that mixes up guided and unguided layers; "
-        "the published results have it",
-        choices=("fixed", "published"),
+        "How guided and unguided layers are put together",
+        choices={
+            "fixed": "Each guided layer with its own unguided one",
+            "published": "Mixed up by a bug of diffusers 0.25, as in the published results",
+        },
     )
 
 

@@ -109,7 +109,7 @@ def test_what_it_does_not_take_is_refused(runtime, chosen):
 def test_it_is_made_again_and_its_command_does_the_same(runtime, chosen, part, capfd, tmp_path):
     bpy.ops.xray.generate(generator="toy", category="boat", corners=6, seed=2)
     first = bpy.context.object
-    assert bpy.ops.xray.regenerate(another_seed=True) == {"FINISHED"}
+    assert bpy.ops.xray.another_seed() == {"FINISHED"}
     again = bpy.context.object
     assert again["xray_settings"]["seed"] == 3
     assert again["xray_inputs"]["category"] == "boat"

@@ -10,20 +10,20 @@ import numpy as np
 from mathutils import Matrix
 from numpy.typing import NDArray
 
-from ..xray_addon.camera import Camera
-from ..xray_addon.casting import sample_texture
-from ..xray_addon.casting.texels import covered_texels
-from ..xray_addon.pictures.shading import shade_surface
-from ..xray_addon.settings.result import ResultSettings
-from ..xray_addon.surface import Material
-from .convert import (
+from ...xray_addon.camera import Camera
+from ...xray_addon.casting import sample_texture
+from ...xray_addon.casting.texels import covered_texels
+from ...xray_addon.pictures.shading import shade_surface
+from ...xray_addon.settings.result import ResultSettings
+from ...xray_addon.surface import Material
+from ..convert import (
     COLOR_ATTRIBUTE,
     new_material,
     surface_from_objects,
     texture_from_image,
 )
-from .convert.baking import MARGIN, loop_uvs, unwrap
-from .convert.staging import Stage, TemporaryData
+from ..convert.baking import MARGIN, loop_uvs, unwrap
+from ..convert.staging import TEMPORARY, Stage, TemporaryData
 
 AXES = ("x", "y", "z")
 # Number of quads if none is given.
@@ -36,24 +36,48 @@ PREVIEW_EYE = np.array([1.0, -2.2, 0.9])
 
 
 def finish(obj: bpy.types.Object, settings: ResultSettings) -> float:
-    """Finish the mesh of `obj` as `settings` ask, in this order: mirror, remesh, texture, scale,
-    smooth, mark as an asset.
+    """Finish the mesh of `obj` as `settings` ask, in this order: mirror, remesh, texture, smooth,
+    scale, mark as an asset.
 
-    Returns the scale factor, so that cameras and layers can be scaled too. `settings` are stored in
-    the object. Raises XRayError `cannot_bake`.
+    `obj` need not be in a scene. Returns the scale factor, so that cameras and layers can be
+    scaled too. `settings` are stored in the object. Raises XRayError `cannot_bake`.
     """
+    reshape(obj, settings)
+    return complete(obj, settings, asset_picture(obj) if settings.asset else None)
+
+
+def is_reshaped(mesh: Any, settings: ResultSettings) -> bool:
+    """Whether `settings` change more of `mesh` than its size."""
+    return (
+        settings.symmetry != "none"
+        or settings.topology == "quads"
+        or 0 < settings.target_faces < len(mesh.polygons)
+        or settings.color == "texture"
+        or settings.smooth_angle > 0
+    )
+
+
+def reshape(obj: Any, settings: ResultSettings) -> None:
+    """Do what takes long: faces, colours and shading. Raises XRayError `cannot_bake`."""
     if settings.symmetry != "none":
         _mirror(obj, AXES.index(settings.symmetry))
     reduces = 0 < settings.target_faces < len(obj.data.polygons)
     if settings.topology == "quads" or reduces or settings.color == "texture":
         _remake(obj, settings)
-    factor = _scale(obj.data, settings.height)
     if settings.smooth_angle:
         _clear_normals(obj.data)
         obj.data.shade_smooth()
         obj.data.set_sharp_from_angle(angle=math.radians(settings.smooth_angle))
-    if settings.asset:
-        _mark_as_asset(obj)
+
+
+def complete(obj: Any, settings: ResultSettings, picture: NDArray[np.float32] | None) -> float:
+    """Do what is quick: scale, and mark as an asset with the preview `picture`.
+
+    Returns the scale factor.
+    """
+    factor = _scale(obj.data, settings.height)
+    if settings.asset and picture is not None:
+        _mark_as_asset(obj, picture)
     obj["xray_result"] = settings.to_dict()
     return factor
 
@@ -131,22 +155,38 @@ def _apply(obj: Any, kind: str, **options: Any) -> None:
 def _evaluated(obj: Any, kind: str, **options: Any) -> Any:
     """A new mesh: `obj` with a modifier of type `kind` applied, without custom normals."""
     _clear_normals(obj.data)
-    modifier = obj.modifiers.new(kind, kind)
-    for name, value in options.items():
-        setattr(modifier, name, value)
-    depsgraph = bpy.context.evaluated_depsgraph_get()
-    made = bpy.data.meshes.new_from_object(
-        obj.evaluated_get(depsgraph), preserve_all_data_layers=True, depsgraph=depsgraph
-    )
-    obj.modifiers.remove(modifier)
-    return made
+    with Stage() as stage:
+        user = _user_of(obj.data, stage)
+        modifier = user.modifiers.new(kind, kind)
+        for name, value in options.items():
+            setattr(modifier, name, value)
+        depsgraph = _depsgraph(stage)
+        return bpy.data.meshes.new_from_object(
+            user.evaluated_get(depsgraph), preserve_all_data_layers=True, depsgraph=depsgraph
+        )
+
+
+def _user_of(mesh: Any, stage: Stage) -> Any:
+    """A new object in the stage that shares `mesh`."""
+    user = stage.own(bpy.data.objects.new(TEMPORARY, mesh))
+    stage.scene.collection.objects.link(user)
+    return user
+
+
+def _depsgraph(stage: Stage) -> Any:
+    """The evaluated state of the stage."""
+    layer = stage.scene.view_layers[0]
+    layer.update()
+    return layer.depsgraph
 
 
 def _replace(obj: Any, mesh: Any) -> None:
+    """Give `obj` the new `mesh`, which takes the old one's name."""
     before = obj.data
     name = before.name
     obj.data = mesh
-    bpy.data.meshes.remove(before)
+    if not before.users:
+        bpy.data.meshes.remove(before)
     mesh.name = name
 
 
@@ -247,10 +287,7 @@ def _nearest_colors(colored: Any, points: NDArray[np.floating]) -> NDArray[np.fl
         modifier.use_vert_data = True
         modifier.data_types_verts = {"COLOR_VERTEX"}
         modifier.vert_mapping = "POLYINTERP_NEAREST"
-        layer = stage.scene.view_layers[0]
-        layer.update()
-        evaluated = target.evaluated_get(layer.depsgraph)
-        return _vertex_colors(evaluated.data)
+        return _vertex_colors(target.evaluated_get(_depsgraph(stage)).data)
 
 
 def _with_vertex_colors(colored: Any) -> Any:
@@ -307,20 +344,28 @@ def _scale(mesh: Any, height: float) -> float:
     return factor
 
 
-def _mark_as_asset(obj: Any) -> None:
-    """Mark as an asset. Blender's previews need a window, so the built-in shader draws this one."""
-    obj.asset_mark()
-    obj.asset_data.description = "Generated from an image by X-Ray"
-    bpy.context.view_layer.update()
-    surface = surface_from_objects([obj], bpy.context.evaluated_depsgraph_get())
+def asset_picture(obj: Any) -> NDArray[np.float32]:
+    """A preview of `obj`, (H, W, 4), row 0 at the bottom, by the built-in shader.
+
+    Blender's own previews need a window.
+    """
+    with Stage() as stage:
+        user = _user_of(obj.data, stage)
+        surface = surface_from_objects([user], _depsgraph(stage))
     low, high = surface.bounds
     middle = (low + high) / 2
     radius = float(np.linalg.norm(surface.vertices - middle, axis=1).max())
     eye = middle + radius * PREVIEW_EYE
     camera = Camera.look_at(eye, middle, width=PREVIEW_SIZE, height=PREVIEW_SIZE)
-    picture = shade_surface(surface, camera)[::-1].astype(np.float32) / 255
+    return shade_surface(surface, camera)[::-1].astype(np.float32) / 255
+
+
+def _mark_as_asset(obj: Any, picture: NDArray[np.float32]) -> None:
+    obj.asset_mark()
+    obj.asset_data.description = "Generated from an image by X-Ray"
     preview = obj.preview_ensure()
-    preview.image_size = (PREVIEW_SIZE, PREVIEW_SIZE)
+    height, width = picture.shape[:2]
+    preview.image_size = (width, height)
     preview.image_pixels_float.foreach_set(picture.reshape(-1))
 
 

@@ -1,0 +1,123 @@
+"""Finishes a generated mesh again, without the model, and keeps such settings as presets."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import bpy
+from bl_operators.presets import AddPresetBase
+
+from ...xray_addon.errors import XRayError
+from ...xray_addon.settings.result import ResultSettings
+from ..convert.staging import TemporaryData
+from ..layers.layers import frame_of, set_frame
+from ..properties import settings_from_properties, with_settings
+from ..results import finish_steps
+from ..results.second_blender import WAITING
+from ..tasks.watching import TaskOperator
+from .ops import is_generated
+
+if TYPE_CHECKING:
+    from ..tasks import jobs
+
+PRESETS = "xray/result"  # below Blender's folder of presets
+
+
+@with_settings(ResultSettings)
+class XRAY_OT_apply_result(TaskOperator):
+    """Finish the active generated mesh again: faces, texture, size, symmetry. No model runs"""
+
+    bl_idname = "xray.apply_result"
+    bl_label = "Apply Result"
+    # Without REGISTER, because the redo panel would run it again at every change.
+    bl_options = {"UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Require a generated mesh in Object Mode."""
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Go to Object Mode first")
+            return False
+        return is_generated(cls, context)
+
+    @classmethod
+    def circumstances(cls, context: bpy.types.Context) -> Any:
+        """The active object and the panel's settings."""
+        panel: Any = context.scene.xray.generate
+        settings = [getattr(panel, item.name) for item in fields(ResultSettings)]
+        return context.object.name if context.object else "", *settings
+
+    def work(self, context: bpy.types.Context) -> jobs.Steps:
+        """Finish the mesh of the active object."""
+        return apply_steps(context.object, settings_from_properties(ResultSettings, self))
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """The mesh's name and its new number of faces."""
+        return "INFO", f"{result.name}: {len(result.data.polygons):,} faces"
+
+
+def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
+    """Finish the mesh of `obj`, which was generated before, as `settings` ask; returns `obj`.
+
+    The work is done on a copy, so that modifiers, other users of the mesh, and `obj` itself are
+    not touched before the new mesh is whole. Layers are scaled with the mesh.
+
+    Raises XRayError `object_gone` if the object was removed meanwhile, and those of `finish_steps`.
+    """
+    name = obj.name
+    # The height is that of the object, which may be scaled.
+    height = settings.height / (abs(obj.scale.z) or 1.0)
+    with TemporaryData() as owned:
+        copy: Any = owned.own(bpy.data.objects.new(name, obj.data.copy()))
+        try:
+            factor = yield from finish_steps(copy, replace(settings, height=height))
+            while (obj := _mesh_object(name)).mode != "OBJECT":
+                yield WAITING
+        except BaseException:
+            with suppress(ReferenceError):  # undo, or another file, has removed it
+                bpy.data.meshes.remove(copy.data)
+            raise
+        before, obj.data = obj.data, copy.data
+        if settings.asset:
+            _mark_as_asset(obj, copy)
+    if not before.users:
+        title = before.name
+        bpy.data.meshes.remove(before)
+        obj.data.name = title
+    scale, shift = frame_of(obj)
+    set_frame(obj, scale * factor, shift * factor)
+    obj["xray_result"] = settings.to_dict()
+    return obj
+
+
+def _mesh_object(name: str) -> Any:
+    objects: Any = bpy.data.objects
+    obj = objects.get(name)
+    if obj is None or obj.type != "MESH":
+        raise XRayError("object_gone", f"{name} was removed.", "Select another mesh.")
+    return obj
+
+
+def _mark_as_asset(obj: Any, like: Any) -> None:
+    """Mark `obj` as an asset, with the preview of `like`."""
+    obj.asset_mark()
+    obj.asset_data.description = like.asset_data.description
+    drawn, preview = like.preview_ensure(), obj.preview_ensure()
+    preview.image_size = drawn.image_size
+    preview.image_pixels_float = drawn.image_pixels_float
+
+
+class XRAY_OT_result_preset_add(AddPresetBase, bpy.types.Operator):  # type: ignore[misc]
+    """Save the settings of the result as a preset, or remove a preset"""
+
+    bl_idname = "xray.result_preset_add"
+    bl_label = "Add Result Preset"
+    preset_menu = "XRAY_PT_result_presets"
+    preset_defines = ("generate = bpy.context.scene.xray.generate",)
+    preset_values = tuple(f"generate.{item.name}" for item in fields(ResultSettings))
+    preset_subdir = PRESETS
+
+
+CLASSES: tuple[type[Any], ...] = (XRAY_OT_apply_result, XRAY_OT_result_preset_add)

@@ -1,0 +1,6 @@
+"""The settings of the result, applied to a generated mesh: faces, symmetry, colours, size."""
+
+from .finishing import finish, vertex_positions
+from .second_blender import finish_steps
+
+__all__ = ["finish", "finish_steps", "vertex_positions"]
