@@ -2,12 +2,14 @@
 # Each makes what it needs in .venv/ and reuses it the next time.
 
 PYTHON ?= python3.11
+# For Blender's module from 5.1 on.
+PYTHON313 ?= python3.13
 BLENDER := .venv/blender
 RUNTIME := .venv/runtime
 FARM := .venv/farm
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 
-.PHONY: demo test test-gui picture test-large test-slurm fuzz lock setup clean benchmark
+.PHONY: demo test test-gui picture test-large test-slurm test-versions fuzz lock setup clean benchmark
 
 demo: setup
 	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
@@ -39,6 +41,11 @@ lock: setup
 test-gui: setup
 	$(BLENDER)/bin/python -m pytest tests/gui -v --junitxml build/gui.xml
 
+# Blender's half in 4.2, 4.5, 5.0 and the newest Blender, each with the NumPy that it brings and with
+# the newest (5 GB, and 10 minutes a Blender); the table is left in build/versions/table.md.
+test-versions: setup
+	$(PYTHON) tests/versions.py --python $(PYTHON) --python313 $(PYTHON313)
+
 # README's picture of Blender's window, anew: after the weights that ship have changed. Needs what
 # test-gui needs.
 picture: setup
@@ -52,16 +59,17 @@ test-large: setup
 test-slurm: $(FARM)/ready
 	$(FARM)/bin/python -m pytest tests/farm -m slurm -v
 
-# cast and reconstruct beside other libraries, as ratios from one run; needs the meshes in
-# XRAY_ASSETS and writes docs/benchmarks.md. Open3D (which loads libusb-1.0) and matplotlib are no
+# cast, a whole dataset and reconstruct beside other libraries, as ratios from one run; needs the
+# meshes in XRAY_ASSETS and writes docs/benchmarks.md. Open3D (which loads libusb-1.0) and matplotlib are no
 # dependencies of the project, so they have an environment of their own.
-benchmark: .venv/benchmark/ready
+benchmark: setup .venv/benchmark/ready
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/cast.py
+	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/dataset.py
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/reconstruct.py
 
 .venv/benchmark/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv/benchmark
-	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 matplotlib==3.11.2 $$(grep -E '^(trimesh|embreex|scipy|numpy|numba)==' tests/requirements.txt)
+	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 matplotlib==3.11.2 $$(grep -E '^(trimesh|embreex|scipy|numpy|numba|isal|deflate)==' tests/requirements.txt)
 	touch $@
 
 setup: $(BLENDER)/ready $(RUNTIME)/installed.json $(RUNTIME)/tests-ready

@@ -39,7 +39,7 @@ def _classes() -> tuple[type[Any], ...]:
     from .dataset import ops as ops_dataset
     from .dataset import ops_capture, ops_preview
     from .generate import ops as ops_generate
-    from .generate import ops_cutout, ops_drop, ops_result
+    from .generate import ops_cutout, ops_drop, ops_mask, ops_result
     from .layers import ops as ops_layers
     from .layers import ops_import
     from .omage import ops as ops_omage
@@ -56,6 +56,7 @@ def _classes() -> tuple[type[Any], ...]:
         ops_generate,
         ops_import,
         ops_layers,
+        ops_mask,
         ops_omage,
         ops_queue,
         ops_result,

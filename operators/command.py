@@ -1,4 +1,4 @@
-"""The command line: ``blender -c xray capture|dataset|generate|import ...``.
+"""The command line: ``blender [-b scene.blend] -c xray capture|dataset|generate|import ...``.
 
 Exit codes: 0 done, 1 some items failed, 2 usage, 3 the runtime failed, 130 cancelled. With
 ``--json`` one JSON object goes to standard output; progress and errors go to standard error.
@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,9 +49,11 @@ from ..xray_addon.systems.arguments import (
     read_systems,
 )
 from ..xray_addon.systems.system import Inputs
+from . import open_file
 from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects
 from .dataset.capture import Captures, DatasetRun, dataset_steps
-from .dataset.plain import file_steps
+from .dataset.ops import load_objects, object_items
+from .dataset.plain import file_steps, object_steps
 from .dataset.preview import MOST_VIEWS, dataset_views
 from .generate.generation import generate_mesh, inputs_name
 from .interface.standard_output import output_to
@@ -77,7 +80,7 @@ def unregister() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run the command `argv` (without "xray") and return its exit code; never calls sys.exit."""
     try:
-        arguments = _parser().parse_args(list(argv))
+        arguments = _parsed(argv)
     except SystemExit as end:  # argparse has printed the reason
         return USAGE if end.code else DONE
     try:
@@ -96,7 +99,20 @@ def main(argv: Sequence[str]) -> int:
     return int(code)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    objects_named = open_file.are_named(argv)
+    arguments = _parser(objects_named).parse_args(list(argv))
+    if objects_named and arguments.out is None and hasattr(arguments, "objects_named"):
+        # argparse takes the OUT of `--objects A B OUT` for a name.
+        names = arguments.objects or [""]
+        if len(names) < 2 or names[-1] in bpy.data.objects:
+            arguments.fail("the following arguments are required: OUT")
+        arguments.out = Path(names.pop())
+    return arguments
+
+
+def _parser(objects_named: bool) -> argparse.ArgumentParser:
+    """objects_named : whether an option names objects of the open file in place of SOURCE."""
     parser = argparse.ArgumentParser(
         prog="blender -c xray", description="See 3D objects as layers of images."
     )
@@ -104,27 +120,23 @@ def _parser() -> argparse.ArgumentParser:
 
     capture = commands.add_parser("capture", help="write meshes as X-Rays")
     capture.set_defaults(run=_capture, failure=SOME_FAILED)
-    capture.add_argument(
-        "source", metavar="SOURCE", type=Path, help="a mesh file, a .blend file, or a folder"
+    _add_places(
+        capture,
+        objects_named,
+        "a mesh file, a .blend file, or a folder",
+        "folder for xrays/ and images/",
     )
-    capture.add_argument("out", metavar="OUT", type=Path, help="folder for xrays/ and images/")
     add_settings(capture, CaptureSettings, skip=("combine",))
     add_setting(capture, DatasetSettings.__dataclass_fields__["bare_geometry"])
     _add_json(capture)
 
     dataset = commands.add_parser("dataset", help="make a dataset of many objects")
     dataset.set_defaults(run=_dataset, failure=SOME_FAILED)
-    dataset.add_argument(
-        "source",
-        metavar="SOURCE",
-        type=Path,
-        help="a folder, a mesh file, or a manifest (.csv, .jsonl) with the column path",
-    )
-    dataset.add_argument(
-        "out",
-        metavar="OUT",
-        type=Path,
-        help="the dataset's folder; existing items are kept",
+    _add_places(
+        dataset,
+        objects_named,
+        "a folder, a mesh file, or a manifest (.csv, .jsonl) with the column path",
+        "the dataset's folder; existing items are kept",
     )
     dataset.add_argument(
         "--shard", metavar="I/N", default="1/1", help="only the Ith of N parts, I from 1 to N"
@@ -146,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
     add_inputs(generate)
     add_outputs(generate, OUTPUTS)
+    open_file.add_objects(generate, "the pictures of image objects", "IMAGE")
     add_systems(generate)
     add_settings(generate, ResultSettings)
     _add_json(generate)
@@ -164,6 +177,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_preview(commands)
     omage.add_parser(commands)
     return parser
+
+
+def _add_places(
+    parser: argparse.ArgumentParser, objects_named: bool, source: str, out: str
+) -> None:
+    """Add SOURCE and OUT; only an optional OUT if objects are named in place of SOURCE."""
+    if not objects_named:
+        parser.add_argument("source", metavar="SOURCE", type=Path, help=source)
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, nargs="?" if objects_named else None, help=out
+    )
+    open_file.add_objects(parser, "objects", "SOURCE")
+    parser.set_defaults(objects_named=objects_named, fail=parser.error)
 
 
 def _add_preview(commands: Any) -> None:
@@ -204,9 +230,12 @@ Answer = tuple[int, dict[str, Any]]
 
 def _capture(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(CaptureSettings, arguments)
-    items = read_source(arguments.source)
-    bare = getattr(arguments, "bare_geometry", False)
-    steps = file_steps(items, arguments.out, settings, _say_line, bare_geometry=bare)
+    if arguments.objects_named:
+        steps = object_steps(open_file.solid_objects(arguments), arguments.out, settings)
+    else:
+        bare = getattr(arguments, "bare_geometry", False)
+        items = read_source(arguments.source)
+        steps = file_steps(items, arguments.out, settings, _say_line, bare_geometry=bare)
     run: DatasetRun = jobs.run(steps, _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
     for result in failed:
@@ -228,7 +257,14 @@ def _capture(arguments: argparse.Namespace) -> Answer:
 
 def _dataset(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(DatasetSettings, arguments)
-    items = shard(read_source(arguments.source), arguments.shard)
+    load = None
+    if arguments.objects_named:
+        items, load = object_items(open_file.solid_objects(arguments)), load_objects
+        if not hasattr(arguments, "frame"):
+            settings = replace(settings, frame=bpy.context.scene.frame_current)
+    else:
+        items = read_source(arguments.source)
+    items = shard(items, arguments.shard)
     meter = _Meter()
 
     def say(result: ItemResult) -> None:
@@ -238,7 +274,9 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
             _say_line(f"{result.uid}: {result.status}: {result.reason}{log}")
 
     run: DatasetRun = jobs.run(
-        dataset_steps(items, arguments.out, settings, on_result=say, replace=arguments.replace),
+        dataset_steps(
+            items, arguments.out, settings, load, on_result=say, replace=arguments.replace
+        ),
         meter.show,
     )
     counts = {status: run.count(status) for status in STATUSES}
@@ -289,31 +327,56 @@ def _worked(captures: Captures, item: Item) -> ItemResult:
 
 
 def _generate(arguments: argparse.Namespace) -> Answer:
-    settings, given = read_systems(arguments), read_inputs(arguments)
+    settings = read_systems(arguments)
     system = find_system(settings.generator)
-    system.check(given)
-    image, mask = (None if file is None else file.absolute() for file in (given.image, given.mask))
+    inputs = _inputs(arguments)
+    for given in inputs:
+        system.check(given)
+    image = inputs[0].image
+    is_folder = isinstance(image, Path) and image.is_dir()
+    keeps_file = bool(bpy.data.filepath) or isinstance(image, bpy.types.Image)
     result = settings_from_arguments(ResultSettings, arguments)
 
-    def make(inputs: Inputs, out: Path) -> dict[str, Any]:
-        empty_file()
-        obj = generate_mesh(inputs, settings, result=result, on_progress=_say)
-        save_objects([obj], out)
-        return {"out": str(out), "faces": len(obj.data.polygons)}
+    def make(inputs: Sequence[Inputs], out: Path) -> dict[str, Any]:
+        if keeps_file and not is_folder:
+            open_file.leave_edit_mode()  # the meshes are added to its scene
+        else:
+            empty_file()
+        objects: list[Any] = [
+            generate_mesh(each, settings, result=result, on_progress=_say) for each in inputs
+        ]
+        save_objects(objects, out)
+        return {"out": str(out), "faces": sum(len(obj.data.polygons) for obj in objects)}
 
-    if image is not None and image.is_dir():
+    if is_folder:
         folder, suffix = arguments.out or Path(), f".{arguments.format}"
         images = images_in(image)
         files = output_files(images, folder, suffix)
         code, answer = generate_each(
-            images, files, lambda one, out: make(Inputs(one, mask, given.category), out), _say_line
+            images, files, lambda one, out: make([replace(inputs[0], image=one)], out), _say_line
         )
     else:
-        out = arguments.out or Path(f"{inputs_name(given, system)}.{arguments.format}")
+        out = arguments.out or Path(f"{inputs_name(inputs[0], system)}.{arguments.format}")
         check_output(out)
         code, suffix = DONE, out.suffix
-        answer = make(Inputs(image, mask, given.category), out)
+        answer = make(inputs, out)
     return code, answer | _note(suffix, quads=result.topology == "quads")
+
+
+def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
+    """What to generate from: the image, or each of those that named objects show."""
+    given = read_inputs(arguments)
+    mask = open_file.image_of(given.mask)
+    if not (arguments.collection or arguments.selected or arguments.objects):
+        return [replace(given, image=open_file.image_of(given.image), mask=mask)]
+    if given.image is not None:
+        raise XRayError(
+            "unused_input",
+            "Both an image and objects of the open file are given.",
+            "Leave out one of them.",
+        )
+    images = open_file.reference_images(arguments)
+    return [replace(given, image=image, mask=mask) for image in images]
 
 
 def _note(suffix: str, *, quads: bool = False) -> dict[str, str]:

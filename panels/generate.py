@@ -16,6 +16,7 @@ from ..operators.generate.ops import (
 )
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
+from ..operators.generate.ops_mask import XRAY_OT_paint_mask
 from ..operators.generate.ops_result import (
     PRESETS,
     XRAY_OT_apply_result,
@@ -47,13 +48,14 @@ class XRAY_PT_generate(SidebarPanel):
             draw_install(layout, context)
             return
         system = chosen_system()
-        _draw_inputs(layout, scene, system)
+        _draw_inputs(layout, context, system)
         column = layout.column(heading="Keep")
         column.use_property_split = True
         column.use_property_decorate = False
         column.prop(scene, "keep_camera", text="View")
         if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
-            column.prop(scene, "keep_layers", text="Layers")
+            text = "Layers" if Output.XRAY in system.outputs else "Pictures"
+            column.prop(scene, "keep_layers", text=text)
         draw_missing_weights(layout, context)
         row = layout.row()
         row.scale_y = 1.4
@@ -62,20 +64,21 @@ class XRAY_PT_generate(SidebarPanel):
         text = "Generate…" if asks else "Generate"
         button = row.operator(XRAY_OT_generate.bl_idname, text=text, icon="MESH_DATA")
         set_from_panel(button, scene)
-        copy_settings(fields(ResultSettings), scene, button)
-        button.variations = scene.variations
-        button.keep_camera, button.keep_layers = scene.keep_camera, scene.keep_layers
         _draw_again(layout, context)
         draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_another_seed, XRAY_OT_keep_layers)
 
 
-def _draw_inputs(layout: Any, scene: Any, system: System) -> None:
+def _draw_inputs(layout: Any, context: Any, system: System) -> None:
     """Draw the inputs that the system takes."""
+    scene = context.scene.xray.generate
     if system.image is not Need.NONE:
         layout.template_ID_preview(scene, "image", open="image.open", hide_buttons=False)
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
+    if system.image is Need.OPTIONAL and scene.image is None:
+        draw_text(layout, context, "Without an image, the object is made up.")
     if system.mask is not Need.NONE:
-        layout.template_ID(scene, "mask", new="image.new", open="image.open", text="Mask")
+        layout.template_ID(scene, "mask", open="image.open", text="Mask")
+        layout.operator(XRAY_OT_paint_mask.bl_idname, icon="BRUSH_DATA")
     if system.categories:
         draw_properties(layout, system_settings(scene, system), ("category",))
 

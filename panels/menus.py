@@ -20,6 +20,7 @@ from ..operators.generate.ops import CLASSES as GENERATE_OPERATORS
 from ..operators.generate.ops import XRAY_OT_generate
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout
 from ..operators.generate.ops_drop import XRAY_OT_paste_image
+from ..operators.generate.ops_mask import XRAY_OT_paint_mask
 from ..operators.generate.ops_result import XRAY_OT_apply_result, XRAY_OT_result_preset_add
 from ..operators.generate.settings import set_from_panel as set_generation
 from ..operators.layers.ops import CLASSES as LAYER_OPERATORS
@@ -72,6 +73,7 @@ class XRAY_MT_generate(bpy.types.Menu):
         layout.operator(XRAY_OT_generate.bl_idname, text=MESH_FROM_IMAGE, icon="IMAGE_DATA")
         layout.operator(XRAY_OT_paste_image.bl_idname, icon="PASTEDOWN")
         layout.operator(XRAY_OT_preview_cutout.bl_idname)
+        layout.operator(XRAY_OT_paint_mask.bl_idname, icon="BRUSH_DATA")
         layout.separator()
         for operator in GENERATE_OPERATORS:
             if operator is not XRAY_OT_generate:

@@ -20,6 +20,7 @@ from xray_addon.errors import DONE, XRayError, exit_code
 from xray_addon.files.folders import CACHE_VARIABLE
 from xray_addon.files.images import images_in
 from xray_addon.files.mesh_formats import check_format, lost_in
+from xray_addon.files.png import write_png
 from xray_addon.image_folder import generate_each, output_files
 from xray_addon.progress import Progress
 from xray_addon.settings.arguments import add_setting
@@ -83,6 +84,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_inputs(generate)
     add_outputs(generate, MESH_FORMATS, required=True)
     generate.add_argument("--xray", metavar="FILE.npz", help="also write the predicted layers")
+    generate.add_argument(
+        "--pictures", metavar="DIR", type=Path, help="also write the system's pictures, as PNG"
+    )
     generate.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     add_systems(generate)
 
@@ -178,7 +182,14 @@ def _generate(arguments: argparse.Namespace) -> int:
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         if folder is None:
             code, suffix = DONE, arguments.out.suffix
-            answer = _make(generator, inputs, settings, arguments.out, arguments.xray)
+            answer = _make(
+                generator,
+                inputs,
+                settings,
+                arguments.out,
+                arguments.xray,
+                arguments.pictures,
+            )
         else:
             suffix = f".{arguments.format}"
 
@@ -186,7 +197,8 @@ def _generate(arguments: argparse.Namespace) -> int:
                 given = replace(inputs, image=image)
                 try:
                     _check_images(given)
-                    return _make(generator, given, settings, out)
+                    pictures = arguments.pictures and arguments.pictures / out.stem
+                    return _make(generator, given, settings, out, pictures=pictures)
                 except Exception as error:  # one image must not stop the others
                     raise typed_error(error) from error
 
@@ -223,8 +235,11 @@ def _make(
     settings: GenerateSettings,
     out: Path,
     xray: str | None = None,
+    pictures: Path | None = None,
 ) -> dict[str, Any]:
-    """Generate and write a mesh, and with `xray` its layers; what to tell of it. Raises XRayError.
+    """Generate and write a mesh; what to tell of it. Raises XRayError.
+
+    xray : a file for its layers. pictures : a folder for the system's pictures.
 
     The mesh is written first: it may have taken minutes, and not every generator has layers.
     """
@@ -232,6 +247,9 @@ def _make(
 
     generated = generator.generate(inputs, settings, _Reporter())
     write_mesh(out, generated.surface)
+    if pictures is not None:
+        for name, picture in generated.pictures.items():
+            write_png(pictures / f"{name}.png", picture)
     if xray and generated.xray is None:
         raise XRayError(
             "no_xray",
@@ -245,6 +263,7 @@ def _make(
         "xray": xray,
         "vertices": len(generated.surface.vertices),
         "faces": len(generated.surface.faces),
+        "notes": list(generated.notes),
     }
 
 

@@ -53,12 +53,14 @@ class Generated:
     xray : the predicted layers, if the system has them.
     camera : the assumed view of the image, or the view that shows the mesh best.
     pictures : other pictures to show, by name: (H, W, 3 or 4) uint8, row 0 at the top.
+    notes : what the user should know of how it was made, each a sentence.
     """
 
     surface: Surface
     xray: XRay | None
     camera: Camera
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one uncompressed `.npz`, atomically."""
@@ -77,6 +79,7 @@ class Generated:
         arrays |= _material_arrays(self.surface.materials)
         arrays["pictures"] = np.array(list(self.pictures), dtype=np.str_)
         arrays |= {f"picture.{i}": picture for i, picture in enumerate(self.pictures.values())}
+        arrays["notes"] = np.array(list(self.notes), dtype=np.str_)
         camera = self.camera
         arrays["camera.matrix"] = camera.camera_to_world
         arrays["camera.lens"] = np.array(
@@ -122,11 +125,12 @@ class Generated:
                 )
             names = arrays["pictures"].tolist()
             pictures = {name: arrays[f"picture.{i}"] for i, name in enumerate(names)}
+            notes = arrays["notes"].tolist()
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise XRayError(
                 "bad_result", f"The result file {path} cannot be read ({error}).", "Generate again."
             ) from error
-        return cls(surface, xray, camera, pictures)
+        return cls(surface, xray, camera, pictures, notes)
 
 
 def _material_arrays(materials: Sequence[Material]) -> dict[str, NDArray[Any]]:

@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 
 from ...xray_addon.casting.texels import cast_uvs
 from ...xray_addon.errors import XRayError
+from ...xray_addon.omage.charts import areas
 from ...xray_addon.surface import Material, Surface
 from ..interface.standard_output import quietly
 from .factors import DEFAULTS
-from .materials import MaterialReader, node_tree, surface_socket, texture_from_image
+from .materials import (
+    MaterialReader,
+    node_tree,
+    surface_socket,
+    texture_from_image,
+    with_nodes,
+)
 from .node_trees import NodeBuilder, alpha_of, cannot_bake, color_of, factor_of
 from .staging import TEMPORARY, Stage
 from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_sources
@@ -179,8 +186,7 @@ def _bake(
             made = stage.own(material.copy())
         else:
             made = stage.own(bpy.data.materials.new(TEMPORARY))
-            if bpy.app.version < (5, 0, 0):
-                made.use_nodes = True
+            with_nodes(made)
         _set_target(node_tree(made), image if wanted[number] else ignored)
         if number < len(mesh.materials):
             mesh.materials[number] = made
@@ -246,9 +252,8 @@ def _free_uvs(mesh: Any, polygons: NDArray[np.bool_]) -> str:
             continue
         seen = cast_uvs(uvs, OVERLAP_SIZE, 2)
         first, second = seen.hits_per_layer
-        area = np.abs(np.cross(uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]))
         # A face without UV area would have no texel of its own.
-        if first and second <= MAX_OVERLAP * first and (area > 0).all():
+        if first and second <= MAX_OVERLAP * first and areas(uvs).all():
             return str(layer.name)
     return ""
 

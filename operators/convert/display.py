@@ -16,9 +16,16 @@ def show_as_points(obj: bpy.types.Object, spacing: float) -> None:
     modifier.node_group = group
     for item in group.interface.items_tree:
         if item.name == "Radius":
-            modifier[item.identifier] = 0.6 * spacing
+            _set_input(modifier, item.identifier, 0.6 * spacing)
         elif item.name == "Material":
-            modifier[item.identifier] = obj.data.materials[0]
+            _set_input(modifier, item.identifier, obj.data.materials[0])
+
+
+def _set_input(modifier: Any, identifier: str, value: Any) -> None:
+    if hasattr(modifier, "properties"):  # from Blender 5.2 on
+        getattr(modifier.properties.inputs, identifier).value = value
+    else:
+        modifier[identifier] = value
 
 
 def _point_group() -> Any:

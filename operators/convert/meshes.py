@@ -16,6 +16,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import encode_png
 from ...xray_addon.surface import TEXTURES, Material, Surface
 from ...xray_addon.xray import Points
+from .materials import with_nodes
 
 COLOR_ATTRIBUTE = "Color"
 NORMAL_ATTRIBUTE = "normal"
@@ -353,9 +354,7 @@ def new_material(
     """
     pngs = _encoded(material) if pngs is None else pngs
     created = bpy.data.materials.new(name)
-    if bpy.app.version < (5, 0, 0):
-        created.use_nodes = True
-    tree: Any = created.node_tree
+    tree = with_nodes(created)
     tree.nodes.clear()
     output = tree.nodes.new("ShaderNodeOutputMaterial")
     shader = tree.nodes.new("ShaderNodeBsdfPrincipled")

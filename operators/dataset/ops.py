@@ -149,10 +149,7 @@ class XRAY_OT_dataset(TaskOperator):
                     "no_source", "There are no files to capture.", "Choose a folder or a manifest."
                 )
             return read_source(absolute_path(self.path))
-        objects = self._objects(context)
-        names = [obj.name for obj in objects]
-        uids = unique_uids(names)
-        return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
+        return object_items(self._objects(context))
 
     def _objects(self, context: bpy.types.Context) -> Sequence[bpy.types.Object]:
         if self.source == "selection":
@@ -274,6 +271,13 @@ def set_from_panel(operator: Any, scene: Any) -> None:
             setattr(operator, item.name, getattr(panel, item.name))
     operator.source, operator.path, operator.directory = panel.source, panel.path, panel.directory
     operator.collection = panel.collection.name if panel.collection else ""
+
+
+def object_items(objects: Sequence[bpy.types.Object]) -> list[Item]:
+    """An item for each of the objects of the open file; `load_objects` finds its object."""
+    names = [obj.name for obj in objects]
+    uids = unique_uids(names)
+    return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
 
 
 def load_objects(item: Item) -> list[bpy.types.Object]:

@@ -19,6 +19,7 @@ from mathutils import Vector
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.shading import PRESETS, Lights, shade_surface
 from ..convert import add_camera, mesh_from_surface, surface_from_objects
+from ..convert.materials import with_nodes
 from ..convert.staging import Stage, TemporaryData
 from ..interface.standard_output import quietly
 from .doubles import remove_doubles
@@ -335,9 +336,7 @@ def _show_bare_colors(stage: Stage) -> None:
 
 def _show_attribute(material: Any, name: str) -> None:
     """Make `material` matt, with the colours of the attribute called `name`."""
-    if bpy.app.version < (5, 0, 0):
-        material.use_nodes = True
-    tree = material.node_tree
+    tree = with_nodes(material)
     diffuse = tree.nodes.new("ShaderNodeBsdfDiffuse")
     color = tree.nodes.new("ShaderNodeVertexColor")
     color.layer_name = name
@@ -358,11 +357,9 @@ def _show_both_sides(stage: Stage) -> None:
                 mesh.materials[slot] = shown[material.name_full]
 
 
-def _world_nodes(world: Any) -> Any:
+def world_background(world: Any) -> Any:
     """Reset the world's node tree to a single Background node; returns that node."""
-    if bpy.app.version < (5, 0, 0):
-        world.use_nodes = True
-    tree = world.node_tree
+    tree = with_nodes(world)
     tree.nodes.clear()
     background = tree.nodes.new("ShaderNodeBackground")
     output = tree.nodes.new("ShaderNodeOutputWorld")
@@ -372,7 +369,7 @@ def _world_nodes(world: Any) -> Any:
 
 def _light_by_image(stage: Stage, world: Any, path: str) -> None:
     image = _environment(stage, path)
-    background = _world_nodes(world)
+    background = world_background(world)
     tree = world.node_tree
     node = tree.nodes.new("ShaderNodeTexEnvironment")
     node.image = image
@@ -406,7 +403,7 @@ def _light_by_preset(
 ) -> None:
     """Set up a world and suns that light matt surfaces as `Lights` does in the built-in shader."""
     rotation = camera.camera_to_world[:3, :3]
-    background = _world_nodes(world)
+    background = world_background(world)
     tree = world.node_tree
     # Radiance mean + slope * (direction . up) gives a matt surface mean + 2/3 slope (normal . up).
     mean, slope = (lights.sky + lights.ground) / 2, 0.75 * (lights.sky - lights.ground)

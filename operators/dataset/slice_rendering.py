@@ -16,7 +16,7 @@ from ...xray_addon.slices.slicing import LAMP, LAMP_WATTS, NAMES, SKY, SLABS
 from ...xray_addon.surface import Surface
 from ..convert import add_camera, mesh_from_surface
 from ..convert.staging import Stage, TemporaryData
-from .rendering import shoot
+from .rendering import shoot, world_background
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,9 +77,7 @@ def _set_stage(stage: Stage, camera: Camera, samples: int, seed: int, folder: Pa
     scene.view_settings.view_transform = "Filmic"
     scene.view_settings.look = "None"
     world: Any = stage.own(bpy.data.worlds.new(scene.name))
-    world.use_nodes = True
-    background = next(n for n in world.node_tree.nodes if n.bl_idname == "ShaderNodeBackground")
-    background.inputs["Color"].default_value = (SKY, SKY, SKY, 1.0)
+    world_background(world).inputs["Color"].default_value = (SKY, SKY, SKY, 1.0)
     scene.world = world
     lamp: Any = bpy.data.lights.new(scene.name, "POINT")
     lamp.energy, lamp.shadow_soft_size = LAMP_WATTS, 0.1

@@ -93,6 +93,8 @@ def generate_steps(
         obj["xray_settings"] = settings.to_dict()
         for key, value in source.items():
             obj[key] = value
+        if generated.notes:
+            obj["xray_notes"] = " ".join(generated.notes)
         if failure is not None:
             message = f"{failure.message} {obj.name} was added without the settings of Result."
             raise XRayError(failure.code, message, failure.remedy, failure.log)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from ..tasks import jobs
 
 
+# The properties of the operator that say what a mesh is made from.
+INPUTS = ("image", "mask", "category", "filepath", "directory")
 DIALOG_WIDTH = 400  # px at the default size
 
 
@@ -99,8 +101,9 @@ class _Generating(TaskOperator):
         return made
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The new mesh's name and number of faces."""
-        return "INFO", f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        """The new mesh's name and number of faces, and the runtime's notes."""
+        text = f"Generated {result.name}: {len(result.data.polygons):,} faces"
+        return "INFO", f"{text}. {result['xray_notes']}" if "xray_notes" in result else text
 
 
 def _search_category(operator: Any, _context: bpy.types.Context, text: str) -> list[str]:
@@ -172,7 +175,14 @@ class XRAY_OT_generate(_Generating):
             self.filepath = os.path.join(chosen.image_folder, "") if chosen else ""
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
-        if system.category is Need.REQUIRED and not self.category:
+        given = any(self.properties.is_property_set(name) for name in INPUTS)
+        if system.image is Need.OPTIONAL and not given:
+            scene: Any = context.scene
+            for name in ("image", "mask"):
+                shown = getattr(scene.xray.generate, name)
+                setattr(self, name, shown.name if shown else "")
+        asks = system.category is Need.REQUIRED and not self.category
+        if asks or (system.image is Need.OPTIONAL and not given):
             self._fill_in(context)
             manager: Any = context.window_manager
             answer: OperatorResult = manager.invoke_props_dialog(
@@ -202,6 +212,8 @@ class XRAY_OT_generate(_Generating):
         layout.use_property_decorate = False
         column = layout.column()
         column.label(text=system.label)
+        if system.image is Need.OPTIONAL:
+            column.prop_search(self, "image", bpy.data, "images")
         if system.mask is not Need.NONE:
             column.prop_search(self, "mask", bpy.data, "images")
         if system.categories:

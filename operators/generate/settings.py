@@ -7,6 +7,7 @@ from inspect import get_annotations
 from typing import Any, TypeVar
 
 from ...xray_addon.settings.generate import GenerateSettings
+from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS
 from ...xray_addon.systems.arguments import common_field, own_settings
 from ...xray_addon.systems.system import Need, System
@@ -106,7 +107,7 @@ def set_panel(scene: Any, settings: GenerateSettings) -> None:
 
 
 def set_from_panel(operator: Any, scene: Any) -> None:
-    """Copy the panel settings `scene` and the preferences to a button's operator."""
+    """Copy the inputs and settings of the panel `scene`, and the preferences, to an operator."""
     system, machine = chosen_system(), preferences()
     own = system_settings(scene, system)
     copy_settings(SHARED, scene, operator)
@@ -118,6 +119,9 @@ def set_from_panel(operator: Any, scene: Any) -> None:
         shown = getattr(scene, name) if getattr(system, name) is not Need.NONE else None
         setattr(operator, name, shown.name if shown else "")
     operator.category = own.category if system.categories else ""
+    copy_settings(fields(ResultSettings), scene, operator)
+    for name in ("variations", "keep_camera", "keep_layers"):
+        setattr(operator, name, getattr(scene, name))
 
 
 def settings_of_older(data: dict[str, Any]) -> GenerateSettings:

@@ -37,10 +37,12 @@ def quietly() -> Iterator[None]:
     if not bpy.app.background:
         yield
         return
+    said = io.StringIO()  # not a file, because exporters may keep it and write to it later
     with (
-        Path(os.devnull).open("w", encoding="utf-8") as nothing,
+        Path(os.devnull).open("wb") as nothing,
         output_to(nothing.fileno()),
-        redirect_stdout(nothing),  # an operator's reports
+        redirect_stdout(said),  # an operator's reports
+        redirect_stderr(said),  # an exporter's log
     ):
         yield
 

@@ -34,7 +34,31 @@ def frame(
     Raises XRayError `no_object` where no pixel is opaque enough.
     """
     pixels = np.asarray(rgba)
-    left, top, right, bottom = _bounding_box(pixels[..., 3] > 255.0 * alpha_threshold)
+    box = _bounding_box(pixels[..., 3] > 255.0 * alpha_threshold)
+    return _framed(pixels, box, size, fill)
+
+
+def frame_with_mask(
+    rgba: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, *, fill: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """As `frame`, with a mask (H, W) of the image, which is cropped and scaled alike.
+
+    What the mask covers belongs to the object, so that a part of it that is redrawn has room.
+    Also raises `no_object` where the image is transparent but the mask is not empty.
+    """
+    seen = rgba[..., 3] > 127
+    _bounding_box(seen)
+    box = _bounding_box(seen | mask)
+    drawn = np.full_like(rgba, 255)
+    drawn[~mask] = 0
+    return _framed(rgba, box, size, fill), _framed(drawn, box, size, fill)[..., 3] > 127
+
+
+def _framed(
+    pixels: NDArray[np.uint8], box: tuple[int, int, int, int], size: int, fill: float
+) -> NDArray[np.uint8]:
+    """The image with `box` (left, top, right, bottom) in the middle, at size x size."""
+    left, top, right, bottom = box
     longer = max(right - left, bottom - top)
     middle = ((left + right) / 2, (top + bottom) / 2)
     off_center = max(abs(middle[0] - size / 2), abs(middle[1] - size / 2))

@@ -8,6 +8,7 @@ it is smaller than the first stride, possibly not at all.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 from torch import Tensor
 from torch.nn import functional
+
+log = logging.getLogger(__name__)
 
 STRIDES = (4, 2, 1)
 DISTANCE_STRIDES = (8, 4, 2, 1)
@@ -59,6 +62,21 @@ class TooIntricate(Exception):
     def fewer(self, resolution: int) -> int:
         """A number of points per side, below `resolution`, at which the surface should fit."""
         return int(0.9 * resolution * math.sqrt(self.most / self.cells))
+
+
+def fitting(sample: Callable[[int], Sparse], resolution: int, say: Callable[[str], None]) -> Sparse:
+    """`sample(resolution)`, with fewer points per side while that is `TooIntricate`.
+
+    say : hears about fewer points, in a sentence for people.
+    """
+    while True:
+        try:
+            return sample(resolution)
+        except TooIntricate as found:
+            before, resolution = resolution, found.fewer(resolution)
+            message = f"Too intricate for {before} points a side, using {resolution}"
+            log.warning("%s: about %s triangles", message, f"{2 * found.cells:,}")
+            say(message)
 
 
 def sample_surface(

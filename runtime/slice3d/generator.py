@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from xray_addon.systems.system import Inputs
 from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
-from ..meshes.extraction import DISTANCE_STRIDES, Sparse, TooIntricate, march, sample_distances
+from ..meshes.extraction import DISTANCE_STRIDES, Sparse, fitting, march, sample_distances
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, out_of_memory
@@ -36,8 +35,6 @@ from .painting import paint
 from .preparation import centred, network_image, to_picture
 from .slice_images import read_slices
 from .weights import DIFFUSION, FIELD, REGRESSION, load_diffusion, load_field, load_regression
-
-log = logging.getLogger(__name__)
 
 STEPS = 200
 PICTURE_SIZE = 256  # px of the image that colours are taken from
@@ -237,16 +234,11 @@ class Slice3DGenerator(Generator):
 
             return sample_distances(evaluate, side, step, tables[0].device, report)
 
-        side = cells + 1
-        while True:
-            try:
-                sparse = seek(side)
-                break
-            except TooIntricate as found:
-                before, side = side, found.fewer(side)
-                log.warning("too intricate for %d points a side, taking %d", before, side)
-                told = f"Too intricate for {before - 1} cells a side, taking {side - 1}"
-                seeking = replace(seeking, message=told)
+        def say(message: str) -> None:
+            nonlocal seeking
+            seeking = replace(seeking, message=message)
+
+        sparse = fitting(seek, cells + 1, say)
         progress(replace(seeking, step=steps - 2, message="Making the mesh"))
         vertices, faces = march(sparse, _RADIUS, method="lorensen", closed=True)
         if not len(faces):

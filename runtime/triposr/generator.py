@@ -23,12 +23,13 @@ from xray_addon.systems.triposr import FRAME, SYSTEM, TripoSRSettings
 from ..checkpoints import locate
 from ..generator import Generator
 from ..images.cutout import cut_object
+from ..meshes.baking import bake
 from ..meshes.extraction import (
     MOST_CELLS,
     MOST_UNWRAPPED_CELLS,
     STRIDES,
     Sparse,
-    TooIntricate,
+    fitting,
     march,
     sample_surface,
 )
@@ -40,7 +41,6 @@ from . import field
 from .extraction import GridField, density_level, strides
 from .model import TripoSR
 from .preparation import prepare
-from .texture import bake
 from .weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -172,24 +172,16 @@ class TripoSRGenerator(Generator):
             progress(seeking)
 
         def seek(level: float) -> Sparse:
-            nonlocal resolution, seeking
-            while True:
-                density = GridField(planes, self.model.decoder, resolution, self.chunks, alive)
-                steps = strides(resolution, planes.shape[-1])
-                try:
-                    return sample_surface(
-                        density, resolution, level, planes.device, report, most, steps
-                    )
-                except TooIntricate as found:
-                    before, resolution = resolution, found.fewer(resolution)
-                    log.warning(
-                        "at %d points a side the mesh would have about %s triangles; using %d",
-                        before,
-                        f"{2 * found.cells:,}",
-                        resolution,
-                    )
-                    message = f"Too intricate for {before} points a side, using {resolution}"
-                    seeking = replace(seeking, message=message)
+            def at(points: int) -> Sparse:
+                density = GridField(planes, self.model.decoder, points, self.chunks, alive)
+                steps = strides(points, planes.shape[-1])
+                return sample_surface(density, points, level, planes.device, report, most, steps)
+
+            def say(message: str) -> None:
+                nonlocal seeking
+                seeking = replace(seeking, message=message)
+
+            return fitting(at, resolution, say)
 
         config = self.model.config
         try:

@@ -21,6 +21,7 @@ from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import integer, list_of, matching, plain, record, table_of, text
 
+from ..torch_helpers.rounding import SCALE, from_bytes, in_bytes
 from .networks import make_network
 from .networks.base import Network, NetworkConfig
 
@@ -36,7 +37,6 @@ _CONFIG = record(
     },
     others=matching(lambda value: type(value) in (bool, int) and 0 <= value <= 1 << 14, "small"),
 )
-SCALE = ".scale"  # behind a kernel's name
 
 
 def save_weights(path: Path, model: Network, record: dict[str, Any]) -> None:
@@ -70,14 +70,6 @@ def _check_shapes(archive: Any, model: Network) -> None:
     )
     if wrong:
         raise ValueError(f"{len(wrong)} tensors do not fit its configuration, such as {wrong[0]}")
-
-
-def in_bytes(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """A kernel (out, ...) as int8 of the same shape, and what they are to be multiplied by
-    (out,)."""
-    rows = kernel.flatten(1)
-    scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30)  # for rows of zeros
-    return (rows / scale[:, None]).round().to(torch.int8).view(kernel.shape), scale
 
 
 def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
@@ -117,8 +109,7 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
                 model = make_network(NetworkConfig(**config))
             _check_shapes(archive, model)
             state = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
-        for name in [name for name in state if name.endswith(SCALE)]:
-            state[name.removesuffix(SCALE)].flatten(1).mul_(state.pop(name)[:, None])
+        from_bytes(state)
         model.load_state_dict(state, strict=True, assign=True)
     except (
         OSError,

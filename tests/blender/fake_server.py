@@ -23,6 +23,7 @@ from runtime.server import serve
 from xray_addon.camera import Camera
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
+from xray_addon.files.png import read_png
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress
 from xray_addon.surface import Surface
@@ -84,6 +85,26 @@ class FakeSlice3D(FakeGenerator):
         return Generated(made.surface, None, made.camera, {"slices": sheet})
 
 
+class FakeRenderDiffusion(FakeGenerator):
+    """A ball of t_r rings whose notes say what it was made from."""
+
+    system = SYSTEMS["renderdiffusion"]
+
+    def run(self, inputs: Inputs, settings: Any, progress: Any) -> Generated:
+        progress(Progress("predict", 1, 1, "Denoising the picture"))
+        notes = ["Generated."]
+        if inputs.image is not None:
+            image = read_png(Path(inputs.image))
+            notes = [f"Reconstructed from {image.shape[1]} x {image.shape[0]} pixels."]
+        if inputs.mask is not None:
+            white = (read_png(Path(inputs.mask))[..., 0] > 127).mean()
+            notes.append(f"White: {white:.0%}.")
+        camera = Camera.look_at((0.0, -2.0, 0.0), width=32, height=32)
+        pictures = {name: np.full((8, 8, 3), 99, np.uint8) for name in ("image", "orbit")}
+        surface = ball(0.3 + 0.1 * settings.seed, 4 + settings.t_r)
+        return Generated(surface, None, camera, pictures, notes)
+
+
 def cut_object(image: Any, settings: Any, _progress: Any) -> Any:
     """A square, and the settings that it was asked with."""
     if Path(image).stem == "bad":
@@ -93,8 +114,11 @@ def cut_object(image: Any, settings: Any, _progress: Any) -> Any:
     return SimpleNamespace(rgba=rgba, how=f"{settings.remove_background}, margin {settings.margin}")
 
 
+# Blender's half of the tests has no Pillow; where it lies beside, it is not used either.
+sys.modules["PIL"] = None
 stand_in("runtime.images.cutout", cut_object=cut_object, online_allowed=lambda: False)
 stand_in("runtime.images.framing", frame=lambda rgba, *_, **__: rgba)
+stand_in("runtime.renderdiffusion.generator", load=lambda *_: FakeRenderDiffusion())
 stand_in("runtime.slice3d.generator", load=lambda *_: FakeSlice3D())
 stand_in("runtime.xray.generator", load=lambda *_: FakeGenerator())
 sys.exit(serve())

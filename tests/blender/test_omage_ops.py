@@ -12,13 +12,13 @@ bpy = pytest.importorskip("bpy")
 
 
 @pytest.fixture
-def cube(xray):
+def cube(part):
     """A cube with UVs, whose material is red, half metallic and rough."""
     bpy.ops.mesh.primitive_cube_add(size=2)
     obj = bpy.context.object
     material = bpy.data.materials.new("Red")
-    material.use_nodes = True
-    shader = material.node_tree.nodes["Principled BSDF"]
+    tree = part("operators.convert.materials").with_nodes(material)
+    shader = tree.nodes["Principled BSDF"]
     shader.inputs["Base Color"].default_value = (0.5, 0.02, 0.02, 1)
     shader.inputs["Metallic"].default_value = 0.5
     shader.inputs["Roughness"].default_value = 0.25

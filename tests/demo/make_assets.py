@@ -24,7 +24,8 @@ COLORS = {
 def material(name: str) -> bpy.types.Material:
     """A matt material of one colour (linear)."""
     made = bpy.data.materials.new(name)
-    made.use_nodes = True
+    if bpy.app.version < (5, 0, 0):
+        made.use_nodes = True
     shader = made.node_tree.nodes["Principled BSDF"]
     shader.inputs["Base Color"].default_value = (*COLORS[name], 1)
     shader.inputs["Roughness"].default_value = 0.8
@@ -106,7 +107,8 @@ def photograph() -> None:
     scene.render.image_settings.color_mode = "RGBA"
     scene.view_settings.view_transform = "Standard"
     world = bpy.data.worlds.new("world")
-    world.use_nodes = True
+    if bpy.app.version < (5, 0, 0):
+        world.use_nodes = True
     world.node_tree.nodes["Background"].inputs[0].default_value = (0.75, 0.8, 0.9, 1)
     world.node_tree.nodes["Background"].inputs[1].default_value = 0.7
     scene.world = world

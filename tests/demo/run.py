@@ -72,7 +72,8 @@ def render(scene: Any, obj: Any, folder: Path) -> list[Path]:
     scene.render.film_transparent = True
     scene.view_settings.view_transform = "Standard"
     scene.world = bpy.data.worlds.new("World")
-    scene.world.use_nodes = True
+    if bpy.app.version < (5, 0, 0):
+        scene.world.use_nodes = True
     scene.world.node_tree.nodes["Background"].inputs[0].default_value = (0.5, 0.5, 0.5, 1)
     sun = bpy.data.objects.new("Sun", bpy.data.lights.new("Sun", "SUN"))
     sun.data.energy = 1.2

@@ -25,7 +25,6 @@ for obj in list(bpy.data.objects):
 for name in ("omage", "slices", "capture", "dataset"):
     close_panel(f"XRAY_PT_{{name}}")
 bpy.context.scene.xray.generate.image = bpy.data.images.load({str(REFERENCE)!r})
-view3d()["area"].spaces.active.shading.type = "MATERIAL"
 show_tab()
 """
 # From the right and a little above, near enough to fill the view.
@@ -37,8 +36,10 @@ with bpy.context.temp_override(**view3d()):
 space = view3d()["area"].spaces.active
 space.region_3d.view_rotation = Euler((1.25, 0, 0.65)).to_quaternion()
 space.region_3d.view_distance *= 1.3
+space.shading.type = "MATERIAL"
 show_tab()
 """
+COMPILE_LIMIT = 300  # s for the first Material Preview, drawn by the processor
 AREA = (
     "(lambda a, w: (a.x, w.height - a.y - a.height, a.x + a.width))"
     "(view3d()['area'], view3d()['window'])"
@@ -81,9 +82,11 @@ def photograph(blender: rig.Blender) -> tuple[Path, tuple[int, int, int]]:
     jobs = f"__import__('sys').modules['{rig.MODULE}.operators.tasks.jobs']"
     blender.until(f"not {jobs}.queue", 60)
     time.sleep(1)
-    blender.do(LOOK)
     blender.hover_view()
-    time.sleep(8)  # the first material preview compiles
+    blender.do(LOOK)
+    for _ in range(3):
+        blender.do("draw()", COMPILE_LIMIT)
+        time.sleep(5)
     return blender.shot("window"), tuple(blender.get(AREA))
 
 

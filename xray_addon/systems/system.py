@@ -143,8 +143,8 @@ class System:
     def check(self, inputs: Inputs) -> None:
         """Raise XRayError for missing and unsupported inputs and for an unknown category.
 
-        Codes: `missing_image`, `missing_mask`, `missing_category`, `unused_input` and
-        `unknown_category`.
+        Codes: `missing_image`, also for a mask without an image, `missing_mask`,
+        `missing_category`, `unused_input` and `unknown_category`.
         """
         for name, need in (("image", self.image), ("mask", self.mask), ("category", self.category)):
             value = getattr(inputs, name)
@@ -162,6 +162,12 @@ class System:
                     f"{self.label} needs {article} {name}.",
                     f"Choose {article} {name}.",
                 )
+        if inputs.mask is not None and inputs.image is None:
+            raise XRayError(
+                "missing_image",
+                "A mask says which part of an image is redrawn, and there is no image.",
+                "Choose the image, or remove the mask.",
+            )
         if inputs.category and inputs.category not in self.categories:
             near = difflib.get_close_matches(inputs.category, self.categories, 3, 0.4)
             raise XRayError(

@@ -24,7 +24,7 @@ class TripoSRSettings(GenerateSettings):
         max=512,
     )
     density_threshold: float = setting(
-        25.0, "Density of the field at the surface", min=0.01, max=10_000.0
+        25.0, "Density of the field at the surface", min=0.01, max=10_000.0, label="Density"
     )
     texture_size: int = setting(
         0,

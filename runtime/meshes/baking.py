@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 
 from xray_addon.casting.texels import covered_texels
 
-from ..meshes.unwrapping import unwrap
+from .unwrapping import unwrap
 
 
 def bake(

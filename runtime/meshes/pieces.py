@@ -1,0 +1,27 @@
+"""The connected pieces of a triangle mesh."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from .remeshing import compacted
+
+_Mesh = tuple[NDArray[np.floating], NDArray[np.integer]]
+
+
+def without_crumbs(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer], share: float
+) -> _Mesh:
+    """Vertices (N, 3) and faces (F, 3) without the pieces of less area than `share` of the
+    largest's."""
+    if not len(faces):
+        return vertices, faces
+    ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2).T
+    links = sparse.coo_matrix((np.ones(ends.shape[1]), tuple(ends)), (len(vertices),) * 2)
+    piece = connected_components(links, directed=False)[1][faces[:, 0]]
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    area = np.bincount(piece, np.linalg.norm(np.cross(b - a, c - a), axis=1))
+    return compacted(vertices, faces[area[piece] >= share * area.max()])

@@ -1,0 +1,168 @@
+"""The volume renderer: rays of cameras, samples along them, and what they add up to.
+
+Distances are measured along rays of unit length. A stretch of length d with density s lets
+exp(-s d) of the light through (Max 1995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xray_addon.camera import Camera
+from xray_addon.errors import XRayError
+
+# Density (B, P) and colour (B, P, 3) at points (B, P, 3).
+Field = Callable[[Tensor], tuple[Tensor, Tensor]]
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """What rays (B, R) see: color (B, R, 3) in front of the background, alpha (B, R) 0..1, and
+    depth (B, R), the mean distance of what is seen, 0 where nothing is."""
+
+    color: Tensor
+    alpha: Tensor
+    depth: Tensor
+
+
+def camera_rays(cameras: Sequence[Camera], size: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Origins and unit directions (B, size * size, 3) through the pixels of square images."""
+    row, column = np.divmod(np.arange(size * size), size)
+    origins, directions = [], []
+    for camera in cameras:
+        local = camera.resized(size, size).ray_directions(row, column)
+        directions.append(local @ camera.camera_to_world[:3, :3].T)
+        origins.append(np.broadcast_to(camera.position, directions[-1].shape))
+    return tuple(
+        torch.from_numpy(np.stack(parts)).float().to(device) for parts in (origins, directions)
+    )
+
+
+def check_outside(cameras: Sequence[Camera], box: float) -> None:
+    """Raises XRayError `camera_inside` for a camera within the box [-box, box]^3."""
+    for camera in cameras:
+        if (np.abs(camera.position) <= box).all():
+            raise XRayError(
+                "camera_inside",
+                f"The camera at {np.round(camera.position, 2).tolist()} is inside the object's "
+                f"box, which reaches from -{box:g} to {box:g}.",
+                "Move the camera away from the object.",
+            )
+
+
+def box_span(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor, Tensor]:
+    """Distances (B, R) at which rays (B, R, 3) enter and leave [-box, box]^3.
+
+    Where a ray misses the box, or the box is behind it, both are the same.
+    """
+    safe = torch.where(directions.abs() < _SMALL, _SMALL, directions)
+    first, second = (-box - origins) / safe, (box - origins) / safe
+    near = torch.minimum(first, second).amax(dim=-1).clamp(min=0)
+    far = torch.maximum(first, second).amin(dim=-1)
+    return near, torch.maximum(near, far)
+
+
+def even_edges(near: Tensor, far: Tensor, count: int) -> Tensor:
+    """Edges (B, R, count + 1) of `count` equal stretches from `near` to `far` (B, R)."""
+    share = torch.linspace(0, 1, count + 1, device=near.device)
+    return near[..., None] + (far - near)[..., None] * share
+
+
+def jittered(edges: Tensor, random: torch.Generator | None) -> Tensor:
+    """A place (B, R, S) in each stretch between `edges`: random (stratified), or its middle."""
+    low, high = edges[..., :-1], edges[..., 1:]
+    if random is None:
+        return (low + high) / 2
+    share = torch.rand(low.shape, generator=random).to(low.device)
+    return low + (high - low) * share
+
+
+def importance_edges(edges: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Edges (B, R, count + 1) with as much of the `weights` (B, R, S) in each stretch.
+
+    A stretch counts as the greatest of itself and its neighbours, as surfaces lie between samples
+    (Barron et al. 2021), and keeps a small share, so that nothing that these missed is lost.
+    """
+    weights = functional.max_pool1d(weights, 3, stride=1, padding=1) + 0.01 / weights.shape[-1]
+    total = weights.cumsum(dim=-1)
+    total = torch.cat([torch.zeros_like(total[..., :1]), total], dim=-1)
+    total = total / total[..., -1:]
+    wanted = torch.linspace(0, 1, count + 1, device=edges.device).expand(*edges.shape[:-1], -1)
+    above = torch.searchsorted(total, wanted.contiguous(), right=True)
+    above = above.clamp(1, edges.shape[-1] - 1)
+    low, high = total.gather(-1, above - 1), total.gather(-1, above)
+    share = ((wanted - low) / (high - low).clamp(min=_SMALL)).clamp(0, 1)
+    start, end = edges.gather(-1, above - 1), edges.gather(-1, above)
+    return start + (end - start) * share
+
+
+def weights_of(density: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of light (B, R, S) that comes from each stretch, and what passes all (B, R).
+
+    density, lengths : (B, R, S). Shares and the rest add up to 1.
+    """
+    thickness = density * lengths
+    before = torch.cumsum(thickness, dim=-1)
+    passed = torch.exp(-torch.cat([torch.zeros_like(before[..., :1]), before], dim=-1))
+    return passed[..., :-1] - passed[..., 1:], passed[..., -1]
+
+
+def render_rays(
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    *,
+    box: float,
+    background: Tensor,
+    samples: int,
+    fine_samples: int = 0,
+    random: torch.Generator | None = None,
+    occupied: Callable[[Tensor], Tensor] | None = None,
+) -> Rays:
+    """What rays (B, R, 3) see of `field` in front of a background (3,) or (B, 1, 3).
+
+    samples : of equal stretches. fine_samples : of stretches that are drawn from what the first
+    saw; then only these are added up. random : draws a place in each stretch; None takes the
+    middles. occupied : of one scene (B = 1), says which (P,) of points (P, 3) may have density, so
+    that the field is asked for no others.
+    """
+    near, far = box_span(origins, directions, box)
+    edges = even_edges(near, far, samples)
+    if fine_samples:
+        with torch.no_grad():
+            density, _ = _query(field, origins, directions, jittered(edges, random), occupied)
+            weights, _ = weights_of(density, edges.diff(dim=-1))
+        edges = importance_edges(edges, weights, fine_samples)
+    along = jittered(edges, random)
+    density, color = _query(field, origins, directions, along, occupied)
+    weights, passed = weights_of(density, edges.diff(dim=-1))
+    alpha = 1 - passed
+    seen = (weights[..., None] * color).sum(dim=-2) + passed[..., None] * background
+    depth = (weights * along).sum(dim=-1) / alpha.clamp(min=_SMALL)
+    return Rays(seen, alpha, depth)
+
+
+def _query(
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    along: Tensor,
+    occupied: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Density (B, R, S) and colour (B, R, S, 3) at distances `along` (B, R, S) of rays."""
+    points = (origins[..., None, :] + along[..., None] * directions[..., None, :]).flatten(1, 2)
+    if occupied is None:
+        density, color = field(points)
+        return density.view(along.shape), color.view(*along.shape, 3)
+    there = occupied(points[0])
+    density, color = points.new_zeros(points.shape[:2]), points.new_zeros(points.shape)
+    if there.any():
+        density[:, there], color[:, there] = field(points[:, there])
+    return density.view(along.shape), color.view(*along.shape, 3)
