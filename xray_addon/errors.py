@@ -119,6 +119,7 @@ ERROR_CODES = {
     "no_items": ErrorCode(_CAPTURING),
     "bad_manifest": ErrorCode(_CAPTURING, exit_code=USAGE),
     "other_settings": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
+    "no_deflater": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
     "unsafe_dataset": ErrorCode(_CAPTURING, exit_code=USAGE, stops=True),
     "crashed": ErrorCode(_CAPTURING, rejects=True),
     "source_changed": ErrorCode(_CAPTURING),

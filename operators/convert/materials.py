@@ -264,9 +264,11 @@ def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8
         color = color * alpha  # in encoded values, as Cycles does
     if linear:
         color = linear_to_srgb(color)
-    pixels = np.concatenate([color, alpha], axis=2)
-    texture: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
-    return texture
+    # In place: a texture is often larger than all else of an object.
+    pixels[..., :3] = color
+    np.clip(pixels, 0.0, 1.0, out=pixels)
+    pixels *= 255.0
+    return np.rint(pixels, out=pixels).astype(np.uint8)
 
 
 def _is_data(image: Any) -> bool:

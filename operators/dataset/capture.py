@@ -250,9 +250,9 @@ class Captures:
                     with attempt.timed("image"):
                         picture = renderer.image(camera, (seed + i) % 2**31)
                 with attempt.timed("write"), store.writing(self.store.folder):
-                    xray.save(made / "xrays" / f"{i:03d}.npz")
+                    xray.save(made / "xrays" / f"{i:03d}.npz", self.store.deflater)
                     if picture is not None:
-                        write_png(made / "images" / f"{i:03d}.png", picture)
+                        write_png(made / "images" / f"{i:03d}.png", picture, self.store.deflater)
                     if settings.ids:
                         _write_ids(made / "ids" / f"{i:03d}.npz", xray, sources)
                 if settings.slices:
@@ -302,8 +302,8 @@ class Captures:
                 sliced = slice_surface(surface, camera, aligned=settings.slice_alignment)
                 pictures = sliced.pictures()
         with attempt.timed("write"), store.writing(self.store.folder):
-            write_png(made / IMAGES / f"{view:03d}.png", picture)
-            write_slices(made / SLICES / f"{view:03d}", pictures)
+            write_png(made / IMAGES / f"{view:03d}.png", picture, self.store.deflater)
+            write_slices(made / SLICES / f"{view:03d}", pictures, self.store.deflater)
 
     def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
         """Write the omages into the folder `made`; what the item's row says of them."""

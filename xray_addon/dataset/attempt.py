@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import XRayError, error_code, is_out_of_memory
+from ..files.deflate import Deflater, fastest
 from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
@@ -83,8 +84,10 @@ class Attempt:
 class Store:
     """The dataset in `folder` during one run that makes items with `settings`; use it in a `with`.
 
-    Raises XRayError `cannot_write`, `other_settings` without `replace`, and those for unusable
-    files that the settings name.
+    deflater : what X-Rays and images are to be written with.
+
+    Raises XRayError `cannot_write`, `other_settings` without `replace`, `no_deflater`, and those
+    for unusable files that the settings name.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Store:
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._claim()
+        self.deflater = self._claim()
         self._work = self._exit.enter_context(store.work_folder(self.folder))
         return self
 
@@ -174,8 +177,9 @@ class Store:
             attempt.row["companions"] = companions
             attempt.read = store.read_state(item, companions)
 
-    def _claim(self) -> None:
+    def _claim(self) -> Deflater:
         self._digest = store.claim(self.folder, self.settings, self._replace)
+        return store.writer(self.folder)
 
     def _judge(self, attempt: Attempt) -> XRayError | None:
         gates, reason = judge(attempt.views, self.settings)
@@ -221,8 +225,8 @@ class PlainStore(Store):
     def note_companions(self, attempt: Attempt, files: Iterable[Path]) -> None:
         """Do nothing, because there are no rows."""
 
-    def _claim(self) -> None:
-        pass
+    def _claim(self) -> Deflater:
+        return fastest()
 
     def _judge(self, _attempt: Attempt) -> None:
         pass

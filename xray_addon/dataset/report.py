@@ -10,6 +10,8 @@ from ..files.plain import Plain
 from .gates import GATES
 from .result import REJECTED
 
+_LINES = json.JSONEncoder(ensure_ascii=False)
+
 
 @dataclass
 class Report(Plain):
@@ -122,4 +124,4 @@ def view_line(row: dict[str, Any], index: int) -> str:
         "iou": view["iou"],
         "gates": row["gates"],
     }
-    return json.dumps(values, ensure_ascii=False) + "\n"
+    return _LINES.encode(values) + "\n"
