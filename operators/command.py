@@ -233,8 +233,8 @@ def _capture(arguments: argparse.Namespace) -> Answer:
     if arguments.objects_named:
         steps = object_steps(open_file.solid_objects(arguments), arguments.out, settings)
     else:
-        bare = getattr(arguments, "bare_geometry", False)
         items = read_source(arguments.source)
+        bare = getattr(arguments, "bare_geometry", False)
         steps = file_steps(items, arguments.out, settings, _say_line, bare_geometry=bare)
     run: DatasetRun = jobs.run(steps, _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
