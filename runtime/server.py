@@ -374,7 +374,7 @@ class Server:
         cut = cut_object(params.inputs.image, params.settings, report)
         file = Path(params.folder) / f"{uuid.uuid4().hex}.npy"
         np.save(file, frame(cut.rgba, CUT_OUT_SIZE, fill=FILL))
-        return {"file": str(file), "how": cut.how}
+        return {"file": str(file), "how": cut.how, "at_border": cut.at_border}
 
     def _fetch(
         self, id: Id, method: str, params: WeightsParams, cancel: threading.Event

@@ -28,10 +28,12 @@ class CutOut:
 
     picture : (S, S, 4) uint8, straight alpha; the object is centred.
     how : the method that separated it from the background, such as "alpha" or "plain".
+    at_border : whether it reaches the image's border, so that a part may be missing.
     """
 
     picture: NDArray[np.uint8]
     how: str
+    at_border: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,8 @@ from .weights import DEFAULT_WEIGHTS, load_model
 log = logging.getLogger(__name__)
 
 CAMERA_SIZE = 512  # px
+# Azimuth and elevation from which the picture of an object is denoised that no image shows.
+MADE_UP_FROM = (math.radians(30), math.radians(20))
 PREVIEW_SIZE = 256  # px along a side
 PREVIEW_SECONDS = 0.5  # between two pictures of what is being denoised
 SHEET_COLUMNS = 4
@@ -116,7 +118,7 @@ class RenderDiffusionGenerator(Generator):
                 raise
             raise out_of_memory(
                 torch.device(self.device),
-                "Close other programs that use it, lower the mesh resolution, or set the device "
+                "Close other programs that use it, lower the grid resolution, or set the device "
                 "to the CPU.",
             ) from error
 
@@ -185,8 +187,10 @@ class RenderDiffusionGenerator(Generator):
         progress: ProgressCallback,
         note: Callable[[str], None],
     ) -> Camera:
-        """The camera of the image in the object's frame: found, or as the settings say."""
-        if picture is None or not settings.find_camera:
+        """The picture's camera in the object's frame: found, or as the settings say."""
+        if picture is None:
+            return self.model.config.camera(*MADE_UP_FROM)
+        if not settings.find_camera:
             angles = math.radians(settings.azimuth), math.radians(settings.elevation)
             return self.model.config.camera(*angles)
         finding = Progress("camera", 0, 1, "Finding where the image was taken from")
@@ -280,7 +284,7 @@ class RenderDiffusionGenerator(Generator):
                     steps,
                 )
 
-            return fitting(at, settings.mesh_resolution, say)
+            return fitting(at, settings.grid_resolution, say)
 
         sparse = seek(threshold)
         greatest = float(sparse.values.max()) + threshold

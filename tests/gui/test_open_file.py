@@ -60,6 +60,7 @@ def blender(screen, installed, scene):
     def run(*arguments):
         done = screen.run(
             "blender",
+            "-q",
             "-b",
             scene,
             "--python-expr",
@@ -77,7 +78,7 @@ def answer(blender):
     """Runs a command with --json; the exit code and the answer."""
 
     def run(*arguments):
-        code, out, _ = blender("-q", "-c", "xray", *arguments, "--json")
+        code, out, _ = blender("-c", "xray", *arguments, "--json")
         return code, json.loads(out)
 
     return run

@@ -110,7 +110,7 @@ def test_results_stand_beside_what_is_there_and_are_framed_once(fake, picture):
     framed = fake.get(VIEW)
     assert framed[0] > 1.0
     generate(fake, picture("pear"), picture("plum"))
-    fake.until("'pear' in bpy.data.objects", 90)
+    fake.until("'pear' in bpy.context.scene.objects", 90)
     time.sleep(0.5)
     again = fake.get(VIEW)
     assert again[0] > framed[0]

@@ -17,7 +17,11 @@ import runtime
 from runtime.__main__ import main
 from runtime.images.framing import frame, frame_with_mask
 from runtime.images.redrawing import read_mask
-from runtime.renderdiffusion.generator import SHEET_COLUMNS, RenderDiffusionGenerator
+from runtime.renderdiffusion.generator import (
+    MADE_UP_FROM,
+    SHEET_COLUMNS,
+    RenderDiffusionGenerator,
+)
 from runtime.renderdiffusion.networks import RenderDiffusion, RenderDiffusionConfig
 from runtime.renderdiffusion.weights import save_model
 from xray_addon import Inputs, XRayError, cast
@@ -72,7 +76,7 @@ def half(size: int = 64) -> np.ndarray:
 def generate(weights: Path, inputs=None, progress=None, **options):
     loaded = runtime.load("renderdiffusion", str(weights), "cpu")
     assert isinstance(loaded, RenderDiffusionGenerator)
-    options = {"mesh_resolution": 32, "steps": 2, "orbit_views": 0} | options
+    options = {"grid_resolution": 32, "steps": 2, "orbit_views": 0} | options
     return loaded.generate(inputs, RenderDiffusionSettings(**options), progress)
 
 
@@ -91,8 +95,8 @@ def test_without_an_image_the_objects_front_is_at_minus_y(weights, ball):
     np.testing.assert_allclose((low + high) / 2, CENTRE, atol=0.03)
     np.testing.assert_allclose(high - low, 2 * RADIUS, atol=0.1)
     assert made.surface.is_watertight
-    # The camera that it was denoised from is where the settings say.
-    azimuth, elevation = math.radians(30), math.radians(20)
+    # The camera that it was denoised from.
+    azimuth, elevation = MADE_UP_FROM
     level = FRAME.distance * math.cos(elevation)
     eye = (level * math.sin(azimuth), -level * math.cos(azimuth))
     np.testing.assert_allclose(made.camera.position[:2], eye, atol=1e-6)
@@ -165,7 +169,7 @@ def test_crumbs_beside_the_object_are_left_out(weights, monkeypatch):
         return 60.0 * (ball | crumb), torch.ones_like(points)
 
     monkeypatch.setattr(RenderDiffusion, "field", field)
-    surface = generate(weights, mesh_resolution=96).surface
+    surface = generate(weights, grid_resolution=96).surface
     assert surface.bounds.max() < 0.4
     assert surface.is_watertight
 
@@ -184,7 +188,7 @@ def test_an_empty_field_is_told(weights, monkeypatch):
 
 
 def test_views_of_the_field_are_one_picture_in_rows(weights, ball):
-    made = generate(weights, orbit_views=6, azimuth=0.0, elevation=0.0)
+    made = generate(weights, picture(), orbit_views=6, find_camera=False)
     orbit = made.pictures["orbit"]
     assert orbit.shape == (2 * SIZE, SHEET_COLUMNS * SIZE, 3)
     views = [
@@ -250,11 +254,11 @@ def test_the_command_line_writes_mesh_and_pictures(weights, ball, tmp_path, caps
     Image.fromarray(half(32)).save(mask)
     words = ["generate", str(image), "--mask", str(mask), "-o", str(out), "--json"]
     words += ["--generator", "renderdiffusion", "--checkpoint", str(weights), "--device", "cpu"]
-    words += ["--mesh-resolution", "32", "--steps", "2", "--no-find-camera", "--orbit-views", "2"]
+    words += ["--grid-resolution", "32", "--steps", "2", "--no-find-camera", "--orbit-views", "2"]
     assert main([*words, "--pictures", str(tmp_path / "pictures")]) == 0
     told = capsys.readouterr()
     answer = json.loads(told.out)
-    settings = {"mesh_resolution": 32, "steps": 2, "find_camera": False}
+    settings = {"grid_resolution": 32, "steps": 2, "find_camera": False}
     made = generate(weights, Inputs(image, mask), **settings, orbit_views=2)
     assert answer["faces"] == len(made.surface.faces)
     assert answer["notes"] == list(made.notes)

@@ -25,7 +25,7 @@ from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
 from .companions import companion_hashes
-from .gates import ViewStatistics, judge
+from .gates import ViewStatistics, judge, see_through
 from .in_flight import InFlight
 from .manifest import Item
 from .recipe import file_hash
@@ -64,6 +64,10 @@ class Attempt:
         finally:
             taken = time.perf_counter() - began
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
+
+    def flag(self, gate: str) -> None:
+        """Count the item under a gate that does not reject it."""
+        self.row["gates"] = [*self.row.get("gates", ()), gate]
 
     def ended(self, reason: XRayError | None) -> ItemResult:
         """The result: done if there is no `reason`, otherwise rejected or failed because of it."""
@@ -182,7 +186,7 @@ class Store:
         return store.writer(self.folder)
 
     def _judge(self, attempt: Attempt) -> XRayError | None:
-        gates, reason = judge(attempt.views, self.settings)
+        gates, reason = judge(attempt.views, self.settings, *see_through(attempt.row))
         attempt.row["gates"] = gates + attempt.row["gates"]
         attempt.row["views"] = [view.to_dict() for view in attempt.views]
         return reason

@@ -59,6 +59,9 @@ _NAMED = {
     "objects": _NAMES,
     "materials": _NAMES,
     "missing_textures": _NAMES,
+    "incomplete": _NAMES,
+    "transparent": _NAMES,
+    "clipped": _NAMES,
     "companions": table_of(text()),
 }
 

@@ -54,7 +54,7 @@ from ..files.opening import read_at_most
 from ..settings.dataset import DatasetSettings
 from ..slices.layout import IMAGES, SDFS, SLICES, SPLITS, split_lists, split_of
 from .companions import companion_hashes, companion_paths
-from .gates import GATES, JUDGED, ViewStatistics, judge
+from .gates import GATES, JUDGED, ViewStatistics, judge, see_through
 from .in_flight import MOST_ENDS, crashed, left_in_flight
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
@@ -544,7 +544,7 @@ def _check_claimed(folder: Path, digest: str) -> None:
 def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Place) -> None:
     """Apply the gates of `settings` to what is there; what other settings refused is forgotten."""
     for row in rows(folder):
-        gates, error = judge([ViewStatistics.from_dict(view) for view in row["views"]], settings)
+        gates, error = _judged(row, settings)
         if error is not None:
             row.pop("files", None)
             _refuse_again(row, gates, error, place)
@@ -554,13 +554,16 @@ def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Pl
         if row.get("settings") != digest:
             path.unlink()
         elif row["code"] in JUDGED and row["status"] == REJECTED and row.get("views"):
-            gates, error = judge(
-                [ViewStatistics.from_dict(view) for view in row["views"]], settings
-            )
+            gates, error = _judged(row, settings)
             if error is None:
                 path.unlink()
             else:
                 _refuse_again(row, gates, error, place)
+
+
+def _judged(row: dict[str, Any], settings: DatasetSettings) -> tuple[list[str], XRayError | None]:
+    views = [ViewStatistics.from_dict(view) for view in row["views"]]
+    return judge(views, settings, *see_through(row))
 
 
 def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place: Place) -> None:

@@ -28,6 +28,7 @@ from ..errors import XRayError
 from .arrays import NUMBERS, read_arrays
 from .atomic import replacing
 from .deflate import Deflater, fastest
+from .signatures import stand_in_at
 
 CHANNELS = 7
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
@@ -154,6 +155,9 @@ def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:
+        kind = stand_in_at(path)
+        if kind is not None:
+            raise XRayError("bad_xray_file", f"{path} {kind.what}.", kind.remedy) from error
         raise _bad_file(path, f"it cannot be read ({error})") from error
     missing = {"data", "indices", "indptr", "shape"} - arrays.keys()
     if missing:

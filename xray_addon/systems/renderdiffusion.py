@@ -32,25 +32,25 @@ class RenderDiffusionSettings(GenerateSettings):
     steps: int = setting(0, "Steps of the sampling; 0 takes 50", min=0, max=NOISE_STEPS, on=50)
     find_camera: bool = setting(
         True,
-        "Find where the image was taken from; otherwise it is taken from the azimuth and elevation",
+        "Find where the image was taken from; otherwise the azimuth and elevation say it",
     )
     azimuth: float = setting(
-        30.0,
-        "From how many degrees to the right of its front the object is seen, where the camera is "
-        "not found, and in generating without an image",
+        0.0,
+        "From how many degrees to the right of its front the image shows the object",
         min=-180.0,
         max=180.0,
         unit="degrees",
+        only=("find_camera", (False,)),
     )
     elevation: float = setting(
-        20.0,
-        "How many degrees the image looks down on the object, where the camera is not found, and "
-        "in generating without an image",
+        0.0,
+        "How many degrees the image looks down on the object",
         min=-90.0,
         max=90.0,
         unit="degrees",
+        only=("find_camera", (False,)),
     )
-    mesh_resolution: int = setting(
+    grid_resolution: int = setting(
         96,
         "Grid points along each side of the meshed box; fewer are used if the mesh would have "
         "more than three million triangles",
