@@ -33,11 +33,9 @@ class XRaySettings(GenerateSettings):
     )
     symmetric: str = setting(
         "auto",
-        "Make the object symmetric: what is seen of one side then shapes the other side, too",
-        choices={
-            "auto": "If the model is sure of a mirror plane",
-            "off": "Never",
-        },
+        "'auto' makes the object symmetric if the model is sure of a mirror plane: what is seen of "
+        "one side then shapes the other side, too",
+        choices=("auto", "off"),
     )
 
     @property
