@@ -31,12 +31,6 @@ class XRaySettings(GenerateSettings):
         max=1.0,
         unit="factor",
     )
-    symmetric: str = setting(
-        "auto",
-        "'auto' makes the object symmetric if the model is sure of a mirror plane: what is seen of "
-        "one side then shapes the other side, too",
-        choices=("auto", "off"),
-    )
 
     @property
     def seed_matters(self) -> bool:
