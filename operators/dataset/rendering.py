@@ -336,9 +336,7 @@ def _show_bare_colors(stage: Stage) -> None:
 
 def _show_attribute(material: Any, name: str) -> None:
     """Make `material` matt, with the colours of the attribute called `name`."""
-    if bpy.app.version < (5, 0, 0):
-        material.use_nodes = True
-    tree = material.node_tree
+    tree = with_nodes(material)
     diffuse = tree.nodes.new("ShaderNodeBsdfDiffuse")
     color = tree.nodes.new("ShaderNodeVertexColor")
     color.layer_name = name

@@ -33,7 +33,6 @@ from .plain_background import EVEN_SHARE, by_plain_background
 from .reading import read_image
 from .refusals import check_border, check_chequered
 
-_AT_BORDER = 0.03  # of a side of the image
 ONLINE_VARIABLE = "XRAY_ONLINE"  # "1": whoever started the runtime allows the network
 
 
@@ -52,13 +51,6 @@ class Foreground:
     rgba: NDArray[np.uint8]
     how: str
     skipped: tuple[str, ...] = ()
-
-    @property
-    def at_border(self) -> bool:
-        """Whether the object reaches the image's border, so that a part may be missing."""
-        solid = self.rgba[..., 3] > 127
-        sides = (solid[0], solid[-1], solid[:, 0], solid[:, -1])
-        return any(float(side.mean()) > _AT_BORDER for side in sides)
 
 
 _Way = Callable[[Image.Image, bool, "ProgressCallback"], "NDArray[np.uint8]"]
