@@ -60,8 +60,8 @@ test-slurm: $(FARM)/ready
 	$(FARM)/bin/python -m pytest tests/farm -m slurm -v
 
 # cast, a whole dataset and reconstruct beside other libraries, as ratios from one run; needs the
-# meshes in XRAY_ASSETS and writes docs/benchmarks.md. Open3D (which loads libusb-1.0) and matplotlib are no
-# dependencies of the project, so they have an environment of their own.
+# meshes in XRAY_ASSETS and writes docs/benchmarks.md. Open3D (which loads libusb-1.0) and matplotlib
+# are no dependencies of the project, so they have an environment of their own.
 benchmark: setup .venv/benchmark/ready
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/cast.py
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/dataset.py

@@ -369,8 +369,11 @@ def _exclusive(folder: Path) -> Iterator[Place]:
             part, target = work / f"{secrets.token_hex(8)}.part", folder / name
             try:
                 # Half a character, of a name that is no UTF-8, ends no run.
-                with part.open("w", encoding="utf-8", errors="replace", newline="\n") as stream:
-                    stream.writelines([text] if isinstance(text, str) else text)
+                if isinstance(text, str):
+                    part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+                else:
+                    with part.open("w", encoding="utf-8", errors="replace", newline="\n") as stream:
+                        stream.writelines(text)
                 target.parent.mkdir(exist_ok=True)
                 part.replace(target)
             finally:
