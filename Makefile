@@ -59,16 +59,17 @@ test-large: setup
 test-slurm: $(FARM)/ready
 	$(FARM)/bin/python -m pytest tests/farm -m slurm -v
 
-# cast and reconstruct beside other libraries, as ratios from one run; needs the meshes in
-# XRAY_ASSETS and writes docs/benchmarks.md. Open3D (which loads libusb-1.0) and matplotlib are no
-# dependencies of the project, so they have an environment of their own.
-benchmark: .venv/benchmark/ready
+# cast, a whole dataset and reconstruct beside other libraries, as ratios from one run; needs the
+# meshes in XRAY_ASSETS and writes docs/benchmarks.md. Open3D (which loads libusb-1.0) and matplotlib
+# are no dependencies of the project, so they have an environment of their own.
+benchmark: setup .venv/benchmark/ready
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/cast.py
+	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/dataset.py
 	OMP_NUM_THREADS=1 .venv/benchmark/bin/python tests/benchmarks/reconstruct.py
 
 .venv/benchmark/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv/benchmark
-	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 matplotlib==3.11.2 $$(grep -E '^(trimesh|embreex|scipy|numpy|numba)==' tests/requirements.txt)
+	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 matplotlib==3.11.2 $$(grep -E '^(trimesh|embreex|scipy|numpy|numba|isal|deflate)==' tests/requirements.txt)
 	touch $@
 
 setup: $(BLENDER)/ready $(RUNTIME)/installed.json $(RUNTIME)/tests-ready

@@ -10,6 +10,7 @@ from pathlib import Path
 from xray_addon.dataset.manifest import read_source, shard
 from xray_addon.dataset.recipe import Recipe
 from xray_addon.dataset.result import EXISTS, FAILED, ItemResult
+from xray_addon.dataset.rows import uids
 from xray_addon.dataset.store import find, finish
 from xray_addon.settings.dataset import DatasetSettings
 
@@ -146,4 +147,4 @@ def _absolute(path: str) -> str:
 
 
 def _rows(folder: Path) -> int:
-    return sum(1 for _ in (folder / "metadata").glob("*.json"))
+    return len(uids(folder / "metadata"))

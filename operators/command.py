@@ -32,7 +32,11 @@ from ..xray_addon.files.png import write_png
 from ..xray_addon.image_folder import generate_each, output_files
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
-from ..xray_addon.settings.arguments import add_settings, settings_from_arguments
+from ..xray_addon.settings.arguments import (
+    add_setting,
+    add_settings,
+    settings_from_arguments,
+)
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
 from ..xray_addon.settings.result import ResultSettings
@@ -123,6 +127,7 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
         "folder for xrays/ and images/",
     )
     add_settings(capture, CaptureSettings, skip=("combine",))
+    add_setting(capture, DatasetSettings.__dataclass_fields__["bare_geometry"])
     _add_json(capture)
 
     dataset = commands.add_parser("dataset", help="make a dataset of many objects")
@@ -228,7 +233,9 @@ def _capture(arguments: argparse.Namespace) -> Answer:
     if arguments.objects_named:
         steps = object_steps(open_file.solid_objects(arguments), arguments.out, settings)
     else:
-        steps = file_steps(read_source(arguments.source), arguments.out, settings, _say_line)
+        items = read_source(arguments.source)
+        bare = getattr(arguments, "bare_geometry", False)
+        steps = file_steps(items, arguments.out, settings, _say_line, bare_geometry=bare)
     run: DatasetRun = jobs.run(steps, _say)
     failed = [result for result in run.results if result.status in (REJECTED, FAILED)]
     for result in failed:

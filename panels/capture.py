@@ -30,7 +30,7 @@ class XRAY_PT_capture(SidebarPanel):
         sampled.active = scene.camera == "sampled"
         sampled.prop(scene, "views")
         sampled.prop(scene, "seed")
-        draw_properties(layout, scene, ("layers", "size", "combine", "directory"))
+        draw_properties(layout, scene, ("layers", "size", "visible_in", "combine", "directory"))
         text = "Capture Selected" + ("…" if asks_for_folder(scene.directory) else "")
         row = layout.row()
         row.scale_y = 1.4

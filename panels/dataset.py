@@ -96,8 +96,8 @@ class DatasetPart(SidebarPanel):
         names = [
             name for name in self.settings if name == "omage" or DatasetSettings.counts(name, scene)
         ]
-        if scene.source != "files" and "frame" in names:
-            names.remove("frame")  # objects of the open file are captured as they are seen
+        if scene.source != "files":  # objects of the open file are captured as they are seen
+            names = [name for name in names if name not in ("frame", "bare_geometry")]
         draw_properties(self.layout, scene, names)
 
 
@@ -119,8 +119,8 @@ class XRAY_PT_dataset_object(DatasetPart):
 
     bl_label = "Objects"
     settings = (
-        *("layers", "size", "normalize", "pose", "frame"),
-        *("materials", "bake_size", "alpha_clip", "ids", "omage"),
+        *("layers", "size", "normalize", "visible_in", "pose", "frame"),
+        *("materials", "bake_size", "alpha_clip", "bare_geometry", "ids", "omage"),
         *("slices", "slice_alignment", "slice_shading"),
     )
 

@@ -32,7 +32,7 @@ class XRAY_PT_omage(SidebarPanel):
     def draw(self, context: bpy.types.Context) -> None:
         """From objects to an omage, and back."""
         layout, scene = self.layout, context.scene.xray.omage
-        draw_properties(layout, scene, ("resolution", "downsample", "patches"))
+        draw_properties(layout, scene, ("resolution", "downsample", "patches", "visible_in"))
         button = layout.operator(XRAY_OT_object_to_omage.bl_idname, icon="IMAGE_DATA")
         copy_settings(fields(OmageSettings), scene, button)
         _draw_views(layout, context)

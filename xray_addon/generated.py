@@ -19,6 +19,8 @@ from .xray import XRay
 
 LARGEST_RESULT = 1 << 31  # bytes
 
+AT_BORDER = 0.03  # of a side of an image
+
 _FACTORS = ("alpha_threshold", "metallic", "roughness")
 
 
@@ -28,10 +30,19 @@ class CutOut:
 
     picture : (S, S, 4) uint8, straight alpha; the object is centred.
     how : the method that separated it from the background, such as "alpha" or "plain".
+    at_border : whether it reaches the image's border, so that a part may be missing.
     """
 
     picture: NDArray[np.uint8]
     how: str
+    at_border: bool = False
+
+
+def reaches_border(rgba: NDArray[np.uint8]) -> bool:
+    """Whether the object in an image cut out (H, W, 4) reaches the border by more than a touch."""
+    solid = rgba[..., 3] > 127
+    sides = (solid[0], solid[-1], solid[:, 0], solid[:, -1])
+    return any(float(side.mean()) > AT_BORDER for side in sides)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,17 @@ def _points(name: str, points: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
+def _sums(values: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.int32]:
+    """Sums of rows from each of `starts` to the next; the last one is their number."""
+    size = int(starts[1])
+    if (np.diff(starts) != size).any():
+        return np.add.reduceat(values, starts[:-1], axis=0)
+    total = values[::size].copy()
+    for row in range(1, size):
+        total += values[row::size]
+    return total
+
+
 def silhouette_iou(alpha: NDArray[np.uint8], xray: XRay) -> float:
     """Intersection over union of an image's alpha (h, w) and the first layer; 1 for two empty.
 
@@ -61,8 +72,7 @@ def silhouette_iou(alpha: NDArray[np.uint8], xray: XRay) -> float:
     rows = (np.arange(height + 1) * alpha.shape[0]) // height
     columns = (np.arange(width + 1) * alpha.shape[1]) // width
     if alpha.shape[0] >= height and alpha.shape[1] >= width:
-        sums = np.add.reduceat(alpha.astype(np.int64), rows[:-1], axis=0)
-        sums = np.add.reduceat(sums, columns[:-1], axis=1)
+        sums = _sums(_sums(alpha.astype(np.int32), rows).T, columns).T
         area = np.diff(rows)[:, None] * np.diff(columns)[None, :]
         seen = 2 * sums > 255 * area
     else:

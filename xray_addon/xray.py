@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import XRayError
+from .files.deflate import Deflater
 from .files.xray_file import StoredHits, read_hits, write_hits
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class XRay:
     def hits_per_layer(self) -> NDArray[np.intp]:
         """(L,) number of hits in each layer."""
         layers, height, width = self.shape
-        return np.bincount(self.index // (height * width), minlength=layers)
+        return np.diff(np.searchsorted(self.index, np.arange(layers + 1) * (height * width)))
 
     def points(self, camera: Camera) -> Points:
         """The hits as points in world space, by layer, then row, then column.
@@ -165,14 +166,16 @@ class XRay:
             positions.astype(np.float32), normals.astype(np.float32), self.hit_color.copy()
         )
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the published `.npz` (see `files.xray_file`) atomically.
+    def save(self, path: str | PathLike[str], deflater: Deflater | None = None) -> None:
+        """Write the published `.npz` (see `files.xray_file`) atomically, by the fastest deflater
+        unless one is given.
 
         Raises XRayError `too_large`, OSError.
         """
         write_hits(
             path,
             StoredHits(self.shape, self.index, self.hit_depth, self.hit_normal, self.hit_color),
+            deflater,
         )
 
     @classmethod

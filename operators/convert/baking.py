@@ -32,6 +32,7 @@ from .materials import (
 from .node_trees import NodeBuilder, alpha_of, cannot_bake, color_of, factor_of
 from .staging import TEMPORARY, Stage
 from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_sources
+from .visibility import shown_in
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
@@ -77,8 +78,8 @@ def read_surface(
     """
     objects = list(objects)
     reader = MaterialReader(alpha_clip=settings.alpha_clip, factors=factors)
-    surface, sources = surface_and_sources(objects, depsgraph, reader)
-    reasons = _reasons(objects, depsgraph, reader)
+    surface, sources = surface_and_sources(objects, depsgraph, reader, settings.visible_in)
+    reasons = _reasons(objects, depsgraph, reader, settings.visible_in)
     if not reasons:
         return surface, sources
     if settings.materials == "skip":
@@ -93,22 +94,26 @@ def read_surface(
 
 
 def _reasons(
-    objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph, reader: MaterialReader
+    objects: Sequence[bpy.types.Object],
+    depsgraph: bpy.types.Depsgraph,
+    reader: MaterialReader,
+    visible_in: str,
 ) -> dict[str, str]:
     """For each material that cannot be read without baking, by name: the reason."""
     if not any(appearance.reason for appearance in reader.appearances):
         return {}
     found = {}
-    for instance in solid_instances(objects, depsgraph):
-        source: Any = instance.object
-        # `surface_and_sources` only met materials that are in one of these.
-        materials = [slot.material for slot in source.material_slots]
-        materials += list(getattr(source.data, "materials", ()))
-        for material in materials:
-            if material is not None and (
-                reason := reader.appearances[reader.index(material, False)].reason
-            ):
-                found[material.name_full] = reason
+    with shown_in(visible_in, depsgraph):
+        for instance in solid_instances(objects, depsgraph, visible_in):
+            source: Any = instance.object
+            # `surface_and_sources` only met materials that are in one of these.
+            materials = [slot.material for slot in source.material_slots]
+            materials += list(getattr(source.data, "materials", ()))
+            for material in materials:
+                if material is not None and (
+                    reason := reader.appearances[reader.index(material, False)].reason
+                ):
+                    found[material.name_full] = reason
     return found
 
 
@@ -129,7 +134,7 @@ def _with_baked(
     assert surface.face_material is not None
     index, materials = np.array(surface.face_material), list(surface.materials)
     with Stage() as stage:
-        copies = stage.add_copies(objects, depsgraph)
+        copies = stage.add_copies(objects, depsgraph, settings.visible_in)
         if len(copies) != len(sources.objects):
             raise cannot_bake(objects[0].name, "its instances changed while they were read")
         baked: dict[str, _Baked | None] = {}

@@ -1,22 +1,26 @@
-"""Reads image files into arrays, and shows arrays in Blender's Image Editor."""
+"""Images between files, arrays and Blender's Image Editor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bpy
 import numpy as np
 from numpy.typing import NDArray
 
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.signatures import first_bytes, unread_image
+from .materials import texture_from_image
 from .staging import TemporaryData
 
-if TYPE_CHECKING:
-    pass
-
-
+# Formats of byte images that Blender and the runtime read alike.
+_SHARED_FORMATS = frozenset(
+    {"BMP", "JPEG", "JPEG2000", "PNG", "TARGA", "TARGA_RAW", "TIFF", "WEBP"}
+)
 IMAGE_NAME = "X-Ray Preview"
 
 
@@ -39,6 +43,102 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         image.pixels.foreach_get(pixels)
     rows = pixels.reshape(height, width, 4)[::-1]
     return np.rint(np.clip(rows, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def shared_file(image: str | Path | bpy.types.Image) -> Path | None:
+    """The file of an image, if the runtime reads it with the colours that Blender shows.
+
+    None for what is packed, painted, rendered, in floating point or in a format that only Blender
+    reads: its `shown_pixels` have to be handed over.
+    """
+    if isinstance(image, bpy.types.Image):
+        if image.source != "FILE" or image.packed_file or image.is_dirty:
+            return None
+        path = Path(bpy.path.abspath(image.filepath, library=image.library))
+        # What Blender cannot read may be one that the runtime can, or one that it can name.
+        shared = path.is_file() and (not any(image.size) or _is_shared(image))
+        return path if shared else None
+    path = Path(image)
+    try:
+        known = unread_image(first_bytes(path)) is None
+    except (OSError, ValueError):
+        return path  # the runtime says why it cannot be read
+    if known:
+        return path
+    with _loaded(path) as found:
+        return None if found is not None else path
+
+
+def shown_pixels(image: Path | bpy.types.Image) -> NDArray[np.uint8]:
+    """(h, w, 3 or 4) sRGB with straight alpha, row 0 at the top, as Blender shows an image.
+
+    Raises XRayError `unreadable_image` for an image without pixels.
+    """
+    if isinstance(image, bpy.types.Image):
+        pixels = texture_from_image(image)
+        return _rendered_pixels(image) if pixels is None else pixels
+    with _loaded(image) as found:
+        if found is None:
+            raise XRayError(
+                "unreadable_image", f"{image} cannot be read as an image.", "Choose another one."
+            )
+        return shown_pixels(found)
+
+
+@contextmanager
+def _loaded(path: Path) -> Iterator[Any]:
+    """The image in a file as a temporary datablock; None if Blender cannot read it."""
+    with TemporaryData() as read:
+        try:
+            image: Any = read.own(bpy.data.images.load(str(path)))
+        except RuntimeError:
+            image = None
+        yield image if image is not None and any(image.size) else None
+
+
+def _is_shared(image: Any) -> bool:
+    """Whether the runtime reads the file of an image with the colours that Blender shows."""
+    shown = image.file_format in _SHARED_FORMATS and not image.is_float
+    return bool(shown and image.colorspace_settings.name == "sRGB")
+
+
+def _rendered_pixels(image: Any) -> NDArray[np.uint8]:
+    """`shown_pixels` of an image that only Blender can get at, as the Render Result."""
+    # The scene that was rendered holds the result, so its own settings have to say the format.
+    scene: Any = bpy.context.scene
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="xray-") as folder,
+            _png_settings(scene.render.image_settings),
+        ):
+            path = Path(folder) / "image.png"
+            image.save_render(str(path), scene=scene)
+            return read_image(path)
+    except RuntimeError as error:
+        rendered = image.type in ("RENDER_RESULT", "COMPOSITING")
+        raise XRayError(
+            "unreadable_image",
+            f"The image {image.name} has no pixels{' yet' if rendered else ''}.",
+            "Render first (F12), or choose another one."
+            if rendered
+            else "Reload it, or choose another one.",
+        ) from error
+
+
+@contextmanager
+def _png_settings(settings: Any) -> Iterator[None]:
+    """Set a scene's image settings to PNG, and set them back at the end."""
+    wanted = {"file_format": "PNG", "color_mode": "RGBA", "color_depth": "8"}
+    if hasattr(settings, "media_type"):  # from Blender 5.0 on
+        wanted = {"media_type": "IMAGE", **wanted}
+    before = {name: getattr(settings, name) for name in wanted}
+    for name, value in wanted.items():
+        setattr(settings, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
 
 
 # In Blender

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.surface import Material
 from .factors import DEFAULTS, Factor, shader_factor
-from .node_sources import Groups, ImageSource, constant_value, image_source, label, source_of
+from .node_sources import (
+    Groups,
+    ImageSource,
+    constant_value,
+    image_source,
+    label,
+    missing_images,
+    source_of,
+)
 
 # The grey, in linear light, that Blender shows for faces without a material.
 DEFAULT_GREY = (0.8, 0.8, 0.8)
@@ -44,6 +52,8 @@ class Appearance:
     reason : why this differs from what the material shows; "" if it does not.
     missing : names of missing image files. They are magenta, as in Blender, so that X-Rays agree
         with pictures.
+    see_through : "clipped" if an image or nodes decide where the material is transparent,
+        "transparent" if all of it mostly is, else "".
     """
 
     material: Material
@@ -52,6 +62,7 @@ class Appearance:
     color_attribute: str | None = None
     reason: str = ""
     missing: tuple[str, ...] = ()
+    see_through: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +102,25 @@ class _Color:
 
 @dataclass(frozen=True)
 class _Alpha:
-    """Where a material is transparent: where the image's alpha is below `threshold`."""
+    """Where a material is transparent: where the image's alpha is below `threshold`.
+
+    value : the opacity if it is the same everywhere.
+    """
 
     image: ImageSource | None = None
     threshold: float = BLENDED_THRESHOLD
     reason: str = ""
+    value: float = 1.0
+
+    @property
+    def see_through(self) -> str:
+        """See `Appearance`."""
+        if self.image is not None or self.reason:
+            return "clipped"
+        return "transparent" if self.value < BLENDED_THRESHOLD else ""
 
 
 _WHITE = _Color(np.ones(3))
-_BLACK = np.zeros(3)
 
 
 class MaterialReader:
@@ -129,28 +150,40 @@ class MaterialReader:
             self.appearances.append(self._read(material) if material else self._bare(colored))
         return self._index[key]
 
+    def see_through(self, how: str) -> tuple[str, ...]:
+        """Names of the materials read so far whose `Appearance.see_through` is `how`."""
+        return tuple(
+            sorted(
+                name
+                for (kind, name), place in self._index.items()
+                if kind == "material" and self.appearances[place].see_through == how
+            )
+        )
+
     def _bare(self, colored: bool) -> Appearance:
         return self._appearance(
             _Color(np.ones(3), color_attribute="") if colored else _Color(), _Alpha()
         )
 
     def _read(self, material: bpy.types.Material) -> Appearance:
-        color, alpha = None, _Alpha()
+        color, alpha, see_through = None, _Alpha(), ""
         surface = surface_socket(material)
         if surface is not None:
             color = _shader_color(surface, ())
+            found_alpha = _shader_alpha(surface, ())
+            see_through = found_alpha.see_through
             if self.alpha_clip:
-                alpha = _shader_alpha(surface, ())
+                alpha = found_alpha
         if color is None:
             color = _Color(np.array(material.diffuse_color[:3], dtype=np.float64))
         if not self.factors:
-            return self._appearance(color, alpha)
+            return replace(self._appearance(color, alpha), see_through=see_through)
         if surface is None:
             found = {"Metallic": material.metallic, "Roughness": material.roughness}
             factors = {name: Factor(value) for name, value in found.items()}
         else:
             factors = {name: shader_factor(surface, name) for name in DEFAULTS}
-        return self._appearance(color, alpha, factors)
+        return replace(self._appearance(color, alpha, factors), see_through=see_through)
 
     def _appearance(
         self, color: _Color, alpha: _Alpha, factors: Mapping[str, Factor] = {}
@@ -264,9 +297,11 @@ def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8
         color = color * alpha  # in encoded values, as Cycles does
     if linear:
         color = linear_to_srgb(color)
-    pixels = np.concatenate([color, alpha], axis=2)
-    texture: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
-    return texture
+    # In place: a texture is often larger than all else of an object.
+    pixels[..., :3] = color
+    np.clip(pixels, 0.0, 1.0, out=pixels)
+    pixels *= 255.0
+    return np.rint(pixels, out=pixels).astype(np.uint8)
 
 
 def _is_data(image: Any) -> bool:
@@ -360,15 +395,12 @@ def _socket_color(socket: Any, groups: Groups) -> _Color:
 
 
 def _image_color(node: Any, output: Any, groups: Groups) -> _Color:
-    if node.image is None:
-        return _Color(_BLACK, missing=(f"{node.name} names none",))
-    if not all(node.image.size):
-        path = node.image.filepath.replace("\\", "/")
-        name = path.rpartition("/")[2] or node.image.name
-        return _Color(np.array(MISSING), missing=(name,))
+    missing = missing_images(node)
+    if missing and (node.image is None or not all(node.image.size)):
+        return _Color(np.array(MISSING), missing=missing)
     uses_alpha = any(link.is_valid and not link.is_muted for link in node.outputs["Alpha"].links)
     source, reason = image_source(node, groups, unpacked=uses_alpha)
-    color = replace(_WHITE, image=source)
+    color = replace(_WHITE, image=source, missing=missing)
     if output.name != "Color":
         return color.lost("its colour is the alpha of an image")
     space = node.image.colorspace_settings.name
@@ -414,6 +446,8 @@ def _shader_alpha(socket: Any, groups: Groups) -> _Alpha:
     if output is None:
         return _Alpha()
     node = output.node
+    if node.bl_idname == "ShaderNodeBsdfTransparent":
+        return _Alpha(value=0.0)
     if node.bl_idname == "ShaderNodeMixShader":
         factor, first, second = node.inputs
         share = constant_value(factor, groups)
@@ -425,8 +459,10 @@ def _shader_alpha(socket: Any, groups: Groups) -> _Alpha:
             if fed is not None and fed.node.bl_idname == "ShaderNodeLightPath":
                 return _shader_alpha(second, groups)  # how importers build unlit materials
             return _socket_alpha(factor, groups)
-        if clear == (False, True) and share is None:
-            return _Alpha(reason="its transparency is inverted")
+        if clear == (False, True):
+            if share is None:
+                return _Alpha(reason="its transparency is inverted")
+            return _Alpha(value=1.0 - share)
         return _Alpha()
     if "Alpha" in node.inputs:
         return _socket_alpha(node.inputs["Alpha"], groups)
@@ -435,9 +471,10 @@ def _shader_alpha(socket: Any, groups: Groups) -> _Alpha:
 
 def _socket_alpha(socket: Any, groups: Groups) -> _Alpha:
     """Alpha from an image, through nodes that clip or scale it. Constants clip nothing."""
+    value = constant_value(socket, groups)
+    if value is not None:
+        return _Alpha(value=value)
     output, groups = source_of(socket, groups)
-    if output is None or not output.is_output or output.node.bl_idname == "ShaderNodeValue":
-        return _Alpha()
     node = output.node
     if node.bl_idname == "ShaderNodeTexImage" and output.name == "Alpha":
         if node.image is None or node.image.alpha_mode == "NONE":

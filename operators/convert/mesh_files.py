@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...xray_addon.files.mesh_formats import check_format
 from ...xray_addon.files.png import write_png
 from ...xray_addon.files.stl import write_stl
 from ..interface.standard_output import quietly
+from .gltf_files import unread_extension, write_bare
 from .materials import texture_from_image
 from .surfaces import SOLID_TYPES, surface_from_objects
 
@@ -37,12 +39,16 @@ IMPORTERS = {
     ".blend": ("wm.open_mainfile",),
 }
 OUTPUTS = (".glb", ".obj", ".stl", ".blend")
+# glibc's mallopt: more free memory than this is returned, larger blocks (32 MB at most) always are.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def open_alone(path: str | Path) -> list[bpy.types.Object]:
+def open_alone(path: str | Path, *, bare_geometry: bool = False) -> list[bpy.types.Object]:
     """Open the file at `path` alone in this Blender; returns the objects that may have faces.
 
     The current file is closed without saving. Scripts in the file do not run.
+    bare_geometry : glTF files that require an extension which Blender lacks are read without it
+        and without materials.
     Raises XRayError `missing_file`, `unknown_format`, `unreadable_file`, `no_importer`.
     """
     path = Path(path)
@@ -71,30 +77,75 @@ def open_alone(path: str | Path) -> list[bpy.types.Object]:
     try:
         importer(**arguments)
     except RuntimeError as error:
-        raise XRayError(
-            "unreadable_file",
-            f"{path.name} cannot be imported ({_reason(error)}).",
-            "Check the file.",
-        ) from error
+        unread = unread_extension(path, str(error)) if suffix in (".glb", ".gltf") else None
+        if unread is None:
+            raise _not_imported(path, error) from error
+        if not bare_geometry:
+            raise unread from error
+        _import_bare(path, importer)
     return [obj for obj in bpy.context.view_layer.objects if obj.type in SOLID_TYPES]
+
+
+def _import_bare(path: Path, importer: Any) -> None:
+    """Import a glTF file without materials and required extensions."""
+    empty_file()
+    try:
+        with tempfile.TemporaryDirectory(prefix="xray-") as folder:
+            importer(filepath=str(write_bare(path, Path(folder))))
+    except (RuntimeError, ValueError) as error:
+        raise _not_imported(path, error) from error
+
+
+def _not_imported(path: Path, error: Exception) -> XRayError:
+    return XRayError(
+        "unreadable_file", f"{path.name} cannot be imported ({_reason(error)}).", "Check the file."
+    )
+
+
+def missing_parts(path: str | Path) -> list[str]:
+    """What the file at `path`, just opened by `open_alone`, names and lacks, apart from images.
+
+    Libraries, and data that these no longer hold, caches, material files of OBJ, layers of USD.
+    """
+    path = Path(path)
+    found = {lib.filepath for lib in bpy.data.libraries if not _is_there(lib.filepath, lib.parent)}
+    for kind in ("objects", "collections", "meshes", "materials"):
+        for item in getattr(bpy.data, kind):
+            if item.is_missing and item.library and item.library.filepath not in found:
+                found.add(f"{item.name} in {item.library.filepath}")
+    caches: Any = bpy.data.cache_files
+    found.update(cache.filepath for cache in caches if not _is_there(cache.filepath, cache.library))
+    if path.suffix.lower() == ".obj":
+        libraries = [file for file in named_files(path) if file.suffix.lower() == ".mtl"]
+        found.update(file.name for file in libraries if not file.is_file())
+    found.update(_usd_files(path)[1])
+    return sorted(found)
+
+
+def _is_there(path: str, library: Any) -> bool:
+    return Path(bpy.path.abspath(path, library=library)).exists()
 
 
 def files_read(path: str | Path) -> list[Path]:
     """The files beside the one at `path` that it was read with, by `open_alone`, just now."""
     named: Any = bpy.utils.blend_paths(absolute=True, packed=True)
-    return [*named_files(Path(path)), *map(Path, named), *_usd_files(Path(path))]
+    return [*named_files(Path(path)), *map(Path, named), *_usd_files(Path(path))[0]]
 
 
-def _usd_files(path: Path) -> list[Path]:
-    """The layers and assets that a USD file names; none where this Blender has no USD for it."""
+def _usd_files(path: Path) -> tuple[list[Path], list[str]]:
+    """The layers and assets that a USD file names, and those of them that are not there.
+
+    None where this Blender has no USD for it.
+    """
     if path.suffix.lower() not in (".usd", ".usda", ".usdc"):
-        return []
+        return [], []
     try:
         usd: Any = importlib.import_module("pxr.UsdUtils")
     except ImportError:
-        return []
-    layers, assets, _ = usd.ComputeAllDependencies(str(path))
-    return [Path(layer.realPath) for layer in layers if layer.realPath] + [*map(Path, assets)]
+        return [], []
+    layers, assets, missing = usd.ComputeAllDependencies(str(path))
+    files = [Path(layer.realPath) for layer in layers if layer.realPath] + [*map(Path, assets)]
+    return files, [str(name) for name in missing]
 
 
 def empty_file() -> None:
@@ -105,10 +156,17 @@ def empty_file() -> None:
 
 
 def _give_memory_back() -> None:
-    """Make the C allocator return free memory, or a worker would grow with every file."""
+    """Make the C allocator return free memory, or a worker would grow with every file.
+
+    From then on it keeps what is freed until the next file: large arrays come and go with each
+    view, and to get their pages from the system again takes a tenth of a run.
+    """
     if sys.platform.startswith("linux"):
-        with suppress(AttributeError):  # musl has no such function
-            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(AttributeError):  # musl has no such functions
+            allocator = ctypes.CDLL(None)
+            allocator.malloc_trim(0)
+            allocator.mallopt(_M_TRIM_THRESHOLD, 1 << 29)
+            allocator.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
 
 
 def save_objects(objects: list[bpy.types.Object], path: str | Path) -> None:
@@ -209,7 +267,7 @@ def _operator(name: str) -> Any:
     return getattr(operators, function) if function in dir(operators) else None
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """The last meaningful line of the error; importers written in Python give a traceback."""
     lines = [line.strip() for line in str(error).splitlines()]
     reasons = [line for line in lines if line and not line.startswith(("Location:", "File ", "^"))]

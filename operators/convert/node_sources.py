@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
+import bpy
 import numpy as np
 from numpy.typing import NDArray
+
+from ...xray_addon.files.signatures import first_bytes, unread_image
 
 _WRAPS = {"REPEAT": "repeat", "EXTEND": "extend", "MIRROR": "mirror", "CLIP": "clip"}
 
@@ -90,6 +94,39 @@ def constant_value(socket: Any, groups: Groups) -> float | None:
 def label(node: Any) -> str:
     """The name of a node's type in Blender."""
     return str(node.bl_label or node.bl_idname)
+
+
+def missing_images(node: Any) -> tuple[str, ...]:
+    """The images that a texture node shows as magenta in Cycles, described for people."""
+    image = node.image
+    if image is None:
+        return (f"of the node {node.name}",)
+    if image.source == "TILED":
+        found = [_tile_file(image, tile.number) for tile in image.tiles]
+        return tuple(_described(path) for path in found if path and not os.path.isfile(path))
+    if all(image.size):
+        return ()
+    path = bpy.path.abspath(image.filepath, library=image.library)
+    return (_described(path) if path else image.name,)
+
+
+def _tile_file(image: Any, number: int) -> str:
+    """The file of one tile of a tiled image; "" if it is packed."""
+    if image.packed_files:
+        return ""
+    path = str(bpy.path.abspath(image.filepath, library=image.library))
+    column, row = (number - 1001) % 10 + 1, (number - 1001) // 10 + 1
+    return path.replace("<UDIM>", str(number)).replace("<UVTILE>", f"u{column}_v{row}")
+
+
+def _described(path: str) -> str:
+    """The name of an image file, with what is wrong with it if it is there."""
+    name = path.replace("\\", "/").rpartition("/")[2]
+    try:
+        kind = unread_image(first_bytes(path))
+    except (OSError, ValueError):
+        return name
+    return f"{name} (it {kind.what if kind else 'cannot be read'})"
 
 
 def image_source(node: Any, groups: Groups, *, unpacked: bool) -> tuple[ImageSource, str]:

@@ -11,9 +11,12 @@ from contextlib import suppress
 from typing import Any, Self
 
 import bpy
+import numpy as np
 from mathutils import Matrix
+from numpy.typing import NDArray
 
-from .surfaces import no_faces, slot_materials, solid_instances
+from .surfaces import slot_materials, solid_instances
+from .visibility import no_faces, shown_in
 
 TEMPORARY = "X-Ray (temporary)"  # name of temporary datablocks
 
@@ -77,36 +80,59 @@ class Stage(TemporaryData):
         return obj
 
     def add_copies(
-        self, objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph
+        self,
+        objects: Sequence[bpy.types.Object],
+        depsgraph: bpy.types.Depsgraph,
+        visible_in: str = "render",
     ) -> list[Any]:
-        """Add a mesh object for each visible instance of `objects`, in the same place.
+        """Add a mesh object for each instance of `objects` that counts, in the same place.
 
-        Instances of one mesh share its copy. Raises XRayError `no_faces`.
+        Instances of one mesh share its copy. visible_in : see `visibility.shown_in`.
+        Raises XRayError `no_faces`.
         """
         root = self.add(None)
         meshes: dict[tuple[Any, ...], Any] = {}
-        for instance in solid_instances(objects, depsgraph):
-            source: Any = instance.object
-            materials = tuple(
-                slot.material.name_full if slot.material else "" for slot in source.material_slots
-            )
-            key = (source.type, source.data.as_pointer(), materials)
-            if not instance.is_instance or key not in meshes:
-                meshes[key] = self._copy_mesh(source, depsgraph)
-            mesh = meshes[key]
-            if not len(mesh.polygons):
-                continue
-            copy = self.own(bpy.data.objects.new(source.name, mesh))
-            self.scene.collection.objects.link(copy)
-            copy.color = source.color
-            copy.pass_index = source.pass_index
-            # Location, rotation and scale cannot hold shear; a parent's inverse can.
-            copy.parent = root
-            copy.matrix_parent_inverse = Matrix(instance.matrix_world)
-            self.objects.append(copy)
+        with shown_in(visible_in, depsgraph):
+            for instance in solid_instances(objects, depsgraph, visible_in):
+                self._add_copy(instance, root, meshes, depsgraph)
         if not self.objects:
-            raise no_faces(objects)
+            raise no_faces(objects, depsgraph, visible_in)
         return self.objects
+
+    def _add_copy(
+        self,
+        instance: Any,
+        root: Any,
+        meshes: dict[tuple[Any, ...], Any],
+        depsgraph: bpy.types.Depsgraph,
+    ) -> None:
+        source: Any = instance.object
+        materials = tuple(
+            slot.material.name_full if slot.material else "" for slot in source.material_slots
+        )
+        key = (source.type, source.data.as_pointer(), materials)
+        if not instance.is_instance or key not in meshes:
+            meshes[key] = self._copy_mesh(source, depsgraph)
+        mesh = meshes[key]
+        if not len(mesh.polygons):
+            return
+        copy = self.own(bpy.data.objects.new(source.name, mesh))
+        self.scene.collection.objects.link(copy)
+        copy.color = source.color
+        copy.pass_index = source.pass_index
+        # Location, rotation and scale cannot hold shear; a parent's inverse can.
+        copy.parent = root
+        copy.matrix_parent_inverse = Matrix(instance.matrix_world)
+        self.objects.append(copy)
+
+    def move_by(self, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Move all copies by about `shift` (3,) without rounding them; returns by how much."""
+        exact = np.asarray(shift, dtype=np.float32).astype(np.float64)
+        for copy in self.objects:
+            matrix = np.array(copy.matrix_parent_inverse, dtype=np.float64)
+            matrix[:3, 3] += exact
+            copy.matrix_parent_inverse = matrix.tolist()
+        return exact
 
     def _copy_mesh(self, source: Any, depsgraph: bpy.types.Depsgraph) -> Any:
         mesh = self.own(

@@ -1,9 +1,9 @@
-"""Converts Blender objects to one `Surface` in world space, as the viewport shows them."""
+"""Converts Blender objects to one `Surface` in world space."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import bpy
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...xray_addon.color import linear_to_srgb
-from ...xray_addon.errors import XRayError
 from ...xray_addon.surface import Surface
 from .materials import Appearance, MaterialReader
+from .visibility import Visibility, no_faces, shown_in
 
 # Object types that may have faces once evaluated. An empty may instance a collection.
 SOLID_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META", "CURVES", "EMPTY"})
@@ -27,6 +27,11 @@ class FaceSources:
     object, material : (M,) int32 indices into these, per face. face : (M,) int32 index of the
     polygon in the evaluated mesh.
     missing : names of missing image files that materials use.
+    transparent, clipped : names of materials that are mostly transparent, and of those that are
+        where an image or nodes say so; see `Appearance.see_through`.
+    step : the largest distance, in the scene's units, between neighbouring numbers in single
+        precision at the faces' coordinates in their own meshes, and, if there are several objects,
+        at the objects' locations. place_step : the same at the locations of all.
     """
 
     objects: tuple[str, ...]
@@ -35,6 +40,10 @@ class FaceSources:
     material: NDArray[np.int32]
     face: NDArray[np.int32]
     missing: tuple[str, ...] = ()
+    transparent: tuple[str, ...] = ()
+    clipped: tuple[str, ...] = ()
+    step: float = 0.0
+    place_step: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +60,24 @@ def surface_from_objects(
     objects: Iterable[bpy.types.Object],
     depsgraph: bpy.types.Depsgraph,
     reader: MaterialReader | None = None,
+    visible_in: str = "render",
 ) -> Surface:
     """The evaluated faces of `objects` in world space; see `surface_and_sources`."""
-    return surface_and_sources(objects, depsgraph, reader)[0]
+    return surface_and_sources(objects, depsgraph, reader, visible_in)[0]
 
 
 def surface_and_sources(
     objects: Iterable[bpy.types.Object],
     depsgraph: bpy.types.Depsgraph,
     reader: MaterialReader | None = None,
+    visible_in: str = "render",
 ) -> tuple[Surface, FaceSources]:
     """The evaluated faces of `objects` in world space, and where each comes from.
 
     Modifiers, parents, mirroring scales, instances (of collections, of Geometry Nodes, of
-    vertices and faces) and object-level materials are included. Hidden objects are not. A shared
-    `reader` reads materials and images only once over several calls.
+    vertices and faces) and object-level materials are included. Objects that `visible_in`
+    ("render" or "viewport") does not show are not; see `visibility`. Modifiers are those of the
+    viewport. A shared `reader` reads materials and images only once over several calls.
 
     Raises XRayError `no_faces` if there are no faces.
     """
@@ -73,29 +85,50 @@ def surface_and_sources(
     wanted = list(objects)
     parts: list[Surface] = []
     sources: list[tuple[str, _Part]] = []
+    steps: list[tuple[float, float]] = []
     local: dict[tuple[Any, ...], _Part | None] = {}
-    for instance in solid_instances(wanted, depsgraph):
-        obj: Any = instance.object
-        materials = tuple(
-            slot.material.name_full if slot.material else "" for slot in obj.material_slots
-        )
-        key = (obj.type, obj.data.as_pointer(), materials)
-        if not instance.is_instance or key not in local:
-            local[key] = _local_part(obj, depsgraph, reader)
-        part = local[key]
-        if part is not None:
-            parts.append(part.surface.transformed(np.array(instance.matrix_world)))
-            sources.append((obj.name_full, part))
+    with shown_in(visible_in, depsgraph):
+        for instance in solid_instances(wanted, depsgraph, visible_in):
+            obj: Any = instance.object
+            materials = tuple(
+                slot.material.name_full if slot.material else "" for slot in obj.material_slots
+            )
+            key = (obj.type, obj.data.as_pointer(), materials)
+            if not instance.is_instance or key not in local:
+                local[key] = _local_part(obj, depsgraph, reader)
+            part = local[key]
+            if part is not None:
+                matrix = np.array(instance.matrix_world)
+                parts.append(part.surface.transformed(matrix))
+                sources.append((obj.name_full, part))
+                steps.append(_float_steps(part.surface, matrix))
     if not parts:
-        raise no_faces(wanted)
-    return Surface.joined(parts), _joined_sources(sources, reader)
+        raise no_faces(wanted, depsgraph, visible_in)
+    joined = _joined_sources(sources, reader)
+    inside, places = (max(values) for values in zip(*steps, strict=True))
+    step = max(inside, places) if len(parts) > 1 else inside
+    return Surface.joined(parts), replace(joined, step=step, place_step=places)
+
+
+def _float_steps(surface: Surface, matrix: NDArray[Any]) -> tuple[float, float]:
+    """The step of single precision at a mesh's vertices and at the place that `matrix` gives it,
+    in the scene's units."""
+    known = surface.vertices[np.isfinite(surface.vertices).all(axis=1)]
+    farthest = np.abs(known).max(axis=0, initial=0.0)
+    inside = np.abs(matrix[:3, :3]) @ np.spacing(farthest.astype(np.float32))
+    places = np.spacing(np.abs(matrix[:3, 3]).astype(np.float32))
+    return float(inside.max()), float(places.max())
 
 
 def solid_instances(
-    objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph
+    objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph, visible_in: str
 ) -> Iterator[Any]:
-    """The visible instances of `objects` that may have faces; each is valid until the next."""
+    """The instances of `objects` that may have faces and count; each is valid until the next.
+
+    To be used inside `shown_in` with the same `visible_in`.
+    """
     wanted = {obj.name_full for obj in objects}
+    seen = Visibility(visible_in, depsgraph)
     for item in objects:
         if item.mode == "EDIT":
             item.update_from_editmode()
@@ -103,19 +136,8 @@ def solid_instances(
         owner = instance.parent if instance.is_instance else instance.object
         if owner is None or owner.original.name_full not in wanted or not instance.show_self:
             continue
-        if instance.object.type in SOLID_TYPES - {"EMPTY"}:
+        if instance.object.type in SOLID_TYPES - {"EMPTY"} and seen.counts(instance):
             yield instance
-
-
-def no_faces(objects: Iterable[bpy.types.Object]) -> XRayError:
-    """The error if none of `objects` has faces."""
-    wanted = sorted(obj.name_full for obj in objects)
-    names = ", ".join(wanted[:3]) + (", ..." if len(wanted) > 3 else "")
-    return XRayError(
-        "no_faces",
-        f"There are no faces to capture in {names or 'the file'}.",
-        "Choose a visible object with faces.",
-    )
 
 
 def _local_part(
@@ -287,6 +309,8 @@ def _joined_sources(parts: list[tuple[str, _Part]], reader: MaterialReader) -> F
         ),
         np.concatenate([part.polygon for _, part in parts]),
         tuple(sorted({name for appearance in reader.appearances for name in appearance.missing})),
+        reader.see_through("transparent"),
+        reader.see_through("clipped"),
     )
 
 

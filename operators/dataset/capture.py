@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +21,7 @@ from ...xray_addon.dataset.attempt import Store
 from ...xray_addon.dataset.cameras import dataset_cameras, item_seed, placed
 from ...xray_addon.dataset.gates import ViewStatistics
 from ...xray_addon.dataset.manifest import Item
+from ...xray_addon.dataset.precision import VISIBLE_STEP, check_step, pixel_size, precision
 from ...xray_addon.dataset.report import Report
 from ...xray_addon.dataset.result import ItemResult
 from ...xray_addon.errors import XRayError
@@ -41,7 +43,7 @@ from ...xray_addon.slices.layout import (
 from ...xray_addon.slices.slicing import slice_surface
 from ..convert import FaceSources, camera_from_object
 from ..convert.baking import read_surface
-from ..convert.mesh_files import files_read, open_alone
+from ..convert.mesh_files import files_read, missing_parts, open_alone
 from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import captured_output
 from ..tasks import jobs
@@ -107,7 +109,7 @@ def dataset_steps(
 
     Raises XRayErrors that stop a run, and those for missing files that the settings name.
     """
-    captures = Captures(Store(folder, settings, replace=replace), load or open_item)
+    captures = Captures(Store(folder, settings, replace=replace), load)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
     yield Progress("dataset", len(items), len(items), "report")
     run.report = store.finish(run.folder)
@@ -129,9 +131,9 @@ def item_steps(
     return run
 
 
-def open_item(item: Item) -> list[bpy.types.Object]:
-    """Open an item's file, closing the current one; returns its objects."""
-    return open_alone(item.source)
+def open_item(item: Item, *, bare_geometry: bool = False) -> list[bpy.types.Object]:
+    """Open an item's file, closing the current one; returns its objects. See `open_alone`."""
+    return open_alone(item.source, bare_geometry=bare_geometry)
 
 
 class Captures:
@@ -142,8 +144,9 @@ class Captures:
 
     picture_samples = CAST_SAMPLES
 
-    def __init__(self, store: Store, load: Loader = open_item) -> None:
-        self.store, self.settings, self.load = store, store.settings, load
+    def __init__(self, store: Store, load: Loader | None = None) -> None:
+        self.store, self.settings = store, store.settings
+        self.load = load or partial(open_item, bare_geometry=self.settings.bare_geometry)
         if self.settings.is_used("hdri"):
             check_environment(self.settings.hdri)
 
@@ -210,16 +213,14 @@ class Captures:
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
                 surface, sources = self.surface(objects)
-                attempt.messages += [f"There is no image file {name}." for name in sources.missing]
                 matrix = self._placement(item, surface)
                 surface = surface.transformed(matrix)
                 cameras = self.cameras(item, surface, matrix)
             attempt.row["triangles"] = len(surface.faces)
+            self._note_sources(attempt, sources)
+            self._check_steps(attempt, sources, surface, matrix, cameras)
             if settings.slices:
                 self._begin_slices(attempt, surface)
-            if sources.missing:
-                attempt.row["gates"] = ["missing_texture"]
-                attempt.row["missing_textures"] = list(sources.missing)
             if settings.ids:
                 attempt.row["objects"] = list(sources.objects)
                 attempt.row["materials"] = list(sources.materials)
@@ -250,9 +251,9 @@ class Captures:
                     with attempt.timed("image"):
                         picture = renderer.image(camera, (seed + i) % 2**31)
                 with attempt.timed("write"), store.writing(self.store.folder):
-                    xray.save(made / "xrays" / f"{i:03d}.npz")
+                    xray.save(made / "xrays" / f"{i:03d}.npz", self.store.deflater)
                     if picture is not None:
-                        write_png(made / "images" / f"{i:03d}.png", picture)
+                        write_png(made / "images" / f"{i:03d}.png", picture, self.store.deflater)
                     if settings.ids:
                         _write_ids(made / "ids" / f"{i:03d}.npz", xray, sources)
                 if settings.slices:
@@ -262,6 +263,43 @@ class Captures:
             names = [f"{i:03d}" for i in range(len(cameras))]
             with store.writing(self.store.folder):
                 write_transforms(made / "images" / "transforms.json", cameras, names)
+
+    def _note_sources(self, attempt: Attempt, sources: FaceSources) -> None:
+        """Record what the source lacks, and the materials that a picture shows only in part."""
+        incomplete = missing_parts(attempt.item.source) if attempt.item.source else []
+        found = {
+            "missing_textures": list(sources.missing),
+            "incomplete": incomplete,
+            "transparent": list(sources.transparent),
+            "clipped": list(sources.clipped),
+        }
+        attempt.row.update({name: names for name, names in found.items() if names})
+        if sources.missing:
+            attempt.flag("missing_texture")
+            attempt.messages += [f"There is no image file {name}." for name in sources.missing]
+        if incomplete:
+            attempt.flag("incomplete")
+            attempt.messages += [
+                f"It is captured without {name}, which is missing." for name in incomplete
+            ]
+
+    def _check_steps(
+        self,
+        attempt: Attempt,
+        sources: FaceSources,
+        surface: Surface,
+        matrix: NDArray[np.float64],
+        cameras: Sequence[Camera],
+    ) -> None:
+        """Warn where single precision shows at the place of the faces; XRayError
+        `far_from_origin` where its step exceeds a pixel."""
+        pixel = pixel_size(cameras, surface) / float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+        exact = self.settings.cameras != "scene"  # the scene's camera is placed as the objects are
+        check_step(sources.step if exact else max(sources.step, sources.place_step), pixel)
+        step = max(sources.step, sources.place_step)
+        if step > VISIBLE_STEP * pixel:
+            attempt.flag("far_from_origin")
+            attempt.messages.append(f"{precision(step, pixel)}.")
 
     def _placement(self, item: Item, surface: Surface) -> NDArray[np.float64]:
         """What moves `surface` from the scene's space to where it is captured."""
@@ -302,8 +340,8 @@ class Captures:
                 sliced = slice_surface(surface, camera, aligned=settings.slice_alignment)
                 pictures = sliced.pictures()
         with attempt.timed("write"), store.writing(self.store.folder):
-            write_png(made / IMAGES / f"{view:03d}.png", picture)
-            write_slices(made / SLICES / f"{view:03d}", pictures)
+            write_png(made / IMAGES / f"{view:03d}.png", picture, self.store.deflater)
+            write_slices(made / SLICES / f"{view:03d}", pictures, self.store.deflater)
 
     def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
         """Write the omages into the folder `made`; what the item's row says of them."""

@@ -243,7 +243,8 @@ def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Cam
     scene = bpy.context.scene
     if settings.cameras == "scene":
         return [camera_from_object(scene.camera, scene.render, settings.size)]
-    surface = surface_from_objects([obj], bpy.context.evaluated_depsgraph_get())
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    surface = surface_from_objects([obj], depsgraph, visible_in=settings.visible_in)
     low, high = surface.bounds
     cameras = dataset_cameras(settings, unique_uids([obj.name])[0])
     if settings.cameras == "poses" and settings.normalize == "none":

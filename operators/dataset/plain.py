@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,8 @@ def file_steps(
     folder: str | Path,
     settings: CaptureSettings,
     on_warning: Callable[[str], None] = lambda _: None,
+    *,
+    bare_geometry: bool = False,
 ) -> jobs.Steps:
     """Capture the mesh file of every item into `folder`, one view per step; gives a `DatasetRun`.
 
@@ -75,10 +78,12 @@ def file_steps(
     `settings.camera` is "scene", the only view is that of the file's camera and the object is not
     moved. An item is complete or absent, and one that fails does not stop the others.
     on_warning : called with importers' warnings about files that were captured anyway.
+    bare_geometry : see `DatasetSettings`.
 
     Raises XRayError `cannot_write`.
     """
-    return item_steps(items, PlainCaptures(folder, settings, open_item, on_warning))
+    load = partial(open_item, bare_geometry=bare_geometry)
+    return item_steps(items, PlainCaptures(folder, settings, load, on_warning))
 
 
 def named_objects(names: Sequence[str]) -> list[bpy.types.Object]:
@@ -117,6 +122,7 @@ class PlainCaptures(Captures):
             layers=settings.layers,
             size=settings.size,
             seed=settings.seed,
+            visible_in=settings.visible_in,
             cameras="scene" if from_scene else "hemisphere",
             normalize="none" if from_scene else "unit",
             image="cast",
@@ -138,7 +144,8 @@ class PlainCaptures(Captures):
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
         """The faces, with the material colours that can be read without baking."""
-        return surface_and_sources(objects, bpy.context.evaluated_depsgraph_get())
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        return surface_and_sources(objects, depsgraph, visible_in=self.settings.visible_in)
 
     def cameras(
         self, item: Item, surface: Surface, matrix: NDArray[np.float64]

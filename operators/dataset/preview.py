@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,13 @@ def dataset_views(
             raise XRayError("no_items", f"There is no item {uid} in {folder}.", "Check the uid.")
         return [_view(folder, path) for path in found[:MOST_VIEWS]]
     random = np.random.default_rng(seed)
-    items = sorted(
-        item for item in (folder / "xrays").iterdir() if item.is_dir() and item.name[0] != "."
-    )
+    with os.scandir(folder / "xrays") as entries:  # there may be a million
+        items = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
     views: list[SheetView] = []
     for i in random.permutation(len(items)):
         if len(views) == max(sample, 1):
             break
-        if paths := sorted(items[i].glob("*.npz")):  # a folder may be empty
+        if paths := sorted((folder / "xrays" / items[i]).glob("*.npz")):  # a folder may be empty
             views.append(_view(folder, paths[int(random.integers(len(paths)))]))
     if not views:
         raise XRayError("no_items", f"{folder} has no items yet.", "Make some first.")

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import bmesh
 import bpy
 import numpy as np
 from mathutils import Vector
@@ -23,6 +22,7 @@ from ..convert import add_camera, mesh_from_surface, surface_from_objects
 from ..convert.materials import with_nodes
 from ..convert.staging import Stage, TemporaryData
 from ..interface.standard_output import quietly
+from .doubles import remove_doubles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 SUN_ANGLE = 0.15
 # Rays per pixel along each axis for the built-in shader.
 CAST_SAMPLES = 2
+# Sizes of the objects from the origin, beyond which single precision may show in a picture.
+FAR = 1000.0
 # Transparent bounces. Blender's default of 8 renders black behind more layers, as in foliage.
 TRANSPARENT_BOUNCES = 64
-# Large odd numbers, for hashing.
-_ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 # EGL_PLATFORM_SURFACELESS_MESA, from the extension of that name.
 EGL_SURFACELESS = 0x31DD
 
@@ -48,10 +48,10 @@ _ENGLISH = {"cycles": "Cycles", "eevee": "EEVEE", "workbench": "Workbench"}
 class Renderer:
     """Pictures of the same objects from many cameras; use it in a `with`.
 
-    objects : objects of the current scene. They are rendered as the viewport shows them, whatever
-        their render settings, so that images and X-Rays agree. The scene, its camera, lights,
-        world and render settings are not changed.
-    settings : uses image, image_size, samples, denoise, device, lights and hdri.
+    objects : objects of the current scene. Those that `settings.visible_in` shows are rendered,
+        with the viewport's modifiers, so that images and X-Rays agree. The scene, its camera,
+        lights, world and render settings are not changed.
+    settings : uses visible_in, image, image_size, samples, denoise, device, lights and hdri.
     surface : the objects' surface in the cameras' space, if it is already known.
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
         normalises the objects; the identity by default.
@@ -76,6 +76,7 @@ class Renderer:
         self._objects, self._settings = list(objects), settings
         self._matrix = np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
         self._surface, self._cast_samples = surface, cast_samples
+        self._origin = np.zeros(3)  # how far the copies are from their place
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -107,7 +108,11 @@ class Renderer:
 
     def _read_surface(self) -> None:
         if self._surface is None:
-            surface = surface_from_objects(self._objects, bpy.context.evaluated_depsgraph_get())
+            surface = surface_from_objects(
+                self._objects,
+                bpy.context.evaluated_depsgraph_get(),
+                visible_in=self._settings.visible_in,
+            )
             self._surface = surface.transformed(self._matrix)
 
     def _set_stage(self) -> None:
@@ -131,9 +136,11 @@ class Renderer:
         if settings.image == "workbench":
             self._add_plain_copy()
             return
-        self._stage.add_copies(self._objects, bpy.context.evaluated_depsgraph_get())
-        for mesh in {obj.data for obj in self._stage.objects}:
-            _remove_doubles(mesh)
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        self._stage.add_copies(self._objects, depsgraph, settings.visible_in)
+        self._bring_near()
+        _show_bare_colors(self._stage)
+        remove_doubles(self._stage)
         if settings.image == "eevee":
             _show_both_sides(self._stage)
         self._world = self._stage.own(bpy.data.worlds.new(scene.name))
@@ -142,6 +149,17 @@ class Renderer:
             self._take_lights()
         elif settings.lights == "hdri":
             _light_by_image(self._stage, self._world, settings.hdri)
+
+    def _bring_near(self) -> None:
+        """Move copies that lie far from the origin to it, because Cycles computes in single
+        precision. The scene's lights would stay behind, so not with them."""
+        if self._surface is None or self._settings.lights == "scene":
+            return
+        inverse = np.linalg.inv(self._matrix)
+        middle = inverse[:3, :3] @ self._surface.bounds.mean(axis=0) + inverse[:3, 3]
+        size = self._surface.longest_side * float(np.cbrt(np.linalg.det(inverse[:3, :3])))
+        if np.abs(middle).max() > FAR * size:
+            self._origin = self._stage.move_by(-middle)
 
     def _add_plain_copy(self) -> None:
         """Add the surface with simple materials, because Workbench ignores node trees."""
@@ -177,6 +195,9 @@ class Renderer:
         placed = camera
         if settings.image != "workbench":  # its copy is in the cameras' space
             placed = _moved(camera, np.linalg.inv(self._matrix))
+            pose = placed.camera_to_world.copy()
+            pose[:3, 3] += self._origin
+            placed = replace(placed, camera_to_world=pose)
         scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
         with TemporaryData() as shot:
             seen: Any = add_camera(placed, scene.name, scene.collection)
@@ -291,38 +312,37 @@ def _can_draw() -> bool:
     return bool(display) and bool(egl.eglInitialize(display, None, None))
 
 
-def _remove_doubles(mesh: Any) -> None:
-    """Keep only the first of faces that coincide exactly.
+def _show_bare_colors(stage: Stage) -> None:
+    """Give faces without material one that shows their colour attribute, as X-Rays do.
 
-    Otherwise both would render black: a ray that bounces off one starts on the other, so light
-    stays trapped between them.
+    Cycles and EEVEE show such faces grey.
     """
-    count = len(mesh.polygons)
-    corners = np.empty(len(mesh.loops), dtype=np.int32)
-    starts = np.empty(count, dtype=np.int32)
-    positions = np.empty((len(mesh.vertices), 3), dtype=np.float32)
-    mesh.loops.foreach_get("vertex_index", corners)
-    mesh.polygons.foreach_get("loop_start", starts)
-    mesh.vertices.foreach_get("co", positions.reshape(-1))
-    # Two faces coincide if their corners have the same positions in any order. Each position gets
-    # a random number, and each face the sum of its corners' numbers.
-    bits = (positions + 0.0).view(np.uint32).astype(np.uint64)  # no -0.0
-    place = (bits * np.array(_ODD, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
-    for shift, factor in ((32, _ODD[0]), (29, _ODD[1]), (32, _ODD[2])):
-        place = (place ^ (place >> np.uint64(shift))) * np.uint64(factor)
-    faces = np.add.reduceat(place[corners], starts)
-    kept = np.zeros(count, dtype=bool)
-    kept[np.unique(faces, return_index=True)[1]] = True
-    if kept.all():
-        return
-    edited = bmesh.new()
-    try:
-        edited.from_mesh(mesh)
-        doubles = [face for face, keep in zip(edited.faces, kept, strict=True) if not keep]
-        bmesh.ops.delete(edited, geom=doubles, context="FACES_ONLY")
-        edited.to_mesh(mesh)
-    finally:
-        edited.free()
+    made: dict[str, Any] = {}
+    for mesh in {obj.data for obj in stage.objects}:
+        attributes = mesh.color_attributes
+        index = max(attributes.render_color_index, 0)
+        if index >= len(attributes) or all(mesh.materials[:] or [None]):
+            continue
+        name = attributes[index].name
+        if name not in made:
+            made[name] = stage.own(bpy.data.materials.new(stage.scene.name))
+            _show_attribute(made[name], name)
+        if not len(mesh.materials):
+            mesh.materials.append(made[name])
+        for slot, material in enumerate(mesh.materials):
+            if material is None:
+                mesh.materials[slot] = made[name]
+
+
+def _show_attribute(material: Any, name: str) -> None:
+    """Make `material` matt, with the colours of the attribute called `name`."""
+    tree = with_nodes(material)
+    diffuse = tree.nodes.new("ShaderNodeBsdfDiffuse")
+    color = tree.nodes.new("ShaderNodeVertexColor")
+    color.layer_name = name
+    tree.links.new(color.outputs["Color"], diffuse.inputs["Color"])
+    output = tree.get_output_node("CYCLES") or tree.nodes.new("ShaderNodeOutputMaterial")
+    tree.links.new(diffuse.outputs["BSDF"], output.inputs["Surface"])
 
 
 def _show_both_sides(stage: Stage) -> None:

@@ -17,7 +17,7 @@ from ...xray_addon.settings.generate import GenerateSettings
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import find_system
 from ...xray_addon.systems.system import Inputs, System
-from ..convert import texture_from_image
+from ..convert.images import shared_file, shown_pixels
 from ..runtime import service
 from ..tasks import jobs
 from .adding import add_steps, keep_steps
@@ -142,8 +142,11 @@ def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.St
     """Run `work` on image files; the result is that of `work`."""
     # A datablock becomes its file or its name at once: it may be gone when its turn comes, e.g.
     # after Undo or File > New.
-    kept = {
-        part: own_file(image) or image.name
+    kept: dict[str, tuple[Path | None, str | Path]] = {
+        part: (
+            shared_file(image),
+            image.name if isinstance(image, bpy.types.Image) else Path(image),
+        )
         for part in IMAGES
         if (image := getattr(inputs, part)) is not None
     }
@@ -151,11 +154,11 @@ def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.St
     def steps() -> jobs.Steps:
         with tempfile.TemporaryDirectory(prefix="xray-") as folder:
             files: dict[str, Any] = {}
-            for part, image in kept.items():
-                copy = Path(folder, f"{part}.png")
-                if not isinstance(image, Path):
-                    yield from _write_steps(image, copy)
-                files[part] = image if isinstance(image, Path) else copy
+            for part, (file, source) in kept.items():
+                if file is None:
+                    file = Path(folder, f"{part}.png")
+                    yield from _write_steps(source, file)
+                files[part] = file
             result = yield from work(replace(inputs, **files))
         return result
 
@@ -173,16 +176,9 @@ def own_file(image: Image) -> Path | None:
     return None
 
 
-def _write_steps(name: str, copy: Path) -> jobs.Steps:
-    """Write the datablock `name` to the file `copy`."""
-    image = find_image(name)
-    pixels = texture_from_image(image)
-    if pixels is None:
-        raise XRayError(
-            "unreadable_image",
-            f"The image {image.name} has no pixels.",
-            "Reload it, or choose another one.",
-        )
+def _write_steps(image: str | Path, copy: Path) -> jobs.Steps:
+    """Write a datablock, given by name, or a file that only Blender reads to the file `copy`."""
+    pixels = shown_pixels(image if isinstance(image, Path) else find_image(image))
     yield from jobs.in_thread(lambda: write_png(copy, pixels), WRITING)
 
 

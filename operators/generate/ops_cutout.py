@@ -88,7 +88,8 @@ def describe(cut: CutOut) -> str:
         "plain": "Cut out from a plain background",
         "built-in": "Cut out by the built-in network",
     }
-    return ways.get(cut.how, f"Cut out by {cut.how}")
+    way = ways.get(cut.how, f"Cut out by {cut.how}")
+    return f"{way}; the image's border cuts it off" if cut.at_border else way
 
 
 CLASSES: tuple[type[Any], ...] = (XRAY_OT_preview_cutout,)

@@ -12,7 +12,12 @@ import bpy
 from ...xray_addon.dataset.manifest import read_source
 from ...xray_addon.errors import DONE, SOME_FAILED, XRayError
 from ...xray_addon.progress import Cancelled
-from ...xray_addon.settings.arguments import add_settings, settings_from_arguments
+from ...xray_addon.settings.arguments import (
+    add_setting,
+    add_settings,
+    settings_from_arguments,
+)
+from ...xray_addon.settings.dataset import DatasetSettings
 from ...xray_addon.settings.omage import OmageSettings
 from ..convert.mesh_files import check_output, empty_file, open_alone, save_objects
 from ..interface.standard_output import captured_output
@@ -52,6 +57,7 @@ def add_parser(commands: Any) -> None:
         "--png", action="store_true", help="also write each omage as PNG files of 16 bits"
     )
     add_settings(parser, OmageSettings)
+    add_setting(parser, DatasetSettings.__dataclass_fields__["bare_geometry"])
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 
 
@@ -70,6 +76,7 @@ def _run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
 def _encode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     settings = settings_from_arguments(OmageSettings, arguments)
+    bare = getattr(arguments, "bare_geometry", False)
     items = read_source(arguments.source)
     single = arguments.target.suffix.lower() == ".npz"
     if single and len(items) > 1:
@@ -83,7 +90,7 @@ def _encode(arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         path = arguments.target if single else arguments.target / f"{item.uid}.npz"
         try:
             with captured_output([]):
-                objects = open_alone(item.source)
+                objects = open_alone(item.source, bare_geometry=bare)
             omage, report = encode_objects(objects, settings)
             write_omage_files(omage, path, pictures=arguments.png)
         except Cancelled:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import bpy
 
+from ...xray_addon.dataset.precision import check_step
 from ...xray_addon.omage import Omage
 from ...xray_addon.omage.encoding import EncodingReport
 from ...xray_addon.settings.dataset import DatasetSettings
@@ -17,17 +18,18 @@ from ..convert.unwrapping import unwrap_surface
 def encode_objects(
     objects: Sequence[bpy.types.Object], settings: OmageSettings
 ) -> tuple[Omage, EncodingReport]:
-    """The omage of `objects` as one, as the viewport shows them, and what became of them.
+    """The omage of `objects` as one, and what became of them.
 
     What a material computes is baked first. Meshes whose UVs cannot be used get new ones by
     Smart UV Project; the objects themselves are not touched.
 
-    Raises XRayError `no_faces`, `no_charts`, `cannot_bake`, `bad_settings`.
+    Raises XRayError `no_faces`, `far_from_origin`, `no_charts`, `cannot_bake`, `bad_settings`.
     """
     bpy.context.view_layer.update()
     depsgraph = bpy.context.evaluated_depsgraph_get()
-    baking = DatasetSettings(bake_size=settings.bake_size)
+    baking = DatasetSettings(bake_size=settings.bake_size, visible_in=settings.visible_in)
     surface, sources = read_surface(objects, depsgraph, baking, factors=True)
+    check_step(sources.step, surface.longest_side / settings.resolution)
     omage, report = Omage.encoded(
         surface,
         settings.resolution,

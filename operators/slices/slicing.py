@@ -11,11 +11,12 @@ import bpy
 import numpy as np
 
 from ...xray_addon.dataset.cameras import FRONT
+from ...xray_addon.dataset.precision import check_step, pixel_size
 from ...xray_addon.errors import XRayError
 from ...xray_addon.slices.layout import write_slices
 from ...xray_addon.slices.sheet import slice_sheet
 from ...xray_addon.slices.slicing import placement, published_camera, slice_surface, slice_xray
-from ..convert import camera_from_object, surface_from_objects
+from ..convert import camera_from_object, surface_and_sources
 from ..convert.images import show
 from ..dataset.slice_rendering import render_slices
 from ..layers.layers import layers_of, load_placed, read_layers
@@ -36,13 +37,16 @@ def slice_objects(
 ) -> NDArray[np.uint8]:
     """Pictures (12, S, S, 4) of `objects`, taken together, in the order of `slices.NAMES`.
 
-    Raises XRayError `no_faces`, `bad_mesh`, `no_camera`, `unsupported_camera`, and what
-    `render_slices` raises.
+    Raises XRayError `no_faces`, `far_from_origin`, `bad_mesh`, `no_camera`,
+    `unsupported_camera`, and what `render_slices` raises.
     """
     bpy.context.view_layer.update()
-    surface = surface_from_objects(objects, bpy.context.evaluated_depsgraph_get())
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    surface, sources = surface_and_sources(objects, depsgraph, visible_in=settings.visible_in)
     try:
+        size = surface.longest_side
         surface, camera = _seen(surface, settings)
+        check_step(sources.step, pixel_size([camera], surface) * size / surface.longest_side)
         if settings.shading == "cycles":
             return render_slices(surface, camera, settings.aligned, settings.samples)
         return slice_surface(surface, camera, aligned=settings.aligned).pictures()

@@ -31,6 +31,7 @@ from .masks import NotCutError, nearest_colors
 from .networks import REMBG_MODELS, by_built_in, by_rembg, weights_paths
 from .plain_background import EVEN_SHARE, by_plain_background
 from .reading import read_image
+from .refusals import check_border, check_chequered
 
 ONLINE_VARIABLE = "XRAY_ONLINE"  # "1": whoever started the runtime allows the network
 
@@ -75,7 +76,8 @@ def cut_out(
         before "built-in" if the background is even and after it if it is less so.
     online : whether rembg may fetch its weights (about 170 MB) where they are not there.
 
-    Raises XRayError `no_cutout`, and `Cancelled` where `progress` does.
+    Raises XRayError `no_cutout`, `fake_transparency` by "auto" for a chequered background,
+    `object_at_border` where that is why no method serves, and `Cancelled` where `progress` does.
     """
     order: list[tuple[str, _Way]] = [
         ("alpha", _by_alpha),
@@ -101,8 +103,13 @@ def cut_out(
         except NotCutError as error:
             skipped.append(f"{name}: {error}")
             reason = f": {error}"
+            if name == "alpha" and method == "auto":
+                check_chequered(image)
         else:
             return Foreground(rgba, name, tuple(skipped))
+    check_chequered(image)
+    if method in ("auto", "plain"):
+        check_border(image)
     model = REMBG_MODELS[0]
     raise XRayError(
         "no_cutout",

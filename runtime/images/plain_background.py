@@ -41,6 +41,18 @@ _EVEN_SPREAD = 1.0  # CIELAB: a fit this good needs no more terms, which would o
 _TOLERANCE = (5.0, 14.0)  # CIELAB: least and most distance at which a pixel is still background
 _SHADE = (0.55, 1.12)  # lightness beside the background's own, from deep shadow to bright spot
 _SHADE_SLOPE = 2.0  # CIELAB a pixel at 512 px: shadows are softer than the edges of objects
+# A shadow that the object casts, with edges as sharp as the object's own. Found on renders of
+# objects on plain grounds (docs/quality.md).
+_CAST_SHADE = (0.5, 0.985)  # lightness beside the ground's own
+_CAST_HUE = 7.0  # CIELAB: light from the object tints its shadow
+_CAST_TINT = 0.3  # of the ground's chroma: light from a coloured ground does too
+_CAST_SLOPE = 2.5  # CIELAB a pixel at 512 px: a shadow is as even as its ground
+_CAST_OPEN = 0.45  # of its outline is ground: the object's own parts mostly touch the object
+_CAST_LOW = 0.65  # of the height, from the top: its middle lies lower
+_CAST_FLAT = 0.5  # its height, in widths
+_CAST_UNDER = 0.7  # of it lies below all of the object
+_CAST_LEAST = 0.0008  # of the pixels
+_OBJECT_LEFT = 0.25  # of what is cut out is no shadow
 _HOLE = 0.001  # of the pixels: an enclosed patch of background is at least as large
 _CRUMB = 0.005  # of the largest piece: smaller ones are noise, dust and watermarks
 
@@ -57,7 +69,7 @@ def by_plain_background(
 
     The background's colour is a smooth surface in CIELAB, fitted to the image's border and then
     to all that lies near it. What is near it and connected to the border is background; so are
-    soft shadows on it and large enclosed patches of it. Pixels at the edge get the alpha that
+    shadows on it and large enclosed patches of it. Pixels at the edge get the alpha that
     mixes them from the colours on either side.
     """
     del online
@@ -102,6 +114,7 @@ def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]
         background, iterations=round(2 * pixel), mask=background | alike
     )
     background |= _holes(near & ~background, distance, slope, tolerance)
+    background |= _cast_shadows(lab, plate, slope, background)
     return _without_crumbs(background)
 
 
@@ -183,15 +196,72 @@ def _shaded(
     lab: NDArray[np.float32], plate: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.bool_]:
     """Where a pixel is the background in shadow or in a bright spot, (H, W)."""
+    scale, hue = _shade(lab, plate)
+    alike = hue < max(tolerance, _TOLERANCE[0])
+    return np.asarray(alike & (scale > _SHADE[0]) & (scale < _SHADE[1]))
+
+
+def _shade(
+    lab: NDArray[np.float32], plate: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How light each pixel is beside the background, 1 if as light, and how far its colour is off
+    the background's in that light, (H, W) each."""
     # Less light scales linear RGB, and so X, Y and Z; their cube roots, of which L + 16, a and b
     # are made, scale along.
     offset = np.array([16, 0, 0], dtype=np.float32)
     seen, plain = lab + offset, plate + offset
     strength = np.maximum(np.einsum("hwc,hwc->hw", plain, plain), 1.0)
     scale = np.einsum("hwc,hwc->hw", seen, plain) / strength
-    hue = _distance(seen, scale[..., None] * plain)
-    alike = hue < max(tolerance, _TOLERANCE[0])
-    return np.asarray(alike & (scale > _SHADE[0]) & (scale < _SHADE[1]))
+    return np.asarray(scale), _distance(seen, scale[..., None] * plain)
+
+
+def _cast_shadows(
+    lab: NDArray[np.float32],
+    plate: NDArray[np.float32],
+    slope: NDArray[np.float32],
+    background: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """The shadows, (H, W), that an object casts on its ground: even, darker than the ground and of
+    about its hue, flat, at the object's base, and open to the ground along much of their outline.
+
+    None where they would be most of what is cut out: then the object looks like a shadow.
+    """
+    found = ~background
+    shadows = np.zeros_like(background)
+    rows = np.flatnonzero(found.any(axis=1))
+    if not rows.size:
+        return shadows
+    pixel = pixel_scale(*background.shape)
+    lowest = rows[0] + _CAST_LOW * (rows[-1] + 1 - rows[0])
+    scale, hue = _shade(lab, plate)
+    tint = _CAST_HUE + _CAST_TINT * np.hypot(plate[..., 1], plate[..., 2])
+    shaded = found & (hue < tint) & (scale < _CAST_SHADE[1]) & (scale > _CAST_SHADE[0])
+    # Its edge is less even than itself, and wider if the light is wide.
+    edge = found & (hue < tint + 2.0) & (scale > _CAST_SHADE[0] - 0.1) & (scale < 1.05)
+    pieces, sizes = labelled_pieces(_opened(shaded & (slope < _CAST_SLOPE), round(pixel)) & found)
+    candidates = []
+    for number in np.flatnonzero(sizes >= _CAST_LEAST * background.size) + 1:
+        piece = ndimage.binary_dilation(pieces == number, iterations=round(4 * pixel), mask=edge)
+        outline = ndimage.binary_dilation(piece, iterations=round(2 * pixel)) & ~piece
+        ys, xs = np.nonzero(piece)
+        if (
+            np.median(ys) >= lowest
+            and np.ptp(ys) + 1 <= _CAST_FLAT * (np.ptp(xs) + 1)
+            and (outline & background).sum() >= _CAST_OPEN * outline.sum()
+            and (outline & found).any()
+        ):
+            candidates.append(piece)
+            shadows |= piece
+    left = found & ~shadows
+    if left.sum() < _OBJECT_LEFT * found.sum():
+        return np.zeros_like(background)
+    # What lies below all else carries the object: its feet, or a base.
+    ground = np.flatnonzero(_opened(left, round(2 * pixel)).any(axis=1))
+    for piece in candidates:
+        under = piece[ground[-1] + 1 :].sum() if ground.size else piece.sum()
+        if under > _CAST_UNDER * piece.sum():
+            shadows &= ~piece
+    return shadows
 
 
 def _opened(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from xray_addon.errors import XRayError
 from xray_addon.files.opening import open_regular
+from xray_addon.files.signatures import BEGIN, Kind, unread_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +46,8 @@ FORMATS = (
     "TIFF",
     "WEBP",
 )
+
+_UNKNOWN = Kind("is in no known image format", "Save it as PNG, JPEG or WebP and try again.")
 
 # What Pillow's decoders raise on damaged files. They parse unchecked bytes, so beside
 # OSError come the errors of the parsing itself.
@@ -116,11 +119,9 @@ def open_image(
                 "missing_file", f"There is no file {str(file)!r}.", "Check the image's path."
             ) from error
         except UnidentifiedImageError as error:
-            empty = stream.seek(0, os.SEEK_END) == 0
-            what = "is an empty file" if empty else "is in no known image format"
-            raise XRayError(
-                "unreadable_image", f"{name} {what}.", "Save it as PNG, JPEG or WebP and try again."
-            ) from error
+            stream.seek(0)
+            kind = unread_image(stream.read(BEGIN)) or _UNKNOWN
+            raise XRayError("unreadable_image", f"{name} {kind.what}.", kind.remedy) from error
         except _DECODING_ERRORS as error:
             raise _undecodable(name, error) from error
 

@@ -20,6 +20,7 @@ from xray_addon.files.atomic import replacing, replacing_together
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.mesh_formats import check_format
 from xray_addon.files.opening import read_at_most
+from xray_addon.files.signatures import stand_in_at
 from xray_addon.files.stl import write_stl
 from xray_addon.surface import Material, Surface
 
@@ -46,6 +47,9 @@ def read_mesh(path: str | PathLike[str], *, texture_size: int | None = None) -> 
         surface = _surface(parts, texture_size) if parts else None
     # trimesh parses unchecked bytes and may fail in any way.
     except Exception as error:
+        kind = stand_in_at(path)
+        if kind is not None:
+            raise XRayError("unreadable_mesh", f"{path} {kind.what}.", kind.remedy) from error
         raise XRayError(
             "unreadable_mesh", f"{path} cannot be read as a mesh ({error}).", "Check the file."
         ) from error

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 
+from ..torch_helpers.tensors import read_pickle
 from . import attention
-from .containers import read_container
 from .transformer import HEAD_CHANNELS, GeometryTransformer, TransformerConfig
 from .unet import MaterialNetwork, UNetConfig
 
@@ -32,6 +32,12 @@ NARROW_HEADS = 4
 LIGHTNING_VERSION = "2.2.3"
 # Below a folder of weights: experiments/omages64/null2geo/checkpoints, as published.
 LEVELS = 4
+# Where the classes come from that the published trainers keep as hyper-parameters.
+_SETTINGS = (
+    *("omegaconf.", "typing.", "collections.", "pathlib.", "src.", "enum."),
+    *(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "int", "float", "str", "bool")),
+    "builtins.object",
+)
 _SHOWN = 3  # names that an error tells
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -45,7 +51,7 @@ def load_geometry(path: Path, device: str = "cpu") -> GeometryTransformer:
     Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`.
     """
     path = find_weights(path, GEOMETRY_FILE)
-    content = read_container(path)
+    content = _read(path)
     state = content["state_dict"]
     if "unets.init_conv.convs.0.weight" in state:
         raise _other(path, "material", "geometry", GEOMETRY_FILE)
@@ -62,7 +68,7 @@ def load_material(path: Path, device: str = "cpu", *, average: bool = False) -> 
         mistake, never samples with.
     """
     path = find_weights(path, MATERIAL_FILE)
-    content = read_container(path)
+    content = _read(path)
     state = content["state_dict"]
     if "model.x_embedder.proj.weight" in state:
         raise _other(path, "geometry", "material", MATERIAL_FILE)
@@ -104,6 +110,24 @@ def save_material(
         kept = [tensor.detach().cpu() for tensor in average]
         more["ema"] = {"num_updates": steps, "shadow_params": kept, "collected_params": None}
     _save(path, state, MATERIAL_NAMES, steps, more, labels)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the checkpoint at `path` holds."""
+    if not path.is_file():
+        raise XRayError(
+            "missing_weights",
+            f"There is no file {path}.",
+            "Download the weights, or choose the folder that holds them.",
+        )
+    content = read_pickle(path, inert=_SETTINGS)
+    if not isinstance(content.get("state_dict"), Mapping):
+        raise XRayError(
+            "bad_weights",
+            f"{path} is no Lightning checkpoint: it has no state_dict.",
+            "Choose the published file, or one that X-Ray has trained.",
+        )
+    return content
 
 
 def _save(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from xray_addon.errors import XRayError
 from xray_addon.slices.slicing import NAMES
@@ -21,14 +22,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 def read_slices(source: Any) -> NDArray[np.uint8]:
     """(12, S, S, 3) on white, in the order of `NAMES`.
 
-    source : a folder with X_1 to Z_4 as image files, or one of these files; or the twelve as an
-        array (12, S, S, 3 or 4).
+    source : a folder with X_1 to Z_4 as image files, or one of these files; or the twelve as PIL
+        images or uint8 arrays (S, S, 3 or 4).
 
     Raises XRayError `missing_slices` that names those that are not there, `other_sizes` where
     they differ or are not square, and `unreadable_image`.
     """
     if not isinstance(source, str | PathLike):
-        return _checked([np.asarray(one) for one in source], list(NAMES))
+        one = isinstance(source, Image.Image) or getattr(source, "ndim", 4) < 4
+        return _checked([source] if one else list(source), list(NAMES))
     folder = Path(source)
     if folder.suffix.lower() in SUFFIXES and not folder.is_dir():
         folder = folder.parent
@@ -40,21 +42,22 @@ def read_slices(source: Any) -> NDArray[np.uint8]:
             f"{folder} lacks {len(missing)} of the twelve slices: {', '.join(missing)}.",
             "Put X_1.png to X_4.png, Y_1.png to Y_4.png and Z_1.png to Z_4.png into one folder.",
         )
-    pictures = [np.asarray(read_image(path)) for path in found.values()]
-    return _checked(pictures, [path.name for path in found.values() if path])
+    paths = [path for path in found.values() if path is not None]
+    return _checked(paths, [path.name for path in paths])
 
 
 def _file(folder: Path, name: str) -> Path | None:
     return next((p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()), None)
 
 
-def _checked(pictures: list[NDArray[np.uint8]], names: list[str]) -> NDArray[np.uint8]:
-    if len(pictures) != len(NAMES):
+def _checked(images: list[Any], names: list[str]) -> NDArray[np.uint8]:
+    if len(images) != len(NAMES):
         raise XRayError(
             "missing_slices",
-            f"There are {len(pictures)} slices, not {len(NAMES)}.",
-            f"Give them in the order {', '.join(NAMES)}.",
+            f"Of the {len(NAMES)} slices {len(images)} are given.",
+            f"Give a folder with all of them, or twelve images in the order {', '.join(NAMES)}.",
         )
+    pictures = [np.asarray(read_image(image)) for image in images]
     height, width = pictures[0].shape[:2]
     for picture, name in zip(pictures, names, strict=True):
         if picture.shape[:2] != (height, width) or height != width:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from xray_addon.errors import XRayError, is_out_of_memory
 
-# Its checkpoints name classes of its own: those of the callbacks whose state they keep.
-_LIGHTNING = ("pytorch_lightning.", "lightning.")
+# Lightning's checkpoints name classes of its own: those of the callbacks whose state they keep.
+LIGHTNING = ("pytorch_lightning.", "lightning.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -39,13 +40,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_pickle(path: Path) -> dict[str, Any]:
+def read_pickle(path: Path, inert: tuple[str, ...] = LIGHTNING) -> dict[str, Any]:
     """The table in a torch pickle: tensors, numbers, texts and tables of these.
 
     It is read with `weights_only`, so it cannot run code. If the file's format allows it, tensors
     stay on disk until they are used. Raises as `read_tensors`.
+
+    inert : beginnings of the names of classes that the file may mention, such as those of settings.
+        They are not imported; objects that store and do nothing take their place.
     """
-    with _reading(path), torch.serialization.safe_globals(_inert_classes(path)):
+    with _reading(path), torch.serialization.safe_globals(_stand_ins(path, inert)):
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     if not isinstance(content, Mapping):
         raise XRayError(
@@ -68,8 +72,8 @@ def _reading(path: Path) -> Iterator[None]:
         if isinstance(error, UnpicklingError) and _asks_for_code(error):
             raise XRayError(
                 "unsafe_weights",
-                f"{path} tries to run code when it is read, which weights never need. "
-                "The code was not run.",
+                f"{path} tries to run code when it is read{_asked(error)}, which weights never "
+                "need. The code was not run.",
                 "Delete the file and download the weights again from where they were published.",
             ) from error
         raise XRayError(
@@ -80,7 +84,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class _Inert:
-    """A stand-in for a class of Lightning that stores nothing and does nothing."""
+    """Stands for an object that is not wanted: it takes whatever it is given and does nothing."""
+
+    def __new__(cls, *_values: Any, **_named: Any) -> _Inert:
+        """Whatever the object would be made of is ignored."""
+        return super().__new__(cls)
 
     def __init__(self, *_values: Any, **_named: Any) -> None:
         pass
@@ -88,17 +96,16 @@ class _Inert:
     def __setstate__(self, _state: Any) -> None:
         pass
 
+    def __setitem__(self, _name: Any, _value: Any) -> None:
+        pass
 
-def _inert_classes(path: Path) -> list[Any]:
-    """Harmless stand-ins for the classes in Lightning's checkpoints."""
+
+def _stand_ins(path: Path, inert: tuple[str, ...]) -> list[Any]:
+    """`_Inert` for each class in the file whose name begins as one of `inert`."""
     if not _is_zip(path):
         return []
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [
-        (type(name.rpartition(".")[2], (_Inert,), {}), name)
-        for name in named
-        if name.startswith(_LIGHTNING)
-    ]
+    return [(_Inert, name) for name in named if name.startswith(inert)]
 
 
 def _is_zip(path: Path) -> bool:
@@ -110,6 +117,12 @@ def _is_zip(path: Path) -> bool:
 def _asks_for_code(error: UnpicklingError) -> bool:
     text = str(error)
     return "Unsupported global" in text or "GLOBAL" in text or "Trying to" in text
+
+
+def _asked(error: UnpicklingError) -> str:
+    """What the file asks for, where torch says it."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f" ({found[1]})" if found else ""
 
 
 def _reason(error: Exception) -> str:

@@ -16,8 +16,8 @@ from xray_addon.pictures.shading import Lights
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
 from ..training.views import MAX_ELEVATION, MIN_ELEVATION
-from .data import Pairs, Symmetries, choose_object, new_colors, photograph
-from .sampling import mirrored, mirrored_planes
+from .data import Pairs, choose_object, new_colors, photograph
+from .sampling import mirrored
 
 
 class BatchDataset(Pairs):
@@ -42,7 +42,6 @@ class BatchDataset(Pairs):
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
         self.meshes = MeshCache(files)
-        self.symmetries = Symmetries(self.meshes)
         self.bank = MeshBank([self.meshes.surface(n) for n in range(len(files))], device)
         self.one_color_share = one_color_share
         self.seed = seed
@@ -55,8 +54,7 @@ class BatchDataset(Pairs):
         yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Tensor]:
-        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), pose (B, 2),
-        planes (B, 36)}."""
+        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), pose (B, 2)}."""
         first = number * self.batch_pairs
         randoms = [
             np.random.default_rng([self.seed, pair])
@@ -92,22 +90,20 @@ class BatchDataset(Pairs):
             clean = images.movedim(1, -1).cpu().numpy()
             taken = [photograph(i, r) for i, r in zip(clean, randoms, strict=True)]
             pictures.append(self._tensor(taken).movedim(-1, 1))
-        planes = self._tensor([self.symmetries.labels(view[0], view[3]) for view in views])
         return {
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
             "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
             "pose": self._tensor([(view[2], 0.0) for view in views]).repeat_interleave(2, dim=0),
-            "planes": torch.stack([planes, mirrored_planes(planes)], dim=1).flatten(0, 1),
         }
 
-    def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float, float]:
-        """Which object, the matrix that places it in the frame, the elevation and the azimuth."""
+    def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:
+        """Which object, the matrix that places it in the frame, and the elevation."""
         while True:
             number = choose_object(self.meshes, random, self.one_color_share)
             azimuth = random.uniform(0, 2 * math.pi)
             elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
             if (placed := place(self.meshes.surface(number), azimuth, elevation)) is not None:
-                return number, placed[0], elevation, azimuth
+                return number, placed[0], elevation
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self.bank.device)

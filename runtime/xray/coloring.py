@@ -2,8 +2,7 @@
 
 The mesh is projected along the rays that the layers were predicted along. Faces that are turned
 towards the camera take their colours from the left half of the texture, which is the image without
-its light; all others from the right half, in which the same rays lead to the last hidden layer. If
-the solid is symmetric, a hidden face whose mirror image is seen has the colours of that.
+its light; all others from the right half, in which the same rays lead to the last hidden layer.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from xray_addon.camera import Camera
 from xray_addon.surface import Material, Surface
 
 from .decoding import Layers
-from .symmetry import mirrored
 
 Floats = NDArray[np.float32]
 
@@ -35,53 +33,33 @@ MARGIN = 0.01  # between the halves of the texture, in its width
 
 
 def textured(
-    surface: Surface,
-    camera: Camera,
-    depth: Floats,
-    texture: NDArray[np.uint8],
-    mirror: float | None = None,
+    surface: Surface, camera: Camera, depth: Floats, texture: NDArray[np.uint8]
 ) -> Surface:
     """`surface` with a texture of two halves, as `two_sides` makes, that `camera`'s rays lead to.
 
     depth : (H, W) of what is seen, along the rays. What lies far behind it is hidden, though it
-    may be turned towards the camera. mirror : azimuth, in radians, of the normal of the vertical
-    plane that `surface` is symmetric about.
+    may be turned towards the camera.
     """
     vertices = surface.vertices.astype(np.float64)
-    corners, visible = _projected(vertices[surface.faces], camera, depth)
-    shown = visible
-    if mirror is not None:
-        turned = mirrored(vertices, mirror)
-        # A mirror turns faces inside out.
-        others, seen = _projected(turned[surface.faces[:, ::-1]], camera, depth)
-        instead = seen & ~visible
-        corners[instead] = others[instead, ::-1]
-        shown = visible | seen
-    corners[..., 0] = (corners[..., 0] + ~shown[:, None]) / 2
+    seen = (vertices - camera.position) @ camera.camera_to_world[:3, :3]
+    half = math.tan(camera.fov_x / 2)
+    place = seen[:, :2] / -seen[:, 2:] / half / 2 + 0.5  # 0..1 from the lower left corner
+    corners = place[surface.faces].clip(MARGIN, 1 - MARGIN)
+    a, b, c = (vertices[surface.faces[:, corner]] for corner in range(3))
+    towards = (np.cross(b - a, c - a) * (camera.position - a)).sum(axis=1) > 0
+    height, width = depth.shape
+    middle = place[surface.faces].mean(axis=1)
+    column = (middle[:, 0] * width).astype(np.intp).clip(0, width - 1)
+    row = ((1 - middle[:, 1]) * height).astype(np.intp).clip(0, height - 1)
+    away = np.linalg.norm((a + b + c) / 3 - camera.position, axis=1) - depth[row, column]
+    visible = towards & (away < BEHIND)
+    corners[..., 0] = (corners[..., 0] + ~visible[:, None]) / 2
     return replace(
         surface,
         corner_uvs=corners.astype(np.float32),
         face_material=np.zeros(len(surface.faces), np.int64),
         materials=[Material(texture=texture, wrap="extend")],
     )
-
-
-def _projected(
-    corners: NDArray[np.float64], camera: Camera, depth: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Where the image has the corners (F, 3, 3) of faces, (F, 3, 2) from 0 to 1 from the lower left
-    corner on, and whether the faces (F,) are seen."""
-    seen = (corners - camera.position) @ camera.camera_to_world[:3, :3]
-    half = math.tan(camera.fov_x / 2)
-    place = seen[..., :2] / -seen[..., 2:] / half / 2 + 0.5
-    a, b, c = corners.swapaxes(0, 1)
-    towards = (np.cross(b - a, c - a) * (camera.position - a)).sum(axis=1) > 0
-    height, width = depth.shape
-    middle = place.mean(axis=1)
-    column = (middle[:, 0] * width).astype(np.intp).clip(0, width - 1)
-    row = ((1 - middle[:, 1]) * height).astype(np.intp).clip(0, height - 1)
-    away = np.linalg.norm(corners.mean(axis=1) - camera.position, axis=1) - depth[row, column]
-    return place.clip(MARGIN, 1 - MARGIN), towards & (away < BEHIND)
 
 
 def two_sides(layers: Layers, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

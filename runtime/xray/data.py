@@ -17,15 +17,12 @@ from xray_addon.surface import Surface
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.numbered import Numbered
 from ..training.views import TrainingView, to_frames, view_object
-from .symmetry import MIRROR_PLANES, labels, likenesses
 
 
 class Pairs(Numbered):
-    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), pose (2,),
-    planes (36,)}.
+    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), pose (2,)}.
 
-    pose : elevation and roll of the camera, see `networks.base.Prediction`. planes : likelihoods of
-    mirror planes, see `symmetry.labels`; -1 where they are not known.
+    pose : elevation and roll of the camera, see `networks.base.Prediction`.
 
     Samples come in mirrored pairs (2 i, 2 i + 1). batch : the loader's. first_batch, batch_step :
     from which on, and each how many-th.
@@ -69,7 +66,6 @@ class CastDataset(Pairs):
         self.roll = roll
         self.one_color_share = one_color_share
         self.meshes = MeshCache(files)
-        self.symmetries = Symmetries(self.meshes)
         self.seed = seed
         self.layers = layers
         self.resolution = resolution
@@ -91,26 +87,11 @@ class CastDataset(Pairs):
             )
         _recolor(view, random)
         frames = to_frames(view.xray)
-        planes = self.symmetries.labels(number, view.azimuth)
         for mirrored in (False, True):
             image = shade(view.fine, view.camera, Lights.random(view.camera, random))
             image = photograph(image, random)
             pose = (view.elevation, view.roll)
-            yield training_sample(image, frames, pose, planes, mirrored=mirrored)
-
-
-class Symmetries:
-    """The mirror planes of meshes, each looked for once."""
-
-    def __init__(self, meshes: MeshCache) -> None:
-        self.meshes = meshes
-        self._known: dict[int, NDArray[np.float32]] = {}
-
-    def labels(self, number: int, azimuth: float) -> NDArray[np.float32]:
-        """`symmetry.labels` (36,) of mesh `number`, seen from `azimuth` in radians."""
-        if number not in self._known:
-            self._known[number] = likenesses(self.meshes.surface(number))
-        return labels(self._known[number], azimuth, MIRROR_PLANES)
+            yield training_sample(image, frames, pose, mirrored=mirrored)
 
 
 def choose_object(meshes: MeshCache, random: np.random.Generator, one_color_share: float) -> int:
@@ -136,22 +117,18 @@ def training_sample(
     image: NDArray[np.float32],
     frames: NDArray[np.float32],
     pose: tuple[float, float],
-    planes: NDArray[np.float32],
     *,
     mirrored: bool,
 ) -> dict[str, torch.Tensor]:
-    """An image (I, I, 4), frames (L, 8, S, S) and planes (P,), or all as a mirror shows them, as
-    tensors."""
+    """An image (I, I, 4) and frames (L, 8, S, S), or both as a mirror shows them, as tensors."""
     if mirrored:
         image, frames = image[:, ::-1], frames[..., ::-1].copy()
         frames[:, 1] *= -1
         pose = (pose[0], -pose[1])
-        planes = np.concatenate([planes[:1], planes[:0:-1]])
     return {
         "image": torch.from_numpy(np.moveaxis(image, -1, 0).copy()),
         "frames": torch.from_numpy(frames.copy()),
         "pose": torch.tensor(pose, dtype=torch.float32),
-        "planes": torch.from_numpy(planes.copy()),
     }
 
 

@@ -35,7 +35,6 @@ from .decoding import Layers, decode
 from .networks.base import Network, image_to_input
 from .sampling import sample
 from .solid import solid_mesh
-from .symmetry import mirror_azimuth
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 IMAGE_SIZE = 512  # px of the framed image, whose detail the texture keeps
@@ -111,13 +110,8 @@ class XRayGenerator(Generator):
         layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3])
         camera = canonical_camera(LAYER_SIZE, *prediction.pose[0].tolist())
         progress(Progress("mesh", 1, 2, "Making the mesh", layer_sheet(layers.xray())))
-        if layers.closed:
-            mirror = None
-            if settings.symmetric == "auto" and prediction.planes is not None:
-                mirror = mirror_azimuth(prediction.planes[0].sigmoid().cpu().numpy())
-            surface, xray = closed_surface(layers, framed, camera, mirror)
-        else:
-            surface, xray = open_surface(layers, framed, camera)
+        make = closed_surface if layers.closed else open_surface
+        surface, xray = make(layers, framed, camera)
         if not len(surface.faces):
             raise XRayError(
                 "nothing_predicted",
@@ -140,19 +134,19 @@ def _reduced(image: Tensor, size: int) -> Tensor:
 
 
 def closed_surface(
-    layers: Layers, image: NDArray[np.uint8], camera: Camera, mirror: float | None = None
+    layers: Layers, image: NDArray[np.uint8], camera: Camera
 ) -> tuple[Surface, XRay]:
     """The solid that the layers mean, with a texture, and its own layers.
 
-    image : (I, I, 4) the framed image. camera : of the layers. mirror : see `solid_mesh`.
+    image : (I, I, 4) the framed image. camera : of the layers.
     """
-    vertices, faces = solid_mesh(layers, camera, mirror)
+    vertices, faces = solid_mesh(layers, camera)
     if not len(faces):
         return Surface(vertices, faces), layers.xray()
     surface = Surface(
         vertices, faces, corner_normals=vertex_normals(vertices, faces)[faces].astype(np.float32)
     )
-    surface = textured(surface, camera, layers.depth[0], two_sides(layers, image), mirror)
+    surface = textured(surface, camera, layers.depth[0], two_sides(layers, image))
     return surface, cast(surface, camera, len(layers.depth))
 
 

@@ -27,11 +27,6 @@ def mirrored(frames: Tensor) -> Tensor:
     return flipped
 
 
-def mirrored_planes(planes: Tensor) -> Tensor:
-    """What is said of mirror planes (B, P), as a mirror shows them: azimuths change sign."""
-    return torch.cat([planes[:, :1], planes[:, 1:].flip(-1)], dim=1)
-
-
 def both_ways(
     model: Network, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
 ) -> Prediction:
@@ -45,11 +40,7 @@ def both_ways(
     pose, turned_pose = prediction.pose.chunk(2)
     # In a mirror things lean the other way.
     turned_pose = turned_pose * turned_pose.new_tensor([1.0, -1.0])
-    planes = prediction.planes
-    if planes is not None:
-        there, turned_planes = planes.chunk(2)
-        planes = (there + mirrored_planes(turned_planes)) / 2
-    return Prediction((straight + mirrored(turned)) / 2, (pose + turned_pose) / 2, planes)
+    return Prediction((straight + mirrored(turned)) / 2, (pose + turned_pose) / 2)
 
 
 @torch.no_grad()
@@ -86,4 +77,4 @@ def sample(
         if on_step is not None:
             on_step(step + 1)
     frames = torch.cat([first.frames[:, :1], prediction.frames[:, 1:]], dim=1)
-    return Prediction(frames, first.pose, first.planes)
+    return Prediction(frames, first.pose)

@@ -53,10 +53,6 @@ BLUR = 1.0  # of the field, cells
 FILLET = 0.012  # least radius, frame units, that rims are rounded with
 MOST_ROUND = 0.03
 RIM = 0.04  # frame units from the outline within which the slope tells how round it is
-# How certain a place far behind what is seen is, where what is seen has 1, and within what distance
-# that falls off (frame units).
-UNSEEN = 0.05
-SURE_DEPTH = 0.2
 # Loose parts smaller than this share of the whole are left out.
 CRUMB = 0.01
 # A solid stands on its lowest layer, of this share of its height, that has this share of the area
@@ -67,25 +63,19 @@ SNAP = 0.4  # cells above the ground, from where vertices are put on it
 SMOOTHING = 6  # rounds
 
 
-def solid_mesh(
-    layers: Layers, camera: Camera, mirror: float | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices (N, 3), in world space, and faces (F, 3) of the closed mesh; none where nothing is
-    likely. camera : H x W. mirror : azimuth, in radians, of the normal of a vertical plane that the
-    object is symmetric about; None where there is none."""
+    likely. camera : H x W."""
     maps = _maps(layers, camera)
     if maps is None:
         return _nothing()
     low, shape = _grid(maps, camera)
-    field = _field(maps, camera, low, shape)
-    if mirror is not None:
-        field, low = _symmetric(field, low, maps, camera, mirror)
-    field = _without_crumbs(field)
+    field = _without_crumbs(_field(maps, camera, low, shape))
     base = _base(field)
     if base is None:
         return _nothing()
     # The ground may lie between two of the grid's layers; it is taken to be at the lower one.
-    field = np.minimum(field, CELL * (np.arange(field.shape[2], dtype=np.float32) - base))
+    field = np.minimum(field, CELL * (np.arange(shape[2], dtype=np.float32) - base))
     vertices, faces, _, _ = measure.marching_cubes(field, 0.0, gradient_direction="ascent")
     vertices = vertices.astype(np.float64) * CELL
     faces = faces.astype(np.int64)
@@ -208,40 +198,6 @@ def _field(
     maps: _Maps, camera: Camera, low: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Floats:
     """The field (X, Y, Z) at the grid's nodes, blurred but for what is thin."""
-    count = len(maps.enter)
-    cosines = [_slope_cosine(d, camera).clip(STEEP) for d in (*maps.enter, *maps.leave)]
-    planes = np.concatenate(
-        [
-            maps.enter,
-            maps.leave,
-            maps.inside,
-            np.stack(cosines),
-            maps.rounding[None],
-            maps.thin[None],
-        ]
-    ).astype(np.float32)
-    seen, along = _seen(planes, camera, low, shape)
-    enter, leave, inside, enter_cosine, leave_cosine = seen[: 5 * count].view(5, count, -1)
-    radius, thin = seen[-2:]
-    best = torch.full_like(along, -math.inf)
-    for pair in range(count):
-        between = torch.minimum(
-            (along - enter[pair]) * enter_cosine[pair], (leave[pair] - along) * leave_cosine[pair]
-        )
-        growth = (GROWTH_SHARE * (leave[pair] - enter[pair])).clamp(max=GROWTH)
-        value = _rounded(between + growth, inside[pair], radius if pair == 0 else FILLET)
-        best = torch.maximum(best, value)
-    # Far values do not matter, and would blur into near ones.
-    field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
-    calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
-    return np.where(thin.view(shape).numpy() > 0.25, np.maximum(calm, field), calm)
-
-
-def _seen(
-    planes: Floats, camera: Camera, low: NDArray[np.float64], shape: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the `planes` (C, H, W) have at the pixels that the grid's nodes are seen at, (C, N), and
-    the nodes' distances (N,) to the camera."""
     axes = [
         torch.arange(count, dtype=torch.float32) * CELL + float(start)
         for count, start in zip(shape, low, strict=True)
@@ -257,57 +213,36 @@ def _seen(
     )
     half = math.tan(camera.fov_x / 2)
     grid = torch.stack([x / (-z * half), -y / (-z * half)], dim=-1).view(1, 1, -1, 2)
+    along = (x * x + y * y + z * z).sqrt().view(-1)
+    count = len(maps.enter)
+    cosines = [_slope_cosine(d, camera).clip(STEEP) for d in (*maps.enter, *maps.leave)]
+    planes = np.concatenate(
+        [
+            maps.enter,
+            maps.leave,
+            maps.inside,
+            np.stack(cosines),
+            maps.rounding[None],
+            maps.thin[None],
+        ]
+    ).astype(np.float32)
     seen = functional.grid_sample(
         torch.from_numpy(planes)[None], grid, padding_mode="border", align_corners=False
     )[0, :, 0]
-    return seen, (x * x + y * y + z * z).sqrt().view(-1)
-
-
-def _symmetric(
-    field: Floats, low: NDArray[np.float64], maps: _Maps, camera: Camera, azimuth: float
-) -> tuple[Floats, NDArray[np.float64]]:
-    """The field made symmetric about the vertical plane through its middle whose normal has the
-    `azimuth`, and the lowest corner of its grid, which grows to hold it.
-
-    Each place becomes the mean of itself and its mirror image, by how certain the image makes them:
-    what is seen counts most, what lies far behind it least.
-    """
-    inside = np.argwhere(field > 0)
-    if not len(inside):
-        return field, low
-    normal = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
-    # Mirroring is p - 2 (n p - d) n, here in cells from the lowest corner.
-    distance = float((inside @ normal).mean())
-    turned = inside - 2 * ((inside @ normal) - distance)[:, None] * normal
-    before = np.ceil(np.maximum(3 - turned.min(axis=0), 0)).astype(int)
-    after = np.ceil(np.maximum(turned.max(axis=0) + 4 - field.shape, 0)).astype(int)
-    field = np.pad(field, list(zip(before, after, strict=True)), constant_values=-3 * CELL)
-    low = low - before * CELL
-    distance += float(before @ normal)
-    seen, along = _seen(np.stack([maps.enter[0], maps.inside[0]]), camera, low, field.shape)
-    behind = (along - seen[0]).clamp(min=0)
-    certain = UNSEEN + (1 - UNSEEN) * torch.exp(-((behind / SURE_DEPTH) ** 2))
-    certain = torch.where(seen[1] < -CELL, 1.0, certain).view(field.shape)
-    both = torch.stack([certain * torch.from_numpy(field + 3 * CELL), certain])
-    # Only x and y change: `grid_sample` in the plane, with z as channels.
-    x, y = torch.meshgrid(*(torch.arange(n).float() for n in field.shape[:2]), indexing="ij")
-    along_normal = 2 * (x * float(normal[0]) + y * float(normal[1]) - distance)
-    x, y = x - along_normal * float(normal[0]), y - along_normal * float(normal[1])
-    size = torch.tensor(field.shape[:2])
-    places = torch.stack([y / (size[1] - 1), x / (size[0] - 1)], dim=-1) * 2 - 1
-    channels = both.permute(0, 3, 1, 2).flatten(0, 1)[None]
-    mirrored = functional.grid_sample(channels, places[None], align_corners=True)[0]
-    # Beyond the grid there is nothing, which is as certain as can be.
-    beyond = (
-        1
-        - functional.grid_sample(
-            torch.ones(1, 1, *field.shape[:2]), places[None], align_corners=True
-        )[0]
-    )
-    mirrored = mirrored.unflatten(0, (2, field.shape[2])).permute(0, 2, 3, 1).clone()
-    mirrored[1] += beyond[0][..., None]
-    mean = (both[0] + mirrored[0]) / (both[1] + mirrored[1]) - 3 * CELL
-    return mean.numpy(), low
+    enter, leave, inside, enter_cosine, leave_cosine = seen[: 5 * count].view(5, count, -1)
+    radius, thin = seen[-2:]
+    best = torch.full_like(along, -math.inf)
+    for pair in range(count):
+        between = torch.minimum(
+            (along - enter[pair]) * enter_cosine[pair], (leave[pair] - along) * leave_cosine[pair]
+        )
+        growth = (GROWTH_SHARE * (leave[pair] - enter[pair])).clamp(max=GROWTH)
+        value = _rounded(between + growth, inside[pair], radius if pair == 0 else FILLET)
+        best = torch.maximum(best, value)
+    # Far values do not matter, and would blur into near ones.
+    field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
+    calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
+    return np.where(thin.view(shape).numpy() > 0.25, np.maximum(calm, field), calm)
 
 
 def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:

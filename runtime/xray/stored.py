@@ -19,7 +19,6 @@ from ..training.datasets import XRayDataset
 from ..training.framing import canonical_frame
 from ..training.views import to_frames
 from .data import Pairs, photograph, training_sample
-from .symmetry import UNKNOWN
 
 
 def stored_places(data: Path) -> list[Path]:
@@ -78,9 +77,7 @@ class StoredDataset(Pairs):
         xray, picture, pose = view
         frames = to_frames(xray)
         for mirrored in (False, True):
-            yield training_sample(
-                photograph(picture, random), frames, pose, UNKNOWN, mirrored=mirrored
-            )
+            yield training_sample(photograph(picture, random), frames, pose, mirrored=mirrored)
 
     def _view(self, number: int) -> tuple[XRay, NDArray[np.float32], tuple[float, float]] | None:
         view = self.dataset.views[number]

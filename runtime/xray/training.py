@@ -34,7 +34,6 @@ from .networks import at_resolution, make_network
 from .networks.base import Network, NetworkConfig, Prediction, image_to_input
 from .sampling import noised
 from .stored import StoredDataset, stored_places
-from .symmetry import MIRROR_PLANES
 from .weights import load_weights, save_weights
 
 AVERAGE_STEPS = 4  # between two updates of the averaged weights
@@ -44,7 +43,7 @@ AVERAGE_STEPS = 4  # between two updates of the averaged weights
 class TrainingConfig(RunConfig):
     """One file a model: how it is built and trained.
 
-    network to mirror_planes : see `NetworkConfig`.
+    network to frame_features : see `NetworkConfig`.
     batch : samples a step; they come in pairs, so an even number.
     samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
     compute_minutes : where above 0, both are counted in these minutes instead, which the steps
@@ -57,7 +56,7 @@ class TrainingConfig(RunConfig):
         others draw again.
     roll : standard deviation of the camera's, degrees.
     start_from : weights (safetensors) to begin with instead of random ones, of the same network
-        but for its resolution and mirror planes; "" for none.
+        but for its resolution; "" for none.
     """
 
     example: ClassVar[str] = "runtime/xray/config.json"
@@ -71,7 +70,6 @@ class TrainingConfig(RunConfig):
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
     frame_features: int = 32
-    mirror_planes: int = MIRROR_PLANES
     samples: int = 146_000
     compute_minutes: float = 0.0
     learning_rate: float = 2e-3
@@ -82,7 +80,6 @@ class TrainingConfig(RunConfig):
     normal_weight: float = 1.0
     color_weight: float = 1.0
     pose_weight: float = 0.5
-    planes_weight: float = 0.5
     split: str = "train"
     exclude: tuple[str, ...] = ()
     cast: str = "workers"
@@ -116,7 +113,6 @@ class TrainingConfig(RunConfig):
             blocks=self.blocks,
             fold=self.fold,
             frame_features=self.frame_features,
-            mirror_planes=self.mirror_planes,
         )
 
     def model(self) -> Network:
@@ -124,12 +120,10 @@ class TrainingConfig(RunConfig):
         return make_network(self.network_config())
 
 
-def losses(
-    prediction: Prediction, frames: Tensor, pose: Tensor, planes: Tensor
-) -> dict[str, Tensor]:
-    """Each term's mean: depth, normal and colour (L1 over the hits), hit, pose and mirror planes.
+def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Tensor]:
+    """Each term's mean: depth, normal and colour (L1 over the hits), hit and pose.
 
-    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2), planes (B, P) as in `Pairs`.
+    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2).
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
@@ -139,20 +133,13 @@ def losses(
         error = (got[:, :, first:last] - frames[:, :, first:last]).abs().mean(dim=2)
         return (error * hit).sum() / count
 
-    terms = {
+    return {
         "depth": over_hits(0, 1),
         "normal": over_hits(1, 4),
         "color": over_hits(4, 7),
         "hit": functional.binary_cross_entropy_with_logits(got[:, :, 7], hit.float()),
         "pose": (prediction.pose - pose).abs().sum(dim=1).mean(),
     }
-    if prediction.planes is not None:
-        known = planes >= 0
-        error = functional.binary_cross_entropy_with_logits(
-            prediction.planes, planes.clamp(min=0), reduction="none"
-        )
-        terms["planes"] = (error * known).sum() / known.sum().clamp(min=1)
-    return terms
 
 
 class Trainer(SharedTrainer[TrainingConfig]):
@@ -170,9 +157,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         super().__init__(config, device)
         if config.start_from:
             start, _ = load_weights(Path(config.start_from), device)
-            self.model = at_resolution(
-                start, config.resolution, config.image_resolution, config.mirror_planes
-            )
+            self.model = at_resolution(start, config.resolution, config.image_resolution)
         else:
             self.model = config.model().to(self.device)
         self.model.train()
@@ -259,7 +244,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         frames = batch["frames"]
         seen, share = self._seen(frames)
         prediction = self.half(image_to_input(batch["image"]), seen, share)
-        return losses(prediction, frames, batch["pose"], batch["planes"])
+        return losses(prediction, frames, batch["pose"])
 
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Frames that the network sees: those to denoise and their share of signal (B,).

@@ -16,8 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import open3d
-import scipy.sparse
 import trimesh
-from trimesh.ray.ray_pyembree import RayMeshIntersector
+from published_way import LAYERS, Clock, published_xray, rays
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
@@ -40,7 +38,7 @@ from xray_addon.casting.scene import Scene  # noqa: E402
 from xray_addon.files.xray_file import StoredHits, encode  # noqa: E402
 from xray_addon.xray import XRay  # noqa: E402
 
-SIZE, LAYERS = 256, 16
+SIZE = 256
 TRIANGLES = (1_000, 10_000, 100_000, 1_000_000, 5_000_000)
 PIXELS = (64, 128, 256, 512, 1024)
 BACKENDS = ("numpy", "numba")
@@ -105,77 +103,6 @@ def torus(triangles: int) -> Subject:
 
 def view(size: int = SIZE) -> Camera:
     return Camera.look_at((0.9, -0.9, 0.6), width=size, height=size)
-
-
-def rays(camera: Camera) -> np.ndarray:
-    """Unit directions (H * W, 3) in the camera's frame."""
-    row, column = np.divmod(np.arange(camera.width * camera.height), camera.width)
-    return camera.ray_directions(row, column)
-
-
-class Clock:
-    """Seconds of processor time by stage; the least of the runs of each."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, float] = {}
-
-    def run(self, stage: str, work: Callable[[], Any]) -> Any:
-        began = time.process_time()
-        result = work()
-        seconds = time.process_time() - began
-        self.stages[stage] = min(seconds, self.stages.get(stage, np.inf))
-        return result
-
-    @property
-    def total(self) -> float:
-        return sum(self.stages.values())
-
-
-def published(item: Subject, camera: Camera, path: Path, runs: int = 3) -> Clock:
-    """The published way, to a file."""
-    clock = Clock()
-    direction = rays(camera)
-    size = camera.width
-
-    def hits() -> Any:
-        mesh = item.mesh.copy()
-        mesh.apply_transform(camera.world_to_camera)
-        found = RayMeshIntersector(mesh).intersects_location(
-            np.zeros_like(direction), direction, multiple_hits=True
-        )
-        return mesh.face_normals, found
-
-    def pack() -> np.ndarray:
-        frames = np.zeros((LAYERS, 7, size, size), np.float32)
-        filled = np.zeros((size, size), int)
-        for point, ray, face in zip(*found, strict=True):
-            row, column = divmod(ray, size)
-            layer = filled[row, column]
-            if layer < LAYERS:
-                frames[layer, 0, row, column] = np.linalg.norm(point)
-                frames[layer, 1:4, row, column] = normals[face]
-                frames[layer, 4:7, row, column] = item.face_colors[face]
-                filled[row, column] += 1
-        return frames
-
-    def matrix_of() -> Any:
-        return scipy.sparse.csr_matrix(frames.reshape(LAYERS, -1))
-
-    def write() -> None:
-        np.savez_compressed(
-            path,
-            data=matrix.data,
-            indices=matrix.indices,
-            indptr=matrix.indptr,
-            shape=matrix.shape,
-        )
-
-    for _ in range(runs):
-        normals, found = clock.run("tree and hits", hits)
-        frames = clock.run("hits into layers, in Python", pack)
-        matrix = clock.run("sparse matrix", matrix_of)
-        clock.run("compress and write", write)
-    return clock
 
 
 def by_open3d(item: Subject, camera: Camera) -> float:
@@ -325,7 +252,7 @@ def compare(items: list[Subject], folder: Path) -> tuple[str, str]:
     rows, ratios, stages = [], [], {}
     for item in items:
         say(item.name)
-        theirs = published(item, view(), folder / "theirs.npz")
+        theirs = published_xray(item.mesh, item.face_colors, view(), folder / "theirs.npz")
         casting_only = theirs.stages["tree and hits"] + theirs.stages["hits into layers, in Python"]
         o3d = by_open3d(item, view())
         ours = {backend: by_cast(item, view(), backend) for backend in BACKENDS}
@@ -403,7 +330,9 @@ def growth(folder: Path) -> tuple[str, str]:
             size = step if axis == "pixels" else SIZE
             say(f"{item.name} at {size}")
             times = {
-                "published way": _casting(published(item, view(size), folder / "x.npz", 2)),
+                "published way": _casting(
+                    published_xray(item.mesh, item.face_colors, view(size), folder / "x.npz", 2)
+                ),
                 "Open3D": by_open3d(item, view(size)),
                 **{NAMES[b]: by_cast(item, view(size), b, 3) for b in BACKENDS},
             }

@@ -1,6 +1,7 @@
 """Meshes to data in Slice3D's published layout, without Blender: the built-in shader draws all.
 
     python tests/benchmarks/slice3d_data.py OUT MESH... [--val MESH...] [--views 12] [--size 256]
+        [--points 16384]
 
 `blender -c xray dataset SOURCE OUT --slices` writes the same from anything that Blender opens.
 """
@@ -23,6 +24,7 @@ from xray_addon.files.png import write_png
 from xray_addon.pictures.shading import Lights, shade_surface
 from xray_addon.slices.layout import (
     IMAGES,
+    POINTS,
     SDFS,
     SLICES,
     Views,
@@ -34,12 +36,12 @@ from xray_addon.slices.layout import (
 from xray_addon.slices.slicing import slice_surface
 
 
-def write_object(out: Path, views: int, size: int, path: Path) -> str | None:
+def write_object(out: Path, views: int, size: int, points: int, path: Path) -> str | None:
     """One object; its uid, or None where it encloses nothing."""
     uid = f"{path.parent.name}_{path.stem}"
     surface = read_mesh(path, texture_size=256)
     try:
-        distances = distance_samples(surface, item_seed(0, uid))
+        distances = distance_samples(surface, item_seed(0, uid), points)
     except XRayError as error:
         print(f"{uid}: {error}", flush=True)
         return None
@@ -63,10 +65,11 @@ def main() -> None:
     parser.add_argument("--val", type=Path, nargs="*", default=[])
     parser.add_argument("--views", type=int, default=12)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--points", type=int, default=POINTS, help="of each object's distances")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     began = time.perf_counter()
-    work = partial(write_object, options.out, options.views, options.size)
+    work = partial(write_object, options.out, options.views, options.size, options.points)
     with ProcessPoolExecutor(options.processes) as pool:
         train = [uid for uid in pool.map(work, options.meshes) if uid]
         val = [uid for uid in pool.map(work, options.val) if uid]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from xray_addon import Camera, Material, Surface, XRay, XRayError, cast, casting
 from xray_addon.casting import array_kernel
+from xray_addon.pictures.shading import Lights, shade_surface
 from xray_addon.surface import INTERPOLATIONS, WRAPS
 
 numba = pytest.importorskip("numba")
@@ -28,8 +29,8 @@ def assert_the_same(ours: XRay, theirs: XRay) -> None:
     np.testing.assert_array_equal(ours.index, theirs.index)
     np.testing.assert_array_equal(ours.hit_face, theirs.hit_face)
     np.testing.assert_array_equal(ours.hit_depth, theirs.hit_depth)
-    np.testing.assert_allclose(ours.hit_normal, theirs.hit_normal, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(ours.hit_color, theirs.hit_color, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(ours.hit_normal, theirs.hit_normal)
+    np.testing.assert_array_equal(ours.hit_color, theirs.hit_color)
 
 
 def both(surface: Surface, camera: Camera, layers: int) -> XRay:
@@ -97,6 +98,17 @@ def cameras(draw) -> Camera:
 @settings(max_examples=300, deadline=None)
 def test_both_kernels_find_the_same_hits(surface, camera, layers):
     both(surface, camera, layers)
+
+
+@given(surfaces(), cameras(), st.sampled_from([1, 2, 3]), st.integers(0, 99))
+@settings(max_examples=150, deadline=None)
+def test_both_kernels_give_the_same_picture(surface, camera, samples, seed):
+    lights = Lights.random(camera, np.random.default_rng(seed))
+    ours, theirs = (
+        shade_surface(surface, camera, lights, samples=samples, backend=backend)
+        for backend in ("numba", "numpy")
+    )
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def soup(count: int = 300, size: float = 1.0) -> Surface:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
 
 from xray_addon import Camera, Material, Surface, cast
+from xray_addon.casting import cast_samples
 from xray_addon.pictures.shading import Lights, reduce_image, shade, shade_surface, to_bytes
 
 
@@ -49,6 +52,56 @@ def test_antialiased_edges_do_not_darken():
     assert edge.sum() > 20
     inside = image[..., 3] == 255
     assert image[edge][:, 0].mean() > 0.6 * image[inside][:, 0].mean()
+
+
+def fully_sampled(surface: Surface, camera: Camera, lights: Lights) -> np.ndarray:
+    """The picture with every ray shaded by itself, as NumPy's powers do it."""
+    fine = replace(camera.resized(2 * camera.width, 2 * camera.height), pixel_offset=0.5)
+    return to_bytes(reduce_image(shade(cast(surface, fine, 1), fine, lights), 2))
+
+
+def wires() -> Surface:
+    """Upright triangles, half a pixel thin, in front of a wall of another colour."""
+    at = np.linspace(-0.9, 0.9, 23)
+    corners = np.array([[[x, -0.3, -0.9], [x + 0.02, -0.3, -0.9], [x, -0.3, 0.9]] for x in at])
+    wall = np.array([[[-1.0, 0, -1], [1, 0, -1], [0, 0, 1]]])
+    corners = np.concatenate([corners, wall])
+    return Surface(
+        corners.reshape(-1, 3),
+        np.arange(3 * len(corners)).reshape(-1, 3),
+        face_material=np.repeat([0, 1], [len(at), 1]),
+        materials=[Material((1.0, 0.1, 0.1)), Material((0.1, 0.2, 1.0))],
+    )
+
+
+def noisy(texels: int) -> Surface:
+    """A sphere with a texture of noise, of so many texels along its equator."""
+    mesh = trimesh.creation.icosphere(3)
+    x, y, z = mesh.vertices[mesh.faces].transpose(2, 0, 1)
+    uvs = np.stack([np.arctan2(y, x) / (2 * np.pi) + 0.5, z / 2 + 0.5], axis=-1)
+    texture = np.random.default_rng(1).integers(0, 256, (texels // 2, texels, 3), dtype=np.uint8)
+    return Surface(mesh.vertices, mesh.faces, corner_uvs=uvs, materials=[Material(texture=texture)])
+
+
+@pytest.mark.parametrize("surface", [scene()[0], wires(), *map(noisy, (16, 100, 150, 200, 2000))])
+def test_a_picture_is_that_of_all_rays(surface):
+    camera = Camera.look_at((0, -3, 0), width=128, height=128)
+    lights = Lights.studio(camera)
+    ours = shade_surface(surface, camera, lights).astype(float)
+    full = fully_sampled(surface, camera, lights).astype(float)
+    np.testing.assert_array_equal(ours[..., 3], full[..., 3])
+    seen = full[..., 3] > 0
+    assert np.abs(ours - full)[seen].mean() < 1
+
+
+def test_rims_and_fine_textures_alone_take_several_samples():
+    camera = Camera.look_at((0, -3, 0), width=128, height=128)
+    for surface, most in ((scene()[0], 1.4), (noisy(16), 1.4), (noisy(2000), 4.0)):
+        found = cast_samples(surface, camera, 2)
+        pixels = len(np.unique(found.pixel))
+        assert found.count.sum() == (cast(surface, camera.resized(256, 256), 1).depth > 0).sum()
+        assert len(found.pixel) <= most * pixels
+    assert len(found.pixel) > 3 * pixels
 
 
 def test_reducing_weights_colours_by_alpha():

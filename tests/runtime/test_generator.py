@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.spatial import KDTree
 
 import runtime
 from runtime.xray.decoding import decode
 from runtime.xray.generator import XRayGenerator, closed_surface, open_surface
 from runtime.xray.networks.base import Prediction
-from runtime.xray.solid import solid_mesh
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError, cast
 from xray_addon.canonical import DISTANCE, FAR, NEAR, canonical_camera
@@ -154,24 +152,6 @@ def test_one_pass_weights_say_that_they_cannot_sample(config, tmp_path: Path):
     assert len(generator.generate(REFERENCE, GenerateSettings(steps=1)).surface.faces)
     sampler = runtime.load("xray", str(tiny(config, tmp_path, denoise_share=0.5)), "cpu")
     assert len(sampler.generate(REFERENCE, GenerateSettings(steps=3)).surface.faces)
-
-
-def test_a_solid_takes_what_is_seen_of_one_side_for_the_other():
-    prediction, picture = ball()
-    layers = decode(prediction, picture[0, 3])
-    camera = canonical_camera(256, 0.3)
-    # The back is guessed far too deep, as if the ball were long.
-    back = np.where(layers.depth[1:2] > 0, layers.depth[1:2] + np.float32(0.3), 0)
-    long = replace(layers, depth=np.concatenate([layers.depth[:1], back, layers.depth[2:]]))
-    as_it_is, _ = solid_mesh(long, camera)
-    mirrored, _ = solid_mesh(long, camera, math.pi / 2)
-    across, _ = solid_mesh(long, camera, 0.0)
-    for vertices, normal in ((mirrored, [0, 1, 0]), (across, [1, 0, 0])):
-        moved = vertices - (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-        turned = moved - 2 * np.outer(moved @ normal, normal)
-        assert KDTree(moved).query(turned)[0].mean() < 0.02
-    moved = as_it_is - (as_it_is.min(axis=0) + as_it_is.max(axis=0)) / 2
-    assert KDTree(moved).query(moved * [1, -1, 1])[0].mean() > 0.02
 
 
 def test_variation_is_how_far_seeds_go_apart():

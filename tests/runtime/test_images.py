@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
+from scipy import ndimage
 
 from runtime.images import cutout, networks
 from runtime.images.cutout import cut_object, cut_out, move_edge, online_allowed
@@ -354,6 +355,26 @@ def test_what_cannot_be_read_says_so(tmp_path, make):
         read_image(path)
     assert caught.value.code == "unreadable_image"
     assert "a.png" in caught.value.message
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC photo"),
+        (b"\xff\x0a\xfa\x1f\x10", "is a JPEG XL image"),
+        (b"v/1\x01\x02\0\0\0", "is an OpenEXR image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"", "is an empty file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tga", "a.heic"])
+def test_what_an_image_really_is_is_said(tmp_path, name, begin, said):
+    (tmp_path / name).write_bytes(begin + bytes(200) * bool(begin))
+    with pytest.raises(XRayError, match=said) as caught:
+        read_image(tmp_path / name)
+    assert caught.value.code == "unreadable_image"
     assert caught.value.remedy
 
 
@@ -712,6 +733,52 @@ def test_a_soft_gradient_and_a_soft_shadow_are_background(tmp_path):
     paper.paste(Image.new("RGB", (size, size), BLUE), mask=mask)
     cut = cut_out(_jpeg(paper, tmp_path / "a.jpg"), "plain", online=False)
     assert _overlap(cut.rgba[..., 3] > 127, _disk_mask(size)) > 0.95
+
+
+def _with_shadow(
+    ground: tuple[int, int, int],
+    color: tuple[int, int, int],
+    *,
+    dark: float = 0.6,
+    soft: float = 2.0,
+    bottom: tuple[int, int, int] | None = None,
+) -> tuple[Image.Image, np.ndarray]:
+    """A standing box that casts a shadow to the right, and where the box is."""
+    size = 256
+    light = np.zeros((size, size), np.float32)
+    light[176:206, 100:236] = 1.0
+    shade = 1 - (1 - dark) * ndimage.gaussian_filter(light, soft)
+    picture = np.array(ground) * shade[..., None]
+    box = np.zeros((size, size), dtype=bool)
+    box[60:204, 70:140] = True
+    picture[box] = color
+    picture[170:204, 70:140] = color if bottom is None else bottom
+    return Image.fromarray(np.rint(picture).astype(np.uint8)), box
+
+
+@pytest.mark.parametrize("ground", [(245, 245, 245), (128, 128, 128), (200, 220, 235)])
+@pytest.mark.parametrize(("dark", "soft"), [(0.8, 6.0), (0.7, 2.0), (0.55, 1.0)])
+def test_a_cast_shadow_is_no_slab(tmp_path, ground, dark, soft):
+    image, box = _with_shadow(ground, RED, dark=dark, soft=soft)
+    cut = cut_out(_jpeg(image, tmp_path / "a.jpg", 90), "plain", online=False)
+    assert _overlap(cut.rgba[..., 3] > 127, box) > 0.96
+
+
+@pytest.mark.parametrize("bottom", [(40, 40, 40), (90, 90, 95), (60, 62, 58)])
+def test_dark_feet_in_the_grounds_hue_stay(tmp_path, bottom):
+    image, box = _with_shadow((128, 128, 128), RED, dark=1.0, bottom=bottom)
+    cut = cut_out(_jpeg(image, tmp_path / "a.jpg", 90), "plain", online=False)
+    assert _overlap(cut.rgba[..., 3] > 127, box) > 0.96
+
+
+def test_an_object_that_looks_like_a_shadow_stays(tmp_path):
+    """A grey slab on grey ground: nothing else would be left."""
+    image = Image.new("RGB", (256, 256), (200, 200, 200))
+    image.paste((120, 120, 120), (40, 150, 220, 190))
+    cut = cut_out(_jpeg(image, tmp_path / "a.jpg", 90), "plain", online=False)
+    expected = np.zeros((256, 256), dtype=bool)
+    expected[150:190, 40:220] = True
+    assert _overlap(cut.rgba[..., 3] > 127, expected) > 0.95
 
 
 def test_the_edge_is_soft_and_free_of_the_backgrounds_tint():

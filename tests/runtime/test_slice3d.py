@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,18 @@ def test_features_can_go_through_the_first_layer_before_or_after_they_are_sample
         assert direct.shape == (2, 50)
         tables = model.distance_by_tables(model.tables(maps), points)
     torch.testing.assert_close(tables, direct, rtol=1e-4, atol=1e-5)
+
+
+def test_only_a_network_without_dropout_repeats_itself_in_training():
+    images, points = torch.rand(1, 3, 32, 32), torch.rand(1, 50, 3) - 0.5
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = SliceNet(replace(SMALL_CONFIG, dropout=dropout))
+        maps, _ = model.encode(images)
+        first, again = model.distance(maps, points), model.distance(maps, points)
+        assert torch.equal(first, again) == (dropout == 0)
+    with pytest.raises(ValueError, match="dropout"):
+        replace(SMALL_CONFIG, dropout=1.0)
 
 
 def test_points_are_projected_as_the_published_camera_sees_them():
@@ -198,6 +211,13 @@ def test_the_learning_rate_is_halved_as_published():
         trainer.samples = epoch * 10
         rates.append(trainer.learning_rate())
     assert rates == [3e-4, 3e-4, 1.5e-4, 0.75e-4]
+
+
+def test_slices_can_weigh_more_than_distances():
+    terms = {"distance": torch.tensor(0.2), "slices": torch.tensor(0.1)}
+    for options, wanted in (({}, 0.3), ({"slices_weight": 30.0}, 3.2)):
+        trainer = Trainer(TrainingConfig(size=SMALL, **options), "cpu")
+        assert float(trainer.total(terms)) == pytest.approx(wanted)
 
 
 def test_the_diffusion_trains_on_its_own_autoencoder(data, tmp_path):

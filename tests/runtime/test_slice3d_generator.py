@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 
 import runtime
+from runtime.__main__ import main
 from runtime.slice3d.diffusion import SliceDiffusion
 from runtime.slice3d.generator import Slice3DGenerator, world_camera
 from runtime.slice3d.networks import GTSliceNet, NetworkConfig, SliceField, SliceNet
@@ -18,9 +21,10 @@ from runtime.slice3d.slice_images import read_slices
 from runtime.slice3d.unet import DiffusionConfig
 from runtime.slice3d.weights import save_network
 from xray_addon import Surface, XRayError, cast
+from xray_addon.canonical import place
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.slices.slicing import NAMES
-from xray_addon.systems.slice3d import PAGE, Slice3DSettings
+from xray_addon.systems.slice3d import FRAME, PAGE, Slice3DSettings
 
 SMALL = NetworkConfig(32, (8, 8, 16, 16, 16), 16, 4, 32, 2)
 DIFFUSION = DiffusionConfig(128, 32, (1, 1, 1, 1, 1), 2, (8, 8, 16, 16, 16), (32, 32, 32, 32))
@@ -79,6 +83,30 @@ def test_the_mesh_arrives_upright_with_the_viewer_at_minus_y(weights, ball):
     xray = cast(result.surface, result.camera, 2)
     layer = xray.index // (256 * 256)
     assert (xray.hit_normal[layer == 0, 2] > 0).mean() > 0.95
+
+
+def test_it_is_evaluated_like_any_other_system(weights, tmp_path, monkeypatch):
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    ball = trimesh.creation.icosphere(3)
+    ball.export(meshes / "ball.glb")
+    trimesh.creation.box((1.0, 0.5, 0.7)).export(meshes / "box.glb")
+    # The field of a ball that is as wide in the image as the intake makes objects.
+    placed = place(Surface(ball.vertices, ball.faces), 0.0, 0.0, frame=FRAME)
+    assert placed is not None
+    monkeypatch.setattr(
+        SliceField,
+        "distance_by_tables",
+        lambda _self, _tables, points: points.norm(dim=-1) - placed[1] / 2,
+    )
+    arguments = ["evaluate", "--data", str(meshes), "--generator", "slice3d"]
+    arguments += ["--checkpoint", str(weights), "--mesh-resolution", "32"]
+    assert main([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["generator"] == "slice3d"
+    assert results["settings"]["mesh_resolution"] == 32
+    found = {case["name"]: case["metrics"]["slice3d, mesh"] for case in results["cases"]}
+    assert found["ball"]["cd"] < 0.02 < found["box"]["cd"]
 
 
 def test_what_is_seen_has_the_images_colours(weights, ball):
@@ -173,6 +201,23 @@ def test_missing_slices_are_named_and_sizes_must_agree(painted):
     assert caught.value.code == "other_sizes"
 
 
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        (np.zeros((8, 8, 4), np.uint8), "missing_slices"),
+        (Image.new("RGB", (8, 8)), "missing_slices"),
+        (np.zeros((11, 8, 8, 3), np.uint8), "missing_slices"),
+        ([np.zeros((8, 8), np.uint8)] * 12, "unreadable_image"),
+        (np.zeros((12, 8, 8, 3)), "unreadable_image"),
+        ([np.zeros((8, 9, 3), np.uint8)] * 12, "other_sizes"),
+    ],
+)
+def test_what_is_no_twelve_slices_is_told(given, code):
+    with pytest.raises(XRayError) as caught:
+        read_slices(given)
+    assert caught.value.code == code
+
+
 def test_an_object_at_the_border_is_refused(weights):
     image = picture()
     image[:, 0] = 255
@@ -212,7 +257,11 @@ def test_missing_weights_say_what_to_fetch_from_where(tmp_path):
 
 def test_a_file_of_another_network_is_refused(weights):
     with pytest.raises(XRayError) as caught:
-        generate(weights / "regression.safetensors", branch="slices", image=np.zeros((12, 8, 8, 3)))
+        generate(
+            weights / "regression.safetensors",
+            [np.zeros((8, 8, 3), np.uint8)] * 12,
+            branch="slices",
+        )
     assert caught.value.code == "other_weights"
 
 

@@ -134,20 +134,20 @@ def test_objects_of_one_colour_come_as_seldom_as_told(meshes: Path):
 
 def test_losses_are_zero_for_the_truth_and_grow_with_each_error(meshes: Path):
     item = take(dataset(meshes), 1)[0]
-    frames, pose, planes = (item[name][None] for name in ("frames", "pose", "planes"))
+    frames, pose = item["frames"][None], item["pose"][None]
     truth = frames.clone()
     truth[:, :, 7] *= 50  # logits
     hit = frames[:, :, 7] > 0
-    exact = losses(Prediction(truth, pose), frames, pose, planes)
+    exact = losses(Prediction(truth, pose), frames, pose)
     assert all(float(term) < 1e-6 for term in exact.values())
     for channel, names in ((0, ["depth"]), (2, ["normal"]), (5, ["color"]), (7, ["hit"])):
         wrong = truth.clone()
         wrong[:, :, channel] = -wrong[:, :, channel] + 0.1
-        terms = losses(Prediction(wrong, pose), frames, pose, planes)
+        terms = losses(Prediction(wrong, pose), frames, pose)
         assert [key for key, term in terms.items() if float(term) > 1e-3] == names
     # Where there is no hit, only the hit channel counts.
     free = truth + torch.tensor([9.0] * 7 + [0])[:, None, None] * ~hit[:, :, None]
-    terms = losses(Prediction(free, pose), frames, pose, planes)
+    terms = losses(Prediction(free, pose), frames, pose)
     assert all(float(term) < 1e-6 for term in terms.values())
 
 
@@ -165,7 +165,7 @@ def test_a_model_learns_one_batch(config: TrainingConfig, meshes: Path):
     "changes",
     [
         {"denoise_share": 0.5},
-        {"network": "video", "mirror_planes": 0, "fold": 1, "channels": (32, 32)},
+        {"network": "video", "fold": 1, "channels": (32, 32)},
     ],
     ids=["sampler", "video"],
 )
@@ -319,9 +319,7 @@ def test_configurations_are_checked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"network": "video", "mirror_planes": 0, "fold": 1, "channels": (32, 32)}],
-    ids=["stacked", "video"],
+    "changes", [{}, {"network": "video", "fold": 1, "channels": (32, 32)}], ids=["stacked", "video"]
 )
 def test_weights_come_back_nearly_the_same_with_their_record(changes, config, tmp_path):
     torch.manual_seed(0)

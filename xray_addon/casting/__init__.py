@@ -17,6 +17,8 @@ installed.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -62,23 +64,10 @@ def cast(
     """
     if layers < 1:
         raise ValueError(f"layers must be at least 1, got {layers}")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if max(camera.width, camera.height) > GUARD_PIXELS // 2:
-        raise ValueError(
-            f"an X-Ray can be at most {GUARD_PIXELS // 2} px wide and high, "
-            f"got {camera.width}x{camera.height}"
-        )
-    kernel = _kernel(backend)
-    scene = Scene.of(surface, camera, kernel.moved)
+    kernel, scene = _begun(surface, camera, backend)
     index, face, distance, dropped = _nearest(surface, scene, layers, kernel)
     pixel = index % (camera.width * camera.height)
-    weights = None
-    if any(
-        values is not None
-        for values in (surface.corner_normals, surface.corner_colors, surface.corner_uvs)
-    ):
-        weights = kernel.weights(scene, face, pixel)
+    weights = kernel.weights(scene, face, pixel) if _has_corners(surface) else None
     return XRay.from_hits(
         (layers, camera.height, camera.width),
         index,
@@ -87,6 +76,81 @@ def cast(
         _colors(surface, face, weights, kernel),
         dropped,
         face if faces else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Where the pixels of a picture are shaded: N points of the surfaces that a camera sees first.
+
+    pixel (N,) : flat, in no order. count (N,) : how many of the pixel's rays the point stands for.
+    normal (N, 3), color (N, 3) : as an X-Ray's. ray (N, 3) : of z -1, camera space.
+    """
+
+    pixel: Ints
+    count: Ints
+    normal: Floats
+    color: NDArray[np.float32]
+    ray: Floats
+
+
+def cast_samples(surface: Surface, camera: Camera, side: int, *, backend: str = "auto") -> Samples:
+    """What is shaded for an antialiased picture of `surface` with `side` x `side` rays a pixel.
+
+    All rays are cast. A face is sampled once a pixel, in the middle of the rays that it stops,
+    and at each of them only where its texture is finer than that. So rims and fine textures alone
+    take several samples. Raises as `cast`.
+    """
+    fine = replace(camera.resized(camera.width * side, camera.height * side), pixel_offset=0.5)
+    kernel, scene = _begun(surface, fine, backend)
+    first = np.full(fine.width * fine.height, -1, dtype=np.int32)
+    distance = np.full(len(first), np.inf)
+    if _clipped(surface):
+        for part in _opaque_hits(surface, scene, kernel):
+            kernel.keep_first(part, first, distance)
+    else:
+        kernel.first_hits(scene, first, distance)
+    del distance
+    uvs, slot = surface.corner_uvs, surface.face_material
+    texels = np.zeros((max(len(surface.materials), 1), 2))
+    for number, material in enumerate(surface.materials if uvs is not None else ()):
+        if material.texture is not None:
+            texels[number] = material.texture.shape[1], material.texture.shape[0]
+    pixel, face, count, x, y = kernel.samples(
+        scene,
+        first,
+        side,
+        np.empty((0, 3, 2)) if uvs is None else uvs,
+        np.empty(0, np.int32) if slot is None else slot,
+        texels,
+    )
+    weights = kernel.weights_along(scene, face, x, y) if _has_corners(surface) else None
+    return Samples(
+        pixel,
+        count,
+        _normals(surface, scene, fine, face, weights, kernel),
+        _colors(surface, face, weights, kernel),
+        np.stack([x, y, np.full(len(x), -1.0)], axis=1),
+    )
+
+
+def _begun(surface: Surface, camera: Camera, backend: str) -> tuple[ModuleType, Scene]:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if max(camera.width, camera.height) > GUARD_PIXELS // 2:
+        raise ValueError(
+            f"an X-Ray can be at most {GUARD_PIXELS // 2} px wide and high, "
+            f"got {camera.width}x{camera.height}"
+        )
+    kernel = _kernel(backend)
+    return kernel, Scene.of(surface, camera, kernel.moved)
+
+
+def _has_corners(surface: Surface) -> bool:
+    """Whether anything is interpolated between the corners of the surface's faces."""
+    return any(
+        values is not None
+        for values in (surface.corner_normals, surface.corner_colors, surface.corner_uvs)
     )
 
 
@@ -122,17 +186,9 @@ def _nearest(
     number of hits left out.
     """
     pixels = scene.width * scene.height
-    clipped = [
-        number
-        for number, material in enumerate(surface.materials)
-        if material.alpha_threshold > 0 and material.texture is not None
-    ]
     pending: list[Hits] = []
     count, kept, found = 0, 0, 0
-    for part in kernel.hits(scene):
-        if clipped and surface.corner_uvs is not None:
-            opaque = _opaque(surface, scene, part, clipped, kernel)
-            part = tuple(values[opaque] for values in part)
+    for part in _opaque_hits(surface, scene, kernel):
         pending.append(part)
         count += len(part[0])
         found += len(part[0])
@@ -142,6 +198,28 @@ def _nearest(
             count = kept = len(index)
     index, face, distance = kernel.nearest(_joined(pending), pixels, layers)
     return index, face, distance, found - len(index)
+
+
+def _clipped(surface: Surface) -> list[int]:
+    """The materials of `surface` with transparent texels."""
+    if surface.corner_uvs is None:
+        return []
+    return [
+        number
+        for number, material in enumerate(surface.materials)
+        if material.alpha_threshold > 0 and material.texture is not None
+    ]
+
+
+def _opaque_hits(surface: Surface, scene: Scene, kernel: ModuleType) -> Iterator[Hits]:
+    """The kernel's hits that stop their ray, in several parts."""
+    clipped = _clipped(surface)
+    for part in kernel.hits(scene):
+        if clipped:
+            opaque = _opaque(surface, scene, part, clipped, kernel)
+            yield tuple(values[opaque] for values in part)
+        else:
+            yield part
 
 
 def _joined(parts: list[Hits]) -> Hits:
@@ -186,16 +264,12 @@ def _normals(
     kernel: ModuleType,
 ) -> Floats:
     """Unit normal (K, 3) of each hit in camera space."""
-    flat: Floats = kernel.normals(scene, face)
     if surface.corner_normals is None or weights is None:
+        flat: Floats = kernel.normals(scene, face)
         return flat
-    smooth = kernel.interpolate(surface.corner_normals, face, weights)
-    smooth = smooth @ camera.camera_to_world[:3, :3]
-    x, y, z = smooth.T
-    length = np.sqrt(x * x + y * y + z * z)
-    usable = np.isfinite(length) & (length > 1e-12)
-    smooth /= np.where(usable, length, 1.0)[:, None]
-    return np.where(usable[:, None], smooth, flat)
+    rotation = camera.camera_to_world[:3, :3]
+    smooth: Floats = kernel.smooth_normals(scene, surface.corner_normals, rotation, face, weights)
+    return smooth
 
 
 def surface_colors(surface: Surface, face: Ints, weights: Floats) -> NDArray[np.float32]:
@@ -208,6 +282,9 @@ def _colors(
 ) -> NDArray[np.float32]:
     """Colour (K, 3), sRGB-encoded: corner colour x base colour x texture, in linear light."""
     materials = surface.materials or (Material(),)
+    if surface.corner_colors is None and not any(m.texture is not None for m in materials):
+        plain = np.clip([material.base_color for material in materials], 0.0, 1.0)
+        return plain.astype(np.float32)[_slots(surface, face)]
     color = np.empty((len(face), 3), dtype=np.float32)
     slot = _slots(surface, face) if len(materials) > 1 else None
     for number, material in enumerate(materials):

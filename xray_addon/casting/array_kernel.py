@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..color import TO_LINEAR, TO_SRGB, on_curve
 from ..surface import Material
 from .scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
 
@@ -21,6 +22,11 @@ VERTICES_AT_ONCE = 1 << 13
 # Faces, rows of faces and hits processed at once, to limit the memory.
 FACES_AT_ONCE = 1 << 16
 CELLS_AT_ONCE = 1 << 20
+# Rays of a pixel that meet a face farther apart than this, in texels, are shaded one by one: even
+# the picture of a texture of noise is then within 1/255, in the mean, of that of all rays.
+FINE = 1 / 3
+# Steps of 0..1 in which the colours of a pixel are added.
+PICTURE_STEPS = (1 << 16) - 1
 
 
 def moved(
@@ -204,6 +210,104 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
     return rank * pixels + pixel[order], face[order], distance[order]
 
 
+def first_hits(scene: Scene, face: Ints, distance: Floats) -> None:
+    """`keep_first` of all hits."""
+    for found in hits(scene):
+        keep_first(found, face, distance)
+
+
+def keep_first(found: Hits, face: Ints, distance: Floats) -> None:
+    """Enter the hits `found` that are nearer into `face` and `distance` (H * W,), in place."""
+    pixel, there, along = nearest(found, len(face), 1)
+    nearer = along < distance[pixel]
+    pixel = pixel[nearer]
+    face[pixel], distance[pixel] = there[nearer], along[nearer]
+
+
+def samples(
+    scene: Scene, face: Ints, side: int, uvs: NDArray[np.floating[Any]], slot: Ints, texels: Floats
+) -> tuple[Ints, Ints, Ints, Floats, Floats]:
+    """Where the pixels of a picture are shaded; each is `side` x `side` of the scene's.
+
+    face (H * W,) : the nearest of each of the scene's pixels, or -1. uvs (M, 3, 2), slot (M,) :
+    the corners' coordinates and each face's row in `texels` (K, 2), the width and height of its
+    texture, 0 for none. `slot` may be empty for a single material.
+
+    A face is shaded once a pixel, in the middle of those rays that hit it; at each of them if they
+    are more than `FINE` texels apart. Returns the pixel (N,), face (N,), number of rays that it
+    stands for (N,), and x and y of its ray at z = -1 (N,).
+    """
+    height, width = scene.height // side, scene.width // side
+    rays = side * side
+    grid = face.reshape(height, side, width, side).transpose(1, 3, 0, 2).reshape(rays, -1)
+    pixel = np.flatnonzero((grid >= 0).any(axis=0))
+    grid = grid[:, pixel]
+    row, column = np.divmod(pixel, width)
+    ray_x = np.stack([scene.ray_x[column * side + ray % side] for ray in range(rays)])
+    ray_y = np.stack([scene.ray_y[row * side + ray // side] for ray in range(rays)])
+    parts = []
+    for ray in range(rays):
+        first = grid[ray] >= 0
+        for earlier in range(ray):
+            first &= grid[earlier] != grid[ray]
+        at = np.flatnonzero(first)
+        there = grid[ray, at]
+        member = grid[:, at] == there
+        count = member.sum(axis=0)
+        x, y = ray_x[:, at], ray_y[:, at]
+        middle_x, middle_y = (np.where(member, values, 0.0) for values in (x, y))
+        fine = _is_fine(scene, there, member, x, y, uvs, slot, texels)
+        parts.append(
+            (
+                pixel[at][~fine],
+                there[~fine],
+                count[~fine],
+                (_sum(middle_x) / count)[~fine],
+                (_sum(middle_y) / count)[~fine],
+            )
+        )
+        which, of = np.nonzero(member & fine)
+        parts.append((pixel[at][of], there[of], np.ones_like(of), x[which, of], y[which, of]))
+    at_pixel, at_face, count, x, y = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return at_pixel, at_face, count, x, y
+
+
+def _sum(values: Floats) -> Floats:
+    """The sum over the first axis, added one after the other."""
+    total = values[0].copy()
+    for row in values[1:]:
+        total += row
+    return total
+
+
+def _is_fine(
+    scene: Scene,
+    face: Ints,
+    member: NDArray[np.bool_],
+    ray_x: Floats,
+    ray_y: Floats,
+    uvs: NDArray[np.floating[Any]],
+    slot: Ints,
+    texels: Floats,
+) -> NDArray[np.bool_]:
+    """Whether rays (R, K) that are a `member` meet faces (K,) more than `FINE` texels apart."""
+    fine = np.zeros(len(face), dtype=bool)
+    size = texels[slot[face]] if len(slot) else np.broadcast_to(texels[0], (len(face), 2))
+    at = np.flatnonzero((size[:, 0] > 0) & (member.sum(axis=0) > 1))
+    if not len(at):
+        return fine
+    low, high = np.full((2, len(at), 2), np.inf)
+    high = -high
+    for ray in range(len(member)):
+        weight = weights_along(scene, face[at], ray_x[ray, at], ray_y[ray, at])
+        texel = interpolate(uvs, face[at], weight) * size[at]
+        inside = member[ray, at][:, None]
+        low = np.minimum(low, np.where(inside, texel, np.inf))
+        high = np.maximum(high, np.where(inside, texel, -np.inf))
+    fine[at] = (high - low > FINE).any(axis=1)
+    return fine
+
+
 def normals(scene: Scene, face: Ints) -> Floats:
     """Unit normals (K, 3) of faces (K,); zero for faces without area."""
     used = np.zeros(len(scene.faces), dtype=bool)
@@ -222,10 +326,31 @@ def unit(vectors: Floats) -> Floats:
     return vectors / np.where(length > 0, length, 1.0)[:, None]
 
 
+def smooth_normals(
+    scene: Scene, corners: NDArray[np.floating[Any]], rotation: Floats, face: Ints, weights: Floats
+) -> Floats:
+    """Unit normals (K, 3) in camera space, interpolated from corner normals (M, 3, 3) in the
+    world's; the face's own where these cancel out. rotation (3, 3) : the camera's axes, columns."""
+    x, y, z = interpolate(corners, face, weights).T
+    with np.errstate(invalid="ignore", over="ignore"):
+        x, y, z = (x * rotation[0, i] + y * rotation[1, i] + z * rotation[2, i] for i in range(3))
+        length = np.sqrt(x * x + y * y + z * z)
+    usable = np.isfinite(length) & (length > 1e-12)
+    length = np.where(usable, length, 1.0)
+    smooth = np.stack([x / length, y / length, z / length], axis=1)
+    if not usable.all():
+        smooth[~usable] = normals(scene, face[~usable])
+    return smooth
+
+
 def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
     """Barycentric weights (K, 3) of the points at which pixels' rays pass through faces."""
     row, column = np.divmod(pixel, scene.width)
-    ray_x, ray_y = scene.ray_x[column], scene.ray_y[row]
+    return weights_along(scene, face, scene.ray_x[column], scene.ray_y[row])
+
+
+def weights_along(scene: Scene, face: Ints, ray_x: Floats, ray_y: Floats) -> Floats:
+    """`weights` for the rays with x and y (K,) at z = -1."""
     corners = scene.faces[face]
     a, b, c = (scene.vertices[corners[:, i]].T for i in range(3))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -234,7 +359,7 @@ def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
             x, y, z = _cross(p, q)
             out[:] = x * ray_x + y * ray_y - z
         # All three have the sign of the face's side; snapping can leave one a hair outside.
-        share *= np.sign(share[0] + share[1] + share[2])
+        share = np.where(share[0] + share[1] + share[2] < 0, -share, share)
         share = np.maximum(share, 0.0)
         total = share[0] + share[1] + share[2]
         return np.where(total > 0, share / np.where(total > 0, total, 1.0), 1 / 3).T
@@ -316,3 +441,42 @@ def _values(
     values[:, : texels.shape[1]] = texels[np.where(outside, 0, row * width + column)]
     values[outside] = 0.0
     return values
+
+
+def lit(
+    normal: NDArray[np.floating[Any]],
+    ray: NDArray[np.floating[Any]],
+    color: NDArray[np.floating[Any]],
+    sky: float,
+    ground: float,
+    up: Floats,
+    directions: Floats,
+    strengths: Floats,
+) -> NDArray[np.float32]:
+    """See `pictures.shading.lit`; the lights are those of `Lights`."""
+    x, y, z = np.asarray(normal, dtype=np.float64).T
+    away = x * ray[:, 0] + y * ray[:, 1] + z * ray[:, 2] > 0
+    x, y, z = (np.where(away, -values, values) for values in (x, y, z))
+    share = 0.5 + 0.5 * (x * up[0] + y * up[1] + z * up[2])
+    light = ground + (sky - ground) * share
+    for direction, strength in zip(directions, strengths, strict=True):
+        towards = x * direction[0] + y * direction[1] + z * direction[2]
+        light = light + strength * np.maximum(towards, 0.0)
+    shown = on_curve(TO_SRGB, on_curve(TO_LINEAR, color) * light[:, None])
+    return shown.astype(np.float32)
+
+
+def picture(
+    pixel: Ints, count: Ints, color: NDArray[np.float32], pixels: int, rays: int
+) -> NDArray[np.uint8]:
+    """RGBA (pixels, 4), straight alpha, of shaded samples: colours (N, 3) in 0..1 that stand for
+    `count` (N,) of a pixel's `rays`. Colours are added as integers, in whatever order they come."""
+    steps = (color * np.float32(PICTURE_STEPS) + np.float32(0.5)).astype(np.int64)
+    total = np.bincount(pixel, count, pixels).astype(np.int64)
+    image = np.zeros((pixels, 4), dtype=np.uint8)
+    share = np.maximum(total, 1) * PICTURE_STEPS
+    for channel in range(3):
+        sums = np.bincount(pixel, steps[:, channel] * count, pixels).astype(np.int64)
+        image[:, channel] = (2 * 255 * sums + share) // (2 * share)
+    image[:, 3] = (2 * 255 * total + rays) // (2 * rays)
+    return image

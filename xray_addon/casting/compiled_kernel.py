@@ -18,10 +18,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ..color import STEPS, TO_LINEAR, TO_SRGB
 from ..surface import WRAPS, Material
+from .array_kernel import FINE, PICTURE_STEPS
 from .scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
 
-HITS_AT_ONCE = 1 << 20
+HITS_AT_ONCE = 1 << 16
 FACES_AT_ONCE = 1 << 12
 # Marks, as its x, a vertex outside the grid. Its y is 1 if it is in front of the camera.
 IRREGULAR = -(1 << 31)
@@ -78,21 +80,37 @@ def moved(
 
 def hits(scene: Scene) -> Iterator[Hits]:
     """See `array_kernel.hits`."""
+    yield from _hits(scene, np.empty(0, np.int32), np.empty(0))
+
+
+def first_hits(scene: Scene, face: Ints, distance: Floats) -> None:
+    """See `array_kernel.first_hits`."""
+    for _ in _hits(scene, face, distance):
+        pass  # they are entered at once
+
+
+def _hits(scene: Scene, first: Ints, nearest: Floats) -> Iterator[Hits]:
+    """The hits; where `first` and `nearest` are not empty, they are entered there instead."""
     points, all_regular = _project(
         scene.vertices, scene.focal, scene.shift_x, scene.shift_y, scene.near
     )
     nothing = np.empty(0, np.int64)
-    yield from _collected(scene, points, scene.faces, nothing)
+    yield from _collected(scene, points, scene.faces, nothing, first, nearest)
     if not all_regular:
         odd, x, y = clip(scene, _odd_faces(points, scene.faces))
         if len(odd):
             points = np.stack([x.T.reshape(-1), y.T.reshape(-1)], axis=1).astype(np.int32)
             corners = np.arange(len(points), dtype=scene.faces.dtype).reshape(-1, 3)
-            yield from _collected(scene, points, corners, odd.astype(np.int64))
+            yield from _collected(scene, points, corners, odd.astype(np.int64), first, nearest)
 
 
 def _collected(
-    scene: Scene, points: NDArray[np.int32], triangles: Ints, owner: Ints
+    scene: Scene,
+    points: NDArray[np.int32],
+    triangles: Ints,
+    owner: Ints,
+    first: Ints,
+    nearest: Floats,
 ) -> Iterator[Hits]:
     start = 0
     while start < len(triangles):
@@ -106,6 +124,8 @@ def _collected(
             scene.ray_y,
             start,
             HITS_AT_ONCE,
+            first,
+            nearest,
         )
         yield pixel, face, distance
 
@@ -116,9 +136,47 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
     return _nearest(pixel.astype(np.int32), face.astype(np.int32), distance, pixels, layers)
 
 
+def keep_first(found: Hits, face: Ints, distance: Floats) -> None:
+    """See `array_kernel.keep_first`."""
+    _keep_first(*found, face, distance)
+
+
+def samples(
+    scene: Scene, face: Ints, side: int, uvs: NDArray[np.floating[Any]], slot: Ints, texels: Floats
+) -> tuple[Ints, Ints, Ints, Floats, Floats]:
+    """See `array_kernel.samples`."""
+    return _samples(
+        scene.vertices,
+        scene.faces,
+        scene.ray_x,
+        scene.ray_y,
+        face,
+        side,
+        np.ascontiguousarray(uvs),
+        slot.astype(np.int32),
+        texels,
+    )
+
+
 def normals(scene: Scene, face: Ints) -> Floats:
     """See `array_kernel.normals`."""
     return _normals(scene.vertices, scene.faces, face.astype(np.int32))
+
+
+def smooth_normals(
+    scene: Scene, corners: NDArray[np.floating[Any]], rotation: Floats, face: Ints, weights: Floats
+) -> Floats:
+    """See `array_kernel.smooth_normals`."""
+    if corners.dtype not in (np.float32, np.float64):
+        corners = corners.astype(np.float64)
+    return _smooth_normals(
+        scene.vertices,
+        scene.faces,
+        np.ascontiguousarray(corners),
+        np.ascontiguousarray(rotation),
+        face.astype(np.int32),
+        np.ascontiguousarray(weights),
+    )
 
 
 def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
@@ -131,6 +189,11 @@ def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
         face.astype(np.int32),
         pixel.astype(np.int32),
     )
+
+
+def weights_along(scene: Scene, face: Ints, ray_x: Floats, ray_y: Floats) -> Floats:
+    """See `array_kernel.weights_along`."""
+    return _weights_along(scene.vertices, scene.faces, face.astype(np.int32), ray_x, ray_y)
 
 
 def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) -> Floats:
@@ -156,6 +219,37 @@ def textured(
 def sample(texture: NDArray[np.uint8], uv: Floats, wrap: str, interpolation: str) -> Floats:
     """See `casting.sample_texture`."""
     return _sampled(texture, uv, wrap, interpolation, np.empty((len(uv), 4)))
+
+
+def lit(
+    normal: NDArray[np.floating[Any]],
+    ray: NDArray[np.floating[Any]],
+    color: NDArray[np.floating[Any]],
+    sky: float,
+    ground: float,
+    up: Floats,
+    directions: Floats,
+    strengths: Floats,
+) -> NDArray[np.float32]:
+    """See `array_kernel.lit`."""
+    shown = np.empty((len(normal), 3), np.float32)
+    _lit(
+        *map(np.ascontiguousarray, (normal, ray, color)),
+        float(sky),
+        float(ground),
+        *map(np.ascontiguousarray, (up, directions, strengths)),
+        TO_LINEAR,
+        TO_SRGB,
+        shown,
+    )
+    return shown
+
+
+def picture(
+    pixel: Ints, count: Ints, color: NDArray[np.float32], pixels: int, rays: int
+) -> NDArray[np.uint8]:
+    """See `array_kernel.picture`."""
+    return _picture(pixel, count, np.ascontiguousarray(color), pixels, rays)
 
 
 def _sampled(
@@ -276,12 +370,26 @@ def _candidates(points, triangles, start, stop, width, height, listed):
 
 
 @_Compiled
-def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_once):
+def _collect(
+    points,
+    triangles,
+    owner,
+    vertices,
+    faces,
+    ray_x,
+    ray_y,
+    start,
+    at_once,
+    first_face,
+    nearest,
+):
     """Hits of the snapped triangles from `start` on, and where to continue if there are many.
 
     points (P, 2) : snapped corners. triangles (T, 3) : indices of corners. owner (T,) : the face
-    that each triangle is a part of; empty if triangles are the faces.
+    that each triangle is a part of; empty if triangles are the faces. first_face, nearest
+    (H * W,) : where the nearest hit of each pixel is kept, if they are not empty, instead of all.
     """
+    keeps_all = len(nearest) == 0
     width, height = len(ray_x), len(ray_y)
     capacity = min(1 << 15, at_once)
     pixel = np.empty(capacity, np.int32)
@@ -307,7 +415,7 @@ def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_
         begin = max((min(xa, xb, xc) + (SNAP - 1)) >> SNAP_BITS, 0)
         end = min((max(xa, xb, xc) + (SNAP - 1)) >> SNAP_BITS, width)
         most = (last - first) * (end - begin)
-        if count + most > capacity:
+        if keeps_all and count + most > capacity:
             if count > 0 and count + most > at_once:
                 break
             capacity = max(2 * capacity, count + most)
@@ -351,10 +459,12 @@ def _collect(points, triangles, owner, vertices, faces, ray_x, ray_y, start, at_
                 if not np.isfinite(along):
                     along = high
                 along = min(max(along, low), high)
-                pixel[count] = row * width + column
-                hit_face[count] = face
-                distance[count] = along * np.sqrt(u * u + v * v + 1.0)
-                count += 1
+                place, far = row * width + column, along * np.sqrt(u * u + v * v + 1.0)
+                if keeps_all:
+                    pixel[count], hit_face[count], distance[count] = place, face, far
+                    count += 1
+                elif far < nearest[place]:
+                    first_face[place], nearest[place] = face, far
     return t, pixel[:count], hit_face[:count], distance[:count]
 
 
@@ -416,6 +526,15 @@ def _nearest(pixel, face, distance, pixels, layers):
 
 
 @_Compiled
+def _keep_first(pixel, face, distance, first, nearest):
+    for i in range(len(pixel)):
+        p = pixel[i]
+        if distance[i] < nearest[p]:
+            nearest[p] = distance[i]
+            first[p] = face[i]
+
+
+@_Compiled
 def _normals(vertices, faces, face):
     normals = np.empty((len(face), 3))
     for i in range(len(face)):
@@ -429,11 +548,36 @@ def _normals(vertices, faces, face):
 
 
 @_inline
-def _side(vertices, p, q, u, v):
-    x = vertices[p, 1] * vertices[q, 2] - vertices[p, 2] * vertices[q, 1]
-    y = vertices[p, 2] * vertices[q, 0] - vertices[p, 0] * vertices[q, 2]
-    z = vertices[p, 0] * vertices[q, 1] - vertices[p, 1] * vertices[q, 0]
-    return x * u + y * v - z
+def _across(vertices, p, q):
+    """The cross product of two corners; its product with a ray tells which side the ray is on."""
+    return (
+        vertices[p, 1] * vertices[q, 2] - vertices[p, 2] * vertices[q, 1],
+        vertices[p, 2] * vertices[q, 0] - vertices[p, 0] * vertices[q, 2],
+        vertices[p, 0] * vertices[q, 1] - vertices[p, 1] * vertices[q, 0],
+    )
+
+
+@_inline
+def _sides(vertices, faces, f):
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    return _across(vertices, b, c), _across(vertices, c, a), _across(vertices, a, b)
+
+
+@_inline
+def _weigh(sides, u, v):
+    """The barycentric weights of the point of a face with these sides on the ray (u, v, -1)."""
+    p, q, r = sides
+    wa = p[0] * u + p[1] * v - p[2]
+    wb = q[0] * u + q[1] * v - q[2]
+    wc = r[0] * u + r[1] * v - r[2]
+    # All three have the sign of the face's side; snapping can leave one a hair outside.
+    if wa + wb + wc < 0:
+        wa, wb, wc = -wa, -wb, -wc
+    wa, wb, wc = max(wa, 0.0), max(wb, 0.0), max(wc, 0.0)
+    total = wa + wb + wc
+    if total > 0:
+        return wa / total, wb / total, wc / total
+    return 1 / 3, 1 / 3, 1 / 3
 
 
 @_Compiled
@@ -441,22 +585,125 @@ def _weights(vertices, faces, ray_x, ray_y, face, pixel):
     weights = np.empty((len(face), 3))
     width = len(ray_x)
     for i in range(len(face)):
-        f = face[i]
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         u, v = ray_x[pixel[i] % width], ray_y[pixel[i] // width]
-        wa = _side(vertices, b, c, u, v)
-        wb = _side(vertices, c, a, u, v)
-        wc = _side(vertices, a, b, u, v)
-        # All three have the sign of the face's side; snapping can leave one a hair outside.
-        if wa + wb + wc < 0:
-            wa, wb, wc = -wa, -wb, -wc
-        wa, wb, wc = max(wa, 0.0), max(wb, 0.0), max(wc, 0.0)
-        total = wa + wb + wc
-        if total > 0:
-            weights[i, 0], weights[i, 1], weights[i, 2] = wa / total, wb / total, wc / total
-        else:
-            weights[i, 0], weights[i, 1], weights[i, 2] = 1 / 3, 1 / 3, 1 / 3
+        weights[i, 0], weights[i, 1], weights[i, 2] = _weigh(_sides(vertices, faces, face[i]), u, v)
     return weights
+
+
+@_Compiled
+def _weights_along(vertices, faces, face, ray_x, ray_y):
+    weights = np.empty((len(face), 3))
+    for i in range(len(face)):
+        weights[i, 0], weights[i, 1], weights[i, 2] = _weigh(
+            _sides(vertices, faces, face[i]), ray_x[i], ray_y[i]
+        )
+    return weights
+
+
+@_Compiled
+def _smooth_normals(vertices, faces, corners, rotation, face, weights):
+    normals = np.empty((len(face), 3))
+    for i in range(len(face)):
+        f = face[i]
+        wa, wb, wc = weights[i, 0], weights[i, 1], weights[i, 2]
+        sx = wa * corners[f, 0, 0] + wb * corners[f, 1, 0] + wc * corners[f, 2, 0]
+        sy = wa * corners[f, 0, 1] + wb * corners[f, 1, 1] + wc * corners[f, 2, 1]
+        sz = wa * corners[f, 0, 2] + wb * corners[f, 1, 2] + wc * corners[f, 2, 2]
+        x = sx * rotation[0, 0] + sy * rotation[1, 0] + sz * rotation[2, 0]
+        y = sx * rotation[0, 1] + sy * rotation[1, 1] + sz * rotation[2, 1]
+        z = sx * rotation[0, 2] + sy * rotation[1, 2] + sz * rotation[2, 2]
+        length = np.sqrt(x * x + y * y + z * z)
+        if not (np.isfinite(length) and length > 1e-12):
+            x, y, z = _normal(vertices, faces[f, 0], faces[f, 1], faces[f, 2])
+            length = np.sqrt(x * x + y * y + z * z)
+            if not length > 0:
+                length = 1.0
+        normals[i, 0], normals[i, 1], normals[i, 2] = x / length, y / length, z / length
+    return normals
+
+
+@_inline
+def _is_fine(vertices, faces, f, u, v, member, rays, uvs, size_x, size_y):
+    """Whether the rays that are a `member` meet face `f` more than `FINE` texels apart."""
+    low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
+    sides = _sides(vertices, faces, f)
+    for ray in range(rays):
+        if not member[ray]:
+            continue
+        wa, wb, wc = _weigh(sides, u[ray], v[ray])
+        x = (wa * uvs[f, 0, 0] + wb * uvs[f, 1, 0] + wc * uvs[f, 2, 0]) * size_x
+        y = (wa * uvs[f, 0, 1] + wb * uvs[f, 1, 1] + wc * uvs[f, 2, 1]) * size_y
+        low_x, low_y = min(low_x, x), min(low_y, y)
+        high_x, high_y = max(high_x, x), max(high_y, y)
+    return high_x - low_x > FINE or high_y - low_y > FINE
+
+
+@_Compiled
+def _samples(vertices, faces, ray_x, ray_y, face, side, uvs, slot, texels):
+    wide, rays = len(ray_x), side * side
+    width, height = wide // side, len(ray_y) // side
+    # What each row reaches to, in pixels.
+    left, right = np.full(height, width), np.zeros(height, np.int64)
+    most = 0
+    for row in range(height):
+        for i in range(row * side, (row + 1) * side):
+            begin, end = 0, wide
+            while begin < wide and face[i * wide + begin] < 0:
+                begin += 1
+            while end > begin and face[i * wide + end - 1] < 0:
+                end -= 1
+            if begin < end:
+                left[row] = min(left[row], begin // side)
+                right[row] = max(right[row], (end - 1) // side + 1)
+        most += max(right[row] - left[row], 0) * rays
+    pixel, found = np.empty(most, np.int32), np.empty(most, np.int32)
+    number = np.empty(most, np.int32)
+    x, y = np.empty(most), np.empty(most)
+    hit, u, v = np.empty(rays, np.int64), np.empty(rays), np.empty(rays)
+    member = np.zeros(rays, np.bool_)
+    n = 0
+    for row in range(height):
+        for column in range(left[row], right[row]):
+            nothing, ray = True, 0
+            for i in range(row * side, (row + 1) * side):
+                for j in range(column * side, (column + 1) * side):
+                    hit[ray] = face[i * wide + j]
+                    u[ray], v[ray] = ray_x[j], ray_y[i]
+                    nothing &= hit[ray] < 0
+                    ray += 1
+            if nothing:
+                continue
+            for ray in range(rays):
+                f = hit[ray]
+                if f < 0:
+                    continue
+                count, middle_x, middle_y = 0, 0.0, 0.0
+                for other in range(ray, rays):
+                    member[other] = hit[other] == f
+                    if member[other]:
+                        count += 1
+                        middle_x += u[other]
+                        middle_y += v[other]
+                material = slot[f] if len(slot) else 0
+                size_x, size_y = texels[material, 0], texels[material, 1]
+                fine = (
+                    size_x > 0
+                    and count > 1
+                    and _is_fine(vertices, faces, f, u, v, member, rays, uvs, size_x, size_y)
+                )
+                if not fine:
+                    pixel[n], found[n], number[n] = row * width + column, f, count
+                    x[n], y[n] = middle_x / count, middle_y / count
+                    n += 1
+                for other in range(ray, rays):
+                    if member[other]:
+                        hit[other] = -1
+                        if fine:
+                            pixel[n], found[n], number[n] = row * width + column, f, 1
+                            x[n], y[n] = u[other], v[other]
+                            n += 1
+                    member[other] = False
+    return pixel[:n], found[:n], number[:n], x[:n], y[:n]
 
 
 @_Compiled
@@ -559,3 +806,65 @@ def _sample(texture, uv, wrap, linear, samples):
                 )
         if samples.shape[1] > 3:
             samples[i, 3] = _mixed(*_four(texture, top, bottom, left, right, 3), x, y)
+
+
+@_inline
+def _on_curve(table, value):
+    place = value * STEPS
+    if not place > 0:  # NaN too
+        return table[0]
+    if place >= STEPS:
+        return table[STEPS]
+    step = np.int64(place)
+    low = table[step]
+    return low + (table[step + 1] - low) * (place - step)
+
+
+@_Compiled
+def _lit(
+    normal,
+    ray,
+    color,
+    sky,
+    ground,
+    up,
+    directions,
+    strengths,
+    to_linear,
+    to_srgb,
+    shown,
+):
+    same = len(color) == 1
+    for i in range(len(normal)):
+        x, y, z = np.float64(normal[i, 0]), np.float64(normal[i, 1]), np.float64(normal[i, 2])
+        if x * ray[i, 0] + y * ray[i, 1] + z * ray[i, 2] > 0:
+            x, y, z = -x, -y, -z
+        share = 0.5 + 0.5 * (x * up[0] + y * up[1] + z * up[2])
+        light = ground + (sky - ground) * share
+        for sun in range(len(strengths)):
+            towards = x * directions[sun, 0] + y * directions[sun, 1] + z * directions[sun, 2]
+            light += strengths[sun] * max(towards, 0.0)
+        for channel in range(3):
+            own = _on_curve(to_linear, np.float64(color[0 if same else i, channel]))
+            shown[i, channel] = _on_curve(to_srgb, own * light)
+
+
+@_Compiled
+def _picture(pixel, count, color, pixels, rays):
+    total = np.zeros(pixels, np.int32)
+    sums = np.zeros((pixels, 3), np.int32)
+    for i in range(len(pixel)):
+        p = pixel[i]
+        total[p] += count[i]
+        for channel in range(3):
+            step = np.int64(color[i, channel] * np.float32(PICTURE_STEPS) + np.float32(0.5))
+            sums[p, channel] += step * count[i]
+    image = np.zeros((pixels, 4), np.uint8)
+    for p in range(pixels):
+        if total[p] == 0:
+            continue
+        share = np.int64(total[p]) * PICTURE_STEPS
+        for channel in range(3):
+            image[p, channel] = (2 * 255 * np.int64(sums[p, channel]) + share) // (2 * share)
+        image[p, 3] = (2 * 255 * np.int64(total[p]) + rays) // (2 * rays)
+    return image

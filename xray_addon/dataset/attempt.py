@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import XRayError, error_code, is_out_of_memory
+from ..files.deflate import Deflater, fastest
 from ..progress import Cancelled
 from ..settings.dataset import DatasetSettings
 from . import store
 from .companions import companion_hashes
-from .gates import ViewStatistics, judge
+from .gates import ViewStatistics, judge, see_through
 from .in_flight import InFlight
 from .manifest import Item
 from .recipe import file_hash
@@ -64,6 +65,10 @@ class Attempt:
             taken = time.perf_counter() - began
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 6)
 
+    def flag(self, gate: str) -> None:
+        """Count the item under a gate that does not reject it."""
+        self.row["gates"] = [*self.row.get("gates", ()), gate]
+
     def ended(self, reason: XRayError | None) -> ItemResult:
         """The result: done if there is no `reason`, otherwise rejected or failed because of it."""
         seconds = round(time.perf_counter() - self._began, 3)
@@ -83,8 +88,10 @@ class Attempt:
 class Store:
     """The dataset in `folder` during one run that makes items with `settings`; use it in a `with`.
 
-    Raises XRayError `cannot_write`, `other_settings` without `replace`, and those for unusable
-    files that the settings name.
+    deflater : what X-Rays and images are to be written with.
+
+    Raises XRayError `cannot_write`, `other_settings` without `replace`, `no_deflater`, and those
+    for unusable files that the settings name.
     """
 
     def __init__(
@@ -95,7 +102,7 @@ class Store:
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._claim()
+        self.deflater = self._claim()
         self._work = self._exit.enter_context(store.work_folder(self.folder))
         return self
 
@@ -174,11 +181,12 @@ class Store:
             attempt.row["companions"] = companions
             attempt.read = store.read_state(item, companions)
 
-    def _claim(self) -> None:
+    def _claim(self) -> Deflater:
         self._digest = store.claim(self.folder, self.settings, self._replace)
+        return store.writer(self.folder)
 
     def _judge(self, attempt: Attempt) -> XRayError | None:
-        gates, reason = judge(attempt.views, self.settings)
+        gates, reason = judge(attempt.views, self.settings, *see_through(attempt.row))
         attempt.row["gates"] = gates + attempt.row["gates"]
         attempt.row["views"] = [view.to_dict() for view in attempt.views]
         return reason
@@ -221,8 +229,8 @@ class PlainStore(Store):
     def note_companions(self, attempt: Attempt, files: Iterable[Path]) -> None:
         """Do nothing, because there are no rows."""
 
-    def _claim(self) -> None:
-        pass
+    def _claim(self) -> Deflater:
+        return fastest()
 
     def _judge(self, _attempt: Attempt) -> None:
         pass

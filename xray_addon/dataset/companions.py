@@ -14,6 +14,7 @@ from ..errors import XRayError
 from ..files.json_files import parse_json
 from ..files.json_schema import list_of, record, text
 from ..files.opening import open_regular, read_at_most
+from ..files.signatures import stand_in_at
 from .recipe import file_hash
 
 LARGEST_TEXT = 1 << 26  # bytes of an .mtl or of a glTF's JSON
@@ -40,14 +41,28 @@ def named_files(path: Path) -> list[Path]:
 
 def check_files(path: Path) -> None:
     """Raises XRayError `unreadable_file` where `path` or a file that it names is there and no
-    regular file: a pipe would hold Blender up for ever."""
+    regular file, for a pipe would hold Blender up for ever, or stands in for the real one.
+
+    Images may be anything: materials show which of them are missing.
+    """
     for file in (path, *named_files(path)):
-        if os.path.exists(file) and not os.path.isfile(file):
+        if not os.path.exists(file):
+            continue
+        if not os.path.isfile(file):
             raise XRayError(
                 "unreadable_file",
                 f"{path.name} cannot be read: {file.name} is not a regular file.",
                 "Check the file.",
             )
+        if file == path or file.suffix.lower() in (".mtl", ".bin"):
+            _check_stand_in(path, file)
+
+
+def _check_stand_in(path: Path, file: Path) -> None:
+    found = stand_in_at(file)
+    if found is not None:
+        subject = file.name if file == path else f"{path.name} cannot be read: {file.name}"
+        raise XRayError("unreadable_file", f"{subject} {found.what}.", found.remedy)
 
 
 def companion_hashes(path: Path, files: Iterable[Path]) -> dict[str, str]:

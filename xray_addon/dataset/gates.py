@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import XRayError
 from ..files.plain import Plain
@@ -18,6 +19,8 @@ GATES = {
     "empty": "no faces",
     "unreadable": "the file cannot be read",
     "missing_texture": "an image file of a material is missing: its faces are magenta",
+    "incomplete": "a library or another file that the source names is missing",
+    "far_from_origin": "so far from the origin that single precision shows",
 }
 # The gates that `judge` decides from metadata rows.
 JUDGED = frozenset({"low_iou", "few_hits", "dropped_hits", "out_of_range"})
@@ -38,18 +41,30 @@ class ViewStatistics(Plain):
 
 
 def judge(
-    views: Sequence[ViewStatistics], settings: DatasetSettings
+    views: Sequence[ViewStatistics],
+    settings: DatasetSettings,
+    transparent: Sequence[str] = (),
+    clipped: Sequence[str] = (),
 ) -> tuple[list[str], XRayError | None]:
-    """The gates that the views of one item touch, and the error if one rejects it."""
+    """The gates that the views of one item touch, and the error if one rejects it.
+
+    transparent, clipped : names of materials that are not in the image, or only in part.
+    """
     touched: list[str] = []
     reason: XRayError | None = None
 
-    def gate(name: str, is_touched: bool, rejects: bool, message: str) -> None:
+    def gate(
+        name: str,
+        is_touched: bool,
+        rejects: bool,
+        message: str,
+        remedy: str = "Change the gate to keep such objects.",
+    ) -> None:
         nonlocal reason
         if is_touched or rejects:
             touched.append(name)
         if rejects and reason is None:
-            reason = XRayError(name, message, "Change the gate to keep such objects.")
+            reason = XRayError(name, message, remedy)
 
     hits = [sum(view.hits) for view in views]
     total, lost = sum(hits), sum(view.dropped for view in views)
@@ -63,11 +78,13 @@ def judge(
     ious = [view.iou for view in views if view.iou is not None]
     if ious:
         worst = min(ious)
+        because, remedy = _why_not_in_image(transparent, clipped, settings)
         gate(
             "low_iou",
             worst < settings.min_iou,
             worst < settings.min_iou,
-            f"Silhouette IoU is {worst:.3f} in one view, less than {settings.min_iou:g}.",
+            f"Silhouette IoU is {worst:.3f} in one view, less than {settings.min_iou:g}{because}",
+            remedy,
         )
     gate(
         "dropped_hits",
@@ -83,3 +100,23 @@ def judge(
         f"{settings.far:g}.",
     )
     return touched, reason
+
+
+def see_through(row: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The materials in an item's row that are transparent, and that are where their alpha clips."""
+    return row.get("transparent", []), row.get("clipped", [])
+
+
+def _why_not_in_image(
+    transparent: Sequence[str], clipped: Sequence[str], settings: DatasetSettings
+) -> tuple[str, str]:
+    """The end of the sentence that an image lacks a part of the object, and the remedy."""
+    if transparent:
+        return f": the material {', '.join(transparent)} is transparent.", (
+            "Make it opaque, or leave the object out; or change the gate (--min-iou)."
+        )
+    if clipped and not settings.alpha_clip:
+        return f": the alpha of the material {', '.join(clipped)} hides parts of the object.", (
+            "Let rays through where it does (--alpha-clip), or change the gate (--min-iou)."
+        )
+    return ".", "Change the gate to keep such objects."

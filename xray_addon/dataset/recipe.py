@@ -15,7 +15,7 @@ from ..settings.dataset import DatasetSettings
 from .cameras import dataset_cameras
 
 # Increased whenever the same settings would give different bytes.
-FORMAT = 2
+FORMAT = 3
 
 # Settings that name a file. Its contents are compared, not its path.
 _FILES = ("poses", "hdri")

@@ -10,6 +10,8 @@ from ..files.plain import Plain
 from .gates import GATES
 from .result import REJECTED
 
+_LINES = json.JSONEncoder(ensure_ascii=False)
+
 
 @dataclass
 class Report(Plain):
@@ -17,7 +19,8 @@ class Report(Plain):
 
     gates : for each gate, how many items it `counted` and how many of these it `refused`.
     hits : per layer, over all views. dropped : hits behind the last layer.
-    missing_textures : names of missing image files, by item.
+    missing_textures : names of missing image files, by item. incomplete : by item, the libraries
+        and other missing files without which it was captured.
     omages : items with omages. unwrapped : by item, why it needed new UVs.
     """
 
@@ -34,6 +37,7 @@ class Report(Plain):
     missing_textures: dict[str, list[str]]
     omages: int = 0
     unwrapped: dict[str, str] = field(default_factory=dict)
+    incomplete: dict[str, list[str]] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
         """The report for people."""
@@ -68,9 +72,13 @@ class Report(Plain):
         if self.unwrapped:
             lines += ["", "| unwrapped | because its UVs cannot be used |", "|---|---|"]
             lines += [f"| {uid} | {reason} |" for uid, reason in self.unwrapped.items()]
-        if self.missing_textures:
-            lines += ["", "| item | missing image files |", "|---|---|"]
-            for uid, names in self.missing_textures.items():
+        for title, found in (
+            ("item | missing image files", self.missing_textures),
+            ("incomplete item | captured without", self.incomplete),
+        ):
+            if found:
+                lines += ["", f"| {title} |", "|---|---|"]
+            for uid, names in found.items():
                 names_text = ", ".join(names).replace("|", "\\|")
                 lines.append(f"| {uid} | {names_text} |")
         return "\n".join(lines) + "\n"
@@ -81,6 +89,8 @@ class Report(Plain):
         self.triangles += row["triangles"]
         if "missing_textures" in row:
             self.missing_textures[row["uid"]] = row["missing_textures"]
+        if "incomplete" in row:
+            self.incomplete[row["uid"]] = row["incomplete"]
         if "omage" in row:
             self.omages += 1
             if row["omage"]["unwrapped"]:
@@ -122,4 +132,4 @@ def view_line(row: dict[str, Any], index: int) -> str:
         "iou": view["iou"],
         "gates": row["gates"],
     }
-    return json.dumps(values, ensure_ascii=False) + "\n"
+    return _LINES.encode(values) + "\n"

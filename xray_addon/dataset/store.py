@@ -11,7 +11,7 @@ Layout of a dataset's folder::
     metadata/<uid>.json           the item's row, written last: with it the item is complete
     refused/<uid>.json            why an item is not there: rejected by a gate, or failed
     logs/<uid>.json               seconds and reasons of the last attempt
-    settings.json                 the `Recipe` that all of it was made with
+    settings.json                 the `Recipe` that all of it was made with, and what deflates it
     metadata.jsonl                a line a view, for Hugging Face `datasets` (imagefolder)
     report.json, report.md        what is there, what is not and why
 
@@ -19,7 +19,8 @@ Only logs/ holds times, so that a run that was killed and resumed ends with the 
 that was not. An item is made in a private folder below `.work/`, which dies with its run, and
 moved into place at its end: whoever finds its row finds the item. A uid holds no dot.
 
-All items are made with the same settings, those of the first run: see `claim`.
+All items are made with the same settings, those of the first run: see `claim`. They are also
+deflated by the same libraries, those of the first worker: see `writer`.
 
 Worker protocol (``blender -c xray dataset-worker OUT [settings]``): each line on standard input is
 an `Item` as JSON, each line on standard output is its `ItemResult`, in the same order. The worker
@@ -45,6 +46,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import XRayError, error_code
+from ..files.deflate import Deflater, fastest, named
 from ..files.json_files import read_json
 from ..files.locks import lock
 from ..files.names import is_clean_name
@@ -52,7 +54,7 @@ from ..files.opening import read_at_most
 from ..settings.dataset import DatasetSettings
 from ..slices.layout import IMAGES, SDFS, SLICES, SPLITS, split_lists, split_of
 from .companions import companion_hashes, companion_paths
-from .gates import GATES, JUDGED, ViewStatistics, judge
+from .gates import GATES, JUDGED, ViewStatistics, judge, see_through
 from .in_flight import MOST_ENDS, crashed, left_in_flight
 from .manifest import Item
 from .recipe import Recipe, file_hash, other_settings
@@ -65,7 +67,7 @@ from .rows import SETTINGS as RECIPE
 KINDS = ("ids", IMAGES, SLICES, "images", "omages", "xrays")
 # The folders that hold one file an item, and the file's suffix.
 SINGLES = {SDFS: ".npy"}
-SETTINGS = "settings.json"
+SETTINGS, WRITER = "settings.json", "writer"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
 # What runs write into, replace and delete; none of it may be a link to somewhere else.
@@ -91,13 +93,30 @@ def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool 
         others = _others(folder, recipe)
         if others and not replace:
             raise _conflict(folder, recipe)
+        known = {} if others else _settings(folder)
+        kept = {key: known[key] for key in known if key == WRITER}
         # Without gates until all has been judged: whoever goes on after a kill does it again.
-        place(SETTINGS, _json(Recipe(recipe.items, {}).to_dict()))
+        place(SETTINGS, _json({**Recipe(recipe.items, {}).to_dict(), **kept}))
         for uid in others:
             _withdraw(folder, uid, None)
         _judge_again(folder, settings, recipe.digest, place)
-        place(SETTINGS, _json(recipe.to_dict()))
+        place(SETTINGS, _json({**recipe.to_dict(), **kept}))
     return recipe.digest
+
+
+def writer(folder: Path) -> Deflater:
+    """What deflates the files of the claimed dataset in `folder`: the first worker's fastest.
+
+    Workers with other libraries use what the dataset was begun with, because other libraries give
+    other bytes. Raises XRayError `no_deflater` where they lack it, `cannot_write`.
+    """
+    known = _settings(folder)
+    if WRITER not in known:
+        with _exclusive(folder) as place:
+            known = _settings(folder)  # another worker may have been faster
+            known.setdefault(WRITER, fastest().name)
+            place(SETTINGS, _json(known))
+    return named(known[WRITER])
 
 
 def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayError | None:
@@ -297,15 +316,19 @@ def finish(folder: str | PathLike[str]) -> Report:
     counted: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
     with _exclusive(folder) as place:
-        lines = []
         sliced: dict[str, list[str]] = {}
-        for row in rows(folder):
-            report.add(row)
-            if any(name.startswith(f"{SDFS}/") for name in row.get("files", ())):
-                sliced.setdefault(split_of(row["uid"]), []).append(row["uid"])
-            counted.update(row["gates"])
-            if row["images"]:
-                lines += [view_line(row, i) for i in range(len(row["views"]))]
+
+        def lines() -> Iterator[str]:
+            """Of metadata.jsonl, which may be larger than the memory."""
+            for row in rows(folder):
+                report.add(row)
+                if any(name.startswith(f"{SDFS}/") for name in row.get("files", ())):
+                    sliced.setdefault(split_of(row["uid"]), []).append(row["uid"])
+                counted.update(row["gates"])
+                if row["images"]:
+                    yield from (view_line(row, i) for i in range(len(row["views"])))
+
+        place("metadata.jsonl", lines())
         for row in read_rows(folder / "refused", REFUSED_ROW):
             report.add_refused(row)
             gate = error_code(row["code"]).gate or row["code"]
@@ -318,18 +341,18 @@ def finish(folder: str | PathLike[str]) -> Report:
         if sliced:
             for name, text in split_lists(sliced).items():
                 place(name, text)
-        place("metadata.jsonl", "".join(lines))
         place("report.json", _json(report.to_dict()))
         place("report.md", report.to_markdown())
     return report
 
 
-Place = Callable[[str, str], None]
+Place = Callable[[str, str | Iterable[str]], None]
 
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[Place]:
-    """Hold the dataset alone. Yields a function that writes a text under a name in it, whole.
+    """Hold the dataset alone. Yields a function that writes a text, or its parts, under a name in
+    it, whole.
 
     Raises XRayError `cannot_write`.
     """
@@ -342,11 +365,15 @@ def _exclusive(folder: Path) -> Iterator[Place]:
         for part in work.glob("*.part"):
             part.unlink()  # left by a killed run; no other process writes here now
 
-        def place(name: str, text: str) -> None:
+        def place(name: str, text: str | Iterable[str]) -> None:
             part, target = work / f"{secrets.token_hex(8)}.part", folder / name
             try:
                 # Half a character, of a name that is no UTF-8, ends no run.
-                part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+                if isinstance(text, str):
+                    part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+                else:
+                    with part.open("w", encoding="utf-8", errors="replace", newline="\n") as stream:
+                        stream.writelines(text)
                 target.parent.mkdir(exist_ok=True)
                 part.replace(target)
             finally:
@@ -480,11 +507,20 @@ def _place(folder: Path, kind: str, uid: str) -> Path:
     return folder / kind / f"{uid}{SINGLES.get(kind, '')}"
 
 
+def _settings(folder: Path) -> dict[str, Any]:
+    """What settings.json holds: a `Recipe`, and what wrote the files; empty if there is none."""
+    try:
+        held: dict[str, Any] = read_json(folder / SETTINGS, RECIPE)
+    except (OSError, ValueError):
+        return {}
+    return held
+
+
 def _recorded(folder: Path) -> Recipe | None:
     """What the dataset was made with; None where nothing says so."""
     try:
-        return Recipe.from_dict(read_json(folder / SETTINGS, RECIPE))
-    except (OSError, ValueError):
+        return Recipe.from_dict(_settings(folder))
+    except ValueError:
         return None
 
 
@@ -508,7 +544,7 @@ def _check_claimed(folder: Path, digest: str) -> None:
 def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Place) -> None:
     """Apply the gates of `settings` to what is there; what other settings refused is forgotten."""
     for row in rows(folder):
-        gates, error = judge([ViewStatistics.from_dict(view) for view in row["views"]], settings)
+        gates, error = _judged(row, settings)
         if error is not None:
             row.pop("files", None)
             _refuse_again(row, gates, error, place)
@@ -518,13 +554,16 @@ def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Pl
         if row.get("settings") != digest:
             path.unlink()
         elif row["code"] in JUDGED and row["status"] == REJECTED and row.get("views"):
-            gates, error = judge(
-                [ViewStatistics.from_dict(view) for view in row["views"]], settings
-            )
+            gates, error = _judged(row, settings)
             if error is None:
                 path.unlink()
             else:
                 _refuse_again(row, gates, error, place)
+
+
+def _judged(row: dict[str, Any], settings: DatasetSettings) -> tuple[list[str], XRayError | None]:
+    views = [ViewStatistics.from_dict(view) for view in row["views"]]
+    return judge(views, settings, *see_through(row))
 
 
 def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place: Place) -> None:
@@ -544,7 +583,7 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
     if row.get("settings") != digest or not item.source:
         return False  # objects of an open file may have changed
     try:
-        source = Path(item.source).stat()
+        source = os.stat(item.source)
     except OSError:
         return True  # the source may be gone; what was made from it stays
     if row.get("source_bytes") != source.st_size:
@@ -564,7 +603,10 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
     try:
-        return all((folder / name).stat().st_size == size for name, size in row["files"].items())
+        # A dataset has millions of files: joining paths takes as long as looking at them.
+        return all(
+            os.stat(f"{folder}/{name}").st_size == size for name, size in row["files"].items()
+        )
     except (OSError, KeyError, AttributeError):  # a file is missing, or this is no row of ours
         return False
 

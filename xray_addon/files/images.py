@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ..errors import XRayError
 
-# Image formats that both Blender and the runtime can read.
+# Image formats that Blender reads. Those that the runtime does not are handed to it as pixels.
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
+    | {".cin", ".dpx", ".exr", ".hdr"}
 )
 
 

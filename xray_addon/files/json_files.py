@@ -22,6 +22,7 @@ DEEPEST = 32  # lists and objects within one another
 LONGEST_NUMBER = 400  # digits; Python takes no longer over more, but says so in other words
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_LONG = re.compile(rb"[0-9]{%d}" % (LONGEST_NUMBER + 1))
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
@@ -42,15 +43,10 @@ def parse_json(data: bytes | str, schema: Check, *, largest: int = LARGEST) -> A
     octets = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     if len(octets) > largest:
         raise ValueError(f"it is larger than {largest} bytes")
-    # Before it is parsed: Python's parser calls itself, which in a thread may end the process.
-    if _depth(octets) > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    _check_structure(octets)
     try:
         value = json.loads(
-            octets.decode("utf-8-sig"),
-            parse_constant=_no_number,
-            parse_float=_finite,
-            parse_int=_integer,
+            octets.decode("utf-8-sig"), parse_constant=_no_number, parse_float=_finite
         )
     except UnicodeDecodeError as error:
         raise ValueError("it is not UTF-8") from error
@@ -59,10 +55,20 @@ def parse_json(data: bytes | str, schema: Check, *, largest: int = LARGEST) -> A
     return schema(value, "")
 
 
-def _depth(octets: bytes) -> int:
-    outside = np.frombuffer(_STRING.sub(b"", octets), np.uint8)
-    steps = _STEPS[outside]
-    return int(np.cumsum(steps[steps != 0], dtype=np.int32).max(initial=0))
+def _check_structure(octets: bytes) -> None:
+    """Raises ValueError for what is nested too deeply, and for numbers that are too long.
+
+    Before it is parsed: Python's parser calls itself, which in a thread may end the process.
+    """
+    may_be_deep = octets.count(b"[") + octets.count(b"{") > DEEPEST
+    if not may_be_deep and _LONG.search(octets) is None:
+        return
+    outside = _STRING.sub(b"", octets)
+    steps = _STEPS[np.frombuffer(outside, np.uint8)]
+    if np.cumsum(steps[steps != 0], dtype=np.int32).max(initial=0) > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    if _LONG.search(outside):
+        raise ValueError("it holds a number that is too long")
 
 
 def _finite(digits: str) -> float:
@@ -70,12 +76,6 @@ def _finite(digits: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{digits:.40} is not a finite number")
     return value
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > LONGEST_NUMBER:
-        raise ValueError("it holds a number that is too long")
-    return int(digits)
 
 
 def _no_number(name: str) -> float:

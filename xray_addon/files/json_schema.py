@@ -82,7 +82,10 @@ def list_of(item: Check, least: int = 0, most: int = MOST_ITEMS) -> Check:
     def check(value: Any, where: str) -> list[Any]:
         if not isinstance(value, list) or not least <= len(value) <= most:
             raise _bad(where, f"must be a list of {least} to {most} items", value)
-        return [item(each, f"{where}[{i}]") for i, each in enumerate(value)]
+        try:
+            return [item(each, where) for each in value]
+        except ValueError:  # which one it is takes longer to say
+            return [item(each, f"{where}[{i}]") for i, each in enumerate(value)]
 
     return check
 

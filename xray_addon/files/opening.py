@@ -49,7 +49,10 @@ def read_at_most(path: str | PathLike[str], limit: int) -> bytes:
     """All bytes of the regular file at `path`. Raises as `open_regular`; ValueError for more than
     `limit` bytes."""
     with open_regular(path) as stream:
-        data = stream.read(limit + 1)
+        size = os.fstat(stream.fileno()).st_size
+        data = stream.read(min(size, limit) + 1)  # `limit` would be taken from the memory at once
+        if len(data) > size:  # it grows, or does not say its size
+            data += stream.read(limit + 1 - len(data))
     if len(data) > limit:
         raise ValueError(f"it is larger than {limit} bytes")
     return data

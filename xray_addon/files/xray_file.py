@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,12 +27,11 @@ from numpy.typing import NDArray
 from ..errors import XRayError
 from .arrays import NUMBERS, read_arrays
 from .atomic import replacing
+from .deflate import Deflater, fastest
+from .signatures import stand_in_at
 
 CHANNELS = 7
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
-# zlib's levels. NumPy's own, 6, is worth its time for small arrays alone: indices are as small with
-# 1, the noise of values with 2 is at most 5 % larger, and both take a fifth of the time.
-SMALL_LEVEL, INDEX_LEVEL, VALUE_LEVEL = 6, 1, 2
 SMALL = 1 << 18  # bytes of an array
 # What is larger is no X-Ray but an attempt on the memory. `read_hits` takes at most three times
 # the bytes of the two large arrays.
@@ -66,11 +66,13 @@ class StoredHits:
     color: NDArray[np.float32]
 
 
-def write_hits(path: str | PathLike[str], hits: StoredHits) -> None:
+def write_hits(
+    path: str | PathLike[str], hits: StoredHits, deflater: Deflater | None = None
+) -> None:
     """Write `hits` to `path` (the suffix .npz is not added), whole or not at all.
 
-    The same hits give the same bytes. Raises XRayError `too_large` for more than `read_hits`
-    reads.
+    deflater : the fastest by default. The same hits and deflater give the same bytes. Raises
+    XRayError `too_large` for more than `read_hits` reads.
     """
     arrays = encode(hits)
     count, layers = len(hits.index), hits.shape[0]
@@ -81,10 +83,10 @@ def write_hits(path: str | PathLike[str], hits: StoredHits) -> None:
             "Capture fewer layers or pixels.",
         )
     with replacing(path) as temporary:
-        temporary.write_bytes(_archive(arrays))
+        temporary.write_bytes(_archive(arrays, deflater or fastest()))
 
 
-def _archive(arrays: dict[str, NDArray[Any]]) -> memoryview:
+def _archive(arrays: dict[str, NDArray[Any]], deflater: Deflater) -> memoryview:
     """The `.npz` of `arrays`, the same bytes on every machine."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -93,10 +95,15 @@ def _archive(arrays: dict[str, NDArray[Any]]) -> memoryview:
             entry.create_system = 3
             array = io.BytesIO()
             _npy.write_array(array, values, allow_pickle=False)
-            level = VALUE_LEVEL if values.dtype.kind == "f" else INDEX_LEVEL
+            pack = deflater.values if values.dtype.kind == "f" else deflater.indices
             if values.nbytes <= SMALL:
-                level = SMALL_LEVEL
-            archive.writestr(entry, array.getbuffer(), zipfile.ZIP_DEFLATED, level)
+                pack = deflater.small
+            # zipfile packs with zlib alone: it is given the packed bytes, and then what they are.
+            archive.writestr(entry, pack(array.getbuffer()))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.file_size, entry.CRC = array.tell(), zlib.crc32(array.getbuffer())
+            content.seek(entry.header_offset)
+            content.write(entry.FileHeader())
     return content.getbuffer()
 
 
@@ -148,6 +155,9 @@ def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:
+        kind = stand_in_at(path)
+        if kind is not None:
+            raise XRayError("bad_xray_file", f"{path} {kind.what}.", kind.remedy) from error
         raise _bad_file(path, f"it cannot be read ({error})") from error
     missing = {"data", "indices", "indptr", "shape"} - arrays.keys()
     if missing:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..camera import Camera
-from ..casting import cast
-from ..color import linear_to_srgb, srgb_to_linear
+from ..casting import _kernel, cast_samples
 from ..surface import Surface
 from ..xray import XRay
 
@@ -97,34 +96,49 @@ def lit(
     ray: NDArray[np.floating],
     color: NDArray[np.floating],
     lights: Lights,
-) -> NDArray[np.floating]:
+    *,
+    backend: str = "auto",
+) -> NDArray[np.float32]:
     """Colours (K, 3), sRGB-encoded 0..1, of matt hits lit from the side that is seen.
 
-    normal, ray : (K, 3) unit, camera space; the rays point away from the viewer. color : (K, 3),
-    or (3,) for all, sRGB-encoded.
+    normal : (K, 3) unit, camera space. ray : (K, 3), of any length, away from the viewer. color :
+    (K, 3), or (1, 3) for all, sRGB-encoded. backend : as for `cast`; the colours are the same.
     """
-    # A face seen from behind shows its back side.
-    normal = np.where(np.einsum("ij,ij->i", normal, ray)[:, None] > 0, -normal, normal)
-    share = 0.5 + 0.5 * (normal @ lights.up)
-    light = lights.ground + (lights.sky - lights.ground) * share
-    for direction, strength in zip(lights.directions, lights.strengths, strict=True):
-        light = light + strength * np.maximum(normal @ direction, 0.0)
-    return np.minimum(linear_to_srgb(srgb_to_linear(color) * light[:, None]), 1.0)
+    shown: NDArray[np.float32] = _kernel(backend).lit(
+        normal,
+        ray,
+        color
+        if np.ndim(color) == 2 and np.shape(color)[1] == 3
+        else np.broadcast_to(color, (1, 3)),
+        lights.sky,
+        lights.ground,
+        lights.up,
+        lights.directions,
+        lights.strengths,
+    )
+    return shown
 
 
 def shade_surface(
-    surface: Surface, camera: Camera, lights: Lights | None = None, *, samples: int = 2
+    surface: Surface,
+    camera: Camera,
+    lights: Lights | None = None,
+    *,
+    samples: int = 2,
+    backend: str = "auto",
 ) -> NDArray[np.uint8]:
     """An antialiased picture (H, W, 4) of `surface`, RGBA with straight alpha.
 
-    samples : rays per pixel along each axis.
+    samples : rays per pixel along each axis. All of them are cast; what they hit is shaded once a
+    pixel where that is enough, see `cast_samples`. backend : as for `cast`; the pictures are the
+    same.
     """
-    fine = replace(
-        camera.resized(camera.width * samples, camera.height * samples),
-        pixel_offset=0.5,
+    seen = cast_samples(surface, camera, samples, backend=backend)
+    color = lit(seen.normal, seen.ray, seen.color, lights or Lights.studio(camera), backend=backend)
+    image: NDArray[np.uint8] = _kernel(backend).picture(
+        seen.pixel, seen.count, color, camera.width * camera.height, samples**2
     )
-    image = shade(cast(surface, fine, 1), fine, lights or Lights.studio(camera))
-    return to_bytes(reduce_image(image, samples))
+    return image.reshape(camera.height, camera.width, 4)
 
 
 def reduce_image(image: NDArray[np.floating], factor: int) -> NDArray[np.floating]:

@@ -448,7 +448,8 @@ class RuntimeClient:
                 reason = "The runtime's cut-out cannot be read."
                 self._finish(job, State.FAILED, XRayError("bad_result", reason, "Try again."))
                 return
-            job.result = CutOut(picture, str((message.result or {}).get("how", "")))
+            told = message.result or {}
+            job.result = CutOut(picture, str(told.get("how", "")), bool(told.get("at_border")))
             self._finish(job, State.DONE)
         else:
             job.result = message.result

@@ -4,7 +4,7 @@ Requests, all of them from Blender's side::
 
     initialize {protocol}                -> {protocol, pid, versions}
     generate {inputs, folder, settings}  -> {file, seconds, device}   the file is `Generated.save`'s
-    cut_out {inputs, folder, settings}   -> {file, how}               an .npy of what a model sees
+    cut_out {inputs, folder, settings}   -> {file, how, at_border}    an .npy of what a model sees
     offer {name}                         -> `Offer`                   what a download would fetch
     download {name, revision}            -> {folder}                  of the commit that was offered
     cancel {id}                          -> {cancelled}               the id of any of these four

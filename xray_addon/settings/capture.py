@@ -25,4 +25,12 @@ class CaptureSettings(Settings):
             "scene": "The scene's camera",
         },
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count",
+        choices={
+            "render": "Those that a render's camera sees",
+            "viewport": "Those that the viewport shows as surfaces",
+        },
+    )
     combine: bool = setting(False, "Capture the selected objects together as one object")

@@ -43,6 +43,14 @@ class DatasetSettings(Settings):
             "none": "The object stays where it is, in its size",
         },
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count",
+        choices={
+            "render": "Those that a render's camera sees",
+            "viewport": "Those that the viewport shows as surfaces",
+        },
+    )
     pose: str = setting(
         "frame",
         "Pose of animated objects",
@@ -167,6 +175,11 @@ class DatasetSettings(Settings):
             "bake": "Bake their colours into textures",
             "skip": "Skip the object and report it",
         },
+    )
+    bare_geometry: bool = setting(
+        False,
+        "Read glTF files that require an extension which Blender lacks: their shape alone, without "
+        "materials",
     )
     bake_size: int = setting(
         1024,

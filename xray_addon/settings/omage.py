@@ -25,6 +25,14 @@ class OmageSettings(Settings):
     patches: int = setting(
         128, "How many parts of the UV map are kept, the largest first", min=1, max=100_000
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count",
+        choices={
+            "render": "Those that a render's camera sees",
+            "viewport": "Those that the viewport shows as surfaces",
+        },
+    )
     bake_size: int = setting(
         1024, "Width and height of baked textures in pixels", min=16, max=8192, unit="pixels"
     )

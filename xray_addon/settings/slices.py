@@ -36,6 +36,14 @@ class SliceSettings(Settings):
         unit="degrees",
         only=("view", ("published",)),
     )
+    visible_in: str = setting(
+        "render",
+        "Which objects count",
+        choices={
+            "render": "Those that a render's camera sees",
+            "viewport": "Those that the viewport shows as surfaces",
+        },
+    )
     aligned: str = setting(
         "camera",
         "Axes that the object is cut along",

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from ..camera import Camera
 from ..errors import XRayError
 from ..files.atomic import replacing
+from ..files.deflate import Deflater
 from ..files.json_files import read_json
 from ..files.json_schema import integer, list_of, number, record
 from ..files.png import write_png
@@ -133,10 +134,12 @@ class Views:
         return views
 
 
-def write_slices(folder: Path, pictures: NDArray[np.uint8]) -> None:
+def write_slices(
+    folder: Path, pictures: NDArray[np.uint8], deflater: Deflater | None = None
+) -> None:
     """`X_1.png` to `Z_4.png` in `folder`, of pictures (12, H, W, 3 or 4) in `NAMES`' order."""
     for name, picture in zip(NAMES, pictures, strict=True):
-        write_png(folder / f"{name}.png", picture)
+        write_png(folder / f"{name}.png", picture, deflater)
 
 
 def distance_samples(surface: Surface, seed: int, count: int = POINTS) -> NDArray[np.float32]:

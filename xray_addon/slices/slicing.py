@@ -83,7 +83,7 @@ class Slices:
         None keeps the hits' own.
         """
         xray = self.xray
-        color = xray.hit_color if grey is None else np.array([[grey]], dtype=np.float32)
+        color = xray.hit_color if grey is None else np.full((1, 3), grey, dtype=np.float32)
         rgba = np.empty((len(xray.index), 4), dtype=np.uint8)
         shaded = lit(xray.hit_normal, self.directions.T, color, lights or published_lights())
         rgba[:, :3] = shaded * np.float32(255) + np.float32(0.5)

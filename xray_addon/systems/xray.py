@@ -31,14 +31,6 @@ class XRaySettings(GenerateSettings):
         max=1.0,
         unit="factor",
     )
-    symmetric: str = setting(
-        "auto",
-        "Make the object symmetric: what is seen of one side then shapes the other side, too",
-        choices={
-            "auto": "If the model is sure of a mirror plane",
-            "off": "Never",
-        },
-    )
 
     @property
     def seed_matters(self) -> bool:

@@ -19,27 +19,15 @@ def make_network(config: NetworkConfig) -> Network:
     return XRayPredictor(config)
 
 
-def at_resolution(
-    model: Network, resolution: int, image_resolution: int, mirror_planes: int
-) -> Network:
-    """`model` for frames of another size: the same weights, its learned places resized; what tells
-    mirror planes begins anew if there were others or none, or if the size differs."""
-    config = replace(
-        model.config,
-        resolution=resolution,
-        image_resolution=image_resolution,
-        mirror_planes=mirror_planes,
-    )
+def at_resolution(model: Network, resolution: int, image_resolution: int) -> Network:
+    """`model` for frames of another size: the same weights, its learned places resized."""
+    config = replace(model.config, resolution=resolution, image_resolution=image_resolution)
     resized = make_network(config)
-    size = (model.config.resolution, model.config.mirror_planes)
-    same_planes = size == (resolution, mirror_planes)
-    there, state = model.state_dict(), resized.state_dict()
-    for name, wanted in state.items():
+    state = model.state_dict()
+    for name, wanted in resized.state_dict().items():
         if name.startswith("places"):
             state[name] = functional.interpolate(
-                there[name][None], size=wanted.shape[1:], mode="bilinear", antialias=True
+                state[name][None], size=wanted.shape[1:], mode="bilinear", antialias=True
             )[0]
-        elif same_planes or not name.startswith("planes_out"):
-            state[name] = there[name]
     resized.load_state_dict(state)
     return resized.to(next(model.parameters()).device)

@@ -33,7 +33,6 @@ class NetworkConfig:
     layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
     channels, blocks : of each level of the U-Net, from the finest on. fold : pixels of a row that
         share a cell of the finest level. frame_features : channels that the noised frames get.
-    mirror_planes : azimuths of mirror planes that are told apart, see `symmetry`; 0 for none.
 
     Raises ValueError for what makes no network.
     """
@@ -46,15 +45,12 @@ class NetworkConfig:
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
     frame_features: int = 32
-    mirror_planes: int = 0
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
             raise ValueError(f"network must be one of {NETWORKS}, got {self.network!r}")
         if len(self.channels) != len(self.blocks):
             raise ValueError("channels and blocks must be of one length, that of the levels")
-        if self.mirror_planes and self.network != "stacked":
-            raise ValueError("mirror_planes needs the network 'stacked'")
         step = self.fold * 2 ** (len(self.channels) - 1)
         if self.resolution % step or self.image_resolution % self.resolution:
             raise ValueError(
@@ -74,13 +70,10 @@ class Prediction:
         unit length), colour from -1 to 1, and the logit of there being a hit.
     pose : (B, 2) how the camera sees the object: its elevation above the object's horizon, and its
         roll, above 0 where the object leans to the left in the image; in radians.
-    planes : (B, P) logits of there being a mirror plane at each of `symmetry.azimuths`; None of
-        networks that have not learned it.
     """
 
     frames: Tensor
     pose: Tensor
-    planes: Tensor | None = None
 
     def clean(self) -> Tensor:
         """The frames with the hit channel from -1 to 1, as they are noised for sampling."""

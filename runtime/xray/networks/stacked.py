@@ -21,8 +21,6 @@ from .base import (
     time_features,
 )
 
-PLANE_FEATURES = 32
-
 
 class XRayPredictor(Network):
     """A U-Net over folded pixels; see the module's docstring.
@@ -63,18 +61,7 @@ class XRayPredictor(Network):
         )
         self.frame_out = nn.Conv2d(channels[0], folded, 3, padding=1)
         self.pose_out = nn.Linear(coarse, 2)
-        last = [*self.times, self.frame_out, self.pose_out]
-        self.planes_out = None
-        if config.mirror_planes:
-            # Where a plane is shows in where things are: no mean over the grid.
-            self.planes_out = nn.Sequential(
-                nn.Conv2d(coarse, PLANE_FEATURES, 1),
-                nn.ReLU(),
-                nn.Flatten(),
-                nn.Linear(PLANE_FEATURES * sizes[-1] ** 2, config.mirror_planes),
-            )
-            last.append(self.planes_out[-1])
-        for layer in last:
+        for layer in (*self.times, self.frame_out, self.pose_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -113,9 +100,8 @@ class XRayPredictor(Network):
                 x = self.shrink[level](functional.pixel_unshuffle(x, 2))
         x = self.middle(x)
         pose = self.pose_out(x.mean(dim=(2, 3)))
-        planes = None if self.planes_out is None else self.planes_out(x).float()
         for level in reversed(range(len(self.up))):
             x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
             x = self.up[level](x)
         out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
-        return Prediction(out.unflatten(1, self.frame_shape[:2]), pose.float(), planes)
+        return Prediction(out.unflatten(1, self.frame_shape[:2]), pose.float())
