@@ -148,7 +148,7 @@ def t_r_table(model: RenderDiffusion, held: Held, photos: Tensor | None, out: Pa
 
 def steps_table(model: RenderDiffusion) -> None:
     """How far pictures of few steps are from those of the most, from the same noise."""
-    cameras = [model.config.camera(0.6 * number, 0.35) for number in range(16)]
+    cameras = [model.config.camera(0.8 * number, 0.35) for number in range(8)]
     made: dict[int, Tensor] = {}
     seconds: dict[int, float] = {}
     for steps in STEPS:

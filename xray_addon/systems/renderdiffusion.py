@@ -58,7 +58,7 @@ class RenderDiffusionSettings(GenerateSettings):
         max=512,
     )
     surface_density: float = setting(
-        6.0, "Density of the field at the surface", min=0.01, max=10_000.0
+        8.0, "Density of the field at the surface", min=0.01, max=10_000.0
     )
     texture_size: int = setting(
         0,
