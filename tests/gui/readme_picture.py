@@ -22,8 +22,9 @@ HEIGHT = 700  # px
 PREPARE = f"""
 for obj in list(bpy.data.objects):
     bpy.data.objects.remove(obj)
-for name in ("omage", "slices", "capture", "dataset"):
-    close_panel(f"XRAY_PT_{{name}}")
+others = tuple(f"XRAY_PT_{{part}}" for part in ("omage", "slices", "capture", "dataset"))
+for name in [name for name in dir(bpy.types) if name.startswith(others)]:
+    close_panel(name)
 bpy.context.scene.xray.generate.image = bpy.data.images.load({str(REFERENCE)!r})
 show_tab()
 """

@@ -160,7 +160,8 @@ collection.xray.explode = 0.5
     fake.click_operator("xray.rebuild")
     apple = "bpy.data.objects['apple']"
     # Made of the hits, which are more than the vertices it had.
-    fake.until(f"len({apple}.data.vertices) > 0.9 * sum({apple}['xray_hits'])", 10)
+    fake.until(f"len({apple}.data.vertices) > 0.9 * sum({apple}['xray_hits'])", 90)
+    idle(fake)
     fake.shot("rebuilt")
     assert clean(fake)
 
