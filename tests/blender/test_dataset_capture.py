@@ -410,7 +410,7 @@ def test_a_read_only_folder_and_a_full_disk_stop_the_run(
     with pytest.raises(error, match="cannot be written"):
         making.make_dataset(items, tmp_path / "file", settings())
 
-    def full(path, picture):
+    def full(path, picture, deflater):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     out = tmp_path / "out"

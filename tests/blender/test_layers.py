@@ -300,7 +300,7 @@ def test_what_comes_back_can_be_captured_again(captured, part, surface_of):
     [
         (None, "no file"),
         (b"PK", "not an X-Ray"),
-        (b"", "not an X-Ray"),
+        (b"", "empty file"),
     ],
 )
 def test_a_bad_file_says_so(xray, tmp_path, content, reason):

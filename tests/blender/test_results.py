@@ -286,7 +286,7 @@ def test_layers_and_view_grow_with_the_mesh(fake_runtime, part, image, surface_o
         keep_layers=True,
     )
     layers = part("operators.layers.layers").layers_of(obj)
-    layers.hide_viewport = False
+    layers.hide_viewport = layers.hide_render = False
     # The ball of radius 0.3 has grown tenfold.
     seen = surface_of(*layers.objects).vertices - (5, 0, 3)
     assert np.median(np.linalg.norm(seen, axis=1)) == pytest.approx(3.0, abs=0.05)

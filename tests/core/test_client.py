@@ -85,7 +85,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuntimeClient]:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "image.png"
-    path.write_bytes(b"the fake generators do not look")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n, and more the fake generators do not look at")
     return path
 
 
