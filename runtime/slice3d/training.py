@@ -52,7 +52,7 @@ class TrainingConfig(RunConfig):
         how many the learning rate is halved; 0 keeps it. There is no warm-up.
     queries : points of the field for each object. slices : folder of the data.
     slices_weight : of the regression's slices beside its distances; 1 as published. Without
-        ImageNet's weights to begin with, the distances' gradient is a thousand times the slices'
+        ImageNet's weights to begin with, the distances' gradient is thousands of times the slices'
         where the network learns which slice to draw, and all twelve become the same; 30 cures it.
     vgg_weight : of the difference of VGG19's features, where vgg_from names a published
         regression checkpoint that holds them; "" trains without it.

@@ -388,7 +388,7 @@ def test_the_panels_draw_after_a_run(cube, part, monkeypatch, tmp_path, source):
     panels = part("panels.dataset")
 
     def draw_text(
-        layout, _context, text, _icon=""
+        layout, _context, text, *_, **__
     ):  # without a window there is no width to wrap to
         layout.label(text=text)
 

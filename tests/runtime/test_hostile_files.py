@@ -69,7 +69,7 @@ def test_an_eps_is_no_image_under_any_name(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(subprocess, "Popen", run)
     (tmp_path / name).write_bytes(EPS)
-    assert "no known image format" in refused("unreadable_image", read_image, tmp_path / name)
+    assert "is a PostScript file" in refused("unreadable_image", read_image, tmp_path / name)
     refused("unreadable_image", read_rgba, EPS)
 
 

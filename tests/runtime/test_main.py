@@ -116,7 +116,7 @@ def test_what_is_no_image_is_refused_before_a_model_is_loaded(
     page = tmp_path / "page.png"
     page.write_bytes(b"<!doctype html>")
     assert generate(page) == 1
-    assert "'page.png' is in no known image format" in capsys.readouterr().err
+    assert "'page.png' is a web page" in capsys.readouterr().err
 
 
 def test_json_is_the_only_thing_on_stdout(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
