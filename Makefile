@@ -69,7 +69,7 @@ benchmark: setup .venv/benchmark/ready
 
 .venv/benchmark/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv/benchmark
-	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 matplotlib==3.11.2 $$(grep -E '^(trimesh|embreex|scipy|numpy|numba|isal|deflate)==' tests/requirements.txt)
+	.venv/benchmark/bin/pip install --quiet --disable-pip-version-check open3d==0.20.0 matplotlib==3.11.2 $$(grep -E '^(trimesh|embreex|scipy|numpy|numba|deflate)==' tests/requirements.txt)
 	touch $@
 
 setup: $(BLENDER)/ready $(RUNTIME)/installed.json $(RUNTIME)/tests-ready

@@ -1,8 +1,8 @@
-"""Deflate by the fastest libraries that are installed; whatever reads zlib's reads theirs.
+"""Deflate by libdeflate where it is installed; whatever reads zlib's reads its.
 
-ISA-L (`isal`) takes a tenth of zlib's time for noise, which the values of an X-Ray are; libdeflate
-(`deflate`) half of it for what repeats. Neither is needed: with zlib alone the same is written,
-in other bytes. A dataset keeps to the writer that it was begun with, see `dataset.store`.
+libdeflate (the package `deflate`) takes half of zlib's time, and less for pictures. It is not
+needed: with zlib alone the same is written, in other bytes. A dataset keeps to the writer that it
+was begun with, see `dataset.store`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from ..errors import XRayError
 # zlib's levels. NumPy's own, 6, is worth its time for small arrays alone: indices are as small with
 # 1, the noise of values with 2 is at most 5 % larger, and both take a fifth of the time.
 SMALL_LEVEL, INDEX_LEVEL, VALUE_LEVEL = 6, 1, 2
-# libdeflate's and ISA-L's come out at most 5 % larger. ISA-L's third memory level has blocks so
-# small that their codes fit one channel each.
-FAST_INDEX_LEVEL, FAST_VALUE_LEVEL, FAST_VALUE_MEMORY, FAST_PICTURE_LEVEL = 2, 2, 3, 4
+# libdeflate's. It would pack indices in half of zlib's time, but 8 % larger.
+FAST_VALUE_LEVEL, FAST_PICTURE_LEVEL = 4, 6
 RAW = -zlib.MAX_WBITS  # without zlib's header and checksum
 
 Pack = Callable[[Any], bytes]
@@ -32,7 +31,7 @@ Pack = Callable[[Any], bytes]
 class Deflater:
     """Functions from bytes to deflated bytes.
 
-    name : the libraries and their versions: the same name gives the same bytes. indices, values,
+    name : the library and its version: the same name gives the same bytes. indices, values,
     small : raw, for arrays of an X-Ray. picture : with zlib's header, for the rows of a PNG.
     """
 
@@ -43,11 +42,10 @@ class Deflater:
     picture: Pack
 
 
-def _raw(level: int, memory: int = zlib.DEF_MEM_LEVEL, library: Any = zlib) -> Pack:
+def _raw(level: int) -> Pack:
     def pack(data: Any) -> bytes:
-        packer = library.compressobj(level, zlib.DEFLATED, RAW, memory)
-        packed: bytes = packer.compress(data) + packer.flush()
-        return packed
+        packer = zlib.compressobj(level, zlib.DEFLATED, RAW)
+        return packer.compress(data) + packer.flush()
 
     return pack
 
@@ -63,17 +61,16 @@ ZLIB = Deflater(
 
 @functools.cache
 def fastest() -> Deflater:
-    """The fastest that is installed: zlib unless isal and deflate both are."""
+    """libdeflate if it is installed, or zlib."""
     try:
-        isal: Any = importlib.import_module("isal.isal_zlib")
         libdeflate: Any = importlib.import_module("deflate")
-        names = [f"{name} {importlib.metadata.version(name)}" for name in ("isal", "deflate")]
+        version = importlib.metadata.version("deflate")
     except ImportError:  # PackageNotFoundError too
         return ZLIB
     return Deflater(
-        ", ".join(names),
-        lambda data: bytes(libdeflate.deflate_compress(data, FAST_INDEX_LEVEL)),
-        _raw(FAST_VALUE_LEVEL, FAST_VALUE_MEMORY, isal),
+        f"deflate {version}",
+        ZLIB.indices,
+        lambda data: bytes(libdeflate.deflate_compress(data, FAST_VALUE_LEVEL)),
         ZLIB.small,
         lambda data: bytes(libdeflate.zlib_compress(data, FAST_PICTURE_LEVEL)),
     )
