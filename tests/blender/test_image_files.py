@@ -66,6 +66,8 @@ def saved(xray, tmp_path):
     ],
 )
 def test_an_image_on_disk_reaches_the_runtime_as_the_same_packed(read, saved, kind, suffix, depth):
+    if kind == "IRIS" and bpy.app.version < (4, 5):
+        pytest.skip("Blender 4.2.0 cannot read the IRIS images that it writes")
     path = saved(kind, suffix, depth)
     image = bpy.data.images.load(str(path))
     pixels, file = read(image)
