@@ -5,25 +5,20 @@ The U-Net's kernels, nearly all of a model, take a byte a number; all else is in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from xray_addon.errors import XRayError
-from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import plain, table_of
 
 from ..torch_helpers.network_configs import NETWORK
-from ..torch_helpers.rounding import SCALE, from_bytes, in_bytes
+from ..torch_helpers.rounding import check_shapes, from_bytes, save_rounded
 from ..training.trainer import WEIGHTS
 from .networks import RenderDiffusion, RenderDiffusionConfig
 
@@ -33,20 +28,8 @@ FORMAT = "xray-renderdiffusion"
 
 def save_model(path: Path, model: RenderDiffusion, record: dict[str, Any]) -> None:
     """Write `model`, rounded, atomically; `record` (plain data) says how it was made."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in model.state_dict().items():
-        tensor = parameter.detach().cpu().contiguous()
-        if tensor.ndim == 4 and "places" not in name:
-            tensors[name], tensors[name + SCALE] = in_bytes(tensor)
-        else:
-            tensors[name] = tensor.half()
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(asdict(model.config)),
-        "training": json.dumps(record),
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    kernels = [p for name, p in model.named_parameters() if p.ndim == 4 and "places" not in name]
+    save_rounded(path, model, kernels, format=FORMAT, record=record)
 
 
 def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> RenderDiffusion:
@@ -63,7 +46,7 @@ def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> RenderDiffu
         # Nothing is made of what the configuration says before the tensors fit it.
         with torch.device("meta"):
             model = RenderDiffusion(RenderDiffusionConfig(**values))
-        _check_shapes(archive, model)
+        check_shapes(archive, model)
         state = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
         from_bytes(state)
         model.load_state_dict(state, strict=True, assign=True)
@@ -94,20 +77,6 @@ def _metadata(archive: Any) -> dict[str, str]:
     if metadata.get("format") != FORMAT:
         raise ValueError("it was not written by this generator's training")
     return metadata
-
-
-def _check_shapes(archive: Any, model: RenderDiffusion) -> None:
-    """Raises ValueError where the file's tensors are not those of `model`, before any is read."""
-    there = {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    scales = {name for name in there if name.endswith(SCALE) and name not in wanted}
-    wrong = sorted(
-        {name for name in wanted if there.get(name) != wanted[name]}
-        | {name for name in there if name not in wanted and name not in scales}
-        | {name for name in scales if there[name] != wanted.get(name.removesuffix(SCALE), ())[:1]}
-    )
-    if wrong:
-        raise ValueError(f"{len(wrong)} tensors do not fit its configuration, such as {wrong[0]}")
 
 
 @contextmanager

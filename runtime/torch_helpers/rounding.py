@@ -1,11 +1,61 @@
-"""Kernels in one byte a number, for weights on disk."""
+"""Weights on disk with kernels in one byte a number; all else is in half precision."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xray_addon.files.atomic import replacing
 
 SCALE = ".scale"  # behind a kernel's name: what its numbers are to be multiplied by
+
+
+def save_rounded(
+    path: Path, model: nn.Module, kernels: Iterable[Tensor], *, format: str, record: dict[str, Any]
+) -> None:
+    """Write `model`, with its `config` (a dataclass), to a safetensors file, atomically.
+
+    kernels : those of the parameters that take a byte a number. format, record : go into the file's
+    metadata; the record, plain data, says how the model was made.
+    """
+    tensors: dict[str, Tensor] = {}
+    rounded = {id(kernel) for kernel in kernels}
+    for name, parameter in model.state_dict(keep_vars=True).items():
+        tensor = parameter.detach().cpu().contiguous()
+        if id(parameter) in rounded:
+            tensors[name], tensors[name + SCALE] = in_bytes(tensor)
+        else:
+            tensors[name] = tensor.half()
+    config: Any = model.config
+    metadata = {
+        "format": format,
+        "config": json.dumps(asdict(config)),
+        "training": json.dumps(record),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def check_shapes(archive: Any, model: nn.Module) -> None:
+    """Raise ValueError if the tensors of an open safetensors file are not those that `save_rounded`
+    writes of `model`, before any is read."""
+    there = {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    scales = {name for name in there if name.endswith(SCALE) and name not in wanted}
+    wrong = sorted(
+        {name for name in wanted if there.get(name) != wanted[name]}
+        | {name for name in there if name not in wanted and name not in scales}
+        | {name for name in scales if there[name] != wanted.get(name.removesuffix(SCALE), ())[:1]}
+    )
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors do not fit its configuration, such as {wrong[0]}")
 
 
 def in_bytes(kernel: Tensor) -> tuple[Tensor, Tensor]:

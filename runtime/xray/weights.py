@@ -6,22 +6,18 @@ from -127 to 127 times a scale of its own. All else is in half precision.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from xray_addon.errors import XRayError
-from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import integer, list_of, matching, plain, record, table_of, text
 
-from ..torch_helpers.rounding import SCALE, from_bytes, in_bytes
+from ..torch_helpers.rounding import check_shapes, from_bytes, save_rounded
 from .networks import make_network
 from .networks.base import Network, NetworkConfig
 
@@ -41,35 +37,7 @@ _CONFIG = record(
 
 def save_weights(path: Path, model: Network, record: dict[str, Any]) -> None:
     """Write `model`, rounded, atomically; `record` (plain data) says how it was made."""
-    tensors: dict[str, Tensor] = {}
-    kernels = {id(kernel) for kernel in model.kernels()}
-    for name, parameter in model.state_dict(keep_vars=True).items():
-        tensor = parameter.detach().cpu().contiguous()
-        if id(parameter) in kernels:
-            tensors[name], tensors[name + SCALE] = in_bytes(tensor)
-        else:
-            tensors[name] = tensor.half()
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(asdict(model.config)),
-        "training": json.dumps(record),
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-
-
-def _check_shapes(archive: Any, model: Network) -> None:
-    """Raises ValueError where the file's tensors are not those of `model`, before any is read."""
-    there = {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    scales = {name for name in there if name.endswith(SCALE) and name not in wanted}
-    wrong = sorted(
-        {name for name in wanted if there.get(name) != wanted[name]}
-        | {name for name in there if name not in wanted and name not in scales}
-        | {name for name in scales if there[name] != wanted.get(name.removesuffix(SCALE), ())[:1]}
-    )
-    if wrong:
-        raise ValueError(f"{len(wrong)} tensors do not fit its configuration, such as {wrong[0]}")
+    save_rounded(path, model, model.kernels(), format=FORMAT, record=record)
 
 
 def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
@@ -107,7 +75,7 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
             # Nothing is made of what the configuration says before the tensors fit it.
             with torch.device("meta"):
                 model = make_network(NetworkConfig(**config))
-            _check_shapes(archive, model)
+            check_shapes(archive, model)
             state = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
         from_bytes(state)
         model.load_state_dict(state, strict=True, assign=True)
