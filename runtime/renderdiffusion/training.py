@@ -24,15 +24,14 @@ from xray_addon.systems.renderdiffusion import NOISE_STEPS
 
 from ..training import run
 from ..training.configs import RunConfig
-from ..training.trainer import WEIGHTS
+from ..training.muon import Optimizers, update_average
+from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from . import schedule
 from .data import CameraDistribution, PictureDataset, read_pictures
 from .networks import RenderDiffusion, RenderDiffusionConfig, at_size, to_network
 from .renderer import Rays, camera_rays, render_rays
 from .weights import load_model, read_record, save_model
-
-AVERAGE_STEPS = 4  # between two updates of the averaged weights
 
 
 @dataclass
@@ -125,8 +124,8 @@ class TrainingConfig(RunConfig):
 class Trainer(SharedTrainer[TrainingConfig]):
     """A model, its average and its optimisers.
 
-    Its kernels learn by Muon (Jordan et al. 2024), all else by AdamW. The U-Net's forward and
-    backward passes run on a copy in bfloat16, the renderer's in single precision.
+    The U-Net's forward and backward passes run on a copy in bfloat16, the renderer's in single
+    precision.
     """
 
     model: RenderDiffusion
@@ -142,26 +141,8 @@ class Trainer(SharedTrainer[TrainingConfig]):
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.half = copy.deepcopy(self.model.encoder).bfloat16()
         self.half = self.half.to(memory_format=torch.channels_last)
-        self.kernels = kernels_of(self.model)
-        known = {id(kernel) for kernel in self.kernels}
-        self.others = [p for p in self.model.parameters() if id(p) not in known]
-        # Muon takes matrices: the same numbers, an output channel a row.
-        self.matrices = [nn.Parameter(kernel.detach().flatten(1)) for kernel in self.kernels]
-        self.optimizers = [
-            torch.optim.Muon(
-                self.matrices,
-                config.learning_rate,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-            torch.optim.AdamW(
-                self.others,
-                config.learning_rate,
-                weight_decay=config.weight_decay,
-                betas=(0.9, 0.98),
-                fused=True,
-            ),
-        ]
+        self.muon = Optimizers(self.model, kernels_of(self.model), config)
+        self.optimizers = self.muon.both
 
     def dataset(self, data: Path) -> PictureDataset:
         """The pictures in `data`; raises as `read_pictures`."""
@@ -269,19 +250,12 @@ class Trainer(SharedTrainer[TrainingConfig]):
         for parameter, half in zip(encoder.parameters(), self.half.parameters(), strict=True):
             parameter.grad = None if half.grad is None else half.grad.float()
             half.grad = None
-        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
-            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
+        self.muon.take_gradients()
         # Muon's steps have a size of their own, whatever the gradient's.
-        self.move(total, self.others)
+        self.move(total, self.muon.others)
         self.count(len(batch["image"]))
-        if self.steps % AVERAGE_STEPS == 0:
-            # A short memory at first, so that the average does not remember the random start.
-            keep = min(self.config.ema, self.steps / (self.steps + 10)) ** AVERAGE_STEPS
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self.average.parameters()), list(self.model.parameters()), 1 - keep
-                )
-        return {name: float(term.detach()) for name, term in (*terms.items(), ("loss", total))}
+        update_average(self.average, self.model, self.config.ema, self.steps)
+        return term_values(terms, total)
 
     def parts(self) -> dict[str, Any]:
         """With the average."""

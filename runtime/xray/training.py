@@ -26,6 +26,7 @@ from ..meshes.collection import list_meshes
 from ..training import parallel, run
 from ..training.configs import RunConfig
 from ..training.datasets import XRayDataset
+from ..training.muon import Optimizers, update_average
 from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from .batches import BatchDataset
@@ -35,8 +36,6 @@ from .networks.base import Network, NetworkConfig, Prediction, image_to_input
 from .sampling import noised
 from .stored import StoredDataset, stored_places
 from .weights import load_weights, save_weights
-
-AVERAGE_STEPS = 4  # between two updates of the averaged weights
 
 
 @dataclass
@@ -145,9 +144,7 @@ def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Te
 class Trainer(SharedTrainer[TrainingConfig]):
     """A model, its average and its optimisers.
 
-    The model's kernels learn by Muon (Jordan et al. 2024: momentum, orthogonalised), which here
-    needs a fraction of the samples that AdamW does; all else by AdamW. Forward and backward run on
-    a copy in bfloat16.
+    Forward and backward run on a copy in bfloat16.
     """
 
     several_processes = True
@@ -165,26 +162,8 @@ class Trainer(SharedTrainer[TrainingConfig]):
         self.half = copy.deepcopy(self.model)
         for parameter in self.half.parameters():
             parameter.data = parameter.data.bfloat16()
-        self.kernels = self.model.kernels()
-        known = {id(kernel) for kernel in self.kernels}
-        self.others = [p for p in self.model.parameters() if id(p) not in known]
-        # Muon takes matrices: the same numbers, an output channel a row.
-        self.matrices = [torch.nn.Parameter(k.detach().flatten(1)) for k in self.kernels]
-        self.optimizers = [
-            torch.optim.Muon(
-                self.matrices,
-                config.learning_rate,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-            torch.optim.AdamW(
-                self.others,
-                config.learning_rate,
-                weight_decay=config.weight_decay,
-                betas=(0.9, 0.98),
-                fused=True,
-            ),
-        ]
+        self.muon = Optimizers(self.model, self.model.kernels(), config)
+        self.optimizers = self.muon.both
         self.compute_seconds = 0.0
 
     def dataset(self, data: Path) -> Pairs:
@@ -228,13 +207,11 @@ class Trainer(SharedTrainer[TrainingConfig]):
             parameter.grad = None if half.grad is None else half.grad.float()
             half.grad = None
         parallel.average([p.grad for p in self.model.parameters() if p.grad is not None])
-        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
-            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
+        self.muon.take_gradients()
         # Muon's steps have a size of their own, whatever the gradient's.
-        self.move(total, self.others)
+        self.move(total, self.muon.others)
         self.count(len(batch["image"]))
-        if self.steps % AVERAGE_STEPS == 0:
-            self._update_average()
+        update_average(self.average, self.model, self.config.ema, self.steps)
         result = term_values(terms, total)
         self.compute_seconds += clock() - began
         return result
@@ -262,14 +239,6 @@ class Trainer(SharedTrainer[TrainingConfig]):
         noise = torch.randn(frames.shape, generator=generator).to(self.device)
         kept = denoised.to(self.device)[:, None, None, None, None]
         return noised(frames, noise, share) * kept, share
-
-    def _update_average(self) -> None:
-        # A short memory at first, so that the average does not remember the random start.
-        keep = min(self.config.ema, self.steps / (self.steps + 10)) ** AVERAGE_STEPS
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.model.parameters()), 1 - keep
-            )
 
     def parts(self) -> dict[str, Any]:
         """What has a `state_dict`, or a list of such, by its name in the checkpoint."""
