@@ -45,6 +45,16 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.rint(np.clip(rows, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
+def own_file(image: str | Path | bpy.types.Image) -> Path | None:
+    """The file that has the pixels of an image; None for a datablock whose pixels are in none."""
+    if not isinstance(image, bpy.types.Image):
+        return Path(image)
+    if image.source != "FILE" or image.packed_file or image.is_dirty:
+        return None
+    path = Path(bpy.path.abspath(image.filepath, library=image.library))
+    return path if path.is_file() else None
+
+
 def shared_file(image: str | Path | bpy.types.Image) -> Path | None:
     """The file of an image, if the runtime reads it with the colours that Blender shows.
 
@@ -52,12 +62,9 @@ def shared_file(image: str | Path | bpy.types.Image) -> Path | None:
     reads: its `shown_pixels` have to be handed over.
     """
     if isinstance(image, bpy.types.Image):
-        if image.source != "FILE" or image.packed_file or image.is_dirty:
-            return None
-        path = Path(bpy.path.abspath(image.filepath, library=image.library))
+        file = own_file(image)
         # What Blender cannot read may be one that the runtime can, or one that it can name.
-        shared = path.is_file() and (not any(image.size) or _is_shared(image))
-        return path if shared else None
+        return file if not any(image.size) or _is_shared(image) else None
     path = Path(image)
     try:
         known = unread_image(first_bytes(path)) is None

@@ -17,7 +17,7 @@ from ...xray_addon.settings.generate import GenerateSettings
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import find_system
 from ...xray_addon.systems.system import Inputs, System
-from ..convert.images import shared_file, shown_pixels
+from ..convert.images import own_file, shared_file, shown_pixels
 from ..runtime import service
 from ..tasks import jobs
 from .adding import add_steps, keep_steps
@@ -163,17 +163,6 @@ def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.St
         return result
 
     return steps()
-
-
-def own_file(image: Image) -> Path | None:
-    """The file with the pixels of an image; None for a datablock whose pixels are in no file."""
-    if not isinstance(image, bpy.types.Image):
-        return Path(image)
-    if image.source == "FILE" and not image.packed_file and not image.is_dirty:
-        path = Path(bpy.path.abspath(image.filepath))
-        if path.is_file():
-            return path
-    return None
 
 
 def _write_steps(image: str | Path, copy: Path) -> jobs.Steps:

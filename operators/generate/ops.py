@@ -439,17 +439,21 @@ def command_line(obj: Any) -> str:
     inputs, settings = made_from(obj)
     words = ["blender", "-c", "xray", "generate"]
     if inputs.image is not None:
-        words.append(str(_own_file(inputs.image)))
+        words.append(str(_named_file(inputs.image)))
     if inputs.mask is not None:
-        words.append(f"--mask={_own_file(inputs.mask)}")
+        words.append(f"--mask={_named_file(inputs.mask)}")
     if inputs.category:
         words.append(f"--category={inputs.category}")
     words += settings.to_arguments() + result_of(obj).to_arguments()
     return shlex.join([*words, "--out", f"{obj.name}.glb"])
 
 
-def _own_file(image: Image) -> Path:
-    path = Path(bpy.path.abspath(image.filepath) if isinstance(image, bpy.types.Image) else image)
+def _named_file(image: Image) -> Path:
+    if isinstance(image, bpy.types.Image):
+        name = bpy.path.abspath(image.filepath, library=image.library)
+    else:
+        name = str(image)
+    path = Path(name)
     if not path.is_file():
         raise XRayError(
             "missing_file",

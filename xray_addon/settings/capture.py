@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .base import Settings, setting
+from .visibility import visible_in_setting
 
 
 @dataclass
@@ -25,12 +26,5 @@ class CaptureSettings(Settings):
             "scene": "The scene's camera",
         },
     )
-    visible_in: str = setting(
-        "render",
-        "Which objects count",
-        choices={
-            "render": "Those that a render's camera sees",
-            "viewport": "Those that the viewport shows as surfaces",
-        },
-    )
+    visible_in: str = visible_in_setting()
     combine: bool = setting(False, "Capture the selected objects together as one object")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .base import Settings, setting
+from .visibility import visible_in_setting
 
 # Camera rules that place the cameras. Poses and the scene's camera have fixed positions.
 _PLACED = ("hemisphere", "sphere", "turntable", "ring")
@@ -43,14 +44,7 @@ class DatasetSettings(Settings):
             "none": "The object stays where it is, in its size",
         },
     )
-    visible_in: str = setting(
-        "render",
-        "Which objects count",
-        choices={
-            "render": "Those that a render's camera sees",
-            "viewport": "Those that the viewport shows as surfaces",
-        },
-    )
+    visible_in: str = visible_in_setting()
     pose: str = setting(
         "frame",
         "Pose of animated objects",

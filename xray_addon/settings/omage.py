@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .base import Settings, setting
+from .visibility import visible_in_setting
 
 
 @dataclass
@@ -25,14 +26,7 @@ class OmageSettings(Settings):
     patches: int = setting(
         128, "How many parts of the UV map are kept, the largest first", min=1, max=100_000
     )
-    visible_in: str = setting(
-        "render",
-        "Which objects count",
-        choices={
-            "render": "Those that a render's camera sees",
-            "viewport": "Those that the viewport shows as surfaces",
-        },
-    )
+    visible_in: str = visible_in_setting()
     bake_size: int = setting(
         1024, "Width and height of baked textures in pixels", min=16, max=8192, unit="pixels"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .base import Settings, setting
+from .visibility import visible_in_setting
 
 
 @dataclass
@@ -36,14 +37,7 @@ class SliceSettings(Settings):
         unit="degrees",
         only=("view", ("published",)),
     )
-    visible_in: str = setting(
-        "render",
-        "Which objects count",
-        choices={
-            "render": "Those that a render's camera sees",
-            "viewport": "Those that the viewport shows as surfaces",
-        },
-    )
+    visible_in: str = visible_in_setting()
     aligned: str = setting(
         "camera",
         "Axes that the object is cut along",

@@ -1,0 +1,19 @@
+"""The setting that all ways to capture objects share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import setting
+
+
+def visible_in_setting() -> Any:
+    """Which objects count: those of a render, or those of the viewport."""
+    return setting(
+        "render",
+        "Which objects count",
+        choices={
+            "render": "Those that a render's camera sees",
+            "viewport": "Those that the viewport shows as surfaces",
+        },
+    )
