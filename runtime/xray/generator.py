@@ -33,7 +33,7 @@ from ..torch_helpers.devices import choose_device
 from .coloring import textured, two_sides, with_detail
 from .decoding import Layers, decode
 from .networks.base import Network, image_to_input
-from .sampling import sample
+from .sampling import both_ways, sample
 from .solid import solid_mesh
 from .weights import DEFAULT_WEIGHTS, load_weights
 
@@ -85,27 +85,27 @@ class XRayGenerator(Generator):
     ) -> Generated:
         """As `run`, from an image (512, 512, 4) that is already in the canonical frame."""
         can_sample = bool(self.training.get("denoise_share"))
-        steps = settings.steps or (STEPS if can_sample else 1)
-        if steps > 1 and not can_sample:
+        if settings.steps > 1 and not can_sample:
             raise XRayError(
                 "bad_settings",
                 "These weights predict in one pass; they have not learned to sample.",
                 "Set steps to 1, or choose weights trained with a denoise_share above 0.",
             )
-        if settings.variation == 0:
-            steps = 1  # what the first pass says
         shown = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
-        progress(Progress("predict", 0, steps, "Predicting the layers"))
-        prediction = sample(
-            self.model,
-            image_to_input(_reduced(shown, self.model.config.image_resolution)),
-            steps,
-            torch.Generator().manual_seed(settings.seed),
-            start=1 - settings.variation,
-            on_step=lambda step: progress(
-                Progress("predict", step, steps, "Predicting the layers")
-            ),
-        )
+        image = image_to_input(_reduced(shown, self.model.config.image_resolution))
+        steps = (settings.steps or STEPS) if settings.variation and can_sample else 1
+
+        def report(step: int) -> None:
+            progress(Progress("predict", step, steps, "Predicting the layers"))
+
+        report(0)
+        if can_sample and settings.steps != 1:
+            random = torch.Generator().manual_seed(settings.seed)
+            start = 1 - settings.variation
+            prediction = sample(self.model, image, steps, random, start=start, on_step=report)
+        else:
+            prediction = both_ways(self.model, image)
+            report(1)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3])
         camera = canonical_camera(LAYER_SIZE, *prediction.pose[0].tolist())

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .networks.base import Network, Prediction
 
+NOISES = 4  # whose predictions are averaged
+
 
 def noised(frames: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     """What the denoiser sees of clean `frames` (B, L, 8, S, S) at `time` (B,).
@@ -44,6 +46,26 @@ def both_ways(
 
 
 @torch.no_grad()
+def expected(model: Network, image: Tensor) -> Prediction:
+    """The hidden layers that are to be expected behind the visible one.
+
+    One pass predicts all layers, but its hidden ones are blurred by what it does not know of the
+    visible one. So they are predicted again, now given the visible one: the mean over a few fixed
+    noises, which tells what is likely without deciding for one of the possibilities. The visible
+    layer and the pose are those of the pass.
+    """
+    first = both_ways(model, image)
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn((NOISES, *model.frame_shape), generator=random).to(image)
+    seen = noise.repeat(len(image), 1, 1, 1, 1)
+    seen[:, :1] = first.clean()[:, :1].repeat_interleave(NOISES, dim=0)
+    images = image.repeat_interleave(NOISES, dim=0)
+    second = both_ways(model, images, seen, image.new_zeros(len(images)))
+    hidden = second.frames[:, 1:].unflatten(0, (-1, NOISES)).mean(dim=1)
+    return Prediction(torch.cat([first.frames[:, :1], hidden], dim=1), first.pose)
+
+
+@torch.no_grad()
 def sample(
     model: Network,
     image: Tensor,
@@ -53,18 +75,16 @@ def sample(
     start: float,
     on_step: Callable[[int], None] | None = None,
 ) -> Prediction:
-    """One pass, then `steps` - 1 denoising steps of what is hidden, from time `start` (below 1) on.
+    """What is `expected`, then `steps` - 1 denoising steps of what is hidden, from time `start`
+    (below 1) on.
 
-    The visible layer and the pose are those of the pass. Deterministic given `generator`
-    (the noise is drawn once; steps are those of DDIM, Song et al. 2021). Each prediction is the
-    mean of the image's and its mirror image's: what the two agree on stays and their errors
-    partly cancel.
+    The visible layer and the pose stay. Deterministic given `generator` (the noise is drawn once;
+    steps are those of DDIM, Song et al. 2021). Each prediction is the mean of the image's and its
+    mirror image's: what the two agree on stays and their errors partly cancel.
     """
-    first = prediction = both_ways(model, image)
+    first = prediction = expected(model, image)
     if on_step is not None:
         on_step(1)
-    if steps == 1:
-        return first
     visible = first.clean()[:, :1]
     noise = torch.randn(
         (len(image), *model.frame_shape), generator=generator, device=generator.device

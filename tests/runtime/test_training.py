@@ -16,7 +16,7 @@ from runtime.meshes.collection import MeshCache, list_meshes
 from runtime.training.views import to_frames
 from runtime.xray.data import CastDataset, choose_object, is_one_color
 from runtime.xray.networks.base import Prediction, image_to_input
-from runtime.xray.sampling import both_ways, mirrored, noised, sample
+from runtime.xray.sampling import NOISES, both_ways, expected, mirrored, noised, sample
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
 from runtime.xray.weights import FORMAT, load_weights, save_weights
 from xray_addon import Surface, XRayError
@@ -415,6 +415,25 @@ def test_sampling_is_reproducible_and_seeds_differ(config):
     assert not torch.equal(run(0, 4), run(1, 4))
     assert torch.equal(run(0, 4)[:, 0], run(1, 4)[:, 0])  # what is seen does not change
     assert torch.equal(run(0, 1), run(1, 1))
+
+
+def test_what_is_expected_is_a_mean_given_what_is_seen(config):
+    torch.manual_seed(0)
+    model = config.model().eval()
+    torch.nn.init.normal_(model.frame_out.weight, std=0.1)  # zeros before training
+    images = image_to_input(torch.rand(2, 4, 32, 32))
+    first, found = both_ways(model, images), expected(model, images)
+    assert torch.equal(found.pose, first.pose)
+    assert torch.equal(found.frames[:, 0], first.frames[:, 0])
+    noise = torch.randn((NOISES, *model.frame_shape), generator=torch.Generator().manual_seed(0))
+    for number, image in enumerate(images):
+        given = noise.clone()
+        given[:, 0] = first.clean()[number, 0]
+        each = torch.stack(
+            [both_ways(model, image[None], x[None], torch.zeros(1)).frames[0] for x in given]
+        )
+        torch.testing.assert_close(found.frames[number, 1:], each.mean(dim=0)[1:])
+        assert each.std(dim=0)[1:].max() > 1e-3
 
 
 def test_a_rolled_camera_is_told_and_mirrored(meshes: Path):

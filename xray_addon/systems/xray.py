@@ -17,16 +17,16 @@ class XRaySettings(GenerateSettings):
 
     steps: int = setting(
         0,
-        "Sampling steps if hidden parts may vary; 0 means 8, or 1 for weights not trained to "
-        "sample; 1 is a single pass without sampling",
+        "Sampling steps if hidden parts may vary; 0 means 8. 1 predicts everything in a single "
+        "pass, as weights not trained to sample always do",
         min=0,
         max=1000,
         on=8,
     )
     variation: float = setting(
         0.0,
-        "How much hidden parts may vary with the seed: 0 not at all, which gives the smoothest "
-        "backs; 1 fully sampled",
+        "How much hidden parts may vary with the seed: 0 not at all, which gives what is to be "
+        "expected; 1 fully sampled",
         min=0.0,
         max=1.0,
         unit="factor",
