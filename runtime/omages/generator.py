@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xray_addon.camera import Camera
-from xray_addon.errors import XRayError, is_out_of_memory
+from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.omage import Omage
 from xray_addon.omage.categories import CATEGORIES
@@ -31,7 +30,7 @@ from ..checkpoints import locate
 from ..generator import Generator
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
-from ..torch_helpers.memory import out_of_memory
+from ..torch_helpers.memory import memory_errors
 from .networks import GUIDANCE, GeometryDenoiser, MaterialDenoiser
 from .sampling import Denoiser, Schedule, ancestral, multistep
 from .transformer import CHANNELS as GEOMETRY_CHANNELS
@@ -47,6 +46,10 @@ PREVIEW_SECONDS = 0.5  # between two pictures of the omage as it becomes clear
 PREVIEW_SIZE = 256  # px along a side
 
 SIZE = 64  # px that the published networks work with
+MEMORY_REMEDY = (
+    "Omages need about 4 GB. Close other programs that use it and release the runtime's memory, or "
+    "set the device to the CPU."
+)
 # No image is taken as seen from anywhere; this shows the mesh from in front, a little above.
 CAMERA = Camera.look_at((0.0, -1.8, 0.6), width=512, height=512)
 
@@ -89,15 +92,15 @@ class OmagesGenerator(Generator):
     @cached_property
     def geometry_network(self) -> GeometryTransformer:
         """Raises XRayError `bad_weights`, `unsafe_weights`, `out_of_memory`."""
-        return self._guarded(lambda: load_geometry(self.folder, self.device))
+        with memory_errors(self.device, MEMORY_REMEDY):
+            return load_geometry(self.folder, self.device)
 
     def material_network(self, average: bool = False) -> MaterialNetwork:
         """average : with the stored running average. Raises as `geometry_network`."""
         if self._material is None or self._material[0] != average:
             self._material = None  # two of them may not fit the memory
-            network = self._guarded(
-                lambda: load_material(self.folder, self.device, average=average)
-            )
+            with memory_errors(self.device, MEMORY_REMEDY):
+                network = load_material(self.folder, self.device, average=average)
             self._material = average, network
         return self._material[1]
 
@@ -252,21 +255,8 @@ class OmagesGenerator(Generator):
                 progress(Progress(stage, step, of, report.message, preview))
             return final
 
-        with interruptible([network], alive):
-            return _values(self._guarded(run))
-
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        """`work()`, with `out_of_memory` in place of what torch raises."""
-        try:
-            return work()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(
-                torch.device(self.device),
-                "Omages need about 4 GB. Close other programs that use it and release the "
-                "runtime's memory, or set the device to the CPU.",
-            ) from error
+        with interruptible([network], alive), memory_errors(self.device, MEMORY_REMEDY):
+            return _values(run())
 
 
 load = OmagesGenerator.load

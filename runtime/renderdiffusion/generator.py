@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xray_addon.camera import Camera
-from xray_addon.errors import XRayError, is_out_of_memory
+from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.surface import Material, Surface
@@ -39,7 +39,7 @@ from ..meshes.extraction import (
 from ..meshes.pieces import without_crumbs
 from ..meshes.smoothing import taubin, vertex_normals
 from ..torch_helpers.devices import choose_device
-from ..torch_helpers.memory import Chunks, out_of_memory
+from ..torch_helpers.memory import Chunks, memory_errors
 from .cameras import find_camera
 from .networks import RenderDiffusion
 from .sampling import STEPS, Sampled, sample
@@ -61,6 +61,9 @@ VISIBLE = 0.5
 CRUMB = 0.01
 # Rounds that smooth the steps of the planes' pixels.
 SMOOTHING = 10
+MEMORY_REMEDY = (
+    "Close other programs that use it, lower the grid resolution, or set the device to the CPU."
+)
 # Points of the field at a time: enough to fit a CPU's cache, or to fill a graphics processor.
 _CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
 
@@ -110,17 +113,8 @@ class RenderDiffusionGenerator(Generator):
         Raises XRayError (unreadable image, `no_object`, `bad_mask`, `nothing_predicted`,
         `out_of_memory`, ...) and `Cancelled`.
         """
-        try:
-            with torch.inference_mode():
-                return self._made(inputs, settings, progress)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(
-                torch.device(self.device),
-                "Close other programs that use it, lower the grid resolution, or set the device "
-                "to the CPU.",
-            ) from error
+        with torch.inference_mode(), memory_errors(self.device, MEMORY_REMEDY):
+            return self._made(inputs, settings, progress)
 
     def _made(
         self, inputs: Inputs, settings: RenderDiffusionSettings, progress: ProgressCallback

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xray_addon.camera import PUBLISHED_FOV_X, Camera
-from xray_addon.errors import XRayError, is_out_of_memory
+from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback
 from xray_addon.slices.slicing import DISTANCE, tiled
@@ -27,7 +27,7 @@ from ..images.framing import frame
 from ..meshes.extraction import DISTANCE_STRIDES, Sparse, fitting, march, sample_distances
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
-from ..torch_helpers.memory import Chunks, out_of_memory
+from ..torch_helpers.memory import Chunks, memory_errors
 from .diffusion import MOST_STEPS, SliceDiffusion
 from .files import find_network
 from .networks import SliceField, SliceNet
@@ -40,6 +40,10 @@ STEPS = 200
 PICTURE_SIZE = 256  # px of the image that colours are taken from
 # How often slices are shown while they are sampled; each showing takes about as long as a step.
 _SHOWINGS = 10
+MEMORY_REMEDY = (
+    "The generation branch needs about 3 GB, the regression branch 1.5 GB. Close other programs "
+    "that use it, lower the mesh resolution, or set the device to the CPU."
+)
 # Points of the field at a time: as many as a CPU's cache holds, or as fill a graphics processor.
 _CHUNK = {"cpu": 2048, "cuda": 1 << 13, "mps": 1 << 13}
 # The field has the viewer at +z and y up; here the viewer is at -y and z up.
@@ -82,17 +86,8 @@ class Slice3DGenerator(Generator):
         Raises XRayError: of the image (`object_at_border` among them), `missing_weights`,
         `bad_weights`, `other_weights`, `nothing_predicted`, `out_of_memory`, ... and `Cancelled`.
         """
-        try:
-            with torch.inference_mode():
-                return self._made(inputs, settings, progress)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(
-                torch.device(self.device),
-                "The generation branch needs about 3 GB, the regression branch 1.5 GB. Close other "
-                "programs that use it, lower the mesh resolution, or set the device to the CPU.",
-            ) from error
+        with torch.inference_mode(), memory_errors(self.device, MEMORY_REMEDY):
+            return self._made(inputs, settings, progress)
 
     def _made(
         self, inputs: Inputs, settings: Slice3DSettings, progress: ProgressCallback

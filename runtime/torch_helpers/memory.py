@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ def out_of_memory(device: torch.device, remedy: str) -> XRayError:
     """The error for work that does not fit into the memory of `device`, with its remedy."""
     where = {"cuda": "graphics card", "mps": "graphics processor"}.get(device.type, "computer")
     return XRayError("out_of_memory", f"The {where} has not enough free memory.", remedy)
+
+
+@contextmanager
+def memory_errors(device: torch.device | str, remedy: str) -> Iterator[None]:
+    """What torch raises within if memory runs out becomes XRayError `out_of_memory`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(torch.device(device), remedy) from error
 
 
 class Chunks:

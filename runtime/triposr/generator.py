@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xray_addon.camera import Camera
-from xray_addon.errors import XRayError, is_out_of_memory
+from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.surface import Material, Surface
@@ -36,7 +36,7 @@ from ..meshes.extraction import (
 from ..meshes.smoothing import vertex_normals
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
-from ..torch_helpers.memory import Chunks, out_of_memory
+from ..torch_helpers.memory import Chunks, memory_errors
 from . import field
 from .extraction import GridField, density_level, strides
 from .model import TripoSR
@@ -52,6 +52,10 @@ VISIBLE = 0.05
 FAINT = 0.7
 # In the field the viewer is at +x and the image's right is +y; in X-Ray the viewer is at -y.
 TO_WORLD = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+MEMORY_REMEDY = (
+    "TripoSR needs about 6 GB. Close other programs that use it and release the runtime's memory, "
+    "or set the device to the CPU."
+)
 # Points at a time: enough to fit a CPU's cache, or to fill a graphics processor.
 _CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
 _COLORED_AT_ONCE = 1 << 20  # points between two reports
@@ -78,12 +82,8 @@ class TripoSRGenerator(Generator):
         torch.set_flush_denormal(True)
         device = choose_device(device)
         path = locate(checkpoint or "triposr")
-        try:
+        with memory_errors(device, MEMORY_REMEDY):
             return cls(load_weights(path, device), device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise _too_large(device) from error
 
     def run(
         self, inputs: Inputs, settings: TripoSRSettings, progress: ProgressCallback
@@ -124,12 +124,8 @@ class TripoSRGenerator(Generator):
     def predict(self, picture: NDArray[np.uint8]) -> Tensor:
         """The scene code (3, c, 2P, 2P) of a picture (S, S, 3) from `prepare`."""
         image = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
-        try:
+        with memory_errors(self.device, MEMORY_REMEDY):
             return self.model(image)[0]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise _too_large(self.device) from error
 
     @torch.inference_mode()
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +180,9 @@ class TripoSRGenerator(Generator):
             return fitting(at, resolution, say)
 
         config = self.model.config
-        try:
+        with memory_errors(
+            planes.device, "Lower the mesh resolution, or set the device to the CPU."
+        ):
             level = density_level(threshold, config.density_bias)
             sparse = seek(level)
             greatest = math.exp(min(float(sparse.values.max()) + level + config.density_bias, 80))
@@ -202,12 +200,6 @@ class TripoSRGenerator(Generator):
                     "Try an image that shows the whole object on a plain or transparent "
                     "background, or another density threshold.",
                 )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(
-                planes.device, "Lower the mesh resolution, or set the device to the CPU."
-            ) from error
 
         coloring = Progress("mesh", 5, 6, "Colouring the mesh")
 
@@ -275,11 +267,3 @@ load = TripoSRGenerator.load
 def world_camera(size: int = CAMERA_SIZE) -> Camera:
     """The camera that the model assumes for every image, in world axes."""
     return FRAME.camera(size)
-
-
-def _too_large(device: str) -> XRayError:
-    return out_of_memory(
-        torch.device(device),
-        "TripoSR needs about 6 GB. Close other programs that use it and release the runtime's "
-        "memory, or set the device to the CPU.",
-    )
