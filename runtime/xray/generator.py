@@ -30,6 +30,7 @@ from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..meshes.smoothing import taubin, vertex_normals
 from ..torch_helpers.devices import choose_device
+from .centering import centered
 from .coloring import textured, two_sides, with_detail
 from .decoding import Layers, decode
 from .networks.base import Network, image_to_input
@@ -109,6 +110,7 @@ class XRayGenerator(Generator):
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3])
         camera = canonical_camera(LAYER_SIZE, *prediction.pose[0].tolist())
+        layers = centered(layers, camera)
         progress(Progress("mesh", 1, 2, "Making the mesh", layer_sheet(layers.xray())))
         make = closed_surface if layers.closed else open_surface
         surface, xray = make(layers, framed, camera)
