@@ -44,6 +44,7 @@ STAGES = {
     "frame": "frame",
     "sample": "network, image and its mirror",
     "decode": "read the layers",
+    "centered": "move them to the frame's middle",
     "solid_mesh": "the solid that they mean, its mesh",
     "two_sides": "its texture",
     "cast": "its own layers",
