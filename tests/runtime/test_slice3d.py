@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,15 @@ def test_only_a_network_without_dropout_repeats_itself_in_training():
         assert torch.equal(first, again) == (dropout == 0)
     with pytest.raises(ValueError, match="dropout"):
         replace(SMALL_CONFIG, dropout=1.0)
+
+
+def test_networks_are_made_without_torchvision_or_a_connection(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.delattr(socket, "socket")
+    for network in (SliceNet, GTSliceNet):
+        network(SMALL_CONFIG)
+    SliceDiffusion(DiffusionConfig(**tupled(SMALL_DIFFUSION)))
+    SliceLoss()
 
 
 def test_points_are_projected_as_the_published_camera_sees_them():
