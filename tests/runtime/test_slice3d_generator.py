@@ -109,8 +109,9 @@ def test_it_is_evaluated_like_any_other_system(weights, tmp_path, monkeypatch):
     assert found["ball"]["cd"] < 0.02 < found["box"]["cd"]
 
 
-def test_what_is_seen_has_the_images_colours(weights, ball):
-    result = generate(weights, object_size=0.85)
+@pytest.mark.parametrize(("size", "object_size"), [(128, 0.85), (128, 0.0), (400, 0.0)])
+def test_what_is_seen_has_the_images_colours(weights, ball, size, object_size):
+    result = generate(weights, picture(size), object_size=object_size)
     surface, camera = result.surface, result.camera
     colors = np.zeros((len(surface.vertices), 3))
     colors[surface.faces] = surface.corner_colors
