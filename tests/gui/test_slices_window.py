@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import rig
 from conftest import RUNTIME
-from test_omage_window import SPLIT
 from test_window import clean, idle
 
 # A small regression network as it is drawn, moved so that its field has an inside.
@@ -29,8 +28,14 @@ save_network(Path(sys.argv[1]), network, {})
 """
 
 JOBS = f"__import__('sys').modules['{rig.MODULE}.operators.tasks.jobs']"
-# The 3D view keeps more of the width, so that a mesh stands beside the sidebar.
-WIDE = SPLIT.replace("0.55", "0.62")
+# The 3D view keeps most of the width, so that a mesh stands beside the sidebar.
+SPLIT = """
+with bpy.context.temp_override(**view3d()):
+    bpy.ops.screen.area_split(direction="VERTICAL", factor=0.62)
+window = bpy.context.window_manager.windows[0]
+views = [area for area in window.screen.areas if area.type == "VIEW_3D"]
+views[-1].type = "IMAGE_EDITOR"
+"""
 # What would stand above the buttons.
 HIDDEN = (
     *("capture", "dataset_cameras", "dataset_object", "dataset_images", "dataset_gates", "dataset"),
@@ -43,8 +48,12 @@ for area in bpy.context.window_manager.windows[0].screen.areas:
         area.spaces.active.image = bpy.data.images["toadstool slices"]
     if area.type == "VIEW_3D":
         area.spaces.active.shading.color_type = "VERTEX"
-with bpy.context.temp_override(**view3d()):
-    bpy.ops.view3d.view_selected()
+from mathutils import Euler, Vector
+region = view3d()["area"].spaces.active.region_3d
+region.view_rotation = Euler((1.2, 0, 0.5)).to_quaternion()
+region.view_distance = 2
+# The sidebar hides the right half.
+region.view_location = region.view_rotation @ Vector((0.4, 0, 0))
 """
 FIT = """
 window = bpy.context.window_manager.windows[0]
@@ -74,7 +83,7 @@ def weights() -> Path:
 def test_slices_of_an_object_and_of_an_image(blender, picture, weights):
     blender.do(f"for name in {HIDDEN}: close_panel('XRAY_PT_' + name)")
     blender.do(SERVE.format(module=rig.MODULE, python=PYTHON))
-    blender.do(WIDE)
+    blender.do(SPLIT)
     blender.do("open_panel('XRAY_PT_slices')")
     blender.until("show_tab()")
     time.sleep(1)
