@@ -53,7 +53,7 @@ BLUR = 1.0  # of the field, cells
 FILLET = 0.012  # least radius, frame units, that rims are rounded with
 MOST_ROUND = 0.03
 RIM = 0.04  # frame units from the outline within which the slope tells how round it is
-# Loose parts smaller than this share of the whole are left out.
+# Loose parts smaller than this share of the whole are left out, and closed hollows filled.
 CRUMB = 0.01
 # A solid stands on its lowest layer, of this share of its height, that has this share of the area
 # of the largest of these layers.
@@ -252,14 +252,16 @@ def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor | float) -> 
 
 
 def _without_crumbs(field: Floats) -> Floats:
-    """Without loose parts that are far smaller than the whole."""
-    label, count = ndimage.label(field > 0)
-    if count < 2:
-        return field
-    size = np.bincount(label.ravel())[1:]
-    small = np.append(False, size < CRUMB * size.sum())
-    crumbs = ndimage.binary_dilation(small[label], iterations=2) & ~(label > 0) | small[label]
-    return np.where(crumbs, np.minimum(field, -CELL), field)
+    """Without loose parts, and closed hollows, that are far smaller than the whole."""
+    whole = np.count_nonzero(field > 0)
+    for sign in (1, -1):
+        label, count = ndimage.label(sign * field > 0)
+        if count < 2:
+            continue
+        small = np.append(False, np.bincount(label.ravel())[1:] < CRUMB * whole)
+        crumbs = ndimage.binary_dilation(small[label], iterations=2) & ~(label > 0) | small[label]
+        field = np.where(crumbs, sign * np.minimum(sign * field, -CELL), field)
+    return field
 
 
 def _base(field: Floats) -> int | None:

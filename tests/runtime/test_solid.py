@@ -109,6 +109,16 @@ def test_crumbs_are_left_out():
     assert got.bounds[1, 0] < 0.4
 
 
+@pytest.mark.parametrize(("radius", "parts"), [(0.07, 0), (0.3, 1)])
+def test_small_closed_hollows_are_filled_and_large_ones_stay(radius: float, parts: int):
+    hollow = trimesh.creation.icosphere(4, radius=radius)
+    hollow.invert()
+    got = solid(
+        surface(trimesh.util.concatenate([trimesh.creation.icosphere(5, radius=0.45), hollow]))
+    )
+    assert topology(got).islands == parts
+
+
 def test_a_lumpy_base_becomes_flat():
     shape = trimesh.creation.box((0.6, 0.6, 0.6)).subdivide_to_size(0.05)
     lumps = 0.02 * np.random.default_rng(0).normal(size=len(shape.vertices))
