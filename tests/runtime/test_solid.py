@@ -109,7 +109,7 @@ def test_crumbs_are_left_out():
     assert got.bounds[1, 0] < 0.4
 
 
-@pytest.mark.parametrize(("radius", "parts"), [(0.07, 0), (0.3, 1)])
+@pytest.mark.parametrize(("radius", "parts"), [(0.09, 0), (0.3, 1)])
 def test_small_closed_hollows_are_filled_and_large_ones_stay(radius: float, parts: int):
     hollow = trimesh.creation.icosphere(4, radius=radius)
     hollow.invert()
