@@ -33,6 +33,7 @@ class Deflater:
 
     name : the library and its version: the same name gives the same bytes. indices, values,
     small : raw, for arrays of an X-Ray. picture : with zlib's header, for the rows of a PNG.
+    checksum : zlib's CRC-32.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Deflater:
     values: Pack
     small: Pack
     picture: Pack
+    checksum: Callable[[Any], int] = zlib.crc32
 
 
 def _raw(level: int) -> Pack:
@@ -73,6 +75,7 @@ def installed() -> tuple[Deflater, ...]:
         lambda data: bytes(libdeflate.deflate_compress(data, FAST_VALUE_LEVEL)),
         ZLIB.small,
         lambda data: bytes(libdeflate.zlib_compress(data, FAST_PICTURE_LEVEL)),
+        libdeflate.crc32,
     )
     try:
         pack_words: Pack = importlib.import_module(".compiled_words", __package__).pack_words

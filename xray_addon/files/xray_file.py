@@ -15,7 +15,6 @@ import functools
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -104,7 +103,7 @@ def _archive(arrays: dict[str, NDArray[Any]], deflater: Deflater) -> memoryview:
             # zipfile packs with zlib alone: it is given the packed bytes, and then what they are.
             archive.writestr(entry, pack(array.getbuffer()))
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.file_size, entry.CRC = array.tell(), zlib.crc32(array.getbuffer())
+            entry.file_size, entry.CRC = array.tell(), deflater.checksum(array.getbuffer())
             content.seek(entry.header_offset)
             content.write(entry.FileHeader())
     return content.getbuffer()
