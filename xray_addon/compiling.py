@@ -13,6 +13,7 @@ from typing import Any
 
 import numba
 
+# Exceptions of reading or writing compiled code: a full disk, a folder that became read-only, a
 # truncated file, code compiled under another name of this package.
 _CACHE_TROUBLE = (
     OSError,

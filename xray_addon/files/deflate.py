@@ -1,8 +1,8 @@
-"""Deflate by libdeflate and numba where they are installed; whatever reads zlib's reads theirs.
+"""Deflate by libdeflate where it is installed; whatever reads zlib's reads its.
 
-libdeflate (the package `deflate`) takes half of zlib's time, and less for pictures. With numba
-indices take a tenth of it. Neither is needed: with zlib alone the same is written, in other bytes.
-A dataset keeps to the writer that it was begun with, see `dataset.store`.
+libdeflate (the package `deflate`) takes half of zlib's time, and less for pictures. It is not
+needed: with zlib alone the same is written, in other bytes. A dataset keeps to the writer that it
+was begun with, see `dataset.store`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import XRayError
@@ -20,8 +20,8 @@ from ..errors import XRayError
 # zlib's levels. NumPy's own, 6, is worth its time for small arrays alone: indices are as small with
 # 1, the noise of values with 2 is at most 5 % larger, and both take a fifth of the time.
 SMALL_LEVEL, INDEX_LEVEL, VALUE_LEVEL = 6, 1, 2
-# libdeflate's. It would pack indices in half of zlib's time, but 8 % larger.
-FAST_VALUE_LEVEL, FAST_PICTURE_LEVEL = 4, 6
+# libdeflate's. With 1 it finds no matches of three bytes, which are all that pack indices.
+FAST_INDEX_LEVEL, FAST_VALUE_LEVEL, FAST_PICTURE_LEVEL = 2, 4, 6
 RAW = -zlib.MAX_WBITS  # without zlib's header and checksum
 
 Pack = Callable[[Any], bytes]
@@ -62,41 +62,26 @@ ZLIB = Deflater(
 
 
 @functools.cache
-def installed() -> tuple[Deflater, ...]:
-    """All that this Python has, the fastest first."""
+def fastest() -> Deflater:
+    """libdeflate if it is installed, or zlib."""
     try:
         libdeflate: Any = importlib.import_module("deflate")
         version = importlib.metadata.version("deflate")
     except ImportError:  # PackageNotFoundError too
-        return (ZLIB,)
-    plain = Deflater(
+        return ZLIB
+    return Deflater(
         f"deflate {version}",
-        ZLIB.indices,
+        lambda data: bytes(libdeflate.deflate_compress(data, FAST_INDEX_LEVEL)),
         lambda data: bytes(libdeflate.deflate_compress(data, FAST_VALUE_LEVEL)),
         ZLIB.small,
         lambda data: bytes(libdeflate.zlib_compress(data, FAST_PICTURE_LEVEL)),
         libdeflate.crc32,
     )
-    try:
-        pack_words: Pack = importlib.import_module(".compiled_words", __package__).pack_words
-    except (ImportError, OSError):  # OSError: one of numba's libraries
-        return plain, ZLIB
-    compiled = replace(
-        plain,
-        name=f"{plain.name} with numba",
-        indices=lambda data: pack_words(data) or ZLIB.indices(data),
-    )
-    return compiled, plain, ZLIB
-
-
-def fastest() -> Deflater:
-    """The fastest that is installed."""
-    return installed()[0]
 
 
 def named(name: str) -> Deflater:
     """The one with that name; raises XRayError `no_deflater` where it is not installed."""
-    for deflater in installed():
+    for deflater in (ZLIB, fastest()):
         if deflater.name == name:
             return deflater
     raise XRayError(
