@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 BLENDER = ROOT / ".venv" / "blender" / "bin" / "python"
 ASSETS = Path(os.environ.get("XRAY_ASSETS", ROOT.parent / "shared" / "assets"))
 OBJECTS, VIEWS, SEED = 20, 4, 1
+SLICES = "slices"
 HEADING = "## A whole dataset\n"
 STAGES = ("load", "surface", "cast", "image", "write", "rest")
 
@@ -74,6 +75,7 @@ def measure(out: Path) -> None:
         stages["rest"] = total / views - sum(stages[stage] for stage in STAGES[:-1])
         found[name] = stages
         print(name, views, "views", total, "s", file=sys.stderr, flush=True)
+    found[SLICES] = dict(enumerate(slices(items)))
     found["published way"] = dict.fromkeys(STAGES, 0.0) | published(items, out.parent)
     cycles = found["ours, Cycles"]
     found["published way"] |= {"image": cycles["image"], "load": 2 * cycles["load"]}
@@ -82,6 +84,36 @@ def measure(out: Path) -> None:
         **{stage: cycles[stage] for stage in ("load", "image")},
     }
     out.write_text(json.dumps(found))
+
+
+def slices(items: Any) -> list[float]:
+    """How many casts the twelve slices of a view and their pictures take, for each item."""
+    import bpy
+    from extension import part
+
+    casting, slicing = part("xray_addon.casting"), part("xray_addon.slices.slicing")
+    convert, camera = part("operators.convert"), part("xray_addon.camera").Camera
+
+    def ratio(surface: Any, seen: Any) -> float:
+        seconds = {"cast": np.inf, "slices": np.inf}
+        for _ in range(3):
+            for name, work in (
+                ("cast", lambda: casting.cast(surface, seen)),
+                ("slices", lambda: slicing.slice_surface(surface, seen).pictures()),
+            ):
+                began = time.process_time()
+                work()
+                seconds[name] = min(seconds[name], time.process_time() - began)
+        return seconds["slices"] / seconds["cast"]
+
+    ratios = []
+    for item in items:
+        objects = part("operators.convert.mesh_files").open_alone(item.source)
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        surface = convert.surface_from_objects(objects, depsgraph)
+        seen = camera.look_at((0.9, -0.9, 0.6))
+        ratios.append(ratio(surface.transformed(surface.normalizing), seen))
+    return ratios
 
 
 def published(items: Any, folder: Path) -> dict[str, float]:
@@ -107,6 +139,7 @@ def published(items: Any, folder: Path) -> dict[str, float]:
 
 def section(found: dict[str, dict[str, float]]) -> str:
     """The section of the page."""
+    casts = sorted(found.pop(SLICES).values())
     totals = {name: sum(stages.values()) for name, stages in found.items()}
     head = ["way", *(f"{stage}, ms" for stage in STAGES), "all, ms a view", "views a CPU second"]
     lines = [
@@ -127,6 +160,9 @@ The same render stands for the pictures of all three Cycles rows. BlenderProc's 
 its depth and normals are those of first hits.
 
 {chr(10).join(lines)}
+
+The twelve slices of a view and their pictures, which `--slices` adds, take as long as
+{casts[len(casts) // 2]:.1f} casts of 16 layers (median; {casts[-1]:.1f} at most).
 
 ![Milliseconds a view by stage](dataset.png)
 """

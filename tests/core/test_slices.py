@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import trimesh
@@ -185,3 +187,17 @@ def test_what_cannot_be_sliced_is_refused():
         slice_xray(cast(surface, away, 4), away)
     with pytest.raises(ValueError, match="single point"):
         placement(Surface(np.zeros((3, 3)), np.array([[0, 1, 2]])))
+
+
+def test_the_slices_of_a_view_cost_about_as_much_as_a_cast():
+    surface, camera = ball((0, 0, 0), (0.2, 0.1, 0.1), radius=0.2), front(256)
+    seconds = {"cast": np.inf, "slices": np.inf}
+    for _ in range(4):
+        for name, work in (
+            ("cast", lambda: cast(surface, camera, 16, backend="numpy")),
+            ("slices", lambda: slice_surface(surface, camera, backend="numpy").pictures()),
+        ):
+            began = time.process_time()
+            work()
+            seconds[name] = min(seconds[name], time.process_time() - began)
+    assert seconds["slices"] <= 3 * seconds["cast"]
