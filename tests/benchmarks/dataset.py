@@ -126,8 +126,9 @@ def published(items: Any, folder: Path) -> dict[str, float]:
     seconds = {"cast": 0.0, "write": 0.0}
     camera = Camera.look_at((0.9, -0.9, 0.6))
     for item in items:
-        mesh = trimesh.load_scene(item.source).to_geometry()
-        colors = mesh.visual.to_color().face_colors[:, :3] / 255
+        parts = [part for part in trimesh.load_scene(item.source).dump() if hasattr(part, "faces")]
+        colors = np.concatenate([face_colors(part) for part in parts])
+        mesh = trimesh.util.concatenate([trimesh.Trimesh(p.vertices, p.faces) for p in parts])
         low, high = mesh.bounds
         mesh.apply_translation(-(low + high) / 2)
         mesh.apply_scale(1 / (high - low).max())
@@ -135,6 +136,18 @@ def published(items: Any, folder: Path) -> dict[str, float]:
         seconds["write"] += stages.pop("compress and write") / len(items)
         seconds["cast"] += sum(stages.values()) / len(items)
     return seconds
+
+
+def face_colors(mesh: Any) -> np.ndarray:
+    """Colours (M, 3), 0..1, of a trimesh, one a face as the published script takes them."""
+    visual = mesh.visual
+    if visual.kind != "texture":
+        return visual.face_colors[:, :3] / 255
+    # One colour where there is no image.
+    found = visual.material.to_color(visual.uv) if visual.uv is not None else None
+    color = np.atleast_2d(visual.material.main_color if found is None else found)
+    corners = np.broadcast_to(color, (len(mesh.vertices), color.shape[1]))[mesh.faces]
+    return corners.mean(axis=1)[:, :3] / 255
 
 
 def section(found: dict[str, dict[str, float]]) -> str:
@@ -183,9 +196,10 @@ def draw(found: dict[str, dict[str, float]], path: Path) -> None:
         left.barh(names, values, left=start, label=stage)
         start += values
     left.set_xlabel("ms a view")
-    left.legend(ncols=2, fontsize=8)
+    left.legend(ncols=3, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     right.barh([*found], [1e3 * sum(stages.values()) for stages in found.values()])
     right.set_xscale("log")
+    right.set_xlim(left=10)
     right.set_xlabel("ms a view, logarithmic")
     figure.savefig(path, dpi=110)
 
