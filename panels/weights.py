@@ -11,7 +11,7 @@ from ..operators.properties import chosen_system
 from ..operators.runtime import service
 from ..operators.runtime.ops_weights import XRAY_OT_weights_download
 from ..xray_addon.systems import PUBLISHED
-from ..xray_addon.systems.weights import hand_folder, is_here, megabytes
+from ..xray_addon.systems.weights import is_here, megabytes
 from .widgets import draw_progress, draw_text
 
 
@@ -34,7 +34,7 @@ def _draw_by_hand(layout: Any, context: bpy.types.Context) -> None:
     for file in missing:
         draw_text(box, context, f"{file.name} ({file.what})")
     box.operator("wm.url_open", text="Open the Page", icon="URL").url = system.by_hand.page
-    folder = hand_folder(system, service.checkpoint_folder())
+    folder = service.folder_by_hand(context.scene)
     draw_text(box, context, translated("Put them into {}").format(folder))
 
 

@@ -134,6 +134,13 @@ def missing_by_hand(scene: Any) -> list[HandFile]:
     )
 
 
+def folder_by_hand(scene: Any) -> str:
+    """Where the chosen system looks for those files."""
+    system = chosen_system()
+    own = system_settings(scene.xray.generate, system)
+    return bpy.path.abspath(own.checkpoint) or str(weights.hand_folder(system, checkpoint_folder()))
+
+
 def current_client() -> RuntimeClient | None:
     """The client, or None."""
     return _client

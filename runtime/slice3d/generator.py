@@ -119,7 +119,8 @@ class Slice3DGenerator(Generator):
         camera = world_camera()
         if picture is not None:
             progress(Progress("mesh", len(DISTANCE_STRIDES) + 1, 0, "Colouring the mesh"))
-            colors = paint(surface, picture, camera, spread=settings.fill_hidden)
+            seen_by = world_camera(len(picture))
+            colors = paint(surface, picture, seen_by, spread=settings.fill_hidden)
             surface.corner_colors = colors[surface.faces]
         tilt = _tilted(settings.elevation)
         return Generated(
@@ -132,7 +133,7 @@ class Slice3DGenerator(Generator):
     def _framed(
         self, image: Any, settings: Slice3DSettings, progress: ProgressCallback
     ) -> NDArray[np.uint8]:
-        """The cut-out as the networks are used to it: (S, S, 4)."""
+        """The cut-out as the networks are used to it: (S, S, 4), S as given if its size is kept."""
         rgba = cut_object(image, settings, progress).rgba
         _refuse_cut_off(rgba)
         if settings.object_size:

@@ -44,14 +44,19 @@ class DiffusionConfig:
     first_stage: tuple[int, ...] = (128, 256, 512, 512)
 
     def __post_init__(self) -> None:
-        if self.image_size < 128 or self.image_size % 128:
-            raise ValueError(f"image_size must be a multiple of 128, got {self.image_size}")
+        if self.image_size not in (32, 64) and (self.image_size < 1 or self.image_size % 128):
+            raise ValueError(
+                f"image_size must be 32, 64 or a multiple of 128, got {self.image_size}"
+            )
         if len(self.multipliers) != 5 or len(self.vgg_channels) != 5:
             raise ValueError("multipliers and vgg_channels must be five numbers each")
         if len(self.first_stage) != 4:
             raise ValueError("first_stage must be four numbers")
         if self.channels % 32 or self.channels % self.heads:
             raise ValueError("channels must be a multiple of 32 and of heads")
+        if self.image_size == 32 and self.channels * min(self.multipliers[3:]) < 64:
+            # One pixel is left there, and each of 32 groups must have more than one value.
+            raise ValueError("at image_size 32 the last two levels need 64 channels or more")
 
     @property
     def tile(self) -> int:
@@ -159,13 +164,13 @@ class SliceUNet(nn.Module):
         latent (B, 4, t, t) : of the image. added : what `ImageEncoder` gave.
         """
         time = self.time_embed(step_embedding(steps, self.config.channels))
-        current = torch.cat([grid, _on_every_tile(latent)], dim=1)
+        current = torch.cat([grid, _tiled_like(latent, grid)], dim=1)
         places = dict(zip(_ADDED_AFTER, added, strict=True))
         skips = []
         for number, block in enumerate(self.input_blocks):
             current = _apply(block, current, time)
             if number in places:
-                current = current + _on_every_tile(places[number])
+                current = current + _tiled_like(places[number], current)
             skips.append(current)
         current = _apply(self.middle_block, current, time)
         for block in self.output_blocks:
@@ -249,8 +254,11 @@ def _apply(block: Any, x: Tensor, time: Tensor) -> Tensor:
     return x
 
 
-def _on_every_tile(values: Tensor) -> Tensor:
-    return values.repeat(1, 1, TILES, TILES)
+def _tiled_like(values: Tensor, grid: Tensor) -> Tensor:
+    """`values` (B, C, s, s) side by side as often as `grid` (B, C, G, G) is wide."""
+    # One pixel of a small picture's deepest levels belongs to several tiles, so fewer fit.
+    times = grid.shape[-1] // values.shape[-1]
+    return values.repeat(1, 1, times, times)
 
 
 def _zeroed(layer: Any) -> Any:

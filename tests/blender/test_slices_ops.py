@@ -139,3 +139,29 @@ def test_the_panel_knows_which_weights_to_fetch(xray, part, tmp_path, monkeypatc
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "epoch=000103.ckpt").touch()
     assert [file.key for file in service.missing_by_hand(scene)] == ["gt_to_3d"]
+
+
+def test_the_panel_says_what_to_fetch_from_where_and_under_which_licence(
+    xray, part, tmp_path, monkeypatch
+):
+    panel, system = part("panels.weights"), part("xray_addon.systems.slice3d")
+    part("operators.properties").preferences().generator = "slice3d"
+    own = bpy.context.scene.xray.generate.systems.slice3d
+    own.branch, own.checkpoint = "generation", str(tmp_path)
+    texts, buttons = [], []
+    monkeypatch.setattr(panel, "draw_text", lambda _box, _context, text, **_how: texts.append(text))
+
+    class Layout:
+        def __getattr__(self, _name):
+            return lambda *_args, **_how: Layout()
+
+        def operator(self, _name, **_how):
+            buttons.append(type("Properties", (), {})())
+            return buttons[-1]
+
+    panel.draw_missing_weights(Layout(), bpy.context)
+    told = " ".join(texts)
+    for part_of_it in (system.DIFFUSION.name, system.GT_TO_3D.name, str(tmp_path)):
+        assert part_of_it in told
+    assert "Licence: not stated by the authors." in told
+    assert [button.url for button in buttons] == [system.PAGE]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import trimesh
 from xray_addon import Camera, Surface, cast
 from xray_addon.slices.slicing import (
     DISTANCE,
+    EVERY_HIT,
     NAMES,
     placement,
     published_camera,
@@ -106,6 +109,32 @@ def test_axis_aligned_slabs_follow_the_world_and_not_the_camera():
     assert not shown(by_axis, "X_1")[:, :half].any()
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """Of CPU time, all threads together."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="the kernel is not compiled")
+def test_twelve_shaded_slices_need_one_cast_only():
+    # They cost 2.1 to 2.4 casts here. One cast for each slice would cost more than twelve.
+    mesh = trimesh.creation.icosphere(5, 0.4)
+    surface, camera = Surface(mesh.vertices, mesh.faces), front(256)
+    # In turn, so that a busy moment meets both; the first round compiles.
+    casts, slices = zip(
+        *(
+            (
+                seconds(lambda: cast(surface, camera, EVERY_HIT)),
+                seconds(lambda: slice_surface(surface, camera).pictures()),
+            )
+            for _ in range(20)
+        ),
+        strict=True,
+    )
+    assert min(slices) < 4 * min(casts)
+
+
 def test_an_xray_gives_the_slices_of_its_surface():
     surface = ball((0, 0, 0), (0.2, 0.1, 0.1))
     camera = front()
@@ -187,17 +216,3 @@ def test_what_cannot_be_sliced_is_refused():
         slice_xray(cast(surface, away, 4), away)
     with pytest.raises(ValueError, match="single point"):
         placement(Surface(np.zeros((3, 3)), np.array([[0, 1, 2]])))
-
-
-def test_the_slices_of_a_view_cost_about_as_much_as_a_cast():
-    surface, camera = ball((0, 0, 0), (0.2, 0.1, 0.1), radius=0.2), front(256)
-    seconds = {"cast": np.inf, "slices": np.inf}
-    for _ in range(4):
-        for name, work in (
-            ("cast", lambda: cast(surface, camera, 16, backend="numpy")),
-            ("slices", lambda: slice_surface(surface, camera, backend="numpy").pictures()),
-        ):
-            began = time.process_time()
-            work()
-            seconds[name] = min(seconds[name], time.process_time() - began)
-    assert seconds["slices"] <= 3 * seconds["cast"]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import rig
 from conftest import RUNTIME
-from test_omage_window import SPLIT
 from test_window import clean, idle
 
 # A small regression network as it is drawn, moved so that its field has an inside.
@@ -28,11 +27,34 @@ network.fc_out[0].bias.data -= found.median()
 save_network(Path(sys.argv[1]), network, {})
 """
 
+JOBS = f"__import__('sys').modules['{rig.MODULE}.operators.tasks.jobs']"
+# The 3D view keeps most of the width, so that a mesh stands beside the sidebar.
+SPLIT = """
+with bpy.context.temp_override(**view3d()):
+    bpy.ops.screen.area_split(direction="VERTICAL", factor=0.62)
+window = bpy.context.window_manager.windows[0]
+views = [area for area in window.screen.areas if area.type == "VIEW_3D"]
+views[-1].type = "IMAGE_EDITOR"
+"""
 # What would stand above the buttons.
 HIDDEN = (
     *("capture", "dataset_cameras", "dataset_object", "dataset_images", "dataset_gates", "dataset"),
     *("omage_material", "omage"),
 )
+# The slices that were drawn, and the mesh in its colours.
+SHOW = """
+for area in bpy.context.window_manager.windows[0].screen.areas:
+    if area.type == "IMAGE_EDITOR":
+        area.spaces.active.image = bpy.data.images["toadstool slices"]
+    if area.type == "VIEW_3D":
+        area.spaces.active.shading.color_type = "VERTEX"
+from mathutils import Euler, Vector
+region = view3d()["area"].spaces.active.region_3d
+region.view_rotation = Euler((1.2, 0, 0.5)).to_quaternion()
+region.view_distance = 2
+# The sidebar hides the right half.
+region.view_location = region.view_rotation @ Vector((0.4, 0, 0))
+"""
 FIT = """
 window = bpy.context.window_manager.windows[0]
 area = next(area for area in window.screen.areas if area.type == "IMAGE_EDITOR")
@@ -86,8 +108,12 @@ show_tab()
     time.sleep(1)
     blender.shot("before")
     blender.click_operator("xray.generate")
+    blender.until(f"any(task.preview is not None for task in {JOBS}.queue)", 120)
+    time.sleep(1)
+    blender.shot("drawn")
     blender.until("'toadstool' in bpy.data.objects", 300)
     idle(blender)
+    blender.do(SHOW)
     blender.do(FIT)
     time.sleep(2)
     blender.shot("generated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +38,9 @@ from xray_addon.slices.slicing import slice_surface
 SMALL_CONFIG = NetworkConfig(32, (8, 8, 16, 16, 16), 16, 4, 32, 2)
 SMALL = {n: list(v) if isinstance(v, tuple) else v for n, v in vars(SMALL_CONFIG).items()}
 SMALL_DIFFUSION = {
+    "image_size": 32,
     "channels": 32,
-    "multipliers": [1, 1, 1, 1, 1],
+    "multipliers": [1, 1, 1, 2, 2],
     "heads": 2,
     "vgg_channels": [8, 8, 16, 16, 16],
     "first_stage": [32, 32, 32, 32],
@@ -91,6 +93,15 @@ def test_only_a_network_without_dropout_repeats_itself_in_training():
         assert torch.equal(first, again) == (dropout == 0)
     with pytest.raises(ValueError, match="dropout"):
         replace(SMALL_CONFIG, dropout=1.0)
+
+
+def test_networks_are_made_without_torchvision_or_a_connection(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.delattr(socket, "socket")
+    for network in (SliceNet, GTSliceNet):
+        network(SMALL_CONFIG)
+    SliceDiffusion(DiffusionConfig(**tupled(SMALL_DIFFUSION)))
+    SliceLoss()
 
 
 def test_points_are_projected_as_the_published_camera_sees_them():
@@ -232,8 +243,27 @@ def test_the_diffusion_trains_on_its_own_autoencoder(data, tmp_path):
     for name, tensor in trainer.averaged.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
     assert float(model.scale) != 1
-    encoded = model.encode(torch.rand(4, 3, 128, 128) * 2 - 1)
-    assert encoded.shape == (4, 4, 16, 16)
+    encoded = model.encode(torch.rand(4, 3, 32, 32) * 2 - 1)
+    assert encoded.shape == (4, 4, 4, 4)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_smaller_pictures_can_be_sampled(size):
+    torch.manual_seed(0)
+    model = SliceDiffusion(DiffusionConfig(**tupled(SMALL_DIFFUSION | {"image_size": size})))
+    grid = torch.zeros(model.grid_shape())
+    with torch.inference_mode():
+        condition = model.condition(torch.zeros(1, 3, size, size))
+        assert model.unet(grid, torch.tensor([5]), *condition).shape == grid.shape
+        assert model.decode(grid).shape == (1, 12, 3, size, size)
+
+
+@pytest.mark.parametrize("size", [0, -128, 16, 96, 200])
+def test_sizes_that_no_grid_of_tiles_has_are_refused(size):
+    with pytest.raises(ValueError, match="multiple of 128"):
+        DiffusionConfig(size)
+    with pytest.raises(ValueError, match="64 channels"):
+        DiffusionConfig(32, 32, (1, 1, 1, 1, 2))
 
 
 def test_the_diffusion_says_that_it_needs_an_autoencoder(data, tmp_path):

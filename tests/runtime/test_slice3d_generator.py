@@ -27,7 +27,7 @@ from xray_addon.slices.slicing import NAMES
 from xray_addon.systems.slice3d import FRAME, PAGE, Slice3DSettings
 
 SMALL = NetworkConfig(32, (8, 8, 16, 16, 16), 16, 4, 32, 2)
-DIFFUSION = DiffusionConfig(128, 32, (1, 1, 1, 1, 1), 2, (8, 8, 16, 16, 16), (32, 32, 32, 32))
+DIFFUSION = DiffusionConfig(32, 32, (1, 1, 1, 2, 2), 2, (8, 8, 16, 16, 16), (32, 32, 32, 32))
 CENTRE, RADIUS = np.array([0.1, 0.0, 0.15]), 0.25  # world axes: x right, z up
 
 
@@ -109,8 +109,9 @@ def test_it_is_evaluated_like_any_other_system(weights, tmp_path, monkeypatch):
     assert found["ball"]["cd"] < 0.02 < found["box"]["cd"]
 
 
-def test_what_is_seen_has_the_images_colours(weights, ball):
-    result = generate(weights, object_size=0.85)
+@pytest.mark.parametrize(("size", "object_size"), [(128, 0.85), (128, 0.0), (400, 0.0)])
+def test_what_is_seen_has_the_images_colours(weights, ball, size, object_size):
+    result = generate(weights, picture(size), object_size=object_size)
     surface, camera = result.surface, result.camera
     colors = np.zeros((len(surface.vertices), 3))
     colors[surface.faces] = surface.corner_colors
@@ -147,7 +148,24 @@ def test_seeds_differ_in_the_generation_branch_alone(weights, ball):
     other = generate(weights, branch="generation", steps=1, seed=2).pictures["slices"]
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.1
-    assert first.shape == (3 * 128, 4 * 128, 3)
+    assert first.shape == (3 * 32, 4 * 32, 3)
+
+
+def test_the_regression_sees_black_behind_the_object_and_the_generation_white(
+    weights, ball, monkeypatch
+):
+    corners = []
+    for network, method in ((SliceNet, "encode"), (SliceDiffusion, "condition")):
+        original = getattr(network, method)
+
+        def note(self, images, *rest, original=original):
+            corners.append(float(images[0, :, 0, 0].mean()))
+            return original(self, images, *rest)
+
+        monkeypatch.setattr(network, method, note)
+    generate(weights)
+    generate(weights, branch="generation", steps=1)
+    assert corners == [-1, 1]
 
 
 def test_an_elevation_tilts_mesh_and_camera_alike(weights, ball):
