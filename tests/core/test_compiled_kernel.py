@@ -19,7 +19,7 @@ from xray_addon.pictures.shading import Lights, shade_surface
 from xray_addon.surface import INTERPOLATIONS, WRAPS
 
 numba = pytest.importorskip("numba")
-from xray_addon.casting import compiled_kernel  # noqa: E402
+from xray_addon.casting import compiled_faces, compiled_kernel  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,15 +147,14 @@ def test_work_in_small_parts_gives_the_same(monkeypatch, kernel, name):
     whole = cast(surface, camera, 4, backend=name, faces=True)
     monkeypatch.setattr(casting, "HITS_AT_ONCE", 100)
     for parts in ("FACES_AT_ONCE", "CELLS_AT_ONCE", "HITS_AT_ONCE"):
-        # Compiled code keeps the constants that it was compiled with.
-        if hasattr(kernel, parts) and (kernel, parts) != (compiled_kernel, "FACES_AT_ONCE"):
+        if hasattr(kernel, parts):
             monkeypatch.setattr(kernel, parts, 50)
     assert len(list(kernel.hits(casting.Scene.of(surface, camera, kernel.moved)))) > 3
     assert_the_same(cast(surface, camera, 4, backend=name, faces=True), whole)
 
 
 def test_more_faces_than_are_looked_at_at_once():
-    both(soup(compiled_kernel.FACES_AT_ONCE * 2 + 5, 0.02), Camera.look_at((0, -3, 0)), 16)
+    both(soup(compiled_faces.FACES_AT_ONCE * 2 + 5, 0.02), Camera.look_at((0, -3, 0)), 16)
 
 
 def run(code: str, cwd: Path = ROOT, **environment: str) -> str:
@@ -218,8 +217,8 @@ def copied(tmp_path) -> Path:
 # Of the kernels only the cheapest to compile.
 PROJECT = """
 import numpy as np
-from {package}.casting.compiled_kernel import _project
-points, regular = _project(np.array([[0.0, 0, -1]]), 1.0, 0.0, 0.0, 0.0)
+from {package}.casting.compiled_faces import project
+points, regular = project(np.array([[0.0, 0, -1]]), 1.0, 0.0, 0.0, 0.0)
 assert regular and points.tolist() == [[0, 0]]
 """
 
@@ -234,7 +233,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(copied):
 def test_a_cache_that_is_damaged_or_of_another_package_name_is_no_error(copied):
     run(PROJECT.format(package="xray_addon"), copied)
     cached = sorted(
-        (copied / "xray_addon" / "casting" / "__pycache__").glob("compiled_kernel._project*")
+        (copied / "xray_addon" / "casting" / "__pycache__").glob("compiled_faces.project*")
     )
     assert len(cached) == 2
     # The same files under another name, as Blender has them beside the runtime.
@@ -243,7 +242,7 @@ def test_a_cache_that_is_damaged_or_of_another_package_name_is_no_error(copied):
     (copied / "xray_addon").rename(copied / "extension" / "xray_addon")
     run(PROJECT.format(package="extension.xray_addon"), copied)
     for path in (copied / "extension" / "xray_addon" / "casting" / "__pycache__").glob(
-        "*._project*"
+        "*.project*"
     ):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     run(PROJECT.format(package="extension.xray_addon"), copied)

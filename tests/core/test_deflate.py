@@ -16,7 +16,7 @@ import trimesh
 from xray_addon import Camera, Surface, XRay, XRayError, cast
 from xray_addon.dataset import store
 from xray_addon.dataset.attempt import Store
-from xray_addon.files import deflate
+from xray_addon.files import deflate, xray_file
 from xray_addon.files.png import read_png, write_png
 from xray_addon.pictures.shading import shade_surface
 from xray_addon.settings.dataset import DatasetSettings
@@ -83,6 +83,26 @@ def test_files_are_hardly_larger_and_take_half_the_time(xray, surface, tmp_path)
     for ours, theirs in zip(sizes[FAST.name], sizes["zlib"], strict=True):
         assert ours <= 1.05 * theirs
     assert seconds[FAST.name] <= 0.6 * seconds["zlib"]
+
+
+def test_the_compiled_matrix_is_the_same(monkeypatch):
+    pytest.importorskip("numba")
+    random = np.random.default_rng(2)
+    for shape in ((1, 1, 1), (3, 4, 5), (16, 32, 32)):
+        index = np.flatnonzero(random.random(np.prod(shape)) < 0.5)
+        depth, normal, color = (
+            random.integers(0, 3, (len(index), *width)).astype(np.float32)
+            for width in ((), (3,), (3,))
+        )
+        hits = xray_file.StoredHits(shape, index, depth + 1, normal - 1, color)
+        ours = xray_file.encode(hits)
+        with monkeypatch.context() as patch:
+            patch.setattr(xray_file, "_compiled_matrix", lambda: None)
+            theirs = xray_file.encode(hits)
+        assert ours.keys() == theirs.keys()
+        for name, values in theirs.items():
+            assert ours[name].dtype == values.dtype
+            np.testing.assert_array_equal(ours[name], values)
 
 
 def test_zlib_is_taken_where_libdeflate_is_not_installed(monkeypatch):

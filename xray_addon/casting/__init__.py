@@ -66,8 +66,9 @@ def cast(
         raise ValueError(f"layers must be at least 1, got {layers}")
     kernel, scene = _begun(surface, camera, backend)
     index, face, distance, dropped = _nearest(surface, scene, layers, kernel)
-    pixel = index % (camera.width * camera.height)
-    weights = kernel.weights(scene, face, pixel) if _has_corners(surface) else None
+    weights = None
+    if _has_corners(surface):
+        weights = kernel.weights(scene, face, index % (camera.width * camera.height))
     return XRay.from_hits(
         (layers, camera.height, camera.width),
         index,
@@ -83,10 +84,13 @@ def cast(
 class Samples:
     """Where the pixels of a picture are shaded: N points of the surfaces that a camera sees first.
 
-    pixel (N,) : flat, in no order. count (N,) : how many of the pixel's rays the point stands for.
+    rows, columns : the part of the picture outside which nothing is seen.
+    pixel (N,) : flat there, in no order. count (N,) : how many of its rays the point stands for.
     normal (N, 3), color (N, 3) : as an X-Ray's. ray (N, 3) : of z -1, camera space.
     """
 
+    rows: slice
+    columns: slice
     pixel: Ints
     count: Ints
     normal: Floats
@@ -103,14 +107,16 @@ def cast_samples(surface: Surface, camera: Camera, side: int, *, backend: str = 
     """
     fine = replace(camera.resized(camera.width * side, camera.height * side), pixel_offset=0.5)
     kernel, scene = _begun(surface, fine, backend)
-    first = np.full(fine.width * fine.height, -1, dtype=np.int32)
-    distance = np.full(len(first), np.inf)
+    rows, columns = (slice(part.start // side, -(-part.stop // side)) for part in scene.window())
+    scene = scene.cropped(*(slice(part.start * side, part.stop * side) for part in (rows, columns)))
+    first = np.full(scene.width * scene.height, -1, dtype=np.int32)
+    nearest = np.full(len(first), np.inf)
     if _clipped(surface):
         for part in _opaque_hits(surface, scene, kernel):
-            kernel.keep_first(part, first, distance)
+            kernel.keep_first(part, first, nearest)
     else:
-        kernel.first_hits(scene, first, distance)
-    del distance
+        kernel.first_hits(scene, first, nearest)
+    del nearest
     uvs, slot = surface.corner_uvs, surface.face_material
     texels = np.zeros((max(len(surface.materials), 1), 2))
     for number, material in enumerate(surface.materials if uvs is not None else ()):
@@ -126,6 +132,8 @@ def cast_samples(surface: Surface, camera: Camera, side: int, *, backend: str = 
     )
     weights = kernel.weights_along(scene, face, x, y) if _has_corners(surface) else None
     return Samples(
+        rows,
+        columns,
         pixel,
         count,
         _normals(surface, scene, fine, face, weights, kernel),

@@ -7,7 +7,7 @@ or BLAS may choose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..color import TO_LINEAR, TO_SRGB, on_curve
 from ..surface import Material
-from .scene import GUARD_PIXELS, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
+from .scene import GUARD_PIXELS, NEAREST, SNAP, SNAP_BITS, Floats, Hits, Ints, Scene, clip
 
 # Vertices processed at once, so that they stay in the cache.
 VERTICES_AT_ONCE = 1 << 13
@@ -27,6 +27,11 @@ CELLS_AT_ONCE = 1 << 20
 FINE = 1 / 3
 # Steps of 0..1 in which the colours of a pixel are added.
 PICTURE_STEPS = (1 << 16) - 1
+
+# Of faces (F,): unnormalised normal x, y, z, offset, least and greatest depth.
+Planes = tuple[tuple[Floats, ...], Floats, Floats, Floats]
+# How far rays x, y (K,) at z = -1 go to the faces numbered so (K,).
+Measured = Callable[[Planes, Ints, Floats, Floats], Floats]
 
 
 def moved(
@@ -48,6 +53,10 @@ def moved(
 
 def hits(scene: Scene) -> Iterator[Hits]:
     """All pairs of a face and a pixel whose ray passes through it, in several parts."""
+    return _hits(scene, _distances)
+
+
+def _hits(scene: Scene, measured: Measured) -> Iterator[Hits]:
     ahead = -scene.vertices[:, 2]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         x = scene.focal * scene.vertices[:, 0] / ahead + scene.shift_x
@@ -68,12 +77,12 @@ def hits(scene: Scene) -> Iterator[Hits]:
             whole = regular[corners].all(axis=0)
             odd.append(face[~whole & before[corners].any(axis=0)])
             face, corners = face[whole], corners[:, whole]
-        yield from _scan(scene, face, x[corners], y[corners])
+        yield from _scan(scene, measured, face, x[corners], y[corners])
     if any(map(len, odd)):
-        yield from _scan(scene, *clip(scene, np.concatenate(odd)))
+        yield from _scan(scene, measured, *clip(scene, np.concatenate(odd)))
 
 
-def _scan(scene: Scene, face: Ints, x: Ints, y: Ints) -> Iterator[Hits]:
+def _scan(scene: Scene, measured: Measured, face: Ints, x: Ints, y: Ints) -> Iterator[Hits]:
     """The hits of snapped triangles x, y (3, T) that belong to faces (T,).
 
     Rows, and the span of columns in each row, are half open. This is equivalent to the
@@ -92,11 +101,13 @@ def _scan(scene: Scene, face: Ints, x: Ints, y: Ints) -> Iterator[Hits]:
         x[a], x[b] = np.where(swap, x[b], x[a]), np.where(swap, x[a], x[b])
         y[a], y[b] = np.where(swap, y[b], y[a]), np.where(swap, y[a], y[b])
     for part in _parts(rows):
-        yield from _scan_rows(scene, face[part], x[:, part], y[:, part], first[part], rows[part])
+        yield from _scan_rows(
+            scene, measured, face[part], x[:, part], y[:, part], first[part], rows[part]
+        )
 
 
 def _scan_rows(
-    scene: Scene, face: Ints, x: Ints, y: Ints, first: Ints, rows: Ints
+    scene: Scene, measured: Measured, face: Ints, x: Ints, y: Ints, first: Ints, rows: Ints
 ) -> Iterator[Hits]:
     """`_scan` of triangles with sorted corners that cover `rows` rows starting at `first`."""
     owner = np.repeat(np.arange(len(face)), rows)
@@ -118,7 +129,7 @@ def _scan_rows(
 
     full = np.flatnonzero(length > 0)
     left, length, owner, row = left[full], length[full], owner[full], row[full]
-    normal, offset, nearest, farthest = _planes(scene, face)
+    planes = _planes(scene, face)
     for part in _parts(length):
         triangle = np.repeat(owner[part], length[part])
         ends = np.cumsum(length[part])
@@ -126,16 +137,34 @@ def _scan_rows(
             ends - length[part] - left[part], length[part]
         )
         line = np.repeat(row[part], length[part])
-        ray_x, ray_y = scene.ray_x[column], scene.ray_y[line]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            along = offset[triangle] / (
-                normal[0][triangle] * ray_x + normal[1][triangle] * ray_y - normal[2][triangle]
-            )
-        # The distance of a face seen edge-on is ill-defined, so it is clamped to its corners'.
-        along = np.where(np.isfinite(along), along, farthest[triangle])
-        along = np.clip(along, nearest[triangle], farthest[triangle])
-        distance = along * np.sqrt(ray_x * ray_x + ray_y * ray_y + 1.0)
-        yield line * scene.width + column, face[triangle], distance
+            far = measured(planes, triangle, scene.ray_x[column], scene.ray_y[line])
+        yield line * scene.width + column, face[triangle], far
+
+
+def _distances(planes: Planes, triangle: Ints, ray_x: Floats, ray_y: Floats) -> Floats:
+    """Of the points at which rays (K,) meet triangles (K,)."""
+    normal, offset, nearest, farthest = planes
+    along = offset[triangle] / (
+        normal[0][triangle] * ray_x + normal[1][triangle] * ray_y - normal[2][triangle]
+    )
+    # The distance of a face seen edge-on is ill-defined, so it is clamped to its corners'.
+    along = np.where(np.isfinite(along), along, farthest[triangle])
+    along = np.clip(along, nearest[triangle], farthest[triangle])
+    return along * np.sqrt(ray_x * ray_x + ray_y * ray_y + 1.0)
+
+
+def ranks(planes: Planes, triangle: Ints, ray_x: Floats, ray_y: Floats) -> Floats:
+    """What orders the hits of a ray as `_distances` do: -1 / depth, which is linear in x and y."""
+    normal, offset, nearest, farthest = planes
+    slope = -normal[0] / offset
+    rank = slope[triangle] * ray_x + (
+        (normal[2][triangle] - normal[1][triangle] * ray_y) / offset[triangle]
+    )
+    lowest = (-1.0 / np.maximum(nearest, NEAREST))[triangle]
+    highest = (-1.0 / farthest)[triangle]
+    rank = np.where(rank < highest, rank, highest)
+    return np.where(rank > lowest, rank, lowest)
 
 
 def _parts(sizes: Ints) -> Iterator[slice]:
@@ -162,8 +191,7 @@ def _first_column(xa: Ints, ya: Ints, xb: Ints, yb: Ints, level: Ints) -> Ints:
     return -(-across // (rise << SNAP_BITS))
 
 
-def _planes(scene: Scene, face: Ints) -> tuple[tuple[Floats, ...], Floats, Floats, Floats]:
-    """Of faces (F,): unnormalised normal x, y, z, offset, least and greatest depth."""
+def _planes(scene: Scene, face: Ints) -> Planes:
     corners = scene.faces[face]
     a, b, c = (scene.vertices[corners[:, i]].T for i in range(3))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -187,8 +215,9 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
     pixel, face, distance = found
     # At most 50 bits: the steps are counted in doubles, which are exact only for smaller integers.
     bits = min(62 - int(pixels).bit_length(), 50)
-    farthest = float(distance.max(initial=0.0)) or 1.0
-    steps = (distance * ((1 << bits) - 1) / farthest).astype(np.int64)
+    least, greatest = distance.min(initial=0.0), distance.max(initial=0.0)
+    extent = float(greatest - least) or 1.0
+    steps = ((distance - least) / extent * ((1 << bits) - 1)).astype(np.int64)
     order = np.argsort((pixel << bits) | steps, kind="stable")
     where, along = pixel[order], distance[order]
     wrong = np.flatnonzero((where[1:] == where[:-1]) & (along[1:] < along[:-1]))
@@ -210,10 +239,10 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
     return rank * pixels + pixel[order], face[order], distance[order]
 
 
-def first_hits(scene: Scene, face: Ints, distance: Floats) -> None:
-    """`keep_first` of all hits."""
-    for found in hits(scene):
-        keep_first(found, face, distance)
+def first_hits(scene: Scene, face: Ints, rank: Floats) -> None:
+    """`keep_first` of all hits, by their `ranks`."""
+    for found in _hits(scene, ranks):
+        keep_first(found, face, rank)
 
 
 def keep_first(found: Hits, face: Ints, distance: Floats) -> None:

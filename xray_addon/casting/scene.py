@@ -7,7 +7,7 @@ integers; see `casting`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ SNAP = 1 << SNAP_BITS  # grid steps per pixel: a vertex moves at most 1.5e-5 px
 GUARD_PIXELS = 1 << 14
 # Surfaces nearer than this share of the farthest vertex's distance are clipped.
 NEAR = 1e-7
+# Depths are at least this where they are inverted.
+NEAREST = 1e-300
 # Larger coordinates are treated as infinite: products of three differences would overflow.
 FARTHEST = 1e100
 
@@ -79,6 +81,31 @@ class Scene:
             camera.cy - camera.pixel_offset,
             (np.arange(camera.width) + (camera.pixel_offset - camera.cx)) / camera.focal,
             (np.arange(camera.height) + (camera.pixel_offset - camera.cy)) / -camera.focal,
+        )
+
+    def window(self) -> tuple[slice, slice]:
+        """The rows and columns outside which no ray hits; all of them where that is not plain."""
+        ahead = -self.vertices[:, 2]
+        if not len(ahead) or not (ahead > self.near).all():
+            return slice(0, self.height), slice(0, self.width)
+        seen = []
+        for values, shift, size in (
+            (-self.vertices[:, 1], self.shift_y, self.height),
+            (self.vertices[:, 0], self.shift_x, self.width),
+        ):
+            place = self.focal * values / ahead + shift
+            low, high = np.clip([np.floor(place.min()), np.ceil(place.max()) + 1], 0, size)
+            seen.append(slice(int(low), int(high)))
+        return seen[0], seen[1]
+
+    def cropped(self, rows: slice, columns: slice) -> Scene:
+        """The same surface seen by a part of the rays."""
+        return replace(
+            self,
+            shift_x=self.shift_x - columns.start,
+            shift_y=self.shift_y - rows.start,
+            ray_x=self.ray_x[columns],
+            ray_y=self.ray_y[rows],
         )
 
     @property

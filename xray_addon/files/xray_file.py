@@ -11,11 +11,11 @@ comes out is bounded before memory is taken for it, and is turned into hits piec
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from os import PathLike
@@ -29,6 +29,8 @@ from .arrays import NUMBERS, read_arrays
 from .atomic import replacing
 from .deflate import Deflater, fastest
 from .signatures import stand_in_at
+
+Ints = NDArray[np.signedinteger[Any]]
 
 CHANNELS = 7
 _npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
@@ -101,7 +103,7 @@ def _archive(arrays: dict[str, NDArray[Any]], deflater: Deflater) -> memoryview:
             # zipfile packs with zlib alone: it is given the packed bytes, and then what they are.
             archive.writestr(entry, pack(array.getbuffer()))
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.file_size, entry.CRC = array.tell(), zlib.crc32(array.getbuffer())
+            entry.file_size, entry.CRC = array.tell(), deflater.checksum(array.getbuffer())
             content.seek(entry.header_offset)
             content.write(entry.FileHeader())
     return content.getbuffer()
@@ -111,8 +113,45 @@ def encode(hits: StoredHits) -> dict[str, NDArray[Any]]:
     """The arrays of the file, by name."""
     layers, height, width = hits.shape
     pixels = height * width
+    kind: type[np.signedinteger[Any]] = np.int32 if CHANNELS * pixels < 2**31 else np.int64
+    compiled = _compiled_matrix()
+    if compiled is None:
+        data, indices, indptr = _matrix(hits, kind)
+    else:
+        data, indices, indptr = compiled(
+            *map(np.ascontiguousarray, (hits.index, hits.depth, hits.normal, hits.color)),
+            layers,
+            pixels,
+            np.empty(CHANNELS * len(hits.index), kind),
+        )
+    arrays = {
+        "indices": indices,
+        "indptr": indptr,
+        "shape": np.array([layers, CHANNELS * pixels]),
+        "data": data,
+    }
+    if height != width:
+        arrays |= {"height": np.array(height), "width": np.array(width)}
+    return arrays
+
+
+@functools.cache
+def _compiled_matrix() -> Callable[..., Any] | None:
+    """`_matrix` compiled, where numba is installed."""
+    try:
+        from .compiled_matrix import matrix
+    except (ImportError, OSError):  # OSError: one of numba's libraries
+        return None
+    return matrix
+
+
+def _matrix(
+    hits: StoredHits, kind: type[np.signedinteger[Any]]
+) -> tuple[NDArray[np.float32], Ints, Ints]:
+    """data, indices and indptr, the latter two of that kind."""
+    layers, height, width = hits.shape
+    pixels = height * width
     bounds = np.searchsorted(hits.index, np.arange(layers + 1) * pixels).astype(np.int64)
-    kind = np.int32 if CHANNELS * pixels < 2**31 else np.int64
     data = np.empty(CHANNELS * len(hits.index), dtype=np.float32)
     indices = np.empty(CHANNELS * len(hits.index), dtype=kind)
     channel = (np.arange(CHANNELS)[:, None] * pixels).astype(kind)
@@ -132,15 +171,7 @@ def encode(hits: StoredHits) -> dict[str, NDArray[Any]]:
     if not stored.all():
         data, indices = data[stored], indices[stored]
         indptr = np.concatenate([[0], np.cumsum(stored)])[indptr]
-    arrays = {
-        "indices": indices,
-        "indptr": indptr.astype(kind),
-        "shape": np.array([layers, CHANNELS * pixels]),
-        "data": data,
-    }
-    if height != width:
-        arrays |= {"height": np.array(height), "width": np.array(width)}
-    return arrays
+    return data, indices, indptr.astype(kind)
 
 
 def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:

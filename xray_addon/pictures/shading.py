@@ -135,10 +135,14 @@ def shade_surface(
     """
     seen = cast_samples(surface, camera, samples, backend=backend)
     color = lit(seen.normal, seen.ray, seen.color, lights or Lights.studio(camera), backend=backend)
-    image: NDArray[np.uint8] = _kernel(backend).picture(
-        seen.pixel, seen.count, color, camera.width * camera.height, samples**2
+    image = np.zeros((camera.height, camera.width, 4), dtype=np.uint8)
+    part = image[seen.rows, seen.columns]
+    part[...] = (
+        _kernel(backend)
+        .picture(seen.pixel, seen.count, color, part[..., 0].size, samples**2)
+        .reshape(part.shape)
     )
-    return image.reshape(camera.height, camera.width, 4)
+    return image
 
 
 def reduce_image(image: NDArray[np.floating], factor: int) -> NDArray[np.floating]:
