@@ -226,8 +226,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Frames that the network sees: those to denoise and their share of signal (B,).
 
-        Half of these have none, only noise, since `expected` predicts from that. Time 0 with empty
-        frames is the one-pass predictor; None where all are.
+        Time 0 with empty frames is the one-pass predictor; None where all are.
         """
         config = self.config
         if not config.denoise_share:
@@ -236,8 +235,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
             config.seed * 1_000_003 + self.samples + parallel.rank()
         )
         denoised = torch.rand(len(frames), generator=generator) < config.denoise_share
-        share = (2 * torch.rand(len(frames), generator=generator) - 1).clamp(min=0)
-        share = (share * denoised).to(self.device)
+        share = (torch.rand(len(frames), generator=generator) * denoised).to(self.device)
         noise = torch.randn(frames.shape, generator=generator).to(self.device)
         kept = denoised.to(self.device)[:, None, None, None, None]
         return noised(frames, noise, share) * kept, share
