@@ -38,7 +38,7 @@ LIKELY = 0.3
 CLEAR = 0.9
 LEAST_GAP = 0.04  # frame units
 SHARE_BLUR = 3.0  # px of 256, of the likelihoods
-HIDDEN_BLUR = 5.0  # px of 256, of the depths that the image does not show
+HIDDEN_BLUR = 8.0  # px of 256, of the depths that the image does not show
 # The least that a body is thick, in cells, so that the grid cannot miss it, and the width, in px of
 # 256, below which the outline is thin.
 LEAST_THICKNESS = 2.0
