@@ -40,6 +40,17 @@ def xray(surface) -> XRay:
     return cast(surface, CAMERA, 8)
 
 
+@pytest.mark.parametrize("longest", [8, 300])
+def test_indices_are_about_as_small_as_by_zlib(longest: int):
+    """Runs of neighbouring hits, short as of published files or long."""
+    random = np.random.default_rng(0)
+    starts = np.cumsum(random.integers(1, 500, 3000))
+    runs = [start + np.arange(random.integers(1, longest + 1)) for start in starts]
+    indices = np.unique(np.concatenate(runs)).astype(np.int32).tobytes()
+    assert len(FAST.indices(indices)) <= 1.05 * len(deflate.ZLIB.indices(indices))
+    assert zlib.decompress(FAST.indices(indices), deflate.RAW) == indices
+
+
 def test_the_arrays_are_the_same_for_every_reader(xray, tmp_path):
     for deflater in (deflate.ZLIB, FAST):
         xray.save(tmp_path / "x.npz", deflater)
