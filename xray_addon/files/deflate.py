@@ -25,7 +25,7 @@ SMALL_LEVEL, INDEX_LEVEL, VALUE_LEVEL = 6, 1, 2
 # libdeflate's. With 1 it finds no matches of three bytes, which are all that pack indices.
 FAST_INDEX_LEVEL, FAST_VALUE_LEVEL, FAST_PICTURE_LEVEL = 2, 4, 6
 # Where more indices than this share have other upper bytes than the index before, which is where
-# hits lie in short runs, libdeflate packs them worse than zlib, up to a third.
+# hits lie in short runs, libdeflate packs them worse than zlib, up to twice as large.
 MOST_JUMPS = 1 / 50
 RAW = -zlib.MAX_WBITS  # without zlib's header and checksum
 
