@@ -94,6 +94,15 @@ def test_a_picture_is_that_of_all_rays(surface):
     assert np.abs(ours - full)[seen].mean() < 1
 
 
+@pytest.mark.parametrize("away", [(50, 0, 0), (0, 0, 50), (0, -10, 0)])
+def test_what_lies_beside_or_behind_the_camera_is_not_in_the_picture(away):
+    mesh = trimesh.creation.icosphere(2, 0.3)
+    surface = Surface(mesh.vertices + away, mesh.faces)
+    picture = shade_surface(surface, Camera.look_at((0, -3, 0), width=64, height=48))
+    assert picture.shape == (48, 64, 4)
+    assert not picture.any()
+
+
 def test_rims_and_fine_textures_alone_take_several_samples():
     camera = Camera.look_at((0, -3, 0), width=128, height=128)
     for surface, most in ((scene()[0], 1.4), (noisy(16), 1.4), (noisy(2000), 4.0)):

@@ -9,12 +9,11 @@ import numpy as np
 
 from ..compiling import Compiled
 
-CHANNELS = 7
-
 
 @Compiled
 def matrix(index, depth, normal, color, layers, pixels, indices):
     """data, indices and indptr; `indices` is an array of the longest that they get."""
+    channels = 1 + normal.shape[1] + color.shape[1]
     data = np.empty(len(indices), np.float32)
     ends = np.zeros(layers + 1, indices.dtype)
     count, start = 0, 0
@@ -22,7 +21,7 @@ def matrix(index, depth, normal, color, layers, pixels, indices):
         stop = start
         while stop < len(index) and index[stop] < (layer + 1) * pixels:
             stop += 1
-        for channel in range(CHANNELS):
+        for channel in range(channels):
             shift = (channel - layer) * pixels
             for i in range(start, stop):
                 if channel == 0:
