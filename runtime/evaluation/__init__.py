@@ -44,6 +44,7 @@ from xray_addon.xray import Points, XRay
 
 from ..generator import Generator
 from ..meshes.collection import MeshFile, find_manifest, list_meshes
+from ..meshes.topology import outline_holes
 from ..registry import load
 from .cases import (
     POINTS,
@@ -67,7 +68,7 @@ from .looks import (
     sliver_share,
     topology,
 )
-from .pictures import result_sheet
+from .pictures import result_row, result_sheet
 from .protocols import (
     CAMERA,
     PROTOCOLS,
@@ -99,8 +100,8 @@ def evaluate(
     protocol: Protocol = CAMERA,
     frame: Frame = CANONICAL,
     progress: ProgressCallback = ignore_progress,
-) -> tuple[dict[str, Any], list[tuple[Case, Generated, float]]]:
-    """The figures of all cases, and the generated meshes for the picture sheet.
+) -> tuple[dict[str, Any], list[Image.Image]]:
+    """The figures of all cases, and a picture of each, a row of the sheet.
 
     frame : the frame of the generator's meshes.
 
@@ -113,7 +114,7 @@ def evaluate(
     settings = settings or GenerateSettings(seed=seed)
     skipped: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
-    kept: list[tuple[Case, Generated, float]] = []
+    pictures: list[Image.Image] = []
     for number, case in enumerate(make_cases(files, views, seed, skipped)):
         progress(Progress("evaluate", number, len(files) * views, case.name))
         began = time.perf_counter()
@@ -155,7 +156,9 @@ def evaluate(
                 "shape": _shape(case, laid, seed),
             }
         )
-        kept.append((case, generated, metrics[f"{generator.name}, mesh"]["cd"]))
+        caption = f"{case.name}\nCD {metrics[f'{generator.name}, mesh']['cd']:.3f}"
+        truth = case.view.surface
+        pictures.append(result_row(caption, case.image, generated, truth, case.camera))
     if not rows:
         raise XRayError("no_data", "No mesh could be evaluated.", f"Skipped: {skipped}")
     values = {
@@ -199,7 +202,7 @@ def evaluate(
         "cases": rows,
         "skipped": skipped,
     }
-    return result, kept
+    return result, pictures
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float | None:
@@ -259,10 +262,12 @@ def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
     size = case.view.scale
     surface, truth = generated.surface, case.view.surface
     got, known = topology(surface), topology(truth)
+    # Objects made of separate parts have handles that no part has; the outline shows some.
+    handles = max(known.handles, outline_holes(case.view.xray.hit[0]))
     result = {
         "more_islands": float(max(0, got.islands - known.islands)),
-        "more_handles": float(max(0, got.handles - known.handles)),
-        "with_more_handles": float(got.handles > known.handles),
+        "more_handles": float(max(0, got.handles - handles)),
+        "with_more_handles": float(got.handles > handles),
         "slivers": sliver_share(surface),
         "true slivers": sliver_share(truth),
     }
@@ -428,7 +433,7 @@ def main(
     gallery = None
     if training := _training_files(arguments, files, tuple(record.get("exclude", ()))):
         gallery = Gallery(training, settings.seed, progress)
-    result, kept = evaluate(
+    result, pictures = evaluate(
         generator,
         files,
         gallery,
@@ -439,15 +444,10 @@ def main(
         frame=system.frame or CANONICAL,
         progress=progress,
     )
-    kept.sort(key=lambda item: item[2])
-    spread = np.linspace(0, len(kept) - 1, SHEET_ROWS).round().astype(int)
-    worst = np.arange(len(kept))[-SHEET_WORST:]
-    sheet = result_sheet(
-        [
-            (f"{case.name}\nCD {cd:.3f}", case.image, generated, case.view.surface, case.camera)
-            for case, generated, cd in (kept[rank] for rank in np.union1d(spread, worst))
-        ]
-    )
+    order = np.argsort([row["metrics"][f"{generator.name}, mesh"]["cd"] for row in result["cases"]])
+    spread = np.linspace(0, len(order) - 1, SHEET_ROWS).round().astype(int)
+    ranks = np.union1d(spread, np.arange(len(order))[-SHEET_WORST:])
+    sheet = result_sheet([pictures[order[rank]] for rank in ranks])
     table = markdown_table(result)
     with replacing(out / "results.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")

@@ -87,24 +87,30 @@ def label(text: str, width: int, height: int) -> Image.Image:
     return tile
 
 
-def result_sheet(
-    results: Sequence[tuple[str, NDArray[np.uint8], Generated, Surface, Camera]],
+def result_row(
+    caption: str,
+    image: NDArray[np.uint8],
+    generated: Generated,
+    truth: Surface,
+    camera: Camera,
 ) -> Image.Image:
-    """One row per result: name, image, predicted depth of layers 1-4, mesh from four sides, truth.
+    """One result: caption, image, depth of the predicted layers 1-4, mesh from four sides, truth.
 
-    Each result is (caption, RGBA image, generated result, true surface, its camera).
+    image : (H, W, 4) RGBA. camera : that of the truth.
     """
+    tiles = [label(caption, TILE, TILE), on_background(image)]
+    for layer in range(4):
+        if generated.xray is not None and layer < generated.xray.shape[0]:
+            tiles.append(depth_tile(generated.xray, layer))
+        else:
+            tiles.append(label("", TILE, TILE))
+    tiles += [mesh_tile(generated.surface, generated.camera, side) for side in SIDES]
+    tiles += [mesh_tile(truth, camera, side) for side in (0.0, 180.0)]
+    return row(tiles)
+
+
+def result_sheet(rows: Sequence[Image.Image]) -> Image.Image:
+    """Rows of `result_row` below each other, with a heading."""
     heads = ["", "image", *(f"layer {n}" for n in range(1, 5))]
     heads += [*(f"mesh, {side:.0f}°" for side in SIDES), "truth, 0°", "truth, 180°"]
-    rows = [row([label(head, TILE, 24) for head in heads])]
-    for caption, image, generated, truth, camera in results:
-        tiles = [label(caption, TILE, TILE), on_background(image)]
-        for layer in range(4):
-            if generated.xray is not None and layer < generated.xray.shape[0]:
-                tiles.append(depth_tile(generated.xray, layer))
-            else:
-                tiles.append(label("", TILE, TILE))
-        tiles += [mesh_tile(generated.surface, generated.camera, side) for side in SIDES]
-        tiles += [mesh_tile(truth, camera, side) for side in (0.0, 180.0)]
-        rows.append(row(tiles))
-    return column(rows)
+    return column([row([label(head, TILE, 24) for head in heads]), *rows])

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse.csgraph import connected_components
 from skimage import measure
 from torch.nn import functional
 
@@ -25,6 +26,7 @@ from xray_addon.canonical import DISTANCE
 
 from ..meshes.remeshing import remesh
 from ..meshes.smoothing import taubin
+from ..meshes.topology import outline_holes
 from .decoding import Layers
 
 Floats = NDArray[np.float32]
@@ -66,11 +68,16 @@ SMOOTHING = 6  # rounds
 def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices (N, 3), in world space, and faces (F, 3) of the closed mesh; none where nothing is
     likely. camera : H x W."""
-    maps = _maps(layers, camera)
-    if maps is None:
+    if not (layers.outline & (layers.depth[:2] > 0).all(axis=0)).any():
         return _nothing()
+    maps = _maps(layers, camera)
     low, shape = _grid(maps, camera)
-    field = _without_crumbs(_field(maps, camera, low, shape))
+    field = _field(maps, camera, low, shape)
+    # A tunnel that the image does not show comes from a gap that the network is wrong about.
+    if len(maps.enter) > 1 and _tunnels(field) > (holes := outline_holes(layers.outline)):
+        whole = _field(_maps(layers, camera, gaps=False), camera, low, shape)
+        if _tunnels(whole) <= holes:
+            field = whole
     base = _base(field)
     if base is None:
         return _nothing()
@@ -112,13 +119,12 @@ def _signed_distance(mask: Bools, unit: float) -> Floats:
     return ((within - beyond - np.where(mask, 0.5, -0.5)) * unit).astype(np.float32)
 
 
-def _maps(layers: Layers, camera: Camera) -> _Maps | None:
+def _maps(layers: Layers, camera: Camera, *, gaps: bool = True) -> _Maps:
+    """gaps : whether a ray may leave the body and enter it again."""
     depth = layers.depth
     known = depth > 0
     unit = DISTANCE / camera.focal
     outline = layers.outline
-    if not (outline & known[0] & known[1]).any():
-        return None
     share = ndimage.gaussian_filter(layers.share[::2], (0, SHARE_BLUR, SHARE_BLUR))
     likely = known[0::2] & known[1::2] & (share > LIKELY) & outline
     likely[0] = outline
@@ -126,7 +132,7 @@ def _maps(layers: Layers, camera: Camera) -> _Maps | None:
     enter, leave = depth[0::2].copy(), depth[1::2].copy()
     gap = np.zeros_like(enter)
     gap[1:] = enter[1:] - leave[:-1]
-    clear = likely & (share > CLEAR) & (gap > LEAST_GAP)
+    clear = likely & (share > CLEAR) & (gap > LEAST_GAP) & gaps
     # From behind: a gap that is not clear joins its two pairs.
     for pair in range(len(enter) - 1, 0, -1):
         joined = likely[pair] & ~clear[pair]
@@ -197,7 +203,7 @@ def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, 
 def _field(
     maps: _Maps, camera: Camera, low: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Floats:
-    """The field (X, Y, Z) at the grid's nodes, blurred but for what is thin."""
+    """The field (X, Y, Z) at the grid's nodes, blurred but for what is thin, without crumbs."""
     axes = [
         torch.arange(count, dtype=torch.float32) * CELL + float(start)
         for count, start in zip(shape, low, strict=True)
@@ -242,7 +248,8 @@ def _field(
     # Far values do not matter, and would blur into near ones.
     field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
     calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
-    return np.where(thin.view(shape).numpy() > 0.25, np.maximum(calm, field), calm)
+    thin = thin.view(shape).numpy() > 0.25
+    return _without_crumbs(np.where(thin, np.maximum(calm, field), calm))
 
 
 def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:
@@ -262,6 +269,15 @@ def _without_crumbs(field: Floats) -> Floats:
         crumbs = ndimage.binary_dilation(small[label], iterations=2) & ~(label > 0) | small[label]
         field = np.where(crumbs, sign * np.minimum(sign * field, -CELL), field)
     return field
+
+
+def _tunnels(field: Floats) -> int:
+    """How many tunnels lead through the solid (its genus, by Euler's formula)."""
+    vertices, faces, _, _ = measure.marching_cubes(field, 0.0)
+    ends = faces[:, :2].ravel(), faces[:, 1:].ravel()
+    links = sparse.coo_matrix((np.ones(len(ends[0]), bool), ends), (len(vertices),) * 2)
+    parts = connected_components(links, directed=False, return_labels=False)
+    return int(parts - (len(vertices) - len(faces) / 2) / 2)
 
 
 def _base(field: Floats) -> int | None:

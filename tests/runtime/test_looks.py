@@ -14,6 +14,7 @@ from runtime.evaluation.looks import (
     sliver_share,
     topology,
 )
+from runtime.meshes.topology import outline_holes
 from xray_addon import Surface, cast
 from xray_addon.canonical import canonical_camera
 from xray_addon.xray import Points
@@ -50,6 +51,21 @@ def test_seams_and_borders_are_no_handles(ball: trimesh.Trimesh):
     middle = ball.triangles_center[:, 2]
     tube = _surface(trimesh.Trimesh(ball.vertices, ball.faces[np.abs(middle) < 0.2], process=False))
     assert (topology(tube).islands, topology(tube).handles) == (0, 0)
+
+
+def test_the_outline_shows_handles_that_no_part_has():
+    """A frame of four bars, none of which has a hole, and a ball."""
+    bars = [trimesh.creation.box((0.8, 0.1, 0.1)).apply_translation([0, 0, z]) for z in (-0.3, 0.3)]
+    bars += [
+        trimesh.creation.box((0.1, 0.1, 0.8)).apply_translation([x, 0, 0]) for x in (-0.3, 0.3)
+    ]
+    frame = _joined(*bars)
+    assert topology(frame).handles == 0
+    camera = canonical_camera(64)
+    assert outline_holes(cast(frame, camera, 1).hit[0]) == 1
+    ball = _surface(trimesh.creation.icosphere(3, radius=0.4))
+    assert outline_holes(cast(ball, camera, 1).hit[0]) == 0
+    assert outline_holes(np.ones((8, 8), bool)) == outline_holes(np.zeros((8, 8), bool)) == 0
 
 
 def test_slivers_are_thin_triangles_of_any_size():
