@@ -15,6 +15,7 @@ from ...xray_addon.files.images import images_in
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS, find_system
 from ...xray_addon.systems.system import Inputs, Need, Output
+from ..convert.images import own_file
 from ..interface.drawing import draw_properties
 from ..properties import (
     SHARED,
@@ -449,12 +450,8 @@ def command_line(obj: Any) -> str:
 
 
 def _named_file(image: Image) -> Path:
-    if isinstance(image, bpy.types.Image):
-        name = bpy.path.abspath(image.filepath, library=image.library)
-    else:
-        name = str(image)
-    path = Path(name)
-    if not path.is_file():
+    path = own_file(image)
+    if path is None or not path.is_file():
         raise XRayError(
             "missing_file",
             f"The image {image_name(image)} is not saved in its own file.",

@@ -8,23 +8,15 @@ the attention at the coarsest grid moves what is seen to where it belongs.
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-TIME_FEATURES = 64
+from ..torch_helpers.attention import TIME_FEATURES, attend, time_features
+
 GROUPS = 8  # of the group normalisation
 HEAD_CHANNELS = 32
-
-
-def time_features(time: Tensor) -> Tensor:
-    """Sines and cosines (B, 64) of steps `time` (B,), 0 to 1000, as transformers place words."""
-    half = TIME_FEATURES // 2
-    steps = torch.arange(half, dtype=torch.float32, device=time.device) / (half - 1)
-    angle = time.float()[:, None] * torch.exp(-math.log(10_000) * steps)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class Block(nn.Module):
@@ -59,13 +51,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W)."""
-        batch, channels, height, width = x.shape
-        qkv = self.to_qkv(self.norm(x)).view(batch, 3, self.heads, -1, height * width)
-        query, key, value = qkv.transpose(-1, -2).unbind(1)  # (B, heads, H * W, C / heads)
-        # Written out: for so few pixels the fused kernel is slower on a CPU.
-        weight = (query @ key.transpose(-1, -2)) / math.sqrt(query.shape[-1])
-        mixed = (weight.softmax(dim=-1) @ value).transpose(-1, -2)
-        return x + self.to_out(mixed.reshape(batch, channels, height, width))
+        return x + self.to_out(attend(self.to_qkv(self.norm(x)), self.heads))
 
 
 class UNet(nn.Module):

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...torch_helpers.attention import attend
+
 CHANNELS = 8  # depth, normal x y z, red green blue, hit
-TIME_FEATURES = 64
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,6 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-def time_features(time: Tensor) -> Tensor:
-    """Sines and cosines (B, 64) of `time` (B,) from 0 to 1, as transformers place words."""
-    half = TIME_FEATURES // 2
-    steps = torch.arange(half, dtype=torch.float32, device=time.device) / (half - 1)
-    angle = time.float()[:, None] * 1000 * torch.exp(-math.log(10_000) * steps)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-
 class Convolution(nn.Module):
     """A convolution that keeps the size of its input.
 
@@ -158,13 +151,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (B, C, H, W) and what the attention adds."""
-        batch, channels, height, width = x.shape
-        qkv = self.to_qkv(self.norm(x)).view(batch, 3, self.heads, -1, height * width)
-        query, key, value = qkv.transpose(-1, -2).unbind(1)  # (B, heads, H * W, C / heads)
-        # Written out: for so few pixels the fused kernel is slower on a CPU.
-        weight = (query @ key.transpose(-1, -2)) / math.sqrt(query.shape[-1])
-        mixed = (weight.softmax(dim=-1) @ value).transpose(-1, -2)
-        return x + self.to_out(mixed.reshape(batch, channels, height, width))
+        return x + self.to_out(attend(self.to_qkv(self.norm(x)), self.heads))
 
 
 def image_to_input(rgba: Tensor) -> Tensor:

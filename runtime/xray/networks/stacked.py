@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...torch_helpers.attention import TIME_FEATURES, time_features
 from .base import (
     CHANNELS,
-    TIME_FEATURES,
     Attention,
     Block,
     Convolution,
@@ -18,7 +18,6 @@ from .base import (
     NetworkConfig,
     Norm,
     Prediction,
-    time_features,
 )
 
 
@@ -87,7 +86,7 @@ class XRayPredictor(Network):
             features = self.frame_in(functional.pixel_unshuffle(frames, self.fold))
         if time is None:
             time = image.new_zeros(batch)
-        signal = time_features(time).to(dtype)
+        signal = time_features(1000 * time).to(dtype)
 
         x = torch.cat([folded_image, features], dim=1)
         x = self.image_in(x.contiguous(memory_format=torch.channels_last))
