@@ -262,7 +262,7 @@ def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
     size = case.view.scale
     surface, truth = generated.surface, case.view.surface
     got, known = topology(surface), topology(truth)
-    # Objects made of separate parts have handles that no part has; the outline shows some.
+    # Separate parts can form a handle that none of them has, but the outline shows it.
     handles = max(known.handles, outline_holes(case.view.xray.hit[0]))
     result = {
         "more_islands": float(max(0, got.islands - known.islands)),

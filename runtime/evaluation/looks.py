@@ -1,8 +1,8 @@
-"""How a mesh looks, in figures: what distances to the truth do not tell.
+"""Measures how a mesh looks, which distances to the truth do not show.
 
-Handles and islands count tunnels through bodies and crumbs beside them, slivers are thin triangles,
-roughness is how lumpy a side is, the base is how flat an object stands. All are of a mesh alone, so
-they are taken of the truth, too, which says what is due to the object.
+Handles are tunnels through bodies, islands are loose parts, slivers are thin triangles, roughness
+is how lumpy a side is, and the base is how flat an object stands. All of them are properties of one
+mesh. They are measured for the truth, too, to see what belongs to the object.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from xray_addon.xray import Points, XRay
 
 SLIVER = 8.0  # longest side over the height upon it, from which on a triangle is one
 SAMPLES = 10_000
-# Vertices nearer than this share of the longest side are one: files split them at seams.
+# Vertices closer than this share of the longest side are merged: files split them at seams.
 WELD = 1e-5
-# Cosine between a normal and the way to the eye within which a place belongs to the rim.
+# A place belongs to the rim if the cosine of its normal to the camera is at most this.
 RIM_COSINE = 0.35
-# Radius, as a share of the longest side, of the neighbourhood that a normal is compared with.
+# Radius of the neighbourhood that a normal is compared with, as a share of the longest side.
 NEIGHBOURHOOD = 0.03
 SIDES = ("seen", "rim", "hidden")
-# The underside is looked at in columns of this share of the longest side.
+# Width of the columns that sample the underside, as a share of the longest side.
 COLUMN = 0.02
-# An object stands flat where this share of its underside is this near (share of the longest side)
-# to its lowest point.
+# An object stands flat if FLAT_SHARE of its underside is at most FLAT_HEIGHT (as a share of the
+# longest side) above its lowest point.
 FLAT_SHARE = 0.2
 FLAT_HEIGHT = 0.01
 
@@ -40,17 +40,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Topology:
-    """islands : connected parts beyond the first. handles : the sum of the parts' genus."""
+    """islands : connected parts beyond the first. handles : sum of the genus of all parts."""
 
     islands: int
     handles: int
 
 
 def topology(surface: Surface) -> Topology:
-    """Of the mesh whose vertices in the same place are made one; borders count as if filled.
+    """The topology after merging vertices in the same place and filling borders.
 
-    By Euler's formula: V - E + F = 2 (parts - handles) - borders. Where more than two faces share
-    an edge there is no genus, and what this gives is a guess that is not below 0.
+    By Euler's formula: V - E + F = 2 (parts - handles) - borders. If more than two faces share an
+    edge, the genus is not defined, and the result is a guess of at least 0.
     """
     faces, count = _welded(surface)
     if not len(faces):
@@ -69,7 +69,8 @@ def topology(surface: Surface) -> Topology:
 
 
 def _welded(surface: Surface) -> tuple[NDArray[np.int64], int]:
-    """Faces without empty ones, over vertices of which no two are in one place, and their count."""
+    """Faces after merging vertices in the same place, without degenerate ones, and the number of
+    vertices."""
     low, high = surface.bounds
     step = max(float((high - low).max()) * WELD, 1e-30)
     places = np.rint((surface.vertices - low) / step).astype(np.int64)
@@ -80,7 +81,7 @@ def _welded(surface: Surface) -> tuple[NDArray[np.int64], int]:
 
 
 def _parts(edges: NDArray[np.integer], count: int) -> tuple[int, NDArray[np.int32]]:
-    """How many connected parts `count` vertices have, and which each is in."""
+    """The number of connected parts of `count` vertices, and the part of each vertex."""
     links = sparse.coo_matrix(
         (np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(count, count)
     )
@@ -98,16 +99,16 @@ def sliver_share(surface: Surface) -> float:
 
 
 def roughness(surface: Surface, camera: Camera, size: float, seed: int = 0) -> dict[str, float]:
-    """Mean angle, in degrees, between normals and their neighbourhood's mean, by side: those of
+    """Mean angle in degrees between normals and their neighbourhood's mean normal, for each of
     `SIDES` that the mesh has.
 
-    Places are spread evenly over the area; which side one belongs to is told by the
-    neighbourhood's normal. size : of the object's longest side.
+    Places are sampled uniformly over the area. The neighbourhood's normal decides the side of a
+    place. size : length of the object's longest side.
     """
     places, normals = _oriented_samples(surface, seed)
     tree = cKDTree(places)
     pairs = tree.query_pairs(NEIGHBOURHOOD * size, output_type="ndarray")
-    # What faces away is the other side of something thin.
+    # Skip neighbours that face away: they are on the other side of a thin part.
     pairs = pairs[(normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1) > 0]
     ends = np.concatenate([pairs, pairs[:, ::-1], np.arange(len(places))[:, None].repeat(2, 1)])
     near = sparse.csr_matrix(
@@ -127,7 +128,7 @@ def roughness(surface: Surface, camera: Camera, size: float, seed: int = 0) -> d
 
 
 def _oriented_samples(surface: Surface, seed: int) -> tuple[Floats, Floats]:
-    """Places (N, 3) spread evenly over the area, and the normals (N, 3) of their faces."""
+    """Places (N, 3) sampled uniformly over the area, and the normals (N, 3) of their faces."""
     random = np.random.default_rng(seed)
     corners = surface.vertices[surface.faces].astype(np.float64)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -139,19 +140,19 @@ def _oriented_samples(surface: Surface, seed: int) -> tuple[Floats, Floats]:
 
 
 def base_height(surface: Surface, share: float, size: float) -> float:
-    """Mean height above the lowest point of the lowest `share` of the underside, as a share of
-    `size`; 0 for what stands flat."""
+    """Mean height of the lowest `share` of the underside above the lowest point, as a share of
+    `size`; 0 if the object stands flat."""
     heights = np.sort(_underside(surface, size))
     return float(heights[: max(1, round(share * len(heights)))].mean())
 
 
 def flat_share(surface: Surface, size: float) -> float:
-    """The share of the underside that is nearer than `FLAT_HEIGHT` to the lowest point."""
+    """The share of the underside that is less than `FLAT_HEIGHT` above the lowest point."""
     return float((_underside(surface, size) < FLAT_HEIGHT).mean())
 
 
 def _underside(surface: Surface, size: float) -> Floats:
-    """Heights above the lowest point, as a share of `size`, of the lowest places in columns."""
+    """Heights of the lowest place in each column above the lowest point, as a share of `size`."""
     places = surface.sample(5 * SAMPLES, 0) / size
     column = np.floor((places[:, :2] - places[:, :2].min(axis=0)) / COLUMN).astype(np.int64)
     _, number = np.unique(column, axis=0, return_inverse=True)
@@ -161,12 +162,13 @@ def _underside(surface: Surface, size: float) -> Floats:
 
 
 def hidden_colors(prediction: Points, truth: XRay, camera: Camera, seed: int) -> dict[str, float]:
-    """How far colours are off, 0..1, at what the truth hides behind its first layer: the nearest
-    ones of the prediction ("color"), and two guesses, the true visible colour at the same pixel
-    ("front") and the mean of the true visible ones ("mean"). Empty where nothing is hidden.
+    """Mean colour errors, 0..1, at the truth's hits behind its first layer; empty without any.
 
-    prediction : what is behind its first layer, or all of it, in the camera's frame. camera : the
-    truth's.
+    "color" is the error of the prediction's nearest points. Two baselines are the true visible
+    colour at the same pixel ("front") and the mean true visible colour ("mean").
+
+    prediction : points behind its first layer, or all of them, in the camera's frame. camera : of
+    the truth.
     """
     _, height, width = truth.shape
     behind = np.flatnonzero(truth.index >= height * width)

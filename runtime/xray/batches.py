@@ -1,4 +1,4 @@
-"""Training samples cast and lit in torch, a whole batch at once, on the device that trains."""
+"""Training samples that are cast and lit in torch, a batch at a time, on the training device."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .sampling import mirrored
 
 
 class BatchDataset(Pairs):
-    """The samples of `CastDataset`, in whole batches on `device`: as a loader of
-    no workers and no batch size takes them."""
+    """The samples of `CastDataset` as whole batches on `device`, for a loader without workers and
+    batch size."""
 
     whole_batches = True
 
@@ -50,7 +50,7 @@ class BatchDataset(Pairs):
         self.image_resolution = image_resolution
 
     def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """Batch `number` alone."""
+        """Yield batch `number`."""
         yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ class BatchDataset(Pairs):
         }
 
     def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:
-        """Which object, the matrix that places it in the frame, and the elevation."""
+        """An object's number, the matrix that places it in the frame, and the elevation."""
         while True:
             number = choose_object(self.meshes, random, self.one_color_share)
             azimuth = random.uniform(0, 2 * math.pi)

@@ -1,8 +1,8 @@
-"""Puts predicted layers where the canonical frame has them.
+"""Corrects the distance of predicted layers from the camera.
 
-In the frame the middle of an object's bounding box is as far from the camera as the origin
-(`xray_addon.canonical`). Networks tell how deep an object is better than how far away, so their
-layers are moved along the rays until that holds, which changes nothing of what the image shows.
+In the canonical frame, the centre of an object's bounding box is as far from the camera as the
+origin (`xray_addon.canonical`). The network predicts an object's shape better than its distance, so
+the layers are moved along the rays towards that distance. The object's image does not change.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from xray_addon.canonical import DISTANCE
 
 from .decoding import Layers
 
-# Of the way: the box of what is predicted is not quite the true one. On the scans anything from
-# half to .85 is about as good.
+# Share of the correction that is applied, because the predicted box is not exact. On the scans, 0.5
+# to 0.85 are about equally good.
 SHARE = 0.7
-# The box's sides are upright, but the image does not tell how it is turned, so that its middle is
-# the mean over this many turns.
+# The box is upright, but its azimuth is unknown, so the offset is averaged over this many azimuths.
 TURNS = 12
-OUTLIERS = 0.01  # share of the hits, at each end of each axis, that the box leaves out
+OUTLIERS = 0.01  # share of the hits outside the box at each end of each axis
 
 
 def centered(layers: Layers, camera: Camera) -> Layers:
-    """`layers`, which `camera` sees, at another distance. Their likely hits decide."""
+    """`layers` of `camera`, at the distance that the box of their likely hits implies."""
     points = layers.xray().points(camera).positions
     if not len(points):
         return layers

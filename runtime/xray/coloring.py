@@ -1,8 +1,8 @@
-"""The texture of a generated solid: what the image shows, and beside it a guess at what it hides.
+"""The texture of a generated solid: visible colours in the left half, hidden ones in the right.
 
-The mesh is projected along the rays that the layers were predicted along. Faces that are turned
-towards the camera take their colours from the left half of the texture, which is the image without
-its light; all others from the right half, in which the same rays lead to the last hidden layer.
+UVs are the mesh's projection onto the camera's image. Visible faces use the left half, which is the
+image with its lighting removed. All other faces use the right half, which has the colours of the
+last hidden layer along the same rays.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from .decoding import Layers
 
 Floats = NDArray[np.float32]
 
-# What is hidden has less of the predicted colours than of the visible ones' mean, since these are
-# nearer: on the scans the error is 0.064 instead of 0.069.
+# Share of the predicted hidden colours; the rest is the mean of the visible ones. On the scans the
+# error is 0.064 instead of 0.069 for the predicted colours alone.
 OWN_SHARE = 0.5
-# Towards the outline, within so many px of 256, hidden colours become those that are seen there.
+# Width in px of 256 over which hidden colours blend into the visible ones towards the outline.
 RIM = 8.0
-BEHIND = 0.06  # frame units behind what is seen from where faces are hidden
-COARSE = 4  # pixels of the layers, a side, to one of the network's
-MARGIN = 0.01  # between the halves of the texture, in its width
+BEHIND = 0.06  # a face this far (frame units) behind the visible layer is hidden
+COARSE = 4  # pixels of the layers per pixel of the network, along one side
+MARGIN = 0.01  # unused border at both sides of each half, as a share of its width
 
 
 def textured(
     surface: Surface, camera: Camera, depth: Floats, texture: NDArray[np.uint8]
 ) -> Surface:
-    """`surface` with a texture of two halves, as `two_sides` makes, that `camera`'s rays lead to.
+    """`surface` with UVs for a texture made by `two_sides`, projected from `camera`.
 
-    depth : (H, W) of what is seen, along the rays. What lies far behind it is hidden, though it
-    may be turned towards the camera.
+    depth : (H, W) of the visible layer along the rays. Faces far behind it are hidden even if they
+    face the camera.
     """
     vertices = surface.vertices.astype(np.float64)
     seen = (vertices - camera.position) @ camera.camera_to_world[:3, :3]
@@ -63,12 +63,12 @@ def textured(
 
 
 def two_sides(layers: Layers, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The texture (I, 2 I, 3) of a closed object: what is seen, and what is hidden.
+    """The texture (I, 2 I, 3) of a closed object: visible colours left, hidden ones right.
 
-    image : (I, I, 4) what was shown, I a multiple of the layers' size.
+    image : (I, I, 4) the network's input; I is a multiple of the layers' size.
     """
     size, outline = len(image), layers.outline
-    # Beyond the outline the nearest colours go on, so that no texel mixes with the background.
+    # Extend the colours beyond the outline, so that no texel mixes with the background.
     visible = _extended(layers.color[0], outline)
     hidden = _extended(_last_hidden(layers), outline)
     near = ndimage.gaussian_filter(visible, (RIM, RIM, 0))
@@ -84,7 +84,7 @@ def two_sides(layers: Layers, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _last_hidden(layers: Layers) -> Floats:
-    """Colours (H, W, 3) of where each ray leaves the object for good."""
+    """Colours (H, W, 3) of each ray's last hit."""
     likely = (layers.share > 0.5) & (layers.depth > 0)
     last = np.logical_and.accumulate(likely, axis=0)[1::2].sum(axis=0).clip(1) - 1
     color: Floats = np.take_along_axis(layers.color[1::2], last[None, ..., None], axis=0)[0]
@@ -92,7 +92,8 @@ def _last_hidden(layers: Layers) -> Floats:
 
 
 def with_detail(color: Floats, image: NDArray[np.uint8]) -> Floats:
-    """Layers' colours (L, H, W, 3), the first with what of the image (I, I, 4) they cannot hold."""
+    """The layers' colours (L, H, W, 3), with the fine detail of the image (I, I, 4) added to the
+    first."""
     size = color.shape[1]
     factor = len(image) // size
     detail = _detail(image, size // COARSE)
@@ -101,7 +102,7 @@ def with_detail(color: Floats, image: NDArray[np.uint8]) -> Floats:
 
 
 def _extended(colors: Floats, inside: NDArray[np.bool_]) -> Floats:
-    """Colours (H, W, 3); those outside become those of the nearest pixel inside."""
+    """Colours (H, W, 3), with each pixel outside replaced by the nearest one inside."""
     if inside.all() or not inside.any():
         return colors
     nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
@@ -123,8 +124,8 @@ def _resized(colors: Floats, size: int) -> Floats:
 
 
 def _detail(image: NDArray[np.uint8], coarse: int) -> Floats:
-    """What of the image (I, I, 4) `coarse` pixels a side cannot hold; 0 at the outline, where they
-    mix it with the background."""
+    """The difference between the image (I, I, 4) and itself reduced to `coarse` pixels a side; 0 at
+    the outline, where the reduced image mixes with the background."""
     size = len(image)
     shown = image.astype(np.float32) / 255
     cells = shown.reshape(coarse, size // coarse, coarse, size // coarse, 4).mean(axis=(1, 3))

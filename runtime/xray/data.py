@@ -1,6 +1,6 @@
-"""Training samples, cast on the fly: no dataset is stored.
+"""Training samples that are cast on the fly, without a stored dataset.
 
-Sample number i is a function of the seed and i alone.
+Sample i depends only on the seed and i.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Pairs(Numbered):
 
     pose : elevation and roll of the camera, see `networks.base.Prediction`.
 
-    Samples come in mirrored pairs (2 i, 2 i + 1). batch : the loader's. first_batch, batch_step :
-    from which on, and each how many-th.
+    Samples 2 i and 2 i + 1 are mirror images. batch : size of the loader's batches. first_batch,
+    batch_step : use every `batch_step`th batch, starting at `first_batch`.
     """
 
     def __init__(self, batch: int, first_batch: int = 0, batch_step: int = 1) -> None:
@@ -43,7 +43,7 @@ class Pairs(Numbered):
 
 
 class CastDataset(Pairs):
-    """Samples cast on the fly; those of a pair are of one cast, each with lights of its own.
+    """Samples cast on the fly. The two of a pair share one cast, but each has its own lights.
 
     one_color_share : see `choose_object`. roll : standard deviation of the camera's, radians.
     """
@@ -95,7 +95,8 @@ class CastDataset(Pairs):
 
 
 def choose_object(meshes: MeshCache, random: np.random.Generator, one_color_share: float) -> int:
-    """The number of a random mesh; of those of one flat colour only this share is taken."""
+    """The number of a random mesh. Meshes of one flat colour are accepted only with probability
+    `one_color_share`."""
     number = meshes.choose(random)
     if one_color_share < 1:
         while is_one_color(meshes.surface(number)) and random.random() > one_color_share:
@@ -104,7 +105,7 @@ def choose_object(meshes: MeshCache, random: np.random.Generator, one_color_shar
 
 
 def is_one_color(surface: Surface) -> bool:
-    """Whether all of `surface` has one colour."""
+    """Whether `surface` has a single colour."""
     if any(material.texture is not None for material in surface.materials):
         return False
     colors = surface.corner_colors
@@ -120,7 +121,7 @@ def training_sample(
     *,
     mirrored: bool,
 ) -> dict[str, torch.Tensor]:
-    """An image (I, I, 4) and frames (L, 8, S, S), or both as a mirror shows them, as tensors."""
+    """An image (I, I, 4), frames (L, 8, S, S) and a pose as tensors, mirrored if requested."""
     if mirrored:
         image, frames = image[:, ::-1], frames[..., ::-1].copy()
         frames[:, 1] *= -1
@@ -133,24 +134,24 @@ def training_sample(
 
 
 def _recolor(view: TrainingView, random: np.random.Generator) -> None:
-    """Half of the objects get other colours: channels swapped, each with its own gamma."""
+    """Change the colours of half of the objects: permute the channels, with a gamma for each."""
     order, gamma = new_colors(random)
     for xray in (view.xray, view.fine):
         xray.hit_color = (xray.hit_color[:, order] ** gamma).astype(np.float32)
 
 
 def new_colors(random: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """From which channel each one's values are to come, and each one's gamma; for half of the
-    objects those that change nothing."""
+    """The permutation (3,) of the colour channels and their gammas (3,); for half of the objects
+    both are the identity."""
     if random.random() < 0.5:
         return np.arange(3), np.ones(3)
     return random.permutation(3), np.exp(random.normal(0, 0.3, size=3))
 
 
 def photograph(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    """What a camera and a matting do to a clean picture: softness, exposure, noise."""
+    """Add the defects of a photo and its matting to a clean picture: blur, exposure, noise."""
     if random.random() < 0.7:
-        # A 3x3 binomial blur of the premultiplied picture, as antialiasing would do.
+        # A 3x3 binomial blur of the premultiplied picture, like antialiasing.
         premultiplied = np.concatenate([image[..., :3] * image[..., 3:], image[..., 3:]], axis=-1)
         padded = np.pad(premultiplied, ((1, 1), (1, 1), (0, 0)), mode="edge")
         rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]

@@ -1,4 +1,4 @@
-"""From a network's prediction to layers at the image's pixels."""
+"""Converts the network's prediction to layers at the resolution of the image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from xray_addon.xray import XRay
 from .enlarging import enlarge_frames
 from .networks.base import Prediction
 
-# Least distance between a layer and the next (frame units): no object is thinner than paper.
+# Minimum distance between a layer and the next (frame units).
 MIN_THICKNESS = 0.005
-# An object of which this share of the seen pixels has a back is closed: its layers come in pairs.
+# An object is closed if at least this share of its visible pixels has a back.
 CLOSED_SHARE = 0.7
 
 Floats = NDArray[np.float32]
@@ -26,12 +26,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """What is predicted at the image's pixels.
+    """The prediction at the pixels of the image.
 
-    depth : (L, H, W) along the rays, 0 where unknown; a pixel's do not decrease. normal, color :
-    (L, H, W, 3), of unit length and 0..1. share : (L, H, W) the likelihood 0..1 of a hit. outline :
-    (H, W) the pixels that the object covers. closed : whether layers come in pairs, where a ray
-    enters and leaves; those of a pair have one likelihood.
+    depth : (L, H, W) along the rays, 0 where unknown; never decreases from layer to layer. normal,
+    color : (L, H, W, 3), of unit length and 0..1. share : (L, H, W) likelihood of a hit, 0..1.
+    outline : (H, W) the pixels that the object covers. closed : whether layers come in pairs, one
+    where a ray enters and one where it leaves; the two of a pair have the same likelihood.
     """
 
     depth: Floats
@@ -42,16 +42,16 @@ class Layers:
     closed: bool
 
     def xray(self) -> XRay:
-        """The hits that are likely."""
+        """The likely hits."""
         likely = np.logical_and.accumulate((self.share > 0.5) & (self.depth > 0), axis=0)
         return XRay(np.where(likely, self.depth, 0), self.normal, self.color)
 
 
 @torch.no_grad()
 def decode(prediction: Prediction, alpha: Tensor) -> Layers:
-    """The layers that a prediction stands for; the first of its batch.
+    """The layers of the first item in the prediction's batch.
 
-    alpha : (H, W) of the framed image, 0..1: the outline is the image's own.
+    alpha : (H, W) of the framed image, 0..1; it gives the outline.
     """
     frames = prediction.frames[:1].float()  # (1, L, 8, S, S)
     logit, closed = _pair(frames[0, :, 7:])
@@ -61,7 +61,7 @@ def decode(prediction: Prediction, alpha: Tensor) -> Layers:
     outline = alpha > 0.5
     # A closed object's back has the same outline as its front.
     share[: 2 if closed else 1] = outline.float()
-    # A layer has values only where those before it have some, and lies behind them.
+    # A layer has values only where all layers before it have some, and lies behind them.
     there = known[0, :, 0].float().cumprod(dim=0) > 0
     depth = (values[:, 0] * 0.5 + 0.5) * (FAR - NEAR) + NEAR
     least = MIN_THICKNESS * torch.arange(len(depth), device=depth.device).view(-1, 1, 1)
@@ -77,10 +77,10 @@ def decode(prediction: Prediction, alpha: Tensor) -> Layers:
 
 
 def _pair(logit: Tensor) -> tuple[Tensor, bool]:
-    """Make entering and leaving a closed object agree: each pair of layers shares its logit.
+    """Give both layers of each pair of a closed object their mean logit.
 
-    logit (L, 1, S, S). Returns the logits and whether the object is closed; those of an object
-    that is mostly open (a leaf, a sheet) are left as they are.
+    logit : (L, 1, S, S). Returns the logits and whether the object is closed. The logits of a
+    mostly open object (a leaf, a sheet) do not change.
     """
     hit = logit > 0
     if hit[1].sum() < CLOSED_SHARE * hit[0].sum() or len(logit) % 2:

@@ -1,4 +1,4 @@
-"""Layers at a finer size, by interpolation."""
+"""Interpolates layers to a higher resolution."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.nn import functional
 
 from xray_addon.canonical import FAR, NEAR
 
-# Neighbouring cells whose depths differ by more (frame units) are two surfaces, not a slope.
+# Neighbouring cells whose depths differ by more (frame units) belong to different surfaces.
 DEPTH_GAP = 0.12
-# Cells beyond a layer's outline that get values too; thin parts can lie outside of it.
+# Values are extended this many cells beyond a layer's outline, for thin parts outside of it.
 SPREAD = 8
 
 
 def enlarge_frames(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Frames (B, L, 8, S, S), hits as logits, at another size, and where they have values there
+    """Frames (B, L, 8, S, S), hits as logits, at `size`, and where they then have values
     (B, L, 1, size, size)."""
     flat = frames.flatten(0, 1)
     logit = flat[:, 7:]
@@ -33,10 +33,10 @@ def enlarge_frames(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     """Values (L, C, S, S) at a larger size, from cells with a hit only.
 
-    The first channel is depth: across a gap in it the nearest cell decides, so that no value
-    lies between two surfaces.
+    The first channel is depth. Across a gap in it the nearest cell is used instead of
+    interpolation, so that no value lies between two surfaces.
     """
-    # Cells around the outline take their neighbours' values, so that the finer outline has some.
+    # Extend the values beyond the outline, so that the whole finer outline has some.
     spread, weight = values * hit, hit
     for _ in range(SPREAD):
         share = functional.avg_pool2d(weight, 3, 1, 1)
@@ -45,7 +45,7 @@ def enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> 
         spread = torch.where(fill, total / share.clamp(min=1e-6), spread)
         weight = torch.where(fill, torch.ones_like(weight), weight)
     gap = _depth_range(spread[:, :1], weight) > DEPTH_GAP
-    # The network folds 2x2 pixels into channels, which leaves a faint pattern of that size.
+    # The network folds 2x2 pixels into channels, which leaves a faint 2x2 pattern: blur it.
     soft = binomial(spread * weight) / binomial(weight).clamp(min=1e-6)
     spread = torch.where(gap, spread, soft * weight)
     smooth = functional.interpolate(spread * weight, size=size, mode="bilinear")
@@ -57,7 +57,7 @@ def enlarge(values: Tensor, hit: Tensor, size: torch.Size | tuple[int, int]) -> 
 
 
 def _depth_range(depth: Tensor, weight: Tensor) -> Tensor:
-    """Greatest less least depth (L, 1, S, S) of the 3x3 cells around each, where weight is."""
+    """Maximum minus minimum depth (L, 1, S, S) of the 3x3 cells around each, where `weight` > 0."""
     none = torch.full_like(depth, -math.inf)
     high = functional.max_pool2d(torch.where(weight > 0, depth, none), 3, 1, 1)
     low = -functional.max_pool2d(torch.where(weight > 0, -depth, none), 3, 1, 1)
@@ -65,7 +65,7 @@ def _depth_range(depth: Tensor, weight: Tensor) -> Tensor:
 
 
 def binomial(values: Tensor) -> Tensor:
-    """Values (L, C, S, S) blurred by the 3x3 binomial kernel; beyond the border they are 0."""
+    """Values (L, C, S, S) blurred by the 3x3 binomial kernel, with zeros beyond the border."""
     kernel = torch.tensor([1.0, 2.0, 1.0], device=values.device) / 4
     kernel = (kernel[:, None] * kernel).expand(values.shape[1], 1, 3, 3)
     return functional.conv2d(values, kernel, padding=1, groups=values.shape[1])

@@ -38,11 +38,11 @@ from .sampling import both_ways, sample
 from .solid import solid_mesh
 from .weights import DEFAULT_WEIGHTS, load_weights
 
-IMAGE_SIZE = 512  # px of the framed image, whose detail the texture keeps
+IMAGE_SIZE = 512  # px of the framed image, which the texture is made from
 LAYER_SIZE = 256  # px of the layers
-# Rounds that smooth the steps of the pixels off an open surface.
+# Rounds of smoothing that remove the pixels' steps from an open surface.
 SMOOTHING = 10
-# Where the settings leave it open, and hidden parts are to vary.
+# Default number of steps if hidden parts vary.
 STEPS = 8
 
 
@@ -58,7 +58,7 @@ class XRayGenerator(Generator):
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> XRayGenerator:
-        """With the weights at `checkpoint` (a safetensors file), or those that ship.
+        """Load the weights at `checkpoint` (a safetensors file), by default the built-in ones.
 
         Raises XRayError: `missing_weights`, `bad_weights`, `no_device`.
         """
@@ -69,8 +69,8 @@ class XRayGenerator(Generator):
         return cls(model, device, record)
 
     def run(self, inputs: Inputs, settings: XRaySettings, progress: ProgressCallback) -> Generated:
-        """A mesh and its layers: closed and with a texture, or open and with corner colours where
-        the object has no inside.
+        """A mesh and its layers: closed with a texture, or, for an object without an inside such
+        as a sheet, open with corner colours.
 
         Raises XRayError (unreadable image, no object found, ...) and `Cancelled`.
         """
@@ -84,7 +84,7 @@ class XRayGenerator(Generator):
         settings: XRaySettings,
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
-        """As `run`, from an image (512, 512, 4) that is already in the canonical frame."""
+        """Like `run`, for an image (512, 512, 4) that is already in the canonical frame."""
         can_sample = bool(self.training.get("denoise_share"))
         if settings.steps > 1 and not can_sample:
             raise XRayError(
@@ -138,7 +138,7 @@ def _reduced(image: Tensor, size: int) -> Tensor:
 def closed_surface(
     layers: Layers, image: NDArray[np.uint8], camera: Camera
 ) -> tuple[Surface, XRay]:
-    """The solid that the layers mean, with a texture, and its own layers.
+    """The solid made from the layers, with a texture, and the X-Ray of that solid.
 
     image : (I, I, 4) the framed image. camera : of the layers.
     """
@@ -153,7 +153,7 @@ def closed_surface(
 
 
 def open_surface(layers: Layers, image: NDArray[np.uint8], camera: Camera) -> tuple[Surface, XRay]:
-    """The likely hits linked to a surface with corner colours, and the hits.
+    """An open surface through the likely hits, with corner colours, and the hits themselves.
 
     image : (I, I, 4) the framed image. camera : of the layers.
     """

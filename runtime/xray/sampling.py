@@ -1,4 +1,4 @@
-"""From an image to layers: denoising by an image and its mirror image."""
+"""Predicts layers from an image, as the mean over the image and its mirror image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from .networks.base import Network, Prediction
 
-NOISES = 4  # whose predictions are averaged
+NOISES = 4  # predictions from this many noises are averaged
 
 
 def noised(frames: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """What the denoiser sees of clean `frames` (B, L, 8, S, S) at `time` (B,).
+    """Clean `frames` (B, L, 8, S, S) with noise added to the hidden layers, for `time` (B,).
 
-    The visible layer stays as it is: the image tells it, and what is hidden is to fit it.
+    time : share of the signal, 0..1. The visible layer stays clean: the denoiser predicts hidden
+    layers that fit it.
     """
     share = time[:, None, None, None, None]
     hidden = share * frames[:, 1:] + (1 - share) * noise[:, 1:]
@@ -23,16 +24,16 @@ def noised(frames: Tensor, noise: Tensor, time: Tensor) -> Tensor:
 
 
 def mirrored(frames: Tensor) -> Tensor:
-    """Frames (B, L, 8, S, S) as a mirror shows them."""
+    """Frames (B, L, 8, S, S), mirrored left to right."""
     flipped = frames.flip(-1)
-    flipped[:, :, 1] *= -1  # the normal's x
+    flipped[:, :, 1] *= -1  # x of the normals
     return flipped
 
 
 def both_ways(
     model: Network, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
 ) -> Prediction:
-    """The mean of what `model` predicts and of what it predicts in the mirror."""
+    """The mean of the predictions for the image and, mirrored back, for its mirror image."""
     prediction = model(
         torch.cat([image, image.flip(-1)]),
         None if frames is None else torch.cat([frames, mirrored(frames)]),
@@ -40,19 +41,18 @@ def both_ways(
     )
     straight, turned = prediction.frames.chunk(2)
     pose, turned_pose = prediction.pose.chunk(2)
-    # In a mirror things lean the other way.
+    # Mirroring reverses the roll.
     turned_pose = turned_pose * turned_pose.new_tensor([1.0, -1.0])
     return Prediction((straight + mirrored(turned)) / 2, (pose + turned_pose) / 2)
 
 
 @torch.no_grad()
 def expected(model: Network, image: Tensor) -> Prediction:
-    """The hidden layers that are to be expected behind the visible one.
+    """The visible layer and the pose in one pass, then the expected hidden layers given them.
 
-    One pass predicts all layers, but its hidden ones are blurred by what it does not know of the
-    visible one. So they are predicted again, now given the visible one: the mean over a few fixed
-    noises, which tells what is likely without deciding for one of the possibilities. The visible
-    layer and the pose are those of the pass.
+    The first pass predicts hidden layers, too, but they are blurred, because the visible layer was
+    not known yet. So they are predicted again, given the visible layer, and averaged over a few
+    fixed noises. The mean does not commit to any one of the possible shapes.
     """
     first = both_ways(model, image)
     random = torch.Generator().manual_seed(0)
@@ -75,12 +75,11 @@ def sample(
     start: float,
     on_step: Callable[[int], None] | None = None,
 ) -> Prediction:
-    """What is `expected`, then `steps` - 1 denoising steps of what is hidden, from time `start`
-    (below 1) on.
+    """The `expected` layers, then `steps` - 1 denoising steps (DDIM, Song et al. 2021) of the
+    hidden ones, starting at time `start` (below 1).
 
-    The visible layer and the pose stay. Deterministic given `generator` (the noise is drawn once;
-    steps are those of DDIM, Song et al. 2021). Each prediction is the mean of the image's and its
-    mirror image's: what the two agree on stays and their errors partly cancel.
+    The visible layer and the pose do not change. The noise is drawn once from `generator`, so the
+    result is deterministic given it.
     """
     first = prediction = expected(model, image)
     if on_step is not None:

@@ -1,11 +1,11 @@
-"""From predicted layers to one calm, closed mesh.
+"""Makes one smooth, closed mesh from predicted layers.
 
-Each pair of layers is where a ray enters and leaves. A network is unsure of both, most of all of
-how many pairs there are: read one by one, its hidden layers come out as loose, jagged sheets. So
-the pairs become one field over space, above 0 inside, in which a place's value is about its
-distance to the surface: the least of its distances to where the ray enters, to where it leaves and
-to the object's outline, and over the pairs the greatest. Where a surface meets the outline it is
-rounded as much as its slope there tells. The mesh is the field's zero (marching cubes), made even.
+A ray enters the object at one layer of a pair and leaves it at the other. The network is unsure of
+both depths and, above all, of the number of pairs, so meshing each layer would give loose, jagged
+sheets. Instead, all pairs form one scalar field, positive inside. For one pair, its value is about
+the distance to the nearest of three things: the entry, the exit and the object's outline. The field
+is the maximum over all pairs. Rims, where a surface meets the outline, are rounded according to the
+slope there. The mesh is the field's zero level (marching cubes), remeshed to even triangles.
 """
 
 from __future__ import annotations
@@ -34,46 +34,48 @@ Bools = NDArray[np.bool_]
 
 CELL = 0.0107  # of the field's grid, frame units: two pixels of 256
 FACES = 20_000
-# A pair behind the first is there from this likelihood on; the gap before it is one only where
-# that is clear, and where it is not the body goes on through it.
+# A pair behind the first exists if its likelihood is above LIKELY. The gap in front of it is kept
+# only if the likelihood is above CLEAR and the gap is LEAST_GAP long; otherwise it is filled.
 LIKELY = 0.3
 CLEAR = 0.9
 LEAST_GAP = 0.04  # frame units
-SHARE_BLUR = 3.0  # px of 256, of the likelihoods
-HIDDEN_BLUR = 8.0  # px of 256, of the depths that the image does not show
-# The least that a body is thick, in cells, so that the grid cannot miss it, and the width, in px of
-# 256, below which the outline is thin.
+SHARE_BLUR = 3.0  # px of 256, for the likelihoods
+HIDDEN_BLUR = 8.0  # px of 256, for the depths of hidden layers
+# Minimum thickness of the body, in cells, so that the grid cannot miss it. The outline counts as
+# thin where it is narrower than THIN, in px of 256.
 LEAST_THICKNESS = 2.0
 THIN = 5
-STEEP = 0.25  # least cosine that a distance along a ray is shortened by
-# Towards the camera and away from it the solid is this much larger than the layers say (frame
-# units), and at most this share of its thickness: networks see too little of what is hidden.
-# Chosen on every third object of the val split.
+STEEP = 0.25  # minimum of the cosine that converts a distance along a ray to one to the surface
+# The solid is extended by GROWTH (frame units) towards the camera and away from it, but at most by
+# GROWTH_SHARE of its thickness, because predictions are too thin. Chosen on every third object of
+# the val split.
 GROWTH = 0.01
 GROWTH_SHARE = 0.4
-BLUR = 1.0  # of the field, cells
-FILLET = 0.012  # least radius, frame units, that rims are rounded with
+BLUR = 1.0  # cells, for the field
+# Minimum and maximum radius of rims, and the width of the band along the outline whose slope
+# determines it; frame units.
+FILLET = 0.012
 MOST_ROUND = 0.03
-RIM = 0.04  # frame units from the outline within which the slope tells how round it is
-# Loose parts smaller than this share of the whole are left out, and closed hollows filled.
+RIM = 0.04
+# Loose parts smaller than this share of the whole are removed, and closed hollows filled.
 CRUMB = 0.01
-# A solid stands on its lowest layer, of this share of its height, that has this share of the area
-# of the largest of these layers.
+# The base is cut flat. Of the lowest BASE_HEIGHT of the solid, it is the first slice with at least
+# BASE_SHARE of the area of the largest slice there.
 BASE_HEIGHT = 0.1
 BASE_SHARE = 0.5
-SNAP = 0.4  # cells above the ground, from where vertices are put on it
+SNAP = 0.4  # vertices less than this many cells above the ground are moved onto it
 SMOOTHING = 6  # rounds
 
 
 def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices (N, 3), in world space, and faces (F, 3) of the closed mesh; none where nothing is
-    likely. camera : H x W."""
+    """Vertices (N, 3), in world space, and faces (F, 3) of the closed mesh; empty if the layers
+    have no hits. camera : of the layers, H x W."""
     if not (layers.outline & (layers.depth[:2] > 0).all(axis=0)).any():
         return _nothing()
     maps = _maps(layers, camera)
     low, shape = _grid(maps, camera)
     field = _field(maps, camera, low, shape)
-    # A tunnel that the image does not show comes from a gap that the network is wrong about.
+    # A tunnel that the image does not show is a false gap: fill the gaps if that closes it.
     if len(maps.enter) > 1 and _tunnels(field) > (holes := outline_holes(layers.outline)):
         whole = _field(_maps(layers, camera, gaps=False), camera, low, shape)
         if _tunnels(whole) <= holes:
@@ -81,7 +83,7 @@ def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDA
     base = _base(field)
     if base is None:
         return _nothing()
-    # The ground may lie between two of the grid's layers; it is taken to be at the lower one.
+    # The ground may lie between two slices of the grid; take the lower one.
     field = np.minimum(field, CELL * (np.arange(shape[2], dtype=np.float32) - base))
     vertices, faces, _, _ = measure.marching_cubes(field, 0.0, gradient_direction="ascent")
     vertices = vertices.astype(np.float64) * CELL
@@ -100,8 +102,9 @@ def _nothing() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """enter, leave : (P, H, W) depths. inside : (P, H, W) distance to the border of where the pair
-    is, frame units. rounding : (H, W) radius of the rim. thin : (H, W) where the outline is."""
+    """enter, leave : (P, H, W) depths of each pair. inside : (P, H, W) distance to the border of
+    the pair's mask, positive inside, frame units. rounding : (H, W) radius of the rim. thin :
+    (H, W) whether the outline is thin."""
 
     enter: Floats
     leave: Floats
@@ -111,7 +114,7 @@ class _Maps:
 
 
 def _signed_distance(mask: Bools, unit: float) -> Floats:
-    """Distance (H, W) to the border of `mask`, above 0 within, in `unit`s a pixel."""
+    """Distance (H, W) to the border of `mask`, positive inside. unit : size of a pixel."""
     if not mask.any():
         return np.full(mask.shape, -1e3, np.float32)
     within = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -120,7 +123,7 @@ def _signed_distance(mask: Bools, unit: float) -> Floats:
 
 
 def _maps(layers: Layers, camera: Camera, *, gaps: bool = True) -> _Maps:
-    """gaps : whether a ray may leave the body and enter it again."""
+    """gaps : whether a ray may leave the body and enter it again; if not, pairs are merged."""
     depth = layers.depth
     known = depth > 0
     unit = DISTANCE / camera.focal
@@ -133,7 +136,7 @@ def _maps(layers: Layers, camera: Camera, *, gaps: bool = True) -> _Maps:
     gap = np.zeros_like(enter)
     gap[1:] = enter[1:] - leave[:-1]
     clear = likely & (share > CLEAR) & (gap > LEAST_GAP) & gaps
-    # From behind: a gap that is not clear joins its two pairs.
+    # From back to front, merge the pairs on both sides of each gap that is not clear.
     for pair in range(len(enter) - 1, 0, -1):
         joined = likely[pair] & ~clear[pair]
         leave[pair - 1] = np.where(joined, leave[pair], leave[pair - 1])
@@ -152,7 +155,7 @@ def _maps(layers: Layers, camera: Camera, *, gaps: bool = True) -> _Maps:
 
 
 def _extend(values: Floats) -> None:
-    """Where a depth is unknown it becomes that of the nearest pixel where it is known."""
+    """Fill unknown depths (0) with that of the nearest known pixel, in place."""
     unknown = values <= 0
     if unknown.any() and not unknown.all():
         nearest = ndimage.distance_transform_edt(
@@ -162,12 +165,12 @@ def _extend(values: Floats) -> None:
 
 
 def _thin(outline: Bools) -> Bools:
-    """The parts (H, W) of the outline that are narrower than the grid can hold."""
+    """The parts (H, W) of the outline that are too narrow for the grid."""
     return outline & ~ndimage.binary_opening(outline, np.ones((THIN, THIN), bool))
 
 
 def _slope_cosine(depth: Floats, camera: Camera) -> Floats:
-    """Cosine (H, W) between rays and the normal of the surface at `depth`."""
+    """Cosine (H, W) between the rays and the normals of the surface at `depth`."""
     smooth = ndimage.gaussian_filter(depth, 2.0)
     down, right = np.gradient(smooth)
     slope = (down**2 + right**2) * (camera.focal / smooth) ** 2
@@ -175,7 +178,7 @@ def _slope_cosine(depth: Floats, camera: Camera) -> Floats:
 
 
 def _rounding(enter: Floats, leave: Floats, inside: Floats, camera: Camera) -> Floats:
-    """Radius (H, W) of the rim: the flatter the front runs into the outline, the smaller."""
+    """Radius (H, W) of the rim: small where the front is flat up to the outline."""
     cosine = np.minimum(_slope_cosine(enter, camera), 1)
     band = ((inside > 0) & (inside < RIM)).astype(np.float32)
     blur = RIM * camera.focal / DISTANCE
@@ -187,7 +190,7 @@ def _rounding(enter: Floats, leave: Floats, inside: Floats, camera: Camera) -> F
 
 
 def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
-    """The lowest corner (3,) of a grid of `CELL`s that holds the solid, and its shape."""
+    """The lowest corner (3,) and the shape of a grid around the solid, with cells of `CELL`."""
     corners = []
     for pair, inside in enumerate(maps.inside):
         row, column = np.nonzero(inside > -2 * CELL)
@@ -203,13 +206,13 @@ def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, 
 def _field(
     maps: _Maps, camera: Camera, low: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Floats:
-    """The field (X, Y, Z) at the grid's nodes, blurred but for what is thin, without crumbs."""
+    """The field (X, Y, Z) at the grid's nodes, blurred except at thin parts, without crumbs."""
     axes = [
         torch.arange(count, dtype=torch.float32) * CELL + float(start)
         for count, start in zip(shape, low, strict=True)
     ]
     matrix = torch.from_numpy(camera.world_to_camera).float()
-    # Each camera coordinate is a sum over the axes, so no array of points is needed.
+    # Each camera coordinate is a sum of one term per axis, so no array of points is needed.
     x, y, z = (
         matrix[i, 0] * axes[0][:, None, None]
         + matrix[i, 1] * axes[1][:, None]
@@ -245,7 +248,7 @@ def _field(
         growth = (GROWTH_SHARE * (leave[pair] - enter[pair])).clamp(max=GROWTH)
         value = _rounded(between + growth, inside[pair], radius if pair == 0 else FILLET)
         best = torch.maximum(best, value)
-    # Far values do not matter, and would blur into near ones.
+    # Clamp: large values far from the surface would otherwise be blurred into those near it.
     field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
     calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
     thin = thin.view(shape).numpy() > 0.25
@@ -253,13 +256,13 @@ def _field(
 
 
 def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:
-    """The lesser of two distances, with the edge where they are equal rounded by `radius`."""
+    """The minimum of two distances; the edge where they are equal is rounded with `radius`."""
     short = ((radius - a).clamp(min=0) ** 2 + (radius - b).clamp(min=0) ** 2).sqrt()
     return torch.where(torch.minimum(a, b) < radius, radius - short, torch.minimum(a, b))
 
 
 def _without_crumbs(field: Floats) -> Floats:
-    """Without loose parts, and closed hollows, that are far smaller than the whole."""
+    """`field` without loose parts and closed hollows smaller than `CRUMB` of the whole."""
     whole = np.count_nonzero(field > 0)
     for sign in (1, -1):
         label, count = ndimage.label(sign * field > 0)
@@ -272,7 +275,7 @@ def _without_crumbs(field: Floats) -> Floats:
 
 
 def _tunnels(field: Floats) -> int:
-    """How many tunnels lead through the solid (its genus, by Euler's formula)."""
+    """The number of tunnels through the solid: its genus, by Euler's formula."""
     vertices, faces, _, _ = measure.marching_cubes(field, 0.0)
     ends = faces[:, :2].ravel(), faces[:, 1:].ravel()
     links = sparse.coo_matrix((np.ones(len(ends[0]), bool), ends), (len(vertices),) * 2)
@@ -281,8 +284,8 @@ def _tunnels(field: Floats) -> int:
 
 
 def _base(field: Floats) -> int | None:
-    """The grid's layer that the solid stands on, None where there is no solid: the lowest that is
-    about as wide as those above it. What is round below loses little by that."""
+    """The slice of the grid that the solid stands on: the lowest that is about as wide as those
+    above it, so that a round underside loses little. None if there is no solid."""
     area = (field > 0).sum(axis=(0, 1))
     filled = np.flatnonzero(area)
     if not len(filled):

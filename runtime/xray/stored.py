@@ -1,6 +1,6 @@
 """Training samples from a dataset on disk, in the published layout or as WebDataset tars.
 
-Its views are seen by cameras of all kinds; each comes into the canonical frame (`framing`).
+Its views can have any camera; each is transformed to the canonical frame (`framing`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .data import Pairs, photograph, training_sample
 
 
 def stored_places(data: Path) -> list[Path]:
-    """The datasets that `data` is or holds; none where it is a folder of meshes."""
+    """The datasets in `data`, or `data` itself if it is one; empty for a folder of meshes."""
     if data.suffix in (".tar", ".jsonl"):
         return [data]
     if (data / "xrays").is_dir():
@@ -31,13 +31,13 @@ def stored_places(data: Path) -> list[Path]:
 
 
 class StoredDataset(Pairs):
-    """Endless samples, as `CastDataset` makes them, from the views of `dataset`.
+    """Endless samples, like those of `CastDataset`, from the views of `dataset`.
 
-    Each view comes once an epoch, in an order that `seed` tells. Views without a place in the
-    canonical frame are passed over.
+    Each view is used once per epoch, in an order determined by `seed`. Views that do not fit into
+    the canonical frame are skipped.
 
-    Raises, for single samples, XRayError `no_data` where none has one, `bad_transforms` where a
-    view has no camera or no image, and what reading raises.
+    Samples raise XRayError `no_data` if no view fits, `bad_transforms` if a view has no camera or
+    image, and the errors of reading.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StoredDataset(Pairs):
         self.image_resolution = image_resolution
 
     def pair(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """One view, and its mirror image, each photographed in its own way."""
+        """One view and its mirror image, each with its own `photograph` defects."""
         random = np.random.default_rng([self.seed, number])
         count = len(self.dataset.views)
         epoch, place = divmod(number, count)

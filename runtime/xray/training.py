@@ -2,10 +2,10 @@
 
 python -m runtime train --config FILE --data DIR --out DIR [--minutes N] [--resume]
 
-DIR holds the meshes, or is a dataset in the published layout, a folder of tars, a tar or a
-metadata.jsonl; --out gets `checkpoint.pt` (everything a resumed run needs),
-`model.safetensors` (the averaged weights, rounded, what the generator loads) and
-the metrics (see `training.run`). Several processes can train together, see `parallel`.
+DIR contains meshes, or is a dataset: in the published layout, a folder of tars, a tar or a
+metadata.jsonl. The command writes to --out: `checkpoint.pt` (everything that a resumed run needs),
+`model.safetensors` (the averaged weights, rounded, which the generator loads) and the metrics (see
+`training.run`). Several processes can train together, see `parallel`.
 """
 
 from __future__ import annotations
@@ -40,22 +40,21 @@ from .weights import load_weights, save_weights
 
 @dataclass
 class TrainingConfig(RunConfig):
-    """One file a model: how it is built and trained.
+    """How a model is built and trained.
 
     network to frame_features : see `NetworkConfig`.
-    batch : samples a step; they come in pairs, so an even number.
-    samples : length of the learning rate's cosine schedule, and of the run unless it is stopped.
-    compute_minutes : where above 0, both are counted in these minutes instead, which the steps
-        themselves take: CPU time on a CPU, so that runs on a busy machine can be compared.
-    denoise_share : part of each batch that learns to denoise the hidden layers, which sampling
-        needs; the rest learns to predict in one pass.
-    cast : where meshes are cast: "workers", in the loader's, or "device", where the model trains,
-        a batch at a time; the samples are the same.
-    one_color_share : how many of the draws of an object of one flat colour count, 0 to 1; the
-        others draw again.
-    roll : standard deviation of the camera's, degrees.
-    start_from : weights (safetensors) to begin with instead of random ones, of the same network
-        but for its resolution; "" for none.
+    batch : samples per step and process; an even number, because samples come in pairs.
+    samples : length of the run and of the learning rate's cosine schedule.
+    compute_minutes : if above 0, the length of both in minutes of computation by the steps, instead
+        of samples. It is CPU time on a CPU, so that runs on a busy machine can be compared.
+    denoise_share : share of each batch that learns to denoise the hidden layers, which sampling
+        needs. The rest learns to predict all layers in one pass.
+    cast : "workers" casts meshes in the loader's workers, "device" a batch at a time on the
+        training device. The samples are the same.
+    one_color_share : probability of accepting a random object that has one flat colour, 0 to 1.
+    roll : standard deviation of the camera's roll, degrees.
+    start_from : weights (safetensors) to start from, of the same network but possibly another
+        resolution; "" for random weights.
     """
 
     example: ClassVar[str] = "runtime/xray/config.json"
@@ -98,11 +97,11 @@ class TrainingConfig(RunConfig):
         self.network_config()
 
     def length(self) -> int:
-        """Samples of the whole run, unless it is counted in minutes."""
+        """Samples of the whole run, if it is not counted in minutes."""
         return self.samples
 
     def network_config(self) -> NetworkConfig:
-        """What the network is made of."""
+        """The network's part of the configuration."""
         return NetworkConfig(
             network=self.network,
             layers=self.layers,
@@ -120,7 +119,7 @@ class TrainingConfig(RunConfig):
 
 
 def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Tensor]:
-    """Each term's mean: depth, normal and colour (L1 over the hits), hit and pose.
+    """The terms of the loss: depth, normal and colour (mean L1 over the hits), hit and pose.
 
     frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2).
     """
@@ -144,7 +143,7 @@ def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Te
 class Trainer(SharedTrainer[TrainingConfig]):
     """A model, its average and its optimisers.
 
-    Forward and backward run on a copy in bfloat16.
+    Forward and backward passes run on a copy in bfloat16.
     """
 
     several_processes = True
@@ -167,7 +166,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         self.compute_seconds = 0.0
 
     def dataset(self, data: Path) -> Pairs:
-        """What this process learns from in `data`: meshes, or a dataset on disk."""
+        """The training samples of this process, from the meshes or the dataset in `data`."""
         config = self.config
         shape: dict[str, int] = {
             "seed": config.seed,
@@ -208,7 +207,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
             half.grad = None
         parallel.average([p.grad for p in self.model.parameters() if p.grad is not None])
         self.muon.take_gradients()
-        # Muon's steps have a size of their own, whatever the gradient's.
+        # Clip the other gradients only: the size of Muon's steps does not depend on them.
         self.move(total, self.muon.others)
         self.count(len(batch["image"]))
         update_average(self.average, self.model, self.config.ema, self.steps)
@@ -217,16 +216,16 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return result
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `losses`; of the copy in bfloat16."""
+        """The `losses` of the copy in bfloat16."""
         frames = batch["frames"]
         seen, share = self._seen(frames)
         prediction = self.half(image_to_input(batch["image"]), seen, share)
         return losses(prediction, frames, batch["pose"])
 
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Frames that the network sees: those to denoise and their share of signal (B,).
+        """The noised frames that the network sees, and their share of signal (B,).
 
-        Time 0 with empty frames is the one-pass predictor; None where all are.
+        Samples for the one-pass predictor have zeros for both. Returns None if all are such.
         """
         config = self.config
         if not config.denoise_share:
@@ -241,23 +240,23 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return noised(frames, noise, share) * kept, share
 
     def parts(self) -> dict[str, Any]:
-        """What has a `state_dict`, or a list of such, by its name in the checkpoint."""
+        """The objects with a `state_dict`, or lists of them, by their name in the checkpoint."""
         return super().parts() | {"average": self.average}
 
     def counters(self) -> tuple[str, ...]:
-        """The attributes that count how far the run is."""
+        """The names of the attributes that store the run's progress."""
         return (*super().counters(), "compute_seconds")
 
     def record(self) -> dict[str, Any]:
-        """How the weights were made, as plain data."""
+        """How the weights were trained, as plain data."""
         return super().record() | {"trained_compute_seconds": round(self.compute_seconds)}
 
     def save_weights(self, folder: Path) -> None:
-        """Write the averaged weights, rounded, which the generator loads."""
+        """Write the averaged weights, rounded, for the generator."""
         save_weights(folder / WEIGHTS, self.average, self.record())
 
     def load_weights(self, folder: Path) -> dict[str, Any]:
-        """Take the weights that `save_weights` left in `folder`; returns their record."""
+        """Load the weights written by `save_weights` in `folder`; returns their record."""
         model, record = load_weights(folder / WEIGHTS, str(self.device))
         if model.config != self.model.config:
             raise ValueError("it holds another network")
@@ -266,7 +265,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return record
 
     def start_warm(self, folder: Path) -> dict[str, Any]:
-        """Go on from the weights in `folder`; returns their record."""
+        """Continue from the weights in `folder`; returns their record."""
         record = super().start_warm(folder)
         self.compute_seconds = record.get("trained_compute_seconds", 0)
         return record

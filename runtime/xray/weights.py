@@ -1,7 +1,7 @@
-"""Weights on disk: safetensors, configuration and training record inside.
+"""Reads and writes weights: safetensors files with the configuration and the training record.
 
-The kernels, nearly all of a network, take a byte a number: each output channel's are whole numbers
-from -127 to 127 times a scale of its own. All else is in half precision.
+Kernels, which are nearly all of a network, are stored as bytes: integers from -127 to 127 with one
+scale per output channel. All other parameters have half precision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .networks.base import Network, NetworkConfig
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "xray.safetensors"
 FORMAT = "xray-predictor"
-# What a configuration may say. Modules cost time to build, also where they take no memory.
+# Limits of a configuration: building modules takes time even without memory for their weights.
 _CONFIG = record(
     {"network": text(40)},
     {
@@ -36,7 +36,7 @@ _CONFIG = record(
 
 
 def save_weights(path: Path, model: Network, record: dict[str, Any]) -> None:
-    """Write `model`, rounded, atomically; `record` (plain data) says how it was made."""
+    """Round `model` and write it atomically. record : how it was trained, plain data."""
     save_rounded(path, model, model.kernels(), format=FORMAT, record=record)
 
 
@@ -66,13 +66,13 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
             config = parse_json(metadata["config"], _CONFIG)
             training: dict[str, Any] = parse_json(metadata["training"], table_of(plain))
             known = {item.name for item in fields(NetworkConfig)}
-            # A file may name a switch that is gone: where it is off, it changes nothing.
+            # Ignore unknown settings that are off: they do not change the network.
             config = {
                 k: tuple(v) if isinstance(v, list) else v
                 for k, v in config.items()
                 if k in known or v
             }
-            # Nothing is made of what the configuration says before the tensors fit it.
+            # Check the tensors' shapes before memory is allocated for the configuration.
             with torch.device("meta"):
                 model = make_network(NetworkConfig(**config))
             check_shapes(archive, model)

@@ -1,15 +1,15 @@
 """`XRayPredictor`: one network that predicts an X-Ray from an image, in one pass or by sampling.
 
-Layers are stacked as channels (arXiv 2404.14329 treats them as video frames) and 2x2 pixels are
-folded into channels (pixel unshuffle), so that the network works at 32x32 for 64x64 frames, which
-is what two CPU cores can train. It is a U-Net of residual blocks, with attention at its coarsest
-grid. Most of it is large matrix products at few pixels: a CPU with bfloat16 units does those ten
-times faster than anything else, so normalisation and activations are kept few.
+Layers are stacked as channels (arXiv 2404.14329 treats them as video frames). 2x2 pixels are
+folded into channels (pixel unshuffle), so the network works at 32x32 for 64x64 frames, which two
+CPU cores can train. It is a U-Net of residual blocks, with attention at its coarsest level. Most of the work
+is large matrix products at few pixels, which a CPU with bfloat16 units does ten times faster than
+anything else. Therefore it has few normalisations and activations.
 
-Every network here predicts clean frames (`Network`). With `time` 0 and no frames it is a
-regression of all layers; with frames it predicts the hidden layers from the visible one, which is
-given, and from noised hidden ones, x = time * clean + (1 - time) * noise: the denoiser of flow
-matching (Lipman et al. 2023) in its clean-data form.
+Every network here predicts clean frames (`Network`). With `time` 0 and no frames, it is a
+regression of all layers. With frames, it predicts the hidden layers from the clean visible layer and noised
+hidden ones, x = time * clean + (1 - time) * noise. This is the denoiser of flow matching (Lipman et
+al. 2023) in its clean-data form.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ CHANNELS = 8  # depth, normal x y z, red green blue, hit
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a network is made of; `make_network` makes it.
+    """The configuration of a network, for `make_network`.
 
     network : "stacked" (`XRayPredictor`) or "video" (`VideoPredictor`, the paper's).
     layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
-    channels, blocks : of each level of the U-Net, from the finest on. fold : pixels of a row that
-        share a cell of the finest level. frame_features : channels that the noised frames get.
+    channels, blocks : of each level of the U-Net, finest first. fold : side of the square of pixels
+        that is folded into one cell of the finest level. frame_features : channels for the noised
+        frames.
 
-    Raises ValueError for what makes no network.
+    Raises ValueError for an impossible combination.
     """
 
     network: str = "stacked"
@@ -65,26 +66,26 @@ NETWORKS = ("stacked", "video")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the network says.
+    """The output of a network.
 
     frames : (B, L, 8, S, S). Depth from -1 (near) to 1 (far), normal in camera space (not of
         unit length), colour from -1 to 1, and the logit of there being a hit.
-    pose : (B, 2) how the camera sees the object: its elevation above the object's horizon, and its
-        roll, above 0 where the object leans to the left in the image; in radians.
+    pose : (B, 2) the camera's elevation above the object's horizon, and its roll, positive if the
+        object leans to the left in the image; radians.
     """
 
     frames: Tensor
     pose: Tensor
 
     def clean(self) -> Tensor:
-        """The frames with the hit channel from -1 to 1, as they are noised for sampling."""
+        """The frames with hits from -1 to 1 instead of logits, as sampling noises them."""
         head, hit = self.frames[:, :, :7], self.frames[:, :, 7:]
         hit = torch.tanh(hit / 2)
         return torch.cat([head * (hit > 0), hit], dim=2)
 
 
 class Network(nn.Module):
-    """What predicts: `forward(image, frames, time)`, see `XRayPredictor.forward`."""
+    """Base class of the networks: `forward(image, frames, time)`, see `XRayPredictor.forward`."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -92,15 +93,15 @@ class Network(nn.Module):
         self.frame_shape = (config.layers, CHANNELS, config.resolution, config.resolution)
 
     def kernels(self) -> list[nn.Parameter]:
-        """The parameters that Muon trains: matrices within the network, flat or as kernels."""
+        """The parameters that Muon trains: the inner weight matrices and convolution kernels."""
         raise NotImplementedError
 
 
 class Convolution(nn.Module):
     """A convolution that keeps the size of its input.
 
-    Its kernel is kept as a matrix (out, size * size * in): what Muon orthogonalises, and at the
-    same time the layout that CPUs convolve fastest in.
+    Its kernel is stored as a matrix (out, size * size * in). Muon orthogonalises this matrix, and
+    it is the layout in which CPUs convolve fastest.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int = 3, *, zero: bool = False) -> None:
@@ -135,7 +136,7 @@ class Block(nn.Module):
         self.second = Convolution(channels, channels, zero=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (B, C, H, W) and what the block adds."""
+        """`x` (B, C, H, W) plus the block's residual."""
         return x + self.second(functional.relu(self.first(self.norm(x))))
 
 
@@ -150,7 +151,7 @@ class Attention(nn.Module):
         self.to_out = Convolution(channels, channels, 1, zero=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (B, C, H, W) and what the attention adds."""
+        """`x` (B, C, H, W) plus the attention's residual."""
         return x + self.to_out(attend(self.to_qkv(self.norm(x)), self.heads))
 
 

@@ -24,8 +24,8 @@ from .base import (
 class XRayPredictor(Network):
     """A U-Net over folded pixels; see the module's docstring.
 
-    Each level's grid is half as fine as the one before. The coarsest has its blocks once, each
-    after an attention; the others on the way down and again on the way up.
+    Each level's grid is half as fine as the one before. The coarsest level has its blocks once,
+    each after an attention. The other levels have theirs on the way down and again on the way up.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -39,7 +39,7 @@ class XRayPredictor(Network):
         self.image_in = nn.Conv2d(
             4 * self.image_fold**2 + frame_features, channels[0], 3, padding=1
         )
-        # Depth depends on where in the image a pixel is, which convolutions cannot tell.
+        # Depth depends on a pixel's place in the image, which convolutions do not know.
         sizes = [resolution // fold // 2**level for level in range(len(channels))]
         self.places = nn.ParameterList(
             nn.Parameter(torch.zeros(c, n, n)) for c, n in zip(channels, sizes, strict=True)
@@ -73,13 +73,13 @@ class XRayPredictor(Network):
     ) -> Prediction:
         """Predict clean frames.
 
-        image : (B, 4, I, I) from `image_to_input`. frames : (B, L, 8, S, S), the visible layer
-        clean and the others noised, zeros without. time : (B,) share of signal in the others,
-        0..1, zeros without.
+        image : (B, 4, I, I) from `image_to_input`. frames : (B, L, 8, S, S) with the visible layer
+        clean and the others noised; by default zeros. time : (B,) share of signal in the noised
+        layers, 0..1; by default 0.
         """
         batch, dtype = len(image), self.frame_out.weight.dtype
         folded_image = functional.pixel_unshuffle(image.to(dtype), self.image_fold)
-        if frames is None:  # what `frame_in` makes of zeros
+        if frames is None:  # the output of `frame_in` for zeros
             features = self.frame_in.bias[:, None, None].expand(batch, -1, *folded_image.shape[-2:])
         else:
             frames = frames.to(dtype).flatten(1, 2)
