@@ -38,12 +38,14 @@ class BatchDataset(Pairs):
         first_batch: int = 0,
         batch_step: int = 1,
         one_color_share: float = 1.0,
+        roll: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
         self.meshes = MeshCache(files)
         self.bank = MeshBank([self.meshes.surface(n) for n in range(len(files))], device)
         self.one_color_share = one_color_share
+        self.roll = roll
         self.seed = seed
         self.layers = layers
         self.resolution = resolution
@@ -90,20 +92,23 @@ class BatchDataset(Pairs):
             clean = images.movedim(1, -1).cpu().numpy()
             taken = [photograph(i, r) for i, r in zip(clean, randoms, strict=True)]
             pictures.append(self._tensor(taken).movedim(-1, 1))
+        pose = self._tensor([view[2:] for view in views])
         return {
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
             "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
-            "pose": self._tensor([(view[2], 0.0) for view in views]).repeat_interleave(2, dim=0),
+            "pose": torch.stack([pose, pose * pose.new_tensor([1, -1])], dim=1).flatten(0, 1),
         }
 
-    def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float]:
-        """An object's number, the matrix that places it in the frame, and the elevation."""
+    def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float, float]:
+        """An object's number, the matrix that places it in the frame, elevation and roll."""
         while True:
             number = choose_object(self.meshes, random, self.one_color_share)
             azimuth = random.uniform(0, 2 * math.pi)
             elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
-            if (placed := place(self.meshes.surface(number), azimuth, elevation)) is not None:
-                return number, placed[0], elevation
+            roll = random.normal(0, self.roll) if self.roll else 0.0
+            placed = place(self.meshes.surface(number), azimuth, elevation, roll=roll)
+            if placed is not None:
+                return number, placed[0], elevation, roll
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self.bank.device)

@@ -180,10 +180,10 @@ class Trainer(SharedTrainer[TrainingConfig]):
         if places := stored_places(data):
             return StoredDataset(XRayDataset(places), **shape)
         files = list_meshes(data, split=config.split, exclude=config.exclude)
-        share = config.one_color_share
+        share, roll = config.one_color_share, math.radians(config.roll)
         if config.cast == "device":
-            return BatchDataset(files, one_color_share=share, device=self.device, **shape)
-        roll = math.radians(config.roll)
+            device = self.device
+            return BatchDataset(files, one_color_share=share, roll=roll, device=device, **shape)
         return CastDataset(files, one_color_share=share, roll=roll, **shape)
 
     def done(self) -> float:

@@ -125,7 +125,7 @@ def test_objects_behind_the_camera_are_refused(surfaces):
 
 def test_batches_are_those_of_the_loaders_workers(meshes):
     shape = {"seed": 3, "layers": LAYERS, "resolution": 24, "image_resolution": 32, "batch": 8}
-    shape["one_color_share"] = 0.5
+    shape |= {"one_color_share": 0.5, "roll": 0.1}
     files = list_meshes(meshes)
     wanted = iter(DataLoader(CastDataset(files, first_batch=1, **shape), batch_size=8))
     got = iter(DataLoader(BatchDataset(files, first_batch=1, **shape), batch_size=None))
@@ -133,6 +133,7 @@ def test_batches_are_those_of_the_loaders_workers(meshes):
         one, other = next(wanted), next(got)
         assert one.keys() == other.keys()
         torch.testing.assert_close(other["pose"], one["pose"])
+        assert (one["pose"][:, 1] != 0).all()
         for name in ("image", "frames"):
             assert other[name].shape == one[name].shape
             assert other[name].dtype == one[name].dtype

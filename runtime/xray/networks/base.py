@@ -1,15 +1,15 @@
 """`XRayPredictor`: one network that predicts an X-Ray from an image, in one pass or by sampling.
 
-Layers are stacked as channels (arXiv 2404.14329 treats them as video frames). 2x2 pixels are
-folded into channels (pixel unshuffle), so the network works at 32x32 for 64x64 frames, which two
-CPU cores can train. It is a U-Net of residual blocks, with attention at its coarsest level. Most of the work
+Layers are stacked as channels (arXiv 2404.14329 treats them as video frames). 2x2 pixels are folded
+into channels (pixel unshuffle), so the network works at 32x32 for 64x64 frames, which two CPU cores
+can train. It is a U-Net of residual blocks, with attention at its coarsest level. Most of the work
 is large matrix products at few pixels, which a CPU with bfloat16 units does ten times faster than
 anything else. Therefore it has few normalisations and activations.
 
 Every network here predicts clean frames (`Network`). With `time` 0 and no frames, it is a
-regression of all layers. With frames, it predicts the hidden layers from the clean visible layer and noised
-hidden ones, x = time * clean + (1 - time) * noise. This is the denoiser of flow matching (Lipman et
-al. 2023) in its clean-data form.
+regression of all layers. With frames, it predicts the hidden layers from the clean visible layer
+and noised hidden ones, x = time * clean + (1 - time) * noise. This is the denoiser of flow matching
+(Lipman et al. 2023) in its clean-data form.
 """
 
 from __future__ import annotations
