@@ -7,6 +7,7 @@ from typing import Any
 
 import bpy
 
+from ..operators.generate.generation import IMAGES
 from ..operators.generate.ops import (
     XRAY_OT_another_seed,
     XRAY_OT_copy_command,
@@ -155,7 +156,8 @@ class XRAY_PT_generate_settings(SidebarPanel):
         )
         shared = ["seed"] if system.seeded else []
         draw_properties(self.layout, scene, [*shared, "variations"])
-        if scene.variations > 1 and not panel_settings(scene).seed_matters:
+        given = [part for part in IMAGES if getattr(scene, part)]
+        if scene.variations > 1 and not panel_settings(scene).seed_matters(given):
             draw_text(self.layout, context, "With these settings all of them are alike.", "INFO")
         draw_properties(self.layout, own, ("checkpoint",))
 

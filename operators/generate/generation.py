@@ -249,13 +249,17 @@ def made_from(obj: Any) -> tuple[Inputs, GenerateSettings]:
 
     Raises XRayError `missing_image` if an image is neither in this file nor on the disk.
     """
-    settings = settings_of(obj)
-    # Older files store only the image.
-    older = {"image": obj.get("xray_image", "")}
-    kept = obj["xray_inputs"].to_dict() if "xray_inputs" in obj else older
+    settings, kept = settings_of(obj), input_names(obj)
     files = obj["xray_files"].to_dict() if "xray_files" in obj else {}
-    image, mask = (_kept_image(obj, str(kept.get(part, "")), files.get(part)) for part in IMAGES)
-    return Inputs(image, mask, str(kept.get("category", ""))), settings
+    image, mask = (_kept_image(obj, kept.get(part, ""), files.get(part)) for part in IMAGES)
+    return Inputs(image, mask, kept.get("category", "")), settings
+
+
+def input_names(obj: Any) -> dict[str, str]:
+    """The names of the inputs that `obj` was made with, by the fields of `Inputs`; "" for none."""
+    # Older files store only the image.
+    kept = obj["xray_inputs"] if "xray_inputs" in obj else {"image": obj.get("xray_image", "")}
+    return {part: str(name) for part, name in kept.items()}
 
 
 def settings_of(obj: Any) -> GenerateSettings:

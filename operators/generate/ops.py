@@ -36,6 +36,7 @@ from .generation import (
     find_image,
     generate_steps,
     image_name,
+    input_names,
     inputs_name,
     keep_layers_steps,
     made_from,
@@ -309,9 +310,10 @@ class XRAY_OT_another_seed(_FromGenerated):
     keep_layers: keep_layers_property()
 
     @classmethod
-    def is_useful(cls, _obj: Any, settings: GenerateSettings) -> bool:
+    def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
         """Seeds must make a difference."""
-        if not settings.varied().seed_matters:
+        given = [part for part, name in input_names(obj).items() if name]
+        if not settings.varied().seed_matters(given):
             label = find_system(settings.generator).label
             cls.poll_message_set(f"With these settings {label} makes the same mesh for every seed")
             return False

@@ -167,6 +167,13 @@ def test_another_seed_is_refused_where_it_can_make_no_difference(fake_runtime, i
         bpy.ops.xray.another_seed()
     bpy.context.object["xray_settings"] = settings("slice3d", branch="generation").to_dict()
     assert bpy.ops.xray.another_seed.poll()
+    bpy.context.object["xray_settings"] = settings("renderdiffusion", t_r=0).to_dict()
+    assert not bpy.ops.xray.another_seed.poll()
+    bpy.context.object["xray_settings"] = settings("renderdiffusion", t_r=40).to_dict()
+    assert bpy.ops.xray.another_seed.poll()
+    bpy.context.object["xray_settings"] = settings("renderdiffusion", t_r=0).to_dict()
+    bpy.context.object["xray_inputs"] = {"image": "", "mask": "", "category": ""}
+    assert bpy.ops.xray.another_seed.poll()
 
 
 def test_another_seed_honours_keep_and_result(fake_runtime, images, panel):

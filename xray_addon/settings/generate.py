@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -82,9 +82,8 @@ class GenerateSettings(Settings):
         if not isinstance(self, kind):
             raise self._bad("generator", f"cannot be {self.generator!r} in {type(self).__name__}")
 
-    @property
-    def seed_matters(self) -> bool:
-        """Whether another seed gives another mesh."""
+    def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
+        """Whether another seed gives another mesh, if these fields of `Inputs` are given."""
         return True
 
     def varied(self) -> Self:

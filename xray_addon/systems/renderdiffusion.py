@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..canonical import Frame
@@ -71,6 +72,10 @@ class RenderDiffusionSettings(GenerateSettings):
     orbit_views: int = setting(
         8, "Views around the field that are drawn as a picture; 0 draws none", min=0, max=64, on=8
     )
+
+    def seed_matters(self, given: Collection[str] = ("image",), /) -> bool:
+        """Whether noise is drawn: an image at t_r 0 is reconstructed without any."""
+        return self.t_r > 0 or "mask" in given or "image" not in given
 
 
 SYSTEM = System(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..camera import PUBLISHED_FOV_X
@@ -89,8 +90,7 @@ class Slice3DSettings(GenerateSettings):
         True, "Give what the image hides the nearest visible colour; grey without"
     )
 
-    @property
-    def seed_matters(self) -> bool:
+    def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
         """Whether the slices are sampled."""
         return self.branch == "generation"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..canonical import FILL, Frame
@@ -35,8 +36,7 @@ class TripoSRSettings(GenerateSettings):
         on=1024,
     )
 
-    @property
-    def seed_matters(self) -> bool:
+    def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
         """It samples nothing."""
         return False
 

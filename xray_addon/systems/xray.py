@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -32,14 +33,13 @@ class XRaySettings(GenerateSettings):
         unit="factor",
     )
 
-    @property
-    def seed_matters(self) -> bool:
+    def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
         """Whether hidden parts vary."""
         return self.variation > 0 and self.steps != 1
 
     def varied(self) -> Self:
         """With hidden parts fully sampled, if they do not vary: then seeds differ most."""
-        if self.seed_matters:
+        if self.seed_matters():
             return self
         return replace(self, variation=1.0, steps=0 if self.steps == 1 else self.steps)
 
