@@ -76,7 +76,7 @@ def cut_out(
         "built-in" if the background is even, and otherwise after it.
     online : whether rembg may download missing weights (about 170 MB).
 
-    Raises XRayError `no_cutout`; `fake_transparency` for a chequered background (only "auto");
+    Raises XRayError `no_cutout`; `fake_transparency` for a chequered background;
     `object_at_border` if that is why every method failed; and `Cancelled` if `progress` does.
     """
     order: list[tuple[str, _Way]] = [

@@ -37,7 +37,7 @@ _BORDER = 0.02  # of the shorter side: the border strip that is assumed to be ba
 _PLAIN_SHARE = 0.6  # of the strip must fit one smooth colour; the object may cover the rest
 EVEN_SHARE = 0.95  # of the strip: from here the built-in network is no better (tests/benchmarks)
 _PLAIN_SPREAD = 5.0  # CIELAB: maximum distance of the strip's median pixel from that colour
-_EVEN_SPREAD = 1.0  # CIELAB: good enough; more terms would only follow noise
+_EVEN_SPREAD = 1.0  # CIELAB: a fit this good needs no more terms, which would only follow noise
 _TOLERANCE = (5.0, 14.0)  # CIELAB: minimum and maximum tolerance for background pixels
 _SHADE = (0.55, 1.12)  # lightness relative to the background, from deep shadow to bright spot
 _SHADE_SLOPE = 2.0  # CIELAB per pixel at 512 px: shadows are softer than the edges of objects
@@ -48,9 +48,9 @@ _CAST_HUE = 7.0  # CIELAB: light from the object tints its shadow
 _CAST_TINT = 0.3  # of the ground's chroma: coloured light also tints it
 _CAST_SLOPE = 2.5  # CIELAB per pixel at 512 px: a shadow is as even as the ground
 _CAST_OPEN = 0.45  # of its outline touches ground; the object's own parts mostly touch the object
-_CAST_LOW = 0.65  # of the height, from the top: its centre is lower
+_CAST_LOW = 0.65  # of the height, from the top: its median row is lower
 _CAST_FLAT = 0.5  # maximum height / width
-_CAST_UNDER = 0.7  # of it is below the whole object
+_CAST_UNDER = 0.7  # of it, at most, is below the whole object
 _CAST_LEAST = 0.0008  # of the pixels: minimum size
 _OBJECT_LEFT = 0.25  # of the cut-out must not be shadow
 _HOLE = 0.001  # of the pixels: minimum size of an enclosed patch of background
@@ -255,7 +255,7 @@ def _cast_shadows(
     left = found & ~shadows
     if left.sum() < _OBJECT_LEFT * found.sum():
         return np.zeros_like(background)
-    # The lowest part carries the object: its feet, or a base.
+    # A piece below everything else carries the object: its feet, or a base.
     ground = np.flatnonzero(_opened(left, round(2 * pixel)).any(axis=1))
     for piece in candidates:
         under = piece[ground[-1] + 1 :].sum() if ground.size else piece.sum()
