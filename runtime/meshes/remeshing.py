@@ -126,7 +126,7 @@ def _links(ends: Ints, count: int) -> sparse.csr_matrix:
 
 
 def _flip(vertices: Floats, faces: Ints) -> Ints:
-    """Flip edges between the same faces if then more vertices have six edges."""
+    """Flip edges within their two faces if more vertices then have six edges."""
     count = len(vertices)
     ends, sides, opposite = _edges(faces, count)
     valence = np.bincount(ends.ravel(), minlength=count)
