@@ -99,7 +99,7 @@ def _resampled(
     y0, y1 = max(top, 0), min(top + span, height)
     canvas[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
     if block > 1:
-        canvas = np.asarray(Image.fromarray(canvas).reduce(block))  # reduce premultiplies by itself
+        canvas = np.asarray(Image.fromarray(canvas).reduce(block))  # premultiplies internally
     x, y = (middle[0] - side / 2 - left) / block, (middle[1] - side / 2 - top) / block
     box = (x, y, x + side / block, y + side / block)
     alpha = canvas[..., 3].astype(np.float32) / np.float32(255.0)
