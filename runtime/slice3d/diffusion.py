@@ -1,7 +1,7 @@
 """Slice3D's latent diffusion: twelve slices sampled from one image.
 
-The schedule is latent diffusion's (betas linear in their roots, 1000 steps, the noise is what is
-predicted), the sampling DDIM (Song et al., ICLR 2021).
+The schedule is latent diffusion's: betas linear in their square roots, 1000 steps, and the network
+predicts the noise. Sampling is DDIM (Song et al., ICLR 2021).
 """
 
 from __future__ import annotations
