@@ -1,4 +1,4 @@
-"""Blender operators and the command line: thin callers of the plain functions beside them."""
+"""Blender operators and the command line. They only call the plain functions beside them."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     objects_named = open_file.are_named(argv)
     arguments = _parser(objects_named).parse_args(list(argv))
     if objects_named and arguments.out is None and hasattr(arguments, "objects_named"):
-        # argparse takes the OUT of `--objects A B OUT` for a name.
+        # argparse takes the OUT of `--objects A B OUT` for an object's name.
         names = arguments.objects or [""]
         if len(names) < 2 or names[-1] in bpy.data.objects:
             arguments.fail("the following arguments are required: OUT")
@@ -112,7 +112,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser(objects_named: bool) -> argparse.ArgumentParser:
-    """objects_named : whether an option names objects of the open file in place of SOURCE."""
+    """The parser. objects_named : whether an option names objects of the open file, not SOURCE."""
     parser = argparse.ArgumentParser(
         prog="blender -c xray", description="See 3D objects as layers of images."
     )
@@ -364,7 +364,7 @@ def _generate(arguments: argparse.Namespace) -> Answer:
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
-    """What to generate from: the image, or each of those that named objects show."""
+    """The inputs to generate from: the image, or the images shown by the named objects."""
     given = read_inputs(arguments)
     mask = open_file.image_of(given.mask)
     if not (arguments.collection or arguments.selected or arguments.objects):
@@ -380,7 +380,7 @@ def _inputs(arguments: argparse.Namespace) -> list[Inputs]:
 
 
 def _note(suffix: str, *, quads: bool = False) -> dict[str, str]:
-    """Say what a file with `suffix` does not hold; for the answer too."""
+    """Print what a file with `suffix` cannot store; also returned for the JSON answer."""
     lost = lost_in(suffix, quads=quads)
     if lost:
         _say_line(f"{lost}.")
@@ -431,7 +431,7 @@ def _say_line(text: str) -> None:
 
 
 class _Meter:
-    """Progress with the rate and the time left, based only on items that were made."""
+    """Progress with the rate and the time left, based only on newly made items."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()

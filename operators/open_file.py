@@ -20,7 +20,7 @@ _OPTIONS = ("--collection", "--selected", "--objects")
 
 
 def are_named(argv: Sequence[str]) -> bool:
-    """Whether `argv` has an option of `add_objects`, be it shortened, as argparse allows."""
+    """Whether `argv` has an option of `add_objects`, which argparse allows to be abbreviated."""
     words = [word.partition("=")[0] for word in argv if len(word) > len("--o")]
     return any(option.startswith(word) for word in words for option in _OPTIONS)
 
@@ -28,7 +28,7 @@ def are_named(argv: Sequence[str]) -> bool:
 def add_objects(parser: argparse.ArgumentParser, what: str, instead: str) -> None:
     """Add the options that name objects of the open file.
 
-    what, instead : what is taken of them, and in place of which argument, for the help.
+    what, instead : for the help: what is used of them, and which argument they replace.
     """
     group = parser.add_argument_group(
         "the open file", f"{what} of FILE in place of {instead}: blender -b FILE -c xray ..."
@@ -42,10 +42,10 @@ def add_objects(parser: argparse.ArgumentParser, what: str, instead: str) -> Non
 
 
 def solid_objects(arguments: argparse.Namespace) -> list[bpy.types.Object]:
-    """The objects with faces that the options of `add_objects` name.
+    """The objects with faces that are named by the options of `add_objects`.
 
-    Others are left out of a collection or selection. Raises XRayError `no_source` for a name that
-    is not there, for a named object without faces, and if nothing is left.
+    Other objects in a collection or selection are left out. Raises XRayError `no_source` for an
+    unknown name, for a named object without faces, and if nothing is left.
     """
     return _fitting(
         arguments, lambda obj: bool(solids([obj])), "have no faces", "Name objects with faces."
@@ -53,9 +53,9 @@ def solid_objects(arguments: argparse.Namespace) -> list[bpy.types.Object]:
 
 
 def reference_images(arguments: argparse.Namespace) -> list[bpy.types.Image]:
-    """The images, each once, that the named image objects show (Add > Image).
+    """The images, without duplicates, of the named image objects (Add > Image).
 
-    Other objects are left out of a collection or selection. Raises XRayError `no_source` as
+    Other objects in a collection or selection are left out. Raises XRayError `no_source` as
     `solid_objects` does.
     """
     objects = _fitting(
@@ -75,7 +75,7 @@ def image_of(path: Path | None) -> Path | bpy.types.Image | None:
 
 
 def leave_edit_mode() -> None:
-    """Go to Object Mode; a file opens in the mode in which it was saved."""
+    """Switch to Object Mode; a file opens in the mode in which it was saved."""
     if bpy.context.mode != "OBJECT":
         bpy.ops.object.mode_set(mode="OBJECT")
 

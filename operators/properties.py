@@ -35,7 +35,7 @@ PATH_OPTIONS: set[Any] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= 
 # Typed as if it returned nothing, because property calls are used as annotations.
 _pointer_property: Any = bpy.props.PointerProperty
 
-# Blender's subtype for each unit of a setting, with the unit that Blender itself computes in.
+# Blender's subtype for each unit of a setting, and the unit that Blender uses internally.
 _SUBTYPES: dict[str, dict[str, str]] = {
     "degrees": {"subtype": "ANGLE"},
     "metres": {"subtype": "DISTANCE", "unit": "LENGTH"},
@@ -48,8 +48,8 @@ _SUBTYPES: dict[str, dict[str, str]] = {
 def setting_properties(items: Iterable[Field[Any]], options: Iterable[str] = ()) -> dict[str, Any]:
     """Blender properties for the fields of a settings dataclass, by name.
 
-    A setting that 0 switches off has two: the value, and the checkbox `use_<name>`, which is on if
-    the value is not 0.
+    A setting that is off at 0 has two: the value, and the checkbox `use_<name>`, which is on if the
+    value is not 0.
     """
     properties = {}
     for item in items:
@@ -92,12 +92,12 @@ def setting_value(item: Field[Any], source: Any) -> Any:
 
 
 def set_setting(item: Field[Any], target: Any, value: Any) -> None:
-    """Set a setting's property to `value`, given in the setting's own unit."""
+    """Set a setting's property to `value`, in the setting's own unit."""
     setattr(target, item.name, value * _blender_units(item) if "unit" in item.metadata else value)
 
 
 def _blender_units(item: Field[Any]) -> float:
-    """What Blender's property has for 1 of the setting: radians, and the scene's own lengths."""
+    """The value of Blender's property for 1 of the setting: radians, and the scene's lengths."""
     unit = item.metadata.get("unit")
     if unit == "degrees":
         return math.pi / 180
@@ -150,7 +150,7 @@ def _label(item: Field[Any]) -> str:
 
 
 def _checkbox(item: Field[Any]) -> Any:
-    """The checkbox of a setting that 0 switches off."""
+    """The checkbox of a setting that is off at 0."""
 
     def is_on(properties: Any) -> bool:
         return bool(getattr(properties, item.name))
@@ -169,7 +169,7 @@ def _checkbox(item: Field[Any]) -> Any:
 
 
 def output_property(written: str, options: Iterable[Any] = ()) -> Any:
-    """The folder that a capture or a dataset is written to.
+    """The output folder of a capture or a dataset.
 
     written : what is written there, for people.
     """

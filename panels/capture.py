@@ -1,4 +1,4 @@
-"""The Capture panel: meshes to X-Rays."""
+"""The Capture panel: makes X-Rays of meshes."""
 
 from __future__ import annotations
 

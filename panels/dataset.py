@@ -1,4 +1,4 @@
-"""The Dataset panel and its sub-panels: many objects to a dataset."""
+"""The Dataset panel and its sub-panels: makes a dataset of many objects."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class DatasetPart(SidebarPanel):
         names = [
             name for name in self.settings if name == "omage" or DatasetSettings.counts(name, scene)
         ]
-        if scene.source != "files":  # objects of the open file are captured as they are seen
+        if scene.source != "files":  # objects of the open file are captured as they appear
             names = [name for name in names if name not in ("frame", "bare_geometry")]
         draw_properties(self.layout, scene, names)
 

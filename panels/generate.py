@@ -1,4 +1,4 @@
-"""The Generate panel: an image, or whatever else the system takes, to a mesh."""
+"""The Generate panel: makes a mesh from an image, or from the system's other inputs."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class XRAY_PT_generate_settings(SidebarPanel):
         return service.is_available()
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Draw every setting of a generation. Those that depend on the machine are preferences."""
+        """Draw all settings of a generation; those that depend on the machine are preferences."""
         machine = preferences()
         if machine is not None:
             draw_properties(self.layout, machine, ("generator", "device"))
@@ -187,7 +187,7 @@ class XRAY_PT_generate_result(SidebarPanel):
         XRAY_PT_result_presets.draw_panel_header(self.layout)
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Draw the settings that are used, and the button for a mesh that was made before."""
+        """Draw the settings that are used, and the button that applies them to an existing mesh."""
         layout, scene = self.layout, context.scene.xray.generate
         names = [item.name for item in fields(ResultSettings)]
         draw_properties(

@@ -43,7 +43,7 @@ from ..xray_addon.systems.system import Need
 
 MESH_FROM_IMAGE = "Mesh from Image…"
 
-# Operators that open a dialog when a menu calls them: the entry ends in an ellipsis.
+# Operators whose menu entries end in an ellipsis, because they open a dialog.
 DIALOGS = (
     XRAY_OT_dataset_preset_add,
     XRAY_OT_result_preset_add,
@@ -63,7 +63,7 @@ def _add_entry(layout: Any, operator: type[Any], icon: Any = "NONE") -> Any:
 
 
 class XRAY_MT_generate(bpy.types.Menu):
-    """From an image to a mesh."""
+    """Makes a mesh from an image."""
 
     bl_label = "Generate"
 
@@ -89,7 +89,7 @@ class XRAY_MT_generate(bpy.types.Menu):
 
 
 class XRAY_MT_runtime(bpy.types.Menu):
-    """The runtime, its weights, and the queue of its work."""
+    """The runtime, its weights and its queue."""
 
     bl_label = "Runtime"
 
@@ -104,7 +104,7 @@ class XRAY_MT_runtime(bpy.types.Menu):
 
 
 class XRAY_MT_capture(bpy.types.Menu):
-    """From objects to X-Rays and datasets, and back."""
+    """Makes X-Rays and datasets of objects, and objects of X-Rays."""
 
     bl_label = "Capture"
 
@@ -140,7 +140,7 @@ class XRAY_MT_object(bpy.types.Menu):
     bl_label = "X-Ray"
 
     def draw(self, _context: bpy.types.Context) -> None:
-        """The two menus."""
+        """Draw the two menus."""
         self.layout.menu("XRAY_MT_generate", icon="IMAGE_DATA")
         self.layout.menu("XRAY_MT_capture", icon="RENDERLAYERS")
 
@@ -156,7 +156,7 @@ def _add_menu(self: Any, _context: bpy.types.Context) -> None:
 
 
 def _image_menu(self: Any, context: bpy.types.Context) -> None:
-    """In the Image Editor: generate from the image that it shows, with the panel's settings."""
+    """In the Image Editor: generate from the image shown there, with the panel's settings."""
     image = getattr(context.space_data, "image", None)
     if image is None or chosen_system().image is Need.NONE:
         return

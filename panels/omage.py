@@ -1,4 +1,4 @@
-"""Objects as images: the panel Omage, and the omage's views in the Image Editor."""
+"""The Omage panel, and the panel in the Image Editor that switches an omage's views."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .widgets import SidebarPanel, draw_progress
 
 
 class XRAY_PT_omage(SidebarPanel):
-    """An object as one image, both ways."""
+    """Converts objects to an omage and back."""
 
     bl_label = "Omage"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """From objects to an omage, and back."""
+        """Draw the buttons of both directions."""
         layout, scene = self.layout, context.scene.xray.omage
         draw_properties(layout, scene, ("resolution", "downsample", "patches", "visible_in"))
         button = layout.operator(XRAY_OT_object_to_omage.bl_idname, icon="IMAGE_DATA")
@@ -44,14 +44,14 @@ class XRAY_PT_omage(SidebarPanel):
 
 
 class XRAY_PT_omage_material(SidebarPanel):
-    """A material for a mesh that there is already."""
+    """Makes a material for an existing mesh."""
 
     bl_label = "Material Only"
     bl_parent_id = "XRAY_PT_omage"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """What the network is asked for, and how it goes."""
+        """Draw the network's settings and its progress."""
         layout = self.layout
         own = system_settings(context.scene.xray.generate, SYSTEM)
         draw_properties(layout, own, ("category", "sampler", "material_steps", "checkpoint"))
@@ -67,7 +67,7 @@ class XRAY_PT_omage_material(SidebarPanel):
 
 
 class XRAY_PT_omage_views(bpy.types.Panel):
-    """The views of an omage, where it is painted."""
+    """Switches the views of an omage in the Image Editor."""
 
     bl_label = "Omage"
     bl_space_type = "IMAGE_EDITOR"
@@ -77,11 +77,11 @@ class XRAY_PT_omage_views(bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """There must be an omage."""
+        """Require an omage."""
         return bool(shown_name(context))
 
     def draw(self, context: bpy.types.Context) -> None:
-        """A button for each view, and back to an object."""
+        """Draw a button for each view, and the one that makes an object."""
         _draw_views(self.layout, context)
         self.layout.operator(XRAY_OT_omage_to_object.bl_idname, icon="MESH_DATA").source = "editor"
 

@@ -1,4 +1,4 @@
-"""An object as twelve slices, and slices as a mesh: the panel Slices."""
+"""The Slices panel: makes slices of an object, and a mesh from slices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .widgets import SidebarPanel, draw_progress
 
 
 class XRAY_PT_slices(SidebarPanel):
-    """What the image of an object hides."""
+    """Slices show what the image of an object hides."""
 
     bl_label = "Slices"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """How objects are cut, the buttons, and the way back."""
+        """Draw the settings and the buttons of both directions."""
         layout, settings = self.layout, context.scene.xray.slices
         names = [item.name for item in fields(SliceSettings)]
         draw_properties(

@@ -24,7 +24,7 @@ def draw_missing_weights(layout: Any, context: bpy.types.Context) -> None:
 
 
 def _draw_by_hand(layout: Any, context: bpy.types.Context) -> None:
-    """What somebody must fetch in a browser: which files, from where, and where to put them."""
+    """Draw which files the user must download in a browser, from where, and where to put them."""
     missing, system = service.missing_by_hand(context.scene), chosen_system()
     if not missing or system.by_hand is None:
         return

@@ -78,7 +78,7 @@ def draw_text(
 ) -> None:
     """Draw `text`, translated and wrapped to the region's width; line breaks are kept.
 
-    beside : pixels at the default size that something else takes, such as a box or a button.
+    beside : width in pixels, at the default size, of something next to it, such as a button.
     """
     scale = context.preferences.system.ui_scale
     width = context.region.width if context.region else 300
@@ -206,7 +206,7 @@ def draw_error(
 
 
 def draw_install(layout: Any, context: bpy.types.Context) -> None:
-    """Draw the first screen: what the runtime is, its size, and the ways to install it."""
+    """Draw the first screen: what the runtime is, its size, and how to install it."""
     draw_text(layout, context, NEEDS_RUNTIME)
     _draw_plan(layout, context)
     if not XRAY_OT_runtime_install.possible():
@@ -263,7 +263,7 @@ def _draw_dismiss_runtime(row: Any) -> None:
 
 
 def _draw_plan(layout: Any, context: bpy.types.Context) -> None:
-    """Draw what an install would download, and how large it is."""
+    """Draw the download of an install, and its size."""
     try:
         plan = service.install_plan()
     except XRayError as error:
@@ -289,7 +289,7 @@ class SidebarPanel(bpy.types.Panel):
 
 
 class PresetsPanel(PresetPanel):
-    """Base class of a list of presets: those that ship, which cannot be removed, and the user's."""
+    """Base class of a list of presets: the user's and the built-in ones, which stay."""
 
     layout: Any
     path_menu: Any
@@ -306,7 +306,7 @@ class PresetsPanel(PresetPanel):
         for path in sorted((SHIPPED / self.preset_subdir).glob("*.py")):
             button = column.operator(self.preset_operator, text=path.stem.replace("_", " "))
             button.filepath, button.menu_idname = str(path), type(self).__name__
-        # Without a folder of the user's own it would say that paths are missing.
+        # Without a user folder it would report missing paths.
         self.path_menu(
             bpy.utils.preset_paths(self.preset_subdir) or [str(SHIPPED)],
             self.preset_operator,

@@ -1,4 +1,4 @@
-"""The model runtime: a process of its own with torch, which Blender's process never imports."""
+"""The model runtime: a separate process with torch, which Blender's process never imports."""
 
 from .generator import Generator
 from .registry import load

@@ -49,7 +49,7 @@ MESH_FORMATS = (".glb", ".obj", ".stl")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code. Errors go to stderr as a line, never as a traceback."""
+    """Run one command; returns the exit code. Errors go to stderr in a line without traceback."""
     arguments = make_parser().parse_args(argv)
     if arguments.command == "serve":
         return server.serve(arguments.idle)
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The arguments of every command; those of generate come from the systems' descriptions."""
+    """The arguments of all commands; those of generate come from the systems' descriptions."""
     parser = argparse.ArgumentParser(
         prog="python -m runtime", description="The model runtime of X-Ray."
     )
@@ -148,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _download(arguments)
     lines: list[str] = []
     with redirect_stdout(sys.stderr):
-        # Imported when they are asked for: torch takes seconds.
+        # Imported only when needed: torch takes seconds.
         if arguments.command == "train":
             from . import training
 
@@ -178,7 +178,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         raise XRayError(
             "bad_settings", "xray is for one image, not for a folder.", "Leave --xray out."
         )
-    with redirect_stdout(sys.stderr):  # libraries print; stdout is for the one JSON object
+    with redirect_stdout(sys.stderr):  # libraries may print; stdout is for one JSON object
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         if folder is None:
             code, suffix = DONE, arguments.out.suffix
@@ -220,7 +220,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _check_images(inputs: Inputs) -> None:
-    """Refuse what is no image before a model is loaded. Raises XRayError."""
+    """Reject files that are not images before loading a model. Raises XRayError."""
     for file in (inputs.image, inputs.mask):
         if file is None:
             continue
@@ -237,11 +237,11 @@ def _make(
     xray: str | None = None,
     pictures: Path | None = None,
 ) -> dict[str, Any]:
-    """Generate and write a mesh; what to tell of it. Raises XRayError.
+    """Generate and write a mesh; returns what to report. Raises XRayError.
 
-    xray : a file for its layers. pictures : a folder for the system's pictures.
+    xray : file for its layers. pictures : folder for the system's pictures.
 
-    The mesh is written first: it may have taken minutes, and not every generator has layers.
+    The mesh is written first, because it may have taken minutes and not every generator has layers.
     """
     from .meshes.files import write_mesh
 
@@ -285,7 +285,7 @@ def _download(arguments: argparse.Namespace) -> int:
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
-    # Who types this command asks for the network; Blender, where it starts it, says no by "0".
+    # A user who types this command allows the network; Blender sets "0" if it does not.
     online = os.environ.get(ONLINE_VARIABLE, "1") == "1"
     with redirect_stdout(sys.stderr):
         folder = download(
@@ -301,7 +301,7 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 class _Reporter:
-    """Writes each new message of the progress to stderr."""
+    """Writes each new progress message to stderr."""
 
     def __init__(self) -> None:
         self._last = ""

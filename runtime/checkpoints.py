@@ -1,12 +1,12 @@
-"""Weights that are not part of X-Ray: where they are, and how they are fetched when asked for.
+"""Finds and downloads weights that are not part of X-Ray.
 
-`xray_addon.systems.weights` says what they are called and where they lie. `locate` finds what is on
-this machine and never touches the network. `make_offer` asks the hub what there is, and `download`
-fetches it after its caller confirmed that `Offer`; nothing else here does.
+`xray_addon.systems.weights` defines their names and places. `locate` finds weights on this machine
+and never uses the network. `make_offer` asks the hub what there is to fetch. `download` fetches it
+after its caller has confirmed the `Offer`. Nothing else here uses the network.
 
-A machine without network can be served by copying the files to where they belong. A file appears
-under its name only when it is whole and its checksum is right; until then it is called
-`<name>.<checksum>.partial`, where the next download goes on.
+For a machine without network, copy the files to their place. A file gets its name only when it is
+complete and its checksum is right. Until then it is called `<name>.<checksum>.partial`, and the
+next download continues it.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from xray_addon.systems import PUBLISHED
 from xray_addon.systems.weights import Checkpoint, Offer, RemoteFile, local_path, megabytes
 
 DEFAULT_HUB = "https://huggingface.co"
-# Written last: what was downloaded, and from where. No file of a hub that is taken ends so.
+# Written last: what was downloaded, and from where. No file taken from a hub has this suffix.
 RECORD = "checkpoint.record"
 _RECORD = record(
     {"files": table_of(record({"size": integer(0)}), matching(is_clean_path, "a clean path"))}
 )
 SPARE_SPACE = 64 << 20  # bytes that a download leaves free on the disk
 
-# What of a repository is taken where nothing says which files matter.
+# Default file patterns.
 _WEIGHT_FILES = ("*.safetensors", "*.ckpt", "*.json", "*.yaml", "*.yml")
 _BLOCK = 1 << 20
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def locate(checkpoint: str | PathLike[str], cache: str | PathLike[str] | None = None) -> Path:
-    """The file or folder on this machine that `checkpoint` names. Never uses the network.
+    """The file or folder of `checkpoint` on this machine. Never uses the network.
 
-    checkpoint : a local path, a name of `PUBLISHED` (which goes before a path) or a hub id.
+    checkpoint : a name in `PUBLISHED` (checked first), a local path or a hub id.
 
-    Raises XRayError: `missing_weights` where it is not here, with the files it needs and where
-    to put them; `incomplete_download`, `bad_weights` (a file of another size than it was).
+    Raises XRayError: `missing_weights` if it is not here, with the files it needs and their place;
+    `incomplete_download`; `bad_weights` if a file's size has changed.
     """
     path = local_path(checkpoint)
     if path is not None:
@@ -88,12 +88,12 @@ def locate(checkpoint: str | PathLike[str], cache: str | PathLike[str] | None = 
 
 
 def download_command(name: str, cache: str | PathLike[str] | None = None) -> str:
-    """What to type to fetch the checkpoint called `name`, and where.
+    """The terminal command that downloads the checkpoint called `name`.
 
-    With the Python that runs this: Blender's users have no other that can import the runtime.
+    It uses the Python that runs this, because Blender's users have no other with the runtime.
     """
     words = [sys.executable or "python", "-m", "runtime", "download", name]
-    if cache or os.environ.get(CACHE_VARIABLE):  # a terminal knows neither
+    if cache or os.environ.get(CACHE_VARIABLE):  # a new terminal has neither
         words += ["--cache", str(cache_folder(cache))]
     typed = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
     return f"type in a terminal, in the folder {Path(__file__).parents[1]}:\n  {typed}\n"
@@ -106,7 +106,7 @@ def make_offer(
     cache: str | PathLike[str] | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> Offer:
-    """What `download` would fetch. Asks the hub, and reads the files that are there already.
+    """What `download` would fetch. Asks the hub, and checks the files that are already here.
 
     Raises as `download` does.
     """
@@ -121,16 +121,16 @@ def download(
     cache: str | PathLike[str] | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> Path:
-    """Fetch the checkpoint called `name` from its hub; the folder that it is in then.
+    """Download the checkpoint called `name` from its hub; returns its folder.
 
-    Files that are there and right are not fetched again; one that broke off goes on where it
-    stopped. The hub is the one that HF_ENDPOINT names, else huggingface.co.
+    Correct files that are already here are not fetched again, and an interrupted file is continued.
+    The hub is the one in HF_ENDPOINT, or huggingface.co.
 
-    confirm : is shown the licence, the files and their size before anything is fetched.
+    confirm : called with the licence, the files and their size before anything is fetched.
     online : whether the user allows the network (Blender's online access).
 
     Raises XRayError: `unknown_checkpoint`, `offline`, `no_consent`, `no_access`, `no_space`,
-    `cannot_write`, `download_failed`, `bad_checksum`, and `Cancelled` where `progress` does.
+    `cannot_write`, `download_failed`, `bad_checksum`, and `Cancelled` if `progress` does.
     """
     hub, offer, files = _ask(name, online, cache, progress)
     folder = offer.folder
@@ -155,7 +155,7 @@ def download(
     }
     text = json.dumps(made, indent=1)
     with _hub_errors(hub, folder):
-        # A folder that is shared and read-only holds it already.
+        # A shared, read-only folder already has it.
         if not _holds(folder / RECORD, text):
             with replacing(folder / RECORD) as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -169,7 +169,7 @@ def download(
 def _ask(
     name: str, online: bool, cache: str | PathLike[str] | None, progress: ProgressCallback
 ) -> tuple[Checkpoint, Offer, list[RemoteFile]]:
-    """The checkpoint called `name`, what is left to fetch of it, and all of its files."""
+    """The checkpoint called `name`, what remains to be fetched of it, and all of its files."""
     hub = Checkpoint.parse(name)
     if hub is None:
         raise XRayError(
@@ -194,7 +194,7 @@ def _ask(
 
 
 def _look_up(hub: Checkpoint) -> tuple[str, list[RemoteFile], str, str]:
-    """Commit, files, licence and its address, as the hub states them."""
+    """The commit, the files, the licence and its address, from the hub."""
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=_endpoint())
@@ -244,7 +244,7 @@ def _is_weight_file(path: str) -> bool:
 
 
 class _Fetcher:
-    """Fetches the files of one checkpoint and tells how far all of them are."""
+    """Fetches the files of one checkpoint and reports their overall progress."""
 
     def __init__(
         self, hub: Checkpoint, revision: str, folder: Path, size: int, progress: ProgressCallback
@@ -257,7 +257,7 @@ class _Fetcher:
         self._done = 0
 
     def fetch(self, file: RemoteFile) -> None:
-        """One file, whole and checked, under its name."""
+        """Fetch one file, check it and give it its name."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
@@ -273,9 +273,9 @@ class _Fetcher:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial(self._folder, file)
         for other in target.parent.glob(f"{target.name}.*.partial"):
-            if other != partial:  # of a file that the hub has replaced since
+            if other != partial:  # a version that the hub has since replaced
                 other.unlink()
-        # Not hf_hub_download: it begins again after each broken connection, and checks sizes only.
+        # Not hf_hub_download: it starts again after each broken connection, and checks only sizes.
         try:
             with partial.open("ab") as stream:
                 if stream.tell() > file.size:
@@ -290,7 +290,7 @@ class _Fetcher:
                 )
         except OSError as error:
             if is_no_space(error):
-                partial.unlink(missing_ok=True)  # no user wants a disk that stays full
+                partial.unlink(missing_ok=True)  # do not leave the disk full
             raise
         if not _matches(partial, file, self._progress):
             partial.unlink()
@@ -303,7 +303,7 @@ class _Fetcher:
         partial.replace(target)
 
     def _bar(self, name: str) -> Any:
-        """What huggingface_hub takes for tqdm's class: each update becomes a `Progress`."""
+        """A replacement for tqdm's class in huggingface_hub: each update becomes a `Progress`."""
         fetcher = self
 
         class Bar:
@@ -328,13 +328,13 @@ class _Fetcher:
 
 
 def _matches(path: Path, file: RemoteFile, progress: ProgressCallback) -> bool:
-    """Whether `path` holds just the bytes of `file`."""
+    """Whether the bytes in `path` are exactly those of `file`."""
     size = path.stat().st_size
     if size != file.size:
         return False
     kind, _, expected = file.digest.rpartition(":")
-    # Git's name for a blob is no protection against forgery, but it is all the hub has for
-    # small files.
+    # Git's name of a blob (SHA-1) does not protect against forgery, but the hub has nothing else
+    # for small files.
     digest = hashlib.sha1(b"blob %d\0" % size) if kind == "git" else hashlib.sha256()
     done = 0
     with path.open("rb") as stream:
@@ -366,7 +366,7 @@ def _partial_size(folder: Path, file: RemoteFile) -> int:
 
 def _check_space(folder: Path, size: int) -> None:
     existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
-    if existing is None or not existing.is_dir():  # a drive that is not there, a file
+    if existing is None or not existing.is_dir():  # a missing drive, or a file
         raise _cannot_write(existing or folder)
     if not os.access(existing, os.W_OK):
         raise _cannot_write(existing)
@@ -395,7 +395,7 @@ def _no_space(folder: Path, why: str) -> XRayError:
 
 @contextmanager
 def _hub_errors(hub: Checkpoint, folder: Path) -> Iterator[None]:
-    """What huggingface_hub and the network raise, as XRayErrors."""
+    """Convert the exceptions of huggingface_hub and the network to XRayErrors."""
     import httpx2
     from huggingface_hub import errors
 
@@ -451,7 +451,7 @@ def _not_here(hub: Checkpoint, folder: Path, missing: list[str], command: str) -
 
 
 def _by_hand(hub: Checkpoint, folder: Path, files: tuple[str, ...]) -> str:
-    """How to bring the files here without this machine's network."""
+    """How to get the files here without this machine's network."""
     if not files:
         return f"fetch the files of {_endpoint()}/{hub.page} and put them into {folder}."
     lines = "".join(
@@ -462,7 +462,7 @@ def _by_hand(hub: Checkpoint, folder: Path, files: tuple[str, ...]) -> str:
 
 
 def _recorded_sizes(folder: Path) -> dict[str, int]:
-    """Size of each file that `download` left in `folder`; empty where it did not."""
+    """The size of each file that `download` left in `folder`; empty if it left none."""
     try:
         record = read_json(folder / RECORD, _RECORD)
         return {path: item["size"] for path, item in record["files"].items()}

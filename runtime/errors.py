@@ -1,4 +1,4 @@
-"""What any failure of the runtime means to the person who reads it."""
+"""Converts any exception in the runtime to an error for the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from xray_addon.errors import XRayError, is_no_space, is_out_of_memory
 
 
 def typed_error(error: BaseException) -> XRayError:
-    """What `error` means to the person who reads it; code `internal` where that is unknown."""
+    """`error` as an XRayError for the user; with the code `internal` if its cause is unknown."""
     text = str(error).strip()
     lines, lower = text.splitlines() or [""], text.lower()
     if isinstance(error, XRayError):
@@ -25,7 +25,7 @@ def typed_error(error: BaseException) -> XRayError:
             "Update the driver and restart, or set the device to the CPU.",
         )
     if "in DataLoader worker process" in text:
-        # torch carries no more than the traceback's text over from a worker.
+        # torch only passes on the text of a worker's traceback.
         message = text.rpartition("XRayError: ")[2] if "XRayError: " in text else lines[-1]
         return XRayError(
             "bad_data", message, "Correct or remove what is named and go on with --resume."

@@ -1,4 +1,4 @@
-"""`Generator`: what every loaded system can do."""
+"""`Generator`: the interface of a loaded system."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Generator(ABC):
-    """A system with its weights in memory; `runtime.load` makes one.
+    """A system with its weights in memory; created by `runtime.load`.
 
-    system : its description. device : as torch names it: "cpu", "cuda:0", "mps".
+    system : its description. device : torch's name: "cpu", "cuda:0", "mps".
     """
 
     system: System
@@ -25,7 +25,7 @@ class Generator(ABC):
 
     @property
     def name(self) -> str:
-        """Of the system."""
+        """The system's name."""
         return self.system.name
 
     def generate(
@@ -34,14 +34,14 @@ class Generator(ABC):
         settings: GenerateSettings | None = None,
         progress: ProgressCallback | None = None,
     ) -> Generated:
-        """A mesh from `inputs`.
+        """Generate a mesh from `inputs`.
 
         inputs : `Inputs`, whose image and mask are paths, PIL images or (H, W, 3 or 4) uint8
-            arrays; or an image alone.
-        settings : the system's own; what all systems share is taken from another's.
-        progress : hears every stage and may raise `Cancelled`.
+            arrays; or only an image.
+        settings : the system's own. From another system's settings the shared ones are used.
+        progress : called at every stage; may raise `Cancelled`.
 
-        Raises XRayError: what `System.check` and `System.own` raise, and what the system does.
+        Raises XRayError: those of `System.check`, `System.own` and the system itself.
         """
         given = Inputs.of(inputs)
         self.system.check(given)
@@ -49,4 +49,4 @@ class Generator(ABC):
 
     @abstractmethod
     def run(self, inputs: Inputs, settings: Any, progress: ProgressCallback) -> Generated:
-        """`generate` with inputs that the system takes and settings of its own."""
+        """`generate` with checked inputs and the system's own settings."""

@@ -1,12 +1,12 @@
-"""The hashes of everything that is installed into the runtime, for every platform.
+"""Writes the hashes of all packages in the runtime, for every platform.
 
 python -m runtime.lock          writes runtime/requirements.lock, with the runtime's own Python
 
-Run it after a change of `requirements.txt`, in an environment that these requirements were just
-installed into: versions are taken from there, and what other platforms need on top in its newest
-version. Hashes are those of the package index, of each wheel of a version that fits one of
-`PYTHONS`, so that one line serves all platforms; a line that only some of them need says so
-(PEP 508). torch is locked for macOS alone: elsewhere it comes from PyTorch's own index.
+Run it after changing `requirements.txt`, in a fresh installation of these requirements: their
+versions are used. Packages that only other platforms need are locked in their newest version. The
+hashes are those of the package index for every wheel that fits one of `PYTHONS`, so one line serves
+all platforms; a line that only some platforms need has a marker (PEP 508). torch is locked only for
+macOS: elsewhere it comes from PyTorch's own index.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PLATFORMS = {
     "darwin": {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix"},
 }
 MACHINES = {"linux": "x86_64", "win32": "AMD64", "darwin": "arm64"}
-ELSEWHERE = "torch"  # where it is not from the index: all but macOS
+ELSEWHERE = "torch"  # which is not from the index, except on macOS
 HEAD = """\
 # Written by `python -m runtime.lock`: change requirements.txt instead. pip installs no other files.
 # torch for Linux and Windows, and the GPU libraries that it names, come from PyTorch's own index:
@@ -44,13 +44,13 @@ HEAD = """\
 
 @dataclass(frozen=True)
 class Target:
-    """A platform and a Python, as markers see them."""
+    """A platform and a Python version, for markers."""
 
     platform: str
     python: str
 
     def environment(self, extra: str = "") -> dict[str, str]:
-        """The variables of PEP 508."""
+        """The variables of PEP 508 markers."""
         return {
             **PLATFORMS[self.platform],
             "platform_machine": MACHINES[self.platform],
@@ -66,7 +66,7 @@ TARGETS = [Target(platform, python) for platform in PLATFORMS for python in PYTH
 
 
 def main() -> int:
-    """Write the lock. Raises OSError where the index cannot be read."""
+    """Write the lock. Raises OSError if the index cannot be read."""
     needed: dict[tuple[str, str], set[Target]] = {}
     for target in TARGETS:
         for name, version in closure(target):
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def closure(target: Target) -> Iterator[tuple[str, str]]:
-    """Name and version of everything that the requirements come to on `target`."""
+    """Name and version of every package that the requirements need on `target`."""
     names = _packaging("utils").canonicalize_name
     requirement = _packaging("requirements").Requirement
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text().splitlines()]
@@ -102,12 +102,12 @@ def closure(target: Target) -> Iterator[tuple[str, str]]:
 
 
 def _known(name: str, specifier: Any) -> tuple[str, list[str]]:
-    """Version and requirements: as installed here, else the newest on the index that fits."""
+    """Version and requirements: as installed here, or else the newest on the index that fits."""
     try:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         version = _newest(name, specifier)
-        # What only other platforms need has been small and without needs of its own.
+        # Packages that only other platforms need have so far had no requirements themselves.
         return version, []
     return found.version.partition("+")[0], list(found.requires or [])
 
@@ -127,7 +127,7 @@ def _entry(name: str, version: str, targets: set[Target]) -> str:
 
 
 def _marker(targets: set[Target]) -> str:
-    """What tells `targets` from the others; "" for all of them."""
+    """The marker for `targets`; "" for all of them."""
     if len(targets) == len(TARGETS):
         return ""
     platforms = {target.platform for target in targets}
@@ -143,7 +143,7 @@ def _marker(targets: set[Target]) -> str:
 
 
 def _hashes(name: str, version: str) -> list[str]:
-    """Of the wheels of a version; of its source where it has none. Raises ValueError for none."""
+    """The hashes of a version's wheels, or of its source if it has none. Raises ValueError."""
     files = [file for file in _page(name)["files"] if not file.get("yanked")]
     wheels = [file for file in files if _is_wheel_of(file["filename"], version)]
     sources = [file for file in files if _is_source_of(file["filename"], version)]
@@ -154,7 +154,7 @@ def _hashes(name: str, version: str) -> list[str]:
 
 
 def _is_wheel_of(filename: str, version: str) -> bool:
-    """Whether it is a wheel of that version that one of `PYTHONS` could install."""
+    """Whether the file is a wheel of that version for one of `PYTHONS`."""
     utils = _packaging("utils")
     try:
         _, found, _, tags = utils.parse_wheel_filename(filename)
@@ -177,7 +177,7 @@ _pages: dict[str, Any] = {}
 
 
 def _page(name: str) -> Any:
-    """What the index says of a package (PEP 691)."""
+    """The index's data about a package (PEP 691)."""
     if name not in _pages:
         request = urllib.request.Request(
             f"{INDEX}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}

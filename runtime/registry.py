@@ -1,4 +1,4 @@
-"""The systems by name, as generators. Importing this module loads no model and no torch."""
+"""Loads systems by name. Importing this module loads no model and no torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def load(
     name: str = DEFAULT_GENERATOR, checkpoint: str | None = None, device: str = "auto"
 ) -> Generator:
-    """The system called `name`, with its weights in memory.
+    """Load the system called `name`.
 
-    checkpoint : a path or a hub id (see `runtime.checkpoints`); None takes the system's own.
-    device : "auto" takes CUDA, then Apple MPS, then the CPU.
+    checkpoint : a path or a hub id (see `runtime.checkpoints`); None for the system's default.
+    device : "auto" tries CUDA, then Apple MPS, then the CPU.
 
     Raises XRayError: `unknown_generator`, `missing_weights`, `bad_weights`, `no_device`.
     """

@@ -1,7 +1,7 @@
-"""The runtime's end of the pipe: reads requests from stdin, generates, answers on stdout.
+"""The runtime's end of the pipe: reads requests from stdin, generates, replies on stdout.
 
-Three threads: the main one generates (some libraries crash on any other), one reads requests,
-so that a cancel or the end of the input is noticed while a model blocks, and one watches the
+Three threads: the main thread generates (some libraries crash on any other). One reads requests,
+so that cancelling and the end of the input are noticed while a model blocks. One watches the
 parent process. Nothing here imports torch; the generators do.
 """
 
@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     from .generator import Generator
 from .errors import typed_error
 
-IDLE_TIMEOUT = 300.0  # s without a request, after which the weights leave the memory
-DEATH_WAIT = 1.0  # s between the end of the input and that of a parent that was killed
-EXIT_GRACE = 0.5  # s that running work has to end by itself before the process exits over it
-PREVIEW_INTERVAL = 0.2  # s between two pictures of what is being made
-CUT_OUT_SIZE = 256  # px of a picture of a cut-out
-PARENT_INTERVAL = 0.25  # s between two looks at the parent process
+IDLE_TIMEOUT = 300.0  # s without a request before the weights are released
+DEATH_WAIT = 1.0  # s between the end of the input and the end of a killed parent
+EXIT_GRACE = 0.5  # s for running work to stop before the process exits
+PREVIEW_INTERVAL = 0.2  # s between two preview pictures
+CUT_OUT_SIZE = 256  # px of a cut-out's preview
+PARENT_INTERVAL = 0.25  # s between two checks of the parent process
 
 REPORTED_PACKAGES = ("torch", "diffusers", "rembg", "onnxruntime", "numpy")
 
@@ -67,10 +67,10 @@ logger = logging.getLogger("xray.runtime")
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The real stdin and stdout, for the protocol alone.
+    """The real stdin and stdout, only for the protocol.
 
-    From here on file descriptor 1 is stderr and 0 is empty, for this process's libraries and
-    for the processes they start: a print cannot corrupt the replies.
+    Afterwards file descriptor 1 is stderr and 0 is empty, for this process's libraries and for
+    processes they start, so that a print cannot corrupt the replies.
     """
     sys.stdout.flush()
     requests = os.fdopen(os.dup(0), "rb")
@@ -84,13 +84,13 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def serve(idle_timeout: float = IDLE_TIMEOUT) -> int:
-    """Answer requests until the input ends; the exit code.
+    """Answer requests until the input ends; returns the exit code.
 
-    idle_timeout : s without a request, after which the weights leave the memory.
+    idle_timeout : s without a request before the weights are released.
     """
     requests, replies = take_pipes()
     faulthandler.enable()
-    # Ctrl-C in a terminal reaches the whole group; what it means is the parent's decision.
+    # Ctrl-C in a terminal reaches the whole process group; the parent decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
@@ -104,7 +104,7 @@ def serve(idle_timeout: float = IDLE_TIMEOUT) -> int:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A generator in memory. key : generator, checkpoint and device as they were asked for."""
+    """A generator in memory. key : requested generator, checkpoint and device."""
 
     key: tuple[str, str, str]
     generator: Generator
@@ -124,7 +124,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._idle_since = time.monotonic()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._cancels: dict[Id, threading.Event] = {}  # one for each job that is not done
+        self._cancels: dict[Id, threading.Event] = {}  # one for each unfinished job
         self._ending = threading.Event()
         self._initialized = False
         self._asked_to_end = False
@@ -132,10 +132,10 @@ class Server:
         self._busy = False
         self._loaded: _Loaded | None = None
         self._versions = _versions()
-        self._parent = os.getppid()  # before anything is answered: it may die right after
+        self._parent = os.getppid()  # before any reply: the parent may die right after one
 
     def run(self) -> None:
-        """Generate on this thread until the end."""
+        """Generate on this thread until the server ends."""
         threading.Thread(target=self._read, name="requests", daemon=True).start()
         threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
         while not self._ending.is_set():
@@ -170,8 +170,8 @@ class Server:
         self._end("the input ended")
 
     def _watch_parent(self) -> None:
-        # The end of the input tells the same, unless another child of the parent holds the pipe
-        # open. (On Windows getppid never changes, and no other child does.)
+        # The end of the input shows this too, unless another child of the parent holds the pipe
+        # open. (On Windows getppid never changes, but there no other child does.)
         while os.getppid() == self._parent:
             time.sleep(PARENT_INTERVAL)
         self._end("the parent process is gone")
@@ -188,7 +188,7 @@ class Server:
         os._exit(0)
 
     def _remove_folder_of_the_dead(self) -> None:
-        """Remove this process's folder if its parent was killed, as no other process would.
+        """Remove this process's folder if its parent was killed, because nobody else would.
 
         Called after the work has ended, which would otherwise create the folder again.
         """
@@ -199,9 +199,9 @@ class Server:
             if time.monotonic() > end:
                 return
             time.sleep(DEATH_WAIT / 50)
-        with self._removing, suppress(FileNotFoundError):  # it is gone already
+        with self._removing, suppress(FileNotFoundError):  # already removed
             folder = Path.cwd()
-            # A thread of a dying parent may hold its lock after its children have another parent.
+            # A thread of a dying parent may still hold its lock when its children have a new one.
             end = time.monotonic() + DEATH_WAIT
             while folder.exists() and time.monotonic() < end:
                 remove_ownerless(folder)
@@ -225,7 +225,7 @@ class Server:
             self._end("asked to shut down")
 
     def _dispatch(self, request: Request) -> dict[str, Any] | None:
-        """The answer, or None where it comes later. Raises XRayError."""
+        """The reply, or None if it follows later. Raises XRayError."""
         method = request.method
         if method == protocol.INITIALIZE:
             return self._initialize(request.params)
@@ -310,7 +310,7 @@ class Server:
         result: dict[str, Any] = {}
         try:
             result = work()
-        except Exception as error:  # the process border: all leave as messages
+        except Exception as error:  # the process boundary: send all errors as messages
             failure = typed_error(error)
             if failure.code == "cancelled":
                 logger.info("request %s is cancelled", id)
@@ -320,7 +320,7 @@ class Server:
             self._busy = False
             del self._cancels[id]
         if failure is not None:
-            # The traceback, gone by now, kept the tensors of every frame alive.
+            # The traceback kept all tensors alive; it is gone by now.
             _empty_caches()
         self._reply(id, result, failure)
 
@@ -363,7 +363,7 @@ class Server:
         return {"file": str(file), "seconds": seconds, "device": loaded.device}
 
     def _cut_out(self, id: Id, params: GenerateParams, cancel: threading.Event) -> dict[str, Any]:
-        """The object as a generator would see it, without one."""
+        """Reply with the object as a generator would see it, without loading one."""
         from .images.cutout import cut_object
         from .images.framing import frame
 
@@ -380,7 +380,7 @@ class Server:
     def _fetch(
         self, id: Id, method: str, params: WeightsParams, cancel: threading.Event
     ) -> dict[str, Any]:
-        """The offer of weights, or the download of the one that was confirmed."""
+        """Reply with the offer of weights, or download the one that was confirmed."""
         from .checkpoints import download, make_offer
         from .images.cutout import online_allowed
 
@@ -427,7 +427,7 @@ class Server:
     def _reply(
         self, id: Id, result: dict[str, Any] | None = None, error: XRayError | None = None
     ) -> None:
-        if id is not None:  # a notification is not answered
+        if id is not None:  # notifications get no reply
             self._send(Response(id, result, error))
 
     def _send(self, message: Message) -> None:
@@ -442,7 +442,7 @@ class Server:
                 self._replies.write(line)
                 self._replies.flush()
         except OSError:
-            # The other end is closed; the reader's thread notices that too and ends the process.
+            # The other end is closed. The reader's thread also notices that, and ends the process.
             logger.info("the other end no longer reads the replies")
 
 
@@ -458,7 +458,7 @@ def _empty_caches() -> None:
 
 
 def _memory(device: str) -> tuple[int, int]:
-    """Bytes in use and in all; only asks torch where a generator, so all of torch, is loaded."""
+    """Bytes in use and in total. Only asks torch if a generator, and therefore torch, is loaded."""
     torch: Any = sys.modules.get("torch")
     if device.startswith("cuda"):
         total = torch.cuda.get_device_properties(device).total_memory

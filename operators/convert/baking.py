@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # Rays per texel. Material colours have no noise, so these only antialias.
 SAMPLES = 4
-# Texels by which colours extend beyond their UV islands, so that no seam shows.
+# Texels by which colours extend beyond their UV islands, to avoid seams.
 MARGIN = 8
 # The user's UV map is used if at most this share of its texels is covered twice.
 MAX_OVERLAP = 0.002
@@ -99,14 +99,14 @@ def _reasons(
     reader: MaterialReader,
     visible_in: str,
 ) -> dict[str, str]:
-    """For each material that cannot be read without baking, by name: the reason."""
+    """The reason for each material, by name, that cannot be read without baking."""
     if not any(appearance.reason for appearance in reader.appearances):
         return {}
     found = {}
     with shown_in(visible_in, depsgraph):
         for instance in solid_instances(objects, depsgraph, visible_in):
             source: Any = instance.object
-            # `surface_and_sources` only met materials that are in one of these.
+            # `surface_and_sources` only met materials that are in one of these two lists.
             materials = [slot.material for slot in source.material_slots]
             materials += list(getattr(source.data, "materials", ()))
             for material in materials:

@@ -1,4 +1,4 @@
-"""glTF files that require an extension which Blender lacks: named, and read without materials."""
+"""Names the missing extension of a glTF file, or makes a copy without materials to read instead."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...xray_addon.files.json_schema import plain
 from ...xray_addon.files.opening import open_regular
 
 LARGEST_JSON = 1 << 26  # bytes
-# Extensions that hold the vertices themselves: without them there is no shape.
+# Extensions that store the vertices themselves: without them there is no shape.
 _COMPRESSION = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 _LOOKS = ("materials", "textures", "images", "samplers")
 _MAGIC, _JSON_CHUNK = b"glTF", b"JSON"
 
 
 def required_extensions(path: Path) -> list[str]:
-    """The extensions that a glTF file requires; none where it cannot be read."""
+    """The extensions that a glTF file requires; empty if it cannot be read."""
     try:
         return [str(name) for name in _read(path)[0].get("extensionsRequired", ())]
     except (OSError, ValueError, AttributeError, TypeError):
@@ -46,9 +46,9 @@ def unread_extension(path: Path, reason: str) -> XRayError | None:
 
 
 def write_bare(path: Path, folder: Path) -> Path:
-    """A copy of a glTF file in `folder` without materials and without required extensions.
+    """Copy a glTF file to `folder` without materials and required extensions.
 
-    Raises OSError, and ValueError for what is no glTF.
+    Raises OSError, and ValueError if it is not a glTF file.
     """
     document, rest = _read(path)
     for name in ("extensionsRequired", *_LOOKS):
@@ -75,7 +75,7 @@ def write_bare(path: Path, folder: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes | None]:
-    """The document of a glTF file, and what follows it in a GLB, None in a .gltf.
+    """The JSON of a glTF file, and the rest of a .glb (None for a .gltf).
 
     Raises OSError, ValueError.
     """

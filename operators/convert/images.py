@@ -1,4 +1,4 @@
-"""Images between files, arrays and Blender's Image Editor."""
+"""Converts images between files, arrays and Blender's Image Editor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...xray_addon.files.signatures import first_bytes, unread_image
 from .materials import texture_from_image
 from .staging import TemporaryData
 
-# Formats of byte images that Blender and the runtime read alike.
+# Formats of byte images that Blender and the runtime read in the same way.
 _SHARED_FORMATS = frozenset(
     {"BMP", "JPEG", "JPEG2000", "PNG", "TARGA", "TARGA_RAW", "TIFF", "WEBP"}
 )
@@ -46,7 +46,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def own_file(image: str | Path | bpy.types.Image) -> Path | None:
-    """The file that has the pixels of an image; None for a datablock whose pixels are in none."""
+    """The file with the pixels of an image; None if the pixels are only in a datablock."""
     if not isinstance(image, bpy.types.Image):
         return Path(image)
     if image.source != "FILE" or image.packed_file or image.is_dirty:
@@ -58,18 +58,18 @@ def own_file(image: str | Path | bpy.types.Image) -> Path | None:
 def shared_file(image: str | Path | bpy.types.Image) -> Path | None:
     """The file of an image, if the runtime reads it with the colours that Blender shows.
 
-    None for what is packed, painted, rendered, in floating point or in a format that only Blender
-    reads: its `shown_pixels` have to be handed over.
+    None for images that are packed, painted, rendered, in floating point or in a format that only
+    Blender reads: use their `shown_pixels` instead.
     """
     if isinstance(image, bpy.types.Image):
         file = own_file(image)
-        # What Blender cannot read may be one that the runtime can, or one that it can name.
+        # If Blender cannot read it, perhaps the runtime can, or can say what is wrong.
         return file if not any(image.size) or _is_shared(image) else None
     path = Path(image)
     try:
         known = unread_image(first_bytes(path)) is None
     except (OSError, ValueError):
-        return path  # the runtime says why it cannot be read
+        return path  # the runtime will report why it cannot be read
     if known:
         return path
     with _loaded(path) as found:
@@ -110,8 +110,8 @@ def _is_shared(image: Any) -> bool:
 
 
 def _rendered_pixels(image: Any) -> NDArray[np.uint8]:
-    """`shown_pixels` of an image that only Blender can get at, as the Render Result."""
-    # The scene that was rendered holds the result, so its own settings have to say the format.
+    """`shown_pixels` of an image that only Blender can access, such as the Render Result."""
+    # The result belongs to the rendered scene, so that scene's settings must define the format.
     scene: Any = bpy.context.scene
     try:
         with (
@@ -134,7 +134,7 @@ def _rendered_pixels(image: Any) -> NDArray[np.uint8]:
 
 @contextmanager
 def _png_settings(settings: Any) -> Iterator[None]:
-    """Set a scene's image settings to PNG, and set them back at the end."""
+    """Set a scene's image settings to PNG, and restore them at the end."""
     wanted = {"file_format": "PNG", "color_mode": "RGBA", "color_depth": "8"}
     if hasattr(settings, "media_type"):  # from Blender 5.0 on
         wanted = {"media_type": "IMAGE", **wanted}

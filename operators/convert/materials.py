@@ -52,8 +52,8 @@ class Appearance:
     reason : why this differs from what the material shows; "" if it does not.
     missing : names of missing image files. They are magenta, as in Blender, so that X-Rays agree
         with pictures.
-    see_through : "clipped" if an image or nodes decide where the material is transparent,
-        "transparent" if all of it mostly is, else "".
+    see_through : "clipped" if an image or nodes decide where the material is transparent;
+        "transparent" if it is mostly transparent everywhere; otherwise "".
     """
 
     material: Material
@@ -102,7 +102,7 @@ class _Color:
 
 @dataclass(frozen=True)
 class _Alpha:
-    """Where a material is transparent: where the image's alpha is below `threshold`.
+    """The transparency of a material: it is transparent if the image's alpha is below `threshold`.
 
     value : the opacity if it is the same everywhere.
     """
@@ -258,7 +258,7 @@ def node_tree(material: bpy.types.Material) -> Any:
 
 
 def with_nodes(datablock: Any) -> Any:
-    """The node tree of a new material or world, which uses it from now on."""
+    """The node tree of a new material or world, enabled if it was not."""
     if bpy.app.version < (5, 0, 0):
         datablock.use_nodes = True
     return datablock.node_tree
@@ -297,7 +297,7 @@ def texture_from_image(image: Any, *, unpacked: bool = True) -> NDArray[np.uint8
         color = color * alpha  # in encoded values, as Cycles does
     if linear:
         color = linear_to_srgb(color)
-    # In place: a texture is often larger than all else of an object.
+    # In place: a texture is often larger than the rest of an object.
     pixels[..., :3] = color
     np.clip(pixels, 0.0, 1.0, out=pixels)
     pixels *= 255.0

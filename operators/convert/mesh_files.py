@@ -103,9 +103,9 @@ def _not_imported(path: Path, error: Exception) -> XRayError:
 
 
 def missing_parts(path: str | Path) -> list[str]:
-    """What the file at `path`, just opened by `open_alone`, names and lacks, apart from images.
+    """What the file at `path`, just opened by `open_alone`, refers to but lacks, except images.
 
-    Libraries, and data that these no longer hold, caches, material files of OBJ, layers of USD.
+    That is libraries, data missing from them, caches, material files of OBJ and layers of USD.
     """
     path = Path(path)
     found = {lib.filepath for lib in bpy.data.libraries if not _is_there(lib.filepath, lib.parent)}
@@ -127,15 +127,15 @@ def _is_there(path: str, library: Any) -> bool:
 
 
 def files_read(path: str | Path) -> list[Path]:
-    """The files beside the one at `path` that it was read with, by `open_alone`, just now."""
+    """The files beside `path` that `open_alone` just read with it."""
     named: Any = bpy.utils.blend_paths(absolute=True, packed=True)
     return [*named_files(Path(path)), *map(Path, named), *_usd_files(Path(path))[0]]
 
 
 def _usd_files(path: Path) -> tuple[list[Path], list[str]]:
-    """The layers and assets that a USD file names, and those of them that are not there.
+    """The layers and assets of a USD file, and the missing ones among them.
 
-    None where this Blender has no USD for it.
+    None if this Blender cannot read it with USD.
     """
     if path.suffix.lower() not in (".usd", ".usda", ".usdc"):
         return [], []
@@ -150,16 +150,16 @@ def _usd_files(path: Path) -> tuple[list[Path], list[str]]:
 
 def empty_file() -> None:
     """Open an empty file."""
-    # The factory startup file, so that a user's own one cannot change the output.
+    # The factory startup file, so that the user's own cannot change the output.
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     _give_memory_back()
 
 
 def _give_memory_back() -> None:
-    """Make the C allocator return free memory, or a worker would grow with every file.
+    """Make the C allocator return free memory now, or a worker would grow with every file.
 
-    From then on it keeps what is freed until the next file: large arrays come and go with each
-    view, and to get their pages from the system again takes a tenth of a run.
+    Afterwards it keeps freed memory until the next file: each view allocates and frees large
+    arrays, and getting their pages from the system each time takes a tenth of a run.
     """
     if sys.platform.startswith("linux"):
         with suppress(AttributeError):  # musl has no such functions
@@ -224,7 +224,7 @@ def _save_obj(objects: list[bpy.types.Object], path: Path) -> None:
 
 @contextmanager
 def _images_as_files(objects: list[bpy.types.Object], path: Path) -> Iterator[None]:
-    """Write the images of the objects' materials beside `path`, where its exporter names them."""
+    """Write the images of the objects' materials beside `path`, as its exporter names them."""
     trees: list[Any] = [
         slot.material.node_tree
         for obj in objects

@@ -1,4 +1,4 @@
-"""Converts `Surface` and `Points` to Blender meshes that show their colours as they are."""
+"""Converts `Surface` and `Points` to Blender meshes that show their colours unchanged."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ NORMAL_ATTRIBUTE = "normal"
 PIXEL_ATTRIBUTE = "pixel"
 # Normals that differ by less than this (the sine of 0.05 degrees) are not stored.
 NORMAL_TOLERANCE = 1e-3
-# If most normals differ more than this from the mean of the faces around, they are custom normals.
+# If most normals differ more than this from the mean of the adjacent faces, they are custom.
 CERTAIN_DIFFERENCE = 0.05
 ROWS_A_STEP = 50_000  # about 10 ms
 
 
 @dataclass(frozen=True)
 class MeshArrays:
-    """A `Surface` in the arrays of a Blender mesh, so that filling the mesh is fast.
+    """A `Surface` as the arrays of a Blender mesh, so that filling the mesh is fast.
 
-    Made by NumPy alone, so any thread can do it. N vertices, E edges, 3M corners, M faces.
+    Made with NumPy only, so any thread can do it. N vertices, E edges, 3M corners, M faces.
 
     position : (3N,) float32. edge_verts : (2E,), corner_vert, corner_edge : (3M,) int32.
     sharp_face : (M,) bool. normals : (3M, 3) float32; None if Blender's shading gives them.
     certain : whether Blender's shading certainly differs from `normals`.
-    colors : (K, 4) float32 sRGB-encoded, at the vertices if the corners of each agree, else at the
-        corners.
+    colors : (K, 4) float32 sRGB-encoded, per vertex if all corners of each agree, otherwise per
+        corner.
     pngs : the textures of each material as PNG files, by the names of `Material`.
     """
 
@@ -58,7 +58,7 @@ class MeshArrays:
 
     @classmethod
     def of(cls, surface: Surface) -> MeshArrays:
-        """The arrays of `surface`. Faces that repeat a vertex are dropped: Blender allows none."""
+        """The arrays of `surface`. Drops faces that repeat a vertex: Blender allows none."""
         surface = _without_repeated_corners(surface)
         vertices = surface.vertices.astype(np.float32)
         faces = surface.faces.astype(np.int32)
@@ -111,7 +111,7 @@ def mesh_steps(arrays: MeshArrays, name: str) -> Generator[None, None, bpy.types
             mesh.materials.append(new_material(f"{name}{suffix}", material, colored, pngs))
             yield
     except GeneratorExit:
-        with suppress(ReferenceError):  # undo or another file has removed it
+        with suppress(ReferenceError):  # removed by undo or by opening another file
             bpy.data.meshes.remove(mesh)
         raise
     return mesh
@@ -121,8 +121,8 @@ def _fill(mesh: Any, arrays: MeshArrays) -> Generator[None, None, None]:
     """Fill in geometry and attributes. Writing through `attributes` copies arrays directly; the
     older accessors (vertices, loops, edges) call a function per value.
 
-    Every step takes `mesh.attributes` anew: once undo has removed the mesh, that raises
-    ReferenceError, which a collection taken before does not.
+    Every step gets `mesh.attributes` anew: if undo has removed the mesh, that raises
+    ReferenceError, but a collection obtained before would not.
     """
     mesh.vertices.add(len(arrays.position) // 3)
     mesh.edges.add(len(arrays.edge_verts) // 2)

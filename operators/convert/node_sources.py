@@ -120,7 +120,7 @@ def _tile_file(image: Any, number: int) -> str:
 
 
 def _described(path: str) -> str:
-    """The name of an image file, with what is wrong with it if it is there."""
+    """The name of an image file; if the file exists, also what is wrong with it."""
     name = path.replace("\\", "/").rpartition("/")[2]
     try:
         kind = unread_image(first_bytes(path))

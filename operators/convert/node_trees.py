@@ -142,9 +142,9 @@ def _times(build: NodeBuilder, color: Any, strength: Any) -> Any:
 
 
 def factor_of(name: str) -> Callable[[NodeBuilder, Any], Any]:
-    """What makes a grey of a shader's "Metallic" or "Roughness", as `color_of` of its colour.
+    """A function like `color_of` that makes a grey of a shader's "Metallic" or "Roughness".
 
-    Shaders that are mixed give their factors mixed likewise.
+    The factors of mixed shaders are mixed in the same way.
     """
 
     def network(build: NodeBuilder, socket: Any) -> Any:

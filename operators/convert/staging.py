@@ -33,7 +33,7 @@ class TemporaryData:
     def __exit__(self, *_: object) -> None:
         while self._items:
             item = self._items.pop()
-            # If a person opened another file between two steps, the datablock is already gone.
+            # If the user opened another file between two steps, the datablock is already gone.
             with suppress(ReferenceError):
                 _collection_of(item).remove(item)
 
@@ -43,7 +43,7 @@ class TemporaryData:
         return item
 
     def keep(self) -> None:
-        """Leave all that is registered where it is."""
+        """Do not remove the registered datablocks."""
         self._items.clear()
 
 
@@ -85,7 +85,7 @@ class Stage(TemporaryData):
         depsgraph: bpy.types.Depsgraph,
         visible_in: str = "render",
     ) -> list[Any]:
-        """Add a mesh object for each instance of `objects` that counts, in the same place.
+        """Add a mesh object, in the same place, for each visible instance of `objects`.
 
         Instances of one mesh share its copy. visible_in : see `visibility.shown_in`.
         Raises XRayError `no_faces`.
@@ -126,7 +126,7 @@ class Stage(TemporaryData):
         self.objects.append(copy)
 
     def move_by(self, shift: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Move all copies by about `shift` (3,) without rounding them; returns by how much."""
+        """Move all copies by about `shift` (3,), without rounding; returns the actual distance."""
         exact = np.asarray(shift, dtype=np.float32).astype(np.float64)
         for copy in self.objects:
             matrix = np.array(copy.matrix_parent_inverse, dtype=np.float64)

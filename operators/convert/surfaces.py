@@ -27,11 +27,11 @@ class FaceSources:
     object, material : (M,) int32 indices into these, per face. face : (M,) int32 index of the
     polygon in the evaluated mesh.
     missing : names of missing image files that materials use.
-    transparent, clipped : names of materials that are mostly transparent, and of those that are
-        where an image or nodes say so; see `Appearance.see_through`.
-    step : the largest distance, in the scene's units, between neighbouring numbers in single
-        precision at the faces' coordinates in their own meshes, and, if there are several objects,
-        at the objects' locations. place_step : the same at the locations of all.
+    transparent : names of materials that are mostly transparent. clipped : names of materials whose
+        transparency an image or nodes decide; see `Appearance.see_through`.
+    step : the rounding step of single precision, in the scene's units, at the largest coordinates
+        of the faces in their own meshes and, if there are several objects, of the objects'
+        locations. place_step : the same for the locations alone.
     """
 
     objects: tuple[str, ...]
@@ -75,9 +75,9 @@ def surface_and_sources(
     """The evaluated faces of `objects` in world space, and where each comes from.
 
     Modifiers, parents, mirroring scales, instances (of collections, of Geometry Nodes, of
-    vertices and faces) and object-level materials are included. Objects that `visible_in`
-    ("render" or "viewport") does not show are not; see `visibility`. Modifiers are those of the
-    viewport. A shared `reader` reads materials and images only once over several calls.
+    vertices and faces) and object-level materials are included. Objects that are hidden in
+    `visible_in` ("render" or "viewport") are not; see `visibility`. Modifiers have their viewport
+    settings. A shared `reader` reads materials and images only once over several calls.
 
     Raises XRayError `no_faces` if there are no faces.
     """
@@ -111,7 +111,7 @@ def surface_and_sources(
 
 
 def _float_steps(surface: Surface, matrix: NDArray[Any]) -> tuple[float, float]:
-    """The step of single precision at a mesh's vertices and at the place that `matrix` gives it,
+    """The rounding step of single precision at a mesh's vertices, and at its location in `matrix`,
     in the scene's units."""
     known = surface.vertices[np.isfinite(surface.vertices).all(axis=1)]
     farthest = np.abs(known).max(axis=0, initial=0.0)
@@ -123,7 +123,7 @@ def _float_steps(surface: Surface, matrix: NDArray[Any]) -> tuple[float, float]:
 def solid_instances(
     objects: Sequence[bpy.types.Object], depsgraph: bpy.types.Depsgraph, visible_in: str
 ) -> Iterator[Any]:
-    """The instances of `objects` that may have faces and count; each is valid until the next.
+    """The visible instances of `objects` that may have faces; each is valid until the next.
 
     To be used inside `shown_in` with the same `visible_in`.
     """

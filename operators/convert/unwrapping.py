@@ -1,4 +1,4 @@
-"""A UV map for a `Surface`, by Blender's Smart UV Project."""
+"""Makes a UV map for a `Surface` with Blender's Smart UV Project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which objects count: those that a render's camera sees, or those that the viewport shows."""
+"""Decides which objects are visible: to a render's camera, or in the viewport."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _OUTLINES = frozenset({"WIRE", "BOUNDS"})
 
 @contextmanager
 def shown_in(visible_in: str, depsgraph: bpy.types.Depsgraph) -> Iterator[None]:
-    """In the body, the viewport's `depsgraph` holds what `visible_in`, "render" or "viewport", has.
+    """Within the `with`, the viewport's `depsgraph` contains what `visible_in` shows.
 
-    Blender makes a graph for renders only while it renders. So for "render" the viewport's
-    visibility is set to the render's, and set back afterwards.
+    visible_in : "render" or "viewport". Blender has a graph for renders only while it renders, so
+    for "render" the viewport's visibility is temporarily set to the render's.
     """
     if visible_in == "viewport":
         yield
@@ -43,7 +43,7 @@ def shown_in(visible_in: str, depsgraph: bpy.types.Depsgraph) -> Iterator[None]:
 
 
 def _show_as_rendered(layer: Any) -> list[Callable[[], None]]:
-    """Show in the viewport what a render has; what restores the visibility."""
+    """Show in the viewport what a render shows; returns functions that restore the visibility."""
     restore: list[Callable[[], None]] = []
 
     def change(owner: Any, name: str, value: bool) -> None:
@@ -68,14 +68,14 @@ def _show_as_rendered(layer: Any) -> list[Callable[[], None]]:
 
 
 def _parts(collection: Any) -> Iterator[Any]:
-    """A view layer's collection and all below it."""
+    """A view layer's collection and all its descendants."""
     yield collection
     for child in collection.children:
         yield from _parts(child)
 
 
 class Visibility:
-    """Tells which instances of a depsgraph count; to be used inside `shown_in`."""
+    """Decides which instances of a depsgraph are visible; to be used inside `shown_in`."""
 
     def __init__(self, visible_in: str, depsgraph: bpy.types.Depsgraph) -> None:
         self._rendered = visible_in == "render"
@@ -83,14 +83,14 @@ class Visibility:
         self._cutters = _cutters() if self._rendered else frozenset()
 
     def counts(self, instance: Any) -> bool:
-        """Whether the surface of an instance is seen."""
+        """Whether the surface of an instance is visible."""
         owner = (instance.parent if instance.is_instance else instance.object).original
         if not self._rendered and not owner.visible_get(view_layer=self._layer):
-            return False  # hidden with its collection, of which the graph may not know yet
+            return False  # hidden with its collection; the graph may not be updated yet
         return not self.reason(owner) and not self.reason(instance.object.original)
 
     def reason(self, obj: Any) -> str:
-        """Why the surface of `obj` is not seen, for people; "" if it is."""
+        """Why the surface of `obj` is not visible, for people; "" if it is."""
         outlined = obj.display_type in _OUTLINES
         if not self._rendered:
             return f"is displayed as {obj.display_type.lower()}" if outlined else ""
@@ -107,7 +107,7 @@ class Visibility:
         return ""
 
     def hidden(self, obj: Any) -> str:
-        """As `reason`, of an object that may be hidden together with its collection."""
+        """Like `reason`, but for an object that may be hidden by its collection."""
         if not self._rendered:
             shown = obj.visible_get(view_layer=self._layer)
         else:
@@ -133,7 +133,7 @@ def _cutters() -> frozenset[str]:
 def no_faces(
     objects: Iterable[bpy.types.Object], depsgraph: bpy.types.Depsgraph, visible_in: str
 ) -> XRayError:
-    """The error if none of `objects` has faces that count, with what a person can do about it."""
+    """The error if none of `objects` has visible faces, with a remedy."""
     wanted: list[Any] = sorted(objects, key=lambda obj: obj.name_full)
     names = ", ".join(obj.name_full for obj in wanted[:3]) + (", ..." if len(wanted) > 3 else "")
     message, remedy = f"There are no faces to capture in {names or 'the file'}", ""

@@ -1,1 +1,1 @@
-"""From an image to a mesh."""
+"""Generates meshes from images."""

@@ -1,7 +1,7 @@
-"""Adds what a system returned to the scene: the mesh, and as asked its view, layers and pictures.
+"""Adds a system's result to the scene: the mesh and, if wanted, its view, layers and pictures.
 
-Array work happens in a thread, the rest in short steps. Nothing is linked to the scene before all
-of it is ready, and then mode, selection and view only change if the person at the window is idle.
+Array work is done in a thread, the rest in short steps. Nothing is linked to the scene before all
+of it is ready. Mode, selection and view change only if the user is idle.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .placing import Spot
 
 ADDING = Progress("add", message="Adding the mesh")
-# How often a mesh is built anew because undo or another file removed it half made.
+# How often a half-made mesh is rebuilt because undo or another file removed it.
 ATTEMPTS = 5
 
 Layers = list[tuple[LayerArrays, bpy.types.Mesh]]
@@ -52,10 +52,10 @@ def add_steps(
     keep_camera: bool,
     keep_layers: bool,
 ) -> jobs.Steps:
-    """Add a result to the current scene, upright, its origin at its base.
+    """Add a result to the current scene, upright, with its origin at its base.
 
-    The steps' result is the new object, and the XRayError for which `result` could not be applied,
-    or None. Its height is applied in any case.
+    The steps' result is the new object, and the XRayError if `result` could not be applied, else
+    None. The height is applied in any case.
     """
     arrays = yield from jobs.in_thread(lambda: MeshArrays.of(generated.surface), ADDING)
     pictures = yield from _encode_pictures(generated.pictures)
@@ -82,7 +82,7 @@ def add_steps(
             "object_gone", "The new mesh was removed again and again.", "Generate it again."
         )
     collection = bpy.context.collection or bpy.context.scene.collection
-    _stand(obj, factor, spot)  # first, so that it is not in its own way
+    _stand(obj, factor, spot)  # before linking it, so that it is not an obstacle to itself
     collection.objects.link(obj)
     if keep_camera:
         add_view(obj, generated.camera, collection)
@@ -98,7 +98,7 @@ def add_steps(
 
 
 def keep_steps(generated: Generated, obj: bpy.types.Object, *, keep_camera: bool) -> jobs.Steps:
-    """Give `obj`, which was made with the same settings, the layers and pictures of `generated`.
+    """Add the layers and pictures of `generated` to `obj`, which was made with the same settings.
 
     The result is `obj`. Raises XRayError `object_gone` if it was removed meanwhile.
     """
@@ -126,7 +126,7 @@ def keep_steps(generated: Generated, obj: bpy.types.Object, *, keep_camera: bool
 
 
 def add_view(obj: Any, camera: Camera, collection: bpy.types.Collection) -> None:
-    """Add the camera that sees `obj` as the image does."""
+    """Add the image's camera for `obj`."""
     seen = add_camera(camera, f"{obj.name} View", collection)
     scale, shift = frame_of(obj)
     place, turn, _ = seen.matrix_world.decompose()
@@ -136,7 +136,7 @@ def add_view(obj: Any, camera: Camera, collection: bpy.types.Collection) -> None
 def _object_steps(
     arrays: MeshArrays, name: str, result: ResultSettings, half_made: TemporaryData
 ) -> jobs.Steps:
-    """A finished object that is in no scene yet, and its scale factor."""
+    """A finished object, not yet in a scene, and its scale factor."""
     mesh = half_made.own((yield from jobs.reporting(mesh_steps(arrays, name), ADDING)))
     obj = half_made.own(bpy.data.objects.new(name, mesh))
     factor = yield from finish_steps(obj, result)
@@ -145,7 +145,7 @@ def _object_steps(
 
 
 def _layer_steps(generated: Generated, name: str, half_made: TemporaryData) -> jobs.Steps:
-    """The layers of `generated` with a mesh for each."""
+    """The layers of `generated`, with their meshes."""
     xray = generated.xray
     made: Layers = []
     assert xray is not None

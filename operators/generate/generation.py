@@ -1,4 +1,4 @@
-"""Generates meshes in the scene from an image, or whatever else a system takes."""
+"""Generates meshes in the scene from an image, or from a system's other inputs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ IMAGES = ("image", "mask")  # the inputs that are images
 
 Image = str | Path | bpy.types.Image
 
-# The last seed that `next_seed` gave for each system and inputs. Its mesh may not be there yet.
+# The last seed of `next_seed` for each system and inputs; its mesh may not exist yet.
 _given_seeds: dict[tuple[str, ...], int] = {}
 
 
@@ -73,7 +73,7 @@ def generate_steps(
     result : how the mesh is finished; by default it is not changed.
 
     Raises XRayError at once for unsupported inputs and missing images, and later those of the
-    runtime. If the mesh cannot be finished, it is added as it is before that is raised.
+    runtime. If the mesh cannot be finished, it is added unfinished before that error is raised.
     """
     given = Inputs.of(inputs)
     in_runtime = _in_runtime(given, settings)
@@ -104,9 +104,9 @@ def generate_steps(
 
 
 def keep_layers_steps(obj: Any, *, keep_camera: bool = False) -> jobs.Steps:
-    """Generate `obj` again and keep what was not kept: its layers and pictures.
+    """Generate `obj` again and add what was not kept: its layers and pictures.
 
-    keep_camera : also add its view. The mesh stays as it is. The result is `obj`, and whether the
+    keep_camera : also add its view. The mesh does not change. The result is `obj`, and whether the
     X-Ray is the one it was made from.
 
     Raises XRayError as `generate_steps`, and `object_gone`.
@@ -125,7 +125,7 @@ def keep_layers_steps(obj: Any, *, keep_camera: bool = False) -> jobs.Steps:
 
 
 def _in_runtime(inputs: Inputs, settings: GenerateSettings) -> jobs.Steps:
-    """The `Generated` of `inputs`. Raises XRayError at once for what is missing or unsupported."""
+    """The `Generated` of `inputs`. Raises XRayError at once for missing or unsupported inputs."""
     find_system(settings.generator).check(inputs)
     for file in (inputs.image, inputs.mask):
         if isinstance(file, str | Path) and not Path(file).is_file():
@@ -140,8 +140,8 @@ def cut_out_steps(image: Image, settings: GenerateSettings) -> jobs.Steps:
 
 def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.Steps:
     """Run `work` on image files; the result is that of `work`."""
-    # A datablock becomes its file or its name at once: it may be gone when its turn comes, e.g.
-    # after Undo or File > New.
+    # Replace datablocks by their file or name now, because they may be gone later, e.g. after Undo
+    # or File > New.
     kept: dict[str, tuple[Path | None, str | Path]] = {
         part: (
             shared_file(image),
@@ -166,13 +166,13 @@ def _with_files(inputs: Inputs, work: Callable[[Inputs], jobs.Steps]) -> jobs.St
 
 
 def _write_steps(image: str | Path, copy: Path) -> jobs.Steps:
-    """Write a datablock, given by name, or a file that only Blender reads to the file `copy`."""
+    """Copy a datablock, given by name, or a file that only Blender reads to the file `copy`."""
     pixels = shown_pixels(image if isinstance(image, Path) else find_image(image))
     yield from jobs.in_thread(lambda: write_png(copy, pixels), WRITING)
 
 
 def inputs_name(inputs: Inputs, system: System) -> str:
-    """The name of the mesh of `inputs`: that of the image, the category or the system."""
+    """The name for the mesh of `inputs`: that of the image, the category or the system."""
     if inputs.image is not None:
         return image_name(inputs.image)
     return inputs.category.title() or system.label
@@ -197,7 +197,7 @@ def with_seeds(settings: GenerateSettings, count: int) -> list[GenerateSettings]
 
 
 def next_seed(obj: Any) -> int:
-    """The seed after all that were used for the inputs of `obj`, in this file or this session."""
+    """The next seed not yet used for the inputs of `obj`, in this file or this session."""
     key = _inputs_key(obj)
     others: Any = bpy.data.objects
     used = [
@@ -227,7 +227,7 @@ def add_generated(
 ) -> bpy.types.Object:
     """Add a result to the current scene at the 3D cursor: upright, selected and active.
 
-    Raises XRayError if it was added but could not be finished as `result` asks.
+    Raises XRayError if it was added but could not be finished according to `result`.
     """
     steps = add_steps(
         generated,
@@ -288,9 +288,9 @@ def result_of(obj: Any) -> ResultSettings:
 
 
 def _source(inputs: Inputs) -> dict[str, dict[str, str]]:
-    """What an object stores of the inputs it is made from: names, and the files of datablocks.
+    """What an object stores about its inputs: names, and the files of datablocks.
 
-    Taken before the work begins, because Undo and File > New remove datablocks.
+    Read before the work begins, because Undo and File > New remove datablocks.
     """
     names, files = {"category": inputs.category}, {}
     for part in IMAGES:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ..tasks import jobs
 
 
-# The properties of the operator that say what a mesh is made from.
+# The operator's properties for the inputs.
 INPUTS = ("image", "mask", "category", "filepath", "directory")
 DIALOG_WIDTH = 400  # px at the default size
 
@@ -85,7 +85,7 @@ class _Generating(TaskOperator):
         spot: Spot,
         result: ResultSettings,
     ) -> list[tuple[str, jobs.Steps]]:
-        """A task for each of the inputs with each of the settings; results stand side by side."""
+        """One task for each input and each settings; the results are placed side by side."""
         made = []
         for given in inputs:
             for each in settings:
@@ -163,7 +163,7 @@ class XRAY_OT_generate(_Generating):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for what the system needs and was not given; the dialog begins as the panel is."""
+        """Ask for missing inputs; the dialog starts with the panel's settings."""
         chosen = preferences()
         if chosen and not self.properties.is_property_set("device"):
             self.device = chosen.device
@@ -173,7 +173,7 @@ class XRAY_OT_generate(_Generating):
         has_image = self.image or self.filepath or self.directory
         if system.image is Need.REQUIRED and not has_image:
             self._fill_in(context)
-            # A file dialog begins in the folder of its path.
+            # A file dialog starts in the folder of its path.
             self.filepath = os.path.join(chosen.image_folder, "") if chosen else ""
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
@@ -194,7 +194,7 @@ class XRAY_OT_generate(_Generating):
         return self.execute(context)
 
     def _fill_in(self, context: bpy.types.Context) -> None:
-        """Take what the caller does not say from the panel."""
+        """Take values that were not given from the panel."""
         scene: Any = context.scene
         panel, system = scene.xray.generate, SYSTEMS[self.generator]
         own = system_settings(panel, system)
@@ -238,7 +238,7 @@ class XRAY_OT_generate(_Generating):
         """A generation for each image and seed."""
         chosen = preferences()
         if chosen and (self.filepath or self.directory):
-            # The next file dialog begins here.
+            # The next file dialog starts here.
             chosen.image_folder = self.directory or str(absolute_path(self.filepath).parent)
             context.preferences.is_dirty = True
         settings = with_seeds(operator_settings(self), self.variations)
@@ -269,27 +269,27 @@ class XRAY_OT_generate(_Generating):
 class _FromGenerated(_Generating):
     """Base class of the operators that generate the active mesh again.
 
-    Settings that are not given are those that were set in the panel, and then those of the mesh.
+    Settings that are not given are those changed in the panel, and otherwise those of the mesh.
     """
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """The active object must be a generated one, and its system be known."""
+        """Require a generated active object whose system is known."""
         if not is_generated(cls, context) or not super().poll(context):
             return False
         try:
             return cls.is_useful(context.object, settings_of(context.object))
-        except XRayError as error:  # the mesh of another version of X-Ray
+        except XRayError as error:  # the mesh was made by another version of X-Ray
             cls.poll_message_set(error.message)
             return False
 
     @classmethod
     def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
-        """Whether it would change something; if not, a poll message says why."""
+        """Whether the operator would change anything; if not, it sets a poll message."""
         raise NotImplementedError
 
     def keeps(self, context: bpy.types.Context, name: str) -> bool:
-        """Whether to keep what the property `name` says."""
+        """Whether to keep what the property `name` stands for."""
         scene: Any = context.scene
         given = self.properties.is_property_set(name)
         return bool(getattr(self if given else scene.xray.generate, name))
@@ -311,7 +311,7 @@ class XRAY_OT_another_seed(_FromGenerated):
 
     @classmethod
     def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
-        """Seeds must make a difference."""
+        """Require that seeds make a difference."""
         given = [part for part, name in input_names(obj).items() if name]
         if not settings.varied().seed_matters(given):
             label = find_system(settings.generator).label
@@ -344,7 +344,7 @@ class XRAY_OT_another_seed(_FromGenerated):
         return ResultSettings(**values)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The seed, and what was changed so that it makes a difference."""
+        """The seed, and the setting that was changed so that it makes a difference."""
         text = f"{result.name} is made with seed {result['xray_settings']['seed']}"
         if self._varied:
             text += f" and {', '.join(self._varied)}. Before, all seeds gave the same mesh"
@@ -362,7 +362,7 @@ class XRAY_OT_keep_layers(_FromGenerated):
 
     @classmethod
     def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
-        """The system must give more than a mesh, and the layers must not be there."""
+        """Require a system with layers or pictures, and an object without layers."""
         system = find_system(settings.generator)
         if not system.outputs & {Output.XRAY, Output.PICTURES}:
             cls.poll_message_set(f"{system.label} gives neither layers nor pictures")
@@ -379,7 +379,7 @@ class XRAY_OT_keep_layers(_FromGenerated):
         return [(f"Keep Layers for {obj.name}", steps)]
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """Whether the layers are those of the mesh."""
+        """Whether the layers belong to the mesh."""
         obj, same = result
         if same:
             return "INFO", f"{obj.name} has its layers. See the panel Layers"
@@ -398,7 +398,7 @@ class XRAY_OT_use_seed(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """The active object must be a generated one."""
+        """Require a generated active object."""
         return is_generated(cls, context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
@@ -406,7 +406,7 @@ class XRAY_OT_use_seed(bpy.types.Operator):
         scene: Any = context.scene
         try:
             settings = settings_of(context.object)
-        except XRayError as error:  # the mesh of another version of X-Ray
+        except XRayError as error:  # the mesh was made by another version of X-Ray
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         set_panel(scene.xray.generate, settings)
@@ -423,7 +423,7 @@ class XRAY_OT_copy_command(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """The active object must be a generated one."""
+        """Require a generated active object."""
         return is_generated(cls, context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
@@ -463,7 +463,7 @@ def _named_file(image: Image) -> Path:
 
 
 def is_generated(cls: Any, context: bpy.types.Context) -> bool:
-    """Whether the active object is a generated mesh; if not, the operator `cls` says so."""
+    """Whether the active object is a generated mesh; if not, `cls` gets a poll message."""
     obj: Any = context.object
     if obj is None or "xray_settings" not in obj:
         cls.poll_message_set("Select a generated mesh")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shown:
-    """The latest cut-out. asked : the image's name, the method and the margin it was made with."""
+    """The latest cut-out. asked : its image's name, method and margin."""
 
     cut: CutOut
     asked: tuple[str, str, float]
@@ -82,7 +82,7 @@ def _show_steps(cutting: jobs.Steps, key: tuple[str, str, float]) -> jobs.Steps:
 
 
 def describe(cut: CutOut) -> str:
-    """A sentence for people on how the object was cut out."""
+    """Describes, in a sentence for people, how the object was cut out."""
     ways = {
         "alpha": "Cut out by the alpha channel",
         "plain": "Cut out from a plain background",

@@ -1,4 +1,4 @@
-"""Takes images that are dropped on the 3D view or pasted."""
+"""Accepts images that are dropped on the 3D view or pasted."""
 
 from __future__ import annotations
 

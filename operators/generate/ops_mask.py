@@ -1,4 +1,4 @@
-"""Paints the mask that says which part of the panel's image is redrawn."""
+"""Paints the mask of the part to redraw in the panel's image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..convert.meshes import image_from_png
 from ..tasks.watching import OperatorResult
 from .generation import image_name
 
-# A new mask shows the image this dark, so that no pixel of it counts as white.
+# The brightness of the image in a new mask, so that none of its pixels counts as white.
 DIMMED = 0.45
 WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 
@@ -37,7 +37,7 @@ class XRAY_OT_paint_mask(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Make a mask unless there is one, and open it."""
+        """Create a mask if there is none, and open it."""
         scene: Any = context.scene
         panel = scene.xray.generate
         try:
@@ -54,7 +54,7 @@ class XRAY_OT_paint_mask(bpy.types.Operator):
 
 
 def new_mask(image: Any) -> Any:
-    """A mask of the size of `image` that chooses nothing yet: it shows the image, darkened.
+    """An empty mask of the size of `image`, which shows the image darkened.
 
     Raises XRayError `unreadable_image` if the image has no pixels.
     """
@@ -72,7 +72,7 @@ def new_mask(image: Any) -> Any:
 
 
 def _paint_in_white(tools: Any) -> None:
-    """Set the colours of the brush; the second is the one that X swaps to."""
+    """Set the colours of the brush: white, and black as the one that X swaps to."""
     shared = getattr(tools.image_paint, "unified_paint_settings", None)  # since Blender 5
     for brush in (shared or tools.unified_paint_settings, tools.image_paint.brush):
         if brush is not None:

@@ -1,4 +1,4 @@
-"""Finishes a generated mesh again, without the model, and keeps such settings as presets."""
+"""Finishes a generated mesh again, without the model, and saves such settings as presets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .ops import is_generated
 if TYPE_CHECKING:
     from ..tasks import jobs
 
-PRESETS = "xray/result"  # below Blender's folder of presets
+PRESETS = "xray/result"  # in Blender's folder of presets
 
 
 @with_settings(ResultSettings)
@@ -59,15 +59,15 @@ class XRAY_OT_apply_result(TaskOperator):
 
 
 def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
-    """Finish the mesh of `obj`, which was generated before, as `settings` ask; returns `obj`.
+    """Finish the mesh of `obj`, a generated object, according to `settings`; returns `obj`.
 
-    The work is done on a copy, so that modifiers, other users of the mesh, and `obj` itself are
-    not touched before the new mesh is whole. Layers are scaled with the mesh.
+    This works on a copy, so that modifiers, other users of the mesh and `obj` itself do not change
+    before the new mesh is complete. Layers are scaled with the mesh.
 
     Raises XRayError `object_gone` if the object was removed meanwhile, and those of `finish_steps`.
     """
     name = obj.name
-    # The height is that of the object, which may be scaled.
+    # The height applies to the object, which may be scaled.
     height = settings.height / (abs(obj.scale.z) or 1.0)
     with TemporaryData() as owned:
         copy: Any = owned.own(bpy.data.objects.new(name, obj.data.copy()))
@@ -76,7 +76,7 @@ def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
             while (obj := _mesh_object(name)).mode != "OBJECT":
                 yield WAITING
         except BaseException:
-            with suppress(ReferenceError):  # undo, or another file, has removed it
+            with suppress(ReferenceError):  # removed by undo or by opening another file
                 bpy.data.meshes.remove(copy.data)
             raise
         before, obj.data = obj.data, copy.data
@@ -101,7 +101,7 @@ def _mesh_object(name: str) -> Any:
 
 
 def _mark_as_asset(obj: Any, like: Any) -> None:
-    """Mark `obj` as an asset, with the preview of `like`."""
+    """Mark `obj` as an asset with the preview of `like`."""
     obj.asset_mark()
     obj.asset_data.description = like.asset_data.description
     drawn, preview = like.preview_ensure(), obj.preview_ensure()

@@ -1,4 +1,4 @@
-"""Where a new mesh stands: on the floor, beside what is already there, and in sight."""
+"""Finds a place for a new mesh: on the floor, beside existing objects, in view."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-GAP = 0.1  # to the next object, in widths of the new one
-# What is so many times as wide and as deep as the new one is large is ground, or a room around it.
+GAP = 0.1  # distance to the next object, in widths of the new one
+# Objects this many times as wide and deep as the new one are ground, or a room around it.
 SURROUNDINGS = 8.0
-SLIVER = 1e-4  # in sizes of the new object: what overlaps less only touches
-DISTANCE = 2.0  # of the view, in diagonals of what it shows
+SLIVER = 1e-4  # in sizes of the new object: objects with less overlap only touch
+DISTANCE = 2.0  # of the view, in diagonals of the shown objects
 SOLID = frozenset({"MESH", "CURVE", "CURVES", "SURFACE", "META", "FONT", "VOLUME", "POINTCLOUD"})
 
 
 @dataclass
 class Spot:
-    """Where the meshes of one press of a button stand.
+    """The place for the meshes of one press of a button.
 
     start : the point on the floor from which the first free place to the right (+x) is taken;
         None for the 3D cursor when the first mesh arrives.
     beside : name of an object to show together with the first mesh; "" for none.
-    framed : whether the view has framed a mesh, which happens once.
+    framed : whether the view has already framed a mesh, which happens once.
     """
 
     start: Sequence[float] | None = None
@@ -39,7 +39,7 @@ class Spot:
         return free_place(low, high, np.array(self.start), visible_boxes())
 
     def frame(self, obj: Any) -> None:
-        """Show `obj` in the largest 3D view, if no mesh was shown before."""
+        """Show `obj` in the largest 3D view, unless a mesh was shown before."""
         if not self.framed:
             other = bpy.context.view_layer.objects.get(self.beside)
             self.framed = _show([obj, other] if other is not None else [obj])
@@ -97,7 +97,7 @@ def _boxes(corners: NDArray[Any], matrices: NDArray[Any]) -> NDArray[np.float64]
 
 
 def _show(objects: Sequence[Any]) -> bool:
-    """Turn the largest 3D view to `objects`; False if there is none to turn."""
+    """Turn the largest 3D view to `objects`; False if there is no such view."""
     views = [
         (area.width * area.height, area.spaces.active)
         for window in bpy.context.window_manager.windows
@@ -119,5 +119,5 @@ def _show(objects: Sequence[Any]) -> bool:
 
 
 def _bounds(obj: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What `_boxes` takes, of one object."""
+    """The arguments of `_boxes` for one object."""
     return np.array(obj.bound_box)[None], np.array(obj.matrix_world.transposed())[None]

@@ -50,8 +50,8 @@ def operator_settings(operator: Any) -> GenerateSettings:
     system = SYSTEMS[operator.generator]
     values = {item.name: setting_value(item, operator) for item in fields(GenerateSettings)}
     items = {item.name: item for item in system.settings.own_fields()}
-    # Of several systems' settings of one name the operator has one property, whose default is that
-    # of the first.
+    # If several systems have a setting of the same name, the operator has one property, with the
+    # default of the first.
     for name in own_settings():
         if not operator.properties.is_property_set(name):
             continue
@@ -74,7 +74,7 @@ def panel_settings(scene: Any) -> GenerateSettings:
 
 
 def panel_values(scene: Any, system: System | None = None) -> tuple[Any, ...]:
-    """All that a generation with the settings of `scene` depends on, to compare.
+    """All values that a generation with the settings of `scene` depends on, for comparison.
 
     system : by default the chosen one.
     """
@@ -125,7 +125,7 @@ def set_from_panel(operator: Any, scene: Any) -> None:
 
 
 def settings_of_older(data: dict[str, Any]) -> GenerateSettings:
-    """Read the settings stored in an object, also in files older than per-system settings.
+    """Read the settings stored in an object, also by versions without per-system settings.
 
     Settings of other systems are dropped. Raises XRayError `bad_settings`.
     """

@@ -1,4 +1,4 @@
-"""Draws settings the same way in panels and in the dialogs of operators."""
+"""Draws settings in the same way in panels and in the dialogs of operators."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Prefix of the checkbox of a setting that 0 switches off.
+# Prefix of the checkbox of a setting that is off at 0.
 USE = "use_"
 
 
 def draw_properties(layout: Any, source: Any, names: Iterable[str]) -> None:
     """Draw a column of properties with their names to the left.
 
-    One that 0 switches off gets a checkbox before its value.
+    Those that are off at 0 have a checkbox before their value.
     """
-    known = getattr(source, "properties", source).bl_rna.properties  # an operator's are apart
+    known = getattr(source, "properties", source).bl_rna.properties  # an operator has them here
     column = layout.column()
     column.use_property_split = True
     column.use_property_decorate = False

@@ -1,4 +1,4 @@
-"""Pictures in panels: icons made from arrays at run time."""
+"""Makes icons for panels from arrays at run time."""
 
 from __future__ import annotations
 

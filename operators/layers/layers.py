@@ -135,12 +135,12 @@ def layer_arrays(xray: XRay, camera: Camera) -> list[LayerArrays]:
 
 
 def layer_mesh(arrays: LayerArrays, name: str) -> bpy.types.Mesh:
-    """A mesh over the hits of one layer of `name`.
+    """A mesh over the hits of one layer; `name` is that of the X-Ray.
 
     Each hit is a vertex with its normal, colour and pixel as attributes, so that `read_layers`
     can read it after editing.
     """
-    title = f"Layer {arrays.number + 1:02d} {name}"  # the Outliner cuts the end
+    title = f"Layer {arrays.number + 1:02d} {name}"  # the Outliner cuts off the end
     return mesh_from_points(arrays.points, title, arrays.pixel, arrays.faces)
 
 
@@ -183,20 +183,20 @@ def add_layers(
 
 
 def set_frame(obj: Any, scale: float, shift: Iterable[float]) -> None:
-    """Remember how the mesh of `obj` lies in the frame of its generator: times `scale`, moved by
+    """Store the transform of the mesh of `obj` from its generator's frame: times `scale`, moved by
     `shift`. Its layers follow."""
     obj["xray_frame"] = {"scale": scale, "shift": [float(x) for x in shift]}
     place_layers(obj)
 
 
 def frame_of(obj: Any) -> tuple[float, Vector]:
-    """Scale and shift of `set_frame`; 1 and 0 for meshes that are where they were generated."""
+    """Scale and shift of `set_frame`; 1 and 0 if the mesh was not moved."""
     frame = obj.get("xray_frame")
     return (frame["scale"], Vector(frame["shift"])) if frame else (1.0, Vector())
 
 
 def place_layers(obj: Any) -> None:
-    """Move the layers of `obj` to where its mesh is."""
+    """Move the layers of `obj` to its mesh."""
     collection = obj.get("xray_layers")
     scale, shift = frame_of(obj)
     for layer in layer_objects(collection) if collection is not None else ():
@@ -213,7 +213,7 @@ def layers_of(obj: Any) -> Any:
 
 
 def layer_objects(collection: Any) -> list[Any]:
-    """The layers in a collection that `add_layers` made, front to back."""
+    """The layers in a collection made by `add_layers`, front to back."""
     layers = [obj for obj in collection.objects if "xray_layer" in obj]
     return sorted(layers, key=lambda obj: int(obj["xray_layer"]))
 

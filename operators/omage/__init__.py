@@ -1,1 +1,1 @@
-"""Omages in Blender: objects to images, images to objects, and materials from the network."""
+"""Omages in Blender: converts objects to images and back, and makes materials with the network."""

@@ -1,4 +1,4 @@
-"""The subcommand ``blender -c xray omage``: mesh files to omages, and an omage to a mesh file."""
+"""The subcommand ``blender -c xray omage``: converts mesh files to omages, and omages to meshes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An omage in Blender's Image Editor: shown as images, painted there, read back.
+"""An omage in Blender's Image Editor: shows it as images, which can be painted, and reads them.
 
-Its images keep what the omage holds in single precision: occupancy is the alpha of the position,
-the albedo is in linear light. Blender shows and paints float images so.
+The images store the omage in single precision. The occupancy is the alpha of the position, and the
+albedo is in linear light, as Blender shows and paints float images.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ...xray_addon.omage.pictures import VIEWS, views
 from ...xray_addon.omage.resampling import OCCUPANCY, OCCUPIED
 from ..convert.images import image_editors
 
-# On each of its images: the omage's name, and which view it is.
+# Custom properties of each image: the omage's name, and the view.
 NAME_KEY, VIEW_KEY = "xray_omage", "xray_omage_view"
-# What each view holds of the omage: its channels.
+# The omage's channels in each view.
 CHANNELS = {
     "position": slice(0, 4),
     "normal": slice(4, 7),
@@ -31,7 +31,7 @@ CHANNELS = {
 
 
 def show_omage(omage: Omage, name: str, view: str = "albedo") -> dict[str, Any]:
-    """The images of `omage`, by `VIEWS`; the one called `view` in every open Image Editor."""
+    """Make the images of `omage`, by `VIEWS`, and show `view` in every open Image Editor."""
     found = {}
     for key in VIEWS if omage.has_material else VIEWS[:2]:
         image = _image(f"{name} {key}", omage.resolution)
@@ -61,7 +61,7 @@ def show_view(name: str, view: str) -> None:
 
 
 def shown_name(context: Any) -> str:
-    """The name of the omage in the Image Editor, or of the newest one; "" where there is none."""
+    """The name of the omage in the Image Editor, or of the newest one; "" if there is none."""
     for area in image_editors():
         image = area.spaces.active.image
         if image is not None and image.get(NAME_KEY):
@@ -75,9 +75,9 @@ def shown_name(context: Any) -> str:
 
 
 def read_shown(name: str) -> Omage:
-    """The omage called `name` as its images are now, painted or not.
+    """The omage called `name`, from its current images.
 
-    Raises XRayError `no_omage` where an image is missing or of another size, and `bad_omage`.
+    Raises XRayError `no_omage` if an image is missing or has another size, and `bad_omage`.
     """
     images = omage_images(name)
     if "position" not in images:
@@ -99,7 +99,7 @@ def read_shown(name: str) -> Omage:
 
 
 def _image(name: str, size: int) -> Any:
-    """A float image of that name; one that is there already is used again."""
+    """A float image of that name; an existing one is reused."""
     images: Any = bpy.data.images
     image = images.get(name)
     if image is not None and (NAME_KEY not in image or tuple(image.size) != (size, size)):
@@ -109,9 +109,9 @@ def _image(name: str, size: int) -> Any:
         image = images.new(name, size, size, alpha=True, float_buffer=True)
         if not name.endswith((" albedo", " patches")):
             image.colorspace_settings.name = "Non-Color"
-        # Colours are not to be darkened by the occupancy.
+        # The occupancy must not darken the colours.
         image.alpha_mode = "CHANNEL_PACKED"
-        image.use_fake_user = True  # no object uses it, and it is to be saved
+        image.use_fake_user = True  # no object uses it, but it must be saved
     return image
 
 

@@ -1,4 +1,4 @@
-"""Blender objects to an omage."""
+"""Converts Blender objects to an omage."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..convert.unwrapping import unwrap_surface
 def encode_objects(
     objects: Sequence[bpy.types.Object], settings: OmageSettings
 ) -> tuple[Omage, EncodingReport]:
-    """The omage of `objects` as one, and what became of them.
+    """The omage of all `objects` together, and a report.
 
-    What a material computes is baked first. Meshes whose UVs cannot be used get new ones by
-    Smart UV Project; the objects themselves are not touched.
+    Procedural materials are baked first. Meshes without usable UVs get new ones by Smart UV
+    Project. The objects themselves do not change.
 
     Raises XRayError `no_faces`, `far_from_origin`, `no_charts`, `cannot_bake`, `bad_settings`.
     """

@@ -1,4 +1,4 @@
-"""Materials for meshes that there are already: the second network of Omages alone."""
+"""Makes materials for existing meshes, with only the second network of Omages."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RESOLUTION, NETWORK_RESOLUTION = 1024, 64
 
 
 def material_steps(obj: bpy.types.Object, category: str, settings: OmagesSettings) -> jobs.Steps:
-    """Give the mesh `obj` a material of its category, on a UV map of its own; `obj` in the end.
+    """Give the mesh `obj` a material of its category, on a new UV map; the result is `obj`.
 
-    The material takes the first slot of every face; the mesh's other UV maps stay.
+    The material replaces that of the first slot, which all faces then use. Other UV maps stay.
 
-    Raises XRayError at once for an unknown category, for what is no mesh or has modifiers that
-    change its faces (`other_faces`), and what encoding raises; later what the runtime raises.
+    Raises XRayError at once for an unknown category, for an object that is not a mesh or has
+    modifiers that change its faces (`other_faces`), and those of encoding; later the runtime's.
     """
     find_system(settings.generator).check(Inputs(category=category))
     encoding = OmageSettings(resolution=RESOLUTION, downsample=NETWORK_RESOLUTION)
@@ -58,7 +58,7 @@ def material_steps(obj: bpy.types.Object, category: str, settings: OmagesSetting
 
 
 def _corners(obj: Any) -> NDArray[np.int32]:
-    """(M, 3) the loops of the mesh's triangles, as encoding sees them."""
+    """(M, 3) the loops of the mesh's triangles, in the order of the encoding."""
     if obj.type != "MESH":
         raise _other_faces(obj.name, "it is no mesh")
     depsgraph = bpy.context.evaluated_depsgraph_get()
@@ -82,7 +82,7 @@ def _apply(
     if layer is None:
         raise _other_faces(obj.name, "it has as many UV maps as Blender allows")
     places = np.zeros((len(mesh.loops), 2), dtype=np.float32)
-    # Faces too small for the omage take what is in its corner.
+    # Faces too small for the omage get its corner.
     places[corners] = np.nan_to_num(uvs)
     layer.uv.foreach_set("vector", places.reshape(-1))
     material: Any = new_material(f"{obj.name} Omage", generated.surface.materials[0], False)

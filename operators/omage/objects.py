@@ -1,4 +1,4 @@
-"""Objects from omages."""
+"""Makes objects from omages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...xray_addon.surface import Surface
 from ..convert import add_object, mesh_from_surface
 
 PATCH_ATTRIBUTE = "patch"
-# How Sculpt Mode calls the face sets of a mesh.
+# The name of a mesh's face sets in Sculpt Mode.
 FACE_SETS = ".sculpt_face_set"
 
 
@@ -26,7 +26,7 @@ def add_omage(
     surface = omage.decode(stitch=stitch)
     mesh: Any = mesh_from_surface(surface, name)
     patches = _face_patches(omage, surface)
-    # Faces that Blender cannot hold are not in the mesh.
+    # The mesh lacks faces that Blender does not allow.
     if len(patches) == len(mesh.polygons):
         for attribute in (PATCH_ATTRIBUTE, FACE_SETS):
             made = mesh.attributes.new(attribute, "INT", "FACE")
@@ -35,7 +35,7 @@ def add_omage(
 
 
 def _face_patches(omage: Omage, surface: Surface) -> Any:
-    """(M,) the patch of each face, by the pixel of its first corner."""
+    """(M,) the patch of each face, from the pixel of its first corner."""
     assert surface.corner_uvs is not None
     pixel = np.rint(surface.corner_uvs[:, 0] * (omage.resolution - 1)).astype(np.int64)
     return omage.patches[pixel[:, 1], pixel[:, 0]].astype(np.int32)

@@ -1,4 +1,4 @@
-"""Operators between objects and omages."""
+"""Operators that convert between objects and omages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Objects that may have faces must be selected."""
+        """Require selected objects that may have faces."""
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
@@ -59,7 +59,7 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Encode, show and write."""
+        """Encode the objects; show and write the omage."""
         active: Any = context.object
         chosen = selected_solids(context)
         name = active.name if active in chosen else chosen[0].name
@@ -112,21 +112,21 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Objects are added in Object Mode."""
+        """Require Object Mode."""
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
         return True
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for the file where one is wanted."""
+        """Ask for the file if one is needed."""
         if self.source == "file" and not self.filepath:
             context.window_manager.fileselect_add(self)
             return {"RUNNING_MODAL"}
         return self.execute(context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Decode it."""
+        """Decode the omage."""
         try:
             if self.source == "file" or self.filepath:
                 path = absolute_path(self.filepath)
@@ -166,14 +166,14 @@ class XRAY_OT_show_omage(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """There must be an omage."""
+        """Require an omage."""
         if not shown_name(context):
             cls.poll_message_set("There is no omage yet. Make one with Object to Omage")
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Show it."""
+        """Show the view."""
         try:
             show_view(shown_name(context), self.view)
         except XRayError as error:
@@ -183,12 +183,12 @@ class XRAY_OT_show_omage(bpy.types.Operator):
 
 
 def load_omage(path: Path) -> Omage:
-    """The omage in a file, or in the folder that the picture `path` lies in."""
+    """The omage in a file, or in the folder of the picture `path`."""
     return Omage.load(path.parent if path.suffix == ".png" else path)
 
 
 def write_omage_files(omage: Omage, path: Path, *, pictures: bool) -> None:
-    """Write `omage` to `path`, an .npz, and with `pictures` the folder of its name beside it.
+    """Write `omage` to `path`, an .npz; `pictures` adds a folder of the same name beside it.
 
     Raises XRayError `unknown_format`, `cannot_write`.
     """
@@ -214,7 +214,7 @@ class XRAY_OT_omage_material(TaskOperator):
 
     bl_idname = "xray.omage_material"
     bl_label = "Material from Omages"
-    # Not REGISTER: the redo panel would run the model again at every change.
+    # Without REGISTER, because the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
     category: bpy.props.StringProperty(
@@ -223,7 +223,7 @@ class XRAY_OT_omage_material(TaskOperator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """A runtime must be there, and a mesh be active."""
+        """Require a runtime and an active mesh."""
         if context.mode != "OBJECT" or context.object is None or context.object.type != "MESH":
             cls.poll_message_set("Select a mesh in Object Mode")
             return False
@@ -236,12 +236,12 @@ class XRAY_OT_omage_material(TaskOperator):
         return name, panel_values(context.scene, SYSTEM), service.is_available()
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
-        """Encode the mesh now, run the network, give the mesh its material."""
+        """Encode the mesh now, then run the network and give the mesh its material."""
         obj: Any = context.object
         return material_steps(obj, self.category, settings_from_properties(OmagesSettings, self))
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """Whose material it is."""
+        """The object with the new material."""
         return "INFO", f"{result.name} has the material {result.data.materials[0].name}"
 
 

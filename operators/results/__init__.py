@@ -1,4 +1,4 @@
-"""The settings of the result, applied to a generated mesh: faces, symmetry, colours, size."""
+"""Applies the result settings to a generated mesh: faces, symmetry, colours, size."""
 
 from .finishing import finish, vertex_positions
 from .second_blender import finish_steps

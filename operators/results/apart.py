@@ -1,10 +1,10 @@
-"""What the second Blender runs: it finishes one mesh and ends.
+"""The program of the second Blender: it finishes one mesh and ends.
 
 usage: blender --background --factory-startup --python apart.py -- FOLDER
        python apart.py -- FOLDER   (with Blender as a Python module)
 
-FOLDER has the mesh (GIVEN) and what to do (TASK). The finished mesh (MADE), a preview if it becomes
-an asset (PICTURE) and the ANSWER are added to it.
+FOLDER contains the mesh (GIVEN) and what to do (TASK). The program adds the finished mesh (MADE), a
+preview if it becomes an asset (PICTURE), and the ANSWER.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _work(folder: Path) -> dict[str, Any]:
     if settings.asset:
         np.save(folder / PICTURE, finishing.asset_picture(obj))
     kept = list(obj.data.materials) == before
-    if kept:  # the first Blender has them
+    if kept:  # the first Blender has these
         for slot in range(len(before)):
             obj.data.materials[slot] = None
     libraries.write(str(folder / MADE), {obj.data}, fake_user=True)

@@ -36,8 +36,8 @@ PREVIEW_EYE = np.array([1.0, -2.2, 0.9])
 
 
 def finish(obj: bpy.types.Object, settings: ResultSettings) -> float:
-    """Finish the mesh of `obj` as `settings` ask, in this order: mirror, remesh, texture, smooth,
-    scale, mark as an asset.
+    """Finish the mesh of `obj` according to `settings`, in this order: mirror, remesh, texture,
+    smooth, scale, mark as an asset.
 
     `obj` need not be in a scene. Returns the scale factor, so that cameras and layers can be
     scaled too. `settings` are stored in the object. Raises XRayError `cannot_bake`.
@@ -47,7 +47,7 @@ def finish(obj: bpy.types.Object, settings: ResultSettings) -> float:
 
 
 def is_reshaped(mesh: Any, settings: ResultSettings) -> bool:
-    """Whether `settings` change more of `mesh` than its size."""
+    """Whether `settings` change `mesh` in more than its size."""
     return (
         settings.symmetry != "none"
         or settings.topology == "quads"
@@ -58,7 +58,7 @@ def is_reshaped(mesh: Any, settings: ResultSettings) -> bool:
 
 
 def reshape(obj: Any, settings: ResultSettings) -> None:
-    """Do what takes long: faces, colours and shading. Raises XRayError `cannot_bake`."""
+    """Do the slow part: faces, colours and shading. Raises XRayError `cannot_bake`."""
     if settings.symmetry != "none":
         _mirror(obj, AXES.index(settings.symmetry))
     reduces = 0 < settings.target_faces < len(obj.data.polygons)
@@ -71,7 +71,7 @@ def reshape(obj: Any, settings: ResultSettings) -> None:
 
 
 def complete(obj: Any, settings: ResultSettings, picture: NDArray[np.float32] | None) -> float:
-    """Do what is quick: scale, and mark as an asset with the preview `picture`.
+    """Do the fast part: scale, and mark as an asset with the preview `picture`.
 
     Returns the scale factor.
     """
@@ -92,7 +92,7 @@ def _remake(obj: Any, settings: ResultSettings) -> None:
             _remesh(obj, settings.target_faces or QUADS)
         elif 0 < settings.target_faces < len(obj.data.polygons):
             _decimate(obj, settings.target_faces)
-        # Fewer triangles keep their UV map, and with it the generator's texture.
+        # A mesh with fewer triangles keeps its UV map, and with it the generator's texture.
         if COLOR_ATTRIBUTE not in colored.color_attributes or (textured and not quads):
             return
         if settings.color == "texture":

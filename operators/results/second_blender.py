@@ -1,7 +1,7 @@
-"""Finishes meshes in a second Blender process, so that the window of the first one stays usable.
+"""Finishes meshes in a second Blender process, so that the first one's window stays responsive.
 
-Blender can neither interrupt its remesher, decimator and unwrapper nor run them in a thread. The
-window's thread only writes the mesh to a file and appends the finished one.
+Blender cannot interrupt its remesher, decimator and unwrapper, nor run them in a thread. The main
+thread only writes the mesh to a file and appends the finished one.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 def finish_steps(obj: bpy.types.Object, settings: ResultSettings) -> jobs.Steps:
-    """`finish` while Blender's window stays usable; the result is the scale factor.
+    """`finish` while Blender's window stays responsive; the result is the scale factor.
 
-    Without a window it is `finish`. `obj` keeps its mesh until the finished one replaces it, which
-    waits for Object Mode.
+    Without a window it just calls `finish`. `obj` keeps its mesh until the finished one replaces
+    it, which waits for Object Mode.
 
     Raises XRayError as `finish`, `object_gone` if `obj` was removed meanwhile, `no_blender` and
     `worker_died`.
@@ -69,7 +69,7 @@ def finish_apart(obj: Any, settings: ResultSettings) -> jobs.Steps:
 
 def _still_there(obj: Any) -> Any:
     try:
-        obj.name  # noqa: B018 - fails for what undo or another file has removed
+        obj.name  # noqa: B018 - fails if undo or another file has removed it
     except ReferenceError as error:
         raise XRayError(
             "object_gone", "The mesh was removed while it was being finished.", "Try again."
@@ -109,9 +109,9 @@ def _run(folder: Path) -> jobs.Steps:
             while process.poll() is None:
                 yield FINISHING
         finally:
-            process.kill()  # nothing if it has ended
+            process.kill()  # no effect if it has ended
             process.wait()
-    # A crash while it quits does no harm.
+    # A crash while it quits does not matter.
     if not (folder / apart.ANSWER).is_file():
         logger.error("Finishing a mesh failed:\n%s", log.read_text("utf-8", "replace"))
         raise XRayError(

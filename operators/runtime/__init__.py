@@ -1,1 +1,1 @@
-"""The model runtime: installing it, starting it, talking to it."""
+"""Installs, starts and uses the model runtime."""

@@ -44,7 +44,7 @@ class XRAY_OT_runtime_install(TaskOperator):
 
     @classmethod
     def circumstances(cls, _context: bpy.types.Context) -> Any:
-        """Where it would be installed from, and whether it is."""
+        """The source of the install, and whether it is installed."""
         return *service.install_arguments(bpy.app.online_access).values(), service.is_available()
 
     def work(self, _context: bpy.types.Context) -> jobs.Steps:
@@ -78,11 +78,11 @@ class XRAY_OT_runtime_install_offline(TaskOperator):
 
     @classmethod
     def circumstances(cls, context: bpy.types.Context) -> Any:
-        """As of an install from the network."""
+        """As for an install from the network."""
         return XRAY_OT_runtime_install.circumstances(context)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for the folder, beginning in the preferences' one."""
+        """Ask for the folder, starting in the preferences' one."""
         chosen = preferences()
         if not self.directory:
             self.directory = chosen.wheelhouse if chosen else ""
@@ -236,7 +236,7 @@ class XRAY_OT_runtime_stop(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """It must be running."""
+        """Require a running runtime."""
         return _running(cls)
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
@@ -254,7 +254,7 @@ class XRAY_OT_release_memory(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """It must be running."""
+        """Require a running runtime."""
         return _running(cls)
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
@@ -275,14 +275,14 @@ class XRAY_OT_runtime_dismiss(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """It must have ended by itself."""
+        """Require a runtime that ended by itself."""
         if service.state() != "lost":
             cls.poll_message_set("The runtime has not failed")
             return False
         return True
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
-        """Forget the process that is gone."""
+        """Forget the ended process."""
         service.stop()
         jobs.redraw()
         return {"FINISHED"}

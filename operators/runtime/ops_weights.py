@@ -73,7 +73,7 @@ class XRAY_OT_weights_download(TaskOperator):
 
     @classmethod
     def circumstances(cls, context: bpy.types.Context) -> Any:
-        """Whether it may be downloaded, and what is missing."""
+        """Whether downloading is allowed, and what is missing."""
         return bpy.app.online_access, *service.missing_weights(context.scene)
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
@@ -92,7 +92,7 @@ class XRAY_OT_weights_download(TaskOperator):
         return _accepted(self.weights) if self.accept else service.offer_steps(self.weights)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """Where the weights are. If this was the hub's answer, the user is asked now."""
+        """The folder of the weights. If this was the hub's offer, ask the user now."""
         global _offer
         if isinstance(result, Path):
             return "INFO", f"The weights are in {result}"

@@ -49,7 +49,7 @@ class Command:
     arguments: tuple[str, ...]
 
 
-# Set by tests, and by developers who run the runtime from another place.
+# Set by tests, and by developers who run another copy of the runtime.
 command: Command | None = None
 
 _client: RuntimeClient | None = None
@@ -124,7 +124,7 @@ def missing_weights(scene: Any) -> list[str]:
 
 
 def missing_by_hand(scene: Any) -> list[HandFile]:
-    """The files that the chosen system needs and that somebody must fetch in a browser."""
+    """The files that the chosen system needs and that the user must download in a browser."""
     if preferences() is None:
         return []
     system = chosen_system()
@@ -189,7 +189,7 @@ def check_steps() -> jobs.Steps:
 
 
 def health_report(check: Check | None) -> str:
-    """Versions, device, memory, driver, model and the process's state, a line each.
+    """Versions, device, memory, driver, model and the process's state, one per line.
 
     check : the result of the test; None without an installed environment.
     """
@@ -235,7 +235,7 @@ def _planning(device: str) -> Future[Plan]:
 
 
 def install_plan() -> Plan | None:
-    """What an install would download; None until that is known. Raises XRayError.
+    """The download of an install; None until it is known. Raises XRayError.
 
     Fast enough to be called while drawing.
     """
@@ -331,7 +331,7 @@ def _watch() -> float | None:
         _client.request_status()
     status = _client.latest_status
     if status is not None:
-        status = replace(status, idle_seconds=0.0)  # always changes, and is not shown
+        status = replace(status, idle_seconds=0.0)  # always changes, but is not shown
     seen = (_client.is_running, _client.is_ready, _client.error, status)
     if seen != _seen:
         _seen = seen

@@ -1,1 +1,1 @@
-"""Slices of objects and X-Rays, and meshes from slices."""
+"""Makes slices of objects and X-Rays, and meshes from slices."""

@@ -1,4 +1,4 @@
-"""Operators on slices: show and save those of an object, and make a mesh from twelve pictures."""
+"""Operators on slices: show and save an object's slices, and make a mesh from twelve pictures."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class XRAY_OT_slices(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Objects with faces must be selected, or an X-Ray be active."""
+        """Require selected objects with faces, or an active X-Ray."""
         if not selected_solids(context) and not _is_captured(context.object):
             cls.poll_message_set("Select objects with faces, or an imported X-Ray")
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Draw, show and write them."""
+        """Draw and show the slices; write them if a folder is given."""
         settings = settings_from_properties(SliceSettings, self)
         try:
             pictures = draw_slices(context, settings)
@@ -90,7 +90,7 @@ class XRAY_OT_save_slices(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """As for showing them."""
+        """As for showing slices."""
         return XRAY_OT_slices.poll(context)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
@@ -99,7 +99,7 @@ class XRAY_OT_save_slices(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Write them as the panel shows them."""
+        """Write the slices with the panel's settings."""
         if not self.directory:
             self.report({"ERROR"}, "There is no folder to write to. Choose one.")
             return {"CANCELLED"}
@@ -120,7 +120,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
 
     bl_idname = "xray.slices_to_mesh"
     bl_label = "Slices to Mesh"
-    # Not REGISTER: the redo panel would run the model again at every change.
+    # Without REGISTER, because the redo panel would run the model again at every change.
     bl_options = {"UNDO"}
 
     directory: bpy.props.StringProperty(
@@ -137,7 +137,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """A runtime must be there, and the mesh be added in Object Mode."""
+        """Require a runtime and Object Mode."""
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
@@ -161,7 +161,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         return panel_values(context.scene, SYSTEM), service.is_available()
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
-        """Start it."""
+        """Start the generation."""
         if not self.directory:
             raise XRayError("no_folder", "There is no folder of slices.", "Choose one.")
         folder = absolute_path(self.directory)
@@ -189,7 +189,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
 
 
 def draw_slices(context: bpy.types.Context, settings: SliceSettings) -> NDArray[np.uint8]:
-    """Pictures (12, S, S, 4) of the active X-Ray, or else of the selected objects."""
+    """Pictures (12, S, S, 4) of the active X-Ray or, if there is none, of the selected objects."""
     if _is_captured(context.object):
         return slice_captured(context.object, settings)
     return slice_objects(selected_solids(context), settings)
@@ -202,7 +202,7 @@ def _named(making: jobs.Steps, name: str) -> jobs.Steps:
 
 
 def first_slice(folder: Path) -> Path:
-    """The file of one of the slices in `folder`, which stands for all of them.
+    """The file of one slice in `folder`, which stands for all of them.
 
     Raises XRayError `missing_slices`.
     """

@@ -1,4 +1,4 @@
-"""Objects and captured X-Rays as twelve slices: pictures in Blender, and files."""
+"""Makes twelve slices of objects and captured X-Rays, as pictures in Blender and as files."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ IMAGE_NAME = "X-Ray Slices"
 def slice_objects(
     objects: Sequence[bpy.types.Object], settings: SliceSettings
 ) -> NDArray[np.uint8]:
-    """Pictures (12, S, S, 4) of `objects`, taken together, in the order of `slices.NAMES`.
+    """Pictures (12, S, S, 4) of all `objects` together, in the order of `slices.NAMES`.
 
-    Raises XRayError `no_faces`, `far_from_origin`, `bad_mesh`, `no_camera`,
-    `unsupported_camera`, and what `render_slices` raises.
+    Raises XRayError `no_faces`, `far_from_origin`, `bad_mesh`, `no_camera`, `unsupported_camera`,
+    and those of `render_slices`.
     """
     bpy.context.view_layer.update()
     depsgraph = bpy.context.evaluated_depsgraph_get()
@@ -59,9 +59,9 @@ def slice_objects(
 
 
 def slice_captured(obj: Any, settings: SliceSettings) -> NDArray[np.uint8]:
-    """Pictures (12, S, S, 4) of the X-Ray that `obj` is, or a layer of, as its camera saw it.
+    """Pictures (12, S, S, 4) of the X-Ray to which `obj` belongs, from its camera.
 
-    Raises XRayError `no_layers` for another object, and what reading its file raises.
+    Raises XRayError `no_layers` for another object, and those of reading its file.
     """
     placed = captured(obj)
     if placed is None:
@@ -77,7 +77,7 @@ def slice_captured(obj: Any, settings: SliceSettings) -> NDArray[np.uint8]:
 
 
 def captured(obj: Any) -> Placed | None:
-    """The X-Ray that `obj` came from, with its camera; None for any other object."""
+    """The X-Ray that `obj` was made from, with its camera; None for any other object."""
     if obj is None:
         return None
     layers = layers_of(obj)
@@ -87,12 +87,12 @@ def captured(obj: Any) -> Placed | None:
 
 
 def show_slices(pictures: NDArray[np.uint8]) -> bpy.types.Image:
-    """The slices side by side in every open Image Editor."""
+    """Show the slices side by side in every open Image Editor."""
     return show(slice_sheet(pictures), IMAGE_NAME)
 
 
 def save_slices(pictures: NDArray[np.uint8], folder: Path) -> None:
-    """`X_1.png` to `Z_4.png` in `folder`. Raises XRayError `cannot_write`."""
+    """Write `X_1.png` to `Z_4.png` to `folder`. Raises XRayError `cannot_write`."""
     try:
         write_slices(folder, pictures)
     except OSError as error:
@@ -104,7 +104,7 @@ def save_slices(pictures: NDArray[np.uint8], folder: Path) -> None:
 
 
 def _seen(surface: Surface, settings: SliceSettings) -> tuple[Surface, Camera]:
-    """The surface where the camera sees it, and the camera."""
+    """The surface as the camera sees it, and the camera."""
     if settings.view == "published":
         camera = published_camera(
             FRONT + math.radians(settings.azimuth),

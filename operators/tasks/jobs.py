@@ -45,10 +45,10 @@ class Task:
     operator : class name of the modal operator that watches it.
     batch : shared by tasks that were submitted together. The operator pushes the undo step of the
         last one.
-    circumstances : what a failure may come from, e.g. the settings; anything that can be compared.
-        A failure is forgotten when it changes.
+    circumstances : what may cause a failure, e.g. the settings; anything that can be compared.
+        A failure is forgotten when they change.
     error : set when `state` is failed. result : set when it is done.
-    preview : the latest picture of the result so far, (H, W, 4) uint8.
+    preview : the latest picture of the unfinished result, (H, W, 4) uint8.
     """
 
     label: str
@@ -247,7 +247,7 @@ def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:
 
 
 def reporting(steps: Generator[None, None, Any], progress: Progress) -> Steps:
-    """Short steps that report nothing themselves, and are closed when the work is cancelled."""
+    """Run short steps that yield no progress themselves; they are closed on cancelling."""
     try:
         while True:
             try:
@@ -303,7 +303,7 @@ def _end(task: Task) -> None:
     last = task.batch is None or all(other.batch is not task.batch for other in queue)
     if task.state is not State.DONE or not task.undo or (last and _is_watched(task)):
         return
-    # In the middle of a transform, say, the next undo step will hold what was made.
+    # During a transform, for example, this will be part of the next undo step.
     if not person.is_in_operator():
         _push_undo(task.undo)
 
@@ -361,7 +361,7 @@ def show() -> None:
         text = f"{queue[0].label}: {describe(queue[0].progress)}    Esc: Cancel"
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
-        # It needs a window in the context, and after File > New a timer's context has none.
+        # This needs a window in the context, and after File > New a timer's context has none.
         with bpy.context.temp_override(window=window):
             window.workspace.status_text_set(text)
     redraw()

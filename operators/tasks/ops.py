@@ -26,7 +26,7 @@ class XRAY_OT_cancel(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """There must be work."""
+        """Require a task."""
         return _has_work(cls)
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
@@ -46,7 +46,7 @@ class XRAY_OT_cancel_all(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """There must be work."""
+        """Require a task."""
         return _has_work(cls)
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
@@ -146,7 +146,7 @@ class XRAY_OT_dismiss(bpy.types.Operator):
         return _has_failed(cls)
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
-        """Forget it."""
+        """Forget the error."""
         if self.index >= len(jobs.failed):
             return {"CANCELLED"}
         jobs.dismiss(jobs.failed[self.index])

@@ -1,4 +1,4 @@
-"""What the person at the window is in the middle of, so that finished work does not disturb it."""
+"""Whether the user is in the middle of something that finished work must not disturb."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import bpy
 
 OURS = "XRAY_OT_"
-# Editors that Esc closes or brings back to what they showed before.
+# Editors that Esc closes or returns to what they showed before.
 CLOSED_BY_ESCAPE = frozenset({"FILE_BROWSER", "IMAGE_EDITOR"})
 
-_beside: set[str] = set()  # operators that keep nobody from pressing a button, such as a render
+_beside: set[str] = set()  # operators that do not block the user, such as a render
 
 
 def has_pressed() -> None:
-    """Note that a button was just pressed: operators that run meanwhile do not hold up a person."""
+    """Note that the user pressed a button: operators that run now do not block the user."""
     _beside.clear()
     for window in _windows():
         _beside.update(_others(window))
@@ -26,12 +26,12 @@ def is_idle() -> bool:
 
 
 def is_in_operator() -> bool:
-    """Whether a modal operator of somebody else holds up the person, such as a transform."""
+    """Whether a modal operator, not ours, blocks the user, such as a transform."""
     return any(not _beside.issuperset(_others(window)) for window in _windows())
 
 
 def needs_escape(window: Any, event: Any) -> bool:
-    """Whether Esc means something to Blender where it was pressed."""
+    """Whether Blender itself uses Esc where it was pressed."""
     if any(each.screen.is_animation_playing for each in _windows()) or _others(window):
         return True
     return any(
@@ -43,7 +43,7 @@ def needs_escape(window: Any, event: Any) -> bool:
 
 
 def _others(window: Any) -> set[str]:
-    """The modal operators of a window that are not ours."""
+    """The modal operators of a window, except ours."""
     names = {each.bl_idname for each in window.modal_operators}
     return {name for name in names if not name.startswith(OURS)}
 

@@ -19,7 +19,7 @@ class TaskOperator(bpy.types.Operator):
     """Runs `work(context)` as a task, or several `tasks`, and reports how they ended.
 
     Subclasses define `bl_label`, `work` (or `tasks`) and `summary`, and `circumstances` if what
-    they do depends on any. Esc cancels the running task.
+    they do depends on something. Esc cancels the running task.
     """
 
     bl_idname = "xray.task"
@@ -36,7 +36,7 @@ class TaskOperator(bpy.types.Operator):
 
     @classmethod
     def circumstances(cls, _context: bpy.types.Context) -> Any:
-        """What a failure may come from: panels show it until this changes."""
+        """What may cause a failure: panels show it until this changes."""
         return ()
 
     def summary(self, result: Any) -> tuple[str, str]:
@@ -88,7 +88,7 @@ class TaskOperator(bpy.types.Operator):
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> OperatorResult:
         """Watch the tasks. Esc cancels the running one; other events are passed on to Blender."""
         if all(task.finished for task in self._tasks):
-            # The end is an undo step, which would hold a transform half done.
+            # Finishing pushes an undo step, which would include a half-done transform.
             if person.is_in_operator():
                 return {"PASS_THROUGH"}
             context.window_manager.event_timer_remove(self._timer)

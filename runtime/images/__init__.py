@@ -1,1 +1,1 @@
-"""From an image file to the object in it."""
+"""Reads image files and cuts out the object."""

@@ -1,4 +1,4 @@
-"""From whatever image the user has to the framed cut-out that the models see.
+"""From the user's image to the framed cut-out that the models see.
 
 Three steps, each usable alone::
 
@@ -44,8 +44,8 @@ class Foreground:
     """An object without its background.
 
     rgba : (H, W, 4) uint8, straight alpha, sRGB.
-    how : the method that made it: "alpha", "rembg", "plain" or "built-in".
-    skipped : why each method tried before it did not serve, for people.
+    how : the method that was used: "alpha", "rembg", "plain" or "built-in".
+    skipped : why each method tried before it failed, for people.
     """
 
     rgba: NDArray[np.uint8]
@@ -57,7 +57,7 @@ _Way = Callable[[Image.Image, bool, "ProgressCallback"], "NDArray[np.uint8]"]
 
 
 def online_allowed() -> bool:
-    """Whether `ONLINE_VARIABLE` allows the network; without it the runtime stays offline."""
+    """Whether `ONLINE_VARIABLE` allows the network. By default the runtime stays offline."""
     return os.environ.get(ONLINE_VARIABLE) == "1"
 
 
@@ -68,16 +68,16 @@ def cut_out(
     online: bool,
     progress: ProgressCallback = ignore_progress,
 ) -> Foreground:
-    """The object in `image`, cut out by its alpha channel, a network or off a plain background.
+    """Cut out the object in `image`, by its alpha channel, a network or its plain background.
 
-    image : 8-bit RGB or RGBA, as `read_image` gives it.
-    method : "alpha"; "rembg", by a network of rembg's; "plain"; "built-in", by the small network
-        that comes with X-Ray; or "auto", the first of these that serves, where "plain" comes
-        before "built-in" if the background is even and after it if it is less so.
-    online : whether rembg may fetch its weights (about 170 MB) where they are not there.
+    image : 8-bit RGB or RGBA, as returned by `read_image`.
+    method : "alpha"; "rembg" (a network of rembg); "plain"; "built-in" (the small network that
+        comes with X-Ray); or "auto", the first of these that succeeds. "auto" tries "plain" before
+        "built-in" if the background is even, and otherwise after it.
+    online : whether rembg may download missing weights (about 170 MB).
 
-    Raises XRayError `no_cutout`, `fake_transparency` by "auto" for a chequered background,
-    `object_at_border` where that is why no method serves, and `Cancelled` where `progress` does.
+    Raises XRayError `no_cutout`; `fake_transparency` for a chequered background;
+    `object_at_border` if that is why every method failed; and `Cancelled` if `progress` does.
     """
     order: list[tuple[str, _Way]] = [
         ("alpha", _by_alpha),
@@ -113,7 +113,7 @@ def cut_out(
     model = REMBG_MODELS[0]
     raise XRayError(
         "no_cutout",
-        # Of four ways, the reasons are details; of one that was asked for, they are the answer.
+        # Reasons are details if four methods failed, but the answer if one was asked for.
         f"The object could not be told from its background{reason if method != 'auto' else ''}.",
         "Save the image with a transparent background, or photograph the object before a plain "
         "one.",
@@ -126,9 +126,9 @@ def cut_out(
 def cut_object(
     image: Any, settings: GenerateSettings, progress: ProgressCallback = ignore_progress
 ) -> Foreground:
-    """The object in `image`, read and cut out as `settings` ask for.
+    """The object in `image`, read and cut out according to `settings`.
 
-    image : as `read_image` takes it. Raises as `read_image` and `cut_out`.
+    image : as for `read_image`. Raises as `read_image` and `cut_out`.
     """
     progress(Progress("image", 0, 1, "Reading the image"))
     picture = read_image(image)
@@ -141,24 +141,24 @@ def cut_object(
 
 
 def move_edge(rgba: NDArray[np.uint8], image: Image.Image, margin: float) -> NDArray[np.uint8]:
-    """A cut-out (H, W, 4) with its edge moved outwards, below 0 inwards.
+    """Move the edge of a cut-out (H, W, 4) outwards, or inwards if `margin` is negative.
 
-    image : what it was cut from, of any size. What it grows by has its colours, and those of the
-        object's edge where the image has an alpha channel.
-    margin : how far, in longer sides of the image.
+    image : the image that was cut, of any size. The added pixels get its colours, or those of the
+        object's edge if the image has an alpha channel.
+    margin : distance, relative to the longer side of the image.
     """
     height, width = rgba.shape[:2]
     solid = rgba[..., 3] > 127
     if solid.all() or not solid.any():
         return rgba
-    # From the edge, outwards; nothing is known beyond the image, so no edge is there.
+    # Distance from the edge, positive outside. The image's border is not an edge.
     distance = ndimage.distance_transform_edt(~solid) - ndimage.distance_transform_edt(solid)
     ramp = np.clip(margin * max(height, width) - distance + 0.5, 0.0, 1.0)
     band = np.rint(ramp * 255.0).astype(np.uint8)
     moved = rgba.copy()
     if margin > 0:
         gained = (rgba[..., 3] == 0) & (band > 0)
-        if image.mode == "RGBA":  # what it hides was never seen
+        if image.mode == "RGBA":  # hidden pixels have no reliable colours
             moved[gained, :3] = nearest_colors(rgba[..., :3], solid, gained)[0]
         else:
             moved[gained, :3] = np.asarray(image.resize((width, height)))[gained]
@@ -170,7 +170,7 @@ def move_edge(rgba: NDArray[np.uint8], image: Image.Image, margin: float) -> NDA
 
 
 def _by_alpha(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:
-    """The image as it is, where its alpha channel is a cut-out."""
+    """The unchanged image, if its alpha channel is a cut-out."""
     del online, progress
     if image.mode != "RGBA":
         raise NotCutError("the image has no alpha channel")

@@ -1,4 +1,4 @@
-"""A cut-out cropped, centred and scaled, as the models see it."""
+"""Crops, centres and scales a cut-out for the models."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .masks import labelled_pieces
 
 # ---------------------------------------------------------------------------------------- framing
 
-_SPECK = 0.01  # of the largest piece: smaller ones do not count for the bounding box
+_SPECK = 0.01  # of the largest piece: smaller ones are ignored in the bounding box
 
 
 def frame(
     rgba: NDArray[np.uint8] | Image.Image, size: int, *, fill: float, alpha_threshold: float = 0.5
 ) -> NDArray[np.uint8]:
-    """The object cropped, centred and scaled by one rule: (size, size, 4) uint8, straight alpha.
+    """Crop, centre and scale the object: (size, size, 4) uint8, straight alpha.
 
-    The bounding box of all pixels with alpha > `alpha_threshold` (0..1), without specks that are
-    smaller than a hundredth of the largest connected piece, is centred in the frame, its longer
-    side `fill` (0..1) of the frame's. Beyond the image all is transparent. An image that is framed
-    so already, but for a pixel or so at the edge, is returned unchanged.
+    The bounding box contains all pixels with alpha > `alpha_threshold` (0..1), except specks
+    smaller than a hundredth of the largest connected piece. It is centred in the frame, and its
+    longer side is `fill` (0..1) of the frame's. Outside the image the frame is transparent. An
+    image that is already framed, to within about a pixel, is returned unchanged.
 
     rgba : (H, W, 4) uint8, straight alpha.
 
-    Raises XRayError `no_object` where no pixel is opaque enough.
+    Raises XRayError `no_object` if no pixel is opaque enough.
     """
     pixels = np.asarray(rgba)
     box = _bounding_box(pixels[..., 3] > 255.0 * alpha_threshold)
@@ -41,10 +41,10 @@ def frame(
 def frame_with_mask(
     rgba: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, *, fill: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """As `frame`, with a mask (H, W) of the image, which is cropped and scaled alike.
+    """Frame an image together with a mask (H, W); see `frame`.
 
-    What the mask covers belongs to the object, so that a part of it that is redrawn has room.
-    Also raises `no_object` where the image is transparent but the mask is not empty.
+    The masked area counts as part of the object, so that a redrawn part has room. Also raises
+    `no_object` if the image is transparent, even if the mask is not empty.
     """
     seen = rgba[..., 3] > 127
     _bounding_box(seen)
@@ -57,7 +57,7 @@ def frame_with_mask(
 def _framed(
     pixels: NDArray[np.uint8], box: tuple[int, int, int, int], size: int, fill: float
 ) -> NDArray[np.uint8]:
-    """The image with `box` (left, top, right, bottom) in the middle, at size x size."""
+    """The image with `box` (left, top, right, bottom) in the centre, at size x size."""
     left, top, right, bottom = box
     longer = max(right - left, bottom - top)
     middle = ((left + right) / 2, (top + bottom) / 2)
@@ -91,7 +91,7 @@ def _resampled(
     """The square of `side` px around `middle` (x, y) of an RGBA image, at size x size."""
     height, width = pixels.shape[:2]
     left, top = (int(np.floor(m - side / 2)) for m in middle)
-    # Whole blocks of pixels are averaged first where four a pixel of the frame remain: much faster.
+    # Average whole blocks first, down to four pixels per pixel of the frame: much faster.
     block = max(1, int(side / (4 * size)))
     span = block * (int(side / block) + 2)
     canvas = np.zeros((span, span, 4), dtype=np.uint8)
@@ -99,13 +99,13 @@ def _resampled(
     y0, y1 = max(top, 0), min(top + span, height)
     canvas[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
     if block > 1:
-        canvas = np.asarray(Image.fromarray(canvas).reduce(block))  # premultiplies by itself
+        canvas = np.asarray(Image.fromarray(canvas).reduce(block))  # premultiplies internally
     x, y = (middle[0] - side / 2 - left) / block, (middle[1] - side / 2 - top) / block
     box = (x, y, x + side / block, y + side / block)
     alpha = canvas[..., 3].astype(np.float32) / np.float32(255.0)
     opacity = _resized(alpha, box, size)
-    # Colours weighted by their alpha, else transparent pixels would tint the edge. In floats, as
-    # the filter overshoots: alpha cut to 1 beside colours that are not gives a bright outline.
+    # Weight colours by alpha, or transparent pixels would tint the edge. Use floats, because the
+    # filter overshoots: clipping alpha to 1 but not the colours would give a bright outline.
     weight = np.where(opacity > 0.5 / 255.0, opacity, np.inf)
     planes = [_resized(canvas[..., c] * alpha, box, size) / weight for c in range(3)]
     framed = np.stack([*planes, 255.0 * opacity], axis=-1)
@@ -115,8 +115,8 @@ def _resampled(
 def _resized(
     plane: NDArray[np.float32], box: tuple[float, float, float, float], size: int
 ) -> NDArray[np.float32]:
-    """What `box` (left, top, right, bottom) holds of `plane` (H, W), at size x size."""
-    # Pillow widens the filter when it reduces. Bicubic, since the second lobe of a Lanczos
-    # filter draws a faint second outline around a cut-out.
+    """The part `box` (left, top, right, bottom) of `plane` (H, W), at size x size."""
+    # Pillow widens the filter when reducing. Bicubic, because the second lobe of a Lanczos filter
+    # draws a faint second outline around a cut-out.
     image = Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.asarray(image, dtype=np.float32)

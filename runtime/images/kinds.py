@@ -1,4 +1,4 @@
-"""Tells an image file by its first bytes, quickly, before anything large is loaded for it."""
+"""Recognises image files by their first bytes, before any large module is loaded."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _BEGINNINGS = (
 
 
 def check_image(file: str | PathLike[str]) -> None:
-    """Raise the XRayError that reading `file` would, if its first bytes are those of no image.
+    """Raise the XRayError of reading `file` if its first bytes are not those of an image.
 
-    An empty file is left to whoever reads it. Raises as `runtime.images.reading.open_image`.
+    Empty files are not checked. Raises as `runtime.images.reading.open_image`.
     """
     with open_regular(file) as stream:
         beginning = stream.read(16)
     webp = beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP"
     if not beginning or webp or beginning.startswith(_BEGINNINGS):
         return
-    # Any other kind is Pillow's to tell, which is not needed for the usual ones.
+    # Other formats need Pillow to recognise them; the usual ones do not.
     from .reading import open_image
 
     with open_image(file):

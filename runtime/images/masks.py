@@ -1,4 +1,4 @@
-"""What the ways of cutting out share: masks, alpha and its colours."""
+"""Functions shared by the cut-out methods: masks, alpha and colours."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
 
 
 class NotCutError(Exception):
-    """A method of cutting out does not serve for this image; its text says why."""
+    """A cut-out method failed for this image; the message says why."""
 
 
-_SHARE = (0.001, 0.95)  # of the pixels: less is no object, more is no background
+_SHARE = (0.001, 0.95)  # of the pixels: fewer are not an object, more leave no background
 
 
 def pixel_scale(height: int, width: int) -> float:
-    """The side of a pixel of the same image at 512 px, in px; at least 1."""
+    """The size in px of a pixel of the image scaled to 512 px; at least 1."""
     return max(1.0, max(height, width) / 512)
 
 
 def nearest_colors(
     rgb: NDArray[np.uint8], source: NDArray[np.bool_], at: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Colour (N, 3) of the pixel in `source` nearest to each of the N `at`, and its distance."""
+    """For N pixels `at`: colour (N, 3) of the nearest pixel in `source`, and its distance."""
     distance, (rows, columns) = ndimage.distance_transform_edt(~source, return_indices=True)
     return rgb[rows[at], columns[at]].astype(np.float32), distance[at].astype(np.float32)
 
 
 def check_share(alpha: NDArray[np.float32]) -> None:
-    """Refuses a cut-out that keeps next to nothing or next to everything."""
+    """Reject a cut-out that keeps almost nothing or almost everything."""
     share = float((alpha > 0.5).mean())
     if share < _SHARE[0]:
         raise NotCutError("it found no object in the image")
@@ -41,9 +41,9 @@ def check_share(alpha: NDArray[np.float32]) -> None:
 
 
 def with_alpha(rgb: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W, 4) of both, with the background's tint taken off the soft edge.
+    """Combine both to (H, W, 4), and remove the background's tint from the soft edge.
 
-    A pixel of the edge shows some background; it takes the colour of the nearest solid pixel.
+    Edge pixels show some background, so they take the colour of the nearest solid pixel.
     """
     rgba = np.dstack([rgb, np.rint(alpha * 255.0).astype(np.uint8)])
     solid, soft = alpha > 0.98, (alpha > 0.0) & (alpha <= 0.98)
@@ -58,7 +58,7 @@ def with_alpha(rgb: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np
 def labelled_pieces(
     mask: NDArray[np.bool_], *, corners: bool = False
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Connected pieces of `mask`: their numbers from 1, 0 outside (H, W), and their sizes in px.
+    """Connected pieces of `mask`: labels (H, W) from 1, with 0 outside, and sizes in px.
 
     corners : whether pixels that touch only at a corner are connected.
     """

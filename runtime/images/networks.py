@@ -1,4 +1,4 @@
-"""The object in an image, cut out by a network: rembg's, or the small one that ships."""
+"""Cuts out the object with a network: one of rembg's, or the small one that comes with X-Ray."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .masks import NotCutError, check_share, labelled_pieces, pixel_scale, with_
 from .plain_background import PLAIN_SIDE
 from .reading import at_most
 
-# rembg's networks in the order they are taken; the first is fetched where none is there. It is
-# not rembg's own default, whose licence asks payment for commercial use.
+# rembg's networks in order of preference. If none is installed, the first is downloaded. It is not
+# rembg's default, whose licence requires payment for commercial use.
 REMBG_MODELS = ("u2net", "isnet-general-use", "bria-rmbg")
 
 
 def by_rembg(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:
-    """The object that one of rembg's networks sees."""
+    """The object, cut out by one of rembg's networks."""
     model, path = next(
         ((m, p) for m in REMBG_MODELS for p in weights_paths(m) if p.exists()),
         (REMBG_MODELS[0], None),
@@ -58,8 +58,8 @@ def by_rembg(image: Image.Image, online: bool, progress: ProgressCallback) -> ND
 
 
 def weights_paths(model: str) -> tuple[Path, Path]:
-    """Where rembg keeps the weights of `model`: its present place, then that of older versions."""
-    # The same rule as rembg's BaseSession, whose import may take a minute; a test holds them equal.
+    """Where rembg keeps the weights of `model`: now, and in older versions."""
+    # The same rule as rembg's BaseSession, whose import can take a minute; a test compares them.
     data, set_home = os.environ.get("XDG_DATA_HOME"), os.environ.get("U2NET_HOME")
     old = set_home or os.path.join(data if data is not None else "~", ".u2net")
     home = set_home or os.environ.get(
@@ -71,31 +71,31 @@ def weights_paths(model: str) -> tuple[Path, Path]:
 
 @lru_cache(maxsize=1)
 def _rembg_session(model: str, path: str) -> Any:
-    """A loaded network of rembg's. `path` is part of the key: another file is another session."""
+    """A loaded network of rembg. `path` is part of the cache key: another file, another session."""
     del path
     return importlib.import_module("rembg").new_session(model)
 
 
 def release_rembg() -> None:
-    """Gives back the memory of the networks that rembg runs; the next use loads them again."""
+    """Free the memory of rembg's networks; the next use loads them again."""
     _rembg_session.cache_clear()
     _built_in_session.cache_clear()
 
 
 def _rembg_failures() -> tuple[type[BaseException], ...]:
-    """What rembg raises offline, on broken weights and where it is installed by halves."""
+    """The exceptions of rembg offline, with broken weights and after an incomplete install."""
     usual = (ImportError, OSError, ValueError, RuntimeError, MemoryError)
     try:
         state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     except ImportError:
-        return (*usual, SystemExit)  # rembg exits the process where onnxruntime is not installed
-    # onnxruntime's errors share no base of their own.
+        return (*usual, SystemExit)  # rembg exits the process if onnxruntime is not installed
+    # onnxruntime's errors have no common base class.
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
     return (*usual, *(kind for kind in kinds if issubclass(kind, Exception)))
 
 
 def _rembg_reason(error: BaseException, path: Path | None) -> str:
-    """Why rembg failed, in one line."""
+    """Why rembg failed, as one line."""
     if isinstance(error, ImportError | SystemExit):
         return "it is not installed in the runtime"
     detail = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
@@ -107,17 +107,17 @@ def _rembg_reason(error: BaseException, path: Path | None) -> str:
 # ------------------------------------------------------------------------------- built-in network
 
 BUILT_IN_WEIGHTS = Path(__file__).parents[1] / "weights" / "segmentation.onnx"
-_SEEN_SIZE = (320, 320)  # px: as U2-Net, which rembg's session is made for
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as U2-Net
-_DOUBT = 0.3  # most doubt, in shares of what is seen: beyond it one cut in twenty is of use
-_GUIDE_RADIUS = 10  # px, of an image of 512
-_GUIDE_NOISE = 1e-4  # variance of grey 0..1 below which there is no edge to follow
-_GAP = 0.02  # of the object: what it sees as background within, if smaller, is object
-_STEEPNESS = 4.0  # what the network half sees is object or background, but for the very edge
+_SEEN_SIZE = (320, 320)  # px, as for U2-Net, for which rembg's session is made
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as for U2-Net
+_DOUBT = 0.3  # maximum uncertainty per object pixel: above it, one cut-out in twenty is useful
+_GUIDE_RADIUS = 10  # px, in an image of 512 px
+_GUIDE_NOISE = 1e-4  # variance of grey 0..1; below it there is no edge to follow
+_GAP = 0.02  # of the object: smaller gaps within it are filled
+_STEEPNESS = 4.0  # pushes uncertain values to object or background, except at the very edge
 
 
 def by_built_in(image: Image.Image, online: bool, progress: ProgressCallback) -> NDArray[np.uint8]:
-    """The object that the small network which comes with X-Ray sees."""
+    """The object, cut out by the small network that comes with X-Ray."""
     del online
     if not BUILT_IN_WEIGHTS.is_file():
         raise NotCutError(f"its model file {BUILT_IN_WEIGHTS} is not there")
@@ -144,22 +144,22 @@ def by_built_in(image: Image.Image, online: bool, progress: ProgressCallback) ->
 
 @lru_cache(maxsize=1)
 def _built_in_session() -> Any:
-    """The built-in network in rembg's session for networks that are called as U2-Net is."""
+    """The built-in network in rembg's session class for U2-Net."""
     base: Any = importlib.import_module("rembg.sessions.u2net_custom").U2netCustomSession
     options = importlib.import_module("onnxruntime").SessionOptions()
 
     class Session(base):
         @classmethod
         def validate_model_path(cls, *, model_path: str) -> str:
-            """rembg's own takes files in its folder alone."""
+            """Allow any file; rembg only allows files in its own folder."""
             return model_path
 
     return Session("u2net_custom", options, model_path=str(BUILT_IN_WEIGHTS))
 
 
 def _seen(session: Any, rgb: Image.Image) -> NDArray[np.float32]:
-    """How surely each pixel is of the object, 0..1, at the size that the network sees."""
-    # Not by rembg's `predict`, which stretches the answer to 0..1 also where nothing is seen.
+    """The probability that each pixel belongs to the object, 0..1, at the network's size."""
+    # Not rembg's `predict`, which stretches the result to 0..1 even if there is no object.
     found = session.inner_session.run(None, session.normalize(rgb, _MEAN, _DEVIATION, _SEEN_SIZE))
     return np.asarray(found[0][0, 0], dtype=np.float32)
 

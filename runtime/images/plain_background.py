@@ -1,4 +1,4 @@
-"""The object in an image, cut off a background of one colour."""
+"""Cuts the object off a background of one colour."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
     from xray_addon.progress import ProgressCallback
 
-# The polynomials up to a degree at some places; NumPy's stubs know no types there.
+# Chebyshev polynomials up to a degree; NumPy's stubs do not type them.
 _chebyshev: Any = chebyshev.chebvander
 
 # ------------------------------------------------------------------------------- plain background
 
-PLAIN_SIDE = 1024  # px: a larger image is reduced to it, which takes seconds off the work
-_BORDER = 0.02  # of the shorter side: the strip along the image's border taken for background
-_PLAIN_SHARE = 0.6  # of that strip must fit one smooth colour; the object may touch the rest
-EVEN_SHARE = 0.95  # of it where the built-in network's cut is no better (tests/benchmarks)
-_PLAIN_SPREAD = 5.0  # CIELAB: the most that the strip's median pixel may stray from that colour
+PLAIN_SIDE = 1024  # px: larger images are reduced to it, which saves seconds
+_BORDER = 0.02  # of the shorter side: the border strip that is assumed to be background
+_PLAIN_SHARE = 0.6  # of the strip must fit one smooth colour; the object may cover the rest
+EVEN_SHARE = 0.95  # of the strip: from here the built-in network is no better (tests/benchmarks)
+_PLAIN_SPREAD = 5.0  # CIELAB: maximum distance of the strip's median pixel from that colour
 _EVEN_SPREAD = 1.0  # CIELAB: a fit this good needs no more terms, which would only follow noise
-_TOLERANCE = (5.0, 14.0)  # CIELAB: least and most distance at which a pixel is still background
-_SHADE = (0.55, 1.12)  # lightness beside the background's own, from deep shadow to bright spot
-_SHADE_SLOPE = 2.0  # CIELAB a pixel at 512 px: shadows are softer than the edges of objects
-# A shadow that the object casts, with edges as sharp as the object's own. Found on renders of
-# objects on plain grounds (docs/quality.md).
-_CAST_SHADE = (0.5, 0.985)  # lightness beside the ground's own
+_TOLERANCE = (5.0, 14.0)  # CIELAB: minimum and maximum tolerance for background pixels
+_SHADE = (0.55, 1.12)  # lightness relative to the background, from deep shadow to bright spot
+_SHADE_SLOPE = 2.0  # CIELAB per pixel at 512 px: shadows are softer than the edges of objects
+# A cast shadow, whose edges are as sharp as the object's. Tuned on renders of objects on plain
+# grounds (docs/quality.md).
+_CAST_SHADE = (0.5, 0.985)  # lightness relative to the ground
 _CAST_HUE = 7.0  # CIELAB: light from the object tints its shadow
-_CAST_TINT = 0.3  # of the ground's chroma: light from a coloured ground does too
-_CAST_SLOPE = 2.5  # CIELAB a pixel at 512 px: a shadow is as even as its ground
-_CAST_OPEN = 0.45  # of its outline is ground: the object's own parts mostly touch the object
-_CAST_LOW = 0.65  # of the height, from the top: its middle lies lower
-_CAST_FLAT = 0.5  # its height, in widths
-_CAST_UNDER = 0.7  # of it lies below all of the object
-_CAST_LEAST = 0.0008  # of the pixels
-_OBJECT_LEFT = 0.25  # of what is cut out is no shadow
-_HOLE = 0.001  # of the pixels: an enclosed patch of background is at least as large
+_CAST_TINT = 0.3  # of the ground's chroma: coloured light also tints it
+_CAST_SLOPE = 2.5  # CIELAB per pixel at 512 px: a shadow is as even as the ground
+_CAST_OPEN = 0.45  # of its outline touches ground; the object's own parts mostly touch the object
+_CAST_LOW = 0.65  # of the height, from the top: its median row is lower
+_CAST_FLAT = 0.5  # maximum height / width
+_CAST_UNDER = 0.7  # of it, at most, is below the whole object
+_CAST_LEAST = 0.0008  # of the pixels: minimum size
+_OBJECT_LEFT = 0.25  # of the cut-out must not be shadow
+_HOLE = 0.001  # of the pixels: minimum size of an enclosed patch of background
 _CRUMB = 0.005  # of the largest piece: smaller ones are noise, dust and watermarks
 
 
@@ -63,14 +63,14 @@ def by_plain_background(
     progress: ProgressCallback,
     least_share: float = _PLAIN_SHARE,
 ) -> NDArray[np.uint8]:
-    """The object before a background of one colour that may change softly over the image.
+    """Cut out an object in front of a background of one colour, which may change smoothly.
 
-    least_share : of the image's border that must be of that colour.
+    least_share : of the image's border that must have that colour.
 
-    The background's colour is a smooth surface in CIELAB, fitted to the image's border and then
-    to all that lies near it. What is near it and connected to the border is background; so are
-    shadows on it and large enclosed patches of it. Pixels at the edge get the alpha that
-    mixes them from the colours on either side.
+    The background's colour is a smooth surface in CIELAB. It is fitted to the image's border, then
+    to all pixels near it. Pixels near it that are connected to the border are background, and so
+    are shadows on it and large enclosed patches of it. Each edge pixel gets the alpha that mixes
+    the colours on either side to its own.
     """
     del online
     progress(Progress("background", 0, 1, "Cutting the object off its plain background"))
@@ -84,9 +84,9 @@ def by_plain_background(
 
 
 def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]:
-    """Where the plain background of (H, W, 3) sRGB is, (H, W) bool."""
+    """The plain background (H, W) bool of an image (H, W, 3) in sRGB."""
     height, width = rgb.shape[:2]
-    # A touch of blur keeps the noise of JPEG below the tolerance and hardly moves an edge.
+    # A slight blur keeps JPEG noise below the tolerance and hardly moves edges.
     lab = ndimage.gaussian_filter(_lab(rgb), (0.7, 0.7, 0), mode="nearest")
     rim = max(1, round(_BORDER * min(height, width)))
     border = np.ones((height, width), dtype=np.bool_)
@@ -105,11 +105,11 @@ def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]
     slope = _slope(lab)
     alike = near | _shaded(lab, plate, 0.7 * tolerance)
     pixel = pixel_scale(height, width)
-    # Opened, so that the flood does not seep into the object through soft spots of its edge.
+    # Opening stops the flood from leaking into the object through soft spots in its edge.
     soft = _opened(near | (alike & (slope < _SHADE_SLOPE)), round(2 * pixel))
     background = _reached(_opened(near, round(pixel)) | soft, border)
-    # The slope of the object's edge kept the flood a little off it; `_edge_alpha` sets right
-    # what this takes of an object that looks like a shadow.
+    # The object's edge is steep, so the flood stopped a little short of it. `_edge_alpha` corrects
+    # what this takes from an object that looks like a shadow.
     background = ndimage.binary_dilation(
         background, iterations=round(2 * pixel), mask=background | alike
     )
@@ -130,16 +130,16 @@ def _distance(lab: NDArray[np.float32], plate: NDArray[np.float32]) -> NDArray[n
 
 
 def _tolerance(distance: NDArray[np.float32]) -> float:
-    """How far background may stray from its fitted colour, from how far it does."""
+    """The maximum distance of background from its fitted colour, from the measured distances."""
     return float(np.clip(4.0 * np.median(distance), *_TOLERANCE))
 
 
 def _border_color(
     lab: NDArray[np.float32], border: NDArray[np.bool_], least_share: float
 ) -> tuple[NDArray[np.float32], float, bool]:
-    """Colour of the background, judged by the border: (H, W, 3), its tolerance, and if it is even.
+    """Fit the background's colour to the border: (H, W, 3), its tolerance, and whether it is even.
 
-    The fit leaves out what stands off it, as an object does that touches the border.
+    The fit leaves out outliers, such as an object that touches the border.
     """
     middle = np.median(lab[border], axis=0)
     distance = np.sqrt(((lab - middle) ** 2).sum(axis=2))
@@ -167,14 +167,14 @@ def _border_color(
 def _smooth_surface(
     values: NDArray[np.float32], where: NDArray[np.bool_], degree: int
 ) -> NDArray[np.float32]:
-    """Polynomial of total `degree` in x and y fitted to `values` (H, W, C) where `where` holds."""
+    """A polynomial of total `degree` in x and y, fitted to `values` (H, W, C) at `where`."""
     y, x = (_chebyshev(np.linspace(-1, 1, count), degree) for count in where.shape)
     pixels = np.flatnonzero(where)
     pixels = pixels[:: max(1, pixels.size // 20_000)]
     rows, columns = np.divmod(pixels, where.shape[1])
     terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     basis = np.stack([y[rows, i] * x[columns, j] for i, j in terms], axis=1)
-    # Ridge on what bends, which else runs wild in the object's middle where nothing is known.
+    # Ridge on the terms that bend, which are otherwise unstable behind the object, without data.
     ridge = np.array([1e-9 if i + j < 2 else 1e-3 for i, j in terms]) * pixels.size
     target = basis.T @ values.reshape(-1, values.shape[2])[pixels]
     weights = np.linalg.solve(basis.T @ basis + np.diag(ridge), target)
@@ -186,7 +186,7 @@ def _smooth_surface(
 
 
 def _slope(lab: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How fast the colour changes, (H, W): CIELAB a pixel, of an image of 512 px."""
+    """The gradient of the colour, (H, W): CIELAB per pixel of an image of 512 px."""
     pixel = pixel_scale(*lab.shape[:2])
     slopes = [ndimage.gaussian_gradient_magnitude(lab[..., c], pixel) for c in range(3)]
     return np.asarray(pixel * np.sqrt(sum(slope**2 for slope in slopes)), dtype=np.float32)
@@ -195,7 +195,7 @@ def _slope(lab: NDArray[np.float32]) -> NDArray[np.float32]:
 def _shaded(
     lab: NDArray[np.float32], plate: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.bool_]:
-    """Where a pixel is the background in shadow or in a bright spot, (H, W)."""
+    """The pixels (H, W) that are background in shadow or in a bright spot."""
     scale, hue = _shade(lab, plate)
     alike = hue < max(tolerance, _TOLERANCE[0])
     return np.asarray(alike & (scale > _SHADE[0]) & (scale < _SHADE[1]))
@@ -204,10 +204,10 @@ def _shaded(
 def _shade(
     lab: NDArray[np.float32], plate: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """How light each pixel is beside the background, 1 if as light, and how far its colour is off
-    the background's in that light, (H, W) each."""
-    # Less light scales linear RGB, and so X, Y and Z; their cube roots, of which L + 16, a and b
-    # are made, scale along.
+    """The lightness of each pixel relative to the background, 1 if equal, and the distance of its
+    colour from the background's in that light, (H, W) each."""
+    # Less light scales linear RGB, so also X, Y and Z. Their cube roots scale too, and L + 16, a
+    # and b are made of these.
     offset = np.array([16, 0, 0], dtype=np.float32)
     seen, plain = lab + offset, plate + offset
     strength = np.maximum(np.einsum("hwc,hwc->hw", plain, plain), 1.0)
@@ -221,10 +221,10 @@ def _cast_shadows(
     slope: NDArray[np.float32],
     background: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """The shadows, (H, W), that an object casts on its ground: even, darker than the ground and of
-    about its hue, flat, at the object's base, and open to the ground along much of their outline.
+    """The shadows (H, W) that an object casts on the ground: even, flat, at the object's base,
+    darker than the ground but of about its hue, and bordered by ground along much of their outline.
 
-    None where they would be most of what is cut out: then the object looks like a shadow.
+    Empty if they would be most of the cut-out: then the object itself looks like a shadow.
     """
     found = ~background
     shadows = np.zeros_like(background)
@@ -236,7 +236,7 @@ def _cast_shadows(
     scale, hue = _shade(lab, plate)
     tint = _CAST_HUE + _CAST_TINT * np.hypot(plate[..., 1], plate[..., 2])
     shaded = found & (hue < tint) & (scale < _CAST_SHADE[1]) & (scale > _CAST_SHADE[0])
-    # Its edge is less even than itself, and wider if the light is wide.
+    # A shadow's edge is less even than its inside, and wider in wide light.
     edge = found & (hue < tint + 2.0) & (scale > _CAST_SHADE[0] - 0.1) & (scale < 1.05)
     pieces, sizes = labelled_pieces(_opened(shaded & (slope < _CAST_SLOPE), round(pixel)) & found)
     candidates = []
@@ -255,7 +255,7 @@ def _cast_shadows(
     left = found & ~shadows
     if left.sum() < _OBJECT_LEFT * found.sum():
         return np.zeros_like(background)
-    # What lies below all else carries the object: its feet, or a base.
+    # A piece below everything else carries the object: its feet, or a base.
     ground = np.flatnonzero(_opened(left, round(2 * pixel)).any(axis=1))
     for piece in candidates:
         under = piece[ground[-1] + 1 :].sum() if ground.size else piece.sum()
@@ -265,7 +265,7 @@ def _cast_shadows(
 
 
 def _opened(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """`mask` without what is thinner than twice `radius` px; beyond the image it goes on."""
+    """`mask` without parts thinner than twice `radius` px; it continues outside the image."""
     padded = np.pad(mask, 2 * radius, mode="edge")
     opened: NDArray[np.bool_] = ndimage.binary_opening(padded, iterations=radius)
     return opened[2 * radius : -2 * radius, 2 * radius : -2 * radius]
@@ -286,7 +286,7 @@ def _holes(
     slope: NDArray[np.float32],
     tolerance: float,
 ) -> NDArray[np.bool_]:
-    """Background seen through the object, as in a handle: large, even and truly of its colour."""
+    """Background seen through the object, e.g. in a handle: large, even and close in colour."""
     labels, sizes = labelled_pieces(candidates)
     numbers = np.arange(1, sizes.size + 1)
     keep = np.zeros(sizes.size + 1, dtype=np.bool_)
@@ -300,7 +300,7 @@ def _holes(
 
 
 def _without_crumbs(background: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The background with all but the larger pieces of the object turned into background."""
+    """The background, extended over all but the larger pieces of the object."""
     pieces, sizes = labelled_pieces(~background, corners=True)
     if sizes.size == 0:
         return background
@@ -309,9 +309,9 @@ def _without_crumbs(background: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _edge_alpha(rgb: NDArray[np.uint8], background: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Alpha (H, W) in 0..1: 0 and 1 off the object's edge, and what mixes the colours along it."""
+    """Alpha (H, W), 0..1: 0 or 1 away from the object's edge, the mixture of colours along it."""
     reach = round(2 * pixel_scale(*background.shape))
-    # Nothing is known beyond the image: an object that touches the border goes on there.
+    # An object that touches the image's border continues outside.
     inner = ndimage.binary_erosion(~background, iterations=reach, border_value=1)
     outer = ndimage.binary_erosion(background, iterations=reach, border_value=1)
     alpha = (~background).astype(np.float32)
@@ -323,7 +323,7 @@ def _edge_alpha(rgb: NDArray[np.uint8], background: NDArray[np.bool_]) -> NDArra
     contrast = object_color - plain_color
     strength = (contrast**2).sum(axis=1)
     mixed = ((rgb[edge] - plain_color) * contrast).sum(axis=1) / np.maximum(strength, 1.0)
-    # Not where both sides look alike, nor on a part too thin to have an inside.
+    # Not if both sides look alike, nor on a part too thin to have an inside.
     known = (strength > 24.0**2) & (np.maximum(object_distance, plain_distance) <= 2.5 * reach)
     alpha[edge] = np.where(known, np.clip(mixed, 0.0, 1.0), alpha[edge])
     return alpha

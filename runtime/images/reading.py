@@ -1,8 +1,8 @@
-"""Any image file or array as an upright 8-bit sRGB image; the one place that opens image files.
+"""Reads any image file or array as an upright 8-bit sRGB image. Only this module opens image files.
 
-An image may come from anywhere. Its format is one of `FORMATS`, for the whole process: Pillow knows
-forty, of which EPS runs Ghostscript. How many pixels it has is looked at before it is decoded; a
-decoded one takes at most 4 bytes a pixel, and reading it at most four times as much.
+Images may come from untrusted sources. Their format must be one of `FORMATS`, in the whole process:
+Pillow supports forty, including EPS, which runs Ghostscript. The number of pixels is checked before
+decoding. A decoded image takes at most 4 bytes per pixel, and reading it at most four times that.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-MAX_SIDE = 2048  # px; more than any model here sees, little enough to work on quickly
-MAX_PIXELS = 1 << 26  # as they are decoded: 8192 x 8192, a JPEG's at an eighth of its size
+MAX_SIDE = 2048  # px; more than any model here uses, but quick to work on
+MAX_PIXELS = 1 << 26  # when decoded: 8192 x 8192; for a JPEG at an eighth of its size
 LARGEST_FILE = 1 << 29  # bytes
 ROWS_AT_ONCE = 256
 FORMATS = (
@@ -49,8 +49,8 @@ FORMATS = (
 
 _UNKNOWN = Kind("is in no known image format", "Save it as PNG, JPEG or WebP and try again.")
 
-# What Pillow's decoders raise on damaged files. They parse unchecked bytes, so beside
-# OSError come the errors of the parsing itself.
+# What Pillow's decoders raise on damaged files. They parse unchecked bytes, so parsing errors occur
+# as well as OSError.
 _DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -71,11 +71,11 @@ _DECODING_ERRORS = (
 
 
 def _forget_other_formats() -> None:
-    """Take all formats but `FORMATS` out of Pillow, so that no library of this process opens one.
+    """Remove all formats except `FORMATS` from Pillow, for all libraries in this process.
 
-    trimesh opens textures by itself, rembg and others would open images.
+    trimesh opens textures by itself; rembg and others could open images.
     """
-    Image.init()  # loads all of Pillow's formats, which it would else do later
+    Image.init()  # loads all of Pillow's formats now, or it would do so later
     for name in set(Image.OPEN) - set(FORMATS):
         del Image.OPEN[name]
     Image.ID[:] = [name for name in Image.ID if name in FORMATS]
@@ -88,19 +88,19 @@ _forget_other_formats()
 def open_image(
     file: str | PathLike[str] | bytes, side: int | None = None, name: str = ""
 ) -> Iterator[Image.Image]:
-    """The image in a file, or in what was read of one, opened and not yet decoded.
+    """Open the image in a file, or in a file's bytes, without decoding it yet.
 
-    name : what errors call it. side : px; a JPEG may be decoded at a half, quarter or eighth that
-    is at least so large.
+    name : used in errors. side : px; a JPEG may be decoded at a half, quarter or eighth of its size
+    if that is at least this large.
 
-    What the body raises over damaged bytes comes out as XRayError `unreadable_image`. Raises that
-    too for what is in none of `FORMATS` or has more than `MAX_PIXELS`, and `missing_file`.
+    Errors that the body raises on damaged bytes become XRayError `unreadable_image`. Also raises
+    that if the format is not in `FORMATS` or there are more than `MAX_PIXELS`, and `missing_file`.
     """
     if not name:
         name = "The image" if isinstance(file, bytes) else f"The image {Path(file).name!r}"
     with warnings.catch_warnings(), ExitStack() as stack:
-        # Pillow warns of images from half its limit on, which are legal and reduced right away,
-        # and of metadata that is not used here.
+        # Pillow warns from half its limit on, but such images are allowed and reduced immediately.
+        # It also warns about metadata that is not used here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -127,26 +127,26 @@ def open_image(
 
 
 def check_pixels(image: Image.Image) -> None:
-    """Raises Pillow's DecompressionBombError for more pixels than are decoded."""
+    """Raise Pillow's DecompressionBombError if there are more than `MAX_PIXELS`."""
     if image.size[0] * image.size[1] > MAX_PIXELS:
         raise Image.DecompressionBombError(f"{image.size[0]} x {image.size[1]} pixels")
 
 
 def read_rgba(file: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
-    """(H, W, 4) of an image as it is stored, straight alpha. Raises as `open_image`."""
+    """(H, W, 4) of an image as stored, straight alpha. Raises as `open_image`."""
     name = "" if isinstance(file, bytes) else f"The image {file}"
     with open_image(file, name=name) as image:
         return np.asarray(image.convert("RGBA"))
 
 
 def read_image(image: str | PathLike[str] | Image.Image | NDArray[np.uint8]) -> Image.Image:
-    """Any image as upright 8-bit sRGB, mode "RGB" or, where it has transparency, "RGBA".
+    """Any image as upright 8-bit sRGB, in mode "RGB", or "RGBA" if it has transparency.
 
-    image : a path, a PIL image (left as it is) or an (H, W, 3 or 4) uint8 array.
+    image : a path, a PIL image (not modified) or an (H, W, 3 or 4) uint8 array.
 
-    EXIF rotation is applied; colours go to sRGB where the image brings an ICC profile; 16 bits
-    become 8 by the format's full range; of an animation the first frame is taken; a side longer
-    than `MAX_SIDE` is reduced to it.
+    EXIF rotation is applied. Colours with an ICC profile are converted to sRGB. 16 bits are reduced
+    to 8 by the format's full range. The first frame of an animation is used. Images with a side
+    longer than `MAX_SIDE` are reduced to it.
 
     Raises XRayError: `missing_file`, `unreadable_image`.
     """
@@ -171,7 +171,7 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
 
 def _from_file(path: Path) -> Image.Image:
     name = f"The image {path.name!r}"
-    if not os.path.exists(path):  # unlike Path.exists, false for names no file can have
+    if not os.path.exists(path):  # unlike Path.exists, false for impossible names
         raise XRayError(
             "missing_file", f"There is no file {str(path)!r}.", "Check the image's path."
         )
@@ -182,7 +182,7 @@ def _from_file(path: Path) -> Image.Image:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    """Pixels of an opened image, by the rules of `read_image`. Leaves `image` as it is."""
+    """The pixels of an opened image, by the rules of `read_image`. Does not modify `image`."""
     if min(image.size) < 1:
         raise _empty(name)
     profile = image.info.get("icc_profile")
@@ -195,7 +195,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise _undecodable(name, error) from error
 
 
-# How EXIF says that an image is to be turned; 1 is upright.
+# The rotation for each EXIF orientation; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -208,16 +208,16 @@ _TURNS = {
 
 
 def _upright(small: Image.Image, image: Image.Image) -> Image.Image:
-    """`small` turned as the EXIF data of `image`, of which it was made, says."""
+    """`small` rotated by the EXIF data of `image`, from which it was made."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DECODING_ERRORS:
-        return small  # damaged EXIF data says nothing of the pixels, which are sound
+        return small  # the EXIF data is damaged, but not the pixels
     return small if turn is None else small.transpose(turn)
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """The image in mode L, LA, RGB, RGBA, CMYK or LAB, whichever is nearest to what it was."""
+    """The image in the nearest of the modes L, LA, RGB, RGBA, CMYK and LAB."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image)
     if image.mode in ("CMYK", "LAB"):
@@ -228,12 +228,12 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Mode L, or LA where one grey value is named transparent, from 16 or 32 bit or float grey."""
+    """Mode L from 16-bit, 32-bit or float grey; LA if one grey value is defined as transparent."""
     pixels = np.asarray(image)
     if image.mode.startswith("I;16"):
         top = 65535.0
     else:
-        # 32-bit and float files state no range: the smallest usual one that holds the values.
+        # 32-bit and float files have no defined range: take the smallest usual one that fits.
         peak = max(float(part[np.isfinite(part)].max(initial=0)) for part in _strips(pixels))
         ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
         top = next((limit for limit in ranges if peak <= limit), peak)
@@ -249,7 +249,7 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _strips(pixels: NDArray[Any]) -> list[NDArray[Any]]:
-    """Views of a few rows each: all at once would take many times the image."""
+    """Views of a few rows each: converting all at once would take many times the image's memory."""
     return [pixels[row : row + ROWS_AT_ONCE] for row in range(0, len(pixels), ROWS_AT_ONCE)]
 
 
@@ -263,18 +263,18 @@ def at_most(image: Image.Image, side: int) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Mode RGB or RGBA in sRGB, by the ICC `profile` where there is a sound one."""
+    """Mode RGB or RGBA in sRGB, converted with the ICC `profile` if it is valid."""
     alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
     color = image.convert(image.mode[:-1]) if alpha is not None else image
     srgb = ImageCms.createProfile("sRGB")
     sources: list[Any] = [BytesIO(profile)] if profile else []
     if color.mode == "LAB":
-        sources.append(ImageCms.createProfile("LAB"))  # Pillow has no other way out of LAB
+        sources.append(ImageCms.createProfile("LAB"))  # Pillow has no other conversion from LAB
     for source in sources:
         try:
             converted = ImageCms.profileToProfile(color, source, srgb, outputMode="RGB")
         except (ImageCms.PyCMSError, OSError):
-            continue  # a broken profile, or one of another colour space, says nothing of value
+            continue  # skip a broken profile, or one of another colour space
         if converted is not None:
             color = converted
             break

@@ -1,4 +1,4 @@
-"""Masks that say which part of an image is redrawn."""
+"""Masks of the part of an image to redraw."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .reading import read_image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_OPAQUE = 128  # alpha of a mask's pixels; a mask with less somewhere is drawn with its alpha
+_OPAQUE = 128  # alpha of a mask's pixels; a mask with lower alpha anywhere is read from its alpha
 
 
 def read_mask(mask: Any, width: int, height: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """Where an image of `width` x `height` px is redrawn (H, W), and the mask's own size.
+    """The pixels (H, W) to redraw in an image of `width` x `height` px, and the mask's own size.
 
-    mask : as `read_image` takes it. If it has transparent pixels, what is opaque is redrawn;
-        otherwise what is white, that is, brighter than middle grey. A mask of another size is
-        resampled to the image's.
+    mask : as for `read_image`. If it has transparent pixels, the opaque ones are redrawn, otherwise
+        the white ones (brighter than middle grey). A mask of another size is resampled to the
+        image's.
 
-    Raises what `read_image` raises, and XRayError `bad_mask` for a mask that chooses no pixel or
-    every pixel.
+    Raises what `read_image` raises, and XRayError `bad_mask` if the mask selects no pixel or every
+    pixel.
     """
     read = read_image(mask)
     grey = read.convert("L")

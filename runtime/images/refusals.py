@@ -1,4 +1,4 @@
-"""Why an object cannot be told from its background, where a person can do something about it."""
+"""Reasons that an object cannot be cut out which a person can fix."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .reading import at_most
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SIDE = 512  # px, of the image that is looked at
-# A drawn chequered background: two even greys in squares, as image editors show transparency.
-_FRAME = 0.1  # of the shorter side, along the border, where the object rarely is
-_GREY = 6.0  # CIELAB: most chroma
-_APART = (3.0, 60.0)  # CIELAB: lightness between the two
-_EVEN = 0.8  # of the frame are of one of the two
+_SIDE = 512  # px, of the image that is checked
+# A chequered background in the image: squares of two even greys, as editors show transparency.
+_FRAME = 0.1  # of the shorter side: the border strip, which rarely contains the object
+_GREY = 6.0  # CIELAB: maximum chroma
+_APART = (3.0, 60.0)  # CIELAB: lightness difference of the two greys
+_EVEN = 0.8  # of the frame has one of the two greys
 _ALTERNATE = 0.6  # correlation at whole squares
 _SQUARES = range(3, 65)  # px
-# An object that the border cuts off, before a plain background.
-_PLAIN = 0.3  # least share of the border of one colour
-_ALIKE = 8.0  # CIELAB: what is of that colour
-_STRAY = 2.0  # CIELAB: the most that its median pixel may stray from it
+# An object cut off by the border, in front of a plain background.
+_PLAIN = 0.3  # minimum share of the border that has one colour
+_ALIKE = 8.0  # CIELAB: maximum distance from that colour
+_STRAY = 2.0  # CIELAB: maximum distance of the border's median pixel from it
 _MOST_CUTS = 4  # separate parts of the border that show the object
 
 
 def check_chequered(image: Image.Image) -> None:
-    """Raise XRayError `fake_transparency` if a chequered pattern is drawn as the background."""
+    """Raise XRayError `fake_transparency` if the background is a chequered pattern."""
     small = at_most(image.convert("RGB"), _SIDE)
-    # Reduced, small squares would become an even grey, so full pixels of a part are looked at too.
+    # Reducing turns small squares into an even grey, so a part is also checked at full size.
     part = image.convert("RGB").crop((0, 0, min(image.width, _SIDE), min(image.height, _SIDE)))
     if _is_chequered(small) or (small.size != image.size and _is_chequered(part, corner=True)):
         raise XRayError(
@@ -44,7 +44,7 @@ def check_chequered(image: Image.Image) -> None:
 
 
 def check_border(image: Image.Image) -> None:
-    """Raise XRayError `object_at_border` if the border cuts off an object before a plain
+    """Raise XRayError `object_at_border` if the border cuts off an object in front of a plain
     background."""
     lab = _lab(at_most(image.convert("RGB"), _SIDE))
     ring = np.concatenate([lab[0], lab[1:, -1], lab[-1, -2::-1], lab[-2:0:-1, 0]])
@@ -52,7 +52,7 @@ def check_border(image: Image.Image) -> None:
     plain = np.linalg.norm(ring - _ALIKE * bins[counts.argmax()], axis=1) < 1.5 * _ALIKE
     distance = np.linalg.norm(ring - np.median(ring[plain], axis=0), axis=1)
     plain = distance < _ALIKE
-    # Short runs are noise. The ring is closed.
+    # Ignore short runs, which are noise. The border is a closed ring.
     smooth = np.convolve(np.pad(plain, 5, mode="wrap"), np.ones(11) / 11, mode="valid") > 0.5
     cuts = int((np.diff(smooth.astype(int), append=int(smooth[0])) == 1).sum())
     share = float(smooth.mean())
@@ -66,7 +66,7 @@ def check_border(image: Image.Image) -> None:
 
 
 def _is_chequered(image: Image.Image, *, corner: bool = False) -> bool:
-    """Whether two greys alternate in squares in the frame along the border, or everywhere."""
+    """Whether squares of two greys alternate along the border, or everywhere."""
     lab = _lab(image)
     height, width = lab.shape[:2]
     rim = round(_FRAME * min(height, width))
@@ -89,7 +89,7 @@ def _is_chequered(image: Image.Image, *, corner: bool = False) -> bool:
 
 
 def _alternates(sign: NDArray[np.float64], side: int) -> bool:
-    """Whether `sign` (H, W), 0 where it is unknown, changes from square to square of `side` px."""
+    """Whether `sign` (H, W), 0 if unknown, alternates between squares of `side` px."""
     wanted = (((0, side), -1), ((side, 0), -1), ((side, side), 1), ((0, 2 * side), 1))
     for (down, right), expected in wanted:
         height, width = sign.shape

@@ -1,4 +1,4 @@
-"""Bakes textures: an atlas by xatlas, with the field's colour at each texel's point in space."""
+"""Bakes textures: an atlas by xatlas with a field's colour at each texel's position."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def bake(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """UVs of the corners (F, 3, 2), origin bottom left, and a texture (size, size, 3), row 0 top.
 
-    color_at : maps points (N, 3) to colours (N, 3), 0..1. Texels beside the charts get the colour
-    of the nearest texel inside, so that no seam shows.
+    color_at : maps points (N, 3) to colours (N, 3), 0..1. Texels outside the charts get the colour
+    of the nearest texel inside, to avoid seams.
     """
     uvs = unwrap(vertices, faces, size)
     image, empty = np.zeros((size * size, 3), np.uint8), np.ones(size * size, bool)

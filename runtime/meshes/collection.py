@@ -74,7 +74,7 @@ def list_meshes(data: Path, *, split: str = "", exclude: tuple[str, ...] = ()) -
 
 
 def _listed(manifest: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Where each file of a manifest lies, without the detours that its name may take, and its row.
+    """Each file of a manifest, with its path resolved, and its row.
 
     Raises XRayError `bad_manifest`.
     """

@@ -67,7 +67,7 @@ class TooIntricate(Exception):
 def fitting(sample: Callable[[int], Sparse], resolution: int, say: Callable[[str], None]) -> Sparse:
     """`sample(resolution)`, with fewer points per side while that is `TooIntricate`.
 
-    say : hears about fewer points, in a sentence for people.
+    say : called with a sentence for people if there are fewer points.
     """
     while True:
         try:

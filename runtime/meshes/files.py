@@ -87,7 +87,7 @@ def _scene(path: Path) -> trimesh.Scene:
 
 
 class _Beside(trimesh.resolvers.FilePathResolver):
-    """Materials, buffers and textures in the mesh's own folder and below, regular files alone."""
+    """Finds materials, buffers and textures: only regular files in or below the mesh's folder."""
 
     def get(self, name: str) -> bytes:
         """The bytes of a file. Raises OSError, ValueError."""
@@ -99,9 +99,9 @@ class _Beside(trimesh.resolvers.FilePathResolver):
 
 
 def _check_gltf(data: bytes) -> None:
-    """Raises ValueError for a glTF that names more numbers than it could hold.
+    """Raise ValueError for a glTF that declares more numbers than it could contain.
 
-    A count alone makes trimesh fill an array with zeros.
+    Trimesh would allocate an array of zeros for the count alone.
     """
     text = data
     if data[:4] == b"glTF":
@@ -111,7 +111,7 @@ def _check_gltf(data: bytes) -> None:
 
 
 def _parts(scene: trimesh.Scene) -> list[trimesh.Trimesh]:
-    """The triangle meshes of a scene where they stand. Raises ValueError for too many faces."""
+    """The triangle meshes of a scene, transformed. Raises ValueError for too many faces."""
     parts = []
     count = 0
     for node in scene.graph.nodes_geometry:
@@ -119,7 +119,7 @@ def _parts(scene: trimesh.Scene) -> list[trimesh.Trimesh]:
         found = scene.geometry[name]
         if isinstance(found, trimesh.Trimesh):
             count += len(found.faces)
-            if count > MOST_FACES:  # a mesh may stand in a scene as often as it likes
+            if count > MOST_FACES:  # a scene may use a mesh any number of times
                 raise ValueError(f"it has more than {MOST_FACES} faces")
             part = found.copy()
             part.apply_transform(place)
@@ -137,7 +137,7 @@ _FILTERS = {
 
 
 def write_mesh(path: str | PathLike[str], surface: Surface) -> None:
-    """Write a .glb, .obj or .stl, by the suffix of `path`; atomically, as the functions below.
+    """Write a .glb, .obj or .stl, chosen by the suffix of `path`, atomically.
 
     Raises XRayError `unknown_format`, `cannot_write`.
     """
@@ -155,9 +155,9 @@ def write_mesh(path: str | PathLike[str], surface: Surface) -> None:
 def write_obj(path: str | PathLike[str], surface: Surface) -> None:
     """Write a Wavefront OBJ with its .mtl and textures beside it; y up, as is usual.
 
-    Colours are written after each vertex's position, an extension that some programs skip: the mean
-    of those of its corners. Such a file has no material, which would hide them, unless it has a
-    texture. Metallic, roughness and normal textures are the PBR extension of MTL.
+    A vertex's colour, the mean of its corners, is written after its position, an extension that
+    some programs ignore. Such a file has no material, which would hide the colours, unless it has a
+    texture. Metallic, roughness and normal textures use the PBR extension of MTL.
     """
     turned = surface.transformed(np.linalg.inv(Y_UP_TO_Z_UP))
     materials = tuple(turned.materials) or (Material(),)
@@ -209,7 +209,7 @@ def _vertex_colors(surface: Surface) -> NDArray[np.float64] | None:
 
 
 def _mtl(number: int, material: Material, path: Path) -> str:
-    """A material's text in the library beside the OBJ `path`; its textures are written there."""
+    """A material's text in the .mtl of the OBJ `path`; writes its textures as well."""
     color = " ".join(f"{value:.6g}" for value in material.base_color)
     lines = [f"newmtl material_{number}", f"Kd {color}"]
     lines += [f"Pm {float(material.metallic):.6g}", f"Pr {float(material.roughness):.6g}"]
@@ -306,7 +306,7 @@ def _part(
 
 
 def _complete(tree: dict[str, Any], written: dict[str, Any], material: Material) -> None:
-    """What trimesh does not write of a material, in glTF's JSON."""
+    """Add the material properties that trimesh does not write to glTF's JSON."""
     shading = written.setdefault("pbrMetallicRoughness", {})
     # Trimesh keeps factors as bytes.
     base = srgb_to_linear(np.array(material.base_color, dtype=np.float64))

@@ -15,8 +15,8 @@ _Mesh = tuple[NDArray[np.floating], NDArray[np.integer]]
 def without_crumbs(
     vertices: NDArray[np.floating], faces: NDArray[np.integer], share: float
 ) -> _Mesh:
-    """Vertices (N, 3) and faces (F, 3) without the pieces of less area than `share` of the
-    largest's."""
+    """Vertices (N, 3) and faces (F, 3) without pieces whose area is below `share` of the largest
+    piece's."""
     if not len(faces):
         return vertices, faces
     ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2).T

@@ -23,11 +23,11 @@ from ..images.reading import open_image
 
 SUFFIX = ".npz.xz"
 STEPS = 65535
-# Of what is packed and of what comes out: five million faces, which take 50 times as much as a
-# `Surface`, or a hundred of the scans here.
+# For packed and unpacked bytes: five million faces, which take 50 times as much as a `Surface`, or
+# a hundred of the scans here.
 LARGEST = 1 << 25  # bytes
 FARTHEST = 1e12  # scene units
-LARGEST_DICTIONARY = 1 << 25  # bytes that xz may look back
+LARGEST_DICTIONARY = 1 << 25  # bytes; maximum dictionary size of xz
 TEXTURE_QUALITY = 80
 
 
@@ -46,7 +46,7 @@ def to_quantised(surface: Surface) -> bytes:
         columns.append(surface.corner_uvs.reshape(-1, 2).astype(np.float16))
     raw = np.concatenate([np.ascontiguousarray(c).view(np.uint8) for c in columns], axis=1)
     _, first, index = np.unique(raw, axis=0, return_index=True, return_inverse=True)
-    # Vertices in the order of faces, so that neighbours are similar and compress well.
+    # Sort vertices in the order of faces, so that neighbours are similar and compress well.
     order = np.argsort(first)
     place = np.empty(len(order), dtype=np.uint32)
     place[order] = np.arange(len(order))
@@ -102,7 +102,7 @@ def read_quantised(path: Path) -> Surface:
             ],
         )
     except (
-        XRayError,  # of a texture
+        XRayError,  # from a texture
         OSError,
         lzma.LZMAError,
         ValueError,
@@ -118,7 +118,7 @@ def read_quantised(path: Path) -> Surface:
 
 
 def _unpacked(path: Path) -> bytes:
-    """What xz has packed. Raises OSError, lzma.LZMAError, and ValueError for too much."""
+    """The bytes that xz unpacks. Raises OSError, lzma.LZMAError, and ValueError if too many."""
     packed = read_at_most(path, LARGEST)
     unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_DICTIONARY)
     data = unpacker.decompress(packed, LARGEST + 1)

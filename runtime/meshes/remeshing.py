@@ -1,10 +1,10 @@
-"""Even triangles: a closed mesh made coarser until its edges are about equally long.
+"""Even triangles: coarsens a closed mesh until its edges have about the same length.
 
 The steps are those of isotropic remeshing (Botsch and Kobbelt, "A remeshing approach to
-multiresolution modeling", SGP 2004): short edges collapse, edges flip where that evens out how
-many meet in a vertex, vertices move to the middle of their neighbours within the surface. Whole
-sets of edges that do not touch each other are treated at once. Edges are not split: what comes in
-is finer than what goes out.
+multiresolution modeling", SGP 2004): collapse short edges; flip edges if that evens out the number
+of edges per vertex; move vertices to the middle of their neighbours, within the surface. Sets of
+edges that do not touch each other are processed at once. Edges are not split: the input is finer
+than the output.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .smoothing import neighbour_mean, vertex_normals
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# An edge shorter than this share of the wanted length collapses (Botsch and Kobbelt).
+# Edges shorter than this share of the target length collapse (Botsch and Kobbelt).
 SHORT = 0.8
 MOST_ROUNDS = 40
-# Cosine between a face's normals before and after a step, below which the step is not taken.
+# A step is not taken if the cosine between a face's old and new normal is below this.
 LEAST_COSINE = 0.5
 RELAXATIONS = 3
 
 
 def remesh(vertices: Floats, faces: Ints, length: float) -> tuple[Floats, Ints]:
-    """Vertices (N, 3) and faces (F, 3) with edges of about `length`; the topology stays.
+    """Vertices (N, 3) and faces (F, 3) with edges of about `length` and the same topology.
 
-    vertices, faces : a closed mesh of shorter edges.
+    vertices, faces : a closed mesh with shorter edges.
     """
     vertices = vertices.astype(np.float64)
     random = np.random.default_rng(0)
@@ -45,15 +45,15 @@ def remesh(vertices: Floats, faces: Ints, length: float) -> tuple[Floats, Ints]:
 
 
 def compacted(vertices: Floats, faces: Ints) -> tuple[Floats, Ints]:
-    """Without the vertices that no face uses."""
+    """Remove the vertices that no face uses."""
     used = np.zeros(len(vertices), bool)
     used[faces] = True
     return vertices[used], (np.cumsum(used) - 1)[faces]
 
 
 def _edges(faces: Ints, count: int) -> tuple[Ints, Ints, Ints]:
-    """Edges (E, 2) of a closed mesh, lower vertex first, and for each the two faces (E, 2) and the
-    corners (E, 2) of these that lie opposite to it."""
+    """Edges (E, 2) of a closed mesh, lower vertex first; for each its two faces (E, 2) and the
+    corners (E, 2) of these opposite to it."""
     low = np.minimum(faces, np.roll(faces, -1, axis=1))
     high = np.maximum(faces, np.roll(faces, -1, axis=1))
     order = np.argsort((low * count + high).ravel(), kind="stable")
@@ -74,13 +74,13 @@ def _face_normals(vertices: Floats, faces: Ints) -> Floats:
 def _collapse(
     vertices: Floats, faces: Ints, shortest: float, random: np.random.Generator
 ) -> tuple[Floats, Ints]:
-    """Edges below `shortest` become their middles: as many as do not touch each other."""
+    """Collapse edges below `shortest` to their middles, as many as do not touch each other."""
     count = len(vertices)
     ends, _, _ = _edges(faces, count)
     length = np.linalg.norm(vertices[ends[:, 0]] - vertices[ends[:, 1]], axis=1)
     short = length < shortest
-    # An edge collapses where it is the shortest of all those around its two ends.
-    # By chance among those of about one length, else few are the shortest around.
+    # An edge collapses if it is the shortest around its two ends. Lengths are randomised, because
+    # among edges of similar length few would be the shortest.
     mixed = np.where(short, length * random.uniform(0.7, 1.3, len(length)), np.inf)
     rank = np.empty(len(ends), np.int64)
     rank[np.argsort(mixed)] = np.arange(len(ends))
@@ -92,7 +92,7 @@ def _collapse(
     np.minimum.at(wider, ends[:, 0], around[ends[:, 1]])
     np.minimum.at(wider, ends[:, 1], around[ends[:, 0]])
     chosen = np.flatnonzero(short & (rank == wider[ends].min(axis=1)))
-    # Its ends have two neighbours in common, else the mesh would touch itself.
+    # The ends must have exactly two common neighbours, or the mesh would touch itself.
     links = _links(ends, count)
     a, b = ends[chosen].T
     common = links[a].multiply(links[b]).sum(axis=1).A1 if len(chosen) else np.zeros(0)
@@ -102,7 +102,7 @@ def _collapse(
     target[b] = a
     moved = vertices.copy()
     moved[a], moved[b] = middle, middle
-    # No face around turns over.
+    # No adjacent face may turn over.
     old = _face_normals(vertices, faces)
     new = _face_normals(moved, faces)
     merged = target[faces]
@@ -126,7 +126,7 @@ def _links(ends: Ints, count: int) -> sparse.csr_matrix:
 
 
 def _flip(vertices: Floats, faces: Ints) -> Ints:
-    """Edges between the same faces the other way, where more vertices get six of them."""
+    """Flip edges within their two faces if more vertices then have six edges."""
     count = len(vertices)
     ends, sides, opposite = _edges(faces, count)
     valence = np.bincount(ends.ravel(), minlength=count)
@@ -134,7 +134,7 @@ def _flip(vertices: Floats, faces: Ints) -> Ints:
     then = np.abs(valence[ends] - 7).sum(axis=1) + np.abs(valence[opposite] - 5).sum(axis=1)
     gain = now - then
     wanted = np.flatnonzero((gain > 0) & (opposite[:, 0] != opposite[:, 1]))
-    # The best first; of the faces around its corners no other edge flips.
+    # Best first. No other edge of the faces around its corners may flip.
     wanted = wanted[np.argsort(-gain[wanted], kind="stable")]
     order = np.arange(len(wanted))
     first = np.full(count, len(wanted))
@@ -145,7 +145,7 @@ def _flip(vertices: Floats, faces: Ints) -> Ints:
     c, d = opposite[chosen].T
     linked = np.asarray(links[c, d]).ravel() if len(chosen) else np.zeros(0)
     chosen = chosen[linked == 0]
-    # A half edge runs a to b in the first face, so the new faces are (a, d, c) and (b, c, d).
+    # The half edge a to b is in the first face, so the new faces are (a, d, c) and (b, c, d).
     face = faces[sides[chosen, 0]]
     c, d = opposite[chosen].T
     at = (face == c[:, None]).argmax(axis=1)

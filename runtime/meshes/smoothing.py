@@ -33,10 +33,10 @@ def vertex_normals(vertices: Floats, faces: NDArray[np.integer]) -> NDArray[np.f
 
 
 def taubin(vertices: Floats, faces: NDArray[np.integer], rounds: int) -> NDArray[np.float64]:
-    """Vertices (N, 3) with the steps between them smoothed away.
+    """Vertices (N, 3) with the steps between them smoothed.
 
     Taubin, "A signal processing approach to fair surface design" (SIGGRAPH 1995): each round
-    shrinks the mesh a little and grows it again, so that its volume stays.
+    shrinks the mesh a little and grows it again, which keeps its volume.
     """
     result: NDArray[np.float64] = vertices.astype(np.float64)
     mean = neighbour_mean(faces, len(vertices))

@@ -1,1 +1,1 @@
-"""Omages: a category to an object's geometry image, and that to its material (arXiv 2408.03178)."""
+"""Omages: generates a category's geometry image, then its material (arXiv 2408.03178)."""

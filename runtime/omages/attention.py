@@ -1,6 +1,6 @@
-"""Attention of the material network: cosine similarity, with a learned null token beside the keys.
+"""Attention of the material network: cosine similarity, with a learned null token among the keys.
 
-Names of parameters are the published ones (imagen-pytorch 1.26).
+Parameters have their published names (imagen-pytorch 1.26).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FeedForward(nn.Sequential):
 
 
 class CosineAttention(nn.Module):
-    """What the kinds of attention below share. key_heads : heads of keys and values."""
+    """The base of the attention classes below. key_heads : heads of keys and values."""
 
     def __init__(self, channels: int, heads: int, key_channels: int, key_heads: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class CosineAttention(nn.Module):
         self.to_out = nn.Sequential(project, self.out_norm(channels))
 
     def out_norm(self, channels: int) -> nn.Module:
-        """What normalises the result."""
+        """The normalisation of the result."""
         return ScaleNorm(channels)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -67,9 +67,9 @@ class CosineAttention(nn.Module):
 
 
 class SelfAttention(CosineAttention):
-    """Attention of tokens (B, N, C) to each other and to a context (B, M, context), if any.
+    """Attention of tokens (B, N, C) to each other and optionally to a context (B, M, context).
 
-    One head of keys and values serves all heads.
+    All query heads share one head of keys and values.
     """
 
     def __init__(self, channels: int, heads: int, context: int | None) -> None:
@@ -118,7 +118,7 @@ class LatentAttention(CosineAttention):
         self.norm_latents = nn.LayerNorm(channels)
 
     def out_norm(self, channels: int) -> nn.Module:
-        """What normalises the result."""
+        """The normalisation of the result."""
         return nn.LayerNorm(channels)
 
     def forward(self, latents: Tensor, tokens: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class Resampler(nn.Module):
 
 
 class ImageTransformer(nn.Module):
-    """Self-attention over the pixels of (B, C, H, W), with a context (B, M, context), if any."""
+    """Self-attention over the pixels of (B, C, H, W), optionally with a context (B, M, context)."""
 
     def __init__(self, channels: int, heads: int, context: int | None = None) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Training samples: omages of a folder, or of the published HDF5 set.
+"""Training samples: omages from a folder, or from the published HDF5 dataset.
 
-Sample number i is a function of the seed and i alone.
+Sample i depends only on the seed and i.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ..training.numbered import Numbered
 
 SPLIT_SEED, TRAINING_SHARE = 314, 0.9  # as published
 SPLITS = ("train", "val", "all")
-OMAGES = "omage"  # the name of the HDF5 set's array
-# The folders of a dataset that is made with --omage.
+OMAGES = "omage"  # name of the array in the HDF5 file
+# The folders of a dataset made with --omage.
 OMAGES_FOLDER, METADATA_FOLDER = "omages", "metadata"
-METADATA = "_meta.json"  # behind the name of the HDF5 file
-LARGEST = 1 << 26  # bytes of the metadata, which has 500 for each omage
+METADATA = "_meta.json"  # suffix of the HDF5 file's name
+LARGEST = 1 << 26  # bytes of the metadata, which has 500 per omage
 _ROW = schema.record({"source": schema.text()}, {"uid": schema.text()})
 _ROWS = schema.table_of(schema.record({"success": schema.plain}, {"cate_id": schema.plain}))
 NO_CATEGORY = len(CATEGORIES)
-_KEPT = 2048  # omages that are kept in memory
+_KEPT = 2048  # omages kept in memory
 
 
 class Collection(Protocol):
@@ -42,7 +42,7 @@ class Collection(Protocol):
 
     @property
     def categories(self) -> Sequence[int]:
-        """A number for each; `NO_CATEGORY` for none."""
+        """One number per omage; `NO_CATEGORY` if it has none."""
         ...
 
     def __len__(self) -> int: ...
@@ -54,9 +54,9 @@ class Collection(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """`.npz` and `.npy` files; the category is the nearest folder that is called like one.
+    """`.npz` and `.npy` files; an omage's category is the nearest folder named after one.
 
-    Of a dataset of ours the categories are those of the folders that the meshes came from.
+    For our own datasets the folders are those of the original meshes.
     """
 
     paths: tuple[Path, ...]
@@ -64,9 +64,10 @@ class Folder:
 
     @classmethod
     def of(cls, folder: Path, size: int) -> Folder:
-        """Of all omages in `folder` and below, by their paths.
+        """All omages in `folder` and below, sorted by path.
 
-        size : pixels that are wanted; of several resolutions the least that has as many is taken.
+        size : wanted number of pixels. If there are several resolutions, the smallest with at least
+        that many is used.
         """
         if (folder / METADATA_FOLDER).is_dir() and (folder / OMAGES_FOLDER).is_dir():
             return cls._of_dataset(folder, size)
@@ -77,7 +78,7 @@ class Folder:
     def _of_dataset(cls, folder: Path, size: int) -> Folder:
         paths, categories = [], []
         for path in sorted((folder / METADATA_FOLDER).glob("*.json")):
-            row = read_row(path, _ROW)  # None for a broken one, which costs that item alone
+            row = read_row(path, _ROW)  # None for a broken row, which loses only that item
             files = sorted((folder / OMAGES_FOLDER / path.stem).glob("*.npz"), key=_resolution)
             if files and row:
                 enough = [file for file in files if _resolution(file) >= size]
@@ -94,7 +95,7 @@ class Folder:
 
 
 class PublishedSet:
-    """`NAME.h5` with `NAME_meta.json` beside it, as its authors publish it: 64 pixels a side.
+    """`NAME.h5` with `NAME_meta.json` beside it, as published: 64 pixels a side.
 
     Rows that failed are left out. Raises XRayError `bad_data`, `missing_package`.
     """
@@ -129,7 +130,7 @@ class PublishedSet:
         import h5py
 
         try:
-            # Opened for each, as an open file must not be shared with a loader's processes.
+            # Opened each time, because an open file must not be shared with a loader's processes.
             with h5py.File(self.path, "r") as file:
                 values = file[OMAGES][self.rows[number]]
             return Omage(values)
@@ -145,7 +146,7 @@ class PublishedSet:
 
 
 def collection(data: Path, size: int = 64) -> Folder | PublishedSet:
-    """The omages in a folder, or in an `.h5` file or a folder with one. size : see `Folder.of`.
+    """The omages in a folder, in an `.h5` file, or in a folder with one. size : see `Folder.of`.
 
     Raises XRayError `no_data`, `bad_data`, `missing_package`.
     """
@@ -161,7 +162,7 @@ def collection(data: Path, size: int = 64) -> Folder | PublishedSet:
 
 
 def split_numbers(count: int, split: str) -> NDArray[np.int64]:
-    """Which of `count` omages belong to the split "train", "val" or "all"; as published."""
+    """The indices, of `count` omages, in the published split "train", "val" or "all"."""
     shuffled = np.arange(count)
     np.random.RandomState(SPLIT_SEED).shuffle(shuffled)
     border = round(TRAINING_SHARE * count)
@@ -169,7 +170,7 @@ def split_numbers(count: int, split: str) -> NDArray[np.int64]:
 
 
 def to_tensor(omage: Omage, size: int) -> Tensor:
-    """(12, S, S) from -1 to 1, as the networks see it: unoccupied pixels are -1 throughout."""
+    """(12, S, S) from -1 to 1, for the networks: unoccupied pixels are -1 in all channels."""
     if not omage.has_material:
         raise XRayError(
             "bad_omage",
@@ -184,7 +185,7 @@ def to_tensor(omage: Omage, size: int) -> Tensor:
 
 
 class OmageDataset(Numbered):
-    """Endless samples {omage (12, S, S), label ()}, drawn at random."""
+    """Endless random samples {omage (12, S, S), label ()}."""
 
     def __init__(
         self, data: Collection, numbers: NDArray[np.int64], size: int, *, seed: int, first: int = 0
@@ -197,7 +198,7 @@ class OmageDataset(Numbered):
         self._kept: dict[int, Tensor] = {}
 
     def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """Sample `number` alone."""
+        """Only sample `number`."""
         yield self.sample(number)
 
     def sample(self, number: int) -> dict[str, Tensor]:
@@ -213,12 +214,12 @@ class OmageDataset(Numbered):
 
 
 def _resolution(path: Path) -> int:
-    """That of a dataset's omage, by its name."""
+    """The resolution of a dataset's omage, from its name."""
     return int(path.stem)
 
 
 def _category(path: Path, top: Path) -> int:
-    """The number of the nearest folder's category above `path`; `NO_CATEGORY` if none is one."""
+    """The category of the nearest folder above `path` named after one, or `NO_CATEGORY`."""
     for folder in path.relative_to(top).parents:
         name = folder.name.replace("_", " ")
         if name in CATEGORIES:

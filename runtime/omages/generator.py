@@ -1,4 +1,4 @@
-"""`OmagesGenerator`: a category to an object's geometry, that to its material, both to a mesh."""
+"""`OmagesGenerator`: a category to geometry, geometry to material, both to a mesh."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from .unet import CHANNELS as MATERIAL_CHANNELS
 from .unet import MaterialNetwork
 from .weights import GEOMETRY_FILE, MATERIAL_FILE, find_weights, load_geometry, load_material
 
-# Steps of the published sampler, and of the solver that needs fewer.
+# Steps of the published sampler, and of the faster solver.
 PUBLISHED_STEPS = {"geometry": 250, "material": 1000}
 FAST_STEPS = {"geometry": 30, "material": 20}
-PREVIEW_SECONDS = 0.5  # between two pictures of the omage as it becomes clear
-PREVIEW_SIZE = 256  # px along a side
+PREVIEW_SECONDS = 0.5  # between two previews of the omage
+PREVIEW_SIZE = 256  # px per side
 
-SIZE = 64  # px that the published networks work with
+SIZE = 64  # px per side, for the published networks
 MEMORY_REMEDY = (
     "Omages need about 4 GB. Close other programs that use it and release the runtime's memory, or "
     "set the device to the CPU."
 )
-# No image is taken as seen from anywhere; this shows the mesh from in front, a little above.
+# There is no image that defines a view; this camera is in front of the mesh, a little above.
 CAMERA = Camera.look_at((0.0, -1.8, 0.6), width=512, height=512)
 
 Floats = NDArray[np.float64]
@@ -59,8 +59,8 @@ Floats = NDArray[np.float64]
 class OmagesGenerator(Generator):
     """Omages; load it with `runtime.load("omages", checkpoint)`.
 
-    folder : holds the two published checkpoints, or those of one's own, in it or below it. Each
-    is read when it is first needed.
+    folder : contains the two published checkpoints, or your own, directly or in subfolders. Each is
+    read when it is first needed.
     """
 
     system = SYSTEM
@@ -72,11 +72,11 @@ class OmagesGenerator(Generator):
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> OmagesGenerator:
-        """With the weights at `checkpoint`, see `checkpoints.locate`; the published by default.
+        """Use the weights at `checkpoint`, see `checkpoints.locate`; by default the published.
 
         Raises XRayError: `missing_weights`, `incomplete_download`, `no_device`.
         """
-        # Denormals in small activations slow a CPU down tenfold.
+        # Denormals in small activations make a CPU ten times slower.
         torch.set_flush_denormal(True)
         device = choose_device(device)
         folder = locate(checkpoint or "omages")
@@ -91,14 +91,14 @@ class OmagesGenerator(Generator):
 
     @cached_property
     def geometry_network(self) -> GeometryTransformer:
-        """Raises XRayError `bad_weights`, `unsafe_weights`, `out_of_memory`."""
+        """Load it. Raises XRayError `bad_weights`, `unsafe_weights`, `out_of_memory`."""
         with memory_errors(self.device, MEMORY_REMEDY):
             return load_geometry(self.folder, self.device)
 
     def material_network(self, average: bool = False) -> MaterialNetwork:
-        """average : with the stored running average. Raises as `geometry_network`."""
+        """Load it. average : use the stored running average. Raises as `geometry_network`."""
         if self._material is None or self._material[0] != average:
-            self._material = None  # two of them may not fit the memory
+            self._material = None  # two networks may not fit into memory
             with memory_errors(self.device, MEMORY_REMEDY):
                 network = load_material(self.folder, self.device, average=average)
             self._material = average, network
@@ -109,8 +109,8 @@ class OmagesGenerator(Generator):
     ) -> Generated:
         """A mesh with UVs and a metallic-roughness material, and the omage's pictures.
 
-        Raises XRayError `empty_omage`, `bad_omage` and `missing_file` for the geometry that the
-        settings name, `out_of_memory`, and `Cancelled`.
+        Raises XRayError `empty_omage`; `bad_omage` and `missing_file` for the geometry in the
+        settings; `out_of_memory`; and `Cancelled`.
         """
         fast = settings.sampler == "fast"
         if settings.geometry:
@@ -125,7 +125,7 @@ class OmagesGenerator(Generator):
                 guidance=settings.guidance,
                 progress=progress,
             )
-        # An empty one is told now, as the material may take minutes.
+        # Check for an empty omage now, because the material may take minutes.
         Omage(geometry).mesh()
         material = self.material(
             geometry,
@@ -156,8 +156,8 @@ class OmagesGenerator(Generator):
     ) -> Floats:
         """Geometry (S, S, 4) of an object of a category, 0 to 1, row 0 at v = 0.
 
-        fast : by the solver that needs fewer steps, instead of as published. steps : 0 for as
-        many as usual. The occupancy is not rounded; the material network wants it as it is.
+        fast : use the faster solver instead of the published one. steps : 0 for the default. The
+        occupancy is not rounded, because the material network needs it unrounded.
 
         Raises XRayError `unknown_category`, `out_of_memory`, and `Cancelled`.
         """
@@ -187,7 +187,7 @@ class OmagesGenerator(Generator):
         average: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> Floats:
-        """Albedo, metallic, roughness (S, S, 5), 0 to 1, of geometry (S, S, 4); as `geometry`."""
+        """Albedo, metallic, roughness (S, S, 5), 0 to 1, for geometry (S, S, 4); see `geometry`."""
         label = self._label(category)
         network = self.material_network(average)
         schedule = Schedule.material(_steps("material", fast, steps))
@@ -222,7 +222,7 @@ class OmagesGenerator(Generator):
         picture: Callable[[Floats], NDArray[np.uint8]],
         progress: ProgressCallback,
     ) -> Floats:
-        """The sample (S, S, C), 0 to 1. `progress` hears each step, and between layers."""
+        """The sample (S, S, C), 0 to 1. `progress` is called at each step, and between layers."""
         # Drawn on the CPU, so that a seed gives the same object on every device.
         random = torch.Generator().manual_seed(seed)
 
@@ -263,7 +263,7 @@ load = OmagesGenerator.load
 
 
 def composed(geometry: Floats, material: Floats) -> Omage:
-    """The omage of geometry (S, S, 4) and material (S, S, 5), with normals from the positions."""
+    """The omage of geometry (S, S, 4) and material (S, S, 5); normals come from the positions."""
     occupied = geometry[..., OCCUPANCY] > OCCUPIED
     position = geometry[..., :3] * 2 - 1
     normal = (estimated_normals(occupied, position) + 1) / 2

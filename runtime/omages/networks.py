@@ -1,4 +1,4 @@
-"""The two networks as denoisers: what `sampling` asks of them."""
+"""The two networks as denoisers for `sampling`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from .sampling import Schedule
 from .transformer import CHANNELS, GeometryTransformer
 from .unet import MaterialNetwork
 
-GUIDANCE = 4.0  # of the published samples
-THRESHOLD_SHARE = 0.95  # of the pixels that dynamic thresholding keeps as they are
+GUIDANCE = 4.0  # for the published samples
+THRESHOLD_SHARE = 0.95  # of the pixels that dynamic thresholding leaves unchanged
 
 
 class GeometryDenoiser:
-    """Geometry of categories: positions and occupancy from -1 to 1.
+    """Denoises geometry by category: positions and occupancy from -1 to 1.
 
-    label : (B,) numbers of categories. guidance : how far beyond the category's own prediction,
-    seen from the one without a category; 1 for none.
+    label : (B,) category numbers. guidance : scale of classifier-free guidance; 1 for none.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class GeometryDenoiser:
 
 
 class MaterialDenoiser:
-    """Materials of geometry (B, 4, S, S): albedo, metallic and roughness from -1 to 1."""
+    """Denoises materials for geometry (B, 4, S, S): albedo, metallic and roughness from -1 to 1."""
 
     def __init__(
         self, network: MaterialNetwork, schedule: Schedule, geometry: Tensor, label: Tensor
@@ -77,11 +76,11 @@ class MaterialDenoiser:
 
 
 def _thresholded(x: Tensor) -> Tensor:
-    """`x` within -1 to 1, scaled down where many pixels lie beyond (arXiv 2205.11487)."""
+    """`x` within -1 to 1, scaled down if many pixels are outside (arXiv 2205.11487)."""
     bound = x.flatten(1).abs().quantile(THRESHOLD_SHARE, dim=1).clamp(min=1)[:, None, None, None]
     return x.clamp(-bound, bound) / bound
 
 
 def _precision(x: Tensor) -> Any:
-    """Half precision on a graphics card."""
+    """Autocast to half precision on a graphics card."""
     return torch.autocast("cuda", torch.float16) if x.device.type == "cuda" else nullcontext()

@@ -1,4 +1,4 @@
-"""What the two networks are trained to."""
+"""The training losses of the two networks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .sampling import Schedule, material_log_snr
 from .transformer import CHANNELS, GeometryTransformer
 from .unet import MaterialNetwork
 
-DROPPED_LABELS = 0.1  # share of samples that are seen without their label
-MOST_SNR = 5.0  # that a step is weighted by (arXiv 2303.09556)
+DROPPED_LABELS = 0.1  # share of samples without their label
+MOST_SNR = 5.0  # at which a step's weight is clipped (arXiv 2303.09556)
 
 
 class GeometryObjective:
-    """Noise by its squared error, variance by the variational bound (arXiv 2102.09672)."""
+    """Squared error for the noise, variational bound for the variance (arXiv 2102.09672)."""
 
     def __init__(self, schedule: Schedule) -> None:
         alpha = torch.from_numpy(schedule.alpha[::-1].copy())  # from clean to noisy
@@ -35,7 +35,7 @@ class GeometryObjective:
     def losses(
         self, network: GeometryTransformer, clean: Tensor, label: Tensor, random: torch.Generator
     ) -> dict[str, Tensor]:
-        """Of geometry (B, 4, S, S) with labels (B,): the terms by name."""
+        """The losses, by name, for geometry (B, 4, S, S) with labels (B,)."""
         count = len(clean)
         step = torch.randint(len(self.alpha), (count,), generator=random)
         noise = torch.randn(clean.shape, generator=random).to(clean.device)
@@ -50,7 +50,7 @@ class GeometryObjective:
         guessed, share = out.split(CHANNELS, dim=1)
         least, most = at(self.least), at(self.most)
         log_variance = (share + 1) / 2 * (most - least) + least
-        # The bound teaches the variance alone.
+        # The bound trains only the variance.
         start = ((noisy - at(self.sigma) * guessed.detach()) / at(self.alpha)).clamp(-1, 1)
         mean = at(self.from_clean) * start + at(self.from_noisy) * noisy
         wanted = at(self.from_clean) * clean + at(self.from_noisy) * noisy
@@ -61,12 +61,12 @@ class GeometryObjective:
 
 
 class MaterialObjective:
-    """Velocities by their squared error, weighted by the signal-to-noise ratio."""
+    """Squared error of velocities, weighted by the signal-to-noise ratio."""
 
     def losses(
         self, network: MaterialNetwork, omage: Tensor, label: Tensor, random: torch.Generator
     ) -> dict[str, Tensor]:
-        """Of omages (B, 12, S, S) with labels (B,): the terms by name."""
+        """The losses, by name, for omages (B, 12, S, S) with labels (B,)."""
         geometry, clean = omage[:, :4], omage[:, 7:]
         count = len(clean)
         time = torch.rand(count, generator=random).double().numpy()
@@ -83,13 +83,13 @@ class MaterialObjective:
 
 
 def _divergence(mean: Tensor, log_variance: Tensor, other: Tensor, other_log: Tensor) -> Tensor:
-    """Of two normal distributions (Kullback and Leibler), in nats."""
+    """Kullback-Leibler divergence of two normal distributions, in nats."""
     ratio = torch.exp(log_variance - other_log) + (mean - other) ** 2 * torch.exp(-other_log)
     return 0.5 * (other_log - log_variance - 1 + ratio)
 
 
 def _log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Of values -1 to 1 in steps of 2 / 255 under normal distributions, in nats."""
+    """Log-likelihood of values -1 to 1 in steps of 2 / 255, if normally distributed, in nats."""
     inverse = torch.exp(-log_scale)
     above = _normal((x - mean + 1 / 255) * inverse)
     below = _normal((x - mean - 1 / 255) * inverse)
@@ -98,5 +98,5 @@ def _log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def _normal(x: Tensor) -> Tensor:
-    """The normal distribution's share below x, by the published approximation."""
+    """The normal distribution function at x, by the published approximation."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

@@ -1,4 +1,4 @@
-"""Noise to images, in steps: the published ancestral sampler, and a solver that needs fewer.
+"""Samplers from noise to images: the published ancestral one, and a solver with fewer steps.
 
 At each step an image is alpha * clean + sigma * noise, with alpha**2 + sigma**2 = 1.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 
-DIFFUSION_STEPS = 1000  # that the geometry network was trained with
+DIFFUSION_STEPS = 1000  # in the training of the geometry network
 LARGEST_BETA = 0.999
 
 
@@ -24,8 +24,8 @@ LARGEST_BETA = 0.999
 class Schedule:
     """From noise to clean images in N steps.
 
-    times : (N,) what the network is told of each step: a time step of `DIFFUSION_STEPS`, or a
-        logarithm of the signal-to-noise ratio. alpha, sigma : (N + 1,), the last of the result.
+    times : (N,) the network's time input for each step: a time step of `DIFFUSION_STEPS`, or a
+        log signal-to-noise ratio. alpha, sigma : (N + 1,), the last for the result.
     """
 
     times: Floats
@@ -34,12 +34,12 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """How many there are."""
+        """The number of steps, N."""
         return len(self.times)
 
     @property
     def betas(self) -> Floats:
-        """(N,) share of the variance that is noise anew in each step, from clean to noisy."""
+        """(N,) share of the variance that is new noise in each step, from clean to noisy."""
         retained = (self.alpha[:-1] / self.alpha[1:]) ** 2
         return np.flip(1 - retained).astype(np.float64)
 
@@ -65,9 +65,9 @@ class Schedule:
 
 
 def material_log_snr(time: Floats) -> Floats:
-    """Of times from 0, clean, to 1, noise.
+    """The log signal-to-noise ratio at times from 0 (clean) to 1 (noise).
 
-    In single precision, as published: at 1 the cosine is nothing but its rounding error.
+    In single precision, as published: at 1 the cosine consists only of its rounding error.
     """
     angle = (time.astype(np.float32) + np.float32(0.008)) / np.float32(1.008)
     cosine = np.cos(angle * np.float32(np.pi) * np.float32(0.5))
@@ -76,28 +76,28 @@ def material_log_snr(time: Floats) -> Floats:
 
 
 class Denoiser(Protocol):
-    """A network and what it is conditioned on."""
+    """A network with its conditioning."""
 
     schedule: Schedule
 
     def clean(self, x: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-        """The clean image that `x` (B, C, S, S) comes from, and the variance's share of its range.
+        """The clean image predicted from `x` (B, C, S, S), and the variance in its range.
 
-        The share (B, C, S, S) lies between the smallest variance, at -1, and the largest, at 1;
-        None takes the smallest.
+        The latter (B, C, S, S) goes from -1, the smallest variance, to 1, the largest; None for the
+        smallest.
         """
         ...
 
 
-# Given the number of a step, noise (B, C, S, S) for it.
+# Returns noise (B, C, S, S) for a step's number.
 Draw = Callable[[int], Tensor]
 
 
 def ancestral(x: Tensor, denoiser: Denoiser, draw: Draw) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each step's image and the clean image it is headed for, from noise (B, C, S, S).
+    """Yields each step's image and predicted clean image, starting with noise (B, C, S, S).
 
-    The posterior of the denoiser's clean image with fresh noise (arXiv 2006.11239), and none in
-    the last step.
+    Samples the posterior given the denoiser's clean image (arXiv 2006.11239), with fresh noise in
+    all steps but the last.
     """
     schedule = denoiser.schedule
     alpha, sigma = schedule.alpha, schedule.sigma
@@ -117,7 +117,7 @@ def ancestral(x: Tensor, denoiser: Denoiser, draw: Draw) -> Iterator[tuple[Tenso
 
 
 def multistep(x: Tensor, denoiser: Denoiser) -> Iterator[tuple[Tensor, Tensor]]:
-    """As `ancestral`, without noise and in fewer steps (DPM-Solver++ 2M, arXiv 2211.01095)."""
+    """Like `ancestral`, without noise and in fewer steps (DPM-Solver++ 2M, arXiv 2211.01095)."""
     schedule = denoiser.schedule
     alpha, sigma = schedule.alpha, schedule.sigma
     half_log_snr = np.log(alpha) - np.log(np.maximum(sigma, 1e-10))

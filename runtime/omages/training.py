@@ -1,11 +1,11 @@
-"""Train the geometry network, or the material network, on omages.
+"""Trains the geometry network or the material network on omages.
 
 python -m runtime train --config runtime/omages/null2geo.json --data OMAGES --out DIR/geometry
 python -m runtime train --config runtime/omages/geo2mat.json --data OMAGES --out DIR/material
 
-OMAGES is a folder of `.npz` omages in folders called like categories, a dataset with omages, or
+OMAGES is a folder of `.npz` omages in folders named after categories, a dataset with omages, or
 the published `df_p64_m02_res64.h5`. Losses and optimisers are the published ones. `--generator
-omages --checkpoint DIR` finds the weights of both.
+omages --checkpoint DIR` finds both weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .transformer import GeometryTransformer, TransformerConfig
 from .unet import MaterialNetwork, UNetConfig
 from .weights import GEOMETRY_FILE, MATERIAL_FILE, save_geometry, save_material
 
-AVERAGE = 0.999  # how much of the running average stays at each step, of the material network
+AVERAGE = 0.999  # decay of the material network's running average
 
 
 @dataclass
@@ -36,8 +36,8 @@ class TrainingConfig(RunConfig):
     """How a network is built and trained; the learning rate is constant, as published.
 
     part : "geometry" or "material". network : fields of `TransformerConfig` or `UNetConfig` that
-    differ from the published ones. size : pixels along a side of the omages. samples : length of
-    the run unless it is stopped. split : "train", "val" or "all", as published.
+    differ from the published ones. size : px per side of the omages. samples : length of the run
+    unless it is stopped. split : "train", "val" or "all", as published.
     """
 
     example: ClassVar[str] = "runtime/omages/null2geo.json"
@@ -69,7 +69,7 @@ class TrainingConfig(RunConfig):
         return self.samples
 
     def network_config(self) -> TransformerConfig | UNetConfig:
-        """What the network is made of."""
+        """The network's configuration."""
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in self.network.items()
         }
@@ -79,7 +79,7 @@ class TrainingConfig(RunConfig):
 
 
 class Trainer(SharedTrainer[TrainingConfig]):
-    """A network, its optimiser and, of the material network, its running average."""
+    """A network, its optimiser and, for the material network, its running average."""
 
     log_steps = 20
 
@@ -94,7 +94,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         else:
             self.model = MaterialNetwork(made)
             self.objective = MaterialObjective()
-            # The labels' embedding stays as it began, as published.
+            # As published, the label embedding is not trained.
             trained = self.model.unets
             kind = partial(torch.optim.Adam, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self.model.to(self.device).train()
@@ -105,7 +105,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
 
     @property
     def is_geometry(self) -> bool:
-        """Whether it is the geometry network."""
+        """Whether this trains the geometry network."""
         return isinstance(self.model, GeometryTransformer)
 
     def dataset(self, data: Path) -> OmageDataset:
@@ -118,11 +118,11 @@ class Trainer(SharedTrainer[TrainingConfig]):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `objectives`."""
-        # Of the step alone, so that a resumed run draws what it would have drawn.
+        # Depends only on the seed and the step, so that a resumed run continues identically.
         random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.steps)
         omage = batch["omage"]
         clean = omage[:, :4] if self.is_geometry else omage
-        # Published in float16, which would need its losses scaled.
+        # Published in float16, which would need loss scaling.
         half = self.is_geometry and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             terms: dict[str, Tensor] = self.objective.losses(
@@ -131,21 +131,21 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return terms
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """One update, also of the average."""
+        """One update, including the average."""
         terms = super().step(batch)
         if len(self.average):
-            # In the beginning the average forgets faster, as the published one does.
+            # At first the average forgets faster, as published.
             kept = min(AVERAGE, (1 + self.steps) / (10 + self.steps))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average), self.trained, 1 - kept)
         return terms
 
     def parts(self) -> dict[str, Any]:
-        """With the average."""
+        """Includes the average."""
         return super().parts() | {"average": self.average}
 
     def save_weights(self, folder: Path) -> None:
-        """Write the published container."""
+        """Write a checkpoint in the published format."""
         if isinstance(self.model, GeometryTransformer):
             save_geometry(folder / GEOMETRY_FILE, self.model, self.steps, self.record())
         elif isinstance(self.model, MaterialNetwork):

@@ -1,8 +1,8 @@
 """The geometry network: a DiT that predicts noise and its variance in an image of positions.
 
-Peebles and Xie, "Scalable Diffusion Models with Transformers" (arXiv 2212.09748), in the variant
-DiT-B/1 with cross-attention layers that the published weights hold but that nothing feeds. Names
-of parameters are the published ones.
+Peebles and Xie, "Scalable Diffusion Models with Transformers" (arXiv 2212.09748), as DiT-B/1 with
+cross-attention layers, which are in the published weights but unused. Parameters have their
+published names.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ HEAD_CHANNELS = 64  # of the published network
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The published network by default.
+    """The network's configuration. The defaults are the published ones.
 
-    size : pixels along a side. heads : of the attention.
+    size : pixels per side. heads : of the attention.
     """
 
     size: int = 64
@@ -42,9 +42,9 @@ class TransformerConfig:
 
 
 class GeometryTransformer(nn.Module):
-    """Images (B, 4, S, S), time steps (B,), labels (B,) to their noise and variance (B, 8, S, S).
+    """Noise and its variance (B, 8, S, S) from images (B, 4, S, S), time steps (B,), labels (B,).
 
-    The label `config.classes` stands for none.
+    The label `config.classes` means none.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -69,7 +69,7 @@ class GeometryTransformer(nn.Module):
         return out.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
     def _initialise(self) -> None:
-        """As published: every block begins as the identity, the output as zero."""
+        """As published: every block starts as the identity, the output as zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -87,7 +87,7 @@ class GeometryTransformer(nn.Module):
 
 
 class PixelEmbedding(nn.Module):
-    """Images (B, 4, S, S) to tokens (B, S * S, C), one a pixel."""
+    """Images (B, 4, S, S) to tokens (B, S * S, C), one per pixel."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention of tokens (B, N, C) among themselves."""
+    """Attention of tokens (B, N, C) to each other."""
 
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class Mlp(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Tokens (B, N, C) to the values of their pixels (B, N, out)."""
+    """Tokens (B, N, C) to pixel values (B, N, out)."""
 
     def __init__(self, hidden: int, out: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The material network: a U-Net that predicts velocities in an image of materials.
 
-The first stage of Imagen (Saharia et al., arXiv 2205.11487) as in imagen-pytorch 1.26, which the
-published weights come from, with a label in place of a text and the geometry beside the noisy
-image. Names of parameters are the published ones.
+It is the first stage of Imagen (Saharia et al., arXiv 2205.11487) as in imagen-pytorch 1.26, the
+source of the published weights. A label replaces the text, and the geometry is added to the noisy
+image. Parameters have their published names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHANNELS = 5  # albedo, metallic, roughness
 GEOMETRY_CHANNELS = 4
 GROUPS = 8
 KERNELS = (3, 7, 15)  # of the first convolutions
-MIDDLE_HEADS = 8  # of the cross-attention in the middle, whatever the others have
+MIDDLE_HEADS = 8  # of the cross-attention in the middle, whatever the other layers have
 TIME_TOKENS = 2
 TIME_WAVES = 8
 TEXT_LENGTH = 256
@@ -31,10 +31,11 @@ LABEL_CHANNELS = 768
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The published network by default.
+    """The network's configuration. The defaults are the published ones.
 
-    channels : of the first level. factors : of each level's end, in `channels`. blocks : residual
-    blocks a level beside the first. attention : levels with attention. heads : of the attention.
+    channels : of the first level. factors : of the channels at each level's end. blocks : residual
+    blocks per level after the first one. attention : levels with attention. heads : of the
+    attention.
     """
 
     channels: int = 256
@@ -54,13 +55,13 @@ class UNetConfig:
 
     @property
     def levels(self) -> list[tuple[int, int, bool]]:
-        """Channels in, channels out and whether it has attention, for each level."""
+        """Input channels, output channels and whether it has attention, for each level."""
         widths = [self.channels, *(self.channels * factor for factor in self.factors)]
         return list(zip(widths[:-1], widths[1:], self.attention, strict=True))
 
 
 class MaterialNetwork(nn.Module):
-    """The U-Net and the embedding of its labels, as the published checkpoint holds them."""
+    """The U-Net and its label embedding, as in the published checkpoint."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -69,9 +70,9 @@ class MaterialNetwork(nn.Module):
         self.label_embedder = nn.Embedding(config.classes, LABEL_CHANNELS)
 
     def encode(self, label: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What `forward` wants to know of labels (B,): tokens (B, M, C) and a vector (B, 4 * C).
+        """Encode labels (B,) for `forward`: tokens (B, M, C) and a vector (B, 4 * C).
 
-        keep : (B,) whether to go by the label; all by default.
+        keep : (B,) whether to use the label; by default all.
         """
         if keep is None:
             keep = torch.ones_like(label, dtype=torch.bool)
@@ -80,9 +81,9 @@ class MaterialNetwork(nn.Module):
     def forward(
         self, x: Tensor, log_snr: Tensor, geometry: Tensor, label: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Noisy materials (B, 5, S, S) and geometry (B, 4, S, S) to velocities (B, 5, S, S).
+        """Velocities (B, 5, S, S) from noisy materials (B, 5, S, S) and geometry (B, 4, S, S).
 
-        log_snr (B,). label : of `encode`.
+        log_snr : (B,). label : from `encode`.
         """
         return self.unets(x, log_snr, geometry, label)
 
@@ -127,7 +128,7 @@ class UNet(nn.Module):
 
     def encode(self, embedding: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """See `MaterialNetwork.encode`; embedding (B, 768)."""
-        # The label is a text of one word; what would follow it is the null text.
+        # The label is a text of one word; the rest is the null text.
         tokens = self.null_text_embed.repeat(len(embedding), 1, 1)
         tokens[:, 0] = torch.where(keep[:, None], self.text_to_cond(embedding), tokens[:, 0])
         tokens = self.attn_pool(tokens)
@@ -154,7 +155,7 @@ class UNet(nn.Module):
 
 
 class Down(nn.ModuleList):
-    """A level on the way down: residual blocks, attention, half the size."""
+    """A level of the encoder: residual blocks, attention, half the size."""
 
     def __init__(
         self, width: int, out: int, attends: bool, config: UNetConfig, *, last: bool
@@ -163,7 +164,7 @@ class Down(nn.ModuleList):
         first = ResidualBlock(width, width, time, context if attends else None, config.heads)
         blocks = [ResidualBlock(width, width, time, gated=True) for _ in range(config.blocks)]
         attention = ImageTransformer(width, config.heads, context) if attends else nn.Identity()
-        # The published list has an empty first place.
+        # The published list has an empty first item.
         super().__init__(
             [
                 nn.Identity(),
@@ -175,7 +176,7 @@ class Down(nn.ModuleList):
         )
 
     def forward(self, x: Tensor, time: Tensor, tokens: Tensor, skipped: list[Tensor]) -> Tensor:
-        """x (B, C, H, W); what the way up needs is added to `skipped`."""
+        """x (B, C, H, W); appends the skip connections to `skipped`."""
         _, first, blocks, attention, smaller = self
         x = first(x, time, tokens)
         for block in blocks:
@@ -188,7 +189,7 @@ class Down(nn.ModuleList):
 
 
 class Up(nn.ModuleList):
-    """A level on the way up: residual blocks with what was skipped, attention, twice the size."""
+    """A level of the decoder: residual blocks with skip connections, attention, twice the size."""
 
     def __init__(
         self, out: int, width: int, attends: bool, config: UNetConfig, *, last: bool
@@ -208,7 +209,7 @@ class Up(nn.ModuleList):
         )
 
     def forward(self, x: Tensor, time: Tensor, tokens: Tensor, skipped: list[Tensor]) -> Tensor:
-        """x (B, C, H, W); takes from `skipped` what this level left there on the way down."""
+        """x (B, C, H, W); takes this level's skip connections from `skipped`."""
         first, blocks, attention, larger = self
         x = first(_with_skipped(x, skipped), time, tokens)
         for block in blocks:
@@ -223,9 +224,9 @@ def _with_skipped(x: Tensor, skipped: list[Tensor]) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around a cross-attention, if any, scaled and shifted by the time.
+    """Two convolutions with an optional cross-attention between them, modulated by the time.
 
-    gated : whether channels are weighted by the whole image in the end.
+    gated : whether the channels are finally weighted by the whole image.
     """
 
     def __init__(
@@ -297,7 +298,7 @@ class GlobalGate(nn.Module):
 
 
 class MultiKernel(nn.Module):
-    """Convolutions of several sizes side by side; the smaller the kernel, the more channels."""
+    """Parallel convolutions of several sizes; the smaller the kernel, the more channels."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
@@ -334,7 +335,7 @@ class Halved(nn.Sequential):
 
 
 class TwoKernels(nn.Module):
-    """The sum of a wide and a narrow convolution, which ends the way down."""
+    """The sum of a wide and a narrow convolution, at the end of the encoder."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
@@ -352,7 +353,7 @@ class Doubled(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         convolution = nn.Conv2d(width, 4 * out, 1)
-        # The four pixels that one becomes begin alike, so that no pattern shows.
+        # The four pixels made from one start equal, so that no pattern shows.
         kernel = torch.empty(out, width, 1, 1)
         nn.init.kaiming_uniform_(kernel)
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """The files of the two networks: `N2G_dit_allcate.ckpt` and `G2M_imagen_allcate.ckpt`.
 
-Lightning's containers with every tensor under two or three names, as published. What a network
-is made of is told by its tensors.
+These are Lightning checkpoints with every tensor under two or three names, as published. The
+network's configuration is derived from its tensors.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from .unet import MaterialNetwork, UNetConfig
 
 GEOMETRY_FILE = "N2G_dit_allcate.ckpt"
 MATERIAL_FILE = "G2M_imagen_allcate.ckpt"
-# The prefixes under which each tensor is stored; the first is the one that is read.
+# The prefixes under which each tensor is stored; the first one is read.
 GEOMETRY_NAMES = ("model.", "baseDiT.")
 MATERIAL_NAMES = ("unets.", "imagen.unets.0.", "model.unets.0.")
 LABELS = "label_embedder.weight"
-# Of networks too narrow for heads of the published width.
+# For networks too narrow for heads of the published width.
 NARROW_HEADS = 4
 LIGHTNING_VERSION = "2.2.3"
-# Below a folder of weights: experiments/omages64/null2geo/checkpoints, as published.
+# Depth below a folder of weights: experiments/omages64/null2geo/checkpoints, as published.
 LEVELS = 4
-# Where the classes come from that the published trainers keep as hyper-parameters.
+# Modules of the classes in the hyper-parameters of the published trainers.
 _SETTINGS = (
     *("omegaconf.", "typing.", "collections.", "pathlib.", "src.", "enum."),
     *(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "int", "float", "str", "bool")),
     "builtins.object",
 )
-_SHOWN = 3  # names that an error tells
+_SHOWN = 3  # names shown in an error
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -46,7 +46,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def load_geometry(path: Path, device: str = "cpu") -> GeometryTransformer:
     """The geometry network in a file or folder.
 
-    Names and shapes must fit exactly, and all names of a tensor must hold the same values.
+    Names and shapes must match exactly, and all copies of a tensor must have the same values.
 
     Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`.
     """
@@ -64,8 +64,8 @@ def load_geometry(path: Path, device: str = "cpu") -> GeometryTransformer:
 def load_material(path: Path, device: str = "cpu", *, average: bool = False) -> MaterialNetwork:
     """The material network in a file or folder; as `load_geometry`.
 
-    average : take the running average of the weights, which the published code stores and, by a
-        mistake, never samples with.
+    average : use the running average of the weights, which the published code stores but, by
+        mistake, never uses for sampling.
     """
     path = find_weights(path, MATERIAL_FILE)
     content = _read(path)
@@ -81,7 +81,7 @@ def load_material(path: Path, device: str = "cpu", *, average: bool = False) -> 
 
 
 def save_geometry(path: Path, network: GeometryTransformer, steps: int, record: Any) -> None:
-    """Write the published container; record : plain data for its hyper-parameters."""
+    """Write the published format; record : plain data for its hyper-parameters."""
     heads = {"baseDiT_cfg": {"num_heads": network.config.heads}}
     more = {"hyper_parameters": heads | {"training": record}}
     _save(path, dict(network.state_dict()), GEOMETRY_NAMES, steps, more)
@@ -95,7 +95,7 @@ def save_material(
     *,
     average: Sequence[Tensor] = (),
 ) -> None:
-    """Write the published container; as `save_geometry`.
+    """Write the published format; as `save_geometry`.
 
     average : running averages of the U-Net's parameters, in their order.
     """
@@ -113,7 +113,7 @@ def save_material(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What the checkpoint at `path` holds."""
+    """The contents of the checkpoint at `path`."""
     if not path.is_file():
         raise XRayError(
             "missing_weights",
@@ -155,7 +155,7 @@ def _save(
 
 
 def find_weights(path: Path, name: str) -> Path:
-    """The file `name` in the folder `path` or below it, or `path` itself where it is a file."""
+    """The file `name` in the folder `path` or below it, or `path` itself if it is a file."""
     if not path.is_dir():
         return path
     found = [
@@ -168,7 +168,7 @@ def find_weights(path: Path, name: str) -> Path:
 def _unaliased(
     state: Mapping[str, Any], names: Sequence[str], extra: Sequence[str], path: Path
 ) -> dict[str, Tensor]:
-    """The tensors under the network's own names; raises `bad_weights` where names disagree."""
+    """The tensors by the network's own names; raises `bad_weights` if copies differ."""
     first = {name for name in state if name.startswith(names[0])}
     if names[0] == "model.":
         first = {name for name in first if not name.startswith("model.unets.")}
@@ -198,7 +198,7 @@ def _unaliased(
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are one in the file, or hold the same values."""
+    """Whether two tensors share their data in the file, or have the same values."""
     if a.shape == b.shape and a.data_ptr() == b.data_ptr():
         return True
     return torch.equal(a, b)
@@ -207,10 +207,10 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _averaged(
     content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
-    """The running average that the container stores, by name."""
+    """The stored running average, by name."""
     stored = content.get("ema")
     average = stored.get("shadow_params") if isinstance(stored, Mapping) else None
-    # torch_ema keeps a list, in the order in which the network has its parameters.
+    # torch_ema stores a list in the order of the network's parameters.
     names = [
         name for name in content["state_dict"] if name.startswith("unets.") and name in tensors
     ]
@@ -226,7 +226,7 @@ def _averaged(
 
 
 def _built(path: Path, config: Any, tensors: Mapping[str, Tensor], content: Any) -> Any:
-    """The configuration that the tensors tell, or `bad_weights`."""
+    """The configuration derived from the tensors; raises `bad_weights`."""
     try:
         return config(tensors, content.get("hyper_parameters"))
     except (KeyError, ValueError, IndexError) as error:
@@ -267,14 +267,14 @@ def _unet_config(tensors: Mapping[str, Tensor], _parameters: Any) -> UNetConfig:
 
 
 def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """How many parts are numbered behind `prefix`."""
+    """The number of numbered parts with this `prefix`."""
     return len(
         {name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)}
     )
 
 
 def _filled(network: Network, tensors: Mapping[str, Tensor], path: Path, device: str) -> Network:
-    """`network` with `tensors`, which must fit in name and shape."""
+    """`network` with `tensors`, whose names and shapes must match."""
     wanted = network.state_dict()
     missing, unknown = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
     if missing or unknown:
@@ -288,7 +288,7 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], path: Path, device:
     ]
     if wrong:
         raise _bad(path, f"the shapes of {len(wrong)} tensors do not fit ({_some(wrong)})")
-    # Copies, as the tensors are parts of the file.
+    # Copy, because the tensors are views of the file.
     network.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
     return network.float().to(torch.device(device)).eval().requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""Finds where an image was taken from: the side from which its own field looks most like it."""
+"""Finds an image's camera: the direction from which its own field looks most like it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .networks import RenderDiffusion, to_network
 AZIMUTHS = 24  # all around
 ELEVATIONS = (0.0, 15.0, 30.0, 45.0)  # degrees
 SIZE = 16  # px of the compared pictures
-ROUNDS = 3  # in which the search is refined, each by half
+ROUNDS = 3  # of refinement, each halving the step
 
 
 def find_camera(
@@ -25,8 +25,8 @@ def find_camera(
 ) -> Camera:
     """The camera of an image (3, S, S), 0..1 on the model's background, in the object's frame.
 
-    The network is not told it: the field that it makes of an image stands as the training's
-    objects do. alive : called before each of the passes; it may raise.
+    The network does not need it: the field that it makes of an image is oriented like the objects
+    of its training. alive : called before each pass; it may raise.
     """
     alive()
     with torch.inference_mode():

@@ -1,8 +1,8 @@
-"""Training samples: single pictures with their cameras, and rays drawn at random from them.
+"""Training samples: single pictures with their cameras, and random rays of them.
 
-Read are datasets of ours (images and transforms.json; X-Rays, depth and which pictures show the
-same object are not looked at), tars of them, and folders of images whose cameras are only known by
-a distribution. All pictures are kept in memory, reduced to the model's size.
+Reads our own datasets (images and transforms.json; X-Rays, depth and the grouping by object are not
+used), tars of them, and folders of images whose cameras are only known by a distribution. All
+pictures are kept in memory at the model's size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..training.numbered import Numbered
 from .networks import RenderDiffusionConfig
 from .renderer import check_outside
 
-FEWEST = 8  # pictures that can be learned from
+FEWEST = 8  # pictures needed for training
 IMAGES = "images"
 CAMERAS = "transforms.json"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -37,7 +37,7 @@ _MIRROR = np.diag([-1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class CameraDistribution:
-    """Where pictures without a camera were taken from: uniform in these ranges, degrees.
+    """The distribution of unknown cameras: uniform in these ranges, degrees.
 
     azimuth : 0 sees the object's front, -y. elevation : above the horizon.
     """
@@ -46,7 +46,7 @@ class CameraDistribution:
     elevation: tuple[float, float] = (0.0, 45.0)
 
     def draw(self, config: RenderDiffusionConfig, random: np.random.Generator) -> Camera:
-        """A camera of the system's frame."""
+        """A random camera in the system's frame."""
         return config.camera(
             math.radians(random.uniform(*self.azimuth)),
             math.radians(random.uniform(*self.elevation)),
@@ -55,7 +55,7 @@ class CameraDistribution:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """pixels (N, S, S, 4) uint8, straight alpha, and a camera each, None where it is not known."""
+    """pixels (N, S, S, 4) uint8, straight alpha, and their cameras, None if unknown."""
 
     pixels: NDArray[np.uint8]
     cameras: Sequence[Camera | None]
@@ -65,12 +65,12 @@ class Pictures:
 
 
 def read_pictures(data: Path, config: RenderDiffusionConfig) -> Pictures:
-    """The pictures in `data`, reduced to the model's size; those that show nothing are left out.
+    """The pictures in `data`, reduced to the model's size; empty ones are left out.
 
-    data : a dataset in the published layout, with or without xrays/, a tar of one or a folder of
-    them, or a folder of images, of which a transforms.json beside them may know the cameras.
+    data : a dataset in the published layout, with or without xrays/; a tar of one or a folder of
+    such tars; or a folder of images, optionally with a transforms.json for their cameras.
 
-    Raises XRayError `no_data` for too few pictures, `bad_transforms` where one has no camera,
+    Raises XRayError `no_data` for too few pictures, `bad_transforms` if a camera is missing,
     `camera_inside`, `unreadable_image` and `bad_shard`.
     """
     pixels, cameras = [], []
@@ -132,11 +132,11 @@ def _without_camera(data: Path, name: str) -> XRayError:
 
 
 def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The middle square of an image, reduced or enlarged to (size, size, 4)."""
+    """The central square of an image, resized to (size, size, 4)."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.convert("RGBA").crop((left, top, left + side, top + side))
-    # Pillow reduces with alpha taken into account only when it is multiplied in.
+    # Pillow takes alpha into account only if it is premultiplied.
     reduced = square.convert("RGBa").resize((size, size), Image.Resampling.BOX)
     return np.asarray(reduced.convert("RGBA"))
 
@@ -153,7 +153,7 @@ def on_background(
 
 
 def mirrored(camera: Camera) -> Camera:
-    """The camera that sees the mirrored object in the mirrored picture."""
+    """The camera for the mirrored picture, which shows the mirrored object."""
     assert camera.cx is not None
     matrix = camera.camera_to_world.copy()
     matrix[:3, :3] = _MIRROR @ matrix[:3, :3] @ _MIRROR
@@ -165,11 +165,11 @@ def mirrored(camera: Camera) -> Camera:
 
 
 class PictureDataset(Numbered):
-    """Endless batches of pictures, their cameras' rays and R random pixels of each to compare.
+    """Endless batches of pictures, their cameras' rays and R random pixels of each for the loss.
 
     {image (B, 3, S, S) -1..1, alpha (B, S * S), origin (B, 1, 3), directions (B, S * S, 3), pixel
-    (B, R)}. mirror, recolour : shares of the pictures that are mirrored in x, together with their
-    cameras, and whose colour channels are swapped. Batch i depends on the seed and i alone.
+    (B, R)}. mirror : share of the pictures that are mirrored in x, with their cameras. recolour :
+    share whose colour channels are permuted. Batch i depends only on the seed and i.
     """
 
     whole_batches = True

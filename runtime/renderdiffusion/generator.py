@@ -1,4 +1,4 @@
-"""`RenderDiffusionGenerator`: inputs, or none, to a mesh, by denoising a picture through 3D."""
+"""`RenderDiffusionGenerator`: an image, or nothing, to a mesh, by denoising a picture in 3D."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ from .weights import DEFAULT_WEIGHTS, load_model
 log = logging.getLogger(__name__)
 
 CAMERA_SIZE = 512  # px
-# Azimuth and elevation from which the picture of an object is denoised that no image shows.
+# Azimuth and elevation of the denoised picture if there is no image.
 MADE_UP_FROM = (math.radians(30), math.radians(20))
 PREVIEW_SIZE = 256  # px along a side
-PREVIEW_SECONDS = 0.5  # between two pictures of what is being denoised
+PREVIEW_SECONDS = 0.5  # between two previews of the denoising
 SHEET_COLUMNS = 4
 # If a visible object is less dense than the threshold everywhere, it is meshed at this share of
 # its greatest density.
 FAINT = 0.5
 VISIBLE = 0.5
-# Pieces with less area than this share of the largest piece's are left out.
+# Pieces with less area than this share of the largest piece are left out.
 CRUMB = 0.01
-# Rounds that smooth the steps of the planes' pixels.
+# Rounds of smoothing, against the steps of the planes' pixels.
 SMOOTHING = 10
 MEMORY_REMEDY = (
     "Close other programs that use it, lower the grid resolution, or set the device to the CPU."
@@ -70,8 +70,8 @@ _CHUNK = {"cpu": 16_384, "cuda": 1 << 20, "mps": 1 << 18}
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """What the network is given: colours (1, 3, S, S), 0..1, on its background, and which pixels
-    are kept (1, 1, S, S), None for all."""
+    """The network's input: colours (1, 3, S, S), 0..1, on its background, and which pixels are kept
+    (1, 1, S, S); None for all."""
 
     colors: Tensor
     known: Tensor | None
@@ -80,7 +80,7 @@ class _Picture:
 class RenderDiffusionGenerator(Generator):
     """RenderDiffusion; load it with `runtime.load("renderdiffusion")`.
 
-    An image is reconstructed; an image and a mask are inpainted; without both, an object is
+    An image is reconstructed; an image with a mask is inpainted; without an image, an object is
     generated.
     """
 
@@ -93,11 +93,11 @@ class RenderDiffusionGenerator(Generator):
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> RenderDiffusionGenerator:
-        """With the weights at `checkpoint` (a safetensors file), or those that ship.
+        """Load the weights at `checkpoint` (a safetensors file), or those that come with X-Ray.
 
         Raises XRayError: `missing_weights`, `bad_weights`, `no_device`.
         """
-        # Denormals in small activations slow a CPU down tenfold.
+        # Denormals in small activations make a CPU ten times slower.
         torch.set_flush_denormal(True)
         device = choose_device(device)
         return cls(load_model(Path(checkpoint or DEFAULT_WEIGHTS), device), device)
@@ -105,10 +105,10 @@ class RenderDiffusionGenerator(Generator):
     def run(
         self, inputs: Inputs, settings: RenderDiffusionSettings, progress: ProgressCallback
     ) -> Generated:
-        """A mesh with corner colours or a texture, and pictures: "image", what was denoised, and
+        """A mesh with corner colours or a texture, and pictures: "image", the denoised picture, and
         "orbit", views of the field.
 
-        With an image its viewer is at -y. Without one the object's front is.
+        The viewer of the image, or without an image the object's front, is at -y.
 
         Raises XRayError (unreadable image, `no_object`, `bad_mask`, `nothing_predicted`,
         `out_of_memory`, ...) and `Cancelled`.
@@ -152,7 +152,7 @@ class RenderDiffusionGenerator(Generator):
         progress: ProgressCallback,
         note: Callable[[str], None],
     ) -> _Picture:
-        """The object of the image, cropped and scaled as in training."""
+        """The image's object, cropped and scaled as in training."""
         cut = cut_object(inputs.image, settings, progress).rgba
         size = self.model.config.image_size
         if inputs.mask is None:
@@ -181,7 +181,7 @@ class RenderDiffusionGenerator(Generator):
         progress: ProgressCallback,
         note: Callable[[str], None],
     ) -> Camera:
-        """The picture's camera in the object's frame: found, or as the settings say."""
+        """The picture's camera in the object's frame: found, or from the settings."""
         if picture is None:
             return self.model.config.camera(*MADE_UP_FROM)
         if not settings.find_camera:
@@ -202,7 +202,7 @@ class RenderDiffusionGenerator(Generator):
     ) -> Sampled:
         """The planes and the denoised picture.
 
-        picture : what is reconstructed or inpainted; None to generate.
+        picture : the picture to reconstruct or inpaint; None to generate.
         """
         # Drawn on the CPU, so that a seed gives the same object on every device.
         random = torch.Generator().manual_seed(settings.seed)
@@ -266,7 +266,7 @@ class RenderDiffusionGenerator(Generator):
                     grid = torch.stack([index // side**2, index // side % side, index % side], -1)
                     return self._field(planes, grid * (2 * box / (side - 1)) - box)[:, 0]
 
-                # Steps that skip no pixel of the planes.
+                # Strides that skip no pixel of the planes.
                 steps = tuple(s for s in STRIDES if s == 1 or s * planes.shape[-1] <= side)
                 return sample_surface(
                     lambda index: self.chunks(density, index),
@@ -332,7 +332,7 @@ class RenderDiffusionGenerator(Generator):
     ) -> NDArray[np.uint8]:
         """Views around the field, side by side in rows of `SHEET_COLUMNS`: (H, W, 3).
 
-        The first is from `camera`; the others are as high, each farther to the right.
+        The first is from `camera`. The others have the same elevation and move to the right.
         """
         azimuth, elevation = _angles(camera)
         pictures = []
@@ -354,7 +354,7 @@ def _angles(camera: Camera) -> tuple[float, float]:
 
 
 def _to_viewer(camera: Camera) -> NDArray[np.float64]:
-    """(4, 4) turn about z that brings `camera` to the -y side."""
+    """(4, 4) rotation about z that moves `camera` to the -y side."""
     azimuth, _ = _angles(camera)
     matrix = np.eye(4)
     cosine, sine = math.cos(azimuth), math.sin(azimuth)
@@ -376,7 +376,7 @@ def _preview(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sheet(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures (S, S, 3) in rows of `SHEET_COLUMNS`; places left over are white."""
+    """Pictures (S, S, 3) in rows of `SHEET_COLUMNS`; unused places are white."""
     columns = min(SHEET_COLUMNS, len(pictures))
     missing = -len(pictures) % columns
     padded = [*pictures, *[np.full_like(pictures[0], 255)] * missing]

@@ -1,7 +1,7 @@
 """The denoiser: a noisy picture becomes three feature planes, and these a clean picture.
 
-The encoder is not told the camera: it finds the object's pose in the picture. Where noise hides the
-pose, the field has to look right from everywhere; that makes it 3D.
+The encoder does not get the camera: it finds the object's pose in the picture. If noise hides the
+pose, the field must look right from everywhere; that makes it 3D.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ RAYS = 1 << 14  # that are rendered at a time
 
 @dataclass(frozen=True)
 class RenderDiffusionConfig:
-    """What a model is made of.
+    """The configuration of a model.
 
-    image_size : px of the pictures, and texels along a side of the planes. channels, blocks, fold :
-    of the U-Net. plane_channels : features of each plane. hidden : neurons of the decoder.
-    self_condition : whether the U-Net is also given its last estimate. box : the field is within
+    image_size : px of the pictures, and texels per side of the planes. channels, blocks, fold : of
+    the U-Net. plane_channels : features of each plane. hidden : neurons of the decoder.
+    self_condition : whether the U-Net also gets its last estimate. box : the field is within
     [-box, box]^3 of the object's frame. background : colour behind the object, 0..1. samples,
     fine_samples : along a ray, see `renderer.render_rays`.
 
-    Raises ValueError for what makes no model.
+    Raises ValueError for an invalid configuration.
     """
 
     image_size: int = 32
@@ -70,9 +70,9 @@ class RenderDiffusionConfig:
             raise ValueError(f"background must be three numbers from 0 to 1: {self.background}")
 
     def camera(self, azimuth: float, elevation: float, size: int = 0) -> Camera:
-        """The camera of the system's frame, in the object's frame; angles in radians.
+        """A camera of the system's frame, in the object's frame; angles in radians.
 
-        azimuth : 0 is the -y side, and the viewer goes to +x. size : px; 0 for `image_size`.
+        azimuth : 0 is the -y side, increasing towards +x. size : px; 0 for `image_size`.
         """
         level = math.cos(elevation)
         eye = np.array([level * math.sin(azimuth), -level * math.cos(azimuth), math.sin(elevation)])
@@ -83,7 +83,7 @@ class RenderDiffusionConfig:
 @dataclass(frozen=True, eq=False)
 class Rendered:
     """Pictures of B scenes: color (B, 3, S, S) 0..1 in front of the background, alpha
-    (B, 1, S, S) 0..1 and depth (B, 1, S, S), the distance of what is seen, 0 where nothing is."""
+    (B, 1, S, S) 0..1 and depth (B, 1, S, S), the distance of the visible surface, 0 if none."""
 
     color: Tensor
     alpha: Tensor
@@ -108,7 +108,7 @@ class RenderDiffusion(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.decoder.first.weight.device
 
     @property
@@ -117,10 +117,10 @@ class RenderDiffusion(nn.Module):
         return torch.tensor(self.config.background, device=self.device)
 
     def planes(self, noisy: Tensor, time: Tensor, self_condition: Tensor | None = None) -> Tensor:
-        """Feature planes (B, 3, C, N, N) of pictures (B, 3, S, S) with noise, clean ones -1..1.
+        """Feature planes (B, 3, C, N, N) of noisy pictures (B, 3, S, S); clean pictures are -1..1.
 
         time : (B,) steps of noise, 0 (clean) to 1000. self_condition : the last estimate of the
-        clean pictures (B, 3, S, S), -1..1, which only a model with `self_condition` looks at.
+        clean pictures (B, 3, S, S), -1..1; only used by a model with `self_condition`.
         """
         if self.config.self_condition:
             known = torch.zeros_like(noisy) if self_condition is None else self_condition
@@ -131,14 +131,14 @@ class RenderDiffusion(nn.Module):
     def field(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density (B, P) per unit of length and colour (B, P, 3) 0..1 at points (B, P, 3).
 
-        Outside the box there is nothing.
+        The density is 0 outside the box.
         """
         density, color = self.decoder(plane_features(planes, points, self.config.box))
         inside = (points.abs() <= self.config.box).all(dim=-1)
         return density * inside, color
 
     def occupancy(self, planes: Tensor) -> Occupancy:
-        """Where the field of one scene (1, 3, C, N, N) may have density."""
+        """The parts of the field of one scene (1, 3, C, N, N) that may have density."""
         return Occupancy.of(
             lambda points: self.field(planes, points[None])[0][0], self.config.box, self.device
         )
@@ -152,10 +152,10 @@ class RenderDiffusion(nn.Module):
         chunks: Chunks | None = None,
         skip_empty: bool = False,
     ) -> Rendered:
-        """Pictures of B scenes by a camera each, or of one scene by several cameras.
+        """Pictures of B scenes by one camera each, or of one scene by several cameras.
 
-        size : px; 0 for the model's. chunks : rays at a time. skip_empty : look first where there
-        is nothing, which pays for large pictures and for several of one scene.
+        size : px; 0 for the model's. chunks : rays at a time. skip_empty : first find empty parts,
+        which is faster for large pictures and for several of one scene.
 
         Raises XRayError `camera_inside`, `out_of_memory`.
         """
@@ -200,7 +200,7 @@ def to_picture(clean: Tensor) -> Tensor:
 
 
 def at_size(model: RenderDiffusion, image_size: int) -> RenderDiffusion:
-    """The same network for pictures of another size; what it learned of places is interpolated."""
+    """The same network for another picture size; its learned positions are interpolated."""
     resized = RenderDiffusion(replace(model.config, image_size=image_size))
     state = model.state_dict()
     for name, wanted in resized.state_dict().items():

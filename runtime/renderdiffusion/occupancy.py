@@ -1,4 +1,4 @@
-"""Where a field may have density, so that rays need not look elsewhere."""
+"""Finds where a field may have density, so that rays can skip the rest."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CELLS = 48  # along a side of the box
-LEAST = 1e-3  # opacity of a cell's width below which it counts as empty
+CELLS = 48  # per side of the box
+LEAST = 1e-3  # opacity across a cell below which it counts as empty
 
 
 class Occupancy:
@@ -21,7 +21,7 @@ class Occupancy:
 
     @classmethod
     def of(cls, density: Callable[[Tensor], Tensor], box: float, device: torch.device) -> Occupancy:
-        """Of a field's density (P,) at points (P, 3); neighbours of occupied cells count too."""
+        """From a field's density (P,) at points (P, 3); neighbours of occupied cells count too."""
         axis = ((torch.arange(CELLS, device=device) + 0.5) / CELLS * 2 - 1) * box
         points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3)
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""The volume renderer: rays of cameras, samples along them, and what they add up to.
+"""The volume renderer: camera rays, samples along them, and their sums.
 
-Distances are measured along rays of unit length. A stretch of length d with density s lets
-exp(-s d) of the light through (Max 1995).
+Distances are measured along rays of unit length. An interval of length d with density s transmits
+exp(-s d) of the light (Max 1995).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _SMALL = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Rays:
-    """What rays (B, R) see: color (B, R, 3) in front of the background, alpha (B, R) 0..1, and
-    depth (B, R), the mean distance of what is seen, 0 where nothing is."""
+    """The result for rays (B, R): color (B, R, 3) in front of the background, alpha (B, R) 0..1,
+    and depth (B, R), the mean distance of what is visible, 0 if nothing is."""
 
     color: Tensor
     alpha: Tensor
@@ -46,7 +46,7 @@ def camera_rays(cameras: Sequence[Camera], size: int, device: torch.device) -> t
 
 
 def check_outside(cameras: Sequence[Camera], box: float) -> None:
-    """Raises XRayError `camera_inside` for a camera within the box [-box, box]^3."""
+    """Raise XRayError `camera_inside` if a camera is within the box [-box, box]^3."""
     for camera in cameras:
         if (np.abs(camera.position) <= box).all():
             raise XRayError(
@@ -60,7 +60,7 @@ def check_outside(cameras: Sequence[Camera], box: float) -> None:
 def box_span(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor, Tensor]:
     """Distances (B, R) at which rays (B, R, 3) enter and leave [-box, box]^3.
 
-    Where a ray misses the box, or the box is behind it, both are the same.
+    The two are equal if a ray misses the box, or if the box is behind it.
     """
     safe = torch.where(directions.abs() < _SMALL, _SMALL, directions)
     first, second = (-box - origins) / safe, (box - origins) / safe
@@ -70,13 +70,13 @@ def box_span(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor, T
 
 
 def even_edges(near: Tensor, far: Tensor, count: int) -> Tensor:
-    """Edges (B, R, count + 1) of `count` equal stretches from `near` to `far` (B, R)."""
+    """Edges (B, R, count + 1) of `count` equal intervals from `near` to `far` (B, R)."""
     share = torch.linspace(0, 1, count + 1, device=near.device)
     return near[..., None] + (far - near)[..., None] * share
 
 
 def jittered(edges: Tensor, random: torch.Generator | None) -> Tensor:
-    """A place (B, R, S) in each stretch between `edges`: random (stratified), or its middle."""
+    """A point (B, R, S) in each interval between `edges`: random (stratified), or its middle."""
     low, high = edges[..., :-1], edges[..., 1:]
     if random is None:
         return (low + high) / 2
@@ -85,10 +85,10 @@ def jittered(edges: Tensor, random: torch.Generator | None) -> Tensor:
 
 
 def importance_edges(edges: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Edges (B, R, count + 1) with as much of the `weights` (B, R, S) in each stretch.
+    """Edges (B, R, count + 1) of intervals with equal shares of the `weights` (B, R, S).
 
-    A stretch counts as the greatest of itself and its neighbours, as surfaces lie between samples
-    (Barron et al. 2021), and keeps a small share, so that nothing that these missed is lost.
+    Each interval gets the maximum of its own and its neighbours' weight, because surfaces are
+    between samples (Barron et al. 2021), and at least a small share, so that nothing is lost.
     """
     weights = functional.max_pool1d(weights, 3, stride=1, padding=1) + 0.01 / weights.shape[-1]
     total = weights.cumsum(dim=-1)
@@ -104,9 +104,9 @@ def importance_edges(edges: Tensor, weights: Tensor, count: int) -> Tensor:
 
 
 def weights_of(density: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of light (B, R, S) that comes from each stretch, and what passes all (B, R).
+    """The share of light (B, R, S) from each interval, and the share that passes all (B, R).
 
-    density, lengths : (B, R, S). Shares and the rest add up to 1.
+    density, lengths : (B, R, S). All shares add up to 1.
     """
     thickness = density * lengths
     before = torch.cumsum(thickness, dim=-1)
@@ -126,12 +126,12 @@ def render_rays(
     random: torch.Generator | None = None,
     occupied: Callable[[Tensor], Tensor] | None = None,
 ) -> Rays:
-    """What rays (B, R, 3) see of `field` in front of a background (3,) or (B, 1, 3).
+    """Render rays (B, R, 3) of `field` in front of a background (3,) or (B, 1, 3).
 
-    samples : of equal stretches. fine_samples : of stretches that are drawn from what the first
-    saw; then only these are added up. random : draws a place in each stretch; None takes the
-    middles. occupied : of one scene (B = 1), says which (P,) of points (P, 3) may have density, so
-    that the field is asked for no others.
+    samples : number of equal intervals. fine_samples : number of intervals placed by the result of
+    the first pass; then only these are summed. random : draws a point in each interval; None for
+    the middle. occupied : for one scene (B = 1), which (P,) of points (P, 3) may have density; the
+    field is evaluated only there.
     """
     near, far = box_span(origins, directions, box)
     edges = even_edges(near, far, samples)

@@ -1,9 +1,8 @@
-"""From noise, an image or a part of one to planes: generation, reconstruction, inpainting.
+"""Samples planes from noise, an image or a part of one: generation, reconstruction, inpainting.
 
-Sampling is DDIM without added noise (Song et al. 2021), by the clean picture that the network
-predicts. An image is reconstructed from what is left of it after t_r steps of noise; inpainting
-puts the known pixels, noised as far, in place of the sampled ones at every step (RePaint, Lugmayr
-et al. 2022).
+Sampling is DDIM without added noise (Song et al. 2021), with the clean picture that the network
+predicts. Reconstruction starts from the image after t_r steps of noise. Inpainting replaces the
+known pixels at every step with their equally noised originals (RePaint, Lugmayr et al. 2022).
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from .networks import RenderDiffusion, to_network, to_picture
 
 STEPS = 50
 
-# Step, of how many, and the clean pictures (B, 3, S, S) 0..1 as they seem by then. It may raise.
+# Step, number of steps, and the clean pictures (B, 3, S, S) 0..1 predicted so far. It may raise.
 Report = Callable[[int, int, Tensor], None]
-# Standard normal numbers of a shape.
+# Returns standard normal numbers of a shape.
 Noise = Callable[[tuple[int, ...]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """planes (B, 3, C, N, N): the fields. picture (B, 3, S, S) 0..1: what the cameras see of them
-    in front of the background, with the known pixels as they were given where t_r is 0."""
+    """planes (B, 3, C, N, N): the fields. picture (B, 3, S, S) 0..1: the cameras' view of them in
+    front of the background; if t_r is 0, with the known pixels unchanged."""
 
     planes: Tensor
     picture: Tensor
@@ -49,15 +48,15 @@ def sample(
     noise: Noise,
     report: Report = lambda *_: None,
 ) -> Sampled:
-    """Fields for a camera each.
+    """Sample one field per camera.
 
-    Without an image they are generated. With an image (B, 3, S, S), 0..1 on the model's
-    background, they are reconstructed: with t_r 0 by one pass at the clean image, otherwise
-    from the image after t_r of 1,000 steps of noise. With `known` (B, 1, S, S) too, True where the
-    image is to stay, the rest is made anew from noise: all 1,000 steps, in which the known pixels
-    are put in place down to step t_r. With t_r 0 the picture then has them exactly.
+    Without an image the fields are generated. An image (B, 3, S, S), 0..1 on the model's
+    background, is reconstructed: if t_r is 0, by one pass on the clean image, otherwise from the
+    image after t_r of 1,000 steps of noise. With `known` (B, 1, S, S), True for pixels to keep, the
+    rest is generated from noise in all 1,000 steps. The known pixels are inserted down to step t_r;
+    if t_r is 0, the picture has them exactly.
 
-    steps : of the sampling, at most as many as there is noise for; each is a pass of the network.
+    steps : of the sampling, at most the number of noise steps; each is one pass of the network.
 
     Raises XRayError `bad_settings` for a t_r that is not 0 to 1,000, `camera_inside`.
     """

@@ -1,4 +1,4 @@
-"""The noise of diffusion: how much of a picture is left after each of 1,000 steps.
+"""The noise schedule of the diffusion: the rest of the picture after each of 1,000 steps.
 
 Cosine schedule (Nichol and Dhariwal 2021) and the weights of min-SNR (Hang et al. 2023), both for
 a network that predicts the clean picture.
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from xray_addon.systems.renderdiffusion import NOISE_STEPS
 
-_OFFSET = 0.008  # keeps the first steps from being nothing
+_OFFSET = 0.008  # keeps the noise of the first steps from vanishing
 _LARGEST_BETA = 0.999
 
 
 def _signal() -> Tensor:
-    """The share of the variance (1001,) that is still the picture; 1 after 0 steps."""
+    """The picture's share of the variance (1001,); 1 after 0 steps."""
     share = torch.arange(NOISE_STEPS + 1, dtype=torch.float64) / NOISE_STEPS
     curve = torch.cos((share + _OFFSET) / (1 + _OFFSET) * math.pi / 2).square()
     kept = (curve[1:] / curve[:-1]).clamp(min=1 - _LARGEST_BETA)
@@ -29,7 +29,7 @@ SIGNAL = _signal()
 
 
 def amounts(time: Tensor) -> tuple[Tensor, Tensor]:
-    """What picture and noise are multiplied by (B, 1, 1, 1) after steps `time` (B,), 0 to 1000."""
+    """The factors of picture and noise (B, 1, 1, 1) after steps `time` (B,), 0 to 1000."""
     signal = SIGNAL.to(time.device)[time.long()].float()[:, None, None, None]
     return signal.sqrt(), (1 - signal).sqrt()
 
@@ -41,7 +41,7 @@ def noised(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
 
 
 def noise_in(noisy: Tensor, clean: Tensor, time: Tensor) -> Tensor:
-    """The noise that made `noisy` of `clean`; `time` (B,) is 1 or more."""
+    """The noise that turned `clean` into `noisy`; `time` (B,) is 1 or more."""
     kept, added = amounts(time)
     return (noisy - kept * clean) / added
 
@@ -53,7 +53,6 @@ def loss_weight(time: Tensor, most: float) -> Tensor:
 
 
 def sampling_times(first: int, steps: int) -> list[int]:
-    """Times from `first` down to 1, `steps` of them at most, evenly spaced; the last is followed
-    by 0."""
+    """At most `steps` times, evenly spaced from `first` down to 1; 0 follows the last."""
     count = min(steps, first)
     return [first - (first * number) // count for number in range(count)]

@@ -1,10 +1,10 @@
-"""Trains RenderDiffusion on single pictures with their cameras; the loss compares drawn pixels.
+"""Trains RenderDiffusion on single pictures with their cameras; the loss compares random pixels.
 
 python -m runtime train --config runtime/renderdiffusion/config.json --data PICTURES --out DIR
 
-See `data` for what PICTURES can be. --out gets `checkpoint.pt` (everything that a resumed run
-needs), `model.safetensors` (the averaged weights, rounded, which the generator loads) and the
-metrics (see `training.run`).
+See `data` for what PICTURES can be. --out gets `checkpoint.pt` (everything for resuming),
+`model.safetensors` (the averaged weights, rounded, which the generator loads) and the metrics (see
+`training.run`).
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class TrainingConfig(RunConfig):
 
     image_size to background : see `RenderDiffusionConfig`. samples : length of the learning
         rate's cosine schedule, and of the run unless it is stopped.
-    rays, ray_samples : pixels that are drawn at random of each picture, and stretches along a ray.
-    clean_share : part of the samples that get no noise; the others get 1 to 1,000 steps.
+    rays, ray_samples : random pixels per picture, and intervals per ray.
+    clean_share : share of the samples without noise; the others get 1 to 1,000 steps.
     most_snr : of the loss's weights, see `schedule.loss_weight`.
-    alpha_weight : of the squared error of opacity, of pictures with alpha. Without it, what is as
-        bright as the background may stay a hole.
-    novel_view_weight : of the regulariser on random views: what the model itself makes of them,
-        noised, is what they should have looked like. It more than doubles the time of a step,
-        so it is computed on `novel_views` samples of a batch.
-    azimuth, elevation : ranges, in degrees, that the cameras of pictures are drawn from whose
-        camera is not known, and those of the regulariser.
+    alpha_weight : of the squared error of opacity, for pictures with alpha. Without it, parts as
+        bright as the background may remain holes.
+    novel_view_weight : of the regulariser on random views. Its target is what the model makes of
+        such a view after adding noise. It more than doubles the time of a step, so it is computed
+        on `novel_views` samples of a batch.
+    azimuth, elevation : ranges, in degrees, of the random cameras of the regulariser and of
+        pictures without a known camera.
     mirror, recolour : see `PictureDataset`. ema : of the averaged weights.
-    start_from : weights to begin with instead of random ones, of the same network but for its
-        image size; "" for none.
+    start_from : initial weights instead of random ones, for the same network except for its image
+        size; "" for none.
     """
 
     example: ClassVar[str] = "runtime/renderdiffusion/config.json"
@@ -101,7 +101,7 @@ class TrainingConfig(RunConfig):
         return self.samples
 
     def model_config(self) -> RenderDiffusionConfig:
-        """What the model is made of."""
+        """The model's configuration."""
         return RenderDiffusionConfig(
             image_size=self.image_size,
             channels=tuple(self.channels),
@@ -115,7 +115,7 @@ class TrainingConfig(RunConfig):
         )
 
     def distribution(self) -> CameraDistribution:
-        """Of cameras that are not known."""
+        """The distribution of unknown cameras."""
         return CameraDistribution(
             (self.azimuth[0], self.azimuth[1]), (self.elevation[0], self.elevation[1])
         )
@@ -169,7 +169,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
     def see(
         self, planes: Tensor, origins: Tensor, directions: Tensor, random: torch.Generator
     ) -> Rays:
-        """What rays (B, R, 3) see, with a random sample in each stretch."""
+        """Render rays (B, R, 3), with a random sample in each interval."""
         config = self.model.config
         return render_rays(
             partial(self.model.field, planes),
@@ -182,9 +182,9 @@ class Trainer(SharedTrainer[TrainingConfig]):
         )
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Squared errors of colour and opacity at the drawn pixels, weighted by min-SNR."""
+        """Squared errors of colour and opacity at the random pixels, weighted by min-SNR."""
         config = self.config
-        # Of the step alone, so that a resumed run draws what it would have drawn.
+        # Depends only on the seed and the step, so that a resumed run continues identically.
         random = torch.Generator().manual_seed(config.seed * 1_000_003 + self.steps)
         clean = batch["image"]
         count = len(clean)
@@ -215,9 +215,9 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return terms
 
     def novel_view(self, planes: Tensor, random: torch.Generator) -> Tensor:
-        """How far random views of the fields are from what the model makes of them, noised.
+        """The difference between random views and what the model makes of them with noise.
 
-        The target is held fixed, so this is score distillation (Poole et al. 2022) in its
+        The target gets no gradient, so this is score distillation (Poole et al. 2022) in its
         clean-picture form.
         """
         config = self.model.config
@@ -233,7 +233,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return functional.mse_loss(seen, wanted)
 
     def picture(self, rays: Rays) -> Tensor:
-        """The network's picture (B, 3, S, S) of what all rays of a picture see."""
+        """The network's picture (B, 3, S, S) from all rays of a picture."""
         size = self.model.config.image_size
         return to_network(rays.color).mT.unflatten(2, (size, size))
 
@@ -251,14 +251,14 @@ class Trainer(SharedTrainer[TrainingConfig]):
             parameter.grad = None if half.grad is None else half.grad.float()
             half.grad = None
         self.muon.take_gradients()
-        # Muon's steps have a size of their own, whatever the gradient's.
+        # The size of Muon's steps does not depend on the gradient's.
         self.move(total, self.muon.others)
         self.count(len(batch["image"]))
         update_average(self.average, self.model, self.config.ema, self.steps)
         return term_values(terms, total)
 
     def parts(self) -> dict[str, Any]:
-        """With the average."""
+        """Includes the average."""
         return super().parts() | {"average": self.average}
 
     def save_weights(self, folder: Path) -> None:
@@ -266,7 +266,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         save_model(folder / WEIGHTS, self.average, self.record())
 
     def load_weights(self, folder: Path) -> dict[str, Any]:
-        """Take the weights that `save_weights` left in `folder`; returns their record."""
+        """Load the weights written by `save_weights` in `folder`; returns their record."""
         path = folder / WEIGHTS
         model = load_model(path, str(self.device))
         if model.config != self.model.config:

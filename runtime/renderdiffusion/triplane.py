@@ -1,8 +1,8 @@
 """The field of three feature planes: density and colour at points of the object's frame.
 
-The planes are (x, y), (x, z) and (y, z); a point's features are the sum of what it has in each,
+The planes are (x, y), (x, z) and (y, z). A point's features are the sum of its features in each,
 bilinear between the texels' centres. Texels fill the box from border to border; beyond the
-outermost centres they go on as they are.
+outermost centres the values are constant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 AXES = ((0, 1), (0, 2), (1, 2))  # of the planes; the first runs along a plane's rows
 DENSITY_SCALE = 25.0  # per unit of length, at softplus 1
-DENSITY_SHIFT = -3.0  # of the raw density, so that the box begins nearly empty
+DENSITY_SHIFT = -3.0  # of the raw density, so that the box is nearly empty at first
 COLOR_MARGIN = 0.001  # by which colours may overshoot, so that 0 and 1 can be reached
 
 

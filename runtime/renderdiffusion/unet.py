@@ -1,8 +1,8 @@
 """The encoder: a time-conditioned 2D U-Net from a noisy picture to three feature planes.
 
 Pixels are folded into channels (pixel unshuffle), so that most of the work is large matrix products
-at few pixels, which CPUs do fastest. The planes lie in the object's frame and not in the picture's:
-the attention at the coarsest grid moves what is seen to where it belongs.
+at few pixels, which CPUs do fastest. The planes are in the object's frame, not in the picture's:
+the attention at the coarsest grid moves features to their place in it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Weights on disk: safetensors, configuration and training record inside.
+"""The weights file: safetensors with the configuration and the training record.
 
-The U-Net's kernels, nearly all of a model, take a byte a number; all else is in half precision.
+The U-Net's kernels, nearly all of a model, take one byte per number; all else is in half precision.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def save_model(path: Path, model: RenderDiffusion, record: dict[str, Any]) -> No
 
 
 def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> RenderDiffusion:
-    """The model in a file, or in a folder that a training wrote, in single precision.
+    """Load the model in a file, or in a training's folder, in single precision.
 
     Raises XRayError `missing_weights`, `bad_weights`.
     """
@@ -43,7 +43,7 @@ def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> RenderDiffu
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
         }
-        # Nothing is made of what the configuration says before the tensors fit it.
+        # Check that the tensors fit the configuration before allocating anything by it.
         with torch.device("meta"):
             model = RenderDiffusion(RenderDiffusionConfig(**values))
         check_shapes(archive, model)
@@ -81,7 +81,7 @@ def _metadata(archive: Any) -> dict[str, str]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Any]:
-    """The open file; raises XRayError `bad_weights` for what goes wrong in reading it."""
+    """The open file; raises XRayError `bad_weights` for errors while reading it."""
     try:
         with safe_open(path, framework="pt") as archive:
             yield archive

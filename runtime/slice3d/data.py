@@ -1,7 +1,7 @@
 """Training samples of Slice3D, from the published layout (see `xray_addon.slices.layout`).
 
-Sample number i is a function of the seed and i alone, so a run that resumes sees the samples it
-would have seen.
+Sample i depends only on the seed and i, so a resumed run sees the same samples as an uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..images.reading import read_rgba as stored_rgba
 from ..training.numbered import Numbered
 from .preparation import on_background, resized, to_tensor
 
-LARGEST = 1 << 27  # bytes of the distances of one object
+LARGEST = 1 << 27  # bytes of one object's distances
 _CACHED_BYTES = 512 << 20  # of pictures, in each process that makes samples
 _CACHED_OBJECTS = 1024  # whose distances are kept, a quarter of a megabyte each
 
@@ -32,9 +32,8 @@ _CACHED_OBJECTS = 1024  # whose distances are kept, a quarter of a megabyte each
 class SliceData:
     """The objects of one split in a folder.
 
-    size : px of the pictures that networks take. background : "black" or "white". slices : the
-    folder that slices are read from; those of the published autoencoder are in
-    "05_img_slices_rec".
+    size : px of the networks' pictures. background : "black" or "white". slices : the folder of the
+    slices; those of the published autoencoder are in "05_img_slices_rec".
 
     Raises XRayError `no_data`.
     """
@@ -74,9 +73,9 @@ class SliceData:
         return found
 
     def sample(self, uid: str, view: int, queries: int, seed: list[int]) -> dict[str, Tensor]:
-        """What is trained on: see `SliceDataset`."""
+        """A training sample; see `SliceDataset`."""
         found = self.distances(uid)
-        # The published code too draws without laying back, and takes all where there are fewer.
+        # As in the published code, draw without replacement, and use all if there are fewer.
         chosen = np.random.default_rng(seed).permutation(len(found))[:queries]
         points, distances = seen_distances(found[chosen], self.views(uid), view)
         pictures = to_tensor(self.pictures(uid, view))
@@ -89,7 +88,7 @@ class SliceData:
 
 
 class SliceDataset(Numbered):
-    """Endless samples of random views, all objects in turn.
+    """Endless samples of random views, cycling through the objects.
 
     {image (3, S, S), slices (12, 3, S, S) in -1..1, points (Q, 3), distances (Q,)}
     """

@@ -1,7 +1,7 @@
 """Slice3D's latent diffusion: twelve slices sampled from one image.
 
-The schedule is latent diffusion's (betas linear in their roots, 1000 steps, the noise is what is
-predicted), the sampling DDIM (Song et al., ICLR 2021).
+The schedule is latent diffusion's: betas linear in their square roots, 1000 steps, and the network
+predicts the noise. Sampling is DDIM (Song et al., ICLR 2021).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .unet import LATENT_CHANNELS, TILES, DiffusionConfig, ImageEncoder, SliceUN
 
 TRAINING_STEPS = 1000
 _BETAS = (0.0015, 0.0155)
-# More would ask for steps that training never saw.
+# More would need steps that training never used.
 MOST_STEPS = 500
 
 
 class SliceDiffusion(nn.Module):
-    """The denoiser, the image's encoder, the autoencoder of pictures, and the latents' scale."""
+    """The denoiser, the image encoder, the autoencoder of pictures, and the latents' scale."""
 
     scale: Tensor
 
@@ -36,9 +36,9 @@ class SliceDiffusion(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def condition(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """What steers the denoiser: the latent and the features of images (B, 3, S, S) on white.
+        """The denoiser's conditioning: the latent and the features of images (B, 3, S, S) on white.
 
-        noise (B, 4, t, t) : draws the latent as the published code does; None takes its mean.
+        noise (B, 4, t, t) : samples the latent as the published code does; None for its mean.
         """
         return self.encode(images, noise), self.encoder(images)
 
@@ -51,7 +51,7 @@ class SliceDiffusion(nn.Module):
     def decode(self, grid: Tensor) -> Tensor:
         """Slices (B, 12, 3, S, S), about -1..1, of a grid of latents (B, 4, 4 t, 4 t)."""
         latents = from_grid(grid, COUNT) / self.scale
-        # One at a time: the last layers need half a gigabyte for all twelve.
+        # One at a time: for all twelve the last layers would need half a gigabyte.
         parts = [self.first_stage.decode(part).sample for part in latents.flatten(0, 1).split(1)]
         return torch.cat(parts).unflatten(0, (len(grid), COUNT))
 
@@ -64,11 +64,11 @@ class SliceDiffusion(nn.Module):
         eta: float = 1.0,
         report: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """A grid of latents (B, 4, 4 t, 4 t) by DDIM.
+        """Sample a grid of latents (B, 4, 4 t, 4 t) by DDIM.
 
-        noise : gives unit noise of that shape for the start, -1, and for each step from 0 on.
-        report : hears how many steps are done and the grid as it is expected to become; it may
-        raise to end the sampling. Raises ValueError for steps beyond 1 to `MOST_STEPS`.
+        noise : returns unit noise of that shape for the start, -1, and for each step from 0 on.
+        report : called with the number of finished steps and the predicted final grid; may raise to
+        stop the sampling. Raises ValueError unless steps are 1 to `MOST_STEPS`.
         """
         grid = noise(-1)
         schedule = Schedule.of(steps, eta).to(grid.device)
@@ -96,14 +96,14 @@ class SliceDiffusion(nn.Module):
 
 
 def alphas_cumulated() -> Tensor:
-    """(1000,) float64: how much of the picture is left after each step of the diffusion."""
+    """(1000,) float64: the share of the picture left after each step of the diffusion."""
     low, high = (beta**0.5 for beta in _BETAS)
     betas = torch.linspace(low, high, TRAINING_STEPS, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, dim=0)
 
 
 class Schedule:
-    """The steps of a sampling, from the last that is taken to the first.
+    """The steps of a sampling, from the last diffusion step to the first.
 
     steps (n,) of the 1000, alphas, alphas_before and sigmas (n,) : float32.
     """
@@ -118,11 +118,11 @@ class Schedule:
 
     @classmethod
     def of(cls, count: int, eta: float) -> Schedule:
-        """`count` steps evenly spread. eta : share of the noise that DDPM would add."""
+        """`count` evenly spaced steps. eta : share of DDPM's noise."""
         if not 1 <= count <= MOST_STEPS:
             raise ValueError(f"steps must be 1 to {MOST_STEPS}, got {count}")
         steps = torch.arange(0, TRAINING_STEPS, TRAINING_STEPS // count)[:count] + 1
-        # The published code rounds the products to single precision before it goes on.
+        # The published code rounds the products to single precision before using them.
         alphas_all = alphas_cumulated().float().double()
         alphas = alphas_all[steps]
         before = torch.cat([alphas_all[:1], alphas[:-1]])
@@ -153,7 +153,7 @@ def make_first_stage(config: DiffusionConfig) -> AutoencoderKL:
 
 
 def first_stage_name(published: str) -> str:
-    """What a parameter of the published autoencoder is called in diffusers."""
+    """The name in diffusers of a parameter of the published autoencoder."""
     name = published
     for old, new in (
         ("mid.block_1.", "mid_block.resnets.0."),

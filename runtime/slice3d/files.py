@@ -1,4 +1,4 @@
-"""Where Slice3D's three checkpoints are. Nothing here is downloaded: no hub has them."""
+"""Finds Slice3D's three checkpoints. They cannot be downloaded here: no hub has them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from xray_addon.systems.weights import find_by_hand, hand_folder, megabytes
 
 
 def find_network(network: str, settings: Slice3DSettings) -> Path:
-    """The file that holds `network`: "regression", "gt_to_3d" or "diffusion".
+    """The file of `network`: "regression", "gt_to_3d" or "diffusion".
 
-    Raises XRayError `missing_weights` with what to fetch, from where, and where to put it.
+    Raises XRayError `missing_weights` with what to download, from where, and where to put it.
     """
     by_hand = SYSTEM.by_hand
     assert by_hand is not None

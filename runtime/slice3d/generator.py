@@ -38,17 +38,17 @@ from .weights import DIFFUSION, FIELD, REGRESSION, load_diffusion, load_field, l
 
 STEPS = 200
 PICTURE_SIZE = 256  # px of the image that colours are taken from
-# How often slices are shown while they are sampled; each showing takes about as long as a step.
+# How often slices are shown during sampling; each time takes about as long as a step.
 _SHOWINGS = 10
 MEMORY_REMEDY = (
     "The generation branch needs about 3 GB, the regression branch 1.5 GB. Close other programs "
     "that use it, lower the mesh resolution, or set the device to the CPU."
 )
-# Points of the field at a time: as many as a CPU's cache holds, or as fill a graphics processor.
+# Points of the field at a time: enough to fit a CPU's cache, or to fill a graphics processor.
 _CHUNK = {"cpu": 2048, "cuda": 1 << 13, "mps": 1 << 13}
-# The field has the viewer at +z and y up; here the viewer is at -y and z up.
+# In the field the viewer is at +z and y is up; in X-Ray the viewer is at -y and z is up.
 _TO_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-# The box that is meshed, as published: the field is not trained beyond.
+# The meshed box, as published: the field is not trained outside.
 _RADIUS = 0.5
 
 
@@ -68,10 +68,10 @@ class Slice3DGenerator(Generator):
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "auto") -> Slice3DGenerator:
-        """With the files in the folder `checkpoint`, or a file for the branch that needs only one.
+        """Use the files in the folder `checkpoint`, or a single file if the branch needs only one.
 
-        Nothing is downloaded, and nothing read before a branch needs it. Raises XRayError
-        `missing_weights` where there is no such place, and `no_device`.
+        Nothing is downloaded, and nothing is read before a branch needs it. Raises XRayError
+        `missing_weights` if `checkpoint` does not exist, and `no_device`.
         """
         torch.set_flush_denormal(True)
         if checkpoint and not Path(checkpoint).expanduser().exists():
@@ -83,7 +83,7 @@ class Slice3DGenerator(Generator):
     ) -> Generated:
         """A mesh with corner colours, and the slices as a picture.
 
-        Raises XRayError: of the image (`object_at_border` among them), `missing_weights`,
+        Raises XRayError: those of the image (including `object_at_border`), `missing_weights`,
         `bad_weights`, `other_weights`, `nothing_predicted`, `out_of_memory`, ... and `Cancelled`.
         """
         with torch.inference_mode(), memory_errors(self.device, MEMORY_REMEDY):
@@ -128,7 +128,7 @@ class Slice3DGenerator(Generator):
     def _framed(
         self, image: Any, settings: Slice3DSettings, progress: ProgressCallback
     ) -> NDArray[np.uint8]:
-        """The cut-out as the networks are used to it: (S, S, 4), S as given if its size is kept."""
+        """The cut-out framed as in training: (S, S, 4); S is the original size if that is kept."""
         rgba = cut_object(image, settings, progress).rgba
         _refuse_cut_off(rgba)
         if settings.object_size:
@@ -246,7 +246,7 @@ class Slice3DGenerator(Generator):
         return Surface(vertices, faces)
 
     def _network(self, kind: str, settings: Slice3DSettings, progress: ProgressCallback) -> Any:
-        """The network, read when it is first asked for."""
+        """The network, read at the first use."""
         if kind not in self._networks:
             progress(Progress("load", 0, 1, "Reading the weights"))
             chosen = replace(settings, checkpoint=self.checkpoint)
@@ -259,12 +259,12 @@ load = Slice3DGenerator.load
 
 
 def world_camera(size: int = PICTURE_SIZE) -> Camera:
-    """The camera that every image is taken to be from, in world axes."""
+    """The assumed camera of every image, in world axes."""
     return Camera.look_at((0, -DISTANCE, 0), fov_x=PUBLISHED_FOV_X, width=size, height=size)
 
 
 def _tilted(elevation: float) -> NDArray[np.float64]:
-    """(4, 4) turn about x that raises the camera by `elevation` degrees."""
+    """(4, 4) rotation about x that raises the camera by `elevation` degrees."""
     matrix = np.eye(4)
     cosine, sine = math.cos(math.radians(elevation)), math.sin(math.radians(elevation))
     matrix[1:3, 1:3] = [[cosine, sine], [-sine, cosine]]
@@ -282,7 +282,7 @@ def _shown(sheet: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _refuse_cut_off(rgba: NDArray[np.uint8]) -> None:
-    """Raises `object_at_border` where the object reaches the image's border."""
+    """Raise `object_at_border` if the object touches the image's border."""
     solid = rgba[..., 3] > 127
     sides = {
         "left": solid[:, 0],

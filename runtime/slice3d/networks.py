@@ -1,13 +1,13 @@
 """The networks that turn an image, or its slices, into a signed distance field.
 
-`SliceNet` (36 million numbers in its published size) draws the twelve slices of an image and reads
-the field from the features on the way. `GTSliceNet` (18 million) reads it from given slices.
+`SliceNet` (36 million parameters in its published size) draws the twelve slices of an image and
+uses the intermediate features for the field. `GTSliceNet` (18 million) uses given slices.
 
-Both ask the field at points in the image's camera: +x right, +y down, +z away from the viewer, the
-origin at the object's middle, `DISTANCE` before the camera. Images are (B, 3, S, S) in -1..1;
+Both evaluate the field at points in the image's camera: +x right, +y down, +z away from the viewer,
+the origin at the object's middle, `DISTANCE` from the camera. Images are (B, 3, S, S) in -1..1;
 slices (B, 12, 3, S, S), in the order of `xray_addon.slices.slicing.NAMES`.
 
-"Slice3D" (Wang et al., CVPR 2024, arXiv 2312.02221); names of parameters are those of its weights.
+"Slice3D" (Wang et al., CVPR 2024, arXiv 2312.02221). Parameters have their published names.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from xray_addon.slices.slicing import COUNT, DISTANCE
 
 from .vgg import features, vgg16_stages
 
-# Focal length of the published camera, as a share of the image's width.
+# Focal length of the published camera, relative to the image's width.
 FOCAL = 35 / 32
-# Entering the last stage, an image is this much smaller.
+# Factor by which an image is smaller at the input of the last stage.
 _SHRINK = 16
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a network is made of; the defaults are the published ones.
+    """The configuration of a network. The defaults are the published ones.
 
     image_size : px, a multiple of 16. channels : of VGG16's five stages. dim, heads, feedforward,
-    layers : of the transformer that reads a point from its features. dropout : of the same while it
-    is trained; small networks learn their distances faster without.
+    layers : of the transformer that turns a point's features into a distance. dropout : of the same
+    in training; small networks learn their distances faster without it.
     """
 
     image_size: int = 128
@@ -59,16 +59,16 @@ class NetworkConfig:
 
 
 def project(points: Tensor) -> Tensor:
-    """Where camera points (..., 3) lie in the image: (..., 2) in -1..1, from its top left.
+    """Image positions (..., 2), -1..1 from the top left, of camera points (..., 3).
 
-    What lies outside is moved to the border, as in the published code.
+    Points outside are moved to the border, as in the published code.
     """
     ahead = points[..., 2:] + DISTANCE
     return (points[..., :2] * (2 * FOCAL) / ahead).clamp(-1, 1)
 
 
 def sample(maps: Tensor, places: Tensor) -> Tensor:
-    """Maps (B, C, H, W) at places (B, N, 2) in -1..1: (B, N, C). Corners are pixels' centres."""
+    """Maps (B, C, H, W) at positions (B, N, 2) in -1..1: (B, N, C). Corners are pixel centres."""
     found = functional.grid_sample(
         maps, places[:, None], mode="bilinear", padding_mode="zeros", align_corners=True
     )
@@ -92,10 +92,10 @@ class _Encoder(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """What becomes of the first of tokens (B, T, D): (B, D)."""
+        """The result for the first of tokens (B, T, D): (B, D)."""
         for layer in self.layers[:-1]:
             tokens = layer(tokens)
-        # Nothing reads the others any more, so the last layer is applied to the first token only.
+        # The other tokens are not used any more, so the last layer only processes the first.
         last: Any = self.layers[-1]
         first = tokens[:, :1]
         attended = last.self_attn(first, tokens, tokens, need_weights=False)[0]
@@ -105,18 +105,18 @@ class _Encoder(nn.Module):
 
 
 class SliceField(nn.Module):
-    """The half that both networks share: features of twelve slices to a distance at a point."""
+    """The part that both networks share: from features of twelve slices to a point's distance."""
 
     config: NetworkConfig
     att_decoder: _Encoder
     fc_out: nn.Sequential
 
     def slice_token(self) -> nn.Linear:
-        """The linear layer that features of all stages go through first."""
+        """The first linear layer, for the features of all stages."""
         raise NotImplementedError
 
     def finish_token(self, tokens: Tensor) -> Tensor:
-        """What follows `slice_token`."""
+        """The layers after `slice_token`."""
         raise NotImplementedError
 
     def point_token(self, points: Tensor) -> Tensor:
@@ -133,10 +133,10 @@ class SliceField(nn.Module):
         return self._read(self.slice_token()(local), points)
 
     def tables(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """`maps` behind the first linear layer, for `distance_by_tables`: (12 B, dim, H, W) each.
+        """`maps` after the first linear layer, for `distance_by_tables`: (12 B, dim, H, W) each.
 
-        That layer and bilinear interpolation are both linear, so either can go first. For many
-        points it is less work to have it behind them.
+        That layer and bilinear interpolation are both linear, so their order does not matter. For
+        many points it is faster to apply the layer first.
         """
         layer = self.slice_token()
         parts = layer.weight.split([stage.shape[1] for stage in maps], dim=1)
@@ -148,7 +148,7 @@ class SliceField(nn.Module):
         return tables
 
     def distance_by_tables(self, tables: Sequence[Tensor], points: Tensor) -> Tensor:
-        """As `distance`, from what `tables` gave."""
+        """As `distance`, from the result of `tables`."""
         places = project(points).repeat_interleave(COUNT, dim=0)
         local = sample(tables[0], places)
         for table in tables[1:]:
@@ -156,7 +156,7 @@ class SliceField(nn.Module):
         return self._read(local, points)
 
     def _read(self, local: Tensor, points: Tensor) -> Tensor:
-        """local (12 B, N, dim) : behind `slice_token`."""
+        """Distances from local (12 B, N, dim), the output of `slice_token`."""
         batch, count = points.shape[:2]
         local = local.unflatten(0, (batch, COUNT)).transpose(1, 2)  # (B, N, 12, dim)
         tokens = torch.cat([self.point_token(points)[:, :, None], self.finish_token(local)], dim=2)
@@ -165,7 +165,7 @@ class SliceField(nn.Module):
 
 
 class _Up(nn.Module):
-    """Doubles the size and joins what the encoder had at that size; to half the channels."""
+    """Doubles the size, joins the encoder's features of that size and halves the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class _Up(nn.Module):
 
 
 class SliceGenerator(nn.Module):
-    """An image to twelve pictures: one encoder, and a decoder that is told which slice to draw."""
+    """Draws twelve pictures from an image: one encoder, and a decoder conditioned on the slice."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class SliceGenerator(nn.Module):
         self.outc.conv = nn.Conv2d(widths[3] // 2, 3, 1)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Five stages' features (12 B, C, H, W), the deepest first; slices (B, 12, 3, S, S)."""
+        """Features (12 B, C, H, W) of five stages, deepest first; slices (B, 12, 3, S, S)."""
         *skips, deepest = features(
             (self.down1, self.down2, self.down3, self.down4, self.down5), images
         )

@@ -1,4 +1,4 @@
-"""The image's colours on a mesh: on what the image shows, and from there on the rest."""
+"""Colours a mesh from the image; hidden parts get the colours of the nearest visible ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from xray_addon.casting import cast
 from xray_addon.surface import Surface
 
 GREY = 0.5
-# A vertex is seen if what the camera sees first there is not farther before it than this share of
-# its distance: a bit more than the mesh's cells are deep.
+# A vertex is visible if it is behind the first hit of its ray by at most this share of its
+# distance, a bit more than a cell of the mesh.
 _BEHIND = 0.01
-# The runtime takes the smallest numbers for 0. SciPy's tree looks for the number after 0, does not
-# find it, and crashes.
+# The runtime flushes denormals to 0. SciPy's tree needs the smallest number after 0 and would
+# crash.
 _OFF_ZERO = 10.0
 # Pixels along a cut-out's edge show some of the background.
 _EDGE = 2
@@ -25,10 +25,10 @@ _EDGE = 2
 def paint(
     surface: Surface, rgba: NDArray[np.uint8], camera: Camera, *, spread: bool = True
 ) -> NDArray[np.float32]:
-    """Colours (V, 3), sRGB-encoded 0..1, of the vertices of `surface` as `camera` sees them.
+    """Colours (V, 3), sRGB-encoded 0..1, of the vertices of `surface` as seen by `camera`.
 
-    rgba : (H, W, 4) the object, of the camera's size. What it does not show takes the colour of
-    the nearest vertex that it does show, or grey without `spread`.
+    rgba : (H, W, 4) the object, in the camera's size. Hidden vertices get the colour of the nearest
+    visible one, or grey without `spread`.
     """
     places = surface.vertices.astype(np.float64)
     seen, row, column = _seen(surface, places, rgba, camera)
@@ -51,7 +51,7 @@ def paint(
 def _seen(
     surface: Surface, places: NDArray[np.float64], rgba: NDArray[np.uint8], camera: Camera
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Which vertices (V,) the image shows, and the row and column of each (V,) in it."""
+    """Which vertices (V,) are visible in the image, and their rows and columns (V,) in it."""
     matrix = camera.world_to_camera
     local = places @ matrix[:3, :3].T + matrix[:3, 3]
     ahead = np.maximum(-local[:, 2], 1e-9)
@@ -63,7 +63,7 @@ def _seen(
     inside = (r >= 0) & (r < camera.height) & (c >= 0) & (c < camera.width)
     r, c = np.where(inside, r, 0), np.where(inside, c, 0)
     first = cast(surface, camera, 1).depth[0]
-    # A neighbouring pixel counts too: at a silhouette the nearest ray may just miss the mesh.
+    # Use neighbouring pixels too: at a silhouette the nearest ray may just miss the mesh.
     farthest = ndimage.maximum_filter(first, 3)[r, c]
     distance = np.linalg.norm(local, axis=1)
     unhidden = (farthest > 0) & (distance <= farthest + _BEHIND * distance)

@@ -1,4 +1,4 @@
-"""What drawn slices are compared by besides their pixels: features of VGG19."""
+"""The perceptual loss for drawn slices: features of VGG19."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SliceLoss(nn.Module):
 
 
 def load_slice_loss(path: Path) -> SliceLoss:
-    """With the VGG19 that a published regression checkpoint holds; its weights stay as they are.
+    """Load the VGG19 of a published regression checkpoint; its weights are not trained.
 
     Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`.
     """

@@ -1,4 +1,4 @@
-"""From a cut-out to the pictures that Slice3D's networks were trained on."""
+"""Converts a cut-out to pictures like those in Slice3D's training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ BACKGROUNDS = ("black", "white")
 
 
 def on_background(rgba: NDArray[np.uint8], background: str) -> NDArray[np.uint8]:
-    """(H, W, 3) of a picture (H, W, 4) with straight alpha, on "black" or "white", as published.
+    """(H, W, 3) of a picture (H, W, 4), straight alpha, on "black" or "white", as published.
 
-    On white only pixels that are wholly transparent change, on black the edge is blended.
+    On white only fully transparent pixels change; on black the edge is blended.
     """
     if background == "white":
         return np.where(rgba[..., 3:] == 0, np.uint8(255), rgba[..., :3])
@@ -26,9 +26,10 @@ def on_background(rgba: NDArray[np.uint8], background: str) -> NDArray[np.uint8]
 
 
 def centred(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 4) with the box around all that is not wholly transparent in the middle, as published.
+    """(H, W, 4) with the box around all pixels that are not fully transparent in the middle, as
+    published.
 
-    Raises XRayError `no_object` where all is transparent.
+    Raises XRayError `no_object` if everything is transparent.
     """
     height, width = rgba.shape[:2]
     rows, columns = np.nonzero(rgba[..., 3])
@@ -47,7 +48,7 @@ def centred(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def resized(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(size, size, 3) of a picture (H, W, 3), bilinear; a smaller one averages."""
+    """(size, size, 3) of a picture (H, W, 3), bilinear, averaging when it reduces."""
     if picture.shape[:2] == (size, size):
         return picture
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
@@ -60,11 +61,11 @@ def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
 
 
 def to_picture(values: Tensor) -> NDArray[np.uint8]:
-    """(..., H, W, 3) of tensors (..., 3, H, W) in -1..1, as the published code writes them."""
+    """(..., H, W, 3) of tensors (..., 3, H, W) in -1..1, converted as in the published code."""
     scaled = (values.detach().float().clamp(-1, 1) + 1) * 127.5
     return scaled.movedim(-3, -1).to(torch.uint8).cpu().numpy()
 
 
 def network_image(rgba: NDArray[np.uint8], size: int, background: str) -> Tensor:
-    """(3, size, size) in -1..1: what a network takes of a picture (H, W, 4), straight alpha."""
+    """(3, size, size) in -1..1: the network's input for a picture (H, W, 4), straight alpha."""
     return to_tensor(resized(on_background(rgba, background), size))

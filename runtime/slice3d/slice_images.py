@@ -1,4 +1,4 @@
-"""Twelve slices of one's own, painted or rendered, as files."""
+"""Reads twelve slices, painted or rendered, from the user's files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 def read_slices(source: Any) -> NDArray[np.uint8]:
     """(12, S, S, 3) on white, in the order of `NAMES`.
 
-    source : a folder with X_1 to Z_4 as image files, or one of these files; or the twelve as PIL
+    source : a folder with image files X_1 to Z_4, or one of these files; or the twelve as PIL
         images or uint8 arrays (S, S, 3 or 4).
 
-    Raises XRayError `missing_slices` that names those that are not there, `other_sizes` where
-    they differ or are not square, and `unreadable_image`.
+    Raises XRayError `missing_slices`, which names them, `other_sizes` if sizes differ or are not
+    square, and `unreadable_image`.
     """
     if not isinstance(source, str | PathLike):
         one = isinstance(source, Image.Image) or getattr(source, "ndim", 4) < 4

@@ -1,8 +1,8 @@
-"""Train Slice3D's networks on data in the published layout.
+"""Trains Slice3D's networks on data in the published layout.
 
 python -m runtime train --config runtime/slice3d/regression.json --data DATA --out DIR
 
-Losses, rates and batches are the published ones. The result is a safetensors file that
+Losses, rates and batch sizes are the published ones. The result is a safetensors file that
 `runtime.slice3d.weights` loads.
 """
 
@@ -35,7 +35,7 @@ from .weights import DIFFUSION, FIELD, REGRESSION, load_first_stage, save_networ
 
 AUTOENCODER = "autoencoder"
 NETWORKS = (REGRESSION, FIELD, DIFFUSION, AUTOENCODER)
-# Of an image and its twelve slices, how many the autoencoder sees a step.
+# Pictures per step for the autoencoder, out of an image and its twelve slices.
 _AUTOENCODED = 4
 
 Losses = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -45,22 +45,22 @@ Losses = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 class TrainingConfig(RunConfig):
     """How a network is built and trained.
 
-    network : which: "regression", "gt_to_3d", "diffusion", or "autoencoder", the first stage of
-        the diffusion where the published one is not at hand.
+    network : "regression", "gt_to_3d", "diffusion", or "autoencoder", the first stage of the
+        diffusion if the published one is not available.
     size : fields of `NetworkConfig` or `DiffusionConfig` that differ from the published ones.
-    epochs : rounds through the objects, each seen once from a random side. halve_epochs : after
-        how many the learning rate is halved; 0 keeps it. There is no warm-up.
-    queries : points of the field for each object. slices : folder of the data.
-    slices_weight : of the regression's slices beside its distances; 1 as published. Without
-        ImageNet's weights to begin with, the distances' gradient is thousands of times the slices'
-        where the network learns which slice to draw, and all twelve become the same; 30 cures it.
-    vgg_weight : of the difference of VGG19's features, where vgg_from names a published
-        regression checkpoint that holds them; "" trains without it.
-    kl_weight : how much the latents of our own autoencoder are drawn to a unit normal distribution.
+    epochs : rounds through the objects, each seen once from a random side. halve_epochs : epochs
+        after which the learning rate is halved; 0 keeps it. There is no warm-up.
+    queries : points of the field per object. slices : folder of the data.
+    slices_weight : of the regression's slices relative to its distances; 1 as published. Without
+        ImageNet's weights at the start, the distances' gradient is thousands of times the slices'
+        in the layers that learn which slice to draw, and all twelve become the same; 30 helps.
+    vgg_weight : of the difference of VGG19's features. vgg_from : a published regression checkpoint
+        that contains them; "" trains without.
+    kl_weight : of the KL divergence of our own autoencoder's latents from a unit normal.
     first_stage : the diffusion's autoencoder: the published diffusion checkpoint, latent
-        diffusion's kl-f8 model.ckpt, or one that this trained.
-    ema : share of the averaged weights that is kept at each step.
-    background : "black" or "white"; "" for what the network was published with.
+        diffusion's kl-f8 model.ckpt, or one trained here.
+    ema : decay of the averaged weights per step.
+    background : "black" or "white"; "" for the network's published one.
     """
 
     example: ClassVar[str] = "runtime/slice3d/regression.json"
@@ -90,12 +90,12 @@ class TrainingConfig(RunConfig):
         if min(self.batch, self.queries, self.epochs) < 1:
             raise ValueError("batch, queries and epochs must be 1 or more")
         if not self.background:
-            # As published: the regression sees black behind the object, the rest white.
+            # As published: black behind the object for the regression, otherwise white.
             self.background = "black" if self.network == REGRESSION else "white"
         self.sizes()
 
     def sizes(self) -> NetworkConfig | DiffusionConfig:
-        """What the network is made of."""
+        """The network's configuration."""
         values: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in self.size.items()
         }
@@ -105,7 +105,7 @@ class TrainingConfig(RunConfig):
 
 
 class Trainer(SharedTrainer[TrainingConfig]):
-    """A network and its optimiser. objects : how many make an epoch; known with the data."""
+    """A network and its optimiser. objects : number per epoch; known with the data."""
 
     log_steps = 20
 
@@ -116,7 +116,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         self.model.to(self.device).train()
         self.averaged: nn.Module | None = None
         if config.network == DIFFUSION:
-            # Its autoencoder is finished.
+            # Its autoencoder is already trained.
             self.model.first_stage.requires_grad_(False).eval()
             self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         learned = [p for p in self.model.parameters() if p.requires_grad]
@@ -173,7 +173,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return network, self._diffusion_losses
 
     def done(self) -> float:
-        """Share of the run that is done, 0 to 1."""
+        """The completed share of the run, 0 to 1."""
         return min(1.0, self.samples / (self.config.epochs * self.objects))
 
     def learning_rate(self) -> float:
@@ -189,18 +189,18 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return self._losses(batch)
 
     def count(self, samples: int) -> None:
-        """A step is done; the averaged weights follow."""
+        """Count one step, and update the averaged weights."""
         super().count(samples)
         if self.averaged is not None:
             self._average()
 
     def parts(self) -> dict[str, Any]:
-        """The averaged weights are kept too."""
+        """Includes the averaged weights."""
         averaged = {} if self.averaged is None else {"averaged": self.averaged}
         return super().parts() | averaged
 
     def save_weights(self, folder: Path) -> None:
-        """Write what the generator loads: of the diffusion, its averaged weights."""
+        """Write the weights for the generator; for the diffusion, the averaged ones."""
         learned: Any = self.model if self.averaged is None else self.averaged
         path = folder / f"{self.config.network}.safetensors"
         save_network(path, learned, {"training": json.dumps(self.record())})
@@ -246,7 +246,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
             tile = network.config.tile
             noise = _noise(random, (len(pictures), 4, tile, tile))
             if self.steps == 0:
-                # As published: latents of the first batch get a spread of one.
+                # As published: scale the latents of the first batch to a standard deviation of one.
                 network.scale.fill_(1.0)
                 network.scale.fill_(1 / network.encode(pictures, noise).std())
                 self.averaged.scale.copy_(network.scale)  # type: ignore[union-attr]
@@ -256,18 +256,18 @@ class Trainer(SharedTrainer[TrainingConfig]):
         left = alphas_cumulated().to(self.device)[at].float()[:, None, None, None]
         noise = _noise(random, grid.shape)
         noisy = left.sqrt() * grid + (1 - left).sqrt() * noise
-        # The published code left the image's encoder as it was drawn; here it learns too.
+        # The published code leaves the image encoder's weights random; here they are trained.
         added = network.encoder(batch["image"])
         predicted = network.unet(noisy, at, latents[count * slices :], added)
         return {"noise": functional.l1_loss(predicted, noise)}
 
     def _random(self) -> torch.Generator:
-        """Chance that depends on the step alone, so that a resumed run goes on as it would have."""
+        """Depends only on the seed and the step, so that a resumed run continues identically."""
         return torch.Generator(self.device).manual_seed((self.config.seed << 32) + self.steps)
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Move the averaged weights towards the present ones; faster at the beginning."""
+        """Move the averaged weights towards the current ones; faster at first."""
         kept = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
         assert self.averaged is not None
         for mean, now in zip(

@@ -1,9 +1,9 @@
-"""The denoiser of Slice3D's latent diffusion, and the encoder of the image that steers it.
+"""The denoiser of Slice3D's latent diffusion, and the image encoder that conditions it.
 
 A U-Net as in latent diffusion (Rombach et al., CVPR 2022) over the latents of twelve slices, which
-lie side by side in a grid of 4 x 4 tiles. The image comes in twice: its latent is joined to every
-tile, and VGG features of five depths are added on the way down. Names of parameters are those of
-the published weights.
+are side by side in a grid of 4 x 4 tiles. The image is used twice: its latent is concatenated to
+every tile, and VGG features of five depths are added in the encoder. Parameters have their
+published names.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from .vgg import features, vgg16_stages
 
 TILES = 4  # along each side of the grid
 LATENT_CHANNELS = 4
-# Image pixels along a side of a latent's pixel.
+# Image pixels per latent pixel, along a side.
 LATENT_STRIDE = 8
-# The input blocks behind which features of the image are added.
+# The input blocks after which features of the image are added.
 _ADDED_AFTER = (0, 4, 7, 10, 12)
-_BLOCKS = 2  # residual blocks a level
+_BLOCKS = 2  # residual blocks per level
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """What the latent diffusion is made of; the defaults are the published ones.
+    """The configuration of the latent diffusion. The defaults are the published ones.
 
     channels, multipliers, heads : of the U-Net, whose five levels have channels * multiplier.
-    vgg_channels : of the image's encoder. first_stage : channels of the autoencoder's levels.
+    vgg_channels : of the image encoder. first_stage : channels of the autoencoder's levels.
     """
 
     image_size: int = 128
@@ -55,17 +55,17 @@ class DiffusionConfig:
         if self.channels % 32 or self.channels % self.heads:
             raise ValueError("channels must be a multiple of 32 and of heads")
         if self.image_size == 32 and self.channels * min(self.multipliers[3:]) < 64:
-            # One pixel is left there, and each of 32 groups must have more than one value.
+            # Only one pixel is left there, and each of 32 groups needs more than one value.
             raise ValueError("at image_size 32 the last two levels need 64 channels or more")
 
     @property
     def tile(self) -> int:
-        """Pixels along a side of one latent."""
+        """Pixels per side of one latent."""
         return self.image_size // LATENT_STRIDE
 
     @property
     def added_channels(self) -> tuple[int, ...]:
-        """Of what is added to the U-Net, by depth."""
+        """Channels of the features added to the U-Net, by depth."""
         one, two, three, four, _ = (self.channels * factor for factor in self.multipliers)
         return one, two, three, four, four
 
@@ -89,7 +89,7 @@ class ImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features (B, C, s, s) for one tile each, of images (B, 3, S, S) in -1..1 on white."""
+        """Features (B, C, s, s), for one tile each, of images (B, 3, S, S) in -1..1 on white."""
         normed = ((images + 1) / 2 - self.mean) / self.std
         stages = (self.conv1_2, self.conv2_2, self.conv3_3, self.conv4_3, self.conv5_3)
         projections = (self.trans1_2, self.trans2_2, self.trans3_3, self.trans4_3, self.trans5_3)
@@ -120,7 +120,7 @@ class SliceUNet(nn.Module):
             for _ in range(_BLOCKS):
                 self.input_blocks.append(self._block(current, width * factor))
                 current = width * factor
-                # The last level has no attention: the published one stops at an eighth.
+                # The last level has no attention: the published one ends at an eighth of the size.
                 if level < len(config.multipliers) - 1:
                     self._add_attention(self.input_blocks[-1], current)
                 skips.append(current)
@@ -161,7 +161,7 @@ class SliceUNet(nn.Module):
     ) -> Tensor:
         """The noise (B, 4, G, G) in `grid`, at diffusion steps (B,), 0 to 999.
 
-        latent (B, 4, t, t) : of the image. added : what `ImageEncoder` gave.
+        latent (B, 4, t, t) : of the image. added : from `ImageEncoder`.
         """
         time = self.time_embed(step_embedding(steps, self.config.channels))
         current = torch.cat([grid, _tiled_like(latent, grid)], dim=1)
@@ -213,7 +213,7 @@ class _ResBlock(nn.Module):
         self.out_layers = nn.Sequential(
             nn.GroupNorm(32, after),
             nn.SiLU(),
-            nn.Identity(),  # where the published code has a dropout of 0
+            nn.Identity(),  # in place of the published code's dropout of 0
             _zeroed(nn.Conv2d(after, after, 3, padding=1)),
         )
         self.skip_connection = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
@@ -241,7 +241,7 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
-        # By head first, then query, key and value.
+        # The order is head, then query, key and value.
         parts = self.qkv(self.norm(flat)).unflatten(1, (self._heads, 3, -1)).transpose(-1, -2)
         query, key, value = (part.contiguous() for part in parts.unbind(2))
         attended = functional.scaled_dot_product_attention(query, key, value)
@@ -255,14 +255,14 @@ def _apply(block: Any, x: Tensor, time: Tensor) -> Tensor:
 
 
 def _tiled_like(values: Tensor, grid: Tensor) -> Tensor:
-    """`values` (B, C, s, s) side by side as often as `grid` (B, C, G, G) is wide."""
-    # One pixel of a small picture's deepest levels belongs to several tiles, so fewer fit.
+    """`values` (B, C, s, s) repeated to the size of `grid` (B, C, G, G)."""
+    # In a small picture's deepest levels a pixel belongs to several tiles, so fewer repeats fit.
     times = grid.shape[-1] // values.shape[-1]
     return values.repeat(1, 1, times, times)
 
 
 def _zeroed(layer: Any) -> Any:
-    """A layer that gives nothing until it has learned to."""
+    """Initialise a layer to return zeros."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -1,7 +1,7 @@
-"""VGG features, as Slice3D's networks begin (VGG16 with batch norm) and as its loss compares them.
+"""VGG features: the first layers of Slice3D's networks (VGG16 with batch norm), and its loss.
 
-Layers are named by their place in torchvision's `vgg16_bn` and `vgg19`, so that published weights
-fit; nothing here comes from torchvision or is fetched.
+Layers have their index in torchvision's `vgg16_bn` and `vgg19`, so that published weights fit;
+nothing is imported from torchvision or downloaded.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from torch import Tensor, nn
 # Convolutions before each pooling.
 _VGG16 = (2, 2, 3, 3, 3)
 _VGG19 = (2, 2, 4, 4, 4)
-# Where torchvision's vgg16_bn is cut: behind the last convolution of each stage, before its norm.
+# Where torchvision's vgg16_bn is cut: after the last convolution of each stage, before its norm.
 _VGG16_CUTS = (0, 4, 11, 21, 31, 41)
 _VGG19_CUTS = (0, 3, 8, 13, 22, 31)
 
 
 def vgg16_stages(channels: Sequence[int] = (64, 128, 256, 512, 512)) -> list[nn.Sequential]:
-    """Five stages, each half as wide as the one before; `channels` of their outputs.
+    """Five stages, each with half the width of the one before; `channels` of their outputs.
 
-    Outputs are what the last convolution of a stage gives: norm, ReLU and pooling belong to the
-    next stage.
+    A stage ends with its last convolution: norm, ReLU and pooling belong to the next stage.
     """
     return _cut(_layers(channels, _VGG16, normed=True), _VGG16_CUTS)
 

@@ -1,8 +1,8 @@
-"""Slice3D's files: the three published checkpoints, and what our own training writes.
+"""Slice3D's files: the three published checkpoints, and those of our own training.
 
-Published checkpoints are pickles of tensors and numbers, read with `weights_only`: nothing in them
-can run. Names must fit exactly but for parts that only training used, which are left on the disk.
-Our own are safetensors with the network's configuration in their metadata.
+Published checkpoints are pickles of tensors and numbers. They are read with `weights_only`, so they
+cannot run code. Names must match exactly, except for parts used only in training, which are not
+read. Our own are safetensors with the network's configuration in their metadata.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .networks import GTSliceNet, NetworkConfig, SliceField, SliceNet
 from .unet import DiffusionConfig
 
 REGRESSION, FIELD, DIFFUSION = "regression", "gt_to_3d", "diffusion"
-# What of a name tells which network the tensors are of, and what the network is for.
+# Prefixes that identify a network's tensors, and what the network is for.
 _MARKS = {
     REGRESSION: ("slices_generator.", "the regression branch (SliceNet)"),
     FIELD: ("img_encoder.", "slices to 3D (GTSliceNet)"),
     DIFFUSION: ("model.diffusion_model.", "the latent diffusion of slices"),
 }
 _OWN_MARKS = {DIFFUSION: "unet."}
-# Parts of published checkpoints that nothing needs once they are trained.
+# Parts of published checkpoints that are used only in training.
 _UNUSED = {
     REGRESSION: ("att_layer.", "vggptlossfunc.", "slices_generator.down5_."),
     FIELD: ("att_layer.", "fc_global.", "img_encoder.classifier.", "img_encoder.conv_last."),
@@ -48,27 +48,27 @@ _UNUSED = {
 }
 _AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 _EMA = "model_ema.diffusion_model"
-_CONFIG = "network"  # in the metadata of our own files
-_SHOWN = 3  # names that an error shows
+_CONFIG = "network"  # key in the metadata of our own files
+_SHOWN = 3  # names shown in an error
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_regression(path: Path, device: str = "cpu") -> SliceNet:
-    """The network of the regression branch. Raises XRayError as `load_diffusion` does."""
+    """The network of the regression branch. Raises as `load_diffusion`."""
     return _load_field(path, REGRESSION, SliceNet, device)
 
 
 def load_field(path: Path, device: str = "cpu") -> GTSliceNet:
-    """The network from slices to a field. Raises XRayError as `load_diffusion` does."""
+    """The network from slices to a field. Raises as `load_diffusion`."""
     return _load_field(path, FIELD, GTSliceNet, device)
 
 
 def load_diffusion(path: Path, device: str = "cpu") -> SliceDiffusion:
-    """The latent diffusion with its averaged weights (EMA), as the published code samples it.
+    """The latent diffusion with its averaged weights (EMA), as the published code uses it.
 
-    Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`, and `other_weights` for
-    the checkpoint of another of Slice3D's networks.
+    Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`, and `other_weights` for the
+    checkpoint of another network of Slice3D.
     """
     state, config = _read(path, DIFFUSION)
     model = _on_meta(path, lambda: SliceDiffusion(DiffusionConfig(**config)))
@@ -78,8 +78,8 @@ def load_diffusion(path: Path, device: str = "cpu") -> SliceDiffusion:
 
 
 def load_first_stage(model: SliceDiffusion, path: Path) -> None:
-    """Give `model` the autoencoder of a file: of the published diffusion checkpoint, of latent
-    diffusion's kl-f8, or of our own.
+    """Load the autoencoder of `model` from the published diffusion checkpoint, from latent
+    diffusion's kl-f8, or from our own file.
 
     Raises XRayError `missing_weights`, `bad_weights`, `unsafe_weights`.
     """
@@ -122,11 +122,11 @@ def _load_field(
 
 
 def _on_meta(path: Path, make: Callable[[], Any]) -> Any:
-    """What `make` makes, without memory for its tensors; `bad_weights` for a bad configuration."""
+    """Call `make` without memory for tensors; raises `bad_weights` for a bad configuration."""
     try:
         with torch.device("meta"):
             return make()
-    except Exception as error:  # what is made of it may fail in any way
+    except Exception as error:  # an invalid configuration may fail in any way
         raise XRayError(
             "bad_weights",
             f"{path} describes no network of Slice3D ({error}).",
@@ -137,7 +137,7 @@ def _on_meta(path: Path, make: Callable[[], Any]) -> Any:
 def save_network(
     path: Path, network: SliceField | SliceDiffusion, record: Mapping[str, str]
 ) -> None:
-    """Write what the loaders read, whole or not at all. record : more metadata. Raises OSError."""
+    """Write the loaders' format, atomically. record : additional metadata. Raises OSError."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     metadata = {"format": "pt", _CONFIG: json.dumps(asdict(network.config)), **record}
     with replacing(path) as temporary:
@@ -145,7 +145,7 @@ def save_network(
 
 
 def kind_of(names: Iterable[str]) -> str | None:
-    """Which network's tensors are called so; None if no network's of Slice3D are."""
+    """The network that has tensors of these names; None if it is not one of Slice3D."""
     names = list(names)
     for kind, (mark, _) in _MARKS.items():
         marks = (mark, _OWN_MARKS.get(kind, mark))
@@ -155,7 +155,7 @@ def kind_of(names: Iterable[str]) -> str | None:
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors that are needed and the configuration of a file that holds `kind`."""
+    """The needed tensors and the configuration of a file of the network `kind`."""
     if not path.is_file():
         raise XRayError(
             "missing_weights",
@@ -211,7 +211,7 @@ def _published(path: Path) -> dict[str, Tensor]:
 
 
 def _from_published(state: Mapping[str, Tensor], model: SliceDiffusion) -> dict[str, Tensor]:
-    """The tensors under the names of `SliceDiffusion`; others stay as they are."""
+    """Rename the tensors for `SliceDiffusion`; others keep their names."""
     averaged = {_EMA + name.replace(".", ""): f"unet.{name}" for name in model.unet.state_dict()}
     shapes = model.state_dict()
     renamed: dict[str, Tensor] = {}
@@ -227,7 +227,7 @@ def _from_published(state: Mapping[str, Tensor], model: SliceDiffusion) -> dict[
         if new == "scale":
             tensor = tensor.reshape(())
         wanted = shapes.get(new)
-        # Attention by convolutions of one pixel, which diffusers has as linear layers.
+        # Attention written as convolutions of one pixel; diffusers uses linear layers.
         if wanted is not None and tensor.shape == (*wanted.shape, 1, 1):
             tensor = tensor[..., 0, 0]
         renamed[new] = tensor
@@ -237,7 +237,7 @@ def _from_published(state: Mapping[str, Tensor], model: SliceDiffusion) -> dict[
 def _filled(
     model: Network, state: Mapping[str, Tensor], path: Path, kind: str, device: str
 ) -> Network:
-    """`model` with the tensors; raises `bad_weights` where names or shapes do not fit exactly."""
+    """`model` with the tensors; raises `bad_weights` unless names and shapes match exactly."""
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state]
     extra = [name for name in state if name not in wanted]

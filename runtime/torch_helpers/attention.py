@@ -1,4 +1,4 @@
-"""What the small U-Nets of our own share: attention between few pixels, and features of times."""
+"""Shared by our small U-Nets: attention between pixels, and time embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TIME_FEATURES = 64
 
 
 def time_features(steps: Tensor) -> Tensor:
-    """Sines and cosines (B, 64) of `steps` (B,), 0 to 1000, as transformers place words."""
+    """Sines and cosines (B, 64) of `steps` (B,), 0 to 1000, as a transformer's positions."""
     half = TIME_FEATURES // 2
     places = torch.arange(half, dtype=torch.float32, device=steps.device) / (half - 1)
     angle = steps.float()[:, None] * torch.exp(-math.log(10_000) * places)
@@ -21,7 +21,7 @@ def time_features(steps: Tensor) -> Tensor:
 def attend(qkv: Tensor, heads: int) -> Tensor:
     """Self-attention between all pixels: queries, keys and values (B, 3 * C, H, W) to (B, C, H, W).
 
-    The channels are ordered by these three, then by head.
+    Channels are ordered by query, key and value, then by head.
     """
     batch, channels, height, width = qkv.shape
     parts = qkv.view(batch, 3, heads, -1, height * width).transpose(-1, -2)

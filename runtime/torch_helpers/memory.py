@@ -24,7 +24,7 @@ def out_of_memory(device: torch.device, remedy: str) -> XRayError:
 
 @contextmanager
 def memory_errors(device: torch.device | str, remedy: str) -> Iterator[None]:
-    """What torch raises within if memory runs out becomes XRayError `out_of_memory`."""
+    """Convert torch's out-of-memory errors to XRayError `out_of_memory`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

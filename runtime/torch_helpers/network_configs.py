@@ -1,6 +1,6 @@
-"""What the configuration of a network may say, before it is built.
+"""Checks the configuration of a network before it is built.
 
-Modules cost time to build also where their tensors take no memory, as on the meta device.
+Building modules takes time even if their tensors take no memory, as on the meta device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _DEEP = ("layer", "block", "depth")
 
 
 def setting(value: Any, where: str) -> Any:
-    """A number, text or list of a configuration, within what any published model comes near."""
+    """A number, text or list of a configuration, limited well above any published model's."""
     name = where.rpartition(".")[2].partition("[")[0]
     if isinstance(value, list):
         return schema.list_of(setting, most=MOST_LEVELS)(value, where)

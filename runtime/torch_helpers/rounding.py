@@ -1,4 +1,4 @@
-"""Weights on disk with kernels in one byte a number; all else is in half precision."""
+"""Weights files that store kernels in one byte per number and all else in half precision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xray_addon.files.atomic import replacing
 
-SCALE = ".scale"  # behind a kernel's name: what its numbers are to be multiplied by
+SCALE = ".scale"  # suffix of a kernel's name: the factors of its numbers
 
 
 def save_rounded(
@@ -22,7 +22,7 @@ def save_rounded(
 ) -> None:
     """Write `model`, with its `config` (a dataclass), to a safetensors file, atomically.
 
-    kernels : those of the parameters that take a byte a number. format, record : go into the file's
+    kernels : the parameters stored in one byte per number. format, record : stored in the file's
     metadata; the record, plain data, says how the model was made.
     """
     tensors: dict[str, Tensor] = {}
@@ -44,8 +44,8 @@ def save_rounded(
 
 
 def check_shapes(archive: Any, model: nn.Module) -> None:
-    """Raise ValueError if the tensors of an open safetensors file are not those that `save_rounded`
-    writes of `model`, before any is read."""
+    """Raise ValueError unless the tensors of an open safetensors file are those that `save_rounded`
+    writes for `model`. Does not read them."""
     there = {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     scales = {name for name in there if name.endswith(SCALE) and name not in wanted}
@@ -59,15 +59,14 @@ def check_shapes(archive: Any, model: nn.Module) -> None:
 
 
 def in_bytes(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """A kernel (out, ...) as int8 of the same shape, and what they are to be multiplied by
-    (out,)."""
+    """A kernel (out, ...) as int8 of the same shape, and the factors (out,) to multiply it by."""
     rows = kernel.flatten(1)
     scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30)  # for rows of zeros
     return (rows / scale[:, None]).round().to(torch.int8).view(kernel.shape), scale
 
 
 def from_bytes(state: dict[str, Tensor]) -> None:
-    """Multiply the kernels in `state` by their scales, which are taken out of it."""
+    """Multiply the kernels in `state` by their scales, and remove the scales."""
     for name in [name for name in state if name.endswith(SCALE)]:
         scale = state.pop(name)
         kernel = state[name.removesuffix(SCALE)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xray_addon.errors import XRayError, is_out_of_memory
 
-# Lightning's checkpoints name classes of its own: those of the callbacks whose state they keep.
+# Lightning's checkpoints name its own classes: the callbacks whose state they store.
 LIGHTNING = ("pytorch_lightning.", "lightning.")
 
 
@@ -41,13 +41,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path, inert: tuple[str, ...] = LIGHTNING) -> dict[str, Any]:
-    """The table in a torch pickle: tensors, numbers, texts and tables of these.
+    """The dict in a torch pickle: tensors, numbers, strings and dicts of these.
 
     It is read with `weights_only`, so it cannot run code. If the file's format allows it, tensors
     stay on disk until they are used. Raises as `read_tensors`.
 
-    inert : beginnings of the names of classes that the file may mention, such as those of settings.
-        They are not imported; objects that store and do nothing take their place.
+    inert : prefixes of the names of classes that the file may mention, such as those of settings.
+        They are not imported; placeholder objects that do nothing take their place.
     """
     with _reading(path), torch.serialization.safe_globals(_stand_ins(path, inert)):
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
@@ -84,10 +84,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class _Inert:
-    """Stands for an object that is not wanted: it takes whatever it is given and does nothing."""
+    """Placeholder for an unwanted object: accepts anything and does nothing."""
 
     def __new__(cls, *_values: Any, **_named: Any) -> _Inert:
-        """Whatever the object would be made of is ignored."""
+        """Ignore all arguments of the constructor."""
         return super().__new__(cls)
 
     def __init__(self, *_values: Any, **_named: Any) -> None:
@@ -101,7 +101,7 @@ class _Inert:
 
 
 def _stand_ins(path: Path, inert: tuple[str, ...]) -> list[Any]:
-    """`_Inert` for each class in the file whose name begins as one of `inert`."""
+    """An `_Inert` for each class in the file whose name starts with one of `inert`."""
     if not _is_zip(path):
         return []
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -120,7 +120,7 @@ def _asks_for_code(error: UnpicklingError) -> bool:
 
 
 def _asked(error: UnpicklingError) -> str:
-    """What the file asks for, where torch says it."""
+    """What the file asks for, if torch says so."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     return f" ({found[1]})" if found else ""
 

@@ -1,4 +1,4 @@
-"""The optimisers of networks that are made of few large matrix products, and their average."""
+"""Optimisers for networks of a few large matrix products, and the average of their weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Optimizers:
         self.kernels = kernels
         known = {id(kernel) for kernel in kernels}
         self.others = [p for p in model.parameters() if id(p) not in known]
-        # Muon takes matrices: the same numbers, an output channel a row.
+        # Muon needs matrices: the same numbers, one output channel per row.
         self._matrices = [nn.Parameter(kernel.detach().flatten(1)) for kernel in kernels]
         self.both: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
@@ -51,12 +51,12 @@ class Optimizers:
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, ema: float, steps: int) -> None:
-    """Move `average` towards `model`; to be called after each step, the `steps`th so far.
+    """Move `average` towards `model`; to be called after each step. steps : their number so far.
 
     ema : share of the average that a step keeps, 0 to 1.
     """
     if steps % _AVERAGE_STEPS:
         return
-    # A short memory at first, so that the average does not remember the random start.
+    # A short memory at first, so that the average forgets the random start.
     keep = min(ema, steps / (steps + 10)) ** _AVERAGE_STEPS
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)

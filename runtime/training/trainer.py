@@ -62,7 +62,7 @@ class Trainer(ABC, Generic[Config]):
         self.seconds = 0.0
         self.warm_starts = 0
 
-    # What a model gives
+    # Defined by each model
 
     @abstractmethod
     def dataset(self, data: Path) -> Numbered:

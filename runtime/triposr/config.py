@@ -36,8 +36,8 @@ _FIXED: dict[str, dict[str, Any]] = {
 
 LARGEST = 1 << 16  # bytes; the published file has 1,500
 
-# What may be a reference first, and what it must be then. Wider or deeper is no TripoSR, but takes
-# minutes to build.
+# Values may be references at first; after resolving them they must match this. A wider or deeper
+# network is not a TripoSR, and would take minutes to build.
 _PART = schema.table_of(schema.plain, schema.text(80))
 _PUBLISHED = schema.record(
     {"cond_image_size": schema.plain},

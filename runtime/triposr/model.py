@@ -73,7 +73,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B, N, C) with what it took from the context (B, M, D)."""
+        """x (B, N, C), updated from the context (B, M, D)."""
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         x = x + self.attn2(self.norm2(x), context)
