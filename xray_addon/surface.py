@@ -277,7 +277,7 @@ class Surface:
 
 
 def _array(name: str, value: Any, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    """`value` as an array of `kind` and `shape` (-1: any length). Raises ValueError with the name."""
+    """`value` as an array of `kind` and `shape` (-1: any length). Raises ValueError with `name`."""
     array = np.asarray(value)
     if array.size == 0 and array.ndim <= 1 and len(shape) > 1:
         array = array.reshape(0, *shape[1:])
