@@ -233,7 +233,7 @@ class GenerateParams:
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`. Raises ProtocolError (wrong types), XRayError `bad_settings`."""
+        """The inverse of `to_dict`. Raises ProtocolError (wrong type), XRayError `bad_settings`."""
         inputs, folder, settings = (params.get(name) for name in ("inputs", "folder", "settings"))
         names = ("image", "mask", "category")
         if not (

@@ -1,4 +1,4 @@
-"""TripoSR: one image to a triplane field to a mesh, in one pass."""
+"""TripoSR: predicts a triplane field from one image in one pass, and makes a mesh of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TripoSRSettings(GenerateSettings):
 
     @property
     def seed_matters(self) -> bool:
-        """It samples nothing."""
+        """False, because nothing is sampled."""
         return False
 
 
