@@ -1,4 +1,4 @@
-"""Functions compiled by numba. Importing this module raises ImportError or OSError without numba.
+"""Functions compiled by numba. Importing this raises ImportError or OSError if numba is unusable.
 
 Compiling takes some seconds. The compiled code is cached beside the function's file, or in the
 user's cache folder if that is not writable. Without a cache, each process compiles again. A cache

@@ -39,7 +39,7 @@ class CutOut:
 
 
 def reaches_border(rgba: NDArray[np.uint8]) -> bool:
-    """Whether the object in a cut-out image (H, W, 4) covers more than a little of the border."""
+    """Whether the object in a cut-out image (H, W, 4) covers more than `AT_BORDER` of any side."""
     solid = rgba[..., 3] > 127
     sides = (solid[0], solid[-1], solid[:, 0], solid[:, -1])
     return any(float(side.mean()) > AT_BORDER for side in sides)

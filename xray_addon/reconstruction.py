@@ -1,8 +1,8 @@
 """Reconstructs one mesh from an X-Ray by linking the hits of neighbouring rays.
 
 Every hit becomes a vertex, so the mesh passes exactly through the captured surface. A hit either
-enters a solid or leaves it. The sorted hits of each two neighbouring rays are aligned at least
-cost. Hits of the same kind are *linked*. An entering and a leaving hit that follow each other on
+enters a solid or leaves it. The sorted hits of each pair of neighbouring rays are aligned at
+minimum cost. Hits of the same kind are *linked*. An entering and a leaving hit that are adjacent on
 one ray, and have no counterpart on the next, are *folded* together over a new rim vertex between
 the rays. A hit without a connection is an open border. In each cell of 2x2 pixels a hit has at
 most two connections, one along either side of the cell. The connections therefore form closed
@@ -43,8 +43,8 @@ DISTANCE_WEIGHT = 0.02
 # planes do not meet nearby; 0.7 is best on the benchmark scans (0.6 to 0.8 are similar).
 RIM_RANGE = (0.02, 0.7)
 # Share of rays with an even number of hits above which an object is treated as solid: noise makes
-# few odd rays, open sheets and leaves make many. If, besides, most even rays enter and leave in
-# turn, an even ray that does not has wrong normals. In other objects it passes through sheets.
+# few odd rays, open sheets and leaves make many. If most even rays also enter and leave in turn,
+# an even ray that does not has wrong normals. In other objects, such a ray passes through sheets.
 SOLID_SHARE = 0.75
 # Cells of the alignment tables in memory at once: about 300 MB for any number of layers.
 TABLE_CELLS = 1 << 22
@@ -332,7 +332,7 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
 
 
 def _single_costs(hits: _Hits, lists: Ints) -> tuple[Floats, Floats]:
-    """Costs of folding each two successive hits (B, m - 1) and of leaving a hit open (B, m)."""
+    """Costs of folding pairs of successive hits (B, m - 1) and of leaving a hit open (B, m)."""
     fold = connection_cost(hits.points, hits.normals, lists[:, :-1], lists[:, 1:])
     fold[hits.entering[lists[:, :-1]] == hits.entering[lists[:, 1:]]] = np.inf
     return fold, OPEN_COST * hits.depth[lists] / hits.focal

@@ -203,7 +203,7 @@ class Captures:
         return cameras
 
     def _made(self, attempt: Attempt) -> Iterator[tuple[int, int]]:
-        """Write an item into the attempt's folder; yields the number of finished and all views."""
+        """Write an item into the attempt's folder; yields the number of views made and in all."""
         settings, item, made = self.settings, attempt.item, attempt.folder
         self.store.note_source(attempt)
         with attempt.timed("load"), captured_output(attempt.messages):

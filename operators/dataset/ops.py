@@ -131,7 +131,7 @@ class XRAY_OT_dataset(TaskOperator):
         return dataset_steps(items, folder, settings, load_objects, replace=self.replace)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The number of items made, and why the first that was not made failed."""
+        """The number of items made, and the reason for the first that was refused."""
         global _last_run
         _last_run = result
         return summarize(result)

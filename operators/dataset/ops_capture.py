@@ -70,7 +70,7 @@ class XRAY_OT_capture(TaskOperator):
         return object_steps(selected_solids(context), folder, settings)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The number of objects captured, and why the first that was not captured failed."""
+        """The number of objects captured, and the reason for the first failure."""
         return summarize(result)
 
 

@@ -417,7 +417,7 @@ def _is_fine(sides, f, u, v, member, rays, uvs, size_x, size_y):
 
 @inline
 def _sums(values, side, repeated):
-    """Per pixel, the sum over its rays of `values` of their columns, or if `repeated` of rows."""
+    """For each pixel, sum `values` over its rays by column, or by row if `repeated`."""
     sums = np.zeros(len(values) // side)
     for place in range(len(sums)):
         for i in range(side):

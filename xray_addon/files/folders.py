@@ -1,4 +1,4 @@
-"""Where X-Ray keeps what it installs and downloads: per user, shared by every Blender."""
+"""The folders for installed and downloaded files: per user, shared by every Blender."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import XRayError
 
-# Image formats that Blender reads. If the runtime cannot read one, Blender sends it the pixels.
+# Image formats that Blender reads. If the runtime cannot read one, Blender sends the pixels.
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
     | {".cin", ".dpx", ".exr", ".hdr"}

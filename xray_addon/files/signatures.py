@@ -1,4 +1,4 @@
-"""Recognises by their first bytes files that are not what their names say."""
+"""Recognises files that are not what their names say, by their first bytes."""
 
 from __future__ import annotations
 

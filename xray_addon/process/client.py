@@ -255,7 +255,7 @@ class RuntimeClient:
             self._ask(protocol.RELEASE)
 
     def stop(self) -> None:
-        """End the process and cancel all jobs. It is safe to call it twice.
+        """End the process, within grace periods, and cancel all jobs. It is safe to call it twice.
 
         `submit` works again afterwards. Also called when the interpreter exits.
         """

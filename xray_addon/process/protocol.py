@@ -7,7 +7,7 @@ Requests, all sent by Blender::
     cut_out {inputs, folder, settings}   -> {file, how, at_border}    an .npy of what a model sees
     offer {name}                         -> `Offer`                   what a download would fetch
     download {name, revision}            -> {folder}                  of the commit that was offered
-    cancel {id}                          -> {cancelled}               id of one of the above
+    cancel {id}                          -> {cancelled}               id of one of the last four
     status {}                            -> `RuntimeStatus`
     release {}                           -> {released}                removes weights from memory
     shutdown {}                          -> {}                        then the runtime exits

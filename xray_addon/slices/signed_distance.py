@@ -254,7 +254,7 @@ def _grouped(centres: Floats, depth: int) -> Ints:
 
 
 def _shared_out(groups: Ints) -> Ints:
-    """Split each row (G, 2 S) into two (2 G, S), with half of its faces, which come first, each."""
+    """Split each row (G, 2 S) into two (2 G, S): each gets half of the faces, then padding."""
     rows, places = groups.shape
     half = places // 2
     count = (groups >= 0).sum(axis=1)
