@@ -37,7 +37,7 @@ class TripoSRSettings(GenerateSettings):
 
     @property
     def seed_matters(self) -> bool:
-        """False, because nothing is sampled."""
+        """It samples nothing."""
         return False
 
 

@@ -38,7 +38,7 @@ class XRaySettings(GenerateSettings):
         return self.variation > 0 and self.steps != 1
 
     def varied(self) -> Self:
-        """These settings, with hidden parts fully sampled if they do not vary already."""
+        """With hidden parts fully sampled, if they do not vary: then seeds differ most."""
         if self.seed_matters:
             return self
         return replace(self, variation=1.0, steps=0 if self.steps == 1 else self.steps)
