@@ -1,7 +1,7 @@
 """Datasets at scale: plain Python that launches Blender, on one machine or on a cluster.
 
-``python -m farm SOURCE OUT`` is a thin caller of `run`. Everything here can be killed anywhere and
-run again: an item is complete or absent, and complete items are skipped.
+``python -m farm SOURCE OUT`` only calls `run`. A run can be killed at any point and started again:
+an item is complete or absent, and complete items are skipped.
 """
 
 from .run import Work, run, run_shard

@@ -87,7 +87,7 @@ def _here(work: Work, part: str) -> list[ItemResult]:
 
         def on_result(result: ItemResult) -> None:
             if result.status == EXISTS and not bar.disable:
-                # It took no time, so it must not count for the rate.
+                # It took no time, so it must not affect the displayed rate.
                 bar.initial += 1
                 bar.n += 1
                 bar.last_print_n += 1

@@ -1,4 +1,4 @@
-"""Runs shards as cluster jobs through submitit, on SLURM or for tests on this machine."""
+"""Runs shards as cluster jobs through submitit: on SLURM, or in tests on this machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Jobs:
     cluster : "slurm", or "local" for processes on this machine.
 
     Raises XRayError `no_slurm`, `not_submitted`, `other_settings`, and those for unusable files
-    that the settings name.
+    named in the settings.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Jobs:
         self.work = replace(work, farm=replace(work.farm, jobs=settings.cpus))
         self.parts = settings.array
         if shards.is_url(work.out):
-            missing(self.work, self.parts)  # reports items made with different settings at once
+            missing(self.work, self.parts)  # raises at once if items have different settings
         else:
             claim(work.out, work.settings, work.replace)
         home = self.work.staging if shards.is_url(work.out) else Path(self.work.out)
@@ -115,7 +115,7 @@ class Jobs:
         """Wait for all jobs and finish the dataset; returns the results of all items.
 
         on_progress : called with the number of complete items; it may raise to cancel the jobs.
-        on_result : called for each failed item, including items that no job got to.
+        on_result : called for each failed item, including items that no job began.
         """
         total = len(missing(self.work, self.parts)) + count_done(self.work, self.parts)
         looks = dict.fromkeys(range(len(self.jobs)), 0)

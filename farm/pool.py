@@ -24,7 +24,7 @@ from .worker import Worker, WorkerLost, check
 # Called on the main thread with each result. It may raise `Cancelled` to stop the run.
 ResultCallback = Callable[[ItemResult], None]
 
-# Lost workers after which an item is blamed, if it is not clear that it caused the crash.
+# Lost workers after which an item is blamed even if it is unclear whether it caused the crash.
 ATTEMPTS = 3
 
 
@@ -40,14 +40,14 @@ def capture(
     on_result: ResultCallback = ignore_result,
     replace: bool = False,
 ) -> list[ItemResult]:
-    """Capture `items` into the dataset in `folder`; returns a result each, in order of completion.
+    """Capture `items` into the dataset in `folder`; returns results in order of completion.
 
     Existing items are not captured again. An item that crashes its worker is recorded as failed,
     with the worker's output in `logs/<uid>.log`, and the run continues. `replace` removes items
     that were made with different settings.
 
     Raises XRayError `no_blender`, `worker_not_started`, those that stop a run, and those for
-    unusable files that the settings name. Raises KeyboardInterrupt and the exceptions of
+    unusable files named in the settings. Raises KeyboardInterrupt and the exceptions of
     `on_result` after all workers have ended.
     """
     if replace and conflict(folder, settings) is not None:
@@ -124,7 +124,7 @@ class _Pool:
             await asyncio.wait(tasks)
 
     async def _work(self) -> None:
-        """Run one worker after the other, each until it is replaced."""
+        """Capture items with one worker at a time, replacing it as needed."""
         worker = None
         try:
             while self._todo:
@@ -158,7 +158,7 @@ class _Pool:
         except WorkerLost as lost:
             await worker.kill()
             self._lost[item.uid] += 1
-            # A worker that made other items before may have died because of those.
+            # A worker may also have died because of items that it made before.
             doubtful = lost.code == "worker_died" and (lost.by_hand or worker.answered > 0)
             if doubtful and self._lost[item.uid] < ATTEMPTS:
                 self._todo.appendleft(item)
@@ -172,7 +172,7 @@ class _Pool:
     def _blame(
         self, item: Item, lost: WorkerLost, worker: Worker, log_start: int, seconds: float
     ) -> None:
-        """Record that `item` failed, unless its worker died after writing it."""
+        """Record that `item` failed, unless its worker had completely written it."""
         log = self._log(item.uid)
         with worker.log.open("rb") as source, replacing(log) as temporary:
             source.seek(log_start)
@@ -181,7 +181,7 @@ class _Pool:
 
     def _note(self, result: ItemResult) -> None:
         if result.status != FAILED:
-            self._log(result.uid).unlink(missing_ok=True)  # of an earlier attempt
+            self._log(result.uid).unlink(missing_ok=True)  # from an earlier attempt
         self.results.append(result)
         self._on_result(result)
 

@@ -84,7 +84,7 @@ def run_shard(
     """Make shard `part` ("i/N") of a dataset. After all shards, the caller must call `finish`.
 
     For a shard at a URL, only missing items are made. Raises as `run`, and XRayError
-    `other_settings` if the existing shard has different settings or another number of shards.
+    `other_settings` if the existing shard has different settings or a different number of shards.
     """
     source = read_source(work.source)
     items = shard(source, part)

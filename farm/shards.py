@@ -45,12 +45,12 @@ from xray_addon.files.names import last_part
 
 TAR, RECORD = ".tar", ".json"
 NEXT = ".next"  # suffix of the two files of a waiting shard
-LARGEST = 1 << 28  # bytes of a record, which has 200 for each item
+LARGEST = 1 << 28  # bytes of a record, which has 200 per item
 
 _HASHES = schema.table_of(schema.text(), UID)
 _COMPANIONS = schema.table_of(schema.text())
 _HASHED = schema.record({}, {"source_sha256": schema.text(), "companions": _COMPANIONS})
-# Handed on as they are: whoever reads a camera looks whether it is one.
+# Frames are passed on unchecked: they are checked when a camera is read.
 _FRAMES = schema.record(
     {
         "camera_angle_x": schema.number(),
@@ -92,7 +92,7 @@ def pack(
 
     source : the items of all shards. results : those of this shard. recipe : the settings they
     were made with. kept : items to copy from the existing shard, see `keepable`.
-    If the existing shard has the same content, it is not written again. Then waiting shards are put
+    An existing shard with the same content is not written again. At the end, waiting shards are put
     in place, see `settle`. Returns the tar's path or URL.
 
     Raises XRayError `cannot_write`.
@@ -147,10 +147,11 @@ def pack(
 
 
 def settle(out: str, part: str, recipe: Recipe, source: Sequence[Item]) -> None:
-    """Replace old shards with the waiting ones, and remove old shards beyond their number.
+    """Replace old shards with the waiting ones, and remove surplus old shards.
 
-    The shard of `part` is replaced if it has all items of the old one. The others are replaced
-    when all shards of `source` exist with `recipe`. It can be interrupted anywhere and repeated.
+    The shard of `part` is replaced if the new one has all items of the old one. The others are
+    replaced when all shards of `source` exist with `recipe`. This can be interrupted at any point
+    and repeated.
 
     Raises XRayError `cannot_write`.
     """
@@ -216,8 +217,8 @@ def held(out: str, part: str, recipe: Recipe, replace: bool = False) -> dict[str
     """The SHA-256 of each item's source in shard `part` of `out`; None if there is no shard.
 
     Items that a gate rejected are included. Without `replace`, raises XRayError `other_settings`
-    if the shard was made with different settings or another number of shards: at a URL there is no
-    metadata to re-check the gates with.
+    if the shard was made with different settings, gates included, or a different number of shards:
+    at a URL there is no metadata to re-check the gates with.
     """
     index, count = map(int, part.split("/"))
     record = read_record(out, index)
@@ -234,7 +235,7 @@ def held(out: str, part: str, recipe: Recipe, replace: bool = False) -> dict[str
 def is_packed(
     out: str, part: str, items: Sequence[Item], recipe: Recipe, replace: bool = False
 ) -> bool:
-    """Whether shard `part` of `out` is up to date for all `items`; raises as `held`.
+    """Whether shard `part` of `out` is up to date for all `items`. Raises as `held`.
 
     Reads all of the source files.
     """
@@ -265,7 +266,7 @@ def _is_of(item: Item, known: str | None) -> bool:
 
 
 def _source_hash(row: bytes) -> str:
-    """SHA-256 of an item's source, and after a space the hashes of its companions as JSON."""
+    """SHA-256 of an item's source, followed by a space and its companions' hashes as JSON."""
     try:
         found = parse_json(row, _HASHED)
     except ValueError:
@@ -331,7 +332,7 @@ def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
             file = folder / kind / uid / f"{name}{suffix}"
             if file.is_file():
                 sample[member] = file.read_bytes()
-        # Of the object and not of a view: they go with the first.
+        # Omages belong to the object, not to a view, so the first view gets them.
         for file in sorted((folder / "omages" / uid).glob("*.npz")) if view == 0 else ():
             sample[f"omage{file.stem}.npz"] = file.read_bytes()
         samples.append(sample)

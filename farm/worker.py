@@ -1,4 +1,4 @@
-"""One Blender process that captures items, and the ways in which it can fail."""
+"""A Blender process that captures items, and the handling of its failures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is running, as far as is known."""
+        """Whether the process is running, as far as known."""
         return self._process is not None and self._process.returncode is None
 
     @property
@@ -88,7 +88,7 @@ class Worker:
         self._busy = True
         try:
             async with asyncio.timeout(timeout if self.answered else timeout + START_TIMEOUT):
-                with suppress(ConnectionError):  # it is dead; reading notices this too
+                with suppress(ConnectionError):  # it is dead; the reading below notices it
                     process.stdin.write(json.dumps(item.to_dict()).encode() + b"\n")
                     await process.stdin.drain()
                 result = await self._answer(process, item)
@@ -105,7 +105,7 @@ class Worker:
         return result
 
     async def stop(self) -> None:
-        """Stop the process: close its input, interrupt it if it is busy, or else kill it."""
+        """Stop the process: close its input, interrupt it if it is busy, and finally kill it."""
         await _to_the_end(self._stop())
 
     async def _start(self) -> None:
@@ -168,7 +168,7 @@ class Worker:
 
 
 async def check(command: Sequence[str], log: Path) -> None:
-    """Check that a worker starts and ends, so that no item is blamed for a broken installation.
+    """Check that a worker starts and exits, so that no item is blamed for a broken installation.
 
     Raises XRayError `no_blender`, `worker_not_started`, and the worker's errors about settings.
     """
@@ -189,7 +189,7 @@ async def check(command: Sequence[str], log: Path) -> None:
     finally:
         await _reap(process)
     for result in filter(None, map(_parse, output.splitlines())):
-        raise XRayError(result.code, result.reason)  # no item was sent, so it is about the settings
+        raise XRayError(result.code, result.reason)  # about the settings, because no item was sent
     if code:
         raise XRayError(
             "worker_not_started",
@@ -220,7 +220,7 @@ async def _spawn(command: Sequence[str], log: int, stdin: int) -> asyncio.subpro
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work` to its end even if the caller is cancelled, so that no process is left over."""
+    """Await the end of `work` even if the caller is cancelled, so that no process is left over."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
@@ -244,8 +244,8 @@ async def _reap(process: asyncio.subprocess.Process) -> None:
 def _child_setup() -> Callable[[], None] | None:
     """On Linux, a function that a worker process runs before it executes Blender.
 
-    The worker then dies with the farm, even if it hangs and the farm is killed. It ignores SLURM's
-    signal before a job's time limit, which is meant for the farm.
+    It makes the worker die with the farm, even if the worker hangs and the farm is killed. It also
+    makes it ignore SLURM's signal before a job's time limit, which is meant for the farm.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -276,7 +276,7 @@ def _parse(line: bytes) -> ItemResult | None:
 
 
 def _how(code: int) -> str:
-    """How a process ended, for people."""
+    """How a process ended, for messages."""
     if code < 0:
         try:
             return signal.Signals(-code).name

@@ -1,4 +1,4 @@
-"""X-Rays and everything about them that needs only NumPy: no bpy, no torch, no import effects."""
+"""X-Rays and their tools that need only NumPy: no bpy, no torch, imports without side effects."""
 
 from .camera import Camera
 from .casting import cast

@@ -23,8 +23,8 @@ class Camera:
     camera_to_world : (4, 4) rigid transform; columns are the camera's right, up, backward
         axes and its position.
     cx, cy : principal point in pixels from the left and the top edge; the centre by default.
-    pixel_offset : where a ray passes through its pixel: 0.5 is the pixel's centre, 0 its top left
-        corner, as in the published data.
+    pixel_offset : where rays pass through pixels: 0.5 is the pixel's centre, 0 its top left corner,
+        as in the published data.
     """
 
     width: int
@@ -60,7 +60,7 @@ class Camera:
         height: int = 256,
         up: ArrayLike = (0.0, 0.0, 1.0),
     ) -> Camera:
-        """A camera at `eye` that looks at `target`, with `up` upwards in the image.
+        """A camera at `eye` that looks at `target`; `up` points upwards in the image.
 
         If the view direction is parallel to `up`, the world's +y (or +x) is used instead.
         """

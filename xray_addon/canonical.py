@@ -1,14 +1,13 @@
 """The frames of generators: where the object of a reference image is assumed to be.
 
 A single image does not show how large or how far away its object is, so both are fixed by
-convention.
-Each system has its own `Frame`. The canonical one is that of X-Ray's own generator, of training and
-of the evaluation.
+convention. Each system has its own `Frame`. X-Ray's own generator, training and the evaluation use
+the canonical one.
 
-The camera sits `distance` from the origin and looks at it with a horizontal field of view of
-`fov_x` at a square image. The object's bounding box centre lies in the plane through the origin
-that faces the camera; the object is shifted in that plane and scaled until the bounding box of its
-silhouette is centred in the image and the box's longer side spans `fill` of the image. The image
+The camera is `distance` from the origin and looks at it; the image is square, with a horizontal
+field of view of `fov_x`. The centre of the object's bounding box lies in the plane through the
+origin that faces the camera. The object is shifted in that plane and scaled until its silhouette's
+bounding box is centred in the image and the box's longer side spans `fill` of the image. The image
 intake crops photos by the same rule. Depths are kept between `near` and `far`.
 
 The canonical field of view is that of the published data (35 mm lens on 32 mm). The camera's
@@ -38,9 +37,9 @@ _ROUNDS = 30
 class Frame:
     """The position of a system's object relative to its image's camera.
 
-    distance : from the camera to the origin. fov_x : of the square image, radians. fill : share of
-    the image's side that the longer side of the silhouette's bounding box spans. near, far :
-    range of the object's depths.
+    distance : from the camera to the origin. fov_x : field of view of the square image, radians.
+    fill : the longer side of the silhouette's bounding box, as a share of the image's side.
+    near, far : range of the object's depths.
     """
 
     distance: float
@@ -50,9 +49,9 @@ class Frame:
     far: float
 
     def camera(self, size: int, elevation: float = 0.0, roll: float = 0.0) -> Camera:
-        """Its camera: `size` x `size` px, `elevation` in radians above the horizon.
+        """The frame's camera: `size` x `size` px, `elevation` in radians above the horizon.
 
-        roll : by which upright things lean to the left in the image, radians.
+        roll : the angle by which upright objects lean to the left in the image, radians.
         """
         eye = (0.0, -self.distance * math.cos(elevation), self.distance * math.sin(elevation))
         camera = Camera.look_at(eye, fov_x=self.fov_x, width=size, height=size)
@@ -70,7 +69,7 @@ def canonical_camera(size: int, elevation: float = 0.0, roll: float = 0.0) -> Ca
 
 
 def _about_view(roll: float) -> NDArray[np.float64]:
-    """The rotation (3, 3), in camera axes, that makes things lean to the left in the image."""
+    """The rotation (3, 3), in camera axes, that makes objects lean to the left in the image."""
     cosine, sine = math.cos(roll), math.sin(roll)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
@@ -83,10 +82,10 @@ def place(
     roll: float = 0.0,
     frame: Frame = CANONICAL,
 ) -> tuple[NDArray[np.float64], float] | None:
-    """How to place `surface` (z up) in `frame` so that it is seen from the given side.
+    """The transform that places `surface` (z up) in `frame`, seen from the given side.
 
     azimuth, elevation : of the viewer around the object, in radians; azimuth 0 is the -y side.
-    roll : by which the object then leans to the left in the image, radians.
+    roll : the angle by which the object leans to the left in the image, radians.
 
     Returns the (4, 4) matrix for `Surface.transformed` and the length of the object's longest side
     in the frame. Returns None if the view does not fit into the frame: an object that is much
@@ -103,7 +102,7 @@ def place(
     turn = axes @ _about_view(roll) @ axes.T @ turn
     points = ((used - (low + high) / 2) / longest) @ turn.T @ axes  # camera axes, size 1
     target = frame.fill * 2 * math.tan(frame.fov_x / 2)
-    # The largest scale at which no point is too near.
+    # The largest scale at which no point is nearer than `near`.
     limit = (frame.distance - frame.near) / max(float(points[:, 2].max()), 1e-9)
     scale, shift = min(1.0, limit), np.zeros(2)
     for _ in range(_ROUNDS):

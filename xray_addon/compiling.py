@@ -1,8 +1,8 @@
-"""Functions that numba compiles; importing this raises ImportError or OSError where it cannot.
+"""Functions compiled by numba. Importing this raises ImportError or OSError if numba is unusable.
 
-Compiling takes some seconds. The compiled code is cached beside the function's file, or if that is
-not writable in the user's cache folder. Without a cache, each process compiles for itself. A cache
-is of one file: an `inline` function belongs in the file of those that call it.
+Compiling takes some seconds. The compiled code is cached beside the function's file, or in the
+user's cache folder if that is not writable. Without a cache, each process compiles again. A cache
+only depends on one file, so an `inline` function must be in the same file as its callers.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import numba
 
-# Exceptions of reading or writing compiled code: a full disk, a folder that became read-only, a
-# truncated file, code compiled under another name of this package.
+# Exceptions of reading or writing the cache: a full disk, a folder that became read-only, a
+# truncated file, code compiled under a different package name.
 _CACHE_TROUBLE = (
     OSError,
     ImportError,

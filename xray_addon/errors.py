@@ -27,7 +27,7 @@ class ErrorCode:
 
     page : the section of the user guide that lists it.
     exit_code : of a command that fails with it; None if that depends on the command.
-    stops : it ends a run over many objects or images, because every other one would meet it too.
+    stops : it ends a run over many objects or images, because it would affect all the others.
     rejects : the object itself is unusable, so it is not tried again.
     gate : the name under which the dataset's report counts it; "" for the code itself.
     """
@@ -167,8 +167,8 @@ class XRayError(Exception):
     code : short machine name, stable across versions, e.g. ``"unreadable_image"``.
     message : what happened.
     remedy : what to do about it; may be empty.
-    log : path of the log file that holds the details, if there is one.
-    details : what a bug report or an expert wants to know besides; it is not in `str`.
+    log : path of the log file with the details, if there is one.
+    details : more information for experts and bug reports; not part of `str`.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class XRayError(Exception):
         )
 
 
-# Messages of the allocators of Python, C++, torch's devices and Linux, in lower case.
+# Out-of-memory messages of Python, C++, torch's devices and Linux, in lower case.
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "memoryerror")
 
 
@@ -221,7 +221,7 @@ def is_out_of_memory(reason: BaseException | str) -> bool:
 
 
 def is_no_space(error: BaseException) -> bool:
-    """Whether a disk, a quota or the largest size of a file is what `error` ran into."""
+    """Whether `error` means a full disk, an exceeded quota, or a file above the size limit."""
     return isinstance(error, OSError) and error.errno in _NO_SPACE
 
 

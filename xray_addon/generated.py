@@ -19,7 +19,7 @@ from .xray import XRay
 
 LARGEST_RESULT = 1 << 31  # bytes
 
-AT_BORDER = 0.03  # of a side of an image
+AT_BORDER = 0.03  # share of an image's side
 
 _FACTORS = ("alpha_threshold", "metallic", "roughness")
 
@@ -29,8 +29,8 @@ class CutOut:
     """The object of an image as a generator sees it.
 
     picture : (S, S, 4) uint8, straight alpha; the object is centred.
-    how : the method that separated it from the background, such as "alpha" or "plain".
-    at_border : whether it reaches the image's border, so that a part may be missing.
+    how : the method that separated it from the background, e.g. "alpha" or "plain".
+    at_border : whether it reaches the image's border, so a part of it may be missing.
     """
 
     picture: NDArray[np.uint8]
@@ -39,7 +39,7 @@ class CutOut:
 
 
 def reaches_border(rgba: NDArray[np.uint8]) -> bool:
-    """Whether the object in an image cut out (H, W, 4) reaches the border by more than a touch."""
+    """Whether the object in a cut-out image (H, W, 4) covers more than `AT_BORDER` of any side."""
     solid = rgba[..., 3] > 127
     sides = (solid[0], solid[-1], solid[:, 0], solid[:, -1])
     return any(float(side.mean()) > AT_BORDER for side in sides)
@@ -53,7 +53,7 @@ class Generated:
     xray : the predicted layers, if the system has them.
     camera : the assumed view of the image, or the view that shows the mesh best.
     pictures : other pictures to show, by name: (H, W, 3 or 4) uint8, row 0 at the top.
-    notes : what the user should know of how it was made, each a sentence.
+    notes : sentences with what the user should know about how it was made.
     """
 
     surface: Surface
@@ -99,7 +99,7 @@ class Generated:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Generated:
-        """Read a file written by `save`; raises XRayError `bad_result` for any other file."""
+        """Read a file written by `save`. Raises XRayError `bad_result` for any other file."""
         try:
             arrays = read_arrays(path, largest=LARGEST_RESULT)
             surface = Surface(
@@ -134,7 +134,7 @@ class Generated:
 
 
 def _material_arrays(materials: Sequence[Material]) -> dict[str, NDArray[Any]]:
-    """The numbers and choices of all materials, one row each, and their textures."""
+    """The parameters of all materials, one row per material, and their textures."""
     arrays: dict[str, NDArray[Any]] = {
         "materials.base_color": np.array([m.base_color for m in materials]).reshape(-1, 3),
         "materials.factors": np.array(

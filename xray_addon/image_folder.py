@@ -1,4 +1,4 @@
-"""A folder of images as the input of a command line: every image becomes a mesh file of its own."""
+"""A folder of images as input of a command: every image becomes a separate mesh file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from .errors import DONE, SOME_FAILED, XRayError, error_code
 from .files.mesh_formats import CANNOT_HOLD
 
-# Makes the mesh of an image and writes it to a file; returns what to tell of it.
+# Makes the mesh of an image and writes it to a file; returns information for the report.
 Make = Callable[[Path, Path], dict[str, Any]]
 
 
 def output_files(images: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
-    """A file in `folder` for each of `images`, named after it.
+    """A path in `folder` for each of `images`, named after the image.
 
-    Images that differ only in their suffix keep it: a.png and a.jpg become a.png.glb and a.jpg.glb.
+    Names that differ only in suffix keep it: a.png and a.jpg become a.png.glb and a.jpg.glb.
 
     Raises XRayError `bad_settings` if `folder` is the name of a mesh file.
     """
@@ -39,10 +39,10 @@ def generate_each(
 ) -> tuple[int, dict[str, Any]]:
     """Make a mesh file of each image; an error of one does not stop the others.
 
-    say : hears each error at once, and a report at the end.
+    say : called with each result or error at once, and with a summary at the end.
 
-    Returns an exit code, and `{"made": [...], "failed": [...]}` for JSON. Raises an XRayError that
-    every other image would meet too, such as `missing_weights`.
+    Returns an exit code, and `{"made": [...], "failed": [...]}` for JSON. Raises XRayErrors that
+    would affect every image, such as `missing_weights`.
     """
     made: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def layer_faces(
     xray: XRay, camera: Camera, layer: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Faces that join the hits of neighbouring pixels in one layer: quads (Q, 4), triangles (T, 3).
+    """Faces between the hits of neighbouring pixels in one layer: quads (Q, 4), triangles (T, 3).
 
-    They index the layer's hits in their order in the X-Ray and are wound by the hits' normals.
-    Hits across a jump of the surface, where `reconstruct` would leave both open, are not joined.
-    A hit without joined neighbours has no face.
+    They index the layer's hits in the X-Ray's order and are wound by the hits' normals. Hits are
+    not joined across a jump of the surface, where `reconstruct` would leave both open. A hit
+    without joined neighbours has no face.
 
     Raises ValueError if the camera's image size is not the X-Ray's.
     """
@@ -66,6 +66,6 @@ def layer_faces(
 
 
 def _turned(faces: NDArray[np.int64], leaving: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The faces, with reversed winding where more corners leave a solid than enter it."""
+    """`faces`, with the winding reversed if more corners leave a solid than enter it."""
     away = 2 * leaving[faces].sum(axis=1) > faces.shape[1]
     return np.where(away[:, None], faces[:, ::-1], faces)

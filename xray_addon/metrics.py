@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .xray import XRay
 
-_BLOCK = 1 << 22  # distances held at once
+_BLOCK = 1 << 22  # distances in memory at once
 
 
 def nearest_distances(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ def _points(name: str, points: ArrayLike) -> NDArray[np.float64]:
 
 
 def _sums(values: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Sums of rows from each of `starts` to the next; the last one is their number."""
+    """Sums of the rows from each of `starts` to the next; the last is the number of rows."""
     size = int(starts[1])
     if (np.diff(starts) != size).any():
         return np.add.reduceat(values, starts[:-1], axis=0)
@@ -64,9 +64,9 @@ def _sums(values: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.int
 
 
 def silhouette_iou(alpha: NDArray[np.uint8], xray: XRay) -> float:
-    """Intersection over union of an image's alpha (h, w) and the first layer; 1 for two empty.
+    """Intersection over union of an image's alpha (h, w) and the first layer; 1 if both are empty.
 
-    A pixel of the X-Ray counts as seen where the image covers more than half of it.
+    A pixel of the X-Ray counts as covered if the image covers more than half of it.
     """
     _, height, width = xray.shape
     rows = (np.arange(height + 1) * alpha.shape[0]) // height

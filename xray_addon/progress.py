@@ -25,7 +25,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: `step` of `of` (0: unknown) steps of `stage` are done; `message` is for people.
+    """A report: `step` of `of` (0: unknown) steps of `stage` are done; `message` is for users.
 
     preview : a picture of the result so far, (H, W, 4) uint8, straight alpha; usually None.
     """
@@ -56,7 +56,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Cancelled(XRayError):
-    """Raised when long work is cancelled. The work leaves nothing half-done."""
+    """Raised when long work is cancelled. The work leaves nothing incomplete."""
 
     def __init__(self, message: str = "Cancelled.") -> None:
         super().__init__("cancelled", message)

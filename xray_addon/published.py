@@ -26,7 +26,7 @@ def frames_to_xray(
     `far`, where it is nearer than the layer in front of it and, with `use_hit` (the published
     high-resolution decode), where its hit channel is not positive.
 
-    Raises ValueError for another shape, values that are not finite, or near >= far.
+    Raises ValueError for a wrong shape, values that are not finite, or near >= far.
     """
     frames = np.asarray(frames, dtype=np.float32)
     if frames.ndim != 4 or frames.shape[1] != CHANNELS:

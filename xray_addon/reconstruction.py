@@ -1,8 +1,8 @@
 """Reconstructs one mesh from an X-Ray by linking the hits of neighbouring rays.
 
 Every hit becomes a vertex, so the mesh passes exactly through the captured surface. A hit either
-enters a solid or leaves it. The sorted hits of each two neighbouring rays are aligned at least
-cost. Hits of the same kind are *linked*. An entering and a leaving hit that follow each other on
+enters a solid or leaves it. The sorted hits of each pair of neighbouring rays are aligned at
+minimum cost. Hits of the same kind are *linked*. An entering and a leaving hit that are adjacent on
 one ray, and have no counterpart on the next, are *folded* together over a new rim vertex between
 the rays. A hit without a connection is an open border. In each cell of 2x2 pixels a hit has at
 most two connections, one along either side of the cell. The connections therefore form closed
@@ -43,8 +43,8 @@ DISTANCE_WEIGHT = 0.02
 # planes do not meet nearby; 0.7 is best on the benchmark scans (0.6 to 0.8 are similar).
 RIM_RANGE = (0.02, 0.7)
 # Share of rays with an even number of hits above which an object is treated as solid: noise makes
-# few odd rays, open sheets and leaves make many. If, besides, most even rays enter and leave in
-# turn, an even ray that does not has wrong normals. In other objects it passes through sheets.
+# few odd rays, open sheets and leaves make many. If most even rays also enter and leave in turn,
+# an even ray that does not has wrong normals. In other objects, such a ray passes through sheets.
 SOLID_SHARE = 0.75
 # Cells of the alignment tables in memory at once: about 300 MB for any number of layers.
 TABLE_CELLS = 1 << 22
@@ -104,7 +104,7 @@ class _Hits:
     normals: Floats  # (N, 3)
     colors: Floats  # (N, 3)
     entering: Bools  # (N,)
-    level: Ints  # (N,) nesting depth: the hit bounds the region inside at least so many solids
+    level: Ints  # (N,) the hit bounds the region inside at least this many solids
     solid: Bools  # (H*W,) the ray leaves as often as it enters
 
     @classmethod
@@ -146,17 +146,17 @@ class _Hits:
 
 
 def _winding(entering: Bools, pixel: Ints, start: Ints) -> tuple[Ints, Ints]:
-    """The number of solids that a ray is inside of behind each hit (N,) and at its end (H*W,)."""
+    """The number of solids that contain the ray behind each hit (N,) and at its end (H*W,)."""
     total = np.concatenate([[0], np.cumsum(np.where(entering, 1, -1))])
     before_ray = total[start[:-1]]
     return total[1:] - before_ray[pixel], total[start[1:]] - before_ray
 
 
 def _consistent(entering: Bools, pixel: Ints, start: Ints) -> Bools:
-    """`entering`, corrected to alternate on rays through solids whose normals do not.
+    """`entering`, corrected to alternate on rays through solids where the normals do not.
 
-    Predicted normals often point to the wrong side. In a mostly solid object the hits' order is
-    more reliable; in an open object, only the normals are available.
+    Predicted normals often point to the wrong side. In a mostly solid object, the order of the hits
+    is more reliable. In an open object, only the normals are available.
     """
     count = np.diff(start)
     first = (np.arange(len(pixel)) - start[pixel]) % 2 == 0
@@ -174,9 +174,9 @@ class _Links:
     """The connections of each hit (N) towards each neighbouring pixel."""
 
     partner: Ints  # (4, N) a hit, or -1 at an open border
-    rim: Ints  # (4, N) the fold's rim, counted from 0, or -1
+    rim: Ints  # (4, N) index of the fold's rim, or -1
     folds: Ints  # (F, 2) the two hits of each rim, front first
-    fold_way: Ints  # (F,) the direction in which it lies
+    fold_way: Ints  # (F,) the direction from the hits to the rim
 
 
 def _connect(hits: _Hits) -> _Links:
@@ -243,7 +243,7 @@ def _connect(hits: _Hits) -> _Links:
 
 
 def _group_by_level(hits: _Hits) -> tuple[Ints, Ints, tuple[Ints, int, int]]:
-    """Hits ordered by (pixel, level, depth), the groups' starts, and how to find a group.
+    """Hits ordered by (pixel, level, depth), the groups' starts, and the key of a group.
 
     If solids overlap, the hits of one level bound the region inside at least that many solids.
     They enter and leave in turn like those of a single solid, and levels do not cross.
@@ -259,7 +259,7 @@ def _group_by_level(hits: _Hits) -> tuple[Ints, Ints, tuple[Ints, int, int]]:
 def _level_pairs(
     near: Ints, far: Ints, levels: tuple[Ints, int, int], start: Ints
 ) -> tuple[Ints, Ints, Ints, Ints]:
-    """Start and count, near and far, of the lists of each pair of pixels and level."""
+    """Start and count, near and far, of the lists for each pair of pixels and each level."""
     number, _, span = levels
     near_key = (near[:, None] * span + np.arange(span)).ravel()
     far_key = (far[:, None] * span + np.arange(span)).ravel()
@@ -269,7 +269,7 @@ def _level_pairs(
 
 
 def _lists(order: Ints, start: Ints, count: Ints) -> Ints:
-    """Hits (B, longest) of each list, front to back; -1 beyond its end."""
+    """Hits (B, longest) of each list, front to back, padded with -1."""
     place = np.arange(count.max(initial=0))
     inside = place < count[:, None]
     return np.where(inside, order[np.where(inside, start[:, None] + place, 0)], -1)
@@ -279,7 +279,7 @@ _MATCH, _FOLD_A, _FOLD_B, _OPEN_A, _OPEN_B = range(5)
 
 
 def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints, Ints, Ints]:
-    """Align pairs of lists a (B, m) and b (B, n) of hits, in order and at least cost.
+    """Align pairs of lists a (B, m) and b (B, n) of hits, in order and at minimum cost.
 
     Returns the linked hits (K,) of a and of b, and the folds (F, 2) in a and in b.
     With `must_close` every hit is connected; the lists must then alternate and have even length.
@@ -332,7 +332,7 @@ def _align(hits: _Hits, a: Ints, b: Ints, must_close: bool) -> tuple[Ints, Ints,
 
 
 def _single_costs(hits: _Hits, lists: Ints) -> tuple[Floats, Floats]:
-    """Costs of folding each two successive hits (B, m - 1) and of leaving a hit open (B, m)."""
+    """Costs of folding pairs of successive hits (B, m - 1) and of leaving a hit open (B, m)."""
     fold = connection_cost(hits.points, hits.normals, lists[:, :-1], lists[:, 1:])
     fold[hits.entering[lists[:, :-1]] == hits.entering[lists[:, 1:]]] = np.inf
     return fold, OPEN_COST * hits.depth[lists] / hits.focal
@@ -341,10 +341,10 @@ def _single_costs(hits: _Hits, lists: Ints) -> tuple[Floats, Floats]:
 def connection_cost(points: Floats, normals: Floats, a: Ints, b: Ints) -> Floats:
     """How much a surface through the hits a and b deviates from their tangent planes.
 
-    The cost has two parts, both lengths, which are equal on a circle: the distance of each hit from
-    the other's plane, and the distance between the hits times half the angle between the normals.
-    The angle separates the two sides of a thin wall seen at a grazing angle, which lie almost in
-    each other's planes.
+    The cost is the greater of two lengths, which are equal on a circle: the mean distance of each
+    hit from the other's plane, and the distance between the hits times half the angle between the
+    normals. The angle separates the two sides of a thin wall seen at a grazing angle, which lie
+    almost in each other's planes.
     """
     between = points[b] - points[a]
     off_a = np.abs(np.einsum("...i,...i->...", between, normals[a]))
@@ -364,10 +364,10 @@ class _Rims:
 
 
 def _rim_vertices(hits: _Hits, links: _Links) -> _Rims:
-    """The points at which the surface turns over between a ray and the next.
+    """The points at which the surface folds back between a ray and the next.
 
     On a plane, the inverse of z is linear across the image, so the two tangent planes meet at
-    the root of a linear function. A round rim ends half way to that point.
+    the root of a linear function. A round rim ends halfway to that point.
     """
     front, back = links.folds.T
     step = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])[links.fold_way] / hits.focal
@@ -481,7 +481,7 @@ def _cycles(successor: Ints) -> list[Ints]:
     trail = start[:, None]
     while len(trail):
         following = successor[trail[:, -1]]
-        # Each ring is found from all its members; only the smallest one keeps it.
+        # Each ring is reached from all its members; it is kept only for the smallest.
         closed = following == trail[:, 0]
         if closed.any():
             rings.append(trail[closed])
@@ -493,7 +493,7 @@ def _cycles(successor: Ints) -> list[Ints]:
 def _border_triangles(successor: Ints, rim: Ints, count: int) -> Ints:
     """The half cells along open borders: triangles at hits that are connected on both sides.
 
-    No triangle is made across a rim, because it would join the front with the back.
+    No triangle crosses a rim, because it would join the front to the back.
     """
     has_before = np.zeros(len(successor), dtype=bool)
     has_before[successor[successor >= 0]] = True
@@ -526,7 +526,7 @@ def _chain(polygon: Ints, points: Floats, normals: Floats) -> Ints:
 
 
 def _quads(quad: Ints, points: Floats, normals: Floats) -> Ints:
-    """Triangles (2P, 3) of quads (P, 4), split along the diagonal that fits the normals best."""
+    """Triangles (2P, 3) of quads (P, 4), split along the diagonal that best fits the normals."""
 
     def misfit(a: Ints, b: Ints) -> Floats:
         between = points[b] - points[a]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 WRAPS = ("repeat", "extend", "mirror", "clip")
 INTERPOLATIONS = ("linear", "closest")
-# The textures of a material by name, and the allowed numbers of channels; 0 for (h, w).
+# The textures of a material by name, with the allowed numbers of channels; 0 means (h, w).
 TEXTURES = {
     "texture": (3, 4),
     "metallic_texture": (0,),
@@ -30,15 +30,15 @@ class Material:
 
     base_color : RGB factor, sRGB-encoded 0..1.
     texture : (h, w, 3 or 4) uint8, sRGB-encoded, row 0 at the top; multiplied by the factor.
-    wrap : how textures continue beyond 0..1: "repeat", "extend" (the border texels), "mirror", or
+    wrap : how textures continue outside 0..1: "repeat", "extend" (the border texels), "mirror", or
         "clip" (black and transparent).
     interpolation : between texels, "linear" or "closest".
-    alpha_threshold : rays pass where the texture's alpha is less than this; 0: nowhere.
+    alpha_threshold : rays pass where the texture's alpha is less than this; 0 disables it.
     metallic, roughness : factors, 0..1.
     metallic_texture, roughness_texture : (h, w) uint8, linear; multiplied by the factors.
     normal_texture : (h, w, 3) uint8, in tangent space with +y up, as in glTF.
 
-    Raises ValueError for textures of another shape or type and for values out of range.
+    Raises ValueError for textures of a wrong shape or type and for values out of range.
     """
 
     base_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -75,7 +75,7 @@ class Surface:
 
     vertices : (N, 3) float, scene units.
     faces : (M, 3) int, counter-clockwise seen from outside.
-    corner_normals : (M, 3, 3) unit vectors for smooth shading; faceted without.
+    corner_normals : (M, 3, 3) unit vectors for smooth shading; without them, shading is flat.
     corner_uvs : (M, 3, 2), origin at the texture's bottom left.
     corner_colors : (M, 3, 3) sRGB-encoded 0..1.
     face_material : (M,) index into `materials`; all 0 by default.
@@ -137,7 +137,7 @@ class Surface:
     def transformed(self, matrix: NDArray[np.floating]) -> Surface:
         """The surface transformed by a (4, 4) affine matrix; normals by its inverse transpose.
 
-        A mirroring matrix also reverses the faces' winding, so that outside stays outside.
+        A mirroring matrix also reverses the faces' winding, so that they still face outwards.
         """
         linear = np.asarray(matrix, dtype=np.float64)[:3, :3]
         vertices = self.vertices @ linear.T + np.asarray(matrix)[:3, 3]
@@ -168,7 +168,7 @@ class Surface:
         )
 
     def subset(self, chosen: NDArray[np.bool_]) -> Surface:
-        """The faces where `chosen` (M,) is true; vertices and materials stay."""
+        """The faces where `chosen` (M,) is true, with all vertices and materials."""
 
         def kept(values: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if values is None else values[chosen]
@@ -184,9 +184,9 @@ class Surface:
 
     @property
     def normalizing(self) -> NDArray[np.float64]:
-        """(4, 4) that centres the bounding box and scales its longest side to 1.
+        """(4, 4) matrix that centres the bounding box and scales its longest side to 1.
 
-        As in the published data. Raises ValueError for a surface without extent.
+        As in the published data. Raises ValueError if the surface has no extent.
         """
         low, high = self.bounds
         size = self.longest_side
@@ -198,7 +198,7 @@ class Surface:
         return matrix
 
     def normalized(self) -> Surface:
-        """The surface transformed by `normalizing`; raises ValueError as it does."""
+        """The surface transformed by `normalizing`. Raises ValueError if it has no extent."""
         return self.transformed(self.normalizing)
 
     @staticmethod
@@ -209,7 +209,7 @@ class Surface:
         several parts share appears once.
         """
         starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
-        materials: dict[Material, int] = {}  # each, by identity, and its place
+        materials: dict[Material, int] = {}  # each one, by identity, and its index
         face_material, plain = [], Material()
         for part in parts:
             own = list(part.materials) or [plain]
@@ -240,7 +240,7 @@ class Surface:
 
     @property
     def _face_normals(self) -> NDArray[np.floating]:
-        """(M, 3, 3) corner normals of a faceted surface."""
+        """(M, 3, 3) corner normals for flat shading."""
         a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
         normal = np.cross(b - a, c - a)
         normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
@@ -277,7 +277,7 @@ class Surface:
 
 
 def _array(name: str, value: Any, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    """`value` as an array of the kind and shape (-1: any length), or a ValueError with the name."""
+    """`value` as an array of `kind` and `shape` (-1: any length). Raises ValueError with `name`."""
     array = np.asarray(value)
     if array.size == 0 and array.ndim <= 1 and len(shape) > 1:
         array = array.reshape(0, *shape[1:])

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .camera import Camera
 
 
-# Of dense frames, which take 4 bytes a cell for depth and 12 each for normal and colour. A file of
-# a few hundred bytes can name as many layers and pixels as it likes.
+# Limit for dense frames, which take 4 bytes per cell for depth and 12 each for normal and colour.
+# Even a tiny file can claim any number of layers and pixels.
 MOST_CELLS = 1 << 28
 
 
@@ -50,9 +50,9 @@ class XRay:
     Parameters
     ----------
     depth : (L, H, W) distance from the camera centre along the unit ray, scene units; 0 = no hit.
-    normal : (L, H, W, 3) unit, camera space, by the face's winding (not turned to the viewer).
+    normal : (L, H, W, 3) unit, camera space, by the face's winding (not flipped to the viewer).
     color : (L, H, W, 3) sRGB-encoded 0..1.
-    dropped : number of hits behind the last layer, which were left out.
+    dropped : number of hits behind the last layer, which are not stored.
 
     Attributes
     ----------
@@ -62,8 +62,9 @@ class XRay:
     hit_face : (N,) int32 index of the surface's face that was hit, if requested from `cast`,
         else None. It is not saved in the file.
 
-    Raises ValueError for shapes that do not agree and for depths that are negative or not finite;
-    `depth`, `normal`, `color` and `hit` raise XRayError `too_large` for more than `MOST_CELLS`.
+    Raises ValueError for shapes that do not match and for depths that are negative or not finite.
+    `depth`, `normal`, `color` and `hit` raise XRayError `too_large` for more than `MOST_CELLS`
+    cells.
     """
 
     def __init__(
@@ -167,10 +168,9 @@ class XRay:
         )
 
     def save(self, path: str | PathLike[str], deflater: Deflater | None = None) -> None:
-        """Write the published `.npz` (see `files.xray_file`) atomically, by the fastest deflater
-        unless one is given.
+        """Write the published `.npz` (see `files.xray_file`) atomically.
 
-        Raises XRayError `too_large`, OSError.
+        deflater : the fastest by default. Raises XRayError `too_large`, OSError.
         """
         write_hits(
             path,

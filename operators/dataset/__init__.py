@@ -1,1 +1,1 @@
-"""From objects to X-Rays and datasets."""
+"""Makes X-Rays and datasets of objects."""

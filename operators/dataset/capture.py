@@ -59,15 +59,15 @@ if TYPE_CHECKING:
     from ...xray_addon.surface import Surface
     from ...xray_addon.xray import XRay
 
-# Returns the objects of an item in the current scene; called when the item's turn comes.
+# Loads an item and returns its objects, which are in the current scene.
 Loader = Callable[[Item], Sequence[bpy.types.Object]]
 
 
 @dataclass
 class DatasetRun:
-    """The outcome of a run: the result of each item, and the report of the whole dataset.
+    """The outcome of a run: each item's result, and the report of the whole dataset.
 
-    report : None if the items are not part of a dataset, see `plain`.
+    report : None if the items are not part of a dataset; see `plain`.
     """
 
     folder: Path
@@ -107,7 +107,7 @@ def dataset_steps(
     opens the item's file, which closes the current one. `on_result` is called after each item.
     `replace` removes items that were made with different settings.
 
-    Raises XRayErrors that stop a run, and those for missing files that the settings name.
+    Raises XRayErrors that stop a run, and those for missing files named in the settings.
     """
     captures = Captures(Store(folder, settings, replace=replace), load)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
@@ -160,8 +160,8 @@ class Captures:
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
         """Capture `item`, the `number`th of `of`; the result is an `ItemResult`.
 
-        Raises `Cancelled`, and XRayErrors that stop a run because every item would meet them. Any
-        other error makes the item fail.
+        Raises `Cancelled`, and XRayErrors that stop a run because they affect every item. Any other
+        error makes the item fail.
         """
         known = self.store.find(item)
         if known is not None:
@@ -177,7 +177,7 @@ class Captures:
         return Progress("dataset", number, of, f"{item.uid} {view}/{views}" if view else item.uid)
 
     def posed(self) -> AbstractContextManager[None]:
-        """The current scene in the state in which it is captured."""
+        """Put the current scene into the state in which it is captured, for the body."""
         return _posed(self.settings)
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
@@ -188,7 +188,7 @@ class Captures:
     def cameras(
         self, item: Item, surface: Surface, matrix: NDArray[np.float64]
     ) -> Sequence[Camera]:
-        """The cameras around `surface`, which `matrix` has moved out of the scene's space."""
+        """The cameras around `surface`, which `matrix` has transformed from the scene's space."""
         settings = self.settings
         if settings.slices:
             return self._slice_views(item).cameras
@@ -203,7 +203,7 @@ class Captures:
         return cameras
 
     def _made(self, attempt: Attempt) -> Iterator[tuple[int, int]]:
-        """Write an item into the attempt's folder; yields the number of views made and of all."""
+        """Write an item into the attempt's folder; yields the number of views made and in all."""
         settings, item, made = self.settings, attempt.item, attempt.folder
         self.store.note_source(attempt)
         with attempt.timed("load"), captured_output(attempt.messages):
@@ -265,7 +265,7 @@ class Captures:
                 write_transforms(made / "images" / "transforms.json", cameras, names)
 
     def _note_sources(self, attempt: Attempt, sources: FaceSources) -> None:
-        """Record what the source lacks, and the materials that a picture shows only in part."""
+        """Record missing files, and materials that a picture shows only partly."""
         incomplete = missing_parts(attempt.item.source) if attempt.item.source else []
         found = {
             "missing_textures": list(sources.missing),
@@ -291,10 +291,10 @@ class Captures:
         matrix: NDArray[np.float64],
         cameras: Sequence[Camera],
     ) -> None:
-        """Warn where single precision shows at the place of the faces; XRayError
-        `far_from_origin` where its step exceeds a pixel."""
+        """Warn if single precision is visible at the faces' distance from the origin. Raises
+        XRayError `far_from_origin` if its step exceeds a pixel."""
         pixel = pixel_size(cameras, surface) / float(np.cbrt(np.linalg.det(matrix[:3, :3])))
-        exact = self.settings.cameras != "scene"  # the scene's camera is placed as the objects are
+        exact = self.settings.cameras != "scene"  # the scene's camera is as far away as the objects
         check_step(sources.step if exact else max(sources.step, sources.place_step), pixel)
         step = max(sources.step, sources.place_step)
         if step > VISIBLE_STEP * pixel:
@@ -302,7 +302,7 @@ class Captures:
             attempt.messages.append(f"{precision(step, pixel)}.")
 
     def _placement(self, item: Item, surface: Surface) -> NDArray[np.float64]:
-        """What moves `surface` from the scene's space to where it is captured."""
+        """The matrix from the scene's space to the space in which `surface` is captured."""
         if self.settings.slices:
             return self._slice_views(item).placed(surface)
         return surface.normalizing if self.settings.normalize == "unit" else np.eye(4)
@@ -312,7 +312,7 @@ class Captures:
         return Views.drawn(settings.views, item_seed(settings.seed, item.uid), settings.size)
 
     def _begin_slices(self, attempt: Attempt, surface: Surface) -> None:
-        """Write what all views of an item share: signed distances, and where the cameras are."""
+        """Write what all views of an item share: signed distances and camera positions."""
         item, made = attempt.item, attempt.folder
         with attempt.timed("distances"):
             found = distance_samples(surface, item_seed(self.settings.seed, item.uid))
@@ -344,7 +344,7 @@ class Captures:
             write_slices(made / SLICES / f"{view:03d}", pictures, self.store.deflater)
 
     def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
-        """Write the omages into the folder `made`; what the item's row says of them."""
+        """Write the omages into the folder `made`; returns their entry for the item's row."""
         sizes = self.settings.omage_resolutions
         omage, report = Omage.encoded(
             surface,

@@ -1,6 +1,6 @@
-"""Removes faces that lie exactly on others, in one mesh or in several objects in the same place.
+"""Removes coincident faces, within a mesh or between objects in the same place.
 
-Cycles renders them black: a ray that bounces off one starts on the other, so light stays trapped
+Cycles renders them black: a ray that bounces off one starts on the other, so light is trapped
 between them.
 """
 
@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from ..convert.staging import Stage
 
-# What counts as the same place, in sizes of the scene: far less than a pixel, and far more than
-# what single precision makes of one position under two transforms.
+# Distance within which faces coincide, relative to the scene's size: far less than a pixel, and far
+# more than the rounding of one position under two transforms in single precision.
 TOLERANCE = 1e-5
-# By how much objects of one size in one place are kept apart if their faces differ, as where only
-# one is triangulated.
+# Gap made between objects with the same box but different faces, e.g. if only one is triangulated.
 GAP = 1e-4
 FACES_AT_ONCE = 1 << 20
 # Large odd numbers, for hashing.
@@ -29,7 +28,7 @@ _ODD = np.array(
 
 
 def remove_doubles(stage: Stage) -> None:
-    """Of the faces in `stage` that coincide, in any order of corners, keep only the first."""
+    """Remove all but the first of coincident faces in `stage`, in any order of corners."""
     meshes = {obj.data: obj for obj in reversed(stage.objects)}
     place = _Place(stage.objects)
     for mesh, obj in meshes.items():
@@ -48,7 +47,7 @@ _NO_FACES = np.empty((0, 3), np.uint64)
 
 
 class _Place:
-    """Objects in the space of the box around all of them, whose longest side is 1."""
+    """Objects, scaled so that the longest side of the box around all of them is 1."""
 
     def __init__(self, objects: list[Any]) -> None:
         self._objects = list(objects)
@@ -60,7 +59,7 @@ class _Place:
         self._tolerance = max(TOLERANCE, 32 * rounding)
 
     def in_one_place(self) -> list[Any]:
-        """The objects whose box holds, or lies in, the box of another."""
+        """The objects whose box contains another's box or lies in it."""
         low, high = self._boxes[:, 0], self._boxes[:, 1]
         found = np.zeros(len(low), dtype=bool)
         for i in range(len(low)):
@@ -72,7 +71,7 @@ class _Place:
         return [obj for obj, chosen in zip(self._objects, found, strict=True) if chosen]
 
     def keep_apart(self, objects: list[Any]) -> None:
-        """Shrink each of `objects` that has the box of an earlier one by a hair."""
+        """Slightly shrink each of `objects` that has the same box as an earlier one."""
         known: list[NDArray[np.float64]] = []
         for obj in objects:
             box = self._boxes[self._objects.index(obj)]
@@ -84,8 +83,9 @@ class _Place:
     def faces(self, obj: Any) -> NDArray[np.uint64]:
         """Three numbers (M, 3) for each polygon of `obj`.
 
-        Polygons coincide if one of their numbers is the same: each rounds the middle, the extent
-        and the slant of the corners to a grid, and no difference crosses a border of all grids.
+        Polygons coincide if any of their numbers is the same. Each is a hash of the corners'
+        centre, extent and slant, rounded to one of three shifted grids: a tiny difference cannot
+        cross a cell border in all of them.
         """
         mesh = obj.data
         numbers = np.empty((len(mesh.polygons), 3), np.uint64)
@@ -100,7 +100,7 @@ class _Place:
 def _shapes(
     mesh: Any, matrix: NDArray[np.float64], middle: NDArray[np.float64], size: float
 ) -> Iterator[NDArray[np.float64]]:
-    """(N, 9) middle, extent and slant of some polygons after others."""
+    """(N, 9) centre, extent and slant of the polygons, in several parts."""
     count = len(mesh.polygons)
     corners = np.empty(len(mesh.loops), dtype=np.int32)
     starts = np.empty(count + 1, dtype=np.int64)
@@ -122,9 +122,9 @@ def _shapes(
 
 
 def _hashed(cells: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """One number (N,) for each row of whole numbers (N, K)."""
+    """A hash (N,) of each row of whole numbers (N, K)."""
     number = np.zeros(len(cells), np.uint64)
-    # What is not finite has no place, and is no double of anything finite.
+    # Values that are not finite get a cell of their own, far from all finite ones.
     whole = np.nan_to_num(cells, nan=2.0**62, posinf=2.0**62, neginf=-(2.0**62)).clip(
         -(2**62), 2**62
     )
@@ -136,7 +136,7 @@ def _hashed(cells: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 
 def _doubled(numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """(M,) whether a polygon coincides with an earlier one; numbers as `_Place.faces` gives."""
+    """(M,) whether a polygon coincides with an earlier one; `numbers` are from `_Place.faces`."""
     doubled = np.zeros(len(numbers), dtype=bool)
     for column in numbers.T:
         first = np.unique(column, return_index=True)[1]
@@ -147,7 +147,7 @@ def _doubled(numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
 
 
 def _remove(stage: Stage, obj: Any, doubled: NDArray[np.bool_]) -> None:
-    """Remove faces of one object, which may share its mesh, or all of the object."""
+    """Remove faces of one object, which may share its mesh, or the whole object."""
     if doubled.all():
         stage.objects.remove(obj)
         stage.scene.collection.objects.unlink(obj)
@@ -178,12 +178,12 @@ def _shrink(obj: Any, factor: float, middle: NDArray[np.float64]) -> None:
 
 
 def _matrix(obj: Any) -> NDArray[np.float64]:
-    """Where `Stage.add_copies` placed an object."""
+    """The matrix with which `Stage.add_copies` placed an object."""
     return np.array(obj.matrix_parent_inverse, dtype=np.float64)
 
 
 def _box(obj: Any) -> NDArray[np.float64]:
-    """(2, 3) minimum and maximum of the corners of an object's own box, in the scene."""
+    """(2, 3) minimum and maximum, in scene space, of the corners of an object's local box."""
     positions = _positions(obj.data)
     positions = positions[np.isfinite(positions).all(axis=1)]
     if not len(positions):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ...xray_addon.camera import Camera
 
-# Very rough seconds per view on one core: each renderer's time for 512 x 512 pixels.
+# Very rough seconds per view of 512 x 512 pixels on one core.
 _VIEW_SECONDS = {"cycles": 2.0, "eevee": 4.0, "workbench": 0.5, "cast": 0.2, "none": 0.0}
 _CAST_SECONDS = 0.1
 _HITS_PER_PIXEL = 0.5  # over all layers
@@ -71,7 +71,7 @@ class XRAY_OT_dataset(TaskOperator):
         description="Remove items that were made with different settings from the folder",
         options={"SKIP_SAVE"},
     )
-    # Not remembered from the last call: without a value the open file's frame is used.
+    # Not remembered from the last call: the default is the open file's current frame.
     frame: setting_property(DatasetSettings.__dataclass_fields__["frame"], options={"SKIP_SAVE"})
 
     @classmethod
@@ -112,7 +112,7 @@ class XRAY_OT_dataset(TaskOperator):
 
     @classmethod
     def circumstances(cls, context: bpy.types.Context) -> Any:
-        """What the panel's settings are, and what is selected."""
+        """The panel's settings and the selection."""
         panel: Any = context.scene.xray.dataset
         settings = [getattr(panel, item.name) for item in fields(DatasetSettings)]
         chosen = (panel.source, panel.path, panel.directory, panel.collection)
@@ -131,13 +131,13 @@ class XRAY_OT_dataset(TaskOperator):
         return dataset_steps(items, folder, settings, load_objects, replace=self.replace)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The number of items made, and the first reason for an item that was not."""
+        """The number of items made, and the reason for the first that was refused."""
         global _last_run
         _last_run = result
         return summarize(result)
 
     def _at_frame(self, settings: DatasetSettings, context: bpy.types.Context) -> DatasetSettings:
-        """`settings`; if they set no frame for objects of the open file, with its frame."""
+        """`settings`, with the open file's frame if its objects are captured and none is set."""
         if self.source == "files" or self.properties.is_property_set("frame"):
             return settings
         return replace(settings, frame=context.scene.frame_current)
@@ -190,7 +190,7 @@ class XRAY_OT_dataset_dismiss(bpy.types.Operator):
         return True
 
     def execute(self, _context: bpy.types.Context) -> OperatorResult:
-        """Forget them."""
+        """Discard the results."""
         global _last_run
         _last_run = None
         jobs.redraw()
@@ -214,7 +214,7 @@ class XRAY_OT_dataset_cameras(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Add them in their own collection, replacing earlier ones."""
+        """Add the cameras in their own collection, replacing earlier ones."""
         obj: Any = context.object
         try:
             cameras = object_cameras(obj, settings_from_properties(DatasetSettings, self))
@@ -238,7 +238,7 @@ class XRAY_OT_dataset_cameras(bpy.types.Operator):
 def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Camera]:
     """The cameras that a dataset would use, placed around `obj` in the scene.
 
-    Raises XRayError `no_faces`, and those for an unusable scene camera or pose file.
+    Raises XRayError `no_faces`, and those of an unusable scene camera or pose file.
     """
     scene = bpy.context.scene
     if settings.cameras == "scene":
@@ -264,7 +264,7 @@ class XRAY_OT_dataset_preset_add(AddPresetBase, bpy.types.Operator):  # type: ig
 
 
 def set_from_panel(operator: Any, scene: Any) -> None:
-    """Copy the settings of the Dataset panel of `scene` to the operator's button."""
+    """Copy the settings of the Dataset panel of `scene` to the operator of a button."""
     panel = scene.xray.dataset
     for item in fields(DatasetSettings):
         if item.name != "frame" or panel.source == "files":
@@ -274,21 +274,21 @@ def set_from_panel(operator: Any, scene: Any) -> None:
 
 
 def object_items(objects: Sequence[bpy.types.Object]) -> list[Item]:
-    """An item for each of the objects of the open file; `load_objects` finds its object."""
+    """An item for each of `objects`, which are in the open file; see `load_objects`."""
     names = [obj.name for obj in objects]
     uids = unique_uids(names)
     return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
 
 
 def load_objects(item: Item) -> list[bpy.types.Object]:
-    """The object of the open file that `item` names. Raises XRayError `object_gone`."""
+    """The object in the open file that `item` names. Raises XRayError `object_gone`."""
     return named_objects([item.name])
 
 
 def estimate(count: int, settings: DatasetSettings) -> str:
     """The number of views of `count` objects, with a rough estimate of time and size.
 
-    Raises XRayError for poses that cannot be read.
+    Raises XRayError if the poses cannot be read.
     """
     views = count * _views(settings)
     pixels = settings.image_size**2 if settings.image != "none" else 0
@@ -302,14 +302,14 @@ def estimate(count: int, settings: DatasetSettings) -> str:
 
 
 def _views(settings: DatasetSettings) -> int:
-    """Views of one object. Raises XRayError for poses that cannot be read."""
+    """The number of views of one object. Raises XRayError if the poses cannot be read."""
     if settings.cameras == "scene":
         return 1
     return len(dataset_cameras(settings, "")) if settings.cameras == "poses" else settings.views
 
 
 def summarize(run: DatasetRun) -> tuple[str, str]:
-    """Report type and text. Raises the first item's error if nothing was captured."""
+    """The report's type and text. Raises the first item's error if nothing was captured."""
     counts = {status: run.count(status) for status in STATUSES}
     refused = [result for result in run.results if result.status in (REJECTED, FAILED)]
     if refused and len(refused) == len(run.results):

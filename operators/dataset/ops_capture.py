@@ -58,7 +58,7 @@ class XRAY_OT_capture(TaskOperator):
 
     @classmethod
     def circumstances(cls, context: bpy.types.Context) -> Any:
-        """What is selected, and the panel's settings."""
+        """The selection and the panel's settings."""
         panel: Any = context.scene.xray.capture
         settings = [getattr(panel, item.name) for item in fields(CaptureSettings)]
         return [obj.name for obj in context.selected_objects], panel.directory, *settings
@@ -70,17 +70,17 @@ class XRAY_OT_capture(TaskOperator):
         return object_steps(selected_solids(context), folder, settings)
 
     def summary(self, result: Any) -> tuple[str, str]:
-        """The number of objects captured, and the first reason for one that was not."""
+        """The number of objects captured, and the reason for the first failure."""
         return summarize(result)
 
 
 def asks_for_folder(directory: str) -> bool:
-    """Whether there is no folder to write to: `directory` is empty, and the preferences' too."""
+    """Whether the user must choose a folder: `directory` and the preferences' folder are empty."""
     return not directory and not _default_directory()
 
 
 def output_folder(directory: str) -> Path:
-    """The folder `directory`, or if it is empty the folder in the preferences.
+    """The folder `directory`, or the preferences' folder if it is empty.
 
     Raises XRayError `no_folder`.
     """
@@ -115,7 +115,7 @@ def solids(objects: Iterable[Any]) -> list[bpy.types.Object]:
 
 
 def summarize(run: DatasetRun) -> tuple[str, str]:
-    """Report type and text. Raises the first object's error if nothing was captured."""
+    """The report's type and text. Raises the first object's error if nothing was captured."""
     captured = [result for result in run.results if result.status == DONE]
     failed = [result for result in run.results if result.status != DONE]
     if failed and not captured:

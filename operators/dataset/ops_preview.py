@@ -39,7 +39,7 @@ class XRAY_OT_preview(bpy.types.Operator):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> OperatorResult:
-        """Ask for the folder, starting in the folder that datasets are written to."""
+        """Ask for the folder, starting in the preferences' folder for datasets."""
         if not self.directory:
             chosen = preferences()
             self.directory = str(chosen.dataset_folder) if chosen else ""

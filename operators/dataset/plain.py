@@ -1,7 +1,7 @@
 """Captures without a dataset, for `xray.capture` and ``blender -c xray capture``.
 
-The files are the same as a dataset's, `xrays/<uid>/NNN.npz`, `images/<uid>/NNN.png` and the
-transforms.json, and are made by the same `Captures`. Existing items are replaced.
+They are made by the same `Captures` as a dataset, with the same files: `xrays/<uid>/NNN.npz`,
+`images/<uid>/NNN.png` and transforms.json. Existing items are replaced.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # The published images are twice as wide and high as the X-Rays.
 IMAGE_SCALE = 2
-# The largest image that is cast. If a picture would be larger, it has the X-Ray's size.
+# The largest image that can be cast. A picture that would be larger gets the X-Ray's size.
 MAX_PIXELS = 8192
 
 
@@ -53,13 +53,13 @@ def capture_objects(
 def object_steps(
     objects: Sequence[bpy.types.Object], folder: str | Path, settings: CaptureSettings
 ) -> jobs.Steps:
-    """As `file_steps`, for Blender objects: one item each, or one together (`settings.combine`)."""
+    """As `file_steps`, for Blender objects: an item each, or one for all (`settings.combine`)."""
     names = [obj.name for obj in objects]
     groups = [names] if settings.combine else [[name] for name in names]
     uids = unique_uids([group[0] for group in groups])
     group_of = dict(zip(uids, groups, strict=True))
     items = [Item(uid, "", name=group[0]) for uid, group in group_of.items()]
-    # Kept by name, because a user's action between two steps can invalidate every reference.
+    # Kept by name, because user actions between steps can invalidate references.
     captures = PlainCaptures(folder, settings, lambda item: named_objects(group_of[item.uid]))
     return item_steps(items, captures)
 
@@ -72,12 +72,12 @@ def file_steps(
     *,
     bare_geometry: bool = False,
 ) -> jobs.Steps:
-    """Capture the mesh file of every item into `folder`, one view per step; gives a `DatasetRun`.
+    """Capture the mesh file of every item into `folder`, one view per step.
 
-    The object is centred and scaled to a longest side of 1, and seen by `sampled_cameras`. If
-    `settings.camera` is "scene", the only view is that of the file's camera and the object is not
-    moved. An item is complete or absent, and one that fails does not stop the others.
-    on_warning : called with importers' warnings about files that were captured anyway.
+    The result is a `DatasetRun`. The object is centred, scaled to a longest side of 1 and seen by
+    `sampled_cameras`. If `settings.camera` is "scene", the only view is that of the file's camera,
+    and the object is not moved. Items are written atomically; one that fails does not stop the
+    others. on_warning : called with importers' warnings about files that were captured anyway.
     bare_geometry : see `DatasetSettings`.
 
     Raises XRayError `cannot_write`.
@@ -87,7 +87,7 @@ def file_steps(
 
 
 def named_objects(names: Sequence[str]) -> list[bpy.types.Object]:
-    """The objects of the open file by their names. Raises XRayError `object_gone`."""
+    """The objects with these names in the open file. Raises XRayError `object_gone`."""
     objects: Any = bpy.data.objects
     found = [objects[name] for name in names if name in objects]
     if len(found) < len(names):
@@ -102,8 +102,8 @@ def named_objects(names: Sequence[str]) -> list[bpy.types.Object]:
 class PlainCaptures(Captures):
     """Makes items in the scene's current state, all with the same published cameras.
 
-    Materials are read but not baked. Pictures are cast with one ray per pixel: training scales them
-    down, and four rays would cost more than everything else.
+    Materials are read but not baked. Pictures are cast with one ray per pixel: training downscales
+    them, and four rays would take longer than everything else.
     """
 
     picture_samples = 1

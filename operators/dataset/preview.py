@@ -15,7 +15,7 @@ from ...xray_addon.pictures.contact_sheet import SheetView, contact_sheet
 from ...xray_addon.xray import XRay
 from ..convert.images import read_image
 
-# The most views of one item on a sheet; a longer sheet is hard to read.
+# Most views of one item on a sheet; more would be hard to read.
 MOST_VIEWS = 12
 
 
@@ -31,7 +31,7 @@ def dataset_views(
 ) -> list[SheetView]:
     """The first `MOST_VIEWS` views of the item `uid`, or one view each of `sample` random items.
 
-    Raises XRayError `no_folder`, `no_items`, and those of reading an X-Ray.
+    Raises XRayError `no_folder`, `no_items`, and those of `XRay.load`.
     """
     folder = Path(folder)
     if not (folder / "xrays").is_dir():

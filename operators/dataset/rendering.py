@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 SUN_ANGLE = 0.15
 # Rays per pixel along each axis for the built-in shader.
 CAST_SAMPLES = 2
-# Sizes of the objects from the origin, beyond which single precision may show in a picture.
+# Distance from the origin, in object sizes, beyond which single precision may be visible.
 FAR = 1000.0
-# Transparent bounces. Blender's default of 8 renders black behind more layers, as in foliage.
+# Blender's default of 8 transparent bounces renders black behind more layers, e.g. in foliage.
 TRANSPARENT_BOUNCES = 64
-# EGL_PLATFORM_SURFACELESS_MESA, from the extension of that name.
+# EGL_PLATFORM_SURFACELESS_MESA, from the extension EGL_MESA_platform_surfaceless.
 EGL_SURFACELESS = 0x31DD
 
 _ENGLISH = {"cycles": "Cycles", "eevee": "EEVEE", "workbench": "Workbench"}
@@ -76,7 +76,7 @@ class Renderer:
         self._objects, self._settings = list(objects), settings
         self._matrix = np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
         self._surface, self._cast_samples = surface, cast_samples
-        self._origin = np.zeros(3)  # how far the copies are from their place
+        self._origin = np.zeros(3)  # offset of the copies from their original place
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -151,8 +151,8 @@ class Renderer:
             _light_by_image(self._stage, self._world, settings.hdri)
 
     def _bring_near(self) -> None:
-        """Move copies that lie far from the origin to it, because Cycles computes in single
-        precision. The scene's lights would stay behind, so not with them."""
+        """Move copies that are far from the origin to it, because Cycles computes in single
+        precision. Not with the scene's lights, which would stay behind."""
         if self._surface is None or self._settings.lights == "scene":
             return
         inverse = np.linalg.inv(self._matrix)
@@ -313,9 +313,9 @@ def _can_draw() -> bool:
 
 
 def _show_bare_colors(stage: Stage) -> None:
-    """Give faces without material one that shows their colour attribute, as X-Rays do.
+    """Give faces without a material one that shows their colour attribute, as X-Rays do.
 
-    Cycles and EEVEE show such faces grey.
+    Without it, Cycles and EEVEE render such faces grey.
     """
     made: dict[str, Any] = {}
     for mesh in {obj.data for obj in stage.objects}:
@@ -335,7 +335,7 @@ def _show_bare_colors(stage: Stage) -> None:
 
 
 def _show_attribute(material: Any, name: str) -> None:
-    """Make `material` matt, with the colours of the attribute called `name`."""
+    """Make `material` matte, with the colours of the attribute called `name`."""
     tree = with_nodes(material)
     diffuse = tree.nodes.new("ShaderNodeBsdfDiffuse")
     color = tree.nodes.new("ShaderNodeVertexColor")
@@ -346,7 +346,7 @@ def _show_attribute(material: Any, name: str) -> None:
 
 
 def _show_both_sides(stage: Stage) -> None:
-    """Copy the materials that hide back faces in EEVEE and show both sides, as Cycles does."""
+    """Replace materials that hide back faces in EEVEE by copies that show them, as in Cycles."""
     shown: dict[str, Any] = {}
     for mesh in {obj.data for obj in stage.objects}:
         for slot, material in enumerate(mesh.materials):
@@ -401,11 +401,12 @@ def _environment(owner: TemporaryData, path: str) -> Any:
 def _light_by_preset(
     stage: Stage, shot: TemporaryData, world: Any, lights: Lights, camera: Camera
 ) -> None:
-    """Set up a world and suns that light matt surfaces as `Lights` does in the built-in shader."""
+    """Set up a world and suns that light matte surfaces as `lights` do in the built-in shader."""
     rotation = camera.camera_to_world[:3, :3]
     background = world_background(world)
     tree = world.node_tree
-    # Radiance mean + slope * (direction . up) gives a matt surface mean + 2/3 slope (normal . up).
+    # Radiance mean + slope * (direction . up) lights a matte surface with
+    # mean + 2/3 slope (normal . up).
     mean, slope = (lights.sky + lights.ground) / 2, 0.75 * (lights.sky - lights.ground)
     direction = tree.nodes.new("ShaderNodeTexCoord")
     dot = tree.nodes.new("ShaderNodeVectorMath")

@@ -1,4 +1,4 @@
-"""Slices as in the published data: the mesh is really cut, and Cycles renders the pieces."""
+"""Renders slices as in the published data: cuts the mesh and renders the pieces with Cycles."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def render_slices(
 ) -> NDArray[np.uint8]:
     """Pictures (12, H, W, 4), straight alpha, in the order of `slices.NAMES`.
 
-    As in the published data: no materials, an even sky and the lamp of Blender's first scene, the
-    camera at the origin, Blender 3's "Filmic" view. aligned : see `slices.slice_surface`.
+    As in the published data: no materials, a uniform sky and the lamp of Blender's default scene,
+    the camera at the origin, Blender 3's "Filmic" view. aligned : see `slices.slice_surface`.
 
-    Raises XRayError `no_renderer`, `render_failed`, and ValueError for a surface without faces.
+    Raises XRayError `no_renderer`, `render_failed`, and ValueError if the surface has no faces.
     """
     bare = Surface(surface.vertices, surface.faces, corner_normals=surface.corner_normals)
     into_camera = camera.world_to_camera
@@ -41,7 +41,7 @@ def render_slices(
     with Stage() as stage, tempfile.TemporaryDirectory(prefix="xray-") as folder:
         _set_stage(stage, at_origin, samples, seed, Path(folder))
         whole = stage.own(mesh_from_surface(bare.transformed(into_camera), stage.scene.name))
-        # Planes of the axes that are cut, in the camera's space.
+        # The axes of the cuts, in camera space.
         rotation = (into_camera @ np.linalg.inv(cut_axes))[:3, :3]
         origin = (into_camera @ np.linalg.inv(cut_axes))[:3, 3]
         for axis, letter in enumerate("XYZ"):
@@ -94,7 +94,7 @@ def _render_piece(
     cuts: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
     camera: Camera,
 ) -> NDArray[np.uint8]:
-    """What is left of the mesh `whole` behind planes (point, outward normal); cuts stay open."""
+    """Render the part of the mesh `whole` behind planes (point, outward normal); cuts are open."""
     with TemporaryData() as piece:
         mesh = piece.own(whole.copy())
         cutting = bmesh.new()

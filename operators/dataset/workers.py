@@ -1,6 +1,6 @@
 """Makes datasets of files in a second Blender process, which opens them one after the other.
 
-The user's Blender keeps its file and its window. A file that crashes the process costs one item.
+The user's Blender keeps its open file. A file that crashes the process only costs one item.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .rendering import check_environment
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
 
-STOP_SECONDS = 2.0  # for the process to exit before it is killed
+STOP_SECONDS = 2.0  # to exit before it is killed
 
 
 def worker_steps(
@@ -45,9 +45,9 @@ def worker_steps(
 ) -> jobs.Steps:
     """As `dataset_steps`, in a second Blender process; the result is a `DatasetRun`.
 
-    An item fails if it crashes that process or takes longer than `ITEM_TIMEOUT`. The process
-    prints to logs/worker.log in the folder. Raises XRayError `no_blender`, those that stop a run,
-    and those for unusable files that the settings name.
+    An item fails if it crashes that process or takes longer than `ITEM_TIMEOUT`. The process's
+    messages go to logs/worker.log in the folder. Raises XRayError `no_blender`, those that stop a
+    run, and those for unusable files named in the settings.
     """
     run = DatasetRun(Path(folder))
     if settings.is_used("hdri"):
@@ -84,7 +84,7 @@ def worker_steps(
         if worker is not None:
             worker.stop()
         with suppress(XRayError), store.work_folder(run.folder):
-            pass  # removes the leftovers of a killed worker
+            pass  # the context removes the leftovers of a killed worker
     run.report = store.finish(run.folder)
     return run
 
@@ -106,7 +106,7 @@ def _command(folder: Path, settings: DatasetSettings) -> list[str]:
 
 
 class _Worker:
-    """One Blender process that answers each line with one line."""
+    """A Blender process that answers each line with one line."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         try:
@@ -118,7 +118,7 @@ class _Worker:
                     stderr=stream,
                     encoding="utf-8",
                     errors="replace",  # add-ons may print in any encoding
-                    # Only this Blender receives Ctrl-C; it then ends the other.
+                    # Only this Blender receives Ctrl-C; it then ends the worker.
                     start_new_session=os.name != "nt",
                 )
         except OSError as error:
@@ -136,7 +136,7 @@ class _Worker:
         return not self._ended
 
     def send(self, item: Item) -> None:
-        """Request an item. If the process has died, `answer` notices it."""
+        """Request an item. If the process has died, `answer` detects it."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.write(json.dumps(item.to_dict()) + "\n")

@@ -33,7 +33,7 @@ from . import array_kernel
 from .scene import GUARD_PIXELS, Floats, Hits, Ints, Scene
 
 BACKENDS = ("auto", "numpy", "numba")
-# At this many hits, only the nearest of each pixel are kept before more are searched.
+# At this many hits, all but the nearest of each pixel are dropped before the search continues.
 HITS_AT_ONCE = 1 << 22
 
 
@@ -48,10 +48,10 @@ def cast(
     """The X-Ray (layers, H, W) of `surface` seen by `camera`.
 
     Both sides of a surface are hit. The `layers` nearest hits of each ray are kept, front to
-    back; `XRay.dropped` counts the others. Normals are interpolated from corner normals, or are the
-    face's own if there are none; they are not turned to the viewer. Colours are sampled at the
-    hit. Coincident faces give one hit each. Rays pass where a material's texture is more
-    transparent than its `alpha_threshold`.
+    back; `XRay.dropped` counts the others. Normals are interpolated from corner normals, or are
+    face normals if there are none; they are not flipped towards the viewer. Colours are sampled at
+    the hit. Coincident faces give one hit each. Rays pass through a surface where its texture's
+    alpha is below its material's `alpha_threshold`.
 
     Faces with NaN or infinite vertices and faces without area are ignored. Faces that cross the
     camera's plane are clipped there.
@@ -82,11 +82,12 @@ def cast(
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Where the pixels of a picture are shaded: N points of the surfaces that a camera sees first.
+    """N points at which the nearest surfaces in a picture are shaded.
 
-    rows, columns : the part of the picture outside which nothing is seen.
-    pixel (N,) : flat there, in no order. count (N,) : how many of its rays the point stands for.
-    normal (N, 3), color (N, 3) : as an X-Ray's. ray (N, 3) : of z -1, camera space.
+    rows, columns : the part of the picture with hits; nothing is seen outside.
+    pixel (N,) : flat index into that part, unsorted. count (N,) : how many of the pixel's rays the
+    point represents. normal (N, 3), color (N, 3) : as in an X-Ray. ray (N, 3) : camera space, with
+    z = -1.
     """
 
     rows: slice
@@ -99,11 +100,11 @@ class Samples:
 
 
 def cast_samples(surface: Surface, camera: Camera, side: int, *, backend: str = "auto") -> Samples:
-    """What is shaded for an antialiased picture of `surface` with `side` x `side` rays a pixel.
+    """The shading points for an antialiased picture with `side` x `side` rays per pixel.
 
-    All rays are cast. A face is sampled once a pixel, in the middle of the rays that it stops,
-    and at each of them only where its texture is finer than that. So rims and fine textures alone
-    take several samples. Raises as `cast`.
+    All rays are cast. A face is sampled once per pixel, at the mean of the rays that hit it, or at
+    each of these rays if its texture is too fine for that. So only pixels at outlines and fine
+    textures need several samples. Raises as `cast`.
     """
     fine = replace(camera.resized(camera.width * side, camera.height * side), pixel_offset=0.5)
     kernel, scene = _begun(surface, fine, backend)
@@ -179,7 +180,7 @@ def _kernel(backend: str) -> ModuleType:
 
 @functools.cache
 def _numba_kernel() -> ModuleType | str:
-    """The compiled kernel, or why there is none. A failed import is slow, so it is tried once."""
+    """The compiled kernel, or why it is missing. A failed import is slow, so it is tried once."""
     try:
         from . import compiled_kernel
     except (ImportError, OSError) as error:  # OSError: one of numba's libraries
@@ -190,8 +191,8 @@ def _numba_kernel() -> ModuleType | str:
 def _nearest(
     surface: Surface, scene: Scene, layers: int, kernel: ModuleType
 ) -> tuple[NDArray[np.int64], Ints, Floats, int]:
-    """The nearest hits: flat index into (layers, H, W), ascending, face, distance (K,); and the
-    number of hits left out.
+    """The nearest hits: flat index into (layers, H, W), ascending, face and distance, each (K,);
+    and the number of hits dropped.
     """
     pixels = scene.width * scene.height
     pending: list[Hits] = []
@@ -220,7 +221,7 @@ def _clipped(surface: Surface) -> list[int]:
 
 
 def _opaque_hits(surface: Surface, scene: Scene, kernel: ModuleType) -> Iterator[Hits]:
-    """The kernel's hits that stop their ray, in several parts."""
+    """The kernel's opaque hits, in several parts."""
     clipped = _clipped(surface)
     for part in kernel.hits(scene):
         if clipped:
@@ -249,7 +250,7 @@ def _slots(surface: Surface, face: Ints) -> Ints:
 def _opaque(
     surface: Surface, scene: Scene, hits: Hits, clipped: list[int], kernel: ModuleType
 ) -> NDArray[np.bool_]:
-    """Which hits (K,) stop their ray; `clipped` are the materials with transparent texels."""
+    """Which hits (K,) are opaque; `clipped` are the materials with transparent texels."""
     assert surface.corner_uvs is not None
     pixel, face, _ = hits
     slot = _slots(surface, face)
@@ -281,7 +282,7 @@ def _normals(
 
 
 def surface_colors(surface: Surface, face: Ints, weights: Floats) -> NDArray[np.float32]:
-    """Colours (K, 3), sRGB-encoded 0..1, at points inside faces (K,), by their weights (K, 3)."""
+    """Colours (K, 3), sRGB-encoded 0..1, at points in faces (K,) given by weights (K, 3)."""
     return _colors(surface, face, weights, _kernel("auto"))
 
 
@@ -330,7 +331,7 @@ def sample_texture(
 ) -> Floats:
     """RGBA samples (K, 4) in 0..1 at `uv` (K, 2); alpha is 1 if the texture has none.
 
-    texture : (h, w, 3 or 4), row 0 at the top. The origin of uv is its bottom left corner. At a
-    texel's centre, the sample is the texel's value. `wrap` and `interpolation` as in `Material`.
+    texture : (h, w, 3 or 4), row 0 at the top. The origin of uv is the bottom left corner. A sample
+    at a texel's centre is the texel's value. `wrap` and `interpolation` are as in `Material`.
     """
     return array_kernel.sample(texture, uv, wrap, interpolation)

@@ -1,8 +1,8 @@
 """The kernel of `cast` in array code; needs only NumPy.
 
 `compiled_kernel` has the same functions and gives bitwise identical hits. Everything that affects a
-hit or its place is therefore computed in single rounded operations, without sums whose order NumPy
-or BLAS may choose.
+hit or its position is therefore computed in individually rounded operations, never in sums whose
+order NumPy or BLAS may choose.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ VERTICES_AT_ONCE = 1 << 13
 # Faces, rows of faces and hits processed at once, to limit the memory.
 FACES_AT_ONCE = 1 << 16
 CELLS_AT_ONCE = 1 << 20
-# Rays of a pixel that meet a face farther apart than this, in texels, are shaded one by one: even
-# the picture of a texture of noise is then within 1/255, in the mean, of that of all rays.
+# If a pixel's rays hit a face farther apart than this, in texels, each is shaded. Even with a noise
+# texture, the mean difference to shading all rays is then below 1/255.
 FINE = 1 / 3
-# Steps of 0..1 in which the colours of a pixel are added.
+# Integer steps of 0..1 in which a pixel's colours are added.
 PICTURE_STEPS = (1 << 16) - 1
 
-# Of faces (F,): unnormalised normal x, y, z, offset, least and greatest depth.
+# For faces (F,): unnormalised normal (x, y, z), offset, least and greatest depth.
 Planes = tuple[tuple[Floats, ...], Floats, Floats, Floats]
-# How far rays x, y (K,) at z = -1 go to the faces numbered so (K,).
+# Distances (K,) along rays with x, y (K,) at z = -1 to faces (K,), given by index.
 Measured = Callable[[Planes, Ints, Floats, Floats], Floats]
 
 
@@ -52,7 +52,7 @@ def moved(
 
 
 def hits(scene: Scene) -> Iterator[Hits]:
-    """All pairs of a face and a pixel whose ray passes through it, in several parts."""
+    """All pairs of a face and a pixel whose ray hits it, in several parts."""
     return _hits(scene, _distances)
 
 
@@ -85,8 +85,8 @@ def _hits(scene: Scene, measured: Measured) -> Iterator[Hits]:
 def _scan(scene: Scene, measured: Measured, face: Ints, x: Ints, y: Ints) -> Iterator[Hits]:
     """The hits of snapped triangles x, y (3, T) that belong to faces (T,).
 
-    Rows, and the span of columns in each row, are half open. This is equivalent to the
-    infinitesimal move of the rays.
+    Rows, and the span of columns in each row, are half open. This is equivalent to moving the rays
+    by an infinitesimal.
     """
     low, high = _extent(y)
     left, right = _extent(x)
@@ -115,7 +115,7 @@ def _scan_rows(
     level = row << SNAP_BITS
     (xa, xb, xc), (ya, yb, yc) = x[:, owner], y[:, owner]
     long_edge = _first_column(xa, ya, xc, yc, level)
-    # The one of the two short edges that crosses the row.
+    # One of the two short edges crosses the row.
     lower = level < yb
     short_edge = _first_column(
         np.where(lower, xa, xb),
@@ -143,19 +143,19 @@ def _scan_rows(
 
 
 def _distances(planes: Planes, triangle: Ints, ray_x: Floats, ray_y: Floats) -> Floats:
-    """Of the points at which rays (K,) meet triangles (K,)."""
+    """The distances (K,) at which rays (K,) hit triangles (K,)."""
     normal, offset, nearest, farthest = planes
     along = offset[triangle] / (
         normal[0][triangle] * ray_x + normal[1][triangle] * ray_y - normal[2][triangle]
     )
-    # The distance of a face seen edge-on is ill-defined, so it is clamped to its corners'.
+    # The distance to a face seen edge-on is ill-defined, so it is clamped to its corners' depths.
     along = np.where(np.isfinite(along), along, farthest[triangle])
     along = np.clip(along, nearest[triangle], farthest[triangle])
     return along * np.sqrt(ray_x * ray_x + ray_y * ray_y + 1.0)
 
 
 def ranks(planes: Planes, triangle: Ints, ray_x: Floats, ray_y: Floats) -> Floats:
-    """What orders the hits of a ray as `_distances` do: -1 / depth, which is linear in x and y."""
+    """-1 / depth, which sorts a ray's hits in the order of `_distances` and is linear in x, y."""
     normal, offset, nearest, farthest = planes
     slope = -normal[0] / offset
     rank = slope[triangle] * ray_x + (
@@ -168,7 +168,7 @@ def ranks(planes: Planes, triangle: Ints, ray_x: Floats, ray_y: Floats) -> Float
 
 
 def _parts(sizes: Ints) -> Iterator[slice]:
-    """Slices of (N,) whose total size is at most CELLS_AT_ONCE, or of a single element."""
+    """Slices of (N,) with a total size of at most CELLS_AT_ONCE, or with a single element."""
     ends = np.cumsum(sizes)
     start = 0
     while start < len(sizes):
@@ -213,7 +213,7 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
     and the distance (K,).
     """
     pixel, face, distance = found
-    # At most 50 bits: the steps are counted in doubles, which are exact only for smaller integers.
+    # At most 50 bits: the steps are computed in doubles, where larger integers are not exact.
     bits = min(62 - int(pixels).bit_length(), 50)
     least, greatest = distance.min(initial=0.0), distance.max(initial=0.0)
     extent = float(greatest - least) or 1.0
@@ -240,13 +240,13 @@ def nearest(found: Hits, pixels: int, layers: int) -> tuple[NDArray[np.int64], I
 
 
 def first_hits(scene: Scene, face: Ints, rank: Floats) -> None:
-    """`keep_first` of all hits, by their `ranks`."""
+    """`keep_first` for all hits, ordered by their `ranks`."""
     for found in _hits(scene, ranks):
         keep_first(found, face, rank)
 
 
 def keep_first(found: Hits, face: Ints, distance: Floats) -> None:
-    """Enter the hits `found` that are nearer into `face` and `distance` (H * W,), in place."""
+    """Update `face` and `distance` (H * W,) in place with those hits in `found` that are nearer."""
     pixel, there, along = nearest(found, len(face), 1)
     nearer = along < distance[pixel]
     pixel = pixel[nearer]
@@ -256,15 +256,15 @@ def keep_first(found: Hits, face: Ints, distance: Floats) -> None:
 def samples(
     scene: Scene, face: Ints, side: int, uvs: NDArray[np.floating[Any]], slot: Ints, texels: Floats
 ) -> tuple[Ints, Ints, Ints, Floats, Floats]:
-    """Where the pixels of a picture are shaded; each is `side` x `side` of the scene's.
+    """The shading points of a picture whose pixels are `side` x `side` pixels of the scene.
 
-    face (H * W,) : the nearest of each of the scene's pixels, or -1. uvs (M, 3, 2), slot (M,) :
-    the corners' coordinates and each face's row in `texels` (K, 2), the width and height of its
-    texture, 0 for none. `slot` may be empty for a single material.
+    face (H * W,) : the nearest face at each of the scene's pixels, or -1. uvs (M, 3, 2) : of the
+    corners. slot (M,) : each face's row in `texels`; may be empty for a single material.
+    texels (K, 2) : width and height of each material's texture, 0 for none.
 
-    A face is shaded once a pixel, in the middle of those rays that hit it; at each of them if they
-    are more than `FINE` texels apart. Returns the pixel (N,), face (N,), number of rays that it
-    stands for (N,), and x and y of its ray at z = -1 (N,).
+    A face is shaded once per pixel, at the mean of the rays that hit it, or at each of them if
+    they are more than `FINE` texels apart. Returns for each point its pixel (N,), face (N,), the
+    number of rays that it represents (N,), and x and y of its ray at z = -1 (N,).
     """
     height, width = scene.height // side, scene.width // side
     rays = side * side
@@ -302,7 +302,7 @@ def samples(
 
 
 def _sum(values: Floats) -> Floats:
-    """The sum over the first axis, added one after the other."""
+    """The sum over the first axis, added in order."""
     total = values[0].copy()
     for row in values[1:]:
         total += row
@@ -319,7 +319,7 @@ def _is_fine(
     slot: Ints,
     texels: Floats,
 ) -> NDArray[np.bool_]:
-    """Whether rays (R, K) that are a `member` meet faces (K,) more than `FINE` texels apart."""
+    """Whether the rays (R, K) in `member` hit faces (K,) more than `FINE` texels apart."""
     fine = np.zeros(len(face), dtype=bool)
     size = texels[slot[face]] if len(slot) else np.broadcast_to(texels[0], (len(face), 2))
     at = np.flatnonzero((size[:, 0] > 0) & (member.sum(axis=0) > 1))
@@ -358,8 +358,8 @@ def unit(vectors: Floats) -> Floats:
 def smooth_normals(
     scene: Scene, corners: NDArray[np.floating[Any]], rotation: Floats, face: Ints, weights: Floats
 ) -> Floats:
-    """Unit normals (K, 3) in camera space, interpolated from corner normals (M, 3, 3) in the
-    world's; the face's own where these cancel out. rotation (3, 3) : the camera's axes, columns."""
+    """Unit normals (K, 3) in camera space, interpolated from corner normals (M, 3, 3) in world
+    space; the face normal if these cancel out. rotation (3, 3) : columns are the camera's axes."""
     x, y, z = interpolate(corners, face, weights).T
     with np.errstate(invalid="ignore", over="ignore"):
         x, y, z = (x * rotation[0, i] + y * rotation[1, i] + z * rotation[2, i] for i in range(3))
@@ -373,7 +373,7 @@ def smooth_normals(
 
 
 def weights(scene: Scene, face: Ints, pixel: Ints) -> Floats:
-    """Barycentric weights (K, 3) of the points at which pixels' rays pass through faces."""
+    """Barycentric weights (K, 3) of the points at which the rays of pixels (K,) hit faces (K,)."""
     row, column = np.divmod(pixel, scene.width)
     return weights_along(scene, face, scene.ray_x[column], scene.ray_y[row])
 
@@ -387,7 +387,7 @@ def weights_along(scene: Scene, face: Ints, ray_x: Floats, ray_y: Floats) -> Flo
         for out, (p, q) in zip(share, ((b, c), (c, a), (a, b)), strict=True):
             x, y, z = _cross(p, q)
             out[:] = x * ray_x + y * ray_y - z
-        # All three have the sign of the face's side; snapping can leave one a hair outside.
+        # The sign of all three is that of the visible side; snapping can leave one just outside.
         share = np.where(share[0] + share[1] + share[2] < 0, -share, share)
         share = np.maximum(share, 0.0)
         total = share[0] + share[1] + share[2]
@@ -403,7 +403,7 @@ def interpolate(values: NDArray[np.floating[Any]], face: Ints, weights: Floats) 
 def textured(
     material: Material, uvs: NDArray[np.floating[Any]], face: Ints, weights: Floats
 ) -> NDArray[np.float32]:
-    """Texture colours (K, 3), sRGB-encoded 0..1, at points inside faces (K,) given by weights."""
+    """Texture colours (K, 3), sRGB-encoded 0..1, at points in faces (K,) given by weights."""
     assert material.texture is not None
     uv = interpolate(uvs, face, weights)
     found = sample(material.texture[:, :, :3], uv, material.wrap, material.interpolation)
@@ -482,7 +482,7 @@ def lit(
     directions: Floats,
     strengths: Floats,
 ) -> NDArray[np.float32]:
-    """See `pictures.shading.lit`; the lights are those of `Lights`."""
+    """See `pictures.shading.lit`; the other arguments are the fields of `Lights`."""
     x, y, z = np.asarray(normal, dtype=np.float64).T
     away = x * ray[:, 0] + y * ray[:, 1] + z * ray[:, 2] > 0
     x, y, z = (np.where(away, -values, values) for values in (x, y, z))
@@ -498,8 +498,9 @@ def lit(
 def picture(
     pixel: Ints, count: Ints, color: NDArray[np.float32], pixels: int, rays: int
 ) -> NDArray[np.uint8]:
-    """RGBA (pixels, 4), straight alpha, of shaded samples: colours (N, 3) in 0..1 that stand for
-    `count` (N,) of a pixel's `rays`. Colours are added as integers, in whatever order they come."""
+    """RGBA (pixels, 4), straight alpha, from shaded samples: colours (N, 3) in 0..1 that represent
+    `count` (N,) of a pixel's `rays`. Colours are added as integers, so their order is irrelevant.
+    """
     steps = (color * np.float32(PICTURE_STEPS) + np.float32(0.5)).astype(np.int64)
     total = np.bincount(pixel, count, pixels).astype(np.int64)
     image = np.zeros((pixels, 4), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The pixels of UV charts and of a ring around them, which holds their borders."""
+"""The pixels of UV charts, with a ring around each chart that stores its border."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .texels import covered_texels
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RING = 1.0  # px beyond a border, along each axis, that show its nearest point
+RING = 1.0  # px beyond a border, along each axis, that get its nearest point
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,11 @@ class ChartTexels:
 
 
 def chart_texels(uvs: NDArray[np.floating], border: NDArray[np.bool_], size: int) -> ChartTexels:
-    """Every pixel of a square image whose centre a face covers, and the ring, each once.
+    """The pixels of a square image whose centre a face covers, and the ring, each once.
 
-    uvs : (M, 3, 2), 0 to 1, origin at the bottom left. border : (M, 3) edges from a corner to the
-    next around which pixels show the nearest point of the edge itself. So an image holds a chart
-    up to its very border, and no chart is too thin to be seen.
+    uvs : (M, 3, 2), 0 to 1, origin at the bottom left. border : (M, 3) whether the edge from a
+    corner to the next is a border. Ring pixels get the nearest point on a border, so the image
+    contains charts up to their exact borders, and no chart is too thin to be seen.
     """
     uvs = uvs.astype(np.float64)
     pieces = list(covered_texels(uvs, size))
@@ -48,14 +48,14 @@ def chart_texels(uvs: NDArray[np.floating], border: NDArray[np.bool_], size: int
 
 
 def _ring(corners: Floats, border: NDArray[np.bool_], size: int) -> ChartTexels:
-    """The nearest point of a border for each pixel that lies within `RING` of one.
+    """The nearest border point for each pixel within `RING` of a border.
 
     corners : (M, 3, 2) in pixels.
     """
     face, corner = np.nonzero(border)
     following = (corner + 1) % 3
     start, stop = corners[face, corner], corners[face, following]
-    # Pixels around points every half pixel along the edges.
+    # The pixels around points at half-pixel intervals along the edges.
     count = np.ceil(np.linalg.norm(stop - start, axis=1) * 2).astype(np.int64) + 1
     edge = np.repeat(np.arange(len(face)), count)
     number = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)

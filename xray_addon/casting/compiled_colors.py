@@ -157,7 +157,7 @@ def lit(
             towards = x * directions[sun, 0] + y * directions[sun, 1] + z * directions[sun, 2]
             light += strengths[sun] * max(towards, 0.0)
         for channel in range(3):
-            # Plain colours stay the same from sample to sample.
+            # Neighbouring samples often have the same colour.
             if i == 0 or (not same and color[i, channel] != color[i - 1, channel]):
                 own[channel] = _on_curve(to_linear, np.float64(color[i, channel]))
             shown[i, channel] = _on_curve(to_srgb, own[channel] * light)

@@ -12,7 +12,7 @@ from .array_kernel import FINE
 from .scene import GUARD_PIXELS, NEAREST, SNAP, SNAP_BITS
 
 FACES_AT_ONCE = 1 << 12
-# Marks, as its x, a vertex outside the grid. Its y is 1 if it is in front of the camera.
+# The x of vertices outside the grid. Their y is 1 if they are in front of the camera.
 IRREGULAR = -(1 << 31)
 NO_SIDES = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
@@ -140,8 +140,8 @@ def collect(
 
     points (P, 2) : snapped corners. triangles (T, 3) : indices of corners. owner (T,) : the face
     that each triangle is a part of; empty if triangles are the faces. first_face, nearest
-    (H * W,) : where the nearest hit of each pixel is entered, with its `array_kernel.ranks`, if
-    they are not empty; no hits are returned then.
+    (H * W,) : if not empty, the nearest face of each pixel and its `array_kernel.ranks` are
+    updated in these instead, and no hits are returned.
     """
     keeps_all = len(nearest) == 0
     width, height = len(ray_x), len(ray_y)
@@ -207,7 +207,7 @@ def collect(
                 high = max(-vertices[a, 2], -vertices[b, 2], -vertices[c, 2])
             v = ray_y[row]
             if not keeps_all:
-                # The rank of a hit is linear along the row: no division or root a pixel.
+                # A hit's rank is linear along the row: no division or square root per pixel.
                 slope, start_rank = -x / offset, (z - y * v) / offset
                 lowest, highest = -1.0 / max(low, NEAREST), -1.0 / high
                 for column in range(left, right):
@@ -221,7 +221,7 @@ def collect(
             for column in range(left, right):
                 u = ray_x[column]
                 along = offset / (x * u + y * v - z)
-                # The distance of a face seen edge-on is ill-defined: clamp it to its corners'.
+                # The distance to a face seen edge-on is ill-defined: clamp to the corners' depths.
                 if not np.isfinite(along):
                     along = high
                 along = min(max(along, low), high)
@@ -239,7 +239,7 @@ def nearest(pixel, face, distance, pixels, layers):
         ends[pixel[i] + 1] += 1
     for p in range(pixels):
         ends[p + 1] += ends[p]
-    # Sort hits by pixel; `ends` moves from each pixel's first slot to behind its last.
+    # Sort hits by pixel; `ends` moves from each pixel's first slot to the one after its last.
     near_face = np.empty(len(pixel), np.int32)
     near = np.empty(len(pixel), np.float64)
     for i in range(len(pixel)):
@@ -319,7 +319,7 @@ def normals(vertices, faces, face):
 
 @inline
 def _across(vertices, p, q):
-    """The cross product of two corners; its product with a ray tells which side the ray is on."""
+    """The cross product of two corners; its dot product with a ray gives the ray's side."""
     return (
         vertices[p, 1] * vertices[q, 2] - vertices[p, 2] * vertices[q, 1],
         vertices[p, 2] * vertices[q, 0] - vertices[p, 0] * vertices[q, 2],
@@ -329,19 +329,19 @@ def _across(vertices, p, q):
 
 @inline
 def _sides(vertices, faces, f):
-    """The face's three `_across`, for `_weigh`."""
+    """`_across` for the face's three edges, for `_weigh`."""
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     return _across(vertices, b, c), _across(vertices, c, a), _across(vertices, a, b)
 
 
 @inline
 def _weigh(sides, u, v):
-    """The barycentric weights of the point of a face with these sides on the ray (u, v, -1)."""
+    """The barycentric weights of the point where the ray (u, v, -1) hits a face; see `_sides`."""
     p, q, r = sides
     wa = p[0] * u + p[1] * v - p[2]
     wb = q[0] * u + q[1] * v - q[2]
     wc = r[0] * u + r[1] * v - r[2]
-    # All three have the sign of the face's side; snapping can leave one a hair outside.
+    # The sign of all three is that of the visible side; snapping can leave one just outside.
     if wa + wb + wc < 0:
         wa, wb, wc = -wa, -wb, -wc
     wa, wb, wc = max(wa, 0.0), max(wb, 0.0), max(wc, 0.0)
@@ -402,7 +402,7 @@ def smooth_normals(vertices, faces, corners, rotation, face, weights):
 
 @inline
 def _is_fine(sides, f, u, v, member, rays, uvs, size_x, size_y):
-    """Whether the rays that are a `member` meet face `f` more than `FINE` texels apart."""
+    """Whether the rays in `member` hit face `f` more than `FINE` texels apart."""
     low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
     for ray in range(rays):
         if not member[ray]:
@@ -417,7 +417,7 @@ def _is_fine(sides, f, u, v, member, rays, uvs, size_x, size_y):
 
 @inline
 def _sums(values, side, repeated):
-    """The sum over each pixel's rays of `values`, those of its columns or, `repeated`, its rows."""
+    """For each pixel, sum `values` over its rays by column, or by row if `repeated`."""
     sums = np.zeros(len(values) // side)
     for place in range(len(sums)):
         for i in range(side):
@@ -452,7 +452,7 @@ def samples(vertices, faces, ray_x, ray_y, face, side, uvs, slot, texels):
             if same and one < 0:
                 continue
             if same and texels[slot[one] if len(slot) else 0, 0] == 0:
-                # Most pixels; what follows gives the same.
+                # A shortcut for most pixels; the code below gives the same result.
                 pixel[n], found[n], number[n] = row * width + column, one, rays
                 x[n], y[n] = whole_x[column] / rays, whole_y[row] / rays
                 n += 1

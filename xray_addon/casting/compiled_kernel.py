@@ -1,4 +1,4 @@
-"""The kernel of `cast` compiled by numba, for one thread; it releases the GIL.
+"""The kernel of `cast` compiled by numba, single-threaded; it releases the GIL.
 
 It has the same functions as `array_kernel` and gives bitwise identical hits; see there.
 """
@@ -40,11 +40,11 @@ def hits(scene: Scene) -> Iterator[Hits]:
 def first_hits(scene: Scene, face: Ints, rank: Floats) -> None:
     """See `array_kernel.first_hits`."""
     for _ in _hits(scene, face, rank):
-        pass  # they are entered at once
+        pass  # `_hits` has already updated `face` and `rank`
 
 
 def _hits(scene: Scene, first: Ints, nearest: Floats) -> Iterator[Hits]:
-    """The hits; where `first` and `nearest` are not empty, they are entered there instead."""
+    """The hits. If `first` and `nearest` are not empty, these are updated instead."""
     points, all_regular = compiled_faces.project(
         scene.vertices, scene.focal, scene.shift_x, scene.shift_y, scene.near
     )

@@ -22,7 +22,7 @@ SNAP = 1 << SNAP_BITS  # grid steps per pixel: a vertex moves at most 1.5e-5 px
 GUARD_PIXELS = 1 << 14
 # Surfaces nearer than this share of the farthest vertex's distance are clipped.
 NEAR = 1e-7
-# Depths are at least this where they are inverted.
+# Depths are clamped to at least this before they are inverted.
 NEAREST = 1e-300
 # Larger coordinates are treated as infinite: products of three differences would overflow.
 FARTHEST = 1e100
@@ -32,8 +32,8 @@ Ints = NDArray[np.signedinteger]
 # Flat pixel (K,), face (K,) and distance (K,) of hits, in the order of the faces.
 Hits = tuple[Ints, Ints, Floats]
 
-# Vertices (N, 3) relative to a position (3,) along the columns of a matrix (3, 3), and the greatest
-# absolute coordinate: NaN or infinite if any vertex is.
+# Vertices (N, 3) relative to a position (3,), in the axes that are the columns of a matrix (3, 3);
+# and the greatest absolute coordinate, which is NaN or infinite if any vertex is.
 Moved = Callable[[NDArray[np.floating[Any]], Floats, Floats], tuple[Floats, float]]
 
 
@@ -41,7 +41,7 @@ Moved = Callable[[NDArray[np.floating[Any]], Floats, Floats], tuple[Floats, floa
 class Scene:
     """A surface as one camera sees it.
 
-    vertices (N, 3) : camera space; NaN for vertices that are not finite, whose faces are ignored.
+    vertices (N, 3) : camera space; NaN if not finite, and then their faces are ignored.
     faces (M, 3) : C-ordered.
     near : surfaces nearer than this along the view axis are clipped.
     focal, shift_x, shift_y : column = focal * x / -z + shift_x, row = -focal * y / -z + shift_y;
@@ -84,7 +84,7 @@ class Scene:
         )
 
     def window(self) -> tuple[slice, slice]:
-        """The rows and columns outside which no ray hits; all of them where that is not plain."""
+        """The rows and columns that contain all hits; the whole image if they are hard to find."""
         ahead = -self.vertices[:, 2]
         if not len(ahead) or not (ahead > self.near).all():
             return slice(0, self.height), slice(0, self.width)
@@ -99,7 +99,7 @@ class Scene:
         return seen[0], seen[1]
 
     def cropped(self, rows: slice, columns: slice) -> Scene:
-        """The same surface seen by a part of the rays."""
+        """The same surface seen by the rays of a part of the image."""
         return replace(
             self,
             shift_x=self.shift_x - columns.start,
@@ -131,7 +131,7 @@ def clip(scene: Scene, face: Ints) -> tuple[Ints, Ints, Ints]:
         return face, np.empty((3, 0), np.int64), np.empty((3, 0), np.int64)
     margin = GUARD_PIXELS - 2
     focal, near = scene.focal, scene.near
-    # A point is kept where plane . (x, y, z) >= offset.
+    # A point is kept if normal . (x, y, z) >= offset.
     planes = [
         ((0.0, 0.0, -1.0), near),
         ((focal, 0.0, -(margin + scene.shift_x)), 0.0),

@@ -1,4 +1,4 @@
-"""Rasterises UV charts with the caster's exact coverage, as a camera above the UV plane."""
+"""Rasterises UV charts with the caster's exact coverage: a camera looks at the UV plane."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def covered_texels(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.float64]]]:
     """The texels whose centres are covered by triangles, each once, in several parts.
 
-    uvs : (M, 3, 2) of the triangles' corners, origin bottom left. Parts beyond 0..1 are ignored.
+    uvs : (M, 3, 2) of the triangles' corners, origin bottom left. Parts outside 0..1 are ignored.
 
     Yields flat indices (N,) into an image of `size` x `size`, row 0 at the top, with the triangle
     (N,) and the weights (N, 3) of its corners at each texel's centre.

@@ -1,1 +1,1 @@
-"""Datasets of X-Rays on disk: items, quality gates, records of rejected items, reports."""
+"""Datasets of X-Rays on disk: items, quality gates, records of refused items, reports."""

@@ -1,4 +1,4 @@
-"""One attempt at one item, which can end as done, rejected or failed, or stop the run.
+"""One attempt at one item, which ends as done, rejected or failed, or stops the run.
 
 ::
 
@@ -88,10 +88,10 @@ class Attempt:
 class Store:
     """The dataset in `folder` during one run that makes items with `settings`; use it in a `with`.
 
-    deflater : what X-Rays and images are to be written with.
+    deflater : compresses X-Rays and images.
 
     Raises XRayError `cannot_write`, `other_settings` without `replace`, `no_deflater`, and those
-    for unusable files that the settings name.
+    for unusable files named in the settings.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class Store:
     def attempt(self, item: Item, **details: Any) -> Iterator[Attempt]:
         """One attempt at `item`. At its end, the body's files are moved into the dataset.
 
-        An exception in the body makes the item fail, and is recorded with its reason and a log.
-        `Cancelled`, and errors that every other item would meet too (`ErrorCode.stops`), are raised
-        instead. Incomplete files are removed. details : added to the log.
+        An exception in the body makes the item fail; its reason and a log are recorded.
+        `Cancelled`, and errors that affect every item (`ErrorCode.stops`), are raised instead.
+        Incomplete files are removed. details : added to the log.
         """
         attempt = Attempt(item, self._work / item.uid)
         detail = ""
@@ -143,7 +143,7 @@ class Store:
         attempt.result = self._log(attempt, {**details, "detail": detail})
 
     def find(self, item: Item) -> ItemResult | None:
-        """The result of `item` if it need not be made again, or None; see `store.find`."""
+        """The result of `item` if it need not be made again, else None; see `store.find`."""
         return store.find(self.folder, item, self._digest)
 
     def note_source(self, attempt: Attempt) -> None:
@@ -164,9 +164,9 @@ class Store:
                 attempt.in_flight = InFlight(self._work, attempt.row)
 
     def note_companions(self, attempt: Attempt, files: Iterable[Path]) -> None:
-        """Add what the files hold that were read beside the source; to be done after reading.
+        """Add the hashes of the files that were read with the source. Call it after reading.
 
-        Raises XRayError `source_changed` where the source is not what `note_source` saw.
+        Raises XRayError `source_changed` if the source has changed since `note_source`.
         """
         item = attempt.item
         if not item.source:
@@ -205,7 +205,7 @@ class Store:
 
 
 class PlainStore(Store):
-    """The same files without the records of a dataset. Existing items are replaced.
+    """As `Store`, without a dataset's records. Existing items are replaced.
 
     There are no claims, rows, gates, failure records or logs. on_warning : called with importers'
     warnings about files that were captured anyway.
@@ -253,7 +253,7 @@ def give_up(
 ) -> ItemResult:
     """The result of `item` if its worker died before answering: failed with `error`.
 
-    If the worker had already written the whole item, the item exists instead.
+    If the worker had already written the complete item, the result is "exists" instead.
     log : the worker's log file. Raises XRayError `cannot_write`.
     """
     store.sweep(folder)
@@ -267,7 +267,7 @@ def give_up(
 
 
 def item_error(item: Item, error: Exception) -> XRayError:
-    """`error`, raised while making `item`, as an XRayError for people."""
+    """`error`, raised while making `item`, as an XRayError with a readable message."""
     if isinstance(error, XRayError):
         return error
     if is_out_of_memory(error):

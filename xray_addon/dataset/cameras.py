@@ -28,11 +28,11 @@ def item_seed(seed: int, uid: str) -> int:
 def dataset_cameras(settings: DatasetSettings, uid: str) -> list[Camera]:
     """The cameras around one normalised item, `settings.size` pixels wide.
 
-    They look at the origin from `settings.distance`; cameras of a transforms.json have its poses.
+    They look at the origin from `settings.distance`, or have the poses of a transforms.json.
     Reproducible with the seed and the uid.
 
-    Raises XRayError `missing_file` or `bad_transforms` for poses that cannot be read, and
-    ValueError for "scene", because only Blender knows the scene's camera.
+    Raises XRayError `missing_file` or `bad_transforms` if the poses cannot be read, and ValueError
+    for "scene", because only Blender knows the scene's camera.
     """
     if settings.cameras == "scene":
         raise ValueError("the camera of a scene is known to Blender alone")
@@ -66,8 +66,10 @@ def dataset_cameras(settings: DatasetSettings, uid: str) -> list[Camera]:
 
 
 def placed(cameras: Sequence[Camera], center: NDArray[np.floating], scale: float) -> list[Camera]:
-    """The cameras for an object around `center` with size `scale` that give the same views as
-    `cameras` give of the normalised object; depths are multiplied by `scale`."""
+    """`cameras` of the normalised object, moved for an object of size `scale` around `center`.
+
+    The views stay the same; depths are multiplied by `scale`.
+    """
     moved = []
     for camera in cameras:
         matrix = camera.camera_to_world.copy()

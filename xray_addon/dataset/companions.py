@@ -1,4 +1,4 @@
-"""The files that a mesh file names: materials, buffers, textures."""
+"""Companions: the files that a mesh file references, such as materials, buffers, textures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LIBRARY = re.compile(rb"^[ \t]*mtllib[ \t]+([^\r\n]{1,4096})", re.MULTILINE)
 
 
 def named_files(path: Path) -> list[Path]:
-    """The files that the OBJ or glTF file at `path` names, whether or not they are there.
+    """The files that the OBJ or glTF file at `path` references, whether or not they exist.
 
-    Empty for other formats, and for a file that cannot be read: its importer says why.
+    Empty for other formats, and if the file cannot be read: its importer reports why.
     """
     try:
         if path.suffix.lower() == ".obj":
@@ -40,10 +40,10 @@ def named_files(path: Path) -> list[Path]:
 
 
 def check_files(path: Path) -> None:
-    """Raises XRayError `unreadable_file` where `path` or a file that it names is there and no
-    regular file, for a pipe would hold Blender up for ever, or stands in for the real one.
+    """Raise XRayError `unreadable_file` if `path` or a file that it references cannot be used.
 
-    Images may be anything: materials show which of them are missing.
+    Files that exist must be regular, because a pipe would block Blender forever, and must not be
+    stand-ins (see `stand_in`). Images may be stand-ins: materials report missing images.
     """
     for file in (path, *named_files(path)):
         if not os.path.exists(file):
@@ -66,7 +66,7 @@ def _check_stand_in(path: Path, file: Path) -> None:
 
 
 def companion_hashes(path: Path, files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each of `files`, "" where there is none, by its path from the folder of `path`.
+    """SHA-256 of each of `files`, "" if missing, by its path relative to the folder of `path`.
 
     Raises XRayError `unreadable_file`.
     """
@@ -82,12 +82,12 @@ def companion_hashes(path: Path, files: Iterable[Path]) -> dict[str, str]:
 
 
 def companion_paths(path: Path, names: Iterable[str]) -> list[Path]:
-    """Where the files with these names of `companion_hashes` lie."""
+    """The paths of files by their names from `companion_hashes`."""
     return [path.parent / name for name in names if "\0" not in name]
 
 
 def _of_obj(path: Path) -> Iterator[Path]:
-    # Mapped: line by line, a file of a gigabyte would take longer than to import it.
+    # Memory-mapped: reading a gigabyte by lines would take longer than importing it.
     with (
         open_regular(path) as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
@@ -105,8 +105,8 @@ def _of_mtl(path: Path) -> Iterator[Path]:
         return
     for line in lines:
         if match := _MAP.match(line):
-            # Options such as `-bm 0.5` come before the name, which may hold blanks: any end of it
-            # may be meant.
+            # Options such as `-bm 0.5` precede the name, which may contain spaces, so the name may
+            # start at any word.
             words = match[2].split()
             ends = (_beside(path, b" ".join(words[i:])) for i in range(len(words)))
             yield next((end for end in ends if os.path.lexists(end)), _beside(path, words[-1]))

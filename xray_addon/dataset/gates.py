@@ -1,4 +1,4 @@
-"""Quality gates: problems of captured items, some of which reject the item."""
+"""Quality gates: checks of captured items, some of which reject the item."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GATES = {
     "incomplete": "a library or another file that the source names is missing",
     "far_from_origin": "so far from the origin that single precision shows",
 }
-# The gates that `judge` decides from metadata rows.
+# The gates that `judge` can decide again from metadata rows.
 JUDGED = frozenset({"low_iou", "few_hits", "dropped_hits", "out_of_range"})
 
 
@@ -46,9 +46,9 @@ def judge(
     transparent: Sequence[str] = (),
     clipped: Sequence[str] = (),
 ) -> tuple[list[str], XRayError | None]:
-    """The gates that the views of one item touch, and the error if one rejects it.
+    """The gates that one item's views trigger, and the error if one of them rejects the item.
 
-    transparent, clipped : names of materials that are not in the image, or only in part.
+    transparent, clipped : names of materials that the image lacks, or shows only partly.
     """
     touched: list[str] = []
     reason: XRayError | None = None
@@ -103,14 +103,14 @@ def judge(
 
 
 def see_through(row: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The materials in an item's row that are transparent, and that are where their alpha clips."""
+    """The materials in an item's row that are transparent, and those that are alpha-clipped."""
     return row.get("transparent", []), row.get("clipped", [])
 
 
 def _why_not_in_image(
     transparent: Sequence[str], clipped: Sequence[str], settings: DatasetSettings
 ) -> tuple[str, str]:
-    """The end of the sentence that an image lacks a part of the object, and the remedy."""
+    """Why an image lacks a part of the object, as the end of a sentence, and the remedy."""
     if transparent:
         return f": the material {', '.join(transparent)} is transparent.", (
             "Make it opaque, or leave the object out; or change the gate (--min-iou)."

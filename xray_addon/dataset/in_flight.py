@@ -1,9 +1,9 @@
-"""The item that a run is at, noted where the next run finds it if this one dies.
+"""Records the current item, so that the next run knows which item a dead run was making.
 
-A file can abort the whole process, as some PLY files do Blender's importer. The note is written
-before the file is opened and removed after the item has ended. Beside it lies a file into which the
-interpreter writes when it crashes (`faulthandler`), and which stays empty where somebody ended the
-process: that is not the item's fault.
+A file can crash the whole process, as some PLY files do in Blender's importer. The note is written
+before the file is opened and removed when the item has ended. In a crash, the interpreter writes
+to a second file beside it (`faulthandler`). That file stays empty if somebody ended the process,
+which is not the item's fault.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from ..errors import XRayError
 from .rows import REFUSED_ROW, read_row
 
 NOTE, TRACE = "in-flight.json", "crash.txt"
-# Ends without a trace after which an item is blamed as well: what takes all memory is killed so.
+# Ends without a crash trace after which the item is blamed too: the system kills a process without
+# one if memory runs out.
 MOST_ENDS = 5
 
 
 class InFlight:
-    """A note in the private folder `work` that an item with the row `row` is being made."""
+    """A note in the private folder `work` that the item of `row` is being made."""
 
     def __init__(self, work: Path, row: dict[str, Any]) -> None:
         self._note, self._trace = work / NOTE, work / TRACE
@@ -36,10 +37,10 @@ class InFlight:
         faulthandler.enable(self._stream, all_threads=False)
 
     def landed(self) -> None:
-        """The item has ended, whichever way."""
+        """Remove the note, because the item has ended."""
         faulthandler.disable()
         if self._others and sys.__stderr__ is not None:
-            with contextlib.suppress(OSError, ValueError):  # there is no such stream in a window
+            with contextlib.suppress(OSError, ValueError):  # a GUI may have no such stream
                 faulthandler.enable(sys.__stderr__)
         self._stream.close()
         for path in (self._note, self._trace):
@@ -47,7 +48,7 @@ class InFlight:
 
 
 def left_in_flight(work: Path) -> tuple[dict[str, Any], bool] | None:
-    """The row of the item that the run with the folder `work` died at, and whether it crashed."""
+    """The row of the item that a dead run was making in `work`, and whether it crashed."""
     row = read_row(work / NOTE, REFUSED_ROW, named=False)
     if row is None:
         return None
@@ -56,7 +57,7 @@ def left_in_flight(work: Path) -> tuple[dict[str, Any], bool] | None:
 
 
 def crashed(row: dict[str, Any], ends: int) -> XRayError:
-    """Why an item is refused. ends : how often a run has ended at it without a trace."""
+    """Why the item is refused. ends : how many runs ended at it without a crash trace."""
     how = f"ended {ends} times" if ends else "crashed"
     return XRayError(
         "crashed",

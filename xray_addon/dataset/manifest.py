@@ -1,4 +1,4 @@
-"""What goes into a dataset: mesh files, their names in it, and their shards."""
+"""The items of a dataset: mesh files, their uids, and shards."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ..files.names import is_clean_name
 from ..files.opening import open_regular
 from ..files.plain import Plain
 
-# What Blender's importers read.
+# The formats of Blender's importers.
 MESH_SUFFIXES = frozenset(
     {".glb", ".gltf", ".obj", ".ply", ".stl", ".fbx", ".blend"}
     | {".usd", ".usda", ".usdc", ".usdz"}
 )
-# Meshes that it does not: in a folder they are refused by name rather than overlooked.
+# Mesh formats without an importer. Such files in a folder are reported rather than ignored.
 FOREIGN_SUFFIXES = frozenset(
     {".off", ".dae", ".abc", ".3ds", ".3mf", ".x3d", ".wrl", ".ctm", ".dxf", ".step", ".stp"}
 )
@@ -35,7 +35,7 @@ MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
 
 
 LONGEST_LINE = 1 << 20  # characters of a .jsonl
-MAX_UID = 96  # characters; with every suffix and in any alphabet below the usual 255 bytes
+MAX_UID = 96  # characters; below the usual 255 bytes with any suffix, in any script
 _HASH = 8  # hexadecimal digits
 
 
@@ -44,10 +44,10 @@ class Item(Plain):
     """One file to capture.
 
     uid : its name in the dataset. source : the file's path.
-    license : as the manifest says, "" where it does not.
-    name : how the folder or manifest names the file, the same on every machine.
+    license : from the manifest; "" if unknown.
+    name : the file's name in the folder or manifest, the same on every machine.
 
-    Raises ValueError for a uid that is no clean file name, since it becomes part of paths.
+    Raises ValueError if the uid is not a clean file name, because it becomes part of paths.
     """
 
     uid: str
@@ -61,11 +61,11 @@ class Item(Plain):
 
 
 def read_source(path: str | PathLike[str]) -> list[Item]:
-    """The items of a folder (with its sub-folders), of one mesh file, or of a manifest.
+    """The items in a folder (with subfolders), one mesh file, or a manifest.
 
-    A manifest is a .csv with a header or a .jsonl; its column `path` is relative to its folder,
-    `uid` and `license` (or `licence`) may be left out. A uid is made from the path, of files
-    outside of the folder from their name alone, and depends neither on order nor on machine.
+    A manifest is a .csv with a header, or a .jsonl. Its column `path` is relative to its folder;
+    `uid` and `license` (or `licence`) are optional. By default a uid is made from the path, or from
+    the name only if the file is outside the folder. It depends neither on order nor on machine.
 
     Raises XRayError `missing_file`, `unknown_format`, `no_meshes`, `bad_manifest`.
     """
@@ -104,12 +104,12 @@ def read_source(path: str | PathLike[str]) -> list[Item]:
 def unique_uids(
     names: Sequence[str], uids: Sequence[str] = (), keys: Sequence[str] = ()
 ) -> list[str]:
-    """A file name for each of `names`, safe on every system, the order aside.
+    """A file name for each of `names`, safe on every system and independent of their order.
 
-    names : paths without suffix or names of objects. uids : what is wished for each; "" for none.
-    keys : what tells them apart, all different; by default the names.
-    A name that has to be changed, or that differs from another by its case or suffix alone,
-    carries a hash of its key at the end.
+    names : paths without suffix, or names of objects. uids : the preferred uids; "" for none.
+    keys : distinct strings that identify them; the names by default.
+    A uid ends with a hash of its key if the name had to be changed, or differs from another only by
+    case or suffix.
     """
     wishes = list(uids) or [""] * len(names)
     slugs = [
@@ -128,9 +128,10 @@ def unique_uids(
 
 
 def shard(items: Sequence[Item], part: str) -> list[Item]:
-    """The items of shard "i/N", i from 1 to N, by uid; every item is in one, sizes differ by one.
+    """The items of shard "i/N", i from 1 to N, by uid.
 
-    Which one does not depend on the order of `items`. Raises XRayError `bad_settings`.
+    Every item is in exactly one shard, regardless of the order of `items`; sizes differ by at most
+    one. Raises XRayError `bad_settings`.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", part)
     index, count = (int(group) for group in match.groups()) if match else (0, 0)
@@ -212,14 +213,14 @@ def _items(rows: list[dict[str, str]], base: Path) -> list[Item]:
 
 
 def _name(path: str) -> str:
-    """How a dataset calls a file: its path, or of one that lies elsewhere its last part."""
+    """A file's name in the dataset: its path, or only the last part if it is outside the folder."""
     parts = path.split("/")
     elsewhere = path.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:/", path)
     return parts[-1] if elsewhere else path
 
 
 def _printed(name: str) -> str:
-    """`name` where it is not UTF-8 with those bytes as \\xNN, so that any file can hold it."""
+    """`name`, with bytes that are not UTF-8 as \\xNN, so that it can be written to any file."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -229,15 +230,15 @@ def _without_suffix(name: str) -> str:
 
 
 def _slug(name: str) -> tuple[str, bool]:
-    """`name` as a file name, and whether more was changed than can be told from the result.
+    """`name` as a file name, and whether more was changed than the replacements below.
 
-    Blanks become _, dots -, folders __.
+    Spaces become _, dots become -, folder separators become __.
     """
     name = unicodedata.normalize("NFC", name)
     slug = re.sub(r"/+", "__", name.strip("/"))
     slug = slug.replace(" ", "_").replace(".", "-")
     safe = re.sub(r"[^\w-]", "_", slug).lstrip("-")
-    # No character takes more than four bytes, nor does a name that Windows keeps for devices pass.
+    # A character takes up to four bytes. Windows's device names are not allowed.
     short = safe[:MAX_UID]
     if len(short.encode("utf-8", "replace")) > 2 * MAX_UID:
         short = short[: MAX_UID // 2]

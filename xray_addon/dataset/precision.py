@@ -1,7 +1,7 @@
-"""Whether single precision, in which Blender keeps meshes, shows in pictures of an object.
+"""Checks whether single precision, which Blender uses for meshes, is visible in pictures.
 
-Numbers in single precision lie the farther apart the larger they are: half a metre at the
-coordinates of maps. Far from the origin a smooth surface becomes stairs.
+The larger single-precision numbers are, the farther apart they are: half a metre at map
+coordinates. Far from the origin, a smooth surface turns into stairs.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from ..camera import Camera
     from ..surface import Surface
 
-# Share of a pixel from which on the step between two numbers may be seen, as noise in normals.
+# Precision step, as a share of a pixel, above which noise in the normals may be visible.
 VISIBLE_STEP = 0.1
 
 
 def pixel_size(cameras: Sequence[Camera], surface: Surface) -> float:
-    """The smallest width of a pixel at the middle of `surface`, in its units."""
+    """The smallest width of a pixel at the centre of `surface`, in its units."""
     low, high = surface.bounds
     middle = (low + high) / 2
     return min(float(np.linalg.norm(middle - c.position)) / c.focal for c in cameras)
 
 
 def precision(step: float, pixel: float) -> str:
-    """How coarse the positions are, for people. step, pixel : in the same units."""
+    """A message that says how coarse the positions are. step, pixel : in the same units."""
     return (
         "It lies so far from the origin that its positions are rounded to "
         f"{step:.2g}, which is {step / pixel:.2g} pixels"

@@ -25,8 +25,8 @@ _FILES = ("poses", "hdri")
 class Recipe(Plain):
     """The relevant settings, as stored in a dataset.
 
-    items : those that determine an item's bytes; for files their SHA-256. gates : those that
-    determine whether the item is kept.
+    items : the settings that determine an item's bytes, with files as SHA-256. gates : the settings
+    that determine whether the item is kept.
     """
 
     items: dict[str, Any]
@@ -55,7 +55,7 @@ class Recipe(Plain):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, known: Recipe, gates: bool = False) -> str:
-        """The differences to `known` as text for people; with `gates` those of the gates too."""
+        """The differences to `known`, for messages. gates : whether to include the gates."""
         ours, theirs = self.items, known.items
         if gates:
             ours, theirs = ours | self.gates, theirs | known.gates
@@ -67,12 +67,12 @@ class Recipe(Plain):
 
 
 def settings_hash(settings: DatasetSettings) -> str:
-    """`Recipe.digest` of `settings`; raises as `Recipe.of`."""
+    """`Recipe.digest` of `settings`. Raises as `Recipe.of`."""
     return Recipe.of(settings).digest
 
 
 def file_hash(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's bytes; raises XRayError `missing_file`, `unreadable_file`."""
+    """SHA-256 of a file's bytes. Raises XRayError `missing_file`, `unreadable_file`."""
     try:
         with open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""`report.md`: the contents of a dataset, and the rejected and failed items with reasons."""
+"""`report.md`: a dataset's contents, and its rejected and failed items with reasons."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Report(Plain):
 
     gates : for each gate, how many items it `counted` and how many of these it `refused`.
     hits : per layer, over all views. dropped : hits behind the last layer.
-    missing_textures : names of missing image files, by item. incomplete : by item, the libraries
-        and other missing files without which it was captured.
-    omages : items with omages. unwrapped : by item, why it needed new UVs.
+    missing_textures : by item, the names of missing image files. incomplete : by item, the missing
+        libraries and other files without which it was captured.
+    omages : number of items with omages. unwrapped : by item, why it needed new UVs.
     """
 
     captured: int
@@ -40,7 +40,7 @@ class Report(Plain):
     incomplete: dict[str, list[str]] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
-        """The report for people."""
+        """The report as readable text."""
         lines = [
             "# Dataset",
             "",

@@ -1,4 +1,4 @@
-"""How one item of a run ended."""
+"""The result of one item in a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATUSES = DONE, EXISTS, REJECTED, FAILED = "done", "exists", "rejected", "faile
 
 @dataclass(frozen=True)
 class ItemResult(Plain):
-    """How one item ended.
+    """The result of one item.
 
     status : "done"; "exists" if it was already complete; "rejected" by a gate; "failed".
     code, reason : why it was rejected or failed. log : path of the log with the details.
@@ -32,11 +32,11 @@ class ItemResult(Plain):
 
     @classmethod
     def refused(cls, uid: str, error: XRayError, status: str = FAILED, **more: Any) -> Self:
-        """The result of an item that was not made because of `error`. more : other fields."""
+        """The result of an item that was refused because of `error`. more : other fields."""
         return cls(uid, status, error.code, str(error), **more)
 
 
 def stop_on(result: ItemResult) -> None:
-    """Raise the error in a worker's result if every other item would meet it too."""
+    """Raise the error in a worker's result if it affects every item."""
     if result.status == FAILED and error_code(result.code).stops:
         raise XRayError(result.code, result.reason)

@@ -1,7 +1,7 @@
-"""What the JSON files of a dataset hold: the schema of each, and how one is read.
+"""Reading and schemas of a dataset's JSON files.
 
-A dataset may have been downloaded. A row counts only if it fits and is called what its file is
-called; any other is taken as if it was not there, and costs its item alone.
+A dataset may have been downloaded. A row is ignored if it does not fit the schema or its uid is not
+its file's name; this affects only its own item.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ LOG = record({}, {"read": list_of(plain)})
 
 
 def read_row(path: Path, schema: Check = ROW, *, named: bool = True) -> dict[str, Any] | None:
-    """The row in the file at `path`; None where there is none that fits.
+    """The row in the file at `path`; None if there is none or it does not fit.
 
-    named : whether the file is called after its uid.
+    named : whether the file's name must be its uid.
     """
     try:
         row: dict[str, Any] = read_json(path, schema)
@@ -93,7 +93,7 @@ def read_row(path: Path, schema: Check = ROW, *, named: bool = True) -> dict[str
 
 
 def read_rows(folder: Path, schema: Check = ROW) -> Iterator[dict[str, Any]]:
-    """Every row in `folder` that fits, by uid."""
+    """Every row in `folder` that fits the schema, by uid."""
     for uid in uids(folder):
         row = read_row(folder / f"{uid}.json", schema)
         if row is not None:
@@ -101,7 +101,7 @@ def read_rows(folder: Path, schema: Check = ROW) -> Iterator[dict[str, Any]]:
 
 
 def uids(folder: Path) -> list[str]:
-    """What the rows in `folder` are called, in order; of a million they take 100 MB."""
+    """The uids of the rows in `folder`, in order; a million of them take 100 MB."""
     try:
         return sorted(name[:-5] for name in os.listdir(folder) if name.endswith(".json"))
     except FileNotFoundError:

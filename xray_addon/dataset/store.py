@@ -1,32 +1,32 @@
-"""Datasets of X-Rays on disk: what goes in, where it lies, and when it is complete.
+"""Datasets of X-Rays on disk: the layout, and how items are added and completed.
 
 Layout of a dataset's folder::
 
-    xrays/<uid>/NNN.npz           one X-Ray a view
+    xrays/<uid>/NNN.npz           one X-Ray per view
     images/<uid>/NNN.png          its reference image, RGBA
     images/<uid>/transforms.json  its cameras
-    ids/<uid>/NNN.npz             object, material, face (N,) int32 of each hit, if asked for
-    omages/<uid>/RRR.npz          the object as an omage of R x R pixels, if asked for
-    00_img_input/ ... 03_splits/  Slice3D's training data, if asked for: see `slices.layout`
-    metadata/<uid>.json           the item's row, written last: with it the item is complete
-    refused/<uid>.json            why an item is not there: rejected by a gate, or failed
-    logs/<uid>.json               seconds and reasons of the last attempt
-    settings.json                 the `Recipe` that all of it was made with, and what deflates it
-    metadata.jsonl                a line a view, for Hugging Face `datasets` (imagefolder)
-    report.json, report.md        what is there, what is not and why
+    ids/<uid>/NNN.npz             object, material, face (N,) int32 of each hit, if requested
+    omages/<uid>/RRR.npz          the object as an omage of R x R pixels, if requested
+    00_img_input/ ... 03_splits/  Slice3D's training data, if requested: see `slices.layout`
+    metadata/<uid>.json           the item's row; written last, so it marks a complete item
+    refused/<uid>.json            why an item is missing: rejected by a gate, or failed
+    logs/<uid>.json               duration and messages of the last attempt
+    settings.json                 the `Recipe` of all items, and the compression library
+    metadata.jsonl                a line per view, for Hugging Face `datasets` (imagefolder)
+    report.json, report.md        which items exist, and why others do not
 
-Only logs/ holds times, so that a run that was killed and resumed ends with the same bytes as one
-that was not. An item is made in a private folder below `.work/`, which dies with its run, and
-moved into place at its end: whoever finds its row finds the item. A uid holds no dot.
+Only logs/ contains times, so a run that was killed and resumed gives the same bytes as an
+uninterrupted one. An item is made in a private folder in `.work/`, which is removed with its run,
+and moved into place when complete, its row last. A uid contains no dot.
 
-All items are made with the same settings, those of the first run: see `claim`. They are also
-deflated by the same libraries, those of the first worker: see `writer`.
+All items are made with the settings of the first run (see `claim`) and compressed with the library
+of the first worker (see `writer`).
 
 Worker protocol (``blender -c xray dataset-worker OUT [settings]``): each line on standard input is
 an `Item` as JSON, each line on standard output is its `ItemResult`, in the same order. The worker
-ends at the end of its input. Everything else that Blender prints goes to standard error. A worker
-does not write metadata.jsonl and the report: whoever runs workers calls `finish` at the end, and
-`refuse` for an item that took its worker down.
+exits at the end of its input. Everything else that Blender prints goes to standard error. A worker
+does not write metadata.jsonl and the report: the process that runs workers calls `finish` at the
+end, and `refuse` for an item that crashed its worker.
 """
 
 from __future__ import annotations
@@ -63,28 +63,28 @@ from .result import EXISTS, REJECTED, ItemResult
 from .rows import LOG, REFUSED_ROW, read_row, read_rows
 from .rows import SETTINGS as RECIPE
 
-# The folders that hold an item's files, in the order in which they are put there.
+# The folders that contain a folder per item, in the order in which they are written.
 KINDS = ("ids", IMAGES, SLICES, "images", "omages", "xrays")
-# The folders that hold one file an item, and the file's suffix.
+# The folders that contain one file per item, and its suffix.
 SINGLES = {SDFS: ".npy"}
 SETTINGS, WRITER = "settings.json", "writer"
 PUBLISH_LOCK = "publish.lock"
 ATTEMPTS = 1000
-# What runs write into, replace and delete; none of it may be a link to somewhere else.
+# What runs write into, replace and delete; none of it may be a link.
 _OWN = (".work", *SINGLES, *KINDS, SPLITS, "metadata", "refused", "logs", "logs/worker.log")
 
 logger = logging.getLogger(__name__)
 
 
 def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool = False) -> str:
-    """Make the dataset in `folder` one of `settings`, before items are made; the `settings_hash`.
+    """Prepare the dataset in `folder` for items with `settings`; returns the `settings_hash`.
 
-    Where nothing but gates differs from what is there, that is judged again by its rows: what
-    does not pass any more is taken out, what was rejected and now passes will be made. Where more
-    differs, `replace` takes out all that was made with other settings.
+    If only the gates changed, existing items are re-checked from their rows. Items that no longer
+    pass are removed; rejected items that pass now will be made. If other settings changed,
+    `replace` removes all items that were made with different settings.
 
-    Raises XRayError `other_settings` without `replace`, with nothing touched; `cannot_write`, and
-    what `Recipe.of` raises.
+    Raises XRayError `other_settings` without `replace`, leaving the dataset unchanged;
+    `cannot_write`, and those of `Recipe.of`.
     """
     folder, recipe = Path(folder), Recipe.of(settings)
     if _recorded(folder) == recipe:
@@ -95,7 +95,8 @@ def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool 
             raise _conflict(folder, recipe)
         known = {} if others else _settings(folder)
         kept = {key: known[key] for key in known if key == WRITER}
-        # Without gates until all has been judged: whoever goes on after a kill does it again.
+        # Recorded without gates until all items are checked: if this run is killed, the next one
+        # checks them again.
         place(SETTINGS, _json({**Recipe(recipe.items, {}).to_dict(), **kept}))
         for uid in others:
             _withdraw(folder, uid, None)
@@ -105,33 +106,33 @@ def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool 
 
 
 def writer(folder: Path) -> Deflater:
-    """What deflates the files of the claimed dataset in `folder`: the first worker's fastest.
+    """The deflater of the claimed dataset in `folder`: the fastest that its first worker had.
 
-    Workers with other libraries use what the dataset was begun with, because other libraries give
-    other bytes. Raises XRayError `no_deflater` where they lack it, `cannot_write`.
+    Later workers must use the same one, because other libraries give different bytes. Raises
+    XRayError `no_deflater` if it is not installed, `cannot_write`.
     """
     known = _settings(folder)
     if WRITER not in known:
         with _exclusive(folder) as place:
-            known = _settings(folder)  # another worker may have been faster
+            known = _settings(folder)  # another worker may have written it meanwhile
             known.setdefault(WRITER, fastest().name)
             place(SETTINGS, _json(known))
     return named(known[WRITER])
 
 
 def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayError | None:
-    """What `claim` raises without `replace` where there is what other settings made."""
+    """The error that `claim` raises without `replace` if items have different settings, or None."""
     folder, recipe = Path(folder), Recipe.of(settings)
     return _conflict(folder, recipe) if _others(folder, recipe) else None
 
 
 def find(folder: Path, item: Item, digest: str, refused: bool = True) -> ItemResult | None:
-    """What is known of `item` with settings of that hash: "exists", "rejected" or nothing.
+    """The result of `item` for the settings hash `digest`: "exists", "rejected", or None.
 
     refused : whether to look for "rejected" too.
 
-    An item exists while its row does, the source is what it was, and every file that the row
-    lists is there with its size.
+    An item exists if it has a row, its source is unchanged, and every file in the row exists with
+    the recorded size.
     """
     row = item_row(folder, item.uid)
     if row and _fits(folder, row, item, digest) and _is_whole(folder, row):
@@ -153,7 +154,7 @@ def find(folder: Path, item: Item, digest: str, refused: bool = True) -> ItemRes
 def work_folder(folder: Path) -> Iterator[Path]:
     """A private folder on the same disk as the dataset in `folder`; it is removed at the end.
 
-    What killed runs left behind is removed too; the folders of live runs are not touched.
+    Leftovers of killed runs are removed too; the folders of live runs are not touched.
     Raises XRayError `cannot_write`.
     """
     work = folder / ".work"
@@ -166,7 +167,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left behind, and refuse the items that crashed them.
+    """Remove the leftovers of killed runs, and refuse the items that crashed them.
 
     Raises XRayError `cannot_write`.
     """
@@ -177,13 +178,13 @@ def sweep(folder: Path) -> None:
 
 
 def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
-    """Move what was made for `item` into the dataset in `folder`, its row last.
+    """Move the files of `item` into the dataset in `folder`, and write its row last.
 
-    made : folder with xrays/, and images/ and ids/ if there are any, in the dataset's
-    `work_folder`. row : see `finish`; it needs "settings", the `settings_hash`, and
-    "source_bytes". Where another run was faster with the same settings, its files stay.
+    made : folder in the dataset's `work_folder` with xrays/, and images/ and ids/ if there are any.
+    row : see `finish`; it needs "settings", the `settings_hash`, and "source_bytes". If another run
+    has finished the item with the same settings, that run's files are kept.
 
-    Raises XRayError `cannot_write`, `other_settings` where another run has claimed the folder.
+    Raises XRayError `cannot_write`, `other_settings` if another run has claimed the folder.
     """
     row = {**row, "files": _sizes(made, item.uid)}
     text = _json(row)
@@ -196,7 +197,7 @@ def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
 
 
 def described(item: Item, digest: str) -> dict[str, Any]:
-    """The fields that a row begins with."""
+    """The first fields of a row."""
     source = Path(item.source)
     return {
         "uid": item.uid,
@@ -208,11 +209,11 @@ def described(item: Item, digest: str) -> dict[str, Any]:
 
 
 def read_state(item: Item, companions: Iterable[str] = ()) -> list[str | int]:
-    """What tells, without reading them, that an item's files are as they were; for its log.
+    """File properties that show, without reading, that an item's files are unchanged; for its log.
 
-    companions : names of the files that its own one names, see `companion_hashes`. Of each file:
-    path, size, times of the last change of its content and of anything about it. The last cannot
-    be set, so that a copy of the same size and time is seen as another file.
+    companions : names of the files that the source references, see `companion_hashes`. For each
+    file: path, size, mtime and ctime. The ctime cannot be set, so it distinguishes a copy with the
+    same size and mtime.
     """
     source = Path(item.source)
     if not source.is_file():
@@ -227,7 +228,7 @@ def read_state(item: Item, companions: Iterable[str] = ()) -> list[str | int]:
 
 
 def put_files(folder: Path, uid: str, made: Path) -> None:
-    """`publish` for files without a row: the item is in the layout, but no part of the dataset.
+    """As `publish`, without a row: the files follow the layout but are not a dataset item.
 
     Raises XRayError `cannot_write`.
     """
@@ -243,10 +244,10 @@ def refuse(
     error: XRayError,
     row: dict[str, Any] | None = None,
 ) -> None:
-    """Note why `item` is not in the dataset with settings of that hash.
+    """Record why `item` is not in the dataset for the settings hash `digest`.
 
-    status : "rejected" or "failed". row : what else is known, as for `publish`. What other
-    settings made of the item goes; where another run has made it with these, it stays.
+    status : "rejected" or "failed". row : other known fields, as for `publish`. The item's files
+    from different settings are removed; if another run has made it with these settings, it stays.
 
     Raises XRayError `cannot_write`.
     """
@@ -266,8 +267,8 @@ def refuse(
 def write_log(folder: Path, result: ItemResult, details: dict[str, Any]) -> Path:
     """Write `logs/<uid>.json`, the only file with times; returns its path.
 
-    details : what else is known; "read", the `read_state` before the source was read, spares the
-    next run its hash.
+    details : additional fields. "read", the `read_state` before the source was read, saves the next
+    run from hashing it.
 
     Raises XRayError `cannot_write`.
     """
@@ -280,7 +281,7 @@ def write_log(folder: Path, result: ItemResult, details: dict[str, Any]) -> Path
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the body's writing below `folder` fails with into XRayError `cannot_write`."""
+    """Convert the body's OSErrors in writing below `folder` to XRayError `cannot_write`."""
     try:
         yield
     except OSError as error:
@@ -292,7 +293,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def item_row(folder: Path, uid: str) -> dict[str, Any] | None:
-    """The metadata row of an item, see `finish`; None where it is not complete."""
+    """The metadata row of an item, see `finish`; None if it is not complete."""
     return read_row(folder / "metadata" / f"{uid}.json") if is_clean_name(uid) else None
 
 
@@ -305,9 +306,10 @@ def finish(folder: str | PathLike[str]) -> Report:
     """Write metadata.jsonl and the report of the dataset in `folder`; returns the report.
 
     Each row has uid, source, source_sha256, source_bytes, license, settings, triangles, gates
-    (those touched), images (whether there are any) and `views`, a `ViewStatistics` each. Where they
-    apply, also objects and materials (names for the ids), missing_textures (image file names) and
-    omage (resolutions, patches, dropped_area, unwrapped: see `omage.encoding.EncodingReport`).
+    (those triggered), images (whether there are any) and `views`, a list of `ViewStatistics`. If
+    applicable, it also has objects and materials (names for the ids), missing_textures (image file
+    names) and omage (resolutions, patches, dropped_area, unwrapped: see
+    `omage.encoding.EncodingReport`).
 
     Raises XRayError `cannot_write`.
     """
@@ -319,7 +321,7 @@ def finish(folder: str | PathLike[str]) -> Report:
         sliced: dict[str, list[str]] = {}
 
         def lines() -> Iterator[str]:
-            """Of metadata.jsonl, which may be larger than the memory."""
+            """The lines of metadata.jsonl, one by one: together they may exceed the memory."""
             for row in rows(folder):
                 report.add(row)
                 if any(name.startswith(f"{SDFS}/") for name in row.get("files", ())):
@@ -351,8 +353,8 @@ Place = Callable[[str, str | Iterable[str]], None]
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[Place]:
-    """Hold the dataset alone. Yields a function that writes a text, or its parts, under a name in
-    it, whole.
+    """Lock the dataset. Yields a function that writes a text, or its parts, to a file in it,
+    atomically.
 
     Raises XRayError `cannot_write`.
     """
@@ -368,7 +370,7 @@ def _exclusive(folder: Path) -> Iterator[Place]:
         def place(name: str, text: str | Iterable[str]) -> None:
             part, target = work / f"{secrets.token_hex(8)}.part", folder / name
             try:
-                # Half a character, of a name that is no UTF-8, ends no run.
+                # Names that are not UTF-8 contain surrogates, which must not stop the run.
                 if isinstance(text, str):
                     part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
                 else:
@@ -383,7 +385,7 @@ def _exclusive(folder: Path) -> Iterator[Place]:
 
 
 def _check_links(folder: Path) -> None:
-    """Raises XRayError `unsafe_dataset` where what is written would land somewhere else."""
+    """Raise XRayError `unsafe_dataset` if a link would redirect what is written."""
     for name in _OWN:
         path = folder / name
         if path.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(path):
@@ -400,7 +402,7 @@ def _tell_waiting(folder: Path) -> None:
 
 @contextmanager
 def _locked(work: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock `name` in the folder `work`, which another run may remove while it is empty."""
+    """Hold the lock `name` in `work`, a folder that other runs remove while it is empty."""
     with ExitStack() as stack:
         for _ in range(ATTEMPTS):
             work.mkdir(parents=True, exist_ok=True)
@@ -428,7 +430,7 @@ def _made(work: Path, name: str) -> Iterator[Path]:
 def _remove_dead(folder: Path, leftover: Path, place: Place) -> None:
     """Remove the work folder that belongs to the lock `leftover`, if its run is dead.
 
-    The item that it died at is refused where it is to blame.
+    If the item that the run was making caused its death, the item is refused.
     """
     with lock(leftover, wait=False) as dead:
         if not dead:
@@ -446,7 +448,7 @@ def _blame(folder: Path, row: dict[str, Any], has_crashed: bool, place: Place) -
     known = _recorded(folder)
     same = there and all(there[key] == row.get(key) for key in ("settings", "source_sha256"))
     if there and same and _is_whole(folder, there):
-        return  # it died only after it was written
+        return  # the run died after the item was complete
     if known is not None and known.digest != row["settings"]:
         return
     counted = f"logs/{uid}.ends"
@@ -462,7 +464,7 @@ def _blame(folder: Path, row: dict[str, Any], has_crashed: bool, place: Place) -
 
 
 def _ends(path: Path) -> int:
-    """How often runs have ended at an item without a trace."""
+    """How many runs have ended at an item without a crash trace."""
     try:
         return int(read_at_most(path, 10))
     except (OSError, ValueError):
@@ -470,7 +472,7 @@ def _ends(path: Path) -> int:
 
 
 def _remove_empty(work: Path) -> None:
-    with suppress(OSError):  # another run is at work
+    with suppress(OSError):  # another run is using it
         work.rmdir()
 
 
@@ -486,7 +488,7 @@ def _replace(folder: Path, uid: str, made: Path) -> None:
 
 
 def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
-    """Take an item out of the dataset, its row first; its files into `grave`, or for good."""
+    """Remove an item from the dataset, its row first; move its files to `grave` or delete them."""
     (folder / "metadata" / f"{uid}.json").unlink(missing_ok=True)
     for kind in (*SINGLES, *KINDS):
         target = _place(folder, kind, uid)
@@ -503,12 +505,12 @@ def _withdraw(folder: Path, uid: str, grave: Path | None) -> None:
 
 
 def _place(folder: Path, kind: str, uid: str) -> Path:
-    """What an item has of a kind: a folder, or a file."""
+    """The folder or file of an item in the folder `kind`."""
     return folder / kind / f"{uid}{SINGLES.get(kind, '')}"
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What settings.json holds: a `Recipe`, and what wrote the files; empty if there is none."""
+    """The contents of settings.json: a `Recipe` and the writer's name; empty if unreadable."""
     try:
         held: dict[str, Any] = read_json(folder / SETTINGS, RECIPE)
     except (OSError, ValueError):
@@ -517,7 +519,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _recorded(folder: Path) -> Recipe | None:
-    """What the dataset was made with; None where nothing says so."""
+    """The recipe of the dataset; None if it is unknown."""
     try:
         return Recipe.from_dict(_settings(folder))
     except ValueError:
@@ -525,7 +527,7 @@ def _recorded(folder: Path) -> Recipe | None:
 
 
 def _others(folder: Path, recipe: Recipe) -> list[str]:
-    """The uids of what other settings made."""
+    """The uids of items that were made with different settings."""
     return [row["uid"] for row in rows(folder) if row.get("settings") != recipe.digest]
 
 
@@ -542,7 +544,7 @@ def _check_claimed(folder: Path, digest: str) -> None:
 
 
 def _judge_again(folder: Path, settings: DatasetSettings, digest: str, place: Place) -> None:
-    """Apply the gates of `settings` to what is there; what other settings refused is forgotten."""
+    """Re-check all items with the gates of `settings`; delete refusals of different settings."""
     for row in rows(folder):
         gates, error = _judged(row, settings)
         if error is not None:
@@ -573,7 +575,7 @@ def _refuse_again(row: dict[str, Any], gates: list[str], error: XRayError, place
 
 
 def _refused_row(row: dict[str, Any], status: str, error: XRayError) -> dict[str, Any]:
-    """`row` with why the item is not there after the fields that every row begins with."""
+    """`row` with the reason for the refusal inserted after the first fields."""
     refusal = {"status": status, "code": error.code, "reason": str(error)}
     first = {key: row[key] for key in ("uid", "source", "source_bytes", "license", "settings")}
     return {**first, **refusal, **{key: row[key] for key in row if key not in {*first, *refusal}}}
@@ -585,29 +587,29 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
     try:
         source = os.stat(item.source)
     except OSError:
-        return True  # the source may be gone; what was made from it stays
+        return True  # the item stays valid if the source is gone
     if row.get("source_bytes") != source.st_size:
         return False
     log = read_row(folder / "logs" / f"{item.uid}.json", LOG) or {}
     companions = row.get("companions", {})
     if log.get("read") == read_state(item, companions):
-        return True  # without reading it again
+        return True  # unchanged; no need to read it
     if row.get("source_sha256") != file_hash(item.source):
         return False
     paths = companion_paths(Path(item.source), companions)
     try:
         return companion_hashes(Path(item.source), paths) == companions
-    except XRayError:  # one of them cannot be read any more
+    except XRayError:  # one of them can no longer be read
         return False
 
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
     try:
-        # A dataset has millions of files: joining paths takes as long as looking at them.
+        # A dataset has millions of files, and joining paths is as slow as `stat`.
         return all(
             os.stat(f"{folder}/{name}").st_size == size for name, size in row["files"].items()
         )
-    except (OSError, KeyError, AttributeError):  # a file is missing, or this is no row of ours
+    except (OSError, KeyError, AttributeError):  # a file is missing, or the row is not ours
         return False
 
 

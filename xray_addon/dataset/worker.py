@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ..settings.dataset import DatasetSettings
 
-# Seconds after which an item's worker is killed.
+# Seconds per item after which its worker is killed.
 ITEM_TIMEOUT = 900.0
 EXTENSION = "bl_ext.user_default.xray"
 
-# Does what `blender -c xray` does, for Blender as a Python module. It exits without cleanup, since
-# Blender's destructors can hang and all output is written by then.
+# Runs `blender -c xray` in Blender as a Python module. It exits without cleanup, because Blender's
+# destructors can hang; all output has been written by then.
 _MODULE = """\
 import importlib, os, sys, bpy
 package = sys.argv[1]
@@ -29,8 +29,8 @@ def worker_command(
 ) -> list[str]:
     """The command that starts a worker for the dataset in `folder`.
 
-    blender : Blender's executable, or a Python with the module bpy, whose name begins with python.
-    package : the extension's package name in that Python's Blender.
+    blender : Blender's executable, or a Python with the module bpy; its name begins with "python".
+    package : the extension's package name in that Blender.
     """
     arguments = ["dataset-worker", str(folder), *settings.to_arguments()]
     if Path(blender).name.lower().startswith("python"):

@@ -1,1 +1,1 @@
-"""Files: what is written whole or not at all, and what each format is."""
+"""File formats, and writing files atomically."""

@@ -1,7 +1,7 @@
-"""Arrays in `.npz` and `.npy` files, read without trusting them.
+"""Safe reading of arrays from untrusted `.npz` and `.npy` files.
 
-A file may be cut short, altered, or made to exhaust the memory: how large each array comes out is
-known and bounded before memory is taken, and nothing is ever unpickled.
+A file may be truncated, altered, or made to exhaust the memory. The size of each array is checked
+before memory is allocated, and nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from numpy.typing import NDArray
 
 from .opening import open_regular
 
-LARGEST = 1 << 29  # bytes of all arrays of a file together
-LARGEST_DIRECTORY = 1 << 20  # bytes; zipfile makes an object of 600 bytes of every 46
+LARGEST = 1 << 29  # bytes: all arrays of a file together
+LARGEST_DIRECTORY = 1 << 20  # bytes; zipfile creates a 600-byte object for every 46 of them
 READ_AT_ONCE = 1 << 18  # bytes
 MOST_DIMENSIONS = 4
 NUMBERS, TEXTS = "biuf", "U"  # kinds of NumPy's types
 _END = struct.Struct("<4s4H2LH")  # the zip file's end of central directory
 
-_npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
+_npy: Any = np.lib.format  # untyped in the stubs before NumPy 2
 _HEADERS: dict[tuple[int, int], Any] = {
     (1, 0): _npy.read_array_header_1_0,
     (2, 0): _npy.read_array_header_2_0,
 }
-# What zipfile, zlib and NumPy raise over bytes that are not what they seem.
+# What zipfile, zlib and NumPy raise for damaged or forged data.
 _DAMAGE = (
     EOFError,
     LookupError,
@@ -53,7 +53,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class _Limits:
-    """Of one array: dimensions, kinds of `NUMBERS` and `TEXTS`, values, bytes."""
+    """Limits of one array: dimensions, kinds (`NUMBERS`, `TEXTS`), values, bytes."""
 
     dimensions: int
     kinds: str
@@ -69,15 +69,15 @@ def read_arrays(
     kinds: str = NUMBERS + TEXTS,
     largest: int = LARGEST,
 ) -> dict[str, NDArray[Any]]:
-    """The arrays in an `.npz` by name.
+    """Read the arrays of an `.npz`, by name.
 
-    file : its path, or an open file. most : names of the arrays to read and how many values each
-    may have; others there are not looked at. Without it all are read. dimensions : of each, at
-    most. kinds : what they may hold. largest : bytes of all together; no more memory is taken than
-    that and 2 MB.
+    file : its path, or an open file. most : names of the arrays to read, with the most values each
+    may have; other arrays are skipped. All are read by default. dimensions : the most that an array
+    may have. kinds : what arrays may hold. largest : bytes of all arrays together; at most 2 MB
+    more memory is used.
 
-    Raises OSError where it cannot be read, also for what is no regular file, and ValueError for
-    everything that is not such an archive.
+    Raises OSError if the file cannot be read or is not a regular file, and ValueError if it is not
+    such an archive.
     """
     opened = open_regular(file) if isinstance(file, str | PathLike) else nullcontext(file)
     with opened as stream:
@@ -100,9 +100,9 @@ def read_arrays(
 
 
 def read_array(file: str | PathLike[str], *, largest: int) -> NDArray[Any]:
-    """The array of numbers in an `.npy` file of at most `largest` bytes; raises as `read_arrays`.
+    """Read the array of numbers in an `.npy` file of at most `largest` bytes.
 
-    It must end where the array does.
+    Nothing may follow the array. Raises as `read_arrays`.
     """
     with open_regular(file) as stream:
         try:
@@ -113,11 +113,11 @@ def read_array(file: str | PathLike[str], *, largest: int) -> NDArray[Any]:
 
 
 def _check_directory(stream: BinaryIO) -> None:
-    """Raises ValueError where zipfile would make too much of the archive's directory."""
+    """Raise ValueError if zipfile would use too much memory for the archive's directory."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _END.size - 0xFFFF))
     tail = stream.read()
-    # As zipfile does: at the very end, else wherever its mark is found last.
+    # As zipfile does: at the very end, else at the last place with its signature.
     at = len(tail) - _END.size
     if at < 0 or tail[at : at + 4] != b"PK\5\6" or tail[-2:] != b"\0\0":
         at = tail.rfind(b"PK\5\6")
@@ -134,14 +134,14 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: _Limit
         raise ValueError(f"{info.filename} is compressed in a way that NumPy does not use")
     with archive.open(info) as stream:
         array = _read_npy(stream, info.file_size, limits, info.filename)
-        stream.read(1)  # at the very end the checksum is compared
+        stream.read(1)  # zipfile compares the checksum at the end
     return array
 
 
 def _read_npy(stream: Any, end: int, limits: _Limits, name: str) -> NDArray[Any]:
-    """One array, after a look at whether its size is what its header says.
+    """Read one array, after checking that its size matches its header.
 
-    end : where it ends in the stream. Raises ValueError and `_DAMAGE`.
+    end : where the array ends in the stream. Raises ValueError and `_DAMAGE`.
     """
     version = _npy.read_magic(stream)
     if version not in _HEADERS:

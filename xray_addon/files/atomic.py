@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffix; it takes the place of `path` at the end.
+    """A temporary path beside `path`, with its suffix; it replaces `path` at the end.
 
-    Folders on the way are made. If the body raises, the temporary file is removed and whatever
-    was at `path` stays as it was.
+    Missing parent folders are made. If the body raises, the temporary file is removed and `path`
+    is unchanged.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,10 +36,11 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replacing_together(path: str | PathLike[str]) -> Iterator[Path]:
-    """`path` in a temporary folder beside it, for a file that comes with others, such as textures.
+    """As `replacing`, for a file that is written with others, such as textures.
 
-    At the end all files in that folder are moved beside `path`, the one called so last. If the body
-    raises, nothing is moved.
+    Yields a path of the same name in a temporary folder beside `path`. At the end, all files in
+    that folder are moved into the folder of `path`, the main file last. If the body raises, nothing
+    is moved.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from ..compiling import Compiled
 
 @Compiled
 def matrix(index, depth, normal, color, layers, pixels, indices):
-    """data, indices and indptr; `indices` is an array of the longest that they get."""
+    """data, indices and indptr; `indices` is a buffer of the greatest possible length."""
     channels = 1 + normal.shape[1] + color.shape[1]
     data = np.empty(len(indices), np.float32)
     ends = np.zeros(layers + 1, indices.dtype)

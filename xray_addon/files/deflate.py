@@ -1,8 +1,8 @@
-"""Deflate by libdeflate where it is installed; whatever reads zlib's reads its.
+"""Deflate with libdeflate if it is installed, otherwise with zlib.
 
-libdeflate (the package `deflate`) takes half of zlib's time, and less for pictures. It is not
-needed: with zlib alone the same is written, in other bytes. A dataset keeps to the writer that it
-was begun with, see `dataset.store`.
+libdeflate (the package `deflate`) takes half of zlib's time, and less for pictures. Any zlib reader
+reads its output; the compressed bytes differ from zlib's. A dataset is completed with the library
+that it was begun with, see `dataset.store`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from ..errors import XRayError
 
-# zlib's levels. NumPy's own, 6, is worth its time for small arrays alone: indices are as small with
-# 1, the noise of values with 2 is at most 5 % larger, and both take a fifth of the time.
+# zlib's levels. NumPy's default, 6, only pays off for small arrays: with 1, indices are as small;
+# with 2, noisy values are at most 5 % larger. Both take a fifth of the time.
 SMALL_LEVEL, INDEX_LEVEL, VALUE_LEVEL = 6, 1, 2
-# libdeflate's. With 1 it finds no matches of three bytes, which are all that pack indices.
+# libdeflate's. With 1 it finds no 3-byte matches, which are the only ones in indices.
 FAST_INDEX_LEVEL, FAST_VALUE_LEVEL, FAST_PICTURE_LEVEL = 2, 4, 6
-# Where more indices than this share have other upper bytes than the index before, which is where
-# hits lie in short runs, libdeflate packs them worse than zlib, up to twice as large.
+# If the upper bytes change at more than this share of the indices (hits in short runs),
+# libdeflate compresses them worse than zlib: up to twice as large.
 MOST_JUMPS = 1 / 50
 RAW = -zlib.MAX_WBITS  # without zlib's header and checksum
 
@@ -34,11 +34,11 @@ Pack = Callable[[Any], bytes]
 
 @dataclass(frozen=True)
 class Deflater:
-    """Functions from bytes to deflated bytes.
+    """Functions that compress bytes.
 
-    name : the library and its version: the same name gives the same bytes. indices, values,
-    small : raw, for arrays of an X-Ray. picture : with zlib's header, for the rows of a PNG.
-    checksum : zlib's CRC-32.
+    name : the library and its version; the same name gives the same bytes. indices, values,
+    small : raw deflate, for arrays of an X-Ray. picture : with zlib's header, for the rows of a
+    PNG. checksum : zlib's CRC-32.
     """
 
     name: str
@@ -94,7 +94,7 @@ def fastest() -> Deflater:
 
 
 def named(name: str) -> Deflater:
-    """The one with that name; raises XRayError `no_deflater` where it is not installed."""
+    """The deflater with that name. Raises XRayError `no_deflater` if it is not installed."""
     for deflater in (ZLIB, fastest()):
         if deflater.name == name:
             return deflater

@@ -1,4 +1,4 @@
-"""Where X-Ray keeps what it installs and downloads: per user, shared by every Blender."""
+"""The folders for installed and downloaded files: per user, shared by every Blender."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def default_folder() -> Path:
-    """Where the environment lives: per user, shared by every Blender, short.
+    """The folder of the environment: per user, shared by every Blender, with a short path.
 
     The environment variable XRAY_RUNTIME_DIR overrides it.
     """
@@ -25,11 +25,11 @@ def default_folder() -> Path:
     return base / "xray" / "runtime"
 
 
-CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the cache folder, where no other is named
+CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the default cache folder
 
 
 def cache_folder(chosen: str | PathLike[str] | None = None) -> Path:
-    """Where checkpoints are kept: `chosen`, else the variable XRAY_CHECKPOINTS, else per user."""
+    """The folder of checkpoints: `chosen`, else the variable XRAY_CHECKPOINTS, else per user."""
     folder = chosen or os.environ.get(CACHE_VARIABLE)
     if folder:
         return Path(folder).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""Which files are images, by their names."""
+"""Recognises image files by their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import XRayError
 
-# Image formats that Blender reads. Those that the runtime does not are handed to it as pixels.
+# Image formats that Blender reads. If the runtime cannot read one, Blender sends the pixels.
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp"}
     | {".cin", ".dpx", ".exr", ".hdr"}
@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = frozenset(
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files in `folder`, by name. Raises XRayError `no_images`."""
+    """The image files in `folder`, sorted by name. Raises XRayError `no_images`."""
     found = sorted(
         path
         for path in (folder.iterdir() if folder.is_dir() else ())

@@ -1,7 +1,7 @@
-"""The one reader of JSON that others may have made or changed.
+"""The only reader of untrusted JSON files.
 
-It bounds the size, the nesting and the numbers before anything is done with them, and every file
-has a schema (`json_schema`) of its fields, their types and their ranges.
+It checks the size, the nesting and the numbers first, and then the file's fields, their types and
+their ranges against a schema (`json_schema`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .json_schema import Check
 from .opening import read_at_most
 
 LARGEST = 16 << 20  # bytes
-DEEPEST = 32  # lists and objects within one another
-LONGEST_NUMBER = 400  # digits; Python takes no longer over more, but says so in other words
+DEEPEST = 32  # nested lists and objects
+LONGEST_NUMBER = 400  # digits; more would be as fast, but Python's error message is different
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _LONG = re.compile(rb"[0-9]{%d}" % (LONGEST_NUMBER + 1))
@@ -28,18 +28,18 @@ _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
 def read_json(path: str | PathLike[str], schema: Check, *, largest: int = LARGEST) -> Any:
-    """The value in the file at `path`, as `schema` gives it.
+    """The value in the file at `path`, as returned by `schema`.
 
-    largest : bytes. While it is read, at most 48 times as much memory is taken.
+    largest : bytes. Reading uses at most 48 times as much memory.
 
-    Raises OSError where it cannot be read, also for what is no regular file, and ValueError, with
-    the field where there is one, for everything that does not fit.
+    Raises OSError if the file cannot be read or is not a regular file, and ValueError, naming the
+    field if there is one, if the content is invalid.
     """
     return parse_json(read_at_most(path, largest), schema, largest=largest)
 
 
 def parse_json(data: bytes | str, schema: Check, *, largest: int = LARGEST) -> Any:
-    """`read_json` of what was read already. Raises ValueError."""
+    """As `read_json`, for data in memory. Raises ValueError."""
     octets = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     if len(octets) > largest:
         raise ValueError(f"it is larger than {largest} bytes")
@@ -56,9 +56,9 @@ def parse_json(data: bytes | str, schema: Check, *, largest: int = LARGEST) -> A
 
 
 def _check_structure(octets: bytes) -> None:
-    """Raises ValueError for what is nested too deeply, and for numbers that are too long.
+    """Raise ValueError if the nesting is too deep or a number is too long.
 
-    Before it is parsed: Python's parser calls itself, which in a thread may end the process.
+    This must precede parsing: Python's parser is recursive and may crash the process in a thread.
     """
     may_be_deep = octets.count(b"[") + octets.count(b"{") > DEEPEST
     if not may_be_deep and _LONG.search(octets) is None:

@@ -1,8 +1,8 @@
-"""What a JSON value must look like: small checks that are put together to a schema of a file.
+"""Schemas of JSON files, composed of small checks.
 
-A check takes a value and where it is, for the message; it gives the value back and raises
+A check takes a value and its location (for error messages). It returns the value or raises
 ValueError. ``record({"uid": text()}, {"views": list_of(integer(0))})`` is an object with a field
-`uid` and perhaps one `views`. Numbers are finite always: `json_files` lets no other through.
+`uid` and an optional field `views`. All numbers are finite: `json_files` rejects others.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Check = Callable[[Any, str], Any]
 
 LONGEST_TEXT = 1 << 16
 MOST_ITEMS = 1 << 20
-LARGEST_INTEGER = 2**53  # up to which JSON's numbers are exact everywhere
+LARGEST_INTEGER = 2**53  # JSON's integers are exact everywhere up to this
 DEEPEST_PLAIN = 8
 
 
 def text(longest: int = LONGEST_TEXT) -> Check:
-    """A string of at most `longest` characters that UTF-8 can hold."""
+    """A string of at most `longest` characters that UTF-8 can encode."""
 
     def check(value: Any, where: str) -> str:
         if not isinstance(value, str) or len(value) > longest:
@@ -43,7 +43,7 @@ def flag(value: Any, where: str) -> bool:
 
 
 def integer(low: int = -LARGEST_INTEGER, high: int = LARGEST_INTEGER) -> Check:
-    """A whole number from `low` to `high`; 3.0 is one."""
+    """A whole number from `low` to `high`; 3.0 is accepted."""
 
     def check(value: Any, where: str) -> int:
         is_whole = type(value) is int or (type(value) is float and value.is_integer())
@@ -55,7 +55,7 @@ def integer(low: int = -LARGEST_INTEGER, high: int = LARGEST_INTEGER) -> Check:
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Check:
-    """A number from `low` to `high`, as float."""
+    """A number from `low` to `high`; returned as a float."""
 
     def check(value: Any, where: str) -> float:
         if type(value) not in (int, float) or not low <= value <= high:
@@ -66,7 +66,7 @@ def number(low: float = -math.inf, high: float = math.inf) -> Check:
 
 
 def choice(*choices: Any) -> Check:
-    """One of `choices`, of the same type."""
+    """One of `choices`, with the same type."""
 
     def check(value: Any, where: str) -> Any:
         if not any(type(value) is type(known) and value == known for known in choices):
@@ -84,7 +84,7 @@ def list_of(item: Check, least: int = 0, most: int = MOST_ITEMS) -> Check:
             raise _bad(where, f"must be a list of {least} to {most} items", value)
         try:
             return [item(each, where) for each in value]
-        except ValueError:  # which one it is takes longer to say
+        except ValueError:  # formatting locations is slow, so only after an error
             return [item(each, f"{where}[{i}]") for i, each in enumerate(value)]
 
     return check
@@ -96,9 +96,9 @@ def record(
     *,
     others: Check | None = None,
 ) -> Check:
-    """An object with all `required` fields, perhaps some `optional` ones, and nothing else.
+    """An object with all `required` fields and any of the `optional` ones.
 
-    others : what further fields must be; they are left out without.
+    others : the check for all other fields; by default they are dropped.
     """
     known = {**required, **(optional or {})}
 
@@ -119,7 +119,7 @@ def record(
 
 
 def table_of(value: Check, name: Check | None = None) -> Check:
-    """An object with any names, which must pass `name`, and values that pass `value`."""
+    """An object with arbitrary field names, which pass `name`, and values that pass `value`."""
 
     def check(table: Any, where: str) -> dict[str, Any]:
         if not isinstance(table, dict) or len(table) > MOST_ITEMS:
@@ -133,12 +133,12 @@ def table_of(value: Check, name: Check | None = None) -> Check:
 
 
 def nullable(inner: Check) -> Check:
-    """Null, or what passes `inner`."""
+    """Null, or a value that passes `inner`."""
     return lambda value, where: None if value is None else inner(value, where)
 
 
 def matching(test: Callable[[Any], bool], what: str) -> Check:
-    """What `test` says yes to; `what` says what that is."""
+    """A value for which `test` returns True; `what` describes it in the error message."""
 
     def check(value: Any, where: str) -> Any:
         if not test(value):
@@ -149,7 +149,7 @@ def matching(test: Callable[[Any], bool], what: str) -> Check:
 
 
 def plain(value: Any, where: str, depth: int = DEEPEST_PLAIN) -> Any:
-    """Any JSON value that is nested at most `DEEPEST_PLAIN` deep."""
+    """Any JSON value nested at most `DEEPEST_PLAIN` deep."""
     if isinstance(value, dict | list):
         if not depth:
             raise ValueError(f"{where or 'it'} is nested too deeply")

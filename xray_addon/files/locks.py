@@ -1,4 +1,4 @@
-"""Locks that die with their process, so that a killed run never blocks the next one."""
+"""File locks that end with their process, so that a killed run never blocks the next one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 PATIENCE = 2.0  # s
 
-# What a file system says that has no locks.
+# Errors of file systems without locks.
 _UNSUPPORTED = frozenset(
     {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 )
@@ -55,14 +55,14 @@ def _acquire_or_say(handle: int, on_wait: Callable[[], None]) -> None:
 def lock(
     path: str | PathLike[str], wait: bool = True, on_wait: Callable[[], None] | None = None
 ) -> Iterator[bool]:
-    """Hold the lock file at `path` for the body; it is removed afterwards.
+    """Hold the lock file at `path` during the body; the file is removed afterwards.
 
-    Yields whether this process alone holds it: False at once without `wait` while another holds
-    it. The operating system releases the lock of a process that was killed. Where the file
-    system knows no locks, waiting yields True unlocked, and not waiting yields False. It follows no
-    link. `on_wait` is called, on a thread of its own, when it has waited for `PATIENCE` s.
+    Yields whether this process holds the lock. If another process holds it, waits, or without
+    `wait` yields False at once. The operating system releases the lock of a killed process. On
+    file systems without locks, yields `wait`, unlocked. Symbolic links are not followed. `on_wait`
+    is called on another thread after `PATIENCE` s of waiting.
 
-    Raises OSError where the file cannot be made.
+    Raises OSError if the file cannot be made.
     """
     path = Path(path)
     while True:
@@ -86,13 +86,13 @@ def lock(
             raise
         if _is_file(path, handle):
             break
-        os.close(handle)  # the one who held it before has removed it: lock the file of today
+        os.close(handle)  # the previous holder has removed this file: lock the current one
     try:
         yield True
     finally:
         if sys.platform == "win32":
             os.close(handle)
-            with suppress(OSError):  # another has it open
+            with suppress(OSError):  # another process has it open
                 path.unlink()
         else:
             with suppress(OSError):  # the folder may be read-only by now

@@ -1,4 +1,4 @@
-"""The mesh files that both command lines write, and what each cannot hold."""
+"""The mesh formats that both command lines write, and what each cannot store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import XRayError
 
-# For people; "" for a format that holds all of a generated mesh.
+# For messages; "" for a format that stores everything in a generated mesh.
 CANNOT_HOLD = {
     ".glb": "GLB holds triangles only, so quads are split",
     ".obj": "OBJ holds material and textures in files beside it, and vertex colours only as an "
@@ -19,7 +19,7 @@ CANNOT_HOLD = {
 
 
 def check_format(path: Path, formats: Sequence[str]) -> None:
-    """Raise XRayError `unknown_format` if the suffix of `path` is none of `formats`."""
+    """Raise XRayError `unknown_format` if the suffix of `path` is not one of `formats`."""
     if path.suffix.lower() not in formats:
         raise XRayError(
             "unknown_format",
@@ -29,9 +29,9 @@ def check_format(path: Path, formats: Sequence[str]) -> None:
 
 
 def lost_in(suffix: str, *, quads: bool = False) -> str:
-    """What a file with `suffix` does not hold of a generated mesh, for people; "" if nothing.
+    """What a file with `suffix` loses of a generated mesh, for messages; "" if nothing.
 
-    quads : whether the mesh has them.
+    quads : whether the mesh has quads.
     """
     suffix = suffix.lower()
     return "" if suffix == ".glb" and not quads else CANNOT_HOLD[suffix]

@@ -1,4 +1,4 @@
-"""Files that others made, opened with care: regular files only, and no more of them than fits."""
+"""Safe opening of untrusted files: regular files only, with a limit on their size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from os import PathLike
 
 
 def open_regular(path: str | PathLike[str]) -> BufferedReader:
-    """The file at `path`, open for reading. It never waits, as opening a pipe would.
+    """Open the file at `path` for reading. Never blocks, as opening a pipe would.
 
-    Raises OSError: FileNotFoundError and the like, and one that says so where `path` is no regular
-    file but a folder, a pipe, a socket or a device.
+    Raises OSError, e.g. FileNotFoundError, also if `path` is not a regular file but a folder, pipe,
+    socket or device.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     handle = os.open(path, flags | getattr(os, "O_NOCTTY", 0))
@@ -27,9 +27,9 @@ def open_regular(path: str | PathLike[str]) -> BufferedReader:
 
 
 def append_regular(path: str | PathLike[str], *, private: bool = False) -> BufferedWriter:
-    """The file at `path`, made where it is missing, open to append to. It follows no link.
+    """Open the file at `path` for appending; make it if it is missing. Follows no symbolic link.
 
-    private : other users may not read it. Raises OSError, also where `path` is no regular file.
+    private : other users may not read it. Raises OSError, also if `path` is not a regular file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -38,7 +38,7 @@ def append_regular(path: str | PathLike[str], *, private: bool = False) -> Buffe
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
         if private and hasattr(os, "fchmod"):
-            os.fchmod(handle, 0o600)  # it may be of an earlier version
+            os.fchmod(handle, 0o600)  # an earlier version may have made it readable
         return os.fdopen(handle, "ab")
     except BaseException:
         os.close(handle)
@@ -46,12 +46,12 @@ def append_regular(path: str | PathLike[str], *, private: bool = False) -> Buffe
 
 
 def read_at_most(path: str | PathLike[str], limit: int) -> bytes:
-    """All bytes of the regular file at `path`. Raises as `open_regular`; ValueError for more than
-    `limit` bytes."""
+    """All bytes of the regular file at `path`. Raises as `open_regular`, and ValueError if there
+    are more than `limit` bytes."""
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        data = stream.read(min(size, limit) + 1)  # `limit` would be taken from the memory at once
-        if len(data) > size:  # it grows, or does not say its size
+        data = stream.read(min(size, limit) + 1)  # read(limit) would allocate that much at once
+        if len(data) > size:  # it is growing, or does not report its size
             data += stream.read(limit + 1 - len(data))
     if len(data) > limit:
         raise ValueError(f"it is larger than {limit} bytes")

@@ -1,4 +1,4 @@
-"""Plain data in and out of dataclasses."""
+"""Conversion between dataclasses and plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 
 class Plain:
-    """Plain data in and out, for dataclasses of plain fields."""
+    """Conversion to and from plain data, for dataclasses with plain fields."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -16,7 +16,7 @@ class Plain:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; raises ValueError for what does not fit, types included."""
+        """The inverse of `to_dict`. Raises ValueError for invalid values, also of a wrong type."""
         hints = get_type_hints(cls)
         known = {item.name: hints[item.name] for item in fields(cls)}  # type: ignore[arg-type]
         try:
@@ -30,7 +30,7 @@ class Plain:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is of the type that `hint` says; 1 will do for a float."""
+    """Whether `value` is of type `hint`; an int is accepted as a float."""
     if hint is Any:
         return True
     origin, inner = get_origin(hint), get_args(hint)

@@ -1,4 +1,4 @@
-"""PNG files: Blender's own go through an image datablock, which this work must not leave."""
+"""PNG files, written and read without Blender, which would leave image datablocks behind."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LARGEST, MOST_PIXELS = 1 << 28, 1 << 24  # bytes of a file that is read, and its pixels
-ROWS_TRIED = 8  # one of so many rows
+LARGEST, MOST_PIXELS = 1 << 28, 1 << 24  # limits of reading: bytes, pixels
+ROWS_TRIED = 8  # every 8th row is tried
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}  # channels to grey, grey and alpha, RGB, RGBA
 _CHANNELS = {color_type: channels for channels, color_type in _COLOR_TYPE.items()}
@@ -31,24 +31,24 @@ def write_png(
     image: NDArray[np.unsignedinteger[Any]],
     deflater: Deflater | None = None,
 ) -> None:
-    """Write `image` as `encode_png` does, atomically."""
+    """Write `image` to a PNG file, atomically; see `encode_png`."""
     content = encode_png(image, deflater)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def encode_png(image: NDArray[np.unsignedinteger[Any]], deflater: Deflater | None = None) -> bytes:
-    """The PNG file of `image` (H, W, 1 to 4) of uint8 or uint16, row 0 at the top.
+    """`image` (H, W, 1 to 4) uint8 or uint16, row 0 at the top, as the bytes of a PNG file.
 
-    Alpha is straight, and the last of 2 or 4 channels. deflater : the fastest by default.
+    Alpha is straight; it is the last of 2 or 4 channels. deflater : the fastest by default.
     """
     height, width, channels = image.shape
     depth = image.dtype.itemsize
     header = struct.pack(">IIBBBBB", width, height, 8 * depth, _COLOR_TYPE[channels], 0, 0, 0)
     data = np.ascontiguousarray(image, image.dtype.newbyteorder(">")).view(np.uint8)
     rows = data.reshape(height, width * channels * depth)
-    # Plain colours pack best as they are, shades as the difference to the row above. A few rows say
-    # which it is.
+    # Flat colours compress best unfiltered, shading as the difference to the row above. Both are
+    # tried on a few rows.
     above = rows - np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
     lines = min(
         (
@@ -69,10 +69,10 @@ def encode_png(image: NDArray[np.unsignedinteger[Any]], deflater: Deflater | Non
 
 
 def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:
-    """The image (H, W, 1 to 4) uint8 or uint16 in a file, row 0 at the top; as it is stored.
+    """The image (H, W, 1 to 4) uint8 or uint16 in a file, as stored, row 0 at the top.
 
-    Raises OSError, and ValueError for what is no PNG of 8 or 16 bits a channel. Interlaced images
-    and images with a palette are not read.
+    Raises OSError, and ValueError if it is not a PNG with 8 or 16 bits per channel, is interlaced
+    or has a palette.
     """
     content = read_at_most(path, LARGEST)
     if not content.startswith(_SIGNATURE):
@@ -107,7 +107,7 @@ def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:
 
 
 def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
-    """Kind and data of each part of a PNG; raises ValueError for a damaged one."""
+    """Type and data of each chunk of a PNG. Raises ValueError if one is damaged."""
     found, place = [], len(_SIGNATURE)
     while place < len(content):
         head = content[place : place + 8]
@@ -124,9 +124,10 @@ def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _restored(rows: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bytes (H, W, P) from the differences of each row to what is left of and above it.
+    """Undo the filters of PNG's rows: bytes (H, W, P) from differences to pixels left and above.
 
-    Pixels on a diagonal depend on the two diagonals before it alone, so they are done together.
+    The pixels of a diagonal depend only on the two diagonals before it, so they are computed
+    together.
     """
     height, width, pixel = rows.shape
     if (kinds > _PAETH).any():
@@ -155,7 +156,7 @@ def _restored(rows: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def _restored_from_above(rows: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`_restored` where no row looks to its left."""
+    """`_restored` if no row depends on pixels to the left."""
     values = rows.copy()
     for number in range(1, len(rows)):
         if kinds[number] == _UP:

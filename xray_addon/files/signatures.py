@@ -1,4 +1,4 @@
-"""What a file really is, by its first bytes, where its name says otherwise."""
+"""Recognises files that are not what their names say, by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from .opening import open_regular
 
-BEGIN = 1024  # bytes that are looked at
+BEGIN = 1024  # bytes that are inspected
 
 
 class Kind(NamedTuple):
-    """What a file is, to follow its name in a sentence, and what to do about it."""
+    """What a file is, as a phrase that follows its name, and what to do about it."""
 
     what: str
     remedy: str
@@ -35,9 +35,10 @@ _TEXT_ERROR = re.compile(rb"\s*([45]\d\d\b[^\d\n]{0,80}|not found|forbidden|acce
 
 
 def stand_in(begin: bytes) -> Kind | None:
-    """What lies in the place of a file that begins with `begin`; None for the file itself.
+    """What stands in for the real file, given its first bytes; None if nothing does.
 
-    Pointers of Git LFS and git-annex, web pages, error messages of web servers, nothing at all.
+    Recognises Git LFS and git-annex pointers, web pages, web servers' error messages and empty
+    files.
     """
     if not begin:
         return _EMPTY
@@ -65,7 +66,7 @@ _HEIC = _saved(
     "Export it as JPEG or PNG; phones can also take JPEG (on an iPhone: Settings, Camera, "
     "Formats, Most Compatible).",
 )
-# The first bytes of images and other files that people choose as images.
+# The first bytes of unsupported images and of other files that people choose as images.
 _IMAGES = (
     (b"v/1\x01", _saved("an OpenEXR image", _BLENDER_READS)),
     (b"#?RADIANCE", _saved("a Radiance HDR image", _BLENDER_READS)),
@@ -90,7 +91,7 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 
 def unread_image(begin: bytes) -> Kind | None:
-    """What an image file that no reader knows is, by its first bytes; None if that is unknown."""
+    """What an unreadable image file is, given its first bytes; None if unknown."""
     if begin[4:8] == b"ftyp":
         brands = {begin[i : i + 4] for i in (8, *range(16, min(len(begin), 64), 4))}
         if brands & {b"avif", b"avis"}:
@@ -107,7 +108,7 @@ def unread_image(begin: bytes) -> Kind | None:
 
 
 def stand_in_at(path: object) -> Kind | None:
-    """`stand_in` of the file at `path`; None where it cannot be read, or for what is no path."""
+    """`stand_in` of the file at `path`; None if it cannot be read or `path` is not a path."""
     if not isinstance(path, (str, PathLike)):
         return None
     try:

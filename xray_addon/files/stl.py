@@ -1,4 +1,4 @@
-"""STL, the file of 3D printers: triangles without colours, by custom in millimetres."""
+"""STL, the format for 3D printers: triangles without colours, by convention in millimetres."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _HEADER = b"X-Ray; unit: millimetre".ljust(80, b"\0")  # must not begin with "so
 
 
 def write_stl(path: str | PathLike[str], surface: Surface, metres: float = 1.0) -> None:
-    """Write `surface` as a binary STL in millimetres, atomically; z up, as printers have it.
+    """Write `surface` as a binary STL in millimetres, atomically; z is up, as for printers.
 
-    metres : how long one unit of the surface is. The format is that of 3D Systems, 1989.
+    metres : length of one unit of the surface. Format: 3D Systems, 1989.
     """
     corners = surface.vertices[surface.faces].astype(np.float64) * (1000 * metres)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

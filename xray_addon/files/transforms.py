@@ -41,9 +41,9 @@ TRANSFORMS = record(
 def write_transforms(
     path: str | PathLike[str], cameras: Sequence[Camera], names: Sequence[str]
 ) -> None:
-    """Write the cameras that took the images called `names` (without suffix), atomically.
+    """Write the cameras of the images called `names` (without suffix), atomically.
 
-    All must share one field of view, as the layout has one `camera_angle_x`; else ValueError.
+    Raises ValueError unless all share one field of view: the layout has one `camera_angle_x`.
     """
     angles = {camera.fov_x for camera in cameras}
     if len(angles) > 1:
@@ -69,8 +69,8 @@ def write_transforms(
 def read_transforms(path: str | PathLike[str], width: int, height: int) -> dict[str, Camera]:
     """The cameras by image name (without folder and suffix), for `width` x `height` px.
 
-    Files that name no principal point are the published ones: it lies in the image's centre and
-    rays pass through the pixels' corners (`pixel_offset` 0).
+    Files without principal points are taken as published ones: the principal point is the image's
+    centre and rays pass through the pixels' corners (`pixel_offset` 0).
 
     Raises XRayError `missing_file` or `bad_transforms`.
     """
@@ -92,9 +92,9 @@ def read_transforms(path: str | PathLike[str], width: int, height: int) -> dict[
 
 
 def camera_from_frame(frame: Any, width: int, height: int) -> Camera:
-    """The camera of an entry of `frames` that has its own camera_angle_x, as shards hold them.
+    """The camera of an entry of `frames` with its own camera_angle_x, as stored in shards.
 
-    Raises ValueError for what is no such entry; see `read_transforms`.
+    Raises ValueError if it is not such an entry; see `read_transforms`.
     """
     checked = _SHARD_FRAME(frame, "camera")
     return _camera(checked, checked["camera_angle_x"], width, height)

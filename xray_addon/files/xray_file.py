@@ -1,12 +1,12 @@
-"""The published X-Ray file: a SciPy CSR matrix in an `.npz`, written and read with NumPy alone.
+"""The published X-Ray file: a SciPy CSR matrix in an `.npz`, written and read with NumPy only.
 
-The dense tensor is (L, 7, H, W): depth, normal x y z in camera space, red green blue; it is
+The dense tensor is (L, 7, H, W): depth, normal x y z in camera space, red green blue. It is
 reshaped to (L, 7 * H * W) and stored as `data`, `indices`, `indptr`, `shape`. Zeros are not
-stored. Frames that are not square carry `height` and `width` too, which the published reader
+stored. Frames that are not square also have `height` and `width`, which the published reader
 ignores.
 
-Reading trusts nothing: a file may be cut short, altered, or made to exhaust the memory. What
-comes out is bounded before memory is taken for it, and is turned into hits piece by piece.
+Files are not trusted: one may be truncated, altered, or made to exhaust the memory. Sizes are
+checked before memory is allocated, and the matrix is converted to hits in pieces.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .signatures import stand_in_at
 Ints = NDArray[np.signedinteger[Any]]
 
 CHANNELS = 7
-_npy: Any = np.lib.format  # NumPy's stubs before 2 know no types there
+_npy: Any = np.lib.format  # untyped in the stubs before NumPy 2
 SMALL = 1 << 18  # bytes of an array
-# What is larger is no X-Ray but an attempt on the memory. `read_hits` takes at most three times
-# the bytes of the two large arrays.
+# No real X-Ray exceeds these; a larger file would exhaust the memory. `read_hits` uses at most
+# three times the bytes of the two large arrays.
 LARGEST_SIDE = 8192
 MOST_LAYERS = 256
 LARGEST_ARRAY = 1 << 28  # bytes
@@ -56,7 +56,7 @@ _LAYOUT = {
 
 @dataclass(frozen=True)
 class StoredHits:
-    """What the file of an X-Ray holds; see `XRay` for what each means.
+    """The contents of an X-Ray file; see `XRay` for their meaning.
 
     shape : (L, H, W). index : (N,) ascending. depth (N,), normal (N, 3), color (N, 3) : float32.
     """
@@ -71,10 +71,10 @@ class StoredHits:
 def write_hits(
     path: str | PathLike[str], hits: StoredHits, deflater: Deflater | None = None
 ) -> None:
-    """Write `hits` to `path` (the suffix .npz is not added), whole or not at all.
+    """Write `hits` to `path` (the suffix .npz is not added), atomically.
 
     deflater : the fastest by default. The same hits and deflater give the same bytes. Raises
-    XRayError `too_large` for more than `read_hits` reads.
+    XRayError `too_large` if `read_hits` would reject the file.
     """
     arrays = encode(hits)
     count, layers = len(hits.index), hits.shape[0]
@@ -93,14 +93,15 @@ def _archive(arrays: dict[str, NDArray[Any]], deflater: Deflater) -> memoryview:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, values in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")  # of 1980, the first date that there is
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, the earliest that zip allows
             entry.create_system = 3
             array = io.BytesIO()
             _npy.write_array(array, values, allow_pickle=False)
             pack = deflater.values if values.dtype.kind == "f" else deflater.indices
             if values.nbytes <= SMALL:
                 pack = deflater.small
-            # zipfile packs with zlib alone: it is given the packed bytes, and then what they are.
+            # zipfile only compresses with zlib, so it stores the compressed bytes as they are and
+            # the header is corrected afterwards.
             archive.writestr(entry, pack(array.getbuffer()))
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.file_size, entry.CRC = array.tell(), deflater.checksum(array.getbuffer())
@@ -137,7 +138,7 @@ def encode(hits: StoredHits) -> dict[str, NDArray[Any]]:
 
 @functools.cache
 def _compiled_matrix() -> Callable[..., Any] | None:
-    """`_matrix` compiled, where numba is installed."""
+    """The compiled `_matrix`, or None without numba."""
     try:
         from .compiled_matrix import matrix
     except (ImportError, OSError):  # OSError: one of numba's libraries
@@ -148,14 +149,14 @@ def _compiled_matrix() -> Callable[..., Any] | None:
 def _matrix(
     hits: StoredHits, kind: type[np.signedinteger[Any]]
 ) -> tuple[NDArray[np.float32], Ints, Ints]:
-    """data, indices and indptr, the latter two of that kind."""
+    """data, indices and indptr; the latter two have the type `kind`."""
     layers, height, width = hits.shape
     pixels = height * width
     bounds = np.searchsorted(hits.index, np.arange(layers + 1) * pixels).astype(np.int64)
     data = np.empty(CHANNELS * len(hits.index), dtype=np.float32)
     indices = np.empty(CHANNELS * len(hits.index), dtype=kind)
     channel = (np.arange(CHANNELS)[:, None] * pixels).astype(kind)
-    # Rows are layers, columns ascend by channel and then by pixel.
+    # Rows are layers; columns ascend by channel, then by pixel.
     for layer in range(layers):
         start, stop = bounds[layer : layer + 2]
         here = slice(start, stop)
@@ -175,9 +176,9 @@ def _matrix(
 
 
 def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
-    """Read the file at `path`, or an open one.
+    """Read the file at `path`, or an open file.
 
-    Raises XRayError: `missing_file`, or `bad_xray_file` for anything that is not an X-Ray.
+    Raises XRayError `missing_file`, or `bad_xray_file` if it is not an X-Ray.
     """
     try:
         arrays = read_arrays(
@@ -234,14 +235,14 @@ def read_hits(path: str | PathLike[str] | BinaryIO) -> StoredHits:
     ended = np.append(index, -1)
     for cell, channel, values in _pieces(data, indices, indptr, pixels):
         place = np.searchsorted(index, cell)
-        known = ended[place] == cell  # what has no depth is no hit
+        known = ended[place] == cell  # cells without depth are not hits
         rows[place[known], channel[known]] = values[known]
     shape = (layers, height, width)
     return StoredHits(shape, index, rows[:, 0], rows[:, 1:4], rows[:, 4:7])
 
 
 def _most_values() -> dict[str, int]:
-    """How long each array of a file may be, with room for what is refused in words of its own."""
+    """The most values per array, with room for errors that get a more specific message later."""
     values, few = LARGEST_ARRAY // 4, 2 * MOST_LAYERS
     return {
         "data": values,
@@ -256,9 +257,9 @@ def _most_values() -> dict[str, int]:
 def _pieces(
     data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], pixels: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Cell of the layers, channel and value of each stored number, at most `AT_ONCE` at once.
+    """Cell of the layers, channel and value of each stored number, at most `AT_ONCE` at a time.
 
-    Never dense, nor all at once: that would take many times what the file does.
+    Dense or in one piece, this would use many times the memory of the file's arrays.
     """
     for layer, (start, stop) in enumerate(pairwise(indptr.tolist())):
         for begin in range(start, stop, AT_ONCE):

@@ -1,4 +1,4 @@
-"""The charts of a UV map: faces that share edges in it."""
+"""The charts of a UV map: groups of faces that share edges in it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .patches import components
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-UV_STEPS = 1 << 20  # places along a side of the UV map that are told apart
+UV_STEPS = 1 << 20  # distinct positions along a side of the UV map
 
 
 @dataclass(frozen=True, eq=False)
 class Charts:
     """The charts of M faces.
 
-    chart : (M,) number of each face's chart, from 0. count : how many there are.
-    border : (M, 3) whether no other face of the map shares the edge from a corner to the next.
+    chart : (M,) number of each face's chart, from 0. count : number of charts.
+    border : (M, 3) whether the edge from a corner to the next belongs to no other face in the map.
     """
 
     chart: Ints
@@ -31,14 +31,14 @@ class Charts:
     def of(cls, vertex: Ints, uvs: Floats) -> Charts:
         """From the vertex (M, 3) and UVs (M, 3, 2) of each corner.
 
-        Faces belong together where they share an edge: both ends the same vertices at the same
-        places in the map.
+        Faces belong to the same chart if they share an edge: both its ends are the same vertices at
+        the same positions in the map.
         """
         flat = uvs.reshape(-1, 2)
         low = flat.min(axis=0)
         extent = max(float((flat.max(axis=0) - low).max()), 1e-12)
         step = np.rint((flat - low) / extent * (UV_STEPS - 1)).astype(np.int64)
-        # A whole number for each place of a vertex in the map: 20 bits an axis leave 22.
+        # An integer for each vertex and its position in the map: 20 bits per axis leave 22.
         key = (vertex.reshape(-1) * UV_STEPS + step[:, 0]) * UV_STEPS + step[:, 1]
         _, corner = np.unique(key, return_inverse=True)
         corner = corner.reshape(-1, 3)
@@ -55,11 +55,11 @@ class Charts:
         return cls(chart.reshape(-1), len(kept), single.reshape(-1, 3))
 
     def sums(self, values: Floats) -> Floats:
-        """(count,) of values (M,) of the faces."""
+        """Sums (count,) over each chart of the faces' values (M,)."""
         return np.bincount(self.chart, values, minlength=self.count).astype(np.float64)
 
     def boxes(self, uvs: Floats) -> tuple[Floats, Floats]:
-        """Lowest and highest corner (count, 2) of each chart in the map."""
+        """Minimum and maximum (count, 2) of each chart's bounding box in the map."""
         low = np.full((self.count, 2), np.inf)
         high = np.full((self.count, 2), -np.inf)
         np.minimum.at(low, self.chart, uvs.min(axis=1))
@@ -68,7 +68,7 @@ class Charts:
 
 
 def welded(vertices: Floats, distance: float) -> Ints:
-    """For each of vertices (N, 3) a number that those in the same cell of a grid share."""
+    """A number (N,) for each of vertices (N, 3); vertices in the same grid cell share it."""
     cell = np.rint((vertices - vertices.min(axis=0, initial=0.0)) / distance).astype(np.int64)
     size = cell.max(axis=0, initial=0) + 1
     key = (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
@@ -76,7 +76,7 @@ def welded(vertices: Floats, distance: float) -> Ints:
 
 
 def areas(points: Floats) -> Floats:
-    """(M,) of triangles (M, 3, 2 or 3)."""
+    """Areas (M,) of triangles (M, 3, 2 or 3)."""
     first, second = points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]
     if points.shape[2] == 2:
         return np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / 2

@@ -1,4 +1,4 @@
-"""An omage to a `Surface` with its material."""
+"""Converts an omage to a `Surface` with its material."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..surface import Material, Surface
 from .image import STITCH_PIXELS, OmageImage
 from .meshing import OmageMesh
 
-# Pixels that a texture goes on beyond its patches, so that no seam shows.
+# Pixels by which textures extend beyond the patches, to hide seams.
 MARGIN = 4
 
 
@@ -29,7 +29,7 @@ def decoded(omage: OmageImage, stitch: bool) -> Surface:
 
 
 def material(omage: OmageImage) -> Material:
-    """What the omage's pixels say of the surface, as textures (row 0 at the top)."""
+    """The omage's material channels as textures (row 0 at the top)."""
     occupied = omage.occupied
     values = np.concatenate(
         [linear_to_srgb(omage.albedo), omage.metallic[..., None], omage.roughness[..., None]],
@@ -48,7 +48,7 @@ def material(omage: OmageImage) -> Material:
 
 
 def _normals(omage: OmageImage, mesh: OmageMesh) -> NDArray[np.float64] | None:
-    """Unit normals (M, 3, 3) of the corners; None where the omage has none."""
+    """Unit normals (M, 3, 3) of the corners; None if the omage has none."""
     if not omage.has_material or not omage.channels(4, 7).any():
         return None
     normal = omage.normal.reshape(-1, 3)[mesh.pixels]
@@ -57,7 +57,7 @@ def _normals(omage: OmageImage, mesh: OmageMesh) -> NDArray[np.float64] | None:
 
 
 def _extended(values: NDArray[np.uint8], occupied: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """`values` (R, R, C), going on beyond `occupied` (R, R) for `MARGIN` pixels."""
+    """`values` (R, R, C), extended beyond `occupied` (R, R) by `MARGIN` pixels."""
     values, filled = values * occupied[..., None], occupied.copy()
     for _ in range(MARGIN):
         known = filled.copy()

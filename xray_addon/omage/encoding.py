@@ -1,4 +1,4 @@
-"""A surface to its omage, without a renderer: its UV charts are repacked and rasterised."""
+"""Converts a surface to an omage without a renderer: repacks and rasterises its UV charts."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from .packing import pack
 Floats = NDArray[np.float64]
 
 EXTENT = 1.9999  # the longest side of an encoded object, as published
-WELD = 1e-6  # how near vertices are that become one
-LEAST_AREA = 1e-4  # of a chart that is kept, in the UV map and in space
-CELLS = 64  # along a side of the grid on which charts are packed: pixels of a small omage
-# A UV map serves where at most this share of its texels is covered twice, of its faces' area has
-# no place in the map, and it goes no farther than this beyond 0 to 1.
+WELD = 1e-6  # vertices nearer than this are merged
+LEAST_AREA = 1e-4  # charts smaller than this, in the UV map or in space, are dropped
+CELLS = 64  # side of the grid on which charts are packed: the pixels of a small omage
+# Limits of a usable UV map: share of its texels that are covered twice, share of the faces' area
+# that has no area in the map, and how far it extends outside 0 to 1.
 OVERLAP, FLAT, BEYOND = 0.002, 0.002, 1e-3
-OVERLAP_SIZE = 512  # px along the side of the image in which overlap is looked for
+OVERLAP_SIZE = 512  # px, side of the image in which overlap is measured
 
-# UVs (M, 3, 2), 0 to 1, of a surface's faces, apart from each other.
+# Returns UVs (M, 3, 2), 0 to 1, of a surface's faces, without overlap.
 Unwrap = Callable[[Surface], Floats]
 
 
 @dataclass(frozen=True, eq=False)
 class EncodingReport:
-    """What became of a surface.
+    """How a surface was encoded.
 
-    charts : in the omage. dropped_charts, dropped_area : left out, and their share of the area.
-    used : share of the pixels that hold the object. unwrapped : why it got a UV map of its own,
-    or "". centre, scale : a point of the omage is (p - centre) * scale. uvs : (M, 3, 2) where the
-    corners of the surface's faces lie in the omage; NaN for faces that are not in it.
+    charts : number in the omage. dropped_charts, dropped_area : number of charts left out, and
+    their share of the area. used : share of occupied pixels. unwrapped : why it got a new UV map,
+    or "". centre, scale : a point p becomes (p - centre) * scale in the omage. uvs : (M, 3, 2) of
+    the faces' corners in the omage; NaN for faces that are not in it.
     """
 
     charts: int
@@ -74,16 +74,16 @@ def encode(
     unwrap: Unwrap | None = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[NDArray[np.float32], EncodingReport]:
-    """The values (R, R, 12) of the omage of `surface` (z up), and what became of it.
+    """The values (R, R, 12) of the omage of `surface` (z up), and the report.
 
     The object is centred and scaled to an extent of 1.9999. Charts of the UV map smaller than
-    1e-4, in the map or in space, are left out; the `patches` with the largest area are kept and
-    packed anew. smallest : resolution down to which the omage can be reduced with its patches
-    apart. part : (M,) which of several objects each face belongs to: their UV maps may lie on each
-    other. unwrap : makes UVs for surfaces whose own do not serve (see `unusable`).
+    1e-4, in the map or in space, are left out. Of the rest, the `patches` charts with the largest
+    area are kept and repacked. smallest : the lowest resolution to which the omage can be reduced
+    without patches touching. part : (M,) the object that each face belongs to; the UV maps of
+    different objects may overlap. unwrap : makes UVs if the surface's own are `unusable`.
 
-    Raises XRayError `no_faces` for a surface without area, `needs_unwrap` where the UVs do not
-    serve and `unwrap` is None, `no_charts` where every chart is too small, `bad_settings`.
+    Raises XRayError `no_faces` if the surface has no area, `needs_unwrap` if its UVs are unusable
+    and `unwrap` is None, `no_charts` if every chart is too small, `bad_settings`.
     """
     if not 8 <= resolution <= LARGEST:
         raise XRayError(
@@ -125,7 +125,7 @@ def encode(
     found = chart_texels(placed, border, resolution)
     values = np.zeros((resolution * resolution, CHANNELS), np.float32)
     values[found.pixel] = _values(chosen, found)
-    # An omage's first row is the bottom of the UV map.
+    # The first row of an omage is the bottom of the UV map.
     image = np.ascontiguousarray(values.reshape(resolution, resolution, CHANNELS)[::-1])
     return image, EncodingReport(
         charts=int(kept.sum()),
@@ -140,7 +140,7 @@ def encode(
 
 
 def unusable(surface: Surface) -> str:
-    """Why the surface's UVs cannot hold an omage, or ""."""
+    """Why the surface's UVs cannot be used for an omage, or ""."""
     if surface.corner_uvs is None:
         return "it has none"
     uvs = np.asarray(surface.corner_uvs, np.float64)
@@ -158,7 +158,7 @@ def unusable(surface: Surface) -> str:
 
 
 def _normalised(surface: Surface) -> tuple[Surface, NDArray[np.bool_], Floats, float]:
-    """The faces with area, centred and scaled to `EXTENT`; which they are, centre and scale."""
+    """The faces with area, centred and scaled to `EXTENT`; their mask (M,), centre and scale."""
     finite = np.isfinite(surface.vertices).all(axis=1)[surface.faces].all(axis=1)
     points = np.where(finite[:, None, None], surface.vertices[surface.faces], 0)
     solid = finite & (areas(points.astype(np.float64)) > 0)
@@ -177,7 +177,7 @@ def _normalised(surface: Surface) -> tuple[Surface, NDArray[np.bool_], Floats, f
 def _kept(
     surface: Surface, charts: Charts, uvs: Floats, patches: int
 ) -> tuple[NDArray[np.bool_], float]:
-    """Which charts (C,) are kept, and the share of the area that is not."""
+    """Which charts (C,) are kept, and the dropped share of the area."""
     space = charts.sums(areas(surface.vertices[surface.faces]))
     kept = (space >= LEAST_AREA) & (charts.sums(areas(uvs)) >= LEAST_AREA)
     largest = np.argsort(-np.where(kept, space, -1), kind="stable")
@@ -207,7 +207,7 @@ def _packed(uvs: Floats, charts: Charts, resolution: int, smallest: int) -> Floa
 
 
 def _values(surface: Surface, found: ChartTexels) -> Floats:
-    """(K, 12) of each texel."""
+    """Values (K, 12) of the texels."""
     corners = surface.vertices[surface.faces[found.face]]
     values = np.empty((len(found.pixel), CHANNELS))
     values[:, :3] = (np.einsum("kc,kcd->kd", found.weights, corners) + 1) / 2
@@ -219,7 +219,7 @@ def _values(surface: Surface, found: ChartTexels) -> Floats:
 
 
 def _factors(surface: Surface, found: ChartTexels) -> tuple[Floats, Floats]:
-    """How metallic and how rough (K,) the surface is."""
+    """Metallic and roughness (K,) of the texels."""
     materials = surface.materials or (Material(),)
     slot: NDArray[np.integer] = np.zeros(len(found.face), np.int64)
     if surface.face_material is not None:
@@ -245,7 +245,7 @@ def _factors(surface: Surface, found: ChartTexels) -> tuple[Floats, Floats]:
 
 
 def _normals(surface: Surface, found: ChartTexels) -> Floats:
-    """Unit normals (K, 3): the corners' where the surface has them, else the faces'."""
+    """Unit normals (K, 3) from corner normals if the surface has them, else from the faces."""
     if surface.corner_normals is not None:
         corners = surface.corner_normals[found.face].astype(np.float64)
         normal = np.einsum("kc,kcd->kd", found.weights, corners)

@@ -15,11 +15,11 @@ from ..files.atomic import replacing
 from .image import bad_omage, checked
 
 KEY = "arr_0"  # the published name of the array
-LARGEST = 1 << 28  # bytes; 1024 pixels a side take 50 MB as floats
+LARGEST = 1 << 28  # bytes; 1024 x 1024 pixels take 50 MB as floats
 
 
 def read_values(path: str | PathLike[str]) -> NDArray[Any]:
-    """The omage's values in an `.npz` (key `arr_0`) or `.npy` file, which are an omage's.
+    """The checked values of an omage in an `.npz` (key `arr_0`) or `.npy` file.
 
     Raises XRayError `missing_file`, `bad_omage`.
     """
@@ -35,7 +35,7 @@ def read_values(path: str | PathLike[str]) -> NDArray[Any]:
 
 
 def write_values(path: str | PathLike[str], values: NDArray[np.uint16]) -> None:
-    """Write the published `.npz`, whole or not at all."""
+    """Write the published `.npz`, atomically."""
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **{KEY: values})
 

@@ -1,4 +1,4 @@
-"""`OmageImage`: what the pixels of an omage hold and mean.
+"""`OmageImage`: the pixels of an omage and their meaning.
 
 Channels, 0 to 1: 0-2 position, (p + 1) / 2 with z up and the longest side from -1 to 1; 3
 occupancy; 4-6 object-space normal, (n + 1) / 2; 7-9 albedo in linear light; 10 metallic; 11
@@ -18,25 +18,25 @@ from .patches import label_patches
 from .resampling import OCCUPANCY, OCCUPIED, downsample, resample
 
 GEOMETRY_CHANNELS, CHANNELS = 4, 12
-LARGEST = 8192  # px along a side
+LARGEST = 8192  # px, side
 UINT16_MAX = 65535
-# Across a seam vertices are this many pixels apart at most, of the size that they would have if
-# the object filled the image: 0.05 at 64 px, as published.
+# Largest gap across a seam, in pixels of an image that the object fills: 0.05 at 64 px, as
+# published.
 STITCH_PIXELS = 1.6
 
 Floats = NDArray[np.floating]
 
 
 class OmageImage:
-    """An omage of R x R pixels, without its files and conversions; see `Omage`.
+    """An omage of R x R pixels, without file formats and conversions; see `Omage`.
 
     Parameters
     ----------
-    values : (R, R, 12), or (R, R, 4) for geometry alone; floats 0 to 1, or uint16 in units of
-        1 / 65535. See the module for the channels.
-    notes : what reading the file had to make up for, one sentence each.
+    values : (R, R, 12), or (R, R, 4) for geometry only; floats 0 to 1, or uint16 in units of
+        1 / 65535. The module describes the channels.
+    notes : sentences about what was missing in the file and had to be estimated.
 
-    Raises XRayError `bad_omage` for arrays of another shape or kind and for values out of range.
+    Raises XRayError `bad_omage` for arrays of a wrong shape or type and for values out of range.
     """
 
     def __init__(self, values: ArrayLike, notes: tuple[str, ...] = ()) -> None:
@@ -49,16 +49,16 @@ class OmageImage:
 
     @property
     def resolution(self) -> int:
-        """Pixels along a side."""
+        """The side in pixels."""
         return int(self.values.shape[0])
 
     @property
     def has_material(self) -> bool:
-        """Whether there are normals and materials, or geometry alone."""
+        """Whether there are normals and materials, not only geometry."""
         return self.values.shape[2] == CHANNELS
 
     def channels(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(R, R, stop - start) as floats 0 to 1; 0 for those that geometry alone lacks."""
+        """Channels (R, R, stop - start) as floats 0 to 1; 0 for channels that are missing."""
         values = self.values[..., start:stop]
         if values.shape[2] < stop - start:
             return np.zeros((*values.shape[:2], stop - start))
@@ -68,17 +68,17 @@ class OmageImage:
 
     @property
     def occupied(self) -> NDArray[np.bool_]:
-        """(R, R) which pixels hold a point of the object."""
+        """(R, R) which pixels contain a point of the object."""
         return self.channels(OCCUPANCY, OCCUPANCY + 1)[..., 0] > OCCUPIED
 
     @property
     def position(self) -> NDArray[np.float64]:
-        """(R, R, 3) places, -1 to 1."""
+        """(R, R, 3) positions, -1 to 1."""
         return self.channels(0, 3) * 2 - 1
 
     @property
     def normal(self) -> NDArray[np.float64]:
-        """(R, R, 3) object-space normals; (-1, -1, -1) where there is none, as published."""
+        """(R, R, 3) object-space normals; (-1, -1, -1) in unoccupied pixels, as published."""
         return self.channels(4, 7) * 2 - 1
 
     @property
@@ -98,11 +98,11 @@ class OmageImage:
 
     @property
     def patches(self) -> NDArray[np.int64]:
-        """(R, R) the number of each pixel's patch, from 1; 0 where there is none."""
+        """(R, R) the number of each pixel's patch, from 1; 0 for none."""
         return label_patches(self.occupied)
 
     def resized(self, resolution: int) -> Self:
-        """At another resolution: borders snapped where it is a whole fraction, else blended.
+        """The omage at another resolution: borders snapped if it divides this one, else blended.
 
         Raises XRayError `bad_settings` for a resolution out of range.
         """
@@ -122,9 +122,9 @@ class OmageImage:
         return type(self)(small)
 
     def mesh(self) -> OmageMesh:
-        """The mesh that the pixels stand for, as the published code makes it.
+        """The mesh of the pixels, as in the published code.
 
-        Raises XRayError `empty_omage` where there is no face.
+        Raises XRayError `empty_omage` if it has no face.
         """
         mesh = OmageMesh.of(self.occupied, self.position, self.normal)
         if not len(mesh.faces):
@@ -144,7 +144,7 @@ class OmageImage:
 
 
 def checked(values: NDArray[Any]) -> NDArray[Any]:
-    """`values`, or XRayError `bad_omage` that says what is wrong with them."""
+    """`values`, if they are an omage's; else raises XRayError `bad_omage` with the reason."""
     shape = values.shape
     if (
         values.ndim != 3
@@ -165,7 +165,7 @@ def checked(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def bad_omage(reason: str, what: str = "This") -> XRayError:
-    """The error for what is no omage. what : names it."""
+    """The error if something is not an omage. what : its name."""
     return XRayError(
         "bad_omage",
         f"{what} is not an omage: {reason}.",

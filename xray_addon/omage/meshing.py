@@ -1,4 +1,4 @@
-"""The mesh that an omage stands for: a vertex a pixel, two triangles a square of pixels."""
+"""The mesh of an omage: a vertex per pixel, two triangles per square of four pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .neighbours import pairs_within
 from .patches import components
 
-# Pixels of one patch this near each other are on the same side of a seam.
+# Pixels of a patch that are at most this far apart are on the same side of a seam.
 ALONG = 4
 
 Floats = NDArray[np.float64]
@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class OmageMesh:
-    """Vertices and the pixels they come from.
+    """A mesh and the pixels that its vertices come from.
 
     vertices : (N, 3), -1 to 1. faces : (M, 3). uvs : (M, 3, 2) of the faces' corners, origin at
     the bottom left. pixels : (N,) flat index of each vertex's pixel.
@@ -37,10 +37,10 @@ class OmageMesh:
         position: NDArray[np.floating],
         normal: NDArray[np.floating],
     ) -> OmageMesh:
-        """The faces in the published order, turned the way the normals point.
+        """The mesh, with faces in the published order and facing as the normals do.
 
         occupied (R, R); position and normal (R, R, 3) from -1 to 1. Neighbours wrap around the
-        image's borders, as published. A face is turned where it looks away from the normal of its
+        image's borders, as published. A face is flipped if it faces away from the normal of its
         first vertex. There may be no faces.
         """
         faces = grid_faces(occupied)
@@ -59,12 +59,12 @@ class OmageMesh:
         return cls(points[pixels], faces, uv[faces], pixels)
 
     def stitched(self, distance: float, patches: Ints) -> OmageMesh:
-        """With the seams closed: each vertex on an open edge is merged with the nearest across.
+        """The mesh with closed seams: open-edge vertices are merged with the nearest one across.
 
-        distance : up to which, in the mesh's units. patches : (R, R) as of `label_patches`.
-        Vertices of one patch are only merged where their pixels are far apart, so that a border
-        does not fold up; the published code merges whatever is near. Merged vertices lie at their
-        mean. Faces that lose their area are left out.
+        distance : the largest gap that is closed, in the mesh's units. patches : (R, R) from
+        `label_patches`. Vertices of the same patch are only merged if their pixels are far apart,
+        so that a border does not fold up; the published code merges all near vertices. Merged
+        vertices move to their mean. Degenerate faces are removed.
         """
         border = _open_vertices(self.faces)
         first, second = pairs_within(self.vertices[border], distance)
@@ -96,7 +96,7 @@ class OmageMesh:
 
 
 def grid_faces(occupied: NDArray[np.bool_]) -> Ints:
-    """Flat pixel indices (M, 3): the lower triangles row by row, then the upper ones."""
+    """Flat pixel indices (M, 3) of faces: the lower triangles row by row, then the upper ones."""
     index = np.arange(occupied.size).reshape(occupied.shape)
     halves = []
     for shift in (-1, 1):
@@ -107,7 +107,7 @@ def grid_faces(occupied: NDArray[np.bool_]) -> Ints:
 
 
 def _open_vertices(faces: Ints) -> Ints:
-    """Vertices on edges that only one face has, ascending."""
+    """The vertices on edges of only one face, ascending."""
     edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     vertices = int(faces.max(initial=0)) + 1
     edge, count = np.unique(edges[:, 0] * vertices + edges[:, 1], return_counts=True)

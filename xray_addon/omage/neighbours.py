@@ -1,4 +1,4 @@
-"""Points near each other, found with a grid of cells."""
+"""Finds pairs of near points with a grid of cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Ints = NDArray[np.int64]
 
 
 def pairs_within(points: NDArray[np.floating], distance: float) -> tuple[Ints, Ints]:
-    """Both orders of all pairs of `points` (N, 3) at most `distance` apart, by the first index."""
+    """All pairs of `points` (N, 3) at most `distance` apart, in both orders, by first index."""
     cell = np.floor((points - points.min(axis=0, initial=0.0)) / distance).astype(np.int64)
     size = cell.max(axis=0, initial=0) + 3
     key = _key(cell + 1, size)

@@ -1,4 +1,4 @@
-"""Normals for omages that have none: from the positions, one side a patch."""
+"""Estimates the normals of omages without normals from the positions, with one side per patch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Floats = NDArray[np.float64]
 
 
 def estimated_normals(occupied: NDArray[np.bool_], position: Floats) -> Floats:
-    """Unit normals (R, R, 3) of positions (R, R, 3), the mean of the faces around a pixel.
+    """Unit normals (R, R, 3) of positions (R, R, 3): the mean of the faces around each pixel.
 
-    Faces of a patch are wound alike, so a patch looks to one side. It is the one that looks away
-    from the middle of the object, summed over the patch's area. Zero where there is no face.
+    All faces of a patch have the same winding, so they face the same side: the one that, summed
+    over the patch's area, faces away from the object's centre. Normals are 0 without faces.
     """
     points = position.reshape(-1, 3)
     patch = label_patches(occupied).ravel()
     faces = grid_faces(occupied)
-    # Faces that wrap around the image's borders join what does not belong together.
+    # Faces that wrap around the image's borders connect unrelated pixels.
     size = occupied.shape[1]
     row, column = np.divmod(faces, size)
     near = (np.ptp(row, axis=1) <= 1) & (np.ptp(column, axis=1) <= 1)

@@ -1,6 +1,6 @@
-"""`Omage`: an object as one square image, over the charts of its UV map.
+"""`Omage`: an object as one square image over the charts of its UV map.
 
-`OmageImage` says what the pixels hold; this adds files, and surfaces both ways.
+`OmageImage` describes the pixels; `Omage` adds files, and conversion from and to surfaces.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class Omage(OmageImage):
     """An omage of R x R pixels.
 
-    Raises XRayError `bad_omage` for arrays of another shape or kind and for values out of range.
+    Raises XRayError `bad_omage` for arrays of a wrong shape or type and for values out of range.
     """
 
     def decode(self, stitch: bool = False) -> Surface:
-        """The object as a surface with UVs and, where the omage has one, its material.
+        """The object as a surface with UVs and, if the omage has one, a material.
 
         stitch : close the seams between patches; see `OmageMesh.stitched`.
 
@@ -64,7 +64,7 @@ class Omage(OmageImage):
         unwrap: Unwrap | None = None,
         progress: ProgressCallback | None = None,
     ) -> tuple[Self, EncodingReport]:
-        """The omage of a surface, and what became of it; see `encoding.encode`."""
+        """The omage of a surface, and the report; see `encoding.encode`."""
         values, report = encode(
             surface,
             resolution,
@@ -78,7 +78,7 @@ class Omage(OmageImage):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """From a published `.npz` or `.npy`, or a folder of pictures; `notes` tell what it lacks.
+        """Read a published `.npz` or `.npy`, or a folder of pictures; `notes` say what is missing.
 
         Raises XRayError `missing_file`, `bad_omage`.
         """
@@ -87,5 +87,5 @@ class Omage(OmageImage):
         return cls(files.read_values(path))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the published `.npz`, whole or not at all."""
+        """Write the published `.npz`, atomically."""
         files.write_values(path, self.to_uint16())

@@ -1,4 +1,4 @@
-"""Charts side by side in a square, without turning them, as large as they fit."""
+"""Packs charts into a square, without rotation, at the largest scale that fits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-TRIES = 14  # halvings of the range of scales
+TRIES = 14  # bisections of the range of scales
 
 
 def pack(sizes: Floats, cells: int, inset: float) -> tuple[float, Floats]:
-    """One scale for boxes (N, 2), and where (N, 2) their lower left corners go in 0 to 1.
+    """One scale for all boxes (N, 2), and their lower left corners (N, 2) in 0 to 1.
 
-    The square has `cells` x `cells` cells. Boxes begin `inset` inside a cell of their own and
-    keep `inset` from its end; between two boxes, and at the right and upper end, at least a cell
-    is free, so that charts stay apart in an omage of as many pixels. The published code packs in
-    this way too, with a margin of 0.02.
+    The square has `cells` x `cells` cells. Each box lies in cells of its own, at least `inset`
+    inside. At least one cell stays free between boxes, and at the right and upper border, so that
+    charts do not touch in an omage of `cells` pixels. The published code packs in the same way,
+    with a margin of 0.02.
 
-    Raises ValueError where not even boxes without size fit.
+    Raises ValueError if not even boxes of size 0 fit.
     """
     order = np.lexsort((-sizes[:, 0], -sizes[:, 1]))
     low, high = 0.0, 1.0 / max(float(sizes.max()), 1e-12)
@@ -39,7 +39,7 @@ def pack(sizes: Floats, cells: int, inset: float) -> tuple[float, Floats]:
 
 
 def _placed(sizes: Floats, scale: float, cells: int, inset: float) -> Ints | None:
-    """First cells (N, 2) of boxes at a scale, as low as they can be; None if one does not fit."""
+    """First cells (N, 2) of the scaled boxes, each as low as possible; None if one does not fit."""
     extent = np.ceil((sizes * scale + 2 * inset) * cells - 1e-9).astype(np.int64) + 1
     extent = np.maximum(extent, 2)
     if (extent > cells).any() or extent.prod(axis=1).sum() > cells * cells:

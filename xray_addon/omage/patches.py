@@ -1,4 +1,4 @@
-"""Patches: the parts of an omage that touch one another, corners included."""
+"""Patches: the connected parts of an omage, where touching corners connect too."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Ints = NDArray[np.int64]
 
 
 def label_patches(occupied: NDArray[np.bool_]) -> Ints:
-    """The patch of each pixel of (R, R), from 1; 0 where there is none. Numbers as published.
+    """The patch (R, R) of each pixel, from 1; 0 for none. Numbered as in the published code.
 
-    Pixels are connected to their eight neighbours and, other than in the mesh, not around the
-    image's borders. The published code takes the order of sizes as the new numbers, so they say
-    nothing about the size; they are kept so that numbers agree.
+    Pixels are connected to their eight neighbours but, unlike in the mesh, not around the image's
+    borders. The published numbers are the sorting order of the sizes, so they do not rank patches
+    by size; they are kept for compatibility.
     """
     labels = connected(occupied)
     sizes = np.bincount(labels.ravel())[1:]
@@ -22,12 +22,12 @@ def label_patches(occupied: NDArray[np.bool_]) -> Ints:
 
 
 def connected(occupied: NDArray[np.bool_]) -> Ints:
-    """Labels (H, W) of the 8-connected parts, from 1, in the order of their first pixels."""
+    """Labels (H, W) of the 8-connected components, from 1, in the order of their first pixels."""
     height, width = occupied.shape
     padded = np.zeros((height, width + 1), bool)
     padded[:, :width] = occupied
     flat = padded.ravel()
-    # Runs of pixels in a row are few, and only their overlaps with the next row matter.
+    # A row has few runs of pixels, and only overlaps with the next row matter.
     change = np.flatnonzero(np.diff(flat, prepend=False, append=False))
     start, stop = change[::2], change[1::2]
     row = start // (width + 1)
@@ -40,7 +40,7 @@ def connected(occupied: NDArray[np.bool_]) -> Ints:
 
 
 def _touching(start: Ints, stop: Ints, row: Ints, width: int) -> tuple[Ints, Ints]:
-    """Pairs of runs in rows that follow each other and that touch, if only at a corner."""
+    """Pairs of runs in successive rows that touch, even if only at a corner."""
     low = np.searchsorted(stop, start + width, side="left")
     high = np.searchsorted(start, stop + width, side="right")
     count = np.maximum(high - low, 0)
@@ -53,7 +53,7 @@ def _touching(start: Ints, stop: Ints, row: Ints, width: int) -> tuple[Ints, Int
 
 
 def components(count: int, first: Ints, second: Ints) -> Ints:
-    """The lowest member of the component of each of `count` nodes, with edges (first, second)."""
+    """The lowest node in each node's component, for `count` nodes with edges (first, second)."""
     root = np.arange(count)
     while True:
         low = np.minimum(root[first], root[second])

@@ -1,8 +1,8 @@
-"""An omage as pictures: to look at, and to edit with any image tool and read again.
+"""An omage as pictures, for viewing, and for editing in any image tool and reading back.
 
-A folder of pictures holds `geometry.png`, 16-bit RGBA of position and occupancy; `albedo.png`,
-sRGB-encoded; `metallic_roughness.png`, green roughness and blue metallic as in glTF; and
-`normal.png`, which may be missing. The first row of a picture is the top of the UV map.
+A folder of pictures contains `geometry.png`, 16-bit RGBA of position and occupancy; `albedo.png`,
+sRGB-encoded; `metallic_roughness.png`, with roughness in green and metallic in blue as in glTF;
+and `normal.png`, which is optional. The first row of a picture is the top of the UV map.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ GEOMETRY, ALBEDO, METALLIC_ROUGHNESS, NORMAL = (
     "metallic_roughness.png",
     "normal.png",
 )
-# The names under which an omage is looked at, in this order.
-# What each view of an omage shows.
+# The views of an omage, in this order, and what each shows.
 MEANINGS = {
     "position": "Where each pixel lies in space, as colours",
     "patches": "The patches of the UV map, a colour each",
@@ -38,15 +37,16 @@ MEANINGS = {
     "roughness": "How rough the surface is",
 }
 VIEWS = tuple(MEANINGS)
-_GOLDEN_ANGLE = 0.381966  # of a circle of hues, so that patches next to each other differ
+_GOLDEN_ANGLE = 0.381966  # of the hue circle, so that neighbouring patches differ
 
 Floats = NDArray[np.float64]
 
 
 def views(omage: OmageImage) -> dict[str, NDArray[np.float32]]:
-    """Pictures (R, R, 4), 0 to 1, row 0 at the top, transparent beside the object; by `VIEWS`.
+    """Pictures (R, R, 4), 0 to 1, by name (see `VIEWS`); row 0 is at the top.
 
-    The albedo is sRGB-encoded. An omage of geometry alone has no more than the first two.
+    Unoccupied pixels are transparent. The albedo is sRGB-encoded. An omage with only geometry has
+    only the first two.
     """
     occupied = omage.occupied
     found: dict[str, Floats] = {
@@ -73,10 +73,10 @@ def from_channels(
     roughness: NDArray[np.floating],
     normal: NDArray[np.floating] | None = None,
 ) -> Floats:
-    """The values (R, R, 12) of an omage from pictures with row 0 at the top, 0 to 1.
+    """The values (R, R, 12) of an omage from pictures, 0 to 1, with row 0 at the top.
 
     geometry : (R, R, 4). albedo : (R, R, 3), sRGB-encoded. metallic, roughness : (R, R). normal :
-    (R, R, 3), (n + 1) / 2; estimated without.
+    (R, R, 3), (n + 1) / 2; estimated by default.
 
     Raises XRayError `bad_omage`.
     """
@@ -101,9 +101,9 @@ def from_channels(
 
 
 def write_pictures(folder: str | PathLike[str], omage: OmageImage) -> None:
-    """Write `omage` as a folder of PNG files of 16 bits, each whole or not at all.
+    """Write `omage` as a folder of 16-bit PNG files, each atomically.
 
-    Raises XRayError `bad_omage` for geometry alone.
+    Raises XRayError `bad_omage` if it has only geometry.
     """
     if not omage.has_material:
         raise bad_omage("it has geometry alone, and pictures show the material too")
@@ -119,7 +119,7 @@ def write_pictures(folder: str | PathLike[str], omage: OmageImage) -> None:
 
 
 def read_pictures(folder: str | PathLike[str]) -> tuple[Floats, tuple[str, ...]]:
-    """The values (R, R, 12) of an omage in a folder of PNG files, and sentences on what they lack.
+    """The values (R, R, 12) of an omage in a folder of PNG files, and sentences on what is missing.
 
     Raises XRayError `missing_file`, `bad_omage`.
     """
@@ -142,7 +142,7 @@ def read_pictures(folder: str | PathLike[str]) -> tuple[Floats, tuple[str, ...]]
 
 
 def _read(path: Path, channels: int) -> tuple[Floats, int]:
-    """The first channels of a picture as floats 0 to 1, and its bits a channel."""
+    """The first `channels` of a picture as floats 0 to 1, and its bits per channel."""
     try:
         image: NDArray[Any] = read_png(path)
     except FileNotFoundError as error:
@@ -154,7 +154,7 @@ def _read(path: Path, channels: int) -> tuple[Floats, int]:
     except (OSError, ValueError) as error:
         raise bad_omage(f"it cannot be read ({error})", str(path)) from error
     if image.shape[2] < channels:
-        # Tools save pictures without colour as grey.
+        # Some tools save colourless pictures as greyscale.
         if channels == 4 or image.shape[2] == 0:
             raise bad_omage(f"it has {image.shape[2]} channels, not 4", str(path))
         image = np.repeat(image[..., :1], 3, axis=2)

@@ -1,21 +1,21 @@
-"""Other resolutions of an omage."""
+"""Changes the resolution of an omage."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-OCCUPIED = 0.5  # occupancy from which on a pixel holds a point
-OCCUPANCY = 3  # its channel
+OCCUPIED = 0.5  # a pixel with a higher occupancy contains a point
+OCCUPANCY = 3  # channel of the occupancy
 
 Floats = NDArray[np.floating]
 
 
 def downsample(values: Floats, factor: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """Values (R, R, C) at R / factor with borders snapped, and which pixels were snapped.
+    """Values (R, R, C) reduced by `factor` with borders snapped, and which pixels were snapped.
 
-    A block that holds pixels of a patch's border becomes the mean of just these, so that the
-    patch keeps its outline; the others take the pixel in the middle. The published rule.
+    As published: a block with border pixels of a patch becomes the mean of only these, so that the
+    patch keeps its outline. Other blocks become their central pixel.
     """
     border = border_pixels(values[..., OCCUPANCY] >= OCCUPIED)
     size = values.shape[0] // factor
@@ -23,7 +23,7 @@ def downsample(values: Floats, factor: int) -> tuple[Floats, NDArray[np.bool_]]:
     count = blocks.sum(axis=(1, 3))
     snapped = count > 0
     small = values[factor // 2 :: factor, factor // 2 :: factor].copy()
-    # Border pixels are few, so they are added up one by one.
+    # Border pixels are few, so only they are summed.
     row, column = np.nonzero(border)
     block = row // factor * size + column // factor
     mean = np.stack(
@@ -38,16 +38,16 @@ def downsample(values: Floats, factor: int) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def border_pixels(occupied: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels (H, W) with a neighbour, of eight, that is not occupied or beyond the image."""
+    """Occupied pixels (H, W) with one of eight neighbours unoccupied or outside the image."""
     padded = np.pad(occupied, 1)
     rows = padded[:-2] & padded[1:-1] & padded[2:]
     return occupied & ~(rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:])
 
 
 def resample(values: Floats, size: int) -> Floats:
-    """Values (R, R, C) at size x size: borders where the nearest pixel has them, blended inside.
+    """Values (R, R, C) at size x size: occupied where the nearest pixel is, with blended values.
 
-    Only occupied pixels are blended, so nothing bleeds in from beside a patch.
+    Only occupied pixels are blended, so nothing bleeds in from outside a patch.
     """
     occupied = values[..., OCCUPANCY] > OCCUPIED
     weighted = np.where(occupied[..., None], values, 0.0)

@@ -152,10 +152,10 @@ def layer_tiles(xray: XRay, layer: int, size: int = TILE) -> dict[str, Picture]:
 
 
 def layer_grid(xray: XRay, channel: str, *, size: int = 256) -> Picture:
-    """(H, W, 3) uint8: tiles with one channel (see `ROWS`) of every layer that has hits.
+    """(H, W, 3) uint8: a tile of `size` px with one channel (see `ROWS`) of every layer with hits.
 
-    The tiles, of `size` px, are in rows from front to back. Above each is its layer's number and
-    hits. Raises ValueError for an unknown channel and without hits.
+    The tiles are in rows, from front to back. Above each are its layer's number and hits. Raises
+    ValueError for an unknown channel and without hits.
     """
     if channel not in ROWS:
         raise ValueError(f"channel must be one of {ROWS}, got {channel!r}")
@@ -253,7 +253,7 @@ def _short(count: int) -> str:
 
 
 def _on_checks(image: Picture, size: int) -> Picture:
-    """`image` over a chequered background, fitted into a square."""
+    """`image` over a chequered background, fitted into a square of `size` px."""
     height, width = image.shape[:2]
     check = max(height, width) // 16 or 1
     odd = (np.arange(height)[:, None] // check + np.arange(width)[None, :] // check) % 2

@@ -1,4 +1,4 @@
-"""Draws text with a small bitmap font, because Blender's Python has no library for that."""
+"""Draws text with a small bitmap font, because Blender's Python has no library for text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ GLYPH_WIDTH, GLYPH_HEIGHT = 5, 8
 # Pixels from one character to the next, and from one line to the next.
 ADVANCE, LINE = GLYPH_WIDTH + 1, GLYPH_HEIGHT + 2
 
-# Bands of characters: which ones, then their rows from top to bottom. The last row is for
-# descenders.
+# Groups of characters: a line with the characters, then their rows from top to bottom. The last row
+# is for descenders.
 _ART = r"""
 ABCDEFGHIJKLM
 .###. ####. .###. ####. ##### ##### .###. #...# .###. ..### #...# #.... #...#
@@ -118,7 +118,7 @@ def text_width(text: str, scale: int = 1) -> int:
 
 
 def fitting(text: str, width: int, scale: int = 1) -> str:
-    """`text`, with its middle left out if it is wider than `width` px."""
+    """`text`, with its middle shortened if it is wider than `width` px."""
     most = (width // scale + 1) // ADVANCE
     if len(text) <= most:
         return text

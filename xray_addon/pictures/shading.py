@@ -18,7 +18,7 @@ PRESETS = ("even", "studio", "random")
 
 @dataclass(frozen=True, eq=False)
 class Lights:
-    """A sky over a ground and some suns, in camera space and linear light.
+    """A sky, a ground and any number of suns, in camera space and linear light.
 
     sky, ground : radiance from above and below; `up` (3,) the unit direction of the sky.
     directions (S, 3) : unit vectors towards the suns; strengths (S,).
@@ -47,7 +47,7 @@ class Lights:
     def random(cls, camera: Camera, random: np.random.Generator) -> Lights:
         """Light as in most photos: a bright sky, a darker ground and a sun above and in front.
 
-        The sun is up to 70 degrees off the direction between the viewer and straight up.
+        The sun is at most 70 degrees from the direction halfway between the viewer and straight up.
         """
         sky = random.uniform(0.45, 0.7)
         towards = np.array([0.0, 1.0, 1.0]) / math.sqrt(2)
@@ -78,7 +78,7 @@ class Lights:
 def shade(xray: XRay, camera: Camera, lights: Lights) -> NDArray[np.float32]:
     """The first layer lit by `lights`: (H, W, 4) RGBA, sRGB-encoded 0..1, straight alpha.
 
-    Surfaces are matt and lit on the visible side. Pixels without a hit are all 0.
+    Surfaces are matte and lit on the visible side. Pixels without a hit are all 0.
     """
     _, height, width = xray.shape
     first = xray.index < height * width
@@ -99,10 +99,11 @@ def lit(
     *,
     backend: str = "auto",
 ) -> NDArray[np.float32]:
-    """Colours (K, 3), sRGB-encoded 0..1, of matt hits lit from the side that is seen.
+    """Colours (K, 3), sRGB-encoded 0..1, of matte hits, lit on the visible side.
 
     normal : (K, 3) unit, camera space. ray : (K, 3), of any length, away from the viewer. color :
-    (K, 3), or (1, 3) for all, sRGB-encoded. backend : as for `cast`; the colours are the same.
+    (K, 3), or (1, 3) for all hits, sRGB-encoded. backend : as for `cast`; it does not change the
+    colours.
     """
     shown: NDArray[np.float32] = _kernel(backend).lit(
         normal,
@@ -129,9 +130,9 @@ def shade_surface(
 ) -> NDArray[np.uint8]:
     """An antialiased picture (H, W, 4) of `surface`, RGBA with straight alpha.
 
-    samples : rays per pixel along each axis. All of them are cast; what they hit is shaded once a
-    pixel where that is enough, see `cast_samples`. backend : as for `cast`; the pictures are the
-    same.
+    samples : rays per pixel along each axis. All of them are cast, but faces are shaded only once
+    per pixel where that is enough, see `cast_samples`. backend : as for `cast`; it does not change
+    the picture.
     """
     seen = cast_samples(surface, camera, samples, backend=backend)
     color = lit(seen.normal, seen.ray, seen.color, lights or Lights.studio(camera), backend=backend)
@@ -147,7 +148,7 @@ def shade_surface(
 
 def reduce_image(image: NDArray[np.floating], factor: int) -> NDArray[np.floating]:
     """RGBA (H, W, 4) averaged over `factor` x `factor` blocks, colours weighted by alpha."""
-    # One position in the blocks after the other, because NumPy is slow at sums over short axes.
+    # By position in the blocks, because NumPy is slow at sums over short axes.
     height, width = image.shape[0] // factor * factor, image.shape[1] // factor * factor
     color = np.zeros((height // factor, width // factor, 3), image.dtype)
     total = np.zeros_like(color[..., :1])

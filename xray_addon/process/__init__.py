@@ -1,1 +1,1 @@
-"""The model runtime as a process: its protocol, its client, its environment."""
+"""The model runtime as a separate process: its protocol, client and environment."""

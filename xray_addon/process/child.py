@@ -1,4 +1,4 @@
-"""One runtime process: its pipes, threads, deadlines and log, and what its death means."""
+"""One runtime process: its pipes, threads, deadlines, log, and the error if it dies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .protocol import Message, ProtocolError
 
 logger = logging.getLogger(__name__)
 
-TERMINATE_GRACE = 2.0  # s a terminated process has to end before it is killed
-STOP_GRACE = 2.0  # s the process has to end by itself when the client stops
-DEATH_GRACE = 2.0  # s between the first sign of the process's end and giving up on the others
-LAST_WORDS = 2_000  # bytes at the end of the log, quoted when a process died
-LOG_LIMIT = 2_000_000  # bytes, after which the log starts anew
-MESSAGES_HELD = 10_000  # unread ones, after which the process has to wait
-MESSAGES_A_POLL = 1_000  # limit, so that a flood of messages cannot block `poll`
+TERMINATE_GRACE = 2.0  # s for a terminated process to end before it is killed
+STOP_GRACE = 2.0  # s for the process to end by itself when the client stops
+DEATH_GRACE = 2.0  # s to wait for the rest after the process exits or its output ends
+LAST_WORDS = 2_000  # bytes at the end of the log that are checked when a process died
+LOG_LIMIT = 2_000_000  # bytes after which a new log is started
+MESSAGES_HELD = 10_000  # unread messages after which the process has to wait
+MESSAGES_A_POLL = 1_000  # so that a flood of messages cannot block `poll`
 
 EXTENSION_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,7 @@ class RuntimeProcess:
             creationflags=NO_WINDOW,
         )
         self.ready = False
-        self.failure: XRayError | None = None  # why it is being killed
+        self.failure: XRayError | None = None  # why it was killed
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._incoming: queue.Queue[Message | ProtocolError] = queue.Queue(MESSAGES_HELD)
         self._abandoned = threading.Event()
@@ -86,7 +86,7 @@ class RuntimeProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it is dead and its messages are read, or waiting for them is no use."""
+        """Whether it is dead and its messages are read, or waiting for them has timed out."""
         exited = self._popen.poll() is not None
         reader_done = not self._threads[0].is_alive()
         if exited and reader_done:
@@ -101,12 +101,12 @@ class RuntimeProcess:
 
     @property
     def terminated(self) -> bool:
-        """Whether it was ended because a cancelled job did not stop."""
+        """Whether it was terminated because a cancelled job did not stop."""
         return self._kill_at is not None
 
     @property
     def doomed(self) -> bool:
-        """Whether it was ended, for whatever reason."""
+        """Whether it was terminated or killed, for any reason."""
         return self.terminated or self.failure is not None
 
     def send(self, message: Message) -> None:
@@ -114,7 +114,7 @@ class RuntimeProcess:
         self._outgoing.put(protocol.encode(message))
 
     def received(self) -> list[Message | ProtocolError]:
-        """Messages received since the last call, up to a limit."""
+        """The messages received since the last call, up to a limit."""
         messages: list[Message | ProtocolError] = []
         while len(messages) < MESSAGES_A_POLL:
             try:
@@ -124,28 +124,28 @@ class RuntimeProcess:
         return messages
 
     def greet(self) -> None:
-        """The handshake is done."""
+        """Mark the handshake as done."""
         self.ready = True
         self._answer_by = None
 
     def terminate_after(self, grace: float) -> None:
-        """Terminate it in `grace` s, and kill it later, unless it is spared."""
+        """Terminate it in `grace` s, and kill it later, unless `spare` is called before."""
         self._terminate_at = time.monotonic() + grace
 
     def spare(self) -> None:
-        """The cancelled job has ended in time."""
+        """Do not terminate it: the cancelled job has ended in time."""
         if self._kill_at is None:
             self._terminate_at = None
 
     def condemn(self, failure: XRayError) -> None:
-        """Kill it now, because of `failure`."""
+        """Kill it at once, because of `failure`."""
         if self.failure is None:
             self.failure = failure
         self._popen.kill()
         self._give_up_at = self._give_up_at or time.monotonic() + DEATH_GRACE
 
     def enforce_deadlines(self) -> None:
-        """Terminate or kill it if that is due."""
+        """Terminate or kill it if a deadline has passed."""
         now = time.monotonic()
         if self._answer_by is not None and now > self._answer_by:
             self._answer_by = None
@@ -170,7 +170,7 @@ class RuntimeProcess:
         self._outgoing.put(None)
 
     def stop(self) -> None:
-        """End it: ask, then terminate, then kill, with a grace period after each."""
+        """End it: close its input, then terminate it, then kill it, each with a grace period."""
         self.abandon()
         for grace, harder in (
             (STOP_GRACE, self._popen.terminate),
@@ -209,15 +209,15 @@ class RuntimeProcess:
                     while rest:
                         rest = rest[stream.write(rest) :]
                 except OSError:
-                    return  # the process is dead, as its reader finds too
+                    return  # the process is dead; the reader notices it too
 
 
-# What a process that dies of its driver writes to its log.
+# What a process writes to its log if the GPU's driver fails.
 _DRIVER = ("CUDA error", "CUDA driver", "NVIDIA driver", "unspecified launch failure", "hipError")
 
 
 def last_words(log: Path) -> str:
-    """The end of what the last started process wrote to `log`."""
+    """The end of the last process's output in `log`."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - LAST_WORDS))
@@ -228,9 +228,9 @@ def last_words(log: Path) -> str:
 
 
 def death_error(returncode: int | None, was_ready: bool, words: str = "") -> XRayError:
-    """Error that explains why a process ended by itself with `returncode`.
+    """The error that explains why a process ended by itself with `returncode`.
 
-    words : the end of what it wrote to its log.
+    words : the end of its output in the log.
     """
     when = "" if was_ready else " while it started"
     if returncode is None:
@@ -241,7 +241,7 @@ def death_error(returncode: int | None, was_ready: bool, words: str = "") -> XRa
         except ValueError:
             how = f"signal {-returncode}"
     elif returncode > 0xFFFF:
-        how = f"exit code 0x{returncode:08X}"  # Windows writes its exceptions like this
+        how = f"exit code 0x{returncode:08X}"  # the usual form of Windows's exceptions
     else:
         how = f"exit code {returncode}"
     if is_out_of_memory(words):
@@ -264,7 +264,7 @@ def death_error(returncode: int | None, was_ready: bool, words: str = "") -> XRa
 
 
 def runtime_variables(online: bool, checkpoints: str = "") -> dict[str, str]:
-    """Environment variables of the process."""
+    """The environment variables of the process."""
     chosen = {"XRAY_CHECKPOINTS": checkpoints} if checkpoints else {}
     return (
         child_environment()
@@ -281,7 +281,7 @@ def runtime_variables(online: bool, checkpoints: str = "") -> dict[str, str]:
 
 
 def open_log(path: Path, command: Sequence[str]) -> BinaryIO:
-    """Open `path` to append to; a file that has grown large is moved aside first."""
+    """Open `path` for appending; a file that has grown too large is moved aside first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if path.stat().st_size > LOG_LIMIT:

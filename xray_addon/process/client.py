@@ -1,7 +1,7 @@
-"""Blender's end of the model runtime: starts the process, submits jobs, never blocks.
+"""The client of the model runtime in Blender: starts the process, submits jobs, never blocks.
 
-Everything here is called from one thread (Blender's main one), which calls `RuntimeClient.poll`
-from a timer; two threads a process only move bytes between its pipes and two queues.
+Everything here is called from one thread (Blender's main thread), which calls `RuntimeClient.poll`
+from a timer. Two threads per process only move bytes between its pipes and two queues.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from .protocol import (
     WeightsParams,
 )
 
-START_TIMEOUT = 120.0  # s for the first answer: a cold disk and a virus scanner are slow
+START_TIMEOUT = 120.0  # s for the first answer; cold disks and virus scanners are slow
 LARGEST_PREVIEW = 1 << 24  # bytes
-CANCEL_GRACE = 5.0  # s a cancelled job has to end by itself before the process is terminated
+CANCEL_GRACE = 5.0  # s for a cancelled job to end by itself before the process is terminated
 
 
 STARTING = Progress("start", message="Starting the runtime")
@@ -57,16 +57,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Job:
-    """One piece of work, such as an image on its way to a mesh.
+    """A request to the runtime, such as the generation of a mesh from an image.
 
-    Read it after `RuntimeClient.poll`; only the client writes.
+    Read its fields after `RuntimeClient.poll`; only the client changes them.
 
-    method, params : of the request; the folder for results is named when it is sent.
+    method, params : of the request; the folder for results is filled in when it is sent.
     state : see `State`; a plain string compares equal ("done").
     progress : the latest report.
-    result : set when `state` is done: a `Generated`, a `CutOut`, or what else the runtime answers.
+    result : set when `state` is done: a `Generated`, a `CutOut`, or the runtime's answer.
     error : set when `state` is failed.
-    cancelling : the user asked to cancel the job, and it has not stopped yet.
+    cancelling : cancellation is pending.
     """
 
     id: int
@@ -85,25 +85,25 @@ class Job:
 
 
 class RuntimeClient:
-    """One runtime process, started when it is needed and started again when it died.
+    """One runtime process, which is started when it is needed and restarted if it died.
 
     Parameters
     ----------
     python : the interpreter of the runtime's environment (`RuntimeEnvironment.python`).
-    log : file that receives the process's stderr (`runtime.log` in the default environment's
-        folder); above 2 MB it moves to `<log>.1` when the process starts.
-    online : Blender's online-access setting; without it the process fetches no weights.
-    arguments : what `python` runs.
-    start_timeout : s the process has for its first answer.
+    log : file that receives the process's stderr (default: `runtime.log` in the default
+        environment's folder); above 2 MB it is moved to `<log>.1` when the process starts.
+    online : Blender's online-access setting; without it the process downloads no weights.
+    arguments : the command line arguments of `python`.
+    start_timeout : s for the process's first answer.
 
     Attributes
     ----------
     log : as above.
-    online : as above; after a change the process starts anew before the next job.
-    checkpoints : folder that downloaded weights are kept in, "" for the usual one; likewise.
-    jobs : those that are not finished, in the order they will run.
-    error : why the process last failed to start or died; None from the next start on.
-    latest_status : asked for after the start and after every job, and by `request_status`;
+    online : as above; after a change the process restarts before the next job.
+    checkpoints : folder of downloaded weights, "" for the default; a change restarts it too.
+    jobs : unfinished jobs, in the order in which they will run.
+    error : why the process last failed to start or died; reset to None at the next start.
+    latest_status : requested after the start, after every job, and by `request_status`;
         None while there is no process.
     """
 
@@ -128,27 +128,27 @@ class RuntimeClient:
         self._process: RuntimeProcess | None = None
         self._started_with: tuple[bool, str] = (False, "")  # online and checkpoints
         self._reading: Future[Generated] | None = None  # the running job's result
-        self._retried: Job | None = None  # was sent to a process that died, and gets one more
+        self._retried: Job | None = None  # was sent to a process that died, and is retried once
         self._numbers = itertools.count(1)
-        self._questions: dict[protocol.Id, str] = {}  # methods that wait for their answer
+        self._questions: dict[protocol.Id, str] = {}  # methods of unanswered requests
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives (it may still be starting)."""
+        """Whether the process is running (it may still be starting)."""
         return self._process is not None
 
     @property
     def is_ready(self) -> bool:
-        """Whether the process lives and has answered the handshake."""
+        """Whether the process is running and has answered the handshake."""
         return self._process is not None and self._process.ready
 
     @property
     def pid(self) -> int | None:
-        """Process id; None while no process runs."""
+        """The process id; None if no process is running."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process if there is none. Does not wait; errors come through `error`."""
+        """Start the process if there is none. Does not wait; errors are set in `error`."""
         if self._process is not None:
             return
         self.error = None
@@ -179,32 +179,29 @@ class RuntimeClient:
     def submit(self, inputs: Inputs | str | PathLike[str], settings: GenerateSettings) -> Job:
         """Queue a generation; start the process if there is none. Does not wait or raise.
 
-        inputs : image and mask as paths; an image's path alone is taken too.
+        inputs : image and mask as paths, or only the image's path.
 
-        Jobs run one after the other. When the process dies, the running job fails, and those
-        it has not begun go to the next process.
+        Jobs run one after the other. If the process dies, the running job fails and queued jobs
+        move to the new process.
         """
         return self._queue(protocol.GENERATE, _params(Inputs.of(inputs), settings))
 
     def cut_out(self, image: str | PathLike[str], settings: GenerateSettings) -> Job:
-        """Queue a request that cuts the object out of `image`.
+        """Queue a request that cuts the object out of `image`; otherwise as `submit`.
 
-        The result is the `CutOut`. Otherwise as `submit`.
+        The result is a `CutOut`.
         """
         return self._queue(protocol.CUT_OUT, _params(Inputs(image), settings))
 
     def ask_offer(self, name: str) -> Job:
-        """Queue a request for what a download of the weights called `name` would fetch.
+        """Queue a request for what downloading the weights `name` would fetch.
 
         The result is that of `Offer.to_dict`. Otherwise as `submit`.
         """
         return self._queue(protocol.OFFER, WeightsParams(name))
 
     def download(self, name: str, revision: str) -> Job:
-        """Queue the download of `revision`, which the user has confirmed.
-
-        Otherwise as `submit`.
-        """
+        """Queue the download of `revision`, which the user has confirmed; otherwise as `submit`."""
         return self._queue(protocol.DOWNLOAD, WeightsParams(name, revision))
 
     def _queue(self, method: str, params: GenerateParams | WeightsParams) -> Job:
@@ -214,13 +211,13 @@ class RuntimeClient:
         return job
 
     def poll(self) -> None:
-        """Read new messages and act on them and on deadlines. Does not wait and does not raise."""
+        """Process new messages and deadlines. Does not wait or raise."""
         process = self._process
         if process is not None:
             for message in process.received():
                 try:
                     self._receive(process, message)
-                except Exception:  # what another process says may be wrong in any way
+                except Exception:  # another process's message may be wrong in any way
                     logger.exception("the runtime's message cannot be used")
                     process.condemn(
                         XRayError(
@@ -248,7 +245,7 @@ class RuntimeClient:
                 self._process.terminate_after(CANCEL_GRACE)
 
     def request_status(self) -> None:
-        """Ask for `latest_status`; does not wait, and does nothing without a ready process."""
+        """Request `latest_status`. Does not wait; does nothing without a ready process."""
         if self.is_ready and protocol.STATUS not in self._questions.values():
             self._ask(protocol.STATUS)
 
@@ -258,7 +255,7 @@ class RuntimeClient:
             self._ask(protocol.RELEASE)
 
     def stop(self) -> None:
-        """End the process and every job within the grace periods above. May be called twice.
+        """End the process, within grace periods, and cancel all jobs. It is safe to call it twice.
 
         `submit` works again afterwards. Also called when the interpreter exits.
         """
@@ -275,7 +272,7 @@ class RuntimeClient:
             self._private = None
 
     def _ask(self, method: str, params: dict[str, Any] | None = None) -> int:
-        """Send a request. Returns its number, which stays in `_questions` until it is answered."""
+        """Send a request. Returns its id, which stays in `_questions` until it is answered."""
         number = next(self._numbers)
         if self._process is not None:
             self._questions[number] = method
@@ -283,7 +280,7 @@ class RuntimeClient:
         return number
 
     def _advance(self) -> None:
-        """Start the next job, or the process for it."""
+        """Start the next job, or first the process."""
         if not self.jobs or self.jobs[0].state is not State.QUEUED:
             return
         if self._process is None or not self._process.ready:
@@ -292,7 +289,7 @@ class RuntimeClient:
             self.start()
         elif self._process.ready and not self._process.doomed:
             if self._started_with != (self.online, self.checkpoints):
-                self._process.terminate_after(0.0)  # it is idle, and knows of neither
+                self._process.terminate_after(0.0)  # it is idle, and has the old settings
                 return
             job, params = self.jobs[0], self.jobs[0].params
             job.state, job.progress = State.RUNNING, SENT
@@ -319,7 +316,7 @@ class RuntimeClient:
         if isinstance(message, ProtocolError):
             logger.warning("the runtime sent no message: %s", message.message)
             if self._running is not None:
-                # The lost line may have been the job's reply, which would never come again.
+                # The lost line may have been the job's reply, which is not sent again.
                 process.condemn(
                     XRayError(
                         "bad_reply",
@@ -356,7 +353,7 @@ class RuntimeClient:
             self._running.progress = replace(progress, preview=preview)
 
     def _read_preview(self, file: Path) -> NDArray[np.uint8] | None:
-        """The small picture in `file`; None if it cannot be read."""
+        """The small picture in `file`, which is then removed; None if it cannot be read."""
         if not self._is_ours(file):
             return None
         try:
@@ -365,7 +362,7 @@ class RuntimeClient:
             logger.warning("the preview %s cannot be read: %s", file, error)
             return None
         finally:
-            with suppress(OSError, ValueError):  # it may be no file at all
+            with suppress(OSError, ValueError):  # it may not be a file
                 file.unlink(missing_ok=True)
         shown = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 4
         return picture if shown else None
@@ -375,11 +372,11 @@ class RuntimeClient:
 
     @property
     def _folder(self) -> Path | None:
-        """The private folder: the process's working folder, where it puts its results."""
+        """The private folder: the process's working folder, which it writes results to."""
         return self._private.path if self._private else None
 
     def _own_folder(self) -> Path:
-        """The private folder, created again if it was removed. Raises OSError."""
+        """The private folder, recreated if it was removed. Raises OSError."""
         if self._private is None:
             atexit.register(self.stop)
             sweep()
@@ -465,7 +462,7 @@ class RuntimeClient:
             self._finish(job, State.DONE)
         elif isinstance(error, XRayError):
             self._finish(job, State.FAILED, error)
-        else:  # what another process wrote may break in any way
+        else:  # another process's file may be wrong in any way
             logger.error("the result cannot be read", exc_info=error)
             reason = f"The result cannot be read ({error})."
             self._finish(job, State.FAILED, XRayError("bad_result", reason, "Generate again."))
@@ -484,7 +481,7 @@ class RuntimeClient:
             self._finish(job, State.FAILED, self.error)
 
     def _bury(self, process: RuntimeProcess) -> None:
-        """The process is dead: end its job, or all jobs if it never started up."""
+        """Handle a dead process: end its job, or all jobs if it never got ready."""
         job = self._running
         error = process.failure or death_error(
             process.returncode, process.ready, last_words(self.log)
@@ -503,13 +500,13 @@ class RuntimeClient:
             and job.progress == SENT
             and job is not self._retried
         ):
-            # It died before it took the job up, most likely while it was idle.
+            # It died before it began the job, most likely while it was idle.
             self._retried = job
             job.state = State.QUEUED
             logger.warning("%s", error)
             return
         if process.terminated:
-            return  # for a job that ended at the last moment, so that is no error
+            return  # because of a job that ended at the last moment, so it is no error
         self.error = error
         logger.warning("%s", error)
         doomed = tuple(self.jobs) if not process.ready else (job,) if job is not None else ()
@@ -525,7 +522,8 @@ class RuntimeClient:
 def _params(inputs: Inputs, settings: GenerateSettings) -> GenerateParams:
     """The request for `inputs`; the folder is filled in when it is sent."""
     settings = replace(settings)
-    # The process has another working folder. What is no path here is a hub's name.
+    # Paths become absolute, because the process has another working folder. If it is not a path,
+    # it is a hub id.
     checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
     if checkpoint is not None:
         settings.checkpoint = str(checkpoint.absolute())
@@ -544,7 +542,7 @@ def _no_folder(error: OSError) -> XRayError:
 
 
 def _read_result(file: Path) -> Future[Generated]:
-    """Read the saved `file` in a thread of its own; then remove the file."""
+    """Read the saved `file` in another thread, then remove it."""
 
     def read() -> Generated:
         try:

@@ -1,11 +1,11 @@
-"""The runtime's own Python environment: a venv with torch, made on request, outside Blender.
+"""The runtime's own Python environment outside Blender: a venv with torch, made on request.
 
-Command line: ``python -m xray_addon.process.environment install [--folder F] [--wheelhouse W]
+Command line: ``python -m xray_addon.process install [--folder F] [--wheelhouse W]
 [--device auto|cpu|cuda|rocm] [--offline]``, ``check`` and ``uninstall``.
 
-A folder holds the venv, `install.log`, `runtime.log` and `installed.json`. An install moves
+Its folder contains the venv, `install.log`, `runtime.log` and `installed.json`. An install moves
 `installed.json` away first and writes it last, so an interrupted install counts as not installed.
-While an install runs, `venv.old` and `installed.old.json` keep what it replaces.
+During an install, `venv.old` and `installed.old.json` are backups of the previous one.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ DEVICES = ("auto", "cpu", "cuda", "rocm")
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "runtime" / "requirements.txt"
 
-CHECK_TIMEOUT = 600.0  # s; the first import of torch from a cold disk takes long
-FREE_TIMEOUT = 5.0  # s; Windows frees the files of a killed process a bit later
+CHECK_TIMEOUT = 600.0  # s; the first import of torch from a cold disk is slow
+FREE_TIMEOUT = 5.0  # s; Windows releases the files of a killed process with a delay
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes. installed : on disk now; needed : free space an install wants; free : on that disk."""
+    """Bytes. installed : currently on disk; needed : by an install; free : on that disk."""
 
     installed: int
     needed: int
@@ -69,10 +69,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Check:
-    """What works in the environment.
+    """The result of a check of the environment.
 
-    versions : by package. device : "cuda", "mps" or "cpu"; device_name : for people.
-    memory : bytes that the device has; 0 where it is unknown. driver : NVIDIA's version, or "".
+    versions : by package. device : "cuda", "mps" or "cpu"; device_name : for display.
+    memory : bytes of the device; 0 if unknown. driver : version of NVIDIA's driver, or "".
     """
 
     versions: dict[str, str]
@@ -86,8 +86,8 @@ class Check:
 class Plan:
     """What an install would do.
 
-    build : of torch, for people. download : bytes it fetches, about; 0 where that is unknown.
-    needed : bytes of free space it wants.
+    build : of torch, for display. download : approximate bytes to download; 0 if unknown.
+    needed : bytes of free space that it needs.
     """
 
     build: str
@@ -99,8 +99,8 @@ class RuntimeEnvironment:
     """The environment in `folder` (default: `default_folder()`), which need not exist.
 
     requirements : the file of pinned packages to install. A file beside it with the suffix .lock
-        has the hashes of all that they come to, see `runtime.lock`.
-    imports : modules that have to be importable for an install to count.
+        has the hashes of these and their dependencies, see `runtime.lock`.
+    imports : modules that must be importable for an install to succeed.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RuntimeEnvironment:
         self._requirements = Path(requirements).absolute()
         self._lock = self._requirements.with_suffix(".lock")
         self._imports = tuple(imports)
-        # A subfolder of its own: removing it can never take what else a chosen folder holds.
+        # A separate subfolder, so that removing it cannot remove other files in a chosen folder.
         self._venv = self.folder / "venv"
         self._marker = self.folder / "installed.json"
         self._old_venv = self.folder / "venv.old"
@@ -122,14 +122,14 @@ class RuntimeEnvironment:
 
     @property
     def python(self) -> Path:
-        """The interpreter, whether or not it is there yet."""
+        """The path of the interpreter, whether or not it exists."""
         if sys.platform == "win32":
             return self._venv / "Scripts" / "python.exe"
         return self._venv / "bin" / "python"
 
     @property
     def log(self) -> Path:
-        """Everything the last install did and pip wrote."""
+        """The log of the last install, with pip's output."""
         return self.folder / "install.log"
 
     @property
@@ -139,20 +139,20 @@ class RuntimeEnvironment:
 
     @property
     def is_installed(self) -> bool:
-        """Whether a whole install of just these requirements is there.
+        """Whether a complete install of exactly these requirements exists.
 
-        Quick enough for `poll` and `draw`.
+        Fast enough for `poll` and `draw`.
         """
         return (
             self._record.get("requirements") == self._requirements_hash()
             and self.python.exists()
-            # A venv borrows its base's library: it dies with the Blender that made it.
+            # A venv uses its base Python's library, so it breaks if that Blender is removed.
             and self._base_exists()
         )
 
     @property
     def size(self) -> int:
-        """Bytes on disk, as the install found them; 0 without an install."""
+        """Bytes on disk, as measured by the install; 0 without an install."""
         size = self._record.get("size", 0)
         return size if isinstance(size, int) else 0
 
@@ -165,7 +165,7 @@ class RuntimeEnvironment:
         return found
 
     def sizes(self, device: str = "auto") -> Sizes:
-        """How much space is taken, needed and free. Walks the folder: not for `draw`."""
+        """The used, needed and free space. Walks the folder, so it is too slow for `draw`."""
         installed = _bytes_in(self._venv) + _bytes_in(self._old_venv)
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if device == "auto":
@@ -181,17 +181,17 @@ class RuntimeEnvironment:
         progress: ProgressCallback = ignore_progress,
         base_python: str | PathLike[str] = sys.executable,
     ) -> Check:
-        """Make the environment. Blocks: run it in a thread.
+        """Make the environment. Blocks, so run it in a thread.
 
-        What was there before is put back if this fails, unless the disk cannot hold both. A
-        runtime that runs from it has to be stopped before.
+        If it fails, the previous environment is restored, unless the disk is too small for both.
+        Stop any runtime that uses the environment first.
 
-        online : Blender's online-access setting; False uses nothing but `wheelhouse`.
-        wheelhouse : folder of wheels, taken before anything from the network.
-        device : "auto" is CUDA where there is an NVIDIA driver, else the CPU. A torch wheel in
-            the wheelhouse or in pip's own find-links is used as it is, whatever its device.
-        progress : called several times a second on the calling thread (it must not touch bpy);
-            raising `Cancelled` in it stops pip and removes the half environment.
+        online : Blender's online-access setting; False uses only `wheelhouse`.
+        wheelhouse : folder of wheels that are preferred to the network.
+        device : "auto" is CUDA if there is an NVIDIA driver, else the CPU. A torch wheel in the
+            wheelhouse or in pip's own find-links is used regardless of its device.
+        progress : called several times a second on the calling thread (it must not use bpy);
+            raising `Cancelled` in it stops pip and removes the incomplete environment.
 
         Raises XRayError: `offline`, `no_space`, `busy`, `driver_too_old`, `install_failed`,
         `not_writable`, `bad_settings`.
@@ -247,7 +247,7 @@ class RuntimeEnvironment:
             ) from error
 
     def plan(self, device: str = "auto") -> Plan:
-        """What `install` would fetch for `device`. Asks the driver: not for `draw`.
+        """What `install` would do for `device`. Queries the driver, so it is too slow for `draw`.
 
         Raises XRayError `driver_too_old`.
         """
@@ -280,7 +280,7 @@ class RuntimeEnvironment:
             ) from error
 
     def uninstall(self) -> None:
-        """Remove the environment. Raises XRayError `busy` where files are in use."""
+        """Remove the environment. Raises XRayError `busy` if files are in use."""
         if self.folder.is_dir():
             with _alone(self.folder):
                 self._remove()
@@ -319,10 +319,10 @@ class RuntimeEnvironment:
                 if torch_index is not None and "rocm" in torch_index:
                     extra += ["--extra-index-url", torch_index]  # its triton is not on PyPI
         if self._lock.is_file():
-            # Nothing but the files whose hashes are known, from whatever index.
+            # Only files with known hashes, from any index.
             locked = ["--require-hashes", "--no-deps", "-r", str(self._lock)]
             steps.run("packages", "Installing the packages", [*pip, *extra, *locked])
-        # What is left: on NVIDIA and AMD GPUs the libraries that torch names.
+        # The rest: on NVIDIA and AMD GPUs, the libraries that torch requires.
         steps.run(
             "packages", "Installing the packages", [*pip, *extra, "-r", str(self._requirements)]
         )
@@ -399,21 +399,21 @@ class RuntimeEnvironment:
             if self._venv.exists() and time.monotonic() > end:
                 raise self._in_use()
 
-    # Each order below is such that `_restore` puts right what a kill at any point leaves.
+    # The order of the steps below lets `_restore` recover from a kill at any point.
 
     def _set_aside(self) -> None:
-        """Make room for a new install. Raises XRayError `busy`; then nothing has changed."""
+        """Move the old environment aside. Raises XRayError `busy`, leaving everything unchanged."""
         if not self._venv.exists():
             self._marker.unlink(missing_ok=True)
             return
-        if self._old_venv.exists():  # an earlier one, which could not be removed
+        if self._old_venv.exists():  # from an earlier install; it could not be removed
             raise self._in_use()
         if self._marker.exists():
             self._marker.replace(self._old_marker)
         end = time.monotonic() + FREE_TIMEOUT
         while self._venv.exists():
             try:
-                # Where files are in use, Windows refuses this before a single one is lost.
+                # If files are in use, Windows refuses this before any of them is lost.
                 self._venv.rename(self._old_venv)
             except OSError as error:
                 if time.monotonic() > end:
@@ -422,7 +422,7 @@ class RuntimeEnvironment:
                 time.sleep(TICK)
 
     def _restore(self) -> None:
-        """Put back what was set aside, or remove it where a whole install has replaced it."""
+        """Restore what was set aside, or remove it if a complete install has replaced it."""
         if self._old_marker.exists() and not self._marker.exists():
             if self._old_venv.exists():
                 self._remove()
@@ -433,7 +433,7 @@ class RuntimeEnvironment:
 
     def _remove_old(self) -> None:
         self._old_marker.unlink(missing_ok=True)
-        shutil.rmtree(self._old_venv, ignore_errors=True)  # the next install takes the rest
+        shutil.rmtree(self._old_venv, ignore_errors=True)  # the next install removes the rest
 
     def _in_use(self) -> XRayError:
         return XRayError(
@@ -443,7 +443,7 @@ class RuntimeEnvironment:
         )
 
 
-# Run by the environment's own Python; the last line it writes is `Check` as JSON.
+# Run by the environment's Python; its last line of output is a `Check` as JSON.
 _CHECK = """
 import importlib, importlib.metadata, json, os, platform, sys
 for name in sys.argv[1:]:
@@ -481,7 +481,7 @@ def _bytes_in(folder: Path) -> int:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep others from installing into `folder`. Raises XRayError `busy` where one does."""
+    """Lock `folder` against other installs. Raises XRayError `busy` if one is running."""
     with lock(folder / "install.lock", wait=False) as alone:
         if not alone:
             raise XRayError(

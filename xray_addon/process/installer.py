@@ -1,4 +1,4 @@
-"""Runs the commands of an install with progress and a log; a cancel ends their children too."""
+"""Runs the commands of an install with progress and a log. Cancelling ends their children too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from urllib.parse import unquote
 from ..errors import XRayError
 from ..progress import Progress, ProgressCallback
 
-# The pip for Pythons that have none (Debian's) or one that tells no progress.
+# Installed if Python has no pip (as on Debian) or one that does not report progress.
 PIP_VERSION = "26.3"
 PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 PIP_WITH_PROGRESS = (24, 1)
@@ -36,11 +36,11 @@ ENSUREPIP = ("-m", "ensurepip", "--default-pip")
 NETWORK_TIMEOUT = 60.0  # s without a byte
 TICK = 0.1  # s between two calls of the progress callback
 
-# What stands before an address's host, as in https://name:password@host: an index of one's own.
+# A user name and password in a URL (https://name:password@host), e.g. of a private index.
 _SECRET = re.compile(r"(\w+://)[^/\s'\"]*@")
 
-# What pip and its libraries write of a connection that fails, where they name the host, and what
-# the command ends with then.
+# Messages of pip and its libraries if a connection fails, messages that pip then ends with, and
+# patterns of the host's name.
 _BROKEN_CONNECTION = (
     "connection broken",
     "Failed to establish",
@@ -58,7 +58,7 @@ NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console flashe
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment variables, less those that configure its own Python."""
+    """This process's environment variables, except those that configure its Python."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -83,9 +83,9 @@ class Commands:
     def run(
         self, stage: str, message: str, command: Sequence[str], timeout: float = float("inf")
     ) -> list[str]:
-        """Run `command` and return the lines it wrote. Raises XRayError `install_failed`.
+        """Run `command` and return its lines of output. Raises XRayError `install_failed`.
 
-        Calls the progress callback all the while; when that raises, the command is killed.
+        Calls the progress callback regularly; if that raises, the command is killed.
         """
         self._write(f"$ {subprocess.list2cmdline(command)}")
         self.report(Progress(stage, message=message))
@@ -181,7 +181,7 @@ class Commands:
             self._latest = Progress(stage, message=f"Unpacking {count} packages")
 
     def download_pip(self, folder: Path) -> Path:
-        """Download the pinned wheel of pip from PyPI or from the index that PIP_INDEX_URL names."""
+        """Download the pinned wheel of pip from PyPI, or from PIP_INDEX_URL if it is set."""
         name = f"pip-{PIP_VERSION}-py3-none-any.whl"
         index = os.environ.get("PIP_INDEX_URL", PYPI).rstrip("/") + "/pip/"
         self._write(f"downloading {name} from {index}")
@@ -220,7 +220,7 @@ class Commands:
         self._log.flush()
 
     def _failed(self, reason: str, network: bool = False) -> XRayError:
-        reason = redacted(reason)  # the error is sent to others
+        reason = redacted(reason)  # users share error messages
         self._write(f"failed: {reason}")
         return XRayError(
             "install_failed",
@@ -241,7 +241,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def install_pip(python: str, wheel: Path) -> list[str]:
-    """The command with which the pip inside `wheel` installs itself."""
+    """The command that installs pip from `wheel` with the pip inside it."""
     return [
         python,
         str(wheel / "pip"),
@@ -254,14 +254,14 @@ def install_pip(python: str, wheel: Path) -> list[str]:
 
 
 def pip_version(venv: Path) -> tuple[int, ...]:
-    """Version of the pip in `venv`; () if it has none."""
+    """The version of pip in `venv`; () if it has none."""
     for path in venv.glob("[Ll]ib/**/pip-*.dist-info"):
         return version_of(path.name)
     return ()
 
 
 def version_of(name: str) -> tuple[int, ...]:
-    """Version numbers in the name of a wheel or of a dist-info folder."""
+    """The version in the name of a wheel or a dist-info folder."""
     return tuple(int(part) for part in re.findall(r"\d+", name.split("-")[1].partition(".dist")[0]))
 
 
@@ -282,12 +282,12 @@ def without_password(url: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """`text` with the user name and password of every address replaced by ***."""
+    """`text` with the user name and password of every URL replaced by ***."""
     return _SECRET.sub(r"\1***@", text)
 
 
 def certificates() -> ssl.SSLContext:
-    """SSL context that trusts the system's certificates and those of `_certificates`."""
+    """An SSL context that trusts the system's certificates and those of `_certificates`."""
     context = ssl.create_default_context()
     for path in _certificates():
         context.load_verify_locations(path)
@@ -295,7 +295,7 @@ def certificates() -> ssl.SSLContext:
 
 
 def _certificates() -> list[str]:
-    """Certificate files set for pip, and Blender's own for systems where Python finds none."""
+    """Certificate files set for pip, and Blender's for systems where Python finds none."""
     found = [os.environ.get("PIP_CERT", "")]
     spec = importlib.util.find_spec("certifi")
     if spec is not None and spec.origin is not None:
@@ -304,9 +304,9 @@ def _certificates() -> list[str]:
 
 
 def _unreached(lines: Sequence[str], command: Sequence[str]) -> str:
-    """Which host a failed pip did not reach, and why, for people; "" if that is not the reason.
+    """A message with the host that pip could not reach, and why; "" if pip failed otherwise.
 
-    Without its index pip says that there is no matching distribution, as for a wrong name.
+    Without its index, pip reports that there is no matching distribution, as for a wrong name.
     """
     last = _meaningful(lines)
     if not any(sign in last for sign in _AFTER_A_BROKEN_CONNECTION):
@@ -316,7 +316,7 @@ def _unreached(lines: Sequence[str], command: Sequence[str]) -> str:
         return ""
     if found := _HOST.search(broken[-1]):
         host = next(filter(None, found.groups()))
-    else:  # an older pip, which does not name it
+    else:  # an older pip, which does not name the host
         index = os.environ.get("PIP_INDEX_URL", PYPI)
         if "--index-url" in command:
             index = command[command.index("--index-url") + 1]
@@ -326,7 +326,7 @@ def _unreached(lines: Sequence[str], command: Sequence[str]) -> str:
 
 
 def _meaningful(lines: Sequence[str]) -> str:
-    """The most telling line of a failed command: the last error, else the last line."""
+    """The most informative line of a failed command: the last error, else the last line."""
     errors = [line for line in lines if line.startswith("ERROR:")]
     notices = ("[notice]", "WARNING:")
     others = [line for line in lines if line.strip() and not line.startswith(notices)]

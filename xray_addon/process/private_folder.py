@@ -1,6 +1,7 @@
-"""The temporary folder that a client and its process share, and what the dead left of theirs.
+"""The temporary folder that a client shares with its process, and the cleanup of old ones.
 
-A lock file beside it says that its owner lives. Who finds that unlocked removes the folder.
+While its owner lives, it holds a lock file beside the folder. Any later client that finds the file
+unlocked removes the folder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ PREFIX, OWNER = "xray-runtime-", ".owner"
 
 
 class PrivateFolder:
-    """A folder that only this user may look into; `remove` it, or the next one who comes will."""
+    """A folder that only this user can read. If it is not `remove`d, the next client removes it."""
 
     def __init__(self) -> None:
         """Raises OSError."""
@@ -25,28 +26,28 @@ class PrivateFolder:
         self._held.enter_context(lock(_owner(self.path), wait=False))
 
     def clear(self) -> None:
-        """Remove what a process that died has left in it."""
+        """Remove the files that a dead process left in it."""
         for file in self.path.glob("*"):
-            with suppress(OSError):  # it is no file
+            with suppress(OSError):  # it is not a file
                 file.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove it and what is in it."""
+        """Remove the folder with its contents."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._held.close()
 
 
 def sweep() -> None:
-    """Remove the folders of clients that are dead."""
+    """Remove the folders of dead clients."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*{OWNER}"):
         remove_ownerless(owner.with_suffix(""))
 
 
 def remove_ownerless(folder: Path) -> None:
-    """Remove `folder` if it is a client's and that is dead."""
+    """Remove `folder` if it belongs to a dead client."""
     if not _owner(folder).is_file():
         return
-    # It may be another user's.
+    # It may belong to another user.
     with suppress(OSError), lock(_owner(folder), wait=False) as dead:
         if dead:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,22 +1,22 @@
-"""The messages between Blender and the model runtime: JSON-RPC 2.0, one JSON object a line.
+"""The messages between Blender and the model runtime: JSON-RPC 2.0, one JSON object per line.
 
-Requests, all of them from Blender's side::
+Requests, all sent by Blender::
 
     initialize {protocol}                -> {protocol, pid, versions}
     generate {inputs, folder, settings}  -> {file, seconds, device}   the file is `Generated.save`'s
     cut_out {inputs, folder, settings}   -> {file, how, at_border}    an .npy of what a model sees
     offer {name}                         -> `Offer`                   what a download would fetch
     download {name, revision}            -> {folder}                  of the commit that was offered
-    cancel {id}                          -> {cancelled}               the id of any of these four
+    cancel {id}                          -> {cancelled}               id of one of the last four
     status {}                            -> `RuntimeStatus`
-    release {}                           -> {released}                weights leave the memory
-    shutdown {}                          -> {}                        and the runtime exits
+    release {}                           -> {released}                removes weights from memory
+    shutdown {}                          -> {}                        then the runtime exits
 
-Inputs are {image, mask, category}: paths of files and a name, "" for what is not given.
+Inputs are {image, mask, category}: file paths and a name, or "" if not given.
 
-While it generates, the runtime sends the notification ``progress {id, stage, step, of, message,
-preview}``; the last is empty or the path of an `.npy` file in the request's folder.
-Lines are UTF-8 and end with a line feed; arrays travel in files that the messages name.
+During generation, the runtime sends the notification ``progress {id, stage, step, of, message,
+preview}``; `preview` is empty or the path of an `.npy` file in the request's folder.
+Lines are UTF-8 and end with a line feed. Arrays are passed in files that the messages name.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 2
 
-# A line is some hundred bytes; a longer one than this is noise, and never held in memory.
+# A normal line has some hundred bytes. A longer one than this is invalid and never kept in memory.
 MAX_LINE = 1 << 20
-LONGEST_TEXT, LONGEST_ID = 4000, 200  # characters of what is told, and of an id
+LONGEST_TEXT, LONGEST_ID = 4000, 200  # characters of a message text, and of an id
 
 INITIALIZE = "initialize"
 GENERATE = "generate"
@@ -56,15 +56,15 @@ PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
-SERVER_ERROR = -32000  # an XRayError, whole in the error's data
-REQUEST_CANCELLED = -32800  # the number language servers use
+SERVER_ERROR = -32000  # an XRayError, complete in the error's data
+REQUEST_CANCELLED = -32800  # as in the Language Server Protocol
 
 Id = int | str | None
 
 
 @dataclass(frozen=True)
 class Request:
-    """A call, or a notification where `id` is None."""
+    """A call, or a notification if `id` is None."""
 
     method: str
     params: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """The answer to the request `id` (None where that was unreadable): a result, or an error."""
+    """The answer to the request `id` (None if that was unreadable): a result or an error."""
 
     id: Id
     result: dict[str, Any] | None = None
@@ -84,10 +84,10 @@ Message = Request | Response
 
 
 class ProtocolError(XRayError):
-    """A message that JSON-RPC does not allow.
+    """A message that is not valid JSON-RPC.
 
     rpc_code : one of the JSON-RPC error codes above.
-    id : of the message, where it could be read.
+    id : of the message, if it could be read.
     """
 
     def __init__(self, rpc_code: int, message: str, id: Id = None) -> None:
@@ -99,7 +99,7 @@ class ProtocolError(XRayError):
 
 
 def encode(message: Message) -> bytes:
-    """One line with its line feed. Raises ValueError for what JSON cannot carry or is too long."""
+    """One line with its line feed. Raises ValueError if it is too long or cannot be JSON."""
     data: dict[str, Any] = {"jsonrpc": "2.0"}
     if isinstance(message, Request):
         data |= {"method": message.method, "params": message.params}
@@ -111,7 +111,7 @@ def encode(message: Message) -> bytes:
             data["result"] = message.result or {}
         else:
             data["error"] = error_to_rpc(message.error)
-    # Plain ASCII: a lone surrogate, as an undecodable file name holds, survives the trip.
+    # ASCII preserves lone surrogates, which undecodable file names contain.
     line = json.dumps(data, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
     if len(line) > MAX_LINE:
         raise ValueError(f"a message of {len(line)} bytes is longer than {MAX_LINE}")
@@ -119,7 +119,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """The message on one line. Raises ProtocolError, ready to be sent back, for anything else."""
+    """The message on one line. Raises ProtocolError, which can be sent back, if it is invalid."""
     if len(line) > MAX_LINE:
         raise ProtocolError(PARSE_ERROR, f"A line is longer than {MAX_LINE} bytes.")
     try:
@@ -147,14 +147,14 @@ def decode(line: bytes) -> Message:
 
 
 def read_messages(stream: BinaryIO) -> Iterator[Message | ProtocolError]:
-    """Every message until the stream ends; a line that is none comes as its error.
+    """Every message until the stream ends. Yields the error of each invalid line.
 
-    Blocks between messages, and holds at most MAX_LINE bytes of a line.
+    Blocks between messages, and keeps at most MAX_LINE bytes of a line.
     """
     while line := _read_line(stream):
         rest = line
         while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
-            rest = _read_line(stream)  # the remainder of a line that is too long is dropped
+            rest = _read_line(stream)  # the rest of a line that is too long is dropped
         if not line.isspace():
             try:
                 yield decode(line)
@@ -163,7 +163,7 @@ def read_messages(stream: BinaryIO) -> Iterator[Message | ProtocolError]:
 
 
 def _read_line(stream: BinaryIO) -> bytes:
-    """At most MAX_LINE + 1 bytes; empty at the end, also where the pipe broke or was closed."""
+    """At most MAX_LINE + 1 bytes; empty at the end, or if the pipe is broken or closed."""
     try:
         return stream.readline(MAX_LINE + 1)
     except (OSError, ValueError):
@@ -180,19 +180,19 @@ def _request(data: dict[str, Any], id: Id) -> Request:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a message may be called so: a number, a short string, or not at all."""
+    """Whether `value` is a valid id: a number, a short string, or None."""
     if isinstance(value, str):
         return len(value) <= LONGEST_ID
     return value is None or (type(value) is int and abs(value) <= LARGEST_INTEGER)
 
 
 def error_to_rpc(error: XRayError) -> dict[str, Any]:
-    """A JSON-RPC error object whose data is the whole `error`."""
+    """A JSON-RPC error object with the complete `error` as its data."""
     if isinstance(error, ProtocolError):
         number = error.rpc_code
     else:
         number = REQUEST_CANCELLED if error.code == "cancelled" else SERVER_ERROR
-    # A message that names what it was sent would be longer than that, and than a line may be.
+    # An error that quotes a long message could itself be longer than a line may be.
     told = {name: text[:LONGEST_TEXT] for name, text in error.to_dict().items()}
     return {"code": number, "message": told["message"], "data": told}
 
@@ -212,9 +212,9 @@ def error_from_rpc(data: Any) -> XRayError:
 
 @dataclass(frozen=True)
 class GenerateParams:
-    """What `generate` and `cut_out` are asked.
+    """The parameters of `generate` and `cut_out`.
 
-    inputs : image and mask as paths of files, or None.
+    inputs : image and mask as file paths, or None.
     folder : existing folder that the result's file is written to.
     """
 
@@ -233,7 +233,7 @@ class GenerateParams:
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> Self:
-        """The inverse. Raises ProtocolError for wrong types, XRayError `bad_settings`."""
+        """The inverse of `to_dict`. Raises ProtocolError (wrong type), XRayError `bad_settings`."""
         inputs, folder, settings = (params.get(name) for name in ("inputs", "folder", "settings"))
         names = ("image", "mask", "category")
         if not (
@@ -253,10 +253,10 @@ class GenerateParams:
 
 @dataclass(frozen=True)
 class WeightsParams:
-    """What `offer` and `download` are asked.
+    """The parameters of `offer` and `download`.
 
     name : of the checkpoint, see `xray_addon.systems.weights`.
-    revision : the commit of the offer that the user has confirmed; nothing else is fetched.
+    revision : the offered commit, which the user has confirmed; nothing else is downloaded.
     """
 
     name: str
@@ -268,7 +268,7 @@ class WeightsParams:
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> Self:
-        """The inverse. Raises ProtocolError for wrong types."""
+        """The inverse of `to_dict`. Raises ProtocolError for wrong types."""
         name, revision = params.get("name"), params.get("revision", "")
         if not (isinstance(name, str) and isinstance(revision, str)):
             raise ProtocolError(INVALID_PARAMS, "The strings name and revision are needed.")
@@ -277,17 +277,18 @@ class WeightsParams:
 
 @dataclass(frozen=True)
 class RuntimeStatus:
-    """What the runtime holds and where it runs.
+    """The state of the runtime.
 
     pid : of the runtime's process.
-    busy : whether it generates now.
-    generator, checkpoint, device : what is loaded ("cpu", "cuda:0", "mps"); empty: nothing.
-    device_name : for people, e.g. "NVIDIA RTX A4000"; empty: nothing is loaded.
-    memory : bytes of device memory the weights and caches hold; on the CPU, of the process, 0 where
-        it is unknown.
-    memory_total : bytes the device has; 0 where it is unknown.
-    idle_seconds : since the last request was done.
-    versions : of python, torch, diffusers...; only what is installed.
+    busy : whether it is generating.
+    generator, checkpoint, device : what is loaded, and where ("cpu", "cuda:0", "mps"); "" if
+        nothing is loaded.
+    device_name : for display, e.g. "NVIDIA RTX A4000"; "" if nothing is loaded.
+    memory : bytes of device memory that weights and caches use; on the CPU, bytes of the process,
+        0 if unknown.
+    memory_total : bytes of the device's memory; 0 if unknown.
+    idle_seconds : since the last request ended.
+    versions : of python, torch, diffusers...; only installed ones.
     """
 
     pid: int = 0
@@ -307,7 +308,7 @@ class RuntimeStatus:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse; unknown names are left out. Raises ProtocolError for wrong types."""
+        """The inverse of `to_dict`; ignores unknown names. Raises ProtocolError for wrong types."""
         values = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         for name, value in values.items():
             kind = type(getattr(cls(), name))
@@ -321,12 +322,12 @@ class RuntimeStatus:
 def progress_to_params(id: Id, progress: Progress, preview: str = "") -> dict[str, Any]:
     """The parameters of the notification `progress` for the request `id`.
 
-    preview : path of the file that holds the progress' picture, "" without one.
+    preview : path of the file with the progress's picture, or "".
     """
     return {
         "id": id,
         "stage": progress.stage[:LONGEST_TEXT],
-        "step": int(progress.step),  # array libraries count in integers of their own
+        "step": int(progress.step),  # array libraries have their own integer types
         "of": int(progress.of),
         "message": progress.message[:LONGEST_TEXT],
         "preview": preview,

@@ -1,4 +1,4 @@
-"""Which build of PyTorch fits a machine, and how large it is."""
+"""Chooses the build of PyTorch for a machine, and knows its size."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import sys
 from ..errors import XRayError
 from .installer import NO_WINDOW
 
-# PyPI's torch for Linux is the CUDA build of several GB; PyTorch's own indexes have one a device.
+# PyPI's torch for Linux is the CUDA build of several GB. PyTorch's indexes have a build per device.
 TORCH_INDEX = "https://download.pytorch.org/whl"
 ROCM_TAG = "rocm7.2"
-OLDEST_DRIVER = 525  # NVIDIA's first that runs CUDA 12
+OLDEST_DRIVER = 525  # NVIDIA's first driver for CUDA 12
 
 NEEDED_SPACE = {"cpu": 3_000_000_000, "cuda": 8_000_000_000, "rocm": 8_000_000_000}  # bytes
 
-# Approximate size of the wheels for Linux in bytes; 0 where it is not known.
+# Approximate bytes of the wheels for Linux; 0 if unknown.
 DOWNLOAD = {"cpu": 400_000_000, "cuda": 2_950_000_000, "rocm": 0}
 BUILDS = {"cpu": "CPU", "cuda": "NVIDIA ({})", "rocm": "AMD ({})"}
 
 
 def cuda_tag(driver: int, capability: float) -> str:
-    """PyTorch's newest index that a GPU can use.
+    """The newest of PyTorch's CUDA indexes that a GPU supports.
 
     driver : NVIDIA's major version. capability : the GPU's compute capability, e.g. 8.6.
 
@@ -35,14 +35,14 @@ def cuda_tag(driver: int, capability: float) -> str:
             f"Update it to {OLDEST_DRIVER} or newer, or install for the CPU.",
         )
     if capability < 7.5:
-        return "cu126"  # the last that knows these GPUs
+        return "cu126"  # the last one that supports these GPUs
     if driver >= 580:
         return "cu130"
     return "cu129" if capability >= 10 else "cu126"
 
 
 def torch_index(device: str) -> str | None:
-    """PyTorch's index for `device`; None is PyPI, which has the one build macOS needs."""
+    """PyTorch's index for `device`; None means PyPI, which has the only build for macOS."""
     if sys.platform == "darwin":
         return None
     if device == "rocm":
@@ -50,12 +50,12 @@ def torch_index(device: str) -> str | None:
     nvidia = nvidia_driver() if device in ("auto", "cuda") else None
     if nvidia is not None:
         return f"{TORCH_INDEX}/{cuda_tag(*nvidia)}"
-    # CUDA for a machine without a GPU, as one prepares an image: the build most drivers run.
+    # CUDA without a GPU, e.g. when a disk image is prepared: the build that most drivers support.
     return f"{TORCH_INDEX}/cu126" if device == "cuda" else f"{TORCH_INDEX}/cpu"
 
 
 def nvidia_driver() -> tuple[int, float] | None:
-    """The driver's major version and the lowest compute capability; None without a driver."""
+    """The driver's major version and the GPUs' lowest compute capability; None without a driver."""
     rows = [line.split(",") for line in query_nvidia("driver_version,compute_cap").splitlines()]
     try:
         return int(rows[0][0].split(".")[0]), min(float(row[1]) for row in rows)
@@ -64,7 +64,7 @@ def nvidia_driver() -> tuple[int, float] | None:
 
 
 def query_nvidia(what: str) -> str:
-    """A line for each GPU with what its driver says; "" without a driver."""
+    """The driver's answer to the query `what`, a line per GPU; "" without a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""

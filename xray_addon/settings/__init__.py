@@ -1,6 +1,6 @@
-"""One settings dataclass per job, used by panel, operator, command line and runtime.
+"""One settings dataclass per task, used by panel, operator, command line and runtime.
 
-The metadata of each field has its help text and limits. Panel properties and command line
+Each field's metadata contains its help text and limits. Panel properties and command line
 arguments are made from it.
 """
 

@@ -28,7 +28,7 @@ def add_setting(
 ) -> None:
     """Add an option for a field. If it is not given, the namespace has no value for it.
 
-    choices : in place of the field's own.
+    choices : replace the field's own.
     """
     meanings = item.metadata.get("choices", {})
     described = [f"{name}: {meaning}" for name, meaning in meanings.items() if meaning]
@@ -48,6 +48,6 @@ def add_setting(
 
 
 def settings_from_arguments(cls: type[_T], arguments: argparse.Namespace) -> _T:
-    """The settings given by the options of `add_settings`; raises XRayError `bad_settings`."""
+    """The settings given by the options of `add_settings`. Raises XRayError `bad_settings`."""
     names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
     return cls(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})

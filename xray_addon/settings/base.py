@@ -12,12 +12,11 @@ from ..errors import XRayError
 def setting(default: Any, help: str, **limits: Any) -> Any:
     """A field of a settings dataclass, with the help text and limits for panels and command lines.
 
-    limits : `min` and `max` of a number; `choices` of a text, by name with what each means, and
-        `labels` for choices whose label is not the name in title case; `label` if that of the
-        setting is not; `path=True` for a file name; `unit` of a number: "degrees", "metres",
-        "percent" (0 to 100), "pixels" or "factor" (a share of 1); `on`, if 0 switches the setting
-        off: the value that switching it on gives; `only`, the name of another setting and those of
-        its values for which this setting is used.
+    limits : `min` and `max` of a number; `choices` of a text, as names with descriptions; `labels`
+        of choices, if not the name in title case; `label` of the setting, likewise; `path=True`
+        for a file name; `unit` of a number: "degrees", "metres", "percent" (0 to 100), "pixels" or
+        "factor" (a share of 1); `on`, if 0 means off: the value after switching it on; `only`: the
+        name of another setting, and its values for which this setting is used.
     """
     if "choices" in limits and not isinstance(limits["choices"], Mapping):
         limits["choices"] = dict.fromkeys(limits["choices"], "")
@@ -60,7 +59,7 @@ class Settings:
         return asdict(self)  # type: ignore[call-overload]
 
     def to_arguments(self) -> list[str]:
-        """The command line options for these settings, without those that have their default."""
+        """The command line options for these settings, except defaults."""
         options = []
         for item in fields(self):  # type: ignore[arg-type]
             value, name = getattr(self, item.name), item.name.replace("_", "-")
@@ -74,7 +73,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; raises XRayError `bad_settings` for unknown names."""
+        """The inverse of `to_dict`. Raises XRayError `bad_settings` for unknown names."""
         known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(data) - known)
         if unknown:

@@ -11,7 +11,7 @@ from .visibility import visible_in_setting
 # Camera rules that place the cameras. Poses and the scene's camera have fixed positions.
 _PLACED = ("hemisphere", "sphere", "turntable", "ring")
 _LIT = ("cycles", "eevee", "cast")
-# What Slice3D's rule for views decides.
+# Settings that Slice3D's rule for views replaces.
 _BY_SLICES = (
     *("normalize", "cameras", "poses", "views", "elevation", "distance", "fov", "jitter"),
     "seed",
@@ -266,7 +266,7 @@ class DatasetSettings(Settings):
 
     @property
     def omage_resolutions(self) -> tuple[int, ...]:
-        """Those of `omage`, the largest first; 0 for what is no number."""
+        """The resolutions in `omage`, the largest first; 0 for invalid numbers."""
         parts = {part.strip() for part in self.omage.split(",")} if self.omage else set()
         sizes = {int(part) if part.isdecimal() else 0 for part in parts}
         return tuple(sorted(sizes, reverse=True))

@@ -20,7 +20,7 @@ class GenerateSettings(Settings):
     system's settings class, as `pathlib.Path` creates the platform's path class.
 
     Raises XRayError `unknown_generator`, and `bad_settings` for values out of range and for a
-    setting that only other systems have, with their names.
+    setting that only other systems have; the message names these.
     """
 
     # Label and settings class of each system, by name. `xray_addon.systems` fills it.
@@ -91,14 +91,14 @@ class GenerateSettings(Settings):
         return self
 
     def to_arguments(self) -> list[str]:
-        """The command line options for these settings, without those that have their default."""
+        """The command line options for these settings, except defaults."""
         options = [o for o in super().to_arguments() if not o.startswith("--generator=")]
         named = self.generator != DEFAULT_GENERATOR
         return [f"--generator={self.generator}", *options] if named else options
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; raises XRayError `bad_settings` as the constructor does."""
+        """The inverse of `to_dict`. Raises XRayError `bad_settings` as the constructor does."""
         kind = cls._kind(data.get("generator", DEFAULT_GENERATOR))
         for name in data:
             if name not in kind.names():
@@ -107,7 +107,7 @@ class GenerateSettings(Settings):
 
     @classmethod
     def names(cls) -> list[str]:
-        """The names of the settings; for this base class, those that all systems share."""
+        """The names of the settings; in this base class, of those that all systems share."""
         return [item.name for item in fields(cls)]
 
     @classmethod
@@ -117,7 +117,7 @@ class GenerateSettings(Settings):
 
     @classmethod
     def foreign(cls, name: str, kind: type[GenerateSettings]) -> XRayError:
-        """The error if the settings `kind` have no field `name`; it names the systems that do."""
+        """The error if the settings `kind` have no field `name`; names the systems that have it."""
         labels = {other: label for label, other in cls.kinds.values()}
         owners = [label for other, label in labels.items() if name in other.names()]
         if not owners or kind not in labels:

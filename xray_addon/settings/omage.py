@@ -42,5 +42,5 @@ class OmageSettings(Settings):
 
     @property
     def smallest(self) -> int:
-        """The resolution down to which patches stay apart: a small omage's, or less if asked."""
+        """The lowest resolution at which patches must not touch: 64, or `downsample` if lower."""
         return min(64, self.downsample or 64)

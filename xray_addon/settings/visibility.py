@@ -1,4 +1,4 @@
-"""The setting that all ways to capture objects share."""
+"""The setting that all commands that capture objects share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .base import setting
 
 
 def visible_in_setting() -> Any:
-    """Which objects count: those of a render, or those of the viewport."""
+    """Which objects are captured: those in a render, or those in the viewport."""
     return setting(
         "render",
         "Which objects count",

@@ -1,1 +1,1 @@
-"""Slices: what an object looks like cut into slabs, and signed distances to it."""
+"""Slices: pictures of an object cut into slabs, and signed distances to it."""

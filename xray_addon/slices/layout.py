@@ -7,10 +7,11 @@
     00_img_input/<uid>/meta.pkl                  the same for the published code; never read here
     01_img_slices/<uid>/NNN/{X,Y,Z}_{1..4}.png   its slices, RGBA
     02_sdfs/<uid>.npy                            (N, 4) points and their signed distances
-    03_splits/{train,val,test,trainval}.lst      uids, a line each
+    03_splits/{train,val,test,trainval}.lst      uids, one per line
 
-The object's box has a diagonal of `Views.scale`, its middle is at `Views.offset`, z is up. Points
-and distances are of the object at a diagonal of 1, centred, with y up and z towards Blender's -y.
+In the images, the object's box has a diagonal of `Views.scale` and its centre at `Views.offset`;
+z is up. Points and distances are of the centred object with a diagonal of 1; y is up and z points
+to Blender's -y.
 """
 
 from __future__ import annotations
@@ -41,10 +42,9 @@ from .slicing import DISTANCE, NAMES, placement, published_camera
 IMAGES, SLICES, SDFS, SPLITS = "00_img_input", "01_img_slices", "02_sdfs", "03_splits"
 META = "meta.json"
 POINTS = 16_384
-# The published rule: azimuths evenly spread from +x on, elevations and sizes at random.
+# The published rule: evenly spaced azimuths, starting at +x; random elevations and sizes.
 ELEVATIONS = (math.radians(-10), math.radians(40))
 SCALES = (0.75, 1.1)
-# From z up to y up, as files of meshes have it.
 _ANGLES = list_of(number(-10, 10), 1, 1 << 12)
 _META = record(
     {
@@ -55,12 +55,13 @@ _META = record(
         "size": integer(1, 1 << 13),
     }
 )
+# From z up to y up, as in mesh files.
 _Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 
 @dataclass(frozen=True)
 class Views:
-    """Where an object and its cameras are. azimuths, elevations : radians, one a view."""
+    """The placement of an object and its cameras. azimuths, elevations : radians, per view."""
 
     azimuths: tuple[float, ...]
     elevations: tuple[float, ...]
@@ -70,7 +71,7 @@ class Views:
 
     @classmethod
     def drawn(cls, count: int, seed: int, size: int = 256) -> Self:
-        """`count` views by the published rule; reproducible with the seed."""
+        """`count` random views by the published rule; reproducible with the seed."""
         random = np.random.default_rng(seed)
         azimuths = 2 * math.pi * np.arange(count) / count
         elevations = random.uniform(*ELEVATIONS, size=count)
@@ -86,15 +87,15 @@ class Views:
         ]
 
     def placed(self, surface: Surface) -> NDArray[np.float64]:
-        """(4, 4) matrix that brings `surface` to where the cameras see it."""
+        """(4, 4) matrix that places `surface` in front of the cameras."""
         matrix: NDArray[np.float64] = placement(surface, self.scale, self.offset)
         return matrix
 
     def write(self, folder: Path) -> None:
-        """`meta.json` and `meta.pkl` in `folder`."""
+        """Write `meta.json` and `meta.pkl` in `folder`."""
         cameras = self.cameras
         focal, middle = cameras[0].focal, self.size / 2
-        # OpenCV's axes: y down, z away from the viewer.
+        # Axes of OpenCV: y down, z away from the viewer.
         poses = [(np.diag([1.0, -1, -1]) @ c.world_to_camera[:3]).tolist() for c in cameras]
         values = {
             "K": [[focal, 0.0, middle], [0.0, focal, middle], [0.0, 0.0, 1.0]],
@@ -107,13 +108,13 @@ class Views:
         }
         with replacing(folder / META) as temporary:
             temporary.write_text(json.dumps({"size": self.size, **values}, indent=1) + "\n")
-        # Plain lists, which every version of NumPy can take.
+        # Plain lists can be read with every version of NumPy.
         with replacing(folder / "meta.pkl") as temporary:
             temporary.write_bytes(pickle.dumps(list(values.values()), protocol=4))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """From `meta.json` in `folder`; raises XRayError `bad_dataset`."""
+        """Read `meta.json` in `folder`. Raises XRayError `bad_dataset`."""
         path = folder / META
         try:
             values = read_json(path, _META)
@@ -137,13 +138,13 @@ class Views:
 def write_slices(
     folder: Path, pictures: NDArray[np.uint8], deflater: Deflater | None = None
 ) -> None:
-    """`X_1.png` to `Z_4.png` in `folder`, of pictures (12, H, W, 3 or 4) in `NAMES`' order."""
+    """Write `pictures` (12, H, W, 3 or 4), in the order of `NAMES`, to `X_1.png` to `Z_4.png`."""
     for name, picture in zip(NAMES, pictures, strict=True):
         write_png(folder / f"{name}.png", picture, deflater)
 
 
 def distance_samples(surface: Surface, seed: int, count: int = POINTS) -> NDArray[np.float32]:
-    """What `02_sdfs` keeps of `surface` (z up, anywhere): (count, 4).
+    """The samples (count, 4) of `surface` (z up, any placement) for `02_sdfs`.
 
     Raises XRayError `no_surface`, `encloses_nothing`.
     """
@@ -153,7 +154,7 @@ def distance_samples(surface: Surface, seed: int, count: int = POINTS) -> NDArra
 
 
 def write_distances(path: Path, found: NDArray[np.float32]) -> None:
-    """`02_sdfs/<uid>.npy`."""
+    """Write `02_sdfs/<uid>.npy`."""
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, found, allow_pickle=False)
 
@@ -161,10 +162,10 @@ def write_distances(path: Path, found: NDArray[np.float32]) -> None:
 def seen_distances(
     found: NDArray[np.floating], views: Views, view: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points (N, 3) in a view's camera and their distances (N,), as the networks are trained.
+    """Points (N, 3) in a view's camera axes and their distances (N,), as used in training.
 
-    Axes as in `runtime.slice3d`: x right, y down, z away from the viewer, the origin in the middle
-    of what the camera looks at. Distances are those to the published surface.
+    Axes as in `runtime.slice3d`: x right, y down, z away from the viewer; the origin is the point
+    that the camera looks at. Distances are to the published surface.
     """
     world = (found[:, :3] @ _Y_UP) * views.scale + np.asarray(views.offset)
     rotation = views.cameras[view].world_to_camera[:3, :3]
@@ -174,33 +175,33 @@ def seen_distances(
 
 
 def split_of(uid: str) -> str:
-    """The split that an object is in: of ten about one is "val", one "test", the others "train".
+    """The split of an object: about 10 % are "val", 10 % "test", the others "train".
 
-    It depends on the uid alone, so that objects that come later move none.
+    It depends only on the uid, so adding objects does not move others.
     """
     place = hashlib.sha256(f"split of {uid}".encode()).digest()[0] / 256
     return "test" if place < 0.1 else "val" if place < 0.2 else "train"
 
 
 def split_lists(splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The files of `03_splits`, by name: train, val, test, and what the published code calls
-    trainval."""
+    """The contents of the files in `03_splits`, by name: train, val, test, and trainval, which is
+    train and val together."""
     lists = {name: sorted(splits.get(name, ())) for name in ("train", "val", "test")}
     lists["trainval"] = sorted([*lists["train"], *lists["val"]])
     return {f"{SPLITS}/{name}.lst": "\n".join(uids) for name, uids in lists.items()}
 
 
 def write_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
-    """`03_splits`."""
+    """Write `03_splits`."""
     for name, text in split_lists(splits).items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text)
 
 
 def read_split(folder: Path, name: str) -> list[str]:
-    """The uids of a split; of every object where there are no splits.
+    """The uids of a split, or of all objects if there are no splits.
 
-    Raises XRayError `no_data` where there are none.
+    Raises XRayError `no_data` if there are no uids.
     """
     path = folder / SPLITS / f"{name}.lst"
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Twelve slices as one picture for people: a row an axis, each tile under its name."""
+"""Twelve slices as one picture for viewing: a row per axis, each tile below its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = {"X": "left to right", "Y": "top to bottom", "Z": "near to far"}
 def slice_sheet(pictures: NDArray[np.uint8], size: int = 256) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 of slices (12, h, w, 3 or 4) in the order of `slices.NAMES`.
 
-    size : px of a tile. Rows X, Y and Z, numbers ascending.
+    size : px of a tile. The rows are X, Y and Z, with ascending numbers.
     """
     step_x, step_y = size + GAP, size + LABEL + GAP
     sheet = np.empty((GAP + len(ROWS) * step_y, GAP + SLABS * step_x, 3), dtype=np.uint8)

@@ -1,9 +1,9 @@
-"""Signed distances to any surface: exact lengths, and a sign that holes do not turn over.
+"""Signed distances to any surface: exact lengths, with a sign that is robust to holes.
 
-Whether a point is inside is decided by the winding number (Jacobson et al., "Robust Inside-Outside
-Segmentation using Generalized Winding Numbers", SIGGRAPH 2013), which scans with holes and pieces
-that overlap do not confuse. Faces far off are taken together as in Barill et al., "Fast Winding
-Numbers for Soups and Clouds" (SIGGRAPH 2018).
+The winding number decides whether a point is inside (Jacobson et al., "Robust Inside-Outside
+Segmentation using Generalized Winding Numbers", SIGGRAPH 2013). It is robust to holes in scans and
+to overlapping pieces. Distant faces are grouped as in Barill et al., "Fast Winding Numbers for
+Soups and Clouds" (SIGGRAPH 2018).
 
 `samples` draws the points that Slice3D (CVPR 2024) is trained on.
 """
@@ -22,16 +22,17 @@ from ..surface import Surface
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# A group of faces this many of its radii off counts as one.
+# A group of faces farther away than this many of its radii is treated as one face.
 FAR = 3.0
-LEAF = 8  # faces of the smallest groups
-# Pairs of a point and a group or face that are worked on at once.
+LEAF = 8  # faces in the smallest groups
+# Pairs of a point and a group or face that are processed at once.
 PAIRS_AT_ONCE = 1 << 19
 # The published surfaces lie this far outside the real ones: Slice3D subtracts it from distances.
 PUBLISHED_LEVEL = 0.003
-# Of the published samples a quarter each lies between these distances to the published surface.
+# A quarter of the published samples lies in each of these bands of distance to the published
+# surface.
 PUBLISHED_BANDS = (-0.1, -0.03, 0.0, 0.03, 0.1)
-# How often points are drawn until all bands are full, and until one must have been inside.
+# Most rounds of drawing points to fill all bands, and rounds after which one must be inside.
 _ROUNDS = 12
 _FIRST_ROUNDS = 2
 _CLEARLY_INSIDE = 0.55
@@ -39,10 +40,10 @@ _CLEARLY_INSIDE = 0.55
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Faces in groups of neighbours, one level; below row i are 2 i and 2 i + 1 of the next.
+    """One level of a hierarchy of neighbouring faces; group i has children 2 i and 2 i + 1.
 
     low, high (G, 3) : the box around the faces. some (G, 3) : a point on one of them.
-    area (G, 3) : sum of their area vectors. middle (G, 3) : mean of their centroids by area.
+    area (G, 3) : sum of their area vectors. middle (G, 3) : area-weighted mean of their centroids.
     """
 
     low: Floats
@@ -55,9 +56,9 @@ class _Group:
 class SignedDistance:
     """The distance to `surface` at any point, negative inside.
 
-    Faces without area and with vertices that are not finite are left out.
+    Faces without area and faces with vertices that are not finite are ignored.
 
-    Raises XRayError `no_surface` where none is left.
+    Raises XRayError `no_surface` if no face is left.
     """
 
     def __init__(self, surface: Surface) -> None:
@@ -75,7 +76,7 @@ class SignedDistance:
         corners, area, size = corners[usable], area[usable], size[usable]
         depth = max(0, int(np.ceil(np.log2(len(corners) / LEAF))))
         order = _grouped(corners.mean(axis=1), depth)
-        # Groups of the last level have the same number of places; short ones end in -1.
+        # Groups of the last level have the same length; shorter ones are padded with -1.
         self._members = order.reshape(1 << depth, -1)
         self._corners = corners
         self._levels = _levels(corners, area, size, self._members)
@@ -91,7 +92,7 @@ class SignedDistance:
     def winding(self, points: ArrayLike) -> Floats:
         """Winding number (N,) at points (N, 3): 1 inside a closed surface, 0 outside.
 
-        Between for surfaces that are open there; to about 0.03.
+        In between near openings. Accurate to about 0.03.
         """
         return _in_parts(self._winding, _points(points))
 
@@ -100,7 +101,7 @@ class SignedDistance:
         return _in_parts(self._distance, _points(points))
 
     def on_surface(self, count: int, random: np.random.Generator) -> Floats:
-        """Points (count, 3) spread evenly over the area."""
+        """Random points (count, 3), uniform over the area."""
         face = random.choice(len(self._area), size=count, p=self._area / self._area.sum())
         u, v = random.random((2, count, 1))
         outside = u + v > 1
@@ -138,7 +139,7 @@ class SignedDistance:
             point, group, least = point[kept], group[kept], least[kept]
             if number + 1 < len(self._levels):
                 point, group = _halved(point, group)
-        # The likeliest faces first, so that most of the others need not be looked at.
+        # The most likely groups first, so that most of the others can be skipped.
         first = np.lexsort((least, point))
         leads = np.ones(len(first), dtype=bool)
         leads[1:] = point[first[1:]] != point[first[:-1]]
@@ -149,7 +150,7 @@ class SignedDistance:
         return nearest
 
     def _measure(self, points: Floats, point: Ints, group: Ints, nearest: Floats) -> None:
-        """Lower `nearest` by the faces of groups (K,) for points (K,)."""
+        """Update `nearest` with the distances of points (K,) to the faces of groups (K,)."""
         for part in _parts(len(point) * self._members.shape[1], self._members.shape[1]):
             face = self._members[group[part]]
             owner = np.broadcast_to(point[part][:, None], face.shape)[face >= 0]
@@ -165,13 +166,13 @@ def samples(
     bands: tuple[float, ...] = PUBLISHED_BANDS,
     level: float = PUBLISHED_LEVEL,
 ) -> NDArray[np.float32]:
-    """Points near `surface` with their distance: (count, 4) x, y, z, signed distance.
+    """Random points near `surface`: (count, 4) x, y, z, signed distance.
 
-    As many points lie in each of the `bands` of distance less `level`, but where the surface is
-    too thin to hold them; then the others make up for it. The bands are meant for a surface whose
-    box has a diagonal of 1, see `slices.placement`.
+    Each of the `bands` of (distance - `level`) gets the same number of points. If the object is too
+    thin for a band, the other bands get more. The bands are meant for a surface whose box has a
+    diagonal of 1, see `slices.placement`.
 
-    Raises XRayError `no_surface`, and `encloses_nothing` where no point is inside.
+    Raises XRayError `no_surface`, and `encloses_nothing` if no point is inside.
     """
     field = SignedDistance(surface)
     random = np.random.default_rng(seed)
@@ -204,9 +205,9 @@ def samples(
 
 
 def _refuse_open(field: SignedDistance, found: Floats) -> None:
-    """Raises `encloses_nothing` unless some of the samples (N, 4) are clearly inside."""
+    """Raise XRayError `encloses_nothing` unless some of the samples (N, 4) are clearly inside."""
     inside = found[found[:, 3] < 0, :3]
-    # Behind an open sheet the number is a half at most, but for what it is off.
+    # Behind an open sheet, the winding number is at most 0.5, apart from inaccuracy.
     if len(inside) and field.winding(inside).max() > _CLEARLY_INSIDE:
         return
     raise XRayError(
@@ -224,7 +225,7 @@ def _near(
     count: int,
     random: np.random.Generator,
 ) -> Floats:
-    """Candidates: points on the surface, moved by about the distances of the bands that lack."""
+    """Candidates: points on the surface, moved by about the distances of the unfilled bands."""
     band = random.choice(lacking, size=count)
     low, high = np.array(bands)[band] + level, np.array(bands)[band + 1] + level
     reach = np.abs(random.uniform(low, high))
@@ -234,12 +235,12 @@ def _near(
 
 
 def _grouped(centres: Floats, depth: int) -> Ints:
-    """Faces sorted into 2^depth groups of neighbours, all with as many places; -1 is no face."""
+    """Faces in 2^depth groups of neighbours, all of the same length; -1 means no face."""
     size = -(-len(centres) >> depth) if depth else len(centres)
     groups = np.full((1, size << depth), -1, dtype=np.int64)
     groups[0, : len(centres)] = np.arange(len(centres))
     for _ in range(depth):
-        # Each group is cut at the median of the axis along which it is longest.
+        # Each group is split at the median along its longest axis.
         places = centres[groups]
         places[groups < 0] = np.nan
         extent = np.nanmax(places, axis=1) - np.nanmin(places, axis=1)
@@ -247,13 +248,13 @@ def _grouped(centres: Floats, depth: int) -> Ints:
         along = np.take_along_axis(places, axis[:, None, None], axis=2)[..., 0]
         order = np.argsort(np.where(np.isnan(along), np.inf, along), axis=1, kind="stable")
         groups = np.take_along_axis(groups, order, axis=1)
-        # Empty places are shared out, so that no group is without a face.
+        # Padding is distributed evenly, so that every group has a face.
         groups = _shared_out(groups)
     return groups
 
 
 def _shared_out(groups: Ints) -> Ints:
-    """Each row (G, 2 S) as two (2 G, S); its faces come first and are halved between them."""
+    """Split each row (G, 2 S) into two (2 G, S): each gets half of the faces, then padding."""
     rows, places = groups.shape
     half = places // 2
     count = (groups >= 0).sum(axis=1)
@@ -268,7 +269,7 @@ def _shared_out(groups: Ints) -> Ints:
 
 
 def _levels(corners: Floats, area: Floats, size: Floats, members: Ints) -> list[_Group]:
-    """The groups of every level, the one that holds all first."""
+    """The groups of every level, starting with the one that contains all faces."""
     there = members >= 0
     weight = np.where(there, size[members], 0.0)
     centroid = corners.mean(axis=1)
@@ -290,25 +291,25 @@ def _levels(corners: Floats, area: Floats, size: Floats, members: Ints) -> list[
 
 
 def _halved(point: Ints, group: Ints) -> tuple[Ints, Ints]:
-    """Pairs of points and groups with the two groups below each."""
+    """Pairs of points and groups, with each group replaced by its two children."""
     return np.repeat(point, 2), (2 * group[:, None] + np.arange(2)).ravel()
 
 
 def _in_parts(work: Callable[[Floats], Floats], points: Floats) -> Floats:
-    # Some fifty groups are near a point at a time.
+    # About fifty groups are near a point at a time.
     step = max(1, PAIRS_AT_ONCE // 64)
     parts = [work(points[start : start + step]) for start in range(0, len(points), step)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _parts(pairs: int, width: int) -> list[slice]:
-    """Slices of rows of `width` that hold all `pairs`."""
+    """Slices of rows with `width` pairs each that together cover all `pairs`."""
     step = max(1, PAIRS_AT_ONCE // width)
     return [slice(start, start + step) for start in range(0, pairs // width, step)]
 
 
 def _length(vectors: Floats) -> Floats:
-    """(K,) of vectors (K, 3)."""
+    """Lengths (K,) of vectors (K, 3)."""
     return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
 
 
@@ -318,7 +319,7 @@ def _to_box(points: Floats, low: Floats, high: Floats) -> Floats:
 
 
 def _solid_angle(corners: Floats) -> Floats:
-    """(K,) of triangles (K, 3, 3) seen from the origin (Van Oosterom and Strackee 1983)."""
+    """Solid angles (K,) of triangles (K, 3, 3) at the origin (Van Oosterom and Strackee 1983)."""
     a, b, c = corners.swapaxes(0, 1)
     la, lb, lc = (np.linalg.norm(v, axis=1) for v in (a, b, c))
     volume = np.einsum("ij,ij->i", a, np.cross(b, c))

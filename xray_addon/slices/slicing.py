@@ -1,11 +1,11 @@
-"""Slices: an object cut into slabs, each drawn as the camera sees it, so that what hides shows.
+"""Slices: an object cut into slabs, each drawn as the camera sees it, to reveal hidden parts.
 
 The representation of "Slice3D: Multi-Slice, Occlusion-Revealing, Single View 3D Reconstruction"
 (Wang et al., CVPR 2024, arXiv 2312.02221). The box around the object is cut into four equal slabs
-along each of three axes, and what lies in a slab is drawn alone. Cuts stay open.
+along each of three axes, and the part in each slab is drawn separately. Cuts are open.
 
-A slice is a question to an X-Ray: of all hits along a ray, the nearest that lies in the slab. One
-cast that keeps every hit therefore gives all twelve slices, and no mesh is cut.
+A slice shows, of all hits along a ray, the nearest one in its slab. So one X-Ray with every hit
+gives all twelve slices, without cutting the mesh.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..surface import Surface
 from ..xray import XRay
 
 SLABS = 4
-# As files are called, in the order in which the published networks take them. X counts from the
-# left; Y and Z count downwards: Y_1 is the top slab, Z_1 the one next to the viewer.
+# The file names, in the order of the published networks' input. X counts from the left, Y from the
+# top, Z from the viewer: Y_1 is the top slab, Z_1 the nearest.
 NAMES = (
     *("X_1", "X_2", "X_3", "X_4"),
     *("Z_4", "Z_3", "Z_2", "Z_1"),
@@ -33,13 +33,13 @@ NAMES = (
 )
 COUNT = len(NAMES)
 ALIGNMENTS = ("camera", "axis")
-# How far from the object's middle the published camera stands, where its diagonal is 1.
+# Distance of the published camera from the centre of the object, whose diagonal is 1.
 DISTANCE = 1.2
 EVERY_HIT = (1 << 16) - 1
-# The slabs along x, y and z, from the lowest on, by their place in NAMES.
+# Indices into NAMES of the slabs along x, y and z, in ascending order.
 _PLACES = np.array([[0, 1, 2, 3], [11, 10, 9, 8], [4, 5, 6, 7]], dtype=np.int32)
-# The published pictures have Blender's grey (0.8 in linear light), the sky at 0.5, and the lamp of
-# Blender's first scene (1000 W), seen from the camera at the origin.
+# The published pictures have Blender's default grey (0.8 in linear light), a sky of 0.5, and the
+# lamp of Blender's default scene (1000 W), with the camera at the origin.
 GREY = 0.906332
 SKY = 0.5
 LAMP = (4.076, 1.005, 5.904)
@@ -48,11 +48,11 @@ LAMP_WATTS = 1000.0
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """What each slice shows of an X-Ray's hits.
+    """Twelve slices, as the hits of an X-Ray and their positions in the slices.
 
-    xray : all hits. directions (3, N) : unit rays to them in camera space. places (3, N) : where
-    each hit is in (12, H, W), flat and in the order of `NAMES`; it is in three slices, one an
-    axis. Of the hits at a place the slice shows the nearest.
+    xray : all hits. directions (3, N) : unit rays to them in camera space. places (3, N) : flat
+    indices of each hit into (12, H, W), in the order of `NAMES`. A hit is in three slices, one per
+    axis. A slice shows the nearest hit at each place.
     """
 
     xray: XRay
@@ -66,7 +66,7 @@ class Slices:
 
     @property
     def depth(self) -> NDArray[np.float32]:
-        """(12, H, W) distance along the ray; 0 where a slice shows nothing."""
+        """(12, H, W) distance along the ray; 0 where a slice is empty."""
         return self._drawn(self.xray.hit_depth)
 
     @property
@@ -91,9 +91,9 @@ class Slices:
         return self._drawn(rgba.view(np.uint32)[:, 0]).view(np.uint8).reshape(*self.shape, 4)
 
     def _drawn(self, values: NDArray[Any]) -> NDArray[Any]:
-        """(12, H, W) of a value (N,) a hit."""
+        """Pictures (12, H, W) of values (N,), one per hit."""
         pictures = np.zeros(int(np.prod(self.shape)), dtype=values.dtype)
-        # Hits come by layer, so that the nearest of a pixel is written last.
+        # Hits are sorted by layer; backwards, the nearest hit of a pixel is written last.
         backwards = values[::-1]
         for places in self.places:
             pictures[places[::-1]] = backwards
@@ -106,10 +106,10 @@ def slice_surface(
     """The twelve slices of `surface` seen by `camera`.
 
     aligned : "camera" cuts along the camera's axes (x right, y up, z to the viewer), "axis" along
-    the world's. The slabs are equal parts of the box around the vertices that faces use.
-    Materials count for nothing, as in the published data: transparent parts are cut as solid.
+    the world's. The slabs are equal parts of the box around the vertices that faces use. Materials
+    are ignored, as in the published data: transparent parts are cut like solid ones.
 
-    Raises ValueError as `cast` does, for a surface without faces, and for another `aligned`.
+    Raises ValueError as `cast`, for a surface without faces, and for an unknown `aligned`.
     """
     _check(aligned)
     bare = replace(surface, corner_uvs=None, corner_colors=None, face_material=None, materials=())
@@ -125,13 +125,13 @@ def slice_xray(
     aligned: str = "camera",
     bounds: NDArray[np.floating] | None = None,
 ) -> Slices:
-    """The twelve slices of a captured X-Ray; what it `dropped` is in none of them.
+    """The twelve slices of a captured X-Ray, without the hits that it `dropped`.
 
-    bounds : (2, 3) of the object along the axes that are cut; those of the hits by default, which
-    reach as far as the pixels do.
+    bounds : (2, 3) of the object along the cut axes; by default those of the hits, which are only
+    as exact as the pixels.
 
-    Raises ValueError for an X-Ray without hits, one of another size than the camera's image, and
-    another `aligned`.
+    Raises ValueError for an X-Ray without hits, an X-Ray that does not have the camera's image
+    size, and an unknown `aligned`.
     """
     _check(aligned)
     if xray.shape[1:] != (camera.height, camera.width):
@@ -145,14 +145,14 @@ def slice_xray(
 
 
 def published_lights() -> Lights:
-    """How the published slices are lit; `Lights` in camera space.
+    """The lights of the published slices, in camera space.
 
-    An even sky and the lamp of Blender's first scene. The camera of the published renders stands
-    at the origin, so that the lamp is always behind the viewer's right shoulder.
+    A uniform sky and the lamp of Blender's default scene. The camera of the published renders is at
+    the origin, so the lamp is always behind the viewer's right shoulder.
     """
     towards = np.array(LAMP) + np.array([0.0, 0.0, DISTANCE])
     far = np.linalg.norm(towards)
-    # A lamp of P watts gives P / (4 pi^2 r^2) to what faces it, in the units of the sky.
+    # A lamp of P watts lights a surface that faces it with P / (4 pi^2 r^2), in units of the sky.
     strength = LAMP_WATTS / (4 * np.pi**2 * far**2)
     return Lights(SKY, SKY, np.array([0.0, 1.0, 0.0]), towards[None] / far, np.array([strength]))
 
@@ -175,10 +175,10 @@ def published_camera(
 
 
 def placement(surface: Surface, scale: float = 1.0, offset: Sequence[float] = (0, 0, 0)) -> Any:
-    """(4, 4) matrix that centres `surface` and makes the diagonal of its box `scale` long.
+    """(4, 4) matrix that scales the diagonal of `surface`'s box to `scale` and centres the box.
 
-    offset : where the middle goes. This is the published data's rule. Raises ValueError for a
-    surface without extent.
+    offset : the new centre. This is the rule of the published data. Raises ValueError if the
+    surface has no extent.
     """
     low, high = surface.bounds
     diagonal = float(np.linalg.norm(high - low))
@@ -193,7 +193,7 @@ def placement(surface: Surface, scale: float = 1.0, offset: Sequence[float] = (0
 def tiled(pictures: NDArray[np.uint8], background: int | None = None) -> NDArray[np.uint8]:
     """Twelve pictures (12, H, W, C) as one (3 H, 4 W, C): rows X, Z and Y, in `NAMES`' order.
 
-    background : the grey that transparent pixels show; None leaves them transparent.
+    background : grey behind transparent pixels; None leaves them transparent.
     """
     count, height, width, channels = pictures.shape
     rows = count // SLABS
@@ -225,7 +225,7 @@ def _directions(camera: Camera, pixel: NDArray[np.integer]) -> NDArray[np.float3
 def _sliced(
     xray: XRay, camera: Camera, aligned: str, bounds: NDArray[np.floating] | None
 ) -> Slices:
-    """bounds : (2, 3) of what is cut, or None for those of the hits."""
+    """Slice `xray`. bounds : (2, 3) of the object along the cut axes; None for the hits' bounds."""
     pixels = xray.shape[1] * xray.shape[2]
     pixel = (xray.index % pixels).astype(np.int32)
     directions = _directions(camera, pixel)
@@ -237,7 +237,7 @@ def _sliced(
     places = np.empty((3, len(pixel)), dtype=np.int32)
     for axis, (low, high) in enumerate(np.transpose(bounds)):
         slab = ((along[axis] - low) * (SLABS / max(high - low, 1e-30))).astype(np.int32)
-        # Rounding can leave what touches the box a hair outside.
+        # Rounding can put hits at the border of the box just outside.
         np.clip(slab, 0, SLABS - 1, out=slab)
         np.add(_PLACES[axis][slab] * np.int32(pixels), pixel, out=places[axis])
     return Slices(xray, directions, places)

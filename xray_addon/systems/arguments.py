@@ -66,7 +66,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
 
 
 def own_settings() -> dict[str, list[tuple[System, Field[Any]]]]:
-    """For each setting that only some systems have: those systems, each with its field."""
+    """The settings that only some systems have, by name: these systems, each with its field."""
     found: dict[str, list[tuple[System, Field[Any]]]] = {}
     for system in SYSTEMS.values():
         for item in system.settings.own_fields():
@@ -75,8 +75,9 @@ def own_settings() -> dict[str, list[tuple[System, Field[Any]]]]:
 
 
 def common_field(owners: list[tuple[System, Field[Any]]]) -> Field[Any]:
-    """One field for a setting of several systems: it says what it is in each, and has the widest
-    limits. Its default is the first system's; the others have theirs where it is not given."""
+    """One field for a setting of several systems. Its help text has the meaning in each of them,
+    and its limits are the widest. Its default is the first system's; if the option is not given,
+    each system uses its own default."""
     if len(owners) == 1:
         return owners[0][1]
     items = [item for _, item in owners]
@@ -106,7 +107,7 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
 def read_systems(arguments: argparse.Namespace) -> GenerateSettings:
     """The settings of the chosen system.
 
-    Raises XRayError `unknown_generator`, and `bad_settings`, also for a setting of another system.
+    Raises XRayError `unknown_generator`, and `bad_settings`, also for other systems' settings.
     """
     names = [*GenerateSettings.names(), *own_settings()]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}

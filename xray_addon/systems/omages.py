@@ -1,4 +1,4 @@
-"""Omages: a category to an object as one image of 64 x 64 pixels, with its material."""
+"""Omages: generates an object of a category as one image of 64 x 64 pixels, with its material."""
 
 from __future__ import annotations
 

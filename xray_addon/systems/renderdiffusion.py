@@ -1,4 +1,4 @@
-"""RenderDiffusion: a picture is denoised by drawing it from three feature planes, which are 3D."""
+"""RenderDiffusion: denoises a picture by rendering it from a 3D triplane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import Need, Output, System
 
-# The camera of the training pictures; its azimuth and elevation are the object's or the settings'.
+# The camera of the training pictures; azimuth and elevation depend on the object or the settings.
 FRAME = Frame(distance=2.0, fov_x=math.radians(40.0), fill=0.65, near=1.2, far=2.8)
 NOISE_STEPS = 1000  # of the training
 

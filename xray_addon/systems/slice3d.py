@@ -1,4 +1,4 @@
-"""Slice3D: what an image hides, as twelve slices, and back to a mesh."""
+"""Slice3D: predicts twelve slices that reveal what an image hides, and makes a mesh of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import ByHand, HandFile, Output, System
 
-# The published camera; the box that is meshed is 1 wide.
+# The published camera; the meshed box is 1 wide.
 FRAME = Frame(distance=1.2, fov_x=PUBLISHED_FOV_X, fill=0.65, near=0.6, far=1.8)
 PAGE = "https://1drv.ms/f/s!AkDQSKsmQQCghq1jUC2J0nowH4XeOQ"
 LICENCE = "not stated by the authors"

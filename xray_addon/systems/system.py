@@ -51,10 +51,10 @@ class Inputs:
 class Published:
     """Weights that their authors published on a hub.
 
-    name : their name in X-Ray. repo : on the hub, "owner/name". files : the needed paths in the
-    repository. size : approximate total bytes; 0 if unknown. folders : names of folders in which
-    people keep them beside a checkpoint. repo_type : the hub's type of the repository, "model" or
-    "dataset". terms : conditions on its page besides the licence.
+    name : in X-Ray. repo : on the hub, "owner/name". files : the needed paths in the repository.
+    size : approximate total bytes; 0 if unknown. folders : usual names of their local folder beside
+    a checkpoint. repo_type : the hub's type of the repository, "model" or "dataset". terms :
+    conditions on its page besides the licence.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Published:
 
 @dataclass(frozen=True)
 class HandFile:
-    """A weights file that is on no hub, so that the user must download it in a browser.
+    """A weights file that is on no hub, so the user must download it in a browser.
 
-    path : on the authors' page. key : X-Ray's name of its network. what : description for people.
-    size : minimum bytes. used_by : name of a setting, and those of its values that need the file.
+    path : on the authors' page. key : X-Ray's name of its network. what : description for users.
+    size : minimum bytes. used_by : name of a setting, and its values that need the file.
     """
 
     path: str
@@ -90,7 +90,7 @@ class HandFile:
 
 @dataclass(frozen=True)
 class ByHand:
-    """Weights to download by hand. page : its URL. licence : of the files, for people."""
+    """Weights to download by hand. page : URL. licence : of the files, for display."""
 
     page: str
     licence: str
@@ -105,15 +105,15 @@ class ByHand:
 class System:
     """The description of a published system for panels, command lines, runtime and docs.
 
-    name : its name in settings and commands. label, about : one line each, for people.
-    paper : its URL. licence : of its weights. module : its runtime package, whose module
-        `generator` has `load(checkpoint, device)` and whose module `training` trains it.
+    name : in settings and commands. label, about : one line each, for display.
+    paper : URL. licence : of its weights. module : its runtime package, whose module `generator`
+        has `load(checkpoint, device)` and whose module `training` trains it.
     settings : its subclass of `GenerateSettings`.
     image, mask, category : which inputs it takes. categories : the supported ones.
     outputs : what it returns besides the mesh. seeded : whether seeds give different meshes.
-    weights : those that can be downloaded. checkpoint : the one used by default; "" if the
-        system's weights ship with X-Ray.
-    frame : its mesh's position relative to the image's camera; None if unknown.
+    weights : downloadable weights. checkpoint : the default one; "" if the system's weights ship
+        with X-Ray.
+    frame : the position of its mesh relative to the image's camera; None if unknown.
     by_hand : weights that are only on their authors' page.
     """
 
@@ -143,7 +143,7 @@ class System:
     def check(self, inputs: Inputs) -> None:
         """Raise XRayError for missing and unsupported inputs and for an unknown category.
 
-        Codes: `missing_image`, also for a mask without an image, `missing_mask`,
+        Codes: `missing_image` (also for a mask without an image), `missing_mask`,
         `missing_category`, `unused_input` and `unknown_category`.
         """
         for name, need in (("image", self.image), ("mask", self.mask), ("category", self.category)):

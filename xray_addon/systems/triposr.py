@@ -1,4 +1,4 @@
-"""TripoSR: one image to a triplane field to a mesh, in one pass."""
+"""TripoSR: predicts a triplane field from one image in one pass, and makes a mesh of it."""
 
 from __future__ import annotations
 

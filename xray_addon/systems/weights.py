@@ -19,7 +19,7 @@ from ..files.folders import cache_folder
 from . import PUBLISHED
 from .system import HandFile, Published, System
 
-# How many folders above the checkpoint are searched for these folders.
+# How many folders above the checkpoint are searched for the folders of other weights.
 LEVELS = 4
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -51,12 +51,12 @@ class Checkpoint:
 
     @property
     def repo_type(self) -> str:
-        """What the hub calls the repository: "model" or "dataset"."""
+        """The hub's type of the repository: "model" or "dataset"."""
         return self.published.repo_type if self.published else "model"
 
     @property
     def page(self) -> str:
-        """The repository's page behind the hub's address."""
+        """The path of the repository's page on the hub."""
         return self.repo if self.repo_type == "model" else f"{self.repo_type}s/{self.repo}"
 
     def folder(self, cache: str | PathLike[str] | None = None) -> Path:
@@ -134,7 +134,7 @@ def beside(folder: Path, names: Iterable[str]) -> Path | None:
 def missing(
     system: System, checkpoint: str = "", cache: str | PathLike[str] | None = None
 ) -> list[str]:
-    """Names of downloadable weights that `system` needs for `checkpoint` and that are missing.
+    """Names of missing downloadable weights that `system` needs for `checkpoint`.
 
     Only checks that files with the right names exist.
     """
@@ -157,7 +157,7 @@ def missing(
 
 
 def hand_folder(system: System, cache: str | PathLike[str] | None = None) -> Path:
-    """Where files of `System.by_hand` are looked for unless a checkpoint is chosen."""
+    """The folder where files of `System.by_hand` are searched if no checkpoint is chosen."""
     return cache_folder(cache) / system.name
 
 
@@ -167,10 +167,10 @@ def find_by_hand(
     checkpoint: str = "",
     cache: str | PathLike[str] | None = None,
 ) -> Path | None:
-    """Where `file` is: in the folder `checkpoint`, or the one for it, at any depth; None if not.
+    """The path of `file` at any depth in the folder `checkpoint` or `hand_folder`, or None.
 
-    A network that X-Ray trained, called `<key>.safetensors`, goes first. Where `checkpoint` is a
-    file, that is meant.
+    A network trained by X-Ray, `<key>.safetensors`, is preferred. If `checkpoint` is a file, that
+    is used.
     """
     place = local_path(checkpoint) if checkpoint else hand_folder(system, cache)
     if place is None or not place.exists():
@@ -190,9 +190,9 @@ def missing_by_hand(
     checkpoint: str = "",
     cache: str | PathLike[str] | None = None,
 ) -> list[HandFile]:
-    """The files that a generation with `settings` needs and that are not on this machine.
+    """The files that a generation with `settings` needs and that are missing on this machine.
 
-    settings : the system's own, or Blender's properties of the same names.
+    settings : the system's own, or Blender properties with the same names.
     """
     if system.by_hand is None:
         return []
@@ -215,5 +215,5 @@ def is_here(name: str, cache: str | PathLike[str] | None = None) -> bool:
 
 
 def megabytes(size: int) -> str:
-    """A size in bytes as text for people."""
+    """A size in bytes as readable text."""
     return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"

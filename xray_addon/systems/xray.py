@@ -1,4 +1,4 @@
-"""X-Ray, small: the system that ships."""
+"""The small X-Ray: the system that ships with the extension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""X-Ray at the paper's scale, with checkpoints of the published kind."""
+"""X-Ray at the paper's scale, for checkpoints in the published format."""
 
 from __future__ import annotations
 
