@@ -40,7 +40,7 @@ LIKELY = 0.3
 CLEAR = 0.9
 LEAST_GAP = 0.04  # frame units
 SHARE_BLUR = 3.0  # px of 256, for the likelihoods
-HIDDEN_BLUR = 8.0  # px of 256, for the depths of hidden layers
+HIDDEN_BLUR = 6.0  # px of 256, for the depths of hidden layers
 # Minimum thickness of the body, in cells, so that the grid cannot miss it. The outline counts as
 # thin where it is narrower than THIN, in px of 256.
 LEAST_THICKNESS = 2.0
@@ -49,7 +49,7 @@ STEEP = 0.25  # minimum of the cosine that converts a distance along a ray to on
 # The solid is extended by GROWTH (frame units) towards the camera and away from it, but at most by
 # GROWTH_SHARE of its thickness, because predictions are too thin. Chosen on every third object of
 # the val split.
-GROWTH = 0.01
+GROWTH = 0.006
 GROWTH_SHARE = 0.4
 BLUR = 1.0  # cells, for the field
 # Minimum and maximum radius of rims, and the width of the band along the outline whose slope
