@@ -212,9 +212,9 @@ def next_seed(obj: Any) -> int:
 
 def _inputs_key(obj: Any) -> tuple[str, ...]:
     """The system and the inputs that `obj` was made with."""
-    inputs = obj["xray_inputs"].to_dict() if "xray_inputs" in obj else {}
-    parts = (inputs.get(part, "") for part in (*IMAGES, "category"))
-    return (obj["xray_settings"].get("generator", ""), obj.get("xray_image", ""), *parts)
+    names = input_names(obj)
+    parts = (names.get(part, "") for part in (*IMAGES, "category"))
+    return (obj["xray_settings"].get("generator", ""), *parts)
 
 
 def add_generated(

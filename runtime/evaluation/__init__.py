@@ -44,7 +44,7 @@ from xray_addon.xray import Points, XRay
 
 from ..generator import Generator
 from ..meshes.collection import MeshFile, find_manifest, list_meshes
-from ..meshes.topology import outline_holes
+from ..meshes.topology import outline_holes, topology
 from ..registry import load
 from .cases import (
     POINTS,
@@ -66,7 +66,6 @@ from .looks import (
     hidden_colors,
     roughness,
     sliver_share,
-    topology,
 )
 from .pictures import result_row, result_sheet
 from .protocols import (

@@ -1,18 +1,15 @@
 """Measures how a mesh looks, which distances to the truth do not show.
 
-Handles are tunnels through bodies, islands are loose parts, slivers are thin triangles, roughness
-is how lumpy a side is, and the base is how flat an object stands. All of them are properties of one
-mesh. They are measured for the truth, too, to see what belongs to the object.
+Slivers are thin triangles, roughness is how lumpy a side is, and the base is how flat an object
+stands; `meshes.topology` counts handles and loose parts. All of them are properties of one mesh.
+They are measured for the truth, too, to see what belongs to the object.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from xray_addon.camera import Camera
@@ -21,8 +18,6 @@ from xray_addon.xray import Points, XRay
 
 SLIVER = 8.0  # longest side over the height upon it, from which on a triangle is one
 SAMPLES = 10_000
-# Vertices closer than this share of the longest side are merged: files split them at seams.
-WELD = 1e-5
 # A place belongs to the rim if the cosine of its normal to the camera is at most this.
 RIM_COSINE = 0.35
 # Radius of the neighbourhood that a normal is compared with, as a share of the longest side.
@@ -36,57 +31,6 @@ FLAT_SHARE = 0.2
 FLAT_HEIGHT = 0.01
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Topology:
-    """islands : connected parts beyond the first. handles : sum of the genus of all parts."""
-
-    islands: int
-    handles: int
-
-
-def topology(surface: Surface) -> Topology:
-    """The topology after merging vertices in the same place and filling borders.
-
-    By Euler's formula: V - E + F = 2 (parts - handles) - borders. If more than two faces share an
-    edge, the genus is not defined, and the result is a guess of at least 0.
-    """
-    faces, count = _welded(surface)
-    if not len(faces):
-        return Topology(0, 0)
-    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    edges, uses = np.unique(edges, axis=0, return_counts=True)
-    _, label = _parts(edges, count)
-    used = np.unique(faces)
-    borders = 0
-    if len(rim := edges[uses == 1]):
-        rings, _ = _parts(rim, count)
-        borders = rings - (count - len(np.unique(rim)))
-    euler = len(used) - len(edges) + len(faces)
-    bodies = len(np.unique(label[used]))
-    return Topology(bodies - 1, max(0, (2 * bodies - borders - euler + 1) // 2))
-
-
-def _welded(surface: Surface) -> tuple[NDArray[np.int64], int]:
-    """Faces after merging vertices in the same place, without degenerate ones, and the number of
-    vertices."""
-    low, high = surface.bounds
-    step = max(float((high - low).max()) * WELD, 1e-30)
-    places = np.rint((surface.vertices - low) / step).astype(np.int64)
-    _, weld = np.unique(places, axis=0, return_inverse=True)
-    faces = weld.reshape(-1)[surface.faces]
-    whole = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
-    return faces[whole], int(weld.max()) + 1
-
-
-def _parts(edges: NDArray[np.integer], count: int) -> tuple[int, NDArray[np.int32]]:
-    """The number of connected parts of `count` vertices, and the part of each vertex."""
-    links = sparse.coo_matrix(
-        (np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(count, count)
-    )
-    found: tuple[int, NDArray[np.int32]] = connected_components(links, directed=False)
-    return found
 
 
 def sliver_share(surface: Surface) -> float:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from .remeshing import compacted
+from .topology import parts
 
 _Mesh = tuple[NDArray[np.floating], NDArray[np.integer]]
 
@@ -19,9 +18,8 @@ def without_crumbs(
     piece's."""
     if not len(faces):
         return vertices, faces
-    ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2).T
-    links = sparse.coo_matrix((np.ones(ends.shape[1]), tuple(ends)), (len(vertices),) * 2)
-    piece = connected_components(links, directed=False)[1][faces[:, 0]]
+    _, part = parts(faces[:, [0, 1, 1, 2]].reshape(-1, 2), len(vertices))
+    piece = part[faces[:, 0]]
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     area = np.bincount(piece, np.linalg.norm(np.cross(b - a, c - a), axis=1))
     return compacted(vertices, faces[area[piece] >= share * area.max()])

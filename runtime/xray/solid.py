@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse.csgraph import connected_components
+from scipy import ndimage
 from skimage import measure
 from torch.nn import functional
 
@@ -26,7 +25,7 @@ from xray_addon.canonical import DISTANCE
 
 from ..meshes.remeshing import remesh
 from ..meshes.smoothing import taubin
-from ..meshes.topology import outline_holes
+from ..meshes.topology import closed_handles, outline_holes
 from .decoding import Layers
 
 Floats = NDArray[np.float32]
@@ -275,12 +274,9 @@ def _without_crumbs(field: Floats) -> Floats:
 
 
 def _tunnels(field: Floats) -> int:
-    """The number of tunnels through the solid: its genus, by Euler's formula."""
+    """The number of tunnels through the solid."""
     vertices, faces, _, _ = measure.marching_cubes(field, 0.0)
-    ends = faces[:, :2].ravel(), faces[:, 1:].ravel()
-    links = sparse.coo_matrix((np.ones(len(ends[0]), bool), ends), (len(vertices),) * 2)
-    parts = connected_components(links, directed=False, return_labels=False)
-    return int(parts - (len(vertices) - len(faces) / 2) / 2)
+    return closed_handles(faces, len(vertices))
 
 
 def _base(field: Floats) -> int | None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from runtime.evaluation.looks import sliver_share, topology
+from runtime.evaluation.looks import sliver_share
 from runtime.meshes.remeshing import remesh
 from runtime.meshes.smoothing import taubin
+from runtime.meshes.topology import topology
 from xray_addon import Surface
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from runtime.evaluation.looks import base_height, sliver_share, topology
+from runtime.evaluation.looks import base_height, sliver_share
+from runtime.meshes.topology import topology
 from runtime.xray.decoding import Layers
 from runtime.xray.solid import CELL, GROWTH, solid_mesh
 from xray_addon import Surface, cast
