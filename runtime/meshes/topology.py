@@ -67,15 +67,6 @@ def parts(edges: NDArray[np.integer], count: int) -> tuple[int, NDArray[np.int32
     return found
 
 
-def closed_handles(faces: NDArray[np.integer], count: int) -> int:
-    """The handles of a closed mesh with `count` vertices, all of them used by `faces` (F, 3).
-
-    As `topology`, for meshes that need no welding, which saves most of its time.
-    """
-    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
-    return parts(edges, count)[0] - (count - len(faces) // 2) // 2
-
-
 def outline_holes(mask: NDArray[np.bool_]) -> int:
     """The number of holes in the image of an object: parts of the background enclosed by `mask`
     (H, W). An object in one piece has at least as many handles."""

@@ -1,11 +1,14 @@
 """Makes one smooth, closed mesh from predicted layers.
 
-A ray enters the object at one layer of a pair and leaves it at the other. The network is unsure of
-both depths and, above all, of the number of pairs, so meshing each layer would give loose, jagged
-sheets. Instead, all pairs form one scalar field, positive inside. For one pair, its value is about
-the distance to the nearest of three things: the entry, the exit and the object's outline. The field
-is the maximum over all pairs. Rims, where a surface meets the outline, are rounded according to the
-slope there. The mesh is the field's zero level (marching cubes), remeshed to even triangles.
+A ray enters the object at the first layer and leaves it for the last time at the last one. The body
+is all that lies between. Gaps between layers are filled: the network is unsure of them, and kept
+gaps became tunnels and torn walls without bringing meshes nearer to the truth (docs/quality.md). A
+hollow that the image shows, such as a cup's, stays, because the first layer follows it.
+
+The body is a scalar field, positive inside. Its value is about the distance to the nearest of three
+things: the first layer, the last one and the object's outline. Rims, where a surface meets the
+outline, are rounded according to the slope there. The mesh is the field's zero level (marching
+cubes), remeshed to even triangles.
 """
 
 from __future__ import annotations
@@ -25,21 +28,18 @@ from xray_addon.canonical import DISTANCE
 
 from ..meshes.remeshing import remesh
 from ..meshes.smoothing import taubin
-from ..meshes.topology import closed_handles, outline_holes
 from .decoding import Layers
+from .piecewise_planar import piecewise_planar
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 CELL = 0.0107  # of the field's grid, frame units: two pixels of 256
 FACES = 20_000
-# A pair behind the first exists if its likelihood is above LIKELY. The gap in front of it is kept
-# only if the likelihood is above CLEAR and the gap is LEAST_GAP long; otherwise it is filled.
+# Layers come in pairs, one where a ray enters and one where it leaves. The body reaches to the last
+# pair of a likelihood above LIKELY.
 LIKELY = 0.3
-CLEAR = 0.9
-LEAST_GAP = 0.04  # frame units
 SHARE_BLUR = 3.0  # px of 256, for the likelihoods
-HIDDEN_BLUR = 6.0  # px of 256, for the depths of hidden layers
 # Minimum thickness of the body, in cells, so that the grid cannot miss it. The outline counts as
 # thin where it is narrower than THIN, in px of 256.
 LEAST_THICKNESS = 2.0
@@ -56,7 +56,7 @@ BLUR = 1.0  # cells, for the field
 FILLET = 0.012
 MOST_ROUND = 0.03
 RIM = 0.04
-# Loose parts smaller than this share of the whole are removed, and closed hollows filled.
+# Loose parts smaller than this share of the whole are removed.
 CRUMB = 0.01
 # The base is cut flat. Of the lowest BASE_HEIGHT of the solid, it is the first slice with at least
 # BASE_SHARE of the area of the largest slice there.
@@ -74,11 +74,6 @@ def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDA
     maps = _maps(layers, camera)
     low, shape = _grid(maps, camera)
     field = _field(maps, camera, low, shape)
-    # A tunnel that the image does not show is a false gap: fill the gaps if that closes it.
-    if len(maps.enter) > 1 and _tunnels(field) > (holes := outline_holes(layers.outline)):
-        whole = _field(_maps(layers, camera, gaps=False), camera, low, shape)
-        if _tunnels(whole) <= holes:
-            field = whole
     base = _base(field)
     if base is None:
         return _nothing()
@@ -101,9 +96,9 @@ def _nothing() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """enter, leave : (P, H, W) depths of each pair. inside : (P, H, W) distance to the border of
-    the pair's mask, positive inside, frame units. rounding : (H, W) radius of the rim. thin :
-    (H, W) whether the outline is thin."""
+    """Maps (H, W). enter, leave : depths of the body's front and back. inside : distance to the
+    outline, positive inside, frame units. rounding : radius of the rim. thin : whether the outline
+    is thin."""
 
     enter: Floats
     leave: Floats
@@ -121,36 +116,21 @@ def _signed_distance(mask: Bools, unit: float) -> Floats:
     return ((within - beyond - np.where(mask, 0.5, -0.5)) * unit).astype(np.float32)
 
 
-def _maps(layers: Layers, camera: Camera, *, gaps: bool = True) -> _Maps:
-    """gaps : whether a ray may leave the body and enter it again; if not, pairs are merged."""
-    depth = layers.depth
-    known = depth > 0
+def _maps(layers: Layers, camera: Camera) -> _Maps:
     unit = DISTANCE / camera.focal
     outline = layers.outline
-    share = ndimage.gaussian_filter(layers.share[::2], (0, SHARE_BLUR, SHARE_BLUR))
-    likely = known[0::2] & known[1::2] & (share > LIKELY) & outline
-    likely[0] = outline
-    likely = np.logical_and.accumulate(likely, axis=0)
-    enter, leave = depth[0::2].copy(), depth[1::2].copy()
-    gap = np.zeros_like(enter)
-    gap[1:] = enter[1:] - leave[:-1]
-    clear = likely & (share > CLEAR) & (gap > LEAST_GAP) & gaps
-    # From back to front, merge the pairs on both sides of each gap that is not clear.
-    for pair in range(len(enter) - 1, 0, -1):
-        joined = likely[pair] & ~clear[pair]
-        leave[pair - 1] = np.where(joined, leave[pair], leave[pair - 1])
-        likely[pair] &= clear[pair]
-    some = likely.any(axis=(1, 2))
-    enter, leave, likely = enter[some], leave[some], likely[some]
-    for values in (*enter, *leave):
-        _extend(values)
-    leave = ndimage.gaussian_filter(leave, (0, HIDDEN_BLUR, HIDDEN_BLUR))
-    enter[1:] = ndimage.gaussian_filter(enter[1:], (0, HIDDEN_BLUR, HIDDEN_BLUR))
+    enter, leave = layers.depth[0].copy(), layers.depth[1].copy()
+    share = ndimage.gaussian_filter(layers.share[2::2], (0, SHARE_BLUR, SHARE_BLUR))
+    likely = np.logical_and.accumulate((share > LIKELY) & (layers.depth[3::2] > 0), axis=0)
+    for there, depth in zip(likely, layers.depth[3::2], strict=True):
+        leave[there] = depth[there]
+    _extend(enter)
+    _extend(leave)
+    leave = piecewise_planar(leave, outline, camera)
     leave = np.maximum(leave, enter + LEAST_THICKNESS * CELL)
-    inside = np.stack([_signed_distance(mask, unit) for mask in likely])
     thin = _thin(outline)
-    inside[0] = np.maximum(inside[0], _signed_distance(thin, unit) + CELL)
-    return _Maps(enter, leave, inside, _rounding(enter[0], leave[0], inside[0], camera), thin)
+    inside = np.maximum(_signed_distance(outline, unit), _signed_distance(thin, unit) + CELL)
+    return _Maps(enter, leave, inside, _rounding(enter, leave, inside, camera), thin)
 
 
 def _extend(values: Floats) -> None:
@@ -190,13 +170,10 @@ def _rounding(enter: Floats, leave: Floats, inside: Floats, camera: Camera) -> F
 
 def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
     """The lowest corner (3,) and the shape of a grid around the solid, with cells of `CELL`."""
-    corners = []
-    for pair, inside in enumerate(maps.inside):
-        row, column = np.nonzero(inside > -2 * CELL)
-        ray = camera.ray_directions(row, column) @ camera.camera_to_world[:3, :3].T
-        ends = (maps.enter[pair, row, column, None], maps.leave[pair, row, column, None])
-        corners += [camera.position + ray * depth for depth in ends]
-    points = np.concatenate(corners)
+    row, column = np.nonzero(maps.inside > -2 * CELL)
+    ray = camera.ray_directions(row, column) @ camera.camera_to_world[:3, :3].T
+    ends = (maps.enter[row, column, None], maps.leave[row, column, None])
+    points = np.concatenate([camera.position + ray * depth for depth in ends])
     low, high = points.min(axis=0) - 3 * CELL, points.max(axis=0) + 3 * CELL
     shape = np.ceil((high - low) / CELL).astype(int) + 1
     return low, (int(shape[0]), int(shape[1]), int(shape[2]))
@@ -222,61 +199,41 @@ def _field(
     half = math.tan(camera.fov_x / 2)
     grid = torch.stack([x / (-z * half), -y / (-z * half)], dim=-1).view(1, 1, -1, 2)
     along = (x * x + y * y + z * z).sqrt().view(-1)
-    count = len(maps.enter)
-    cosines = [_slope_cosine(d, camera).clip(STEEP) for d in (*maps.enter, *maps.leave)]
-    planes = np.concatenate(
-        [
-            maps.enter,
-            maps.leave,
-            maps.inside,
-            np.stack(cosines),
-            maps.rounding[None],
-            maps.thin[None],
-        ]
-    ).astype(np.float32)
+    cosines = [_slope_cosine(depth, camera).clip(STEEP) for depth in (maps.enter, maps.leave)]
+    planes = [maps.enter, maps.leave, maps.inside, maps.rounding, maps.thin, *cosines]
     seen = functional.grid_sample(
-        torch.from_numpy(planes)[None], grid, padding_mode="border", align_corners=False
+        torch.from_numpy(np.stack(planes).astype(np.float32))[None],
+        grid,
+        padding_mode="border",
+        align_corners=False,
     )[0, :, 0]
-    enter, leave, inside, enter_cosine, leave_cosine = seen[: 5 * count].view(5, count, -1)
-    radius, thin = seen[-2:]
-    best = torch.full_like(along, -math.inf)
-    for pair in range(count):
-        between = torch.minimum(
-            (along - enter[pair]) * enter_cosine[pair], (leave[pair] - along) * leave_cosine[pair]
-        )
-        growth = (GROWTH_SHARE * (leave[pair] - enter[pair])).clamp(max=GROWTH)
-        value = _rounded(between + growth, inside[pair], radius if pair == 0 else FILLET)
-        best = torch.maximum(best, value)
+    enter, leave, inside, radius, thin, enter_cosine, leave_cosine = seen
+    between = torch.minimum((along - enter) * enter_cosine, (leave - along) * leave_cosine)
+    growth = (GROWTH_SHARE * (leave - enter)).clamp(max=GROWTH)
+    value = _rounded(between + growth, inside, radius)
     # Clamp: large values far from the surface would otherwise be blurred into those near it.
-    field = best.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
+    field = value.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
     calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
-    thin = thin.view(shape).numpy() > 0.25
-    return _without_crumbs(np.where(thin, np.maximum(calm, field), calm))
+    keep = thin.view(shape).numpy() > 0.25
+    return _without_crumbs(np.where(keep, np.maximum(calm, field), calm))
 
 
-def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:
+def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
     """The minimum of two distances; the edge where they are equal is rounded with `radius`."""
     short = ((radius - a).clamp(min=0) ** 2 + (radius - b).clamp(min=0) ** 2).sqrt()
     return torch.where(torch.minimum(a, b) < radius, radius - short, torch.minimum(a, b))
 
 
 def _without_crumbs(field: Floats) -> Floats:
-    """`field` without loose parts and closed hollows smaller than `CRUMB` of the whole."""
-    whole = np.count_nonzero(field > 0)
-    for sign in (1, -1):
-        label, count = ndimage.label(sign * field > 0)
-        if count < 2:
-            continue
-        small = np.append(False, np.bincount(label.ravel())[1:] < CRUMB * whole)
-        crumbs = ndimage.binary_dilation(small[label], iterations=2) & ~(label > 0) | small[label]
-        field = np.where(crumbs, sign * np.minimum(sign * field, -CELL), field)
-    return field
-
-
-def _tunnels(field: Floats) -> int:
-    """The number of tunnels through the solid."""
-    vertices, faces, _, _ = measure.marching_cubes(field, 0.0)
-    return closed_handles(faces, len(vertices))
+    """`field` without loose parts smaller than `CRUMB` of the whole."""
+    label, count = ndimage.label(field > 0)
+    if count < 2:
+        return field
+    size = np.bincount(label.ravel())
+    small = np.append(False, size[1:] < CRUMB * size[1:].sum())
+    crumbs = small[label]
+    crumbs |= ndimage.binary_dilation(crumbs, iterations=2) & (label == 0)
+    return np.where(crumbs, np.minimum(field, -CELL), field)
 
 
 def _base(field: Floats) -> int | None:
