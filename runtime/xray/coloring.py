@@ -1,8 +1,8 @@
 """The texture of a generated solid: visible colours in the left half, hidden ones in the right.
 
 UVs are the mesh's projection onto the camera's image. Visible faces use the left half, which is the
-image with its lighting removed. All other faces use the right half, which has the colours of the
-last hidden layer along the same rays.
+image with its lighting removed. All other faces use the right half, which mixes the median of the
+visible colours, those nearby and the predicted ones of the last hidden layer.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from .decoding import Layers
 
 Floats = NDArray[np.float32]
 
-# Hidden colours are a mixture: a share of the predicted ones, a share of the visible ones around
-# the same pixel, blurred by NEAR_BLUR (px of 256), and the median of the visible ones.
+# Hidden colours are a mixture: a share of the predicted ones, moved halfway to the visible ones'
+# mean, a share of the visible ones around the same pixel, blurred by NEAR_BLUR (px of 256), and the
+# median of the visible ones.
 OWN_SHARE = 0.2
 NEAR_SHARE = 0.25
 NEAR_BLUR = 24.0

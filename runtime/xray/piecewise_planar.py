@@ -2,8 +2,8 @@
 
 The network is unsure of the depths it cannot see, so its hidden surfaces have dents. Most true ones
 are planes or bend evenly. So the depths are fitted by a surface with little second-order total
-variation: a fit that stays close to them and has few and sharp bends, instead of many small ones
-(the penalty of Bredies et al., "Total Generalized Variation", 2010, without its first order).
+variation: a fit that stays close to them and has few and sharp bends, instead of many small ones,
+because bends are penalised by their size and not by its square.
 A blur that removes the same dents would also round off the edges.
 
 In a camera's image, the inverse of the depth along the optical axis is linear on each plane, so
@@ -26,7 +26,7 @@ Doubles = NDArray[np.float64]
 GRID = 64  # the fit's pixels along a side; the network's own resolution
 MARGIN = 3  # px of GRID around the mask, into which the surface is continued
 STRENGTH = 30.0
-SHARP = 0.002  # bends below this (frame units a px of GRID, squared) are penalised by their square
+SHARP = 0.002  # smaller bends (frame units per squared px of GRID) are penalised by their square
 ROUNDS = 8
 BLUR = 2.0  # px of the depths; removes the kinks of the interpolation from GRID
 

@@ -37,7 +37,7 @@ Bools = NDArray[np.bool_]
 CELL = 0.0107  # of the field's grid, frame units: two pixels of 256
 FACES = 20_000
 # Layers come in pairs, one where a ray enters and one where it leaves. The body reaches to the last
-# pair of a likelihood above LIKELY.
+# pair whose likelihood is above LIKELY; the first pair always counts.
 LIKELY = 0.3
 SHARE_BLUR = 3.0  # px of 256, for the likelihoods
 # Minimum thickness of the body, in cells, so that the grid cannot miss it. The outline counts as

@@ -45,7 +45,7 @@ STAGES = {
     "sample": "network, image and its mirror",
     "decode": "read the layers",
     "centered": "move them to the frame's middle",
-    "solid_mesh": "the solid that they mean, its mesh",
+    "solid_mesh": "the solid's mesh",
     "two_sides": "its texture",
     "cast": "its own layers",
     "write_glb": "write GLB",

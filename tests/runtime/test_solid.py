@@ -132,19 +132,6 @@ def test_a_hollow_stays_where_the_image_shows_it():
     assert volume(solid(shapes[0])) < 0.85 * volume(solid(shapes[1]))
 
 
-def test_what_the_image_does_not_show_makes_no_tunnel():
-    """A hollow ball whose back is missing in two places, which would let one look through it."""
-    hollow = trimesh.creation.icosphere(4, radius=0.35)
-    hollow.invert()
-    ball = trimesh.util.concatenate([trimesh.creation.icosphere(5, radius=0.45), hollow])
-    layers = layers_of(surface(ball))
-    for column in (100, 156):
-        layers.share[2:, 120:136, column - 8 : column + 8] = 0
-    got = Surface(*solid_mesh(layers, CAMERA))
-    assert topology(got).handles == 0
-    assert volume(got) == pytest.approx(volume(sphere(0.45)), rel=0.1)
-
-
 def test_a_lumpy_base_becomes_flat():
     shape = trimesh.creation.box((0.6, 0.6, 0.6)).subdivide_to_size(0.05)
     lumps = 0.02 * np.random.default_rng(0).normal(size=len(shape.vertices))
