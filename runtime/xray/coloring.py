@@ -25,8 +25,8 @@ Floats = NDArray[np.float32]
 # Hidden colours are a mixture: a share of the predicted ones, moved halfway to the visible ones'
 # mean, a share of the visible ones around the same pixel, blurred by NEAR_BLUR (px of 256), and the
 # median of the visible ones.
-OWN_SHARE = 0.2
-NEAR_SHARE = 0.25
+OWN_SHARE = 0.3
+NEAR_SHARE = 0.35
 NEAR_BLUR = 24.0
 # Width in px of 256 over which hidden colours blend into the visible ones towards the outline.
 RIM = 8.0
