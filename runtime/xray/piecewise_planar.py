@@ -3,8 +3,8 @@
 The network is unsure of the depths it cannot see, so its hidden surfaces have dents. Most true ones
 are planes or bend evenly. So the depths are fitted by a surface with little second-order total
 variation: a fit that stays close to them and has few and sharp bends, instead of many small ones,
-because bends are penalised by their size and not by its square.
-A blur that removes the same dents would also round off the edges.
+because bends are penalised by their size and not by its square. A blur that removes the same dents
+would also round off the edges.
 
 In a camera's image, the inverse of the depth along the optical axis is linear on each plane, so
 that inverse is what is fitted.

@@ -35,7 +35,7 @@ def main() -> None:
         rgba = np.concatenate([frames[layer], xray.hit[layer][..., None]], axis=-1)
         return on_background(np.clip(rgba * 255, 0, 255).astype(np.uint8), SIZE)
 
-    layers = range(min(4, xray.shape[0]))
+    layers = range(2)  # a generated mesh is one solid: its layers are its front and its back
     first = [titled("reference image", picture(arguments.reference))]
     first += [
         titled(f"mesh, side {number}", picture(path))
@@ -47,7 +47,7 @@ def main() -> None:
         for n in layers
     ]
     colors = [titled(f"predicted colour, layer {n + 1}", layer_tile(xray.color, n)) for n in layers]
-    column([row(first), row(depths), row(normals), row(colors)]).save(arguments.out)
+    column([row(first), row(depths + normals), row(colors)]).save(arguments.out)
 
 
 if __name__ == "__main__":
