@@ -18,7 +18,7 @@ from scipy import ndimage
 from xray_addon.camera import Camera
 from xray_addon.surface import Material, Surface
 
-from .decoding import Layers
+from .decoding import Layers, extended
 
 Floats = NDArray[np.float32]
 
@@ -72,8 +72,8 @@ def two_sides(layers: Layers, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     size, outline = len(image), layers.outline
     # Extend the colours beyond the outline, so that no texel mixes with the background.
-    visible = _extended(layers.color[0], outline)
-    hidden = _extended(_last_hidden(layers), outline)
+    visible = extended(layers.color[0], outline)
+    hidden = extended(_last_hidden(layers), outline)
     near = ndimage.gaussian_filter(visible, (NEAR_BLUR, NEAR_BLUR, 0), truncate=2.0)
     typical = np.median(visible[outline], axis=0)
     drift = visible[outline].mean(axis=0) - hidden[outline].mean(axis=0)
@@ -84,7 +84,7 @@ def two_sides(layers: Layers, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     back = _resized(hidden * (1 - rim) + edge * rim, size)
     front = _resized(visible, size) + _detail(image, len(outline) // COARSE)
     inner = ndimage.binary_erosion(image[..., 3] > 127, iterations=2)
-    both = np.concatenate([_extended(front, inner), back], axis=1)
+    both = np.concatenate([extended(front, inner), back], axis=1)
     return np.rint(both.clip(0, 1) * 255).astype(np.uint8)
 
 
@@ -104,14 +104,6 @@ def with_detail(color: Floats, image: NDArray[np.uint8]) -> Floats:
     detail = _detail(image, size // COARSE)
     detail = detail.reshape(size, factor, size, factor, 3).mean(axis=(1, 3))
     return np.concatenate([(color[:1] + detail).clip(0, 1), color[1:]])
-
-
-def _extended(colors: Floats, inside: NDArray[np.bool_]) -> Floats:
-    """Colours (H, W, 3), with each pixel outside replaced by the nearest one inside."""
-    if inside.all() or not inside.any():
-        return colors
-    nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
-    return colors[tuple(nearest)]
 
 
 def _resized(colors: Floats, size: int) -> Floats:

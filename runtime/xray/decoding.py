@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,6 +46,14 @@ class Layers:
         """The likely hits."""
         likely = np.logical_and.accumulate((self.share > 0.5) & (self.depth > 0), axis=0)
         return XRay(np.where(likely, self.depth, 0), self.normal, self.color)
+
+
+def extended(values: Floats, known: NDArray[np.bool_]) -> Floats:
+    """`values` (H, W, ...), with each unknown pixel replaced by the nearest known one."""
+    if known.all() or not known.any():
+        return values
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return values[tuple(nearest)]
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from xray_addon.canonical import DISTANCE
 
 from ..meshes.remeshing import remesh
 from ..meshes.smoothing import taubin
-from .decoding import Layers
+from .decoding import Layers, extended
 from .piecewise_planar import piecewise_planar
 
 Floats = NDArray[np.float32]
@@ -119,28 +119,17 @@ def _signed_distance(mask: Bools, unit: float) -> Floats:
 def _maps(layers: Layers, camera: Camera) -> _Maps:
     unit = DISTANCE / camera.focal
     outline = layers.outline
-    enter, leave = layers.depth[0].copy(), layers.depth[1].copy()
+    enter, leave = layers.depth[0], layers.depth[1].copy()
     share = ndimage.gaussian_filter(layers.share[2::2], (0, SHARE_BLUR, SHARE_BLUR))
     likely = np.logical_and.accumulate((share > LIKELY) & (layers.depth[3::2] > 0), axis=0)
     for there, depth in zip(likely, layers.depth[3::2], strict=True):
         leave[there] = depth[there]
-    _extend(enter)
-    _extend(leave)
+    enter, leave = extended(enter, enter > 0), extended(leave, leave > 0)
     leave = piecewise_planar(leave, outline, camera)
     leave = np.maximum(leave, enter + LEAST_THICKNESS * CELL)
     thin = _thin(outline)
     inside = np.maximum(_signed_distance(outline, unit), _signed_distance(thin, unit) + CELL)
     return _Maps(enter, leave, inside, _rounding(enter, leave, inside, camera), thin)
-
-
-def _extend(values: Floats) -> None:
-    """Fill unknown depths (0) with that of the nearest known pixel, in place."""
-    unknown = values <= 0
-    if unknown.any() and not unknown.all():
-        nearest = ndimage.distance_transform_edt(
-            unknown, return_distances=False, return_indices=True
-        )
-        values[:] = values[tuple(nearest)]
 
 
 def _thin(outline: Bools) -> Bools:
