@@ -9,7 +9,7 @@ RUNTIME := .venv/runtime
 FARM := .venv/farm
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 
-.PHONY: demo test test-gui picture test-large test-slurm test-versions fuzz lock setup clean benchmark
+.PHONY: demo test test-blender test-runtime test-gui picture test-large test-slurm test-versions fuzz lock setup clean benchmark
 
 demo: setup
 	$(BLENDER)/bin/python tests/demo/run.py --runtime $(RUNTIME) --out out
@@ -21,7 +21,13 @@ test: setup $(FARM)/ready
 	@# Blender's half is typed as a package, as Blender loads it.
 	@mkdir -p build/typing && ln -sfn ../.. build/typing/xray
 	cd build/typing && ../../$(BLENDER)/bin/mypy --config-file ../../pyproject.toml -p xray.operators -p xray.panels
+	@echo "The tests run in two lots side by side; each lot prints at its end, after some minutes."
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-blender test-runtime
+
+test-blender:
 	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --ignore tests/farm --ignore tests/gui --junitxml build/blender.xml
+
+test-runtime:
 	$(RUNTIME_PYTHON) -m pytest tests/runtime -m "not large" --junitxml build/runtime.xml
 	$(FARM)/bin/python -m pytest tests/farm -m "not slurm" --junitxml build/farm.xml
 

@@ -24,11 +24,13 @@ from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
+from ..xray_addon.extras import Extras, add_extras, read_extras
 from ..xray_addon.files.images import images_in
 from ..xray_addon.files.json_files import parse_json
 from ..xray_addon.files.json_schema import plain
 from ..xray_addon.files.mesh_formats import lost_in
 from ..xray_addon.files.png import write_png
+from ..xray_addon.generated import Generated
 from ..xray_addon.image_folder import generate_each, output_files
 from ..xray_addon.pictures.contact_sheet import contact_sheet
 from ..xray_addon.progress import Cancelled, Progress
@@ -158,6 +160,7 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
     add_inputs(generate)
     add_outputs(generate, OUTPUTS)
+    add_extras(generate)
     open_file.add_objects(generate, "the pictures of image objects", "IMAGE")
     add_systems(generate)
     add_settings(generate, ResultSettings)
@@ -336,30 +339,47 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     is_folder = isinstance(image, Path) and image.is_dir()
     keeps_file = bool(bpy.data.filepath) or isinstance(image, bpy.types.Image)
     result = settings_from_arguments(ResultSettings, arguments)
+    extras = read_extras(arguments)
+    if is_folder or len(inputs) > 1:
+        extras = extras.for_each()
 
-    def make(inputs: Sequence[Inputs], out: Path) -> dict[str, Any]:
+    def make(inputs: Sequence[Inputs], out: Path, extras: Extras) -> dict[str, Any]:
         if keeps_file and not is_folder:
             open_file.leave_edit_mode()  # the meshes are added to its scene
         else:
             empty_file()
+        results: list[Generated] = []
         objects: list[Any] = [
-            generate_mesh(each, settings, result=result, on_progress=_say) for each in inputs
+            generate_mesh(
+                each, settings, result=result, on_generated=results.append, on_progress=_say
+            )
+            for each in inputs
         ]
         save_objects(objects, out)
-        return {"out": str(out), "faces": sum(len(obj.data.polygons) for obj in objects)}
+        answer = {"out": str(out), "faces": sum(len(obj.data.polygons) for obj in objects)}
+        if len(inputs) == 1:
+            return answer | extras.write(results[0], out)
+        pictures: list[str] = []
+        for obj, generated in zip(objects, results, strict=True):
+            own = extras.of(bpy.path.clean_name(obj.name))
+            pictures += own.write(generated, out).get("pictures", [])
+        return answer | ({"pictures": pictures} if extras.pictures else {})
 
     if is_folder:
         folder, suffix = arguments.out or Path(), f".{arguments.format}"
         images = images_in(image)
         files = output_files(images, folder, suffix)
         code, answer = generate_each(
-            images, files, lambda one, out: make([replace(inputs[0], image=one)], out), _say_line
+            images,
+            files,
+            lambda one, out: make([replace(inputs[0], image=one)], out, extras.of(out.stem)),
+            _say_line,
         )
     else:
         out = arguments.out or Path(f"{inputs_name(inputs[0], system)}.{arguments.format}")
         check_output(out)
         code, suffix = DONE, out.suffix
-        answer = make(inputs, out)
+        answer = make(inputs, out, extras)
     return code, answer | _note(suffix, quads=result.topology == "quads")
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray_addon.errors import DONE, XRayError, exit_code
+from xray_addon.extras import Extras, add_extras, read_extras
 from xray_addon.files.folders import CACHE_VARIABLE
 from xray_addon.files.images import images_in
 from xray_addon.files.mesh_formats import check_format, lost_in
-from xray_addon.files.png import write_png
 from xray_addon.image_folder import generate_each, output_files
 from xray_addon.progress import Progress
 from xray_addon.settings.arguments import add_setting
@@ -83,10 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="make a mesh")
     add_inputs(generate)
     add_outputs(generate, MESH_FORMATS, required=True)
-    generate.add_argument("--xray", metavar="FILE.npz", help="also write the predicted layers")
-    generate.add_argument(
-        "--pictures", metavar="DIR", type=Path, help="also write the system's pictures, as PNG"
-    )
+    add_extras(generate)
     generate.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     add_systems(generate)
 
@@ -171,25 +168,17 @@ def _generate(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     folder = inputs.image if inputs.image is not None and inputs.image.is_dir() else None
     images = images_in(folder) if folder is not None else []
+    extras = read_extras(arguments)
     if folder is None:
         check_format(arguments.out, MESH_FORMATS)
         _check_images(inputs)
-    elif arguments.xray:
-        raise XRayError(
-            "bad_settings", "xray is for one image, not for a folder.", "Leave --xray out."
-        )
+    else:
+        extras = extras.for_each()
     with redirect_stdout(sys.stderr):  # libraries may print; stdout is for one JSON object
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         if folder is None:
             code, suffix = DONE, arguments.out.suffix
-            answer = _make(
-                generator,
-                inputs,
-                settings,
-                arguments.out,
-                arguments.xray,
-                arguments.pictures,
-            )
+            answer = _make(generator, inputs, settings, arguments.out, extras)
         else:
             suffix = f".{arguments.format}"
 
@@ -197,8 +186,7 @@ def _generate(arguments: argparse.Namespace) -> int:
                 given = replace(inputs, image=image)
                 try:
                     _check_images(given)
-                    pictures = arguments.pictures and arguments.pictures / out.stem
-                    return _make(generator, given, settings, out, pictures=pictures)
+                    return _make(generator, given, settings, out, extras.of(out.stem))
                 except Exception as error:  # one image must not stop the others
                     raise typed_error(error) from error
 
@@ -234,36 +222,19 @@ def _make(
     inputs: Inputs,
     settings: GenerateSettings,
     out: Path,
-    xray: str | None = None,
-    pictures: Path | None = None,
+    extras: Extras,
 ) -> dict[str, Any]:
-    """Generate and write a mesh; returns what to report. Raises XRayError.
-
-    xray : file for its layers. pictures : folder for the system's pictures.
-
-    The mesh is written first, because it may have taken minutes and not every generator has layers.
-    """
+    """Generate and write a mesh and its `extras`; returns what to report. Raises XRayError."""
     from .meshes.files import write_mesh
 
     generated = generator.generate(inputs, settings, _Reporter())
     write_mesh(out, generated.surface)
-    if pictures is not None:
-        for name, picture in generated.pictures.items():
-            write_png(pictures / f"{name}.png", picture)
-    if xray and generated.xray is None:
-        raise XRayError(
-            "no_xray",
-            f"{out} is written, but the generator {settings.generator} predicts no X-Ray.",
-            "Leave --xray out, or take another generator.",
-        )
-    if xray and generated.xray is not None:
-        generated.xray.save(xray)
     return {
         "out": str(out),
-        "xray": xray,
         "vertices": len(generated.surface.vertices),
         "faces": len(generated.surface.faces),
         "notes": list(generated.notes),
+        **extras.write(generated, out),
     }
 
 

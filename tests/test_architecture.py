@@ -37,7 +37,7 @@ FLOORS = {
         {"slices"},
         {"dataset"},
         {"*"},
-        {"systems"},
+        {"systems", "extras"},
         {"process"},
     ],
     "operators": [

@@ -47,11 +47,17 @@ def generate_mesh(
     result: ResultSettings | None = None,
     keep_camera: bool = False,
     keep_layers: bool = False,
+    on_generated: Callable[[Generated], None] | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> bpy.types.Object:
     """Generate a mesh at the 3D cursor and wait for it; see `generate_steps`."""
     steps = generate_steps(
-        inputs, settings, result=result, keep_camera=keep_camera, keep_layers=keep_layers
+        inputs,
+        settings,
+        result=result,
+        keep_camera=keep_camera,
+        keep_layers=keep_layers,
+        on_generated=on_generated,
     )
     obj: bpy.types.Object = jobs.run(steps, on_progress or (lambda _: None), jobs.POLL_INTERVAL)
     return obj
@@ -65,12 +71,14 @@ def generate_steps(
     result: ResultSettings | None = None,
     keep_camera: bool = False,
     keep_layers: bool = False,
+    on_generated: Callable[[Generated], None] | None = None,
 ) -> jobs.Steps:
     """The steps of `generate_mesh`; the result is the new object.
 
     inputs : image and mask as paths or image datablocks. A single image is accepted too.
     spot : where the object is placed; by default at the 3D cursor.
     result : how the mesh is finished; by default it is not changed.
+    on_generated : called with the system's result before it is added.
 
     Raises XRayError at once for unsupported inputs and missing images, and later those of the
     runtime. If the mesh cannot be finished, it is added unfinished before that error is raised.
@@ -82,6 +90,8 @@ def generate_steps(
 
     def steps() -> jobs.Steps:
         generated = yield from in_runtime
+        if on_generated is not None:
+            on_generated(generated)
         obj, failure = yield from add_steps(
             generated,
             name,

@@ -246,6 +246,47 @@ def test_generate_makes_a_mesh_of_every_image_of_a_folder(
     assert (out / "pear.glb").is_file()
 
 
+def test_layers_and_pictures_are_written_beside_the_mesh(
+    answer, fake_runtime, part, apple, tmp_path
+):
+    layers, pictures, mesh = tmp_path / "apple.npz", tmp_path / "pictures", tmp_path / "apple.glb"
+    code, result = answer("generate", apple, "-o", mesh, "--xray", layers)
+    assert (code, result["xray"]) == (0, str(layers))
+    made = part("operators.generate.generation").generate_mesh(
+        apple, part("xray_addon.settings").GenerateSettings()
+    )
+    xray = part("xray_addon.xray").XRay.load(layers)
+    assert xray.hits_per_layer.tolist() == list(made["xray_hits"])
+    field = ("--generator", "renderdiffusion", "--pictures", pictures)
+    code, result = answer("generate", *field, "-o", mesh)
+    files = [str(pictures / name) for name in ("image.png", "orbit.png")]
+    assert (code, result["pictures"]) == (0, files)
+    read = part("xray_addon.files.png").read_png
+    assert all(read(file).shape == (8, 8, 3) and (read(file) == 99).all() for file in files)
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "pear.png").write_bytes(apple.read_bytes())
+    code, result = answer("generate", images, *field, "-o", tmp_path / "meshes")
+    assert (code, (pictures / "pear" / "orbit.png").is_file()) == (0, True)
+
+
+def test_layers_that_cannot_be_written_leave_the_mesh(answer, fake_runtime, apple, tmp_path):
+    mesh, images = tmp_path / "apple.glb", tmp_path / "images"
+    field = ("--generator", "renderdiffusion")
+    code, result = answer("generate", *field, "-o", mesh, "--xray", tmp_path / "apple.npz")
+    assert (code, result["error"]["code"]) == (3, "no_xray")
+    assert mesh.is_file()
+    assert not (tmp_path / "apple.npz").exists()
+    code, result = answer("generate", *field, "-o", mesh, "--pictures", apple)
+    assert result["error"]["code"] == "cannot_write"
+    assert str(apple) in result["error"]["message"]
+    images.mkdir()
+    (images / "pear.png").write_bytes(apple.read_bytes())
+    code, result = answer("generate", images, "-o", tmp_path, "--xray", tmp_path / "apple.npz")
+    assert (code, result["error"]["code"]) == (2, "bad_settings")
+    assert not (tmp_path / "pear.glb").exists()
+
+
 def test_an_unknown_format_is_refused_before_the_work(answer, fake_runtime, apple, tmp_path):
     code, result = answer("generate", apple, "-o", tmp_path / "a.ply")
     assert (code, result["error"]["code"]) == (2, "unknown_format")

@@ -259,6 +259,19 @@ def test_images_of_the_open_file_become_meshes(
     assert len(set(xs)) == len(names)  # side by side
 
 
+def test_the_pictures_of_each_mesh_lie_in_a_folder_of_its_name(
+    answer, scene, references, fake_runtime, tmp_path
+):
+    options = ("--collection", "References", "--out", tmp_path / "made.glb")
+    field = ("--generator", "renderdiffusion", "--pictures", tmp_path / "pictures")
+    code, result = answer("generate", *options, *field)
+    folders = [str(tmp_path / "pictures" / name) for name in ("fig", "pear")]
+    wanted = [f"{folder}/{name}.png" for folder in folders for name in ("image", "orbit")]
+    assert (code, sorted(result["pictures"])) == (0, wanted)
+    code, result = answer("generate", *options, "--xray", tmp_path / "layers.npz")
+    assert (code, result["error"]["code"]) == (2, "bad_settings")
+
+
 def test_only_the_generated_mesh_goes_into_a_glb(answer, scene, fake_runtime, references, tmp_path):
     out = tmp_path / "made.glb"
     assert answer("generate", "--selected", "--out", out)[0] == 2  # the ball shows no image
