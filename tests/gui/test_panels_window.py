@@ -182,7 +182,8 @@ with bpy.context.temp_override(**view3d()):
     assert "Traceback" not in fake.log.read_text()
 
 
-def test_a_result_is_applied_to_a_mesh_that_is_there(fake, picture):
+def generate_apple(fake, picture):
+    """Generate a mesh with its layers, with only the panel Generate open."""
     path = str(picture("apple"))
     fake.do(
         f"""
@@ -193,6 +194,10 @@ with bpy.context.temp_override(**view3d()):
     )
     fake.until("'apple' in bpy.data.objects", 90)
     fake.until(f"not {JOBS}.queue", 60)
+
+
+def test_a_result_is_applied_to_a_mesh_that_is_there(fake, picture):
+    generate_apple(fake, picture)
     before = fake.get("len(bpy.data.objects['apple'].data.polygons)")
     fake.do(
         """
@@ -216,16 +221,7 @@ panel.topology, panel.target_faces, panel.color = "quads", 800, "texture"
 
 
 def test_layers_are_listed_and_shown(fake, picture):
-    path = str(picture("apple"))
-    fake.do(
-        f"""
-for name in ("capture", "dataset", "slices", "omage"): close_panel(f"XRAY_PT_{{name}}")
-with bpy.context.temp_override(**view3d()):
-    bpy.ops.xray.generate("INVOKE_DEFAULT", filepath={path!r}, keep_layers=True)
-"""
-    )
-    fake.until("'apple' in bpy.data.objects", 90)
-    fake.until(f"not {JOBS}.queue", 60)
+    generate_apple(fake, picture)
     layers = "bpy.data.objects['apple']['xray_layers']"
     assert not fake.get(f"{layers}.xray.visible")
     fake.do(f"{layers}.xray.visible = True; show_tab()")
