@@ -50,9 +50,9 @@ def test_panel_command_line_and_runtime_give_the_same_mesh(runtime, part, tmp_pa
     size = vertices.max(axis=0) - vertices.min(axis=0)
     assert 0.5 < size[2] < 2
 
-    out = tmp_path / "by-blender.blend"
-    code = part("operators.command").main(["generate", str(IMAGE), "--out", str(out), "--json"])
-    assert code == 0
+    out, layers = tmp_path / "by-blender.blend", tmp_path / "by-blender.npz"
+    words = ["generate", str(IMAGE), "--out", str(out), "--xray", str(layers), "--json"]
+    assert part("operators.command").main(words) == 0
     answer = json.loads(capfd.readouterr().out.strip().splitlines()[-1])
     assert answer["faces"] == faces
     with bpy.data.libraries.load(str(out)) as (found, wanted):
@@ -62,7 +62,7 @@ def test_panel_command_line_and_runtime_give_the_same_mesh(runtime, part, tmp_pa
 
     python = runtime.environment().python
     done = subprocess.run(
-        [python, "-m", "runtime", "generate", IMAGE, "-o", tmp_path / "a.glb", "--json"],
+        [python, "-m", "runtime", *words[:2], "-o", "a.glb", "--xray", "a.npz", "--json"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
@@ -71,6 +71,7 @@ def test_panel_command_line_and_runtime_give_the_same_mesh(runtime, part, tmp_pa
     )
     by_runtime = json.loads(done.stdout)
     assert (by_runtime["vertices"], by_runtime["faces"]) == (len(vertices), faces)
+    assert layers.read_bytes() == (tmp_path / "a.npz").read_bytes()
 
 
 def test_torch_stays_out_of_blenders_process(runtime, xray):
