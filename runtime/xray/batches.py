@@ -16,7 +16,7 @@ from xray_addon.pictures.shading import Lights
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
 from ..training.views import MAX_ELEVATION, MIN_ELEVATION
-from .data import AS_THEY_ARE, Pairs, Variety, choose_object, new_colors, new_shape, photograph
+from .data import Pairs, choose_object, new_colors, photograph
 from .sampling import mirrored
 
 
@@ -37,13 +37,15 @@ class BatchDataset(Pairs):
         batch: int,
         first_batch: int = 0,
         batch_step: int = 1,
-        variety: Variety = AS_THEY_ARE,
+        one_color_share: float = 1.0,
+        roll: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
         self.meshes = MeshCache(files)
         self.bank = MeshBank([self.meshes.surface(n) for n in range(len(files))], device)
-        self.variety = variety
+        self.one_color_share = one_color_share
+        self.roll = roll
         self.seed = seed
         self.layers = layers
         self.resolution = resolution
@@ -100,15 +102,13 @@ class BatchDataset(Pairs):
     def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float, float]:
         """An object's number, the matrix that places it in the frame, elevation and roll."""
         while True:
-            number = choose_object(self.meshes, random, self.variety.one_color_share)
-            shape = new_shape(random, self.variety)
-            surface = self.meshes.surface(number).transformed(shape)
+            number = choose_object(self.meshes, random, self.one_color_share)
             azimuth = random.uniform(0, 2 * math.pi)
             elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
-            roll = random.normal(0, self.variety.roll) if self.variety.roll else 0.0
-            placed = place(surface, azimuth, elevation, roll=roll)
+            roll = random.normal(0, self.roll) if self.roll else 0.0
+            placed = place(self.meshes.surface(number), azimuth, elevation, roll=roll)
             if placed is not None:
-                return number, placed[0] @ shape, elevation, roll
+                return number, placed[0], elevation, roll
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self.bank.device)

@@ -6,7 +6,6 @@ Sample i depends only on the seed and i.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,25 +42,11 @@ class Pairs(Numbered):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Variety:
-    """How random samples differ from the meshes as they are.
+class CastDataset(Pairs):
+    """Samples cast on the fly. The two of a pair share one cast, but each has its own lights.
 
     one_color_share : see `choose_object`. roll : standard deviation of the camera's, radians.
-    stretch, toppled_share : see `new_shape`.
     """
-
-    one_color_share: float = 1.0
-    roll: float = 0.0
-    stretch: float = 0.0
-    toppled_share: float = 0.0
-
-
-AS_THEY_ARE = Variety()
-
-
-class CastDataset(Pairs):
-    """Samples cast on the fly. The two of a pair share one cast, but each has its own lights."""
 
     def __init__(
         self,
@@ -74,10 +59,12 @@ class CastDataset(Pairs):
         batch: int,
         first_batch: int = 0,
         batch_step: int = 1,
-        variety: Variety = AS_THEY_ARE,
+        one_color_share: float = 1.0,
+        roll: float = 0.0,
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
-        self.variety = variety
+        self.roll = roll
+        self.one_color_share = one_color_share
         self.meshes = MeshCache(files)
         self.seed = seed
         self.layers = layers
@@ -89,14 +76,14 @@ class CastDataset(Pairs):
         random = np.random.default_rng([self.seed, number])
         view = None
         while view is None:
-            number = choose_object(self.meshes, random, self.variety.one_color_share)
+            number = choose_object(self.meshes, random, self.one_color_share)
             view = view_object(
-                self.meshes.surface(number).transformed(new_shape(random, self.variety)),
+                self.meshes.surface(number),
                 random,
                 layers=self.layers,
                 resolution=self.resolution,
                 image_resolution=self.image_resolution,
-                roll=self.variety.roll,
+                roll=self.roll,
             )
         _recolor(view, random)
         frames = to_frames(view.xray)
@@ -125,32 +112,6 @@ def is_one_color(surface: Surface) -> bool:
     if colors is not None and np.ptp(colors.reshape(-1, 3), axis=0).max(initial=0) > 0.02:
         return False
     return len({material.base_color for material in surface.materials}) <= 1
-
-
-def new_shape(random: np.random.Generator, variety: Variety) -> NDArray[np.float64]:
-    """The matrix (4, 4) that changes an object's shape, z up.
-
-    Half of the objects are stretched along their three axes. The logarithms of the factors have the
-    standard deviation `variety.stretch`. The share `variety.toppled_share` of all lies on another
-    of its six sides.
-    """
-    matrix = np.eye(4)
-    if variety.stretch and random.random() < 0.5:
-        matrix[range(3), range(3)] = np.exp(random.normal(0, variety.stretch, size=3))
-    if variety.toppled_share and random.random() < variety.toppled_share:
-        axis, quarters = [(0, 1), (0, 2), (0, 3), (1, 1), (1, 3)][random.integers(5)]
-        matrix = _quarter_turns(axis, quarters) @ matrix
-    return matrix
-
-
-def _quarter_turns(axis: int, quarters: int) -> NDArray[np.float64]:
-    """The rotation (4, 4) by `quarters` right angles about `axis`."""
-    first, second = (axis + 1) % 3, (axis + 2) % 3
-    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters]
-    matrix = np.eye(4)
-    matrix[first, [first, second]] = cosine, -sine
-    matrix[second, [first, second]] = sine, cosine
-    return matrix
 
 
 def training_sample(

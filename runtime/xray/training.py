@@ -30,7 +30,7 @@ from ..training.muon import Optimizers, update_average
 from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from .batches import BatchDataset
-from .data import CastDataset, Pairs, Variety
+from .data import CastDataset, Pairs
 from .networks import at_resolution, make_network
 from .networks.base import Network, NetworkConfig, Prediction, image_to_input
 from .sampling import noised
@@ -53,7 +53,6 @@ class TrainingConfig(RunConfig):
         training device. The samples are the same.
     one_color_share : probability of accepting a random object that has one flat colour, 0 to 1.
     roll : standard deviation of the camera's roll, degrees.
-    stretch, toppled_share : changes of the objects' shapes, see `data.new_shape`.
     start_from : weights (safetensors) to start from, of the same network but possibly another
         resolution; "" for random weights.
     """
@@ -84,8 +83,6 @@ class TrainingConfig(RunConfig):
     cast: str = "workers"
     one_color_share: float = 1.0
     roll: float = 0.0
-    stretch: float = 0.0
-    toppled_share: float = 0.0
     start_from: str = ""
 
     def __post_init__(self) -> None:
@@ -95,11 +92,6 @@ class TrainingConfig(RunConfig):
             raise ValueError(f"samples must be 1 or more, got {self.samples}")
         if not 0 < self.one_color_share <= 1:
             raise ValueError(f"one_color_share must be above 0, at most 1: {self.one_color_share}")
-        if self.stretch < 0 or not 0 <= self.toppled_share <= 1:
-            raise ValueError(
-                "stretch must be 0 or more and toppled_share from 0 to 1, got "
-                f"{self.stretch} and {self.toppled_share}"
-            )
         if self.cast not in ("workers", "device"):
             raise ValueError(f"cast must be workers or device, got {self.cast!r}")
         self.network_config()
@@ -188,12 +180,11 @@ class Trainer(SharedTrainer[TrainingConfig]):
         if places := stored_places(data):
             return StoredDataset(XRayDataset(places), **shape)
         files = list_meshes(data, split=config.split, exclude=config.exclude)
-        variety = Variety(
-            config.one_color_share, math.radians(config.roll), config.stretch, config.toppled_share
-        )
+        share, roll = config.one_color_share, math.radians(config.roll)
         if config.cast == "device":
-            return BatchDataset(files, variety=variety, device=self.device, **shape)
-        return CastDataset(files, variety=variety, **shape)
+            device = self.device
+            return BatchDataset(files, one_color_share=share, roll=roll, device=device, **shape)
+        return CastDataset(files, one_color_share=share, roll=roll, **shape)
 
     def done(self) -> float:
         """Share of the run that is done, 0 to 1."""

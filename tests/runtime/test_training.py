@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from runtime.meshes.collection import MeshCache, list_meshes
 from runtime.training.views import to_frames
-from runtime.xray.data import CastDataset, Variety, choose_object, is_one_color, new_shape
+from runtime.xray.data import CastDataset, choose_object, is_one_color
 from runtime.xray.networks.base import Prediction, image_to_input
 from runtime.xray.sampling import NOISES, both_ways, expected, mirrored, noised, sample
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
@@ -436,35 +436,6 @@ def test_what_is_expected_is_a_mean_given_what_is_seen(config):
         assert each.std(dim=0)[1:].max() > 1e-3
 
 
-def test_shapes_are_stretched_and_toppled():
-    random = np.random.default_rng(0)
-    variety = Variety(stretch=0.2, toppled_share=0.25)
-    shapes = np.array([new_shape(random, variety)[:3, :3] for _ in range(2000)])
-    upright = np.abs(shapes[:, [0, 1, 2], [0, 1, 2]]).min(axis=1) > 0
-    upright &= shapes[:, 2, 2] > 0
-    assert 0.72 < upright.mean() < 0.78
-    assert (np.linalg.det(shapes) > 0).all()
-    # Each axis goes to an axis, times its factor.
-    assert ((np.abs(shapes) > 1e-9).sum(axis=1) == 1).all()
-    factors = np.log(np.linalg.norm(shapes, axis=1))
-    plain = (np.abs(factors) < 1e-9).all(axis=1)
-    assert 0.45 < plain.mean() < 0.55
-    assert 0.19 < factors[~plain].std() < 0.21
-    # The other five sides are equally likely to be at the bottom.
-    sides, counts = np.unique(np.sign(shapes[~upright][:, 2].round(9)), axis=0, return_counts=True)
-    assert len(sides) == 5
-    assert counts.min() > 60
-    assert (new_shape(random, Variety()) == np.eye(4)).all()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"stretch": -0.1}, {"toppled_share": 1.5}, {"toppled_share": -0.1}]
-)
-def test_changes_of_shape_are_checked(config, wrong):
-    with pytest.raises(ValueError, match="stretch must be"):
-        replace(config, **wrong)
-
-
 def test_a_rolled_camera_is_told_and_mirrored(meshes: Path):
     upright, leaning = (
         CastDataset(
@@ -474,7 +445,7 @@ def test_a_rolled_camera_is_told_and_mirrored(meshes: Path):
             resolution=16,
             image_resolution=32,
             batch=2,
-            variety=Variety(roll=roll),
+            roll=roll,
         )
         for roll in (0.0, 0.1)
     )
