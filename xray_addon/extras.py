@@ -49,10 +49,12 @@ class Extras:
                 "Leave --xray out, or take another system.",
             )
         told: dict[str, Any] = {}
+        file = mesh
         try:
             if self.xray is not None and generated.xray is not None:
-                generated.xray.save(self.xray)
-                told["xray"] = str(self.xray)
+                file = self.xray
+                generated.xray.save(file)
+                told["xray"] = str(file)
             if self.pictures is not None:
                 told["pictures"] = []
                 for title, picture in generated.pictures.items():
@@ -62,7 +64,7 @@ class Extras:
         except OSError as error:
             raise XRayError(
                 "cannot_write",
-                f"{mesh} is written, but {error.filename} is not ({error.strerror or error}).",
+                f"{mesh} is written, but {file} is not ({error.strerror or error}).",
                 "Choose another place for --xray and --pictures.",
             ) from error
         return told
