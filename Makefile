@@ -24,10 +24,10 @@ test: setup $(FARM)/ready
 	@echo "The tests run in two lots side by side; each lot prints at its end, after some minutes."
 	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-blender test-runtime
 
-test-blender:
+test-blender: setup
 	XRAY_RUNTIME_DIR=$(abspath $(RUNTIME)) $(BLENDER)/bin/python -m pytest tests --ignore tests/runtime --ignore tests/farm --ignore tests/gui --junitxml build/blender.xml
 
-test-runtime:
+test-runtime: setup $(FARM)/ready
 	$(RUNTIME_PYTHON) -m pytest tests/runtime -m "not large" --junitxml build/runtime.xml
 	$(FARM)/bin/python -m pytest tests/farm -m "not slurm" --junitxml build/farm.xml
 

@@ -341,7 +341,7 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     result = settings_from_arguments(ResultSettings, arguments)
     extras = read_extras(arguments)
     if is_folder or len(inputs) > 1:
-        extras = extras.for_each()
+        extras.check_several()
 
     def make(inputs: Sequence[Inputs], out: Path, extras: Extras) -> dict[str, Any]:
         if keeps_file and not is_folder:

@@ -173,7 +173,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         check_format(arguments.out, MESH_FORMATS)
         _check_images(inputs)
     else:
-        extras = extras.for_each()
+        extras.check_several()
     with redirect_stdout(sys.stderr):  # libraries may print; stdout is for one JSON object
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         if folder is None:

@@ -22,13 +22,12 @@ class Extras:
     xray: Path | None = None
     pictures: Path | None = None
 
-    def for_each(self) -> Extras:
-        """The same for several images. Raises XRayError `bad_settings` if `xray` is given."""
+    def check_several(self) -> None:
+        """Raise XRayError `bad_settings` if these cannot be written for several images."""
         if self.xray is not None:
             raise XRayError(
                 "bad_settings", "--xray is for one image, not for several.", "Leave --xray out."
             )
-        return self
 
     def of(self, name: str) -> Extras:
         """Those of one of several images: its pictures go to a folder `name`."""
@@ -42,25 +41,25 @@ class Extras:
 
         Raises XRayError `no_xray`, `cannot_write`.
         """
-        if self.xray is not None and generated.xray is None:
-            raise XRayError(
-                "no_xray",
-                f"{mesh} is written, but this system predicts no X-Ray.",
-                "Leave --xray out, or take another system.",
-            )
         told: dict[str, Any] = {}
         file = mesh
         try:
-            if self.xray is not None and generated.xray is not None:
-                file = self.xray
-                generated.xray.save(file)
-                told["xray"] = str(file)
             if self.pictures is not None:
                 told["pictures"] = []
                 for title, picture in generated.pictures.items():
                     file = self.pictures / f"{title}.png"
                     write_png(file, picture)
                     told["pictures"].append(str(file))
+            if self.xray is not None:
+                if generated.xray is None:
+                    raise XRayError(
+                        "no_xray",
+                        f"{mesh} is written, but this system predicts no X-Ray.",
+                        "Leave --xray out, or take another system.",
+                    )
+                file = self.xray
+                generated.xray.save(file)
+                told["xray"] = str(file)
         except OSError as error:
             raise XRayError(
                 "cannot_write",

@@ -273,9 +273,11 @@ def test_layers_and_pictures_are_written_beside_the_mesh(
 def test_layers_that_cannot_be_written_leave_the_mesh(answer, fake_runtime, apple, tmp_path):
     mesh, images = tmp_path / "apple.glb", tmp_path / "images"
     field = ("--generator", "renderdiffusion")
-    code, result = answer("generate", *field, "-o", mesh, "--xray", tmp_path / "apple.npz")
+    both = ("--xray", tmp_path / "apple.npz", "--pictures", tmp_path / "pictures")
+    code, result = answer("generate", *field, "-o", mesh, *both)
     assert (code, result["error"]["code"]) == (3, "no_xray")
     assert mesh.is_file()
+    assert (tmp_path / "pictures" / "orbit.png").is_file()  # the layers alone are missing
     assert not (tmp_path / "apple.npz").exists()
     code, result = answer("generate", *field, "-o", mesh, "--pictures", apple)
     assert result["error"]["code"] == "cannot_write"
