@@ -340,8 +340,7 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     keeps_file = bool(bpy.data.filepath) or isinstance(image, bpy.types.Image)
     result = settings_from_arguments(ResultSettings, arguments)
     extras = read_extras(arguments)
-    if is_folder or len(inputs) > 1:
-        extras.check_several()
+    extras.check(system, several=is_folder or len(inputs) > 1)
 
     def make(inputs: Sequence[Inputs], out: Path, extras: Extras) -> dict[str, Any]:
         if keeps_file and not is_folder:

@@ -164,16 +164,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _generate(arguments: argparse.Namespace) -> int:
     settings, inputs = read_systems(arguments), read_inputs(arguments)
-    find_system(settings.generator).check(inputs)
+    system, extras = find_system(settings.generator), read_extras(arguments)
+    system.check(inputs)
     start = time.monotonic()
     folder = inputs.image if inputs.image is not None and inputs.image.is_dir() else None
     images = images_in(folder) if folder is not None else []
-    extras = read_extras(arguments)
+    extras.check(system, several=folder is not None)
     if folder is None:
         check_format(arguments.out, MESH_FORMATS)
         _check_images(inputs)
-    else:
-        extras.check_several()
     with redirect_stdout(sys.stderr):  # libraries may print; stdout is for one JSON object
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         if folder is None:

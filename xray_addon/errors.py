@@ -56,7 +56,6 @@ ERROR_CODES = {
     "missing_slices": ErrorCode(_GENERATING, exit_code=USAGE),
     "other_sizes": ErrorCode(_GENERATING, exit_code=USAGE),
     "nothing_predicted": ErrorCode(_GENERATING, exit_code=SOME_FAILED),
-    "no_xray": ErrorCode(_GENERATING),
     "unknown_generator": ErrorCode(_GENERATING, exit_code=USAGE, stops=True),
     "bad_settings": ErrorCode(_GENERATING, exit_code=USAGE, stops=True),
     "out_of_memory": ErrorCode(_GENERATING),

@@ -10,6 +10,7 @@ from typing import Any
 from .errors import XRayError
 from .files.png import write_png
 from .generated import Generated
+from .systems.system import Output, System
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,20 @@ class Extras:
     xray: Path | None = None
     pictures: Path | None = None
 
-    def check_several(self) -> None:
-        """Raise XRayError `bad_settings` if these cannot be written for several images."""
-        if self.xray is not None:
+    def check(self, system: System, *, several: bool) -> None:
+        """Raise XRayError `bad_settings` if `system` does not give these, or if they are for one
+        image and there are `several`."""
+        if several and self.xray is not None:
             raise XRayError(
                 "bad_settings", "--xray is for one image, not for several.", "Leave --xray out."
             )
+        for name, output in (("xray", Output.XRAY), ("pictures", Output.PICTURES)):
+            if getattr(self, name) is not None and output not in system.outputs:
+                raise XRayError(
+                    "bad_settings",
+                    f"{system.label} gives no {output.value} beside its mesh.",
+                    f"Leave --{name} out, or choose another system.",
+                )
 
     def of(self, name: str) -> Extras:
         """Those of one of several images: its pictures go to a folder `name`."""
@@ -36,10 +45,9 @@ class Extras:
     def write(self, generated: Generated, mesh: Path) -> dict[str, Any]:
         """Write the extras; returns their paths, for a JSON answer.
 
-        mesh : the file of the mesh. It is written before, because it may have taken minutes and not
-        every system has layers.
+        mesh : the file of the mesh. It is written before, because it may have taken minutes.
 
-        Raises XRayError `no_xray`, `cannot_write`.
+        Raises XRayError `cannot_write`.
         """
         told: dict[str, Any] = {}
         file = mesh
@@ -50,13 +58,7 @@ class Extras:
                     file = self.pictures / f"{title}.png"
                     write_png(file, picture)
                     told["pictures"].append(str(file))
-            if self.xray is not None:
-                if generated.xray is None:
-                    raise XRayError(
-                        "no_xray",
-                        f"{mesh} is written, but this system predicts no X-Ray.",
-                        "Leave --xray out, or take another system.",
-                    )
+            if self.xray is not None and generated.xray is not None:
                 file = self.xray
                 generated.xray.save(file)
                 told["xray"] = str(file)

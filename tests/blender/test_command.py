@@ -270,18 +270,18 @@ def test_layers_and_pictures_are_written_beside_the_mesh(
     assert (code, (pictures / "pear" / "orbit.png").is_file()) == (0, True)
 
 
-def test_layers_that_cannot_be_written_leave_the_mesh(answer, fake_runtime, apple, tmp_path):
+def test_extras_that_cannot_be_written(answer, fake_runtime, apple, tmp_path):
     mesh, images = tmp_path / "apple.glb", tmp_path / "images"
     field = ("--generator", "renderdiffusion")
     both = ("--xray", tmp_path / "apple.npz", "--pictures", tmp_path / "pictures")
     code, result = answer("generate", *field, "-o", mesh, *both)
-    assert (code, result["error"]["code"]) == (3, "no_xray")
-    assert mesh.is_file()
-    assert (tmp_path / "pictures" / "orbit.png").is_file()  # the layers alone are missing
-    assert not (tmp_path / "apple.npz").exists()
+    assert (code, result["error"]["code"]) == (2, "bad_settings")
+    assert result["error"]["message"] == "RenderDiffusion gives no X-Ray beside its mesh."
+    assert not mesh.exists()
     code, result = answer("generate", *field, "-o", mesh, "--pictures", apple)
     assert result["error"]["code"] == "cannot_write"
     assert f"but {apple / 'image.png'} is not" in result["error"]["message"]
+    assert mesh.is_file()
     images.mkdir()
     (images / "pear.png").write_bytes(apple.read_bytes())
     code, result = answer("generate", images, "-o", tmp_path, "--xray", tmp_path / "apple.npz")

@@ -173,13 +173,13 @@ def test_wrong_settings_are_usage_errors(image: Path, capsys: pytest.CaptureFixt
     assert caught.value.code == 2
 
 
-def test_a_generator_without_layers_cannot_write_them(
-    image: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["xray", "pictures"])
+def test_what_a_generator_does_not_give_is_refused_before_the_work(
+    image: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    assert generate(image, "--xray", str(image.with_name("layers.npz"))) == 3
-    assert "predicts no X-Ray" in capsys.readouterr().err
-    assert image.with_name("out.glb").is_file()  # it may have taken minutes
-    assert not image.with_name("layers.npz").exists()
+    assert generate(image, f"--{option}", str(image.with_name("extra"))) == 2
+    assert f"Leave --{option} out" in capsys.readouterr().err
+    assert not image.with_name("out.glb").exists()
 
 
 @pytest.mark.parametrize(
