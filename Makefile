@@ -45,7 +45,7 @@ lock: setup
 # The extension in a Blender with a window, in a chroot that is built once (2 minutes, 1.4 GB; needs
 # root and mmdebstrap). Screenshots and figures are left in build/gui.
 test-gui: setup
-	$(BLENDER)/bin/python -m pytest tests/gui -v --junitxml build/gui.xml
+	$(BLENDER)/bin/python -m pytest tests/gui -v --numprocesses 2 --junitxml build/gui.xml
 
 # Blender's half in 4.2, 4.5, 5.0 and the newest Blender, each with the NumPy that it brings and with
 # the newest (5 GB, and 10 minutes a Blender); the table is left in build/versions/table.md.

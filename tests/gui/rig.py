@@ -14,7 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-OUT = ROOT / "build" / "gui"  # all that the tests write
+# All that the tests write; each process of pytest-xdist has its own folder and screen.
+OUT = ROOT / "build" / "gui" / os.environ.get("PYTEST_XDIST_WORKER", "")
 MODULE = "bl_ext.user_default.xray"
 BUILD_LIMIT = 600  # s
 WIDTH, HEIGHT = 1280, 1000  # px of the screen and Blender's window
@@ -82,31 +83,33 @@ class Screen:
         for path in self._mounts:
             (folder / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
         (folder / "tmp/.X11-unix").mkdir(mode=0o1777, parents=True, exist_ok=True)
-        number = next(n for n in range(120, 200) if not (folder / f"tmp/.X{n}-lock").exists())
         self.environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
             "LANG": "C.UTF-8",
-            "DISPLAY": f":{number}",
             "LIBGL_ALWAYS_SOFTWARE": "1",
             "XDG_RUNTIME_DIR": "/tmp",
         }
+        read, write = os.pipe()
         self._server = self.start(
             "Xvfb",
-            f":{number}",
+            "-displayfd",  # it takes a free number and writes it there once it is up
+            write,
             "-screen",
             "0",
             f"{WIDTH}x{HEIGHT}x24",
             "-nolisten",
             "tcp",
             log="xvfb",
+            fds=(write,),
         )
-        socket = folder / f"tmp/.X11-unix/X{number}"
-        end = time.monotonic() + 20
-        while not socket.exists():
-            if time.monotonic() > end or self._server.poll() is not None:
-                raise RuntimeError(f"Xvfb does not start; see {OUT / 'xvfb.log'}")
-            time.sleep(0.05)
+        os.close(write)
+        with os.fdopen(read) as stream:
+            ready, _, _ = select.select([stream], [], [], 20)
+            number = stream.readline().strip() if ready else ""
+        if not number:
+            raise RuntimeError(f"Xvfb does not start; see {OUT / 'xvfb.log'}")
+        self.environment["DISPLAY"] = f":{number}"
 
     def command(self, *arguments: Any) -> list[str]:
         """`arguments` as a command that runs in the chroot; mounts end with it."""
