@@ -1,8 +1,8 @@
 """The texture of a generated solid: visible colours in the left half, hidden ones in the right.
 
 UVs are the mesh's projection onto the camera's image. Visible faces use the left half, which is the
-image with its lighting removed. All other faces use the right half, which mixes the median of the
-visible colours, those nearby and the predicted ones of the last hidden layer.
+image with its lighting removed. All other faces use the right half, which mixes the visible colours
+at the same height, those nearby and the predicted ones of the last hidden layer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ Floats = NDArray[np.float32]
 
 # Hidden colours are a mixture: a share of the predicted ones, moved halfway to the visible ones'
 # mean, a share of the visible ones around the same pixel, blurred by NEAR_BLUR (px of 256), and the
-# median of the visible ones.
+# median of the visible ones at the same height. Most objects have the same colours all around: a
+# mushroom's cap is red behind, too, and its foot green.
 OWN_SHARE = 0.3
-NEAR_SHARE = 0.35
+NEAR_SHARE = 0.2
 NEAR_BLUR = 24.0
+SLICES = 16  # into which the heights of the visible layer are divided
+OUTLIERS = 0.005  # share of the heights below the lowest slice and above the highest one
 # Width in px of 256 over which hidden colours blend into the visible ones towards the outline.
 RIM = 8.0
 BEHIND = 0.06  # a face this far (frame units) behind the visible layer is hidden
@@ -65,20 +68,16 @@ def textured(
     )
 
 
-def two_sides(layers: Layers, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def two_sides(layers: Layers, image: NDArray[np.uint8], camera: Camera) -> NDArray[np.uint8]:
     """The texture (I, 2 I, 3) of a closed object: visible colours left, hidden ones right.
 
-    image : (I, I, 4) the network's input; I is a multiple of the layers' size.
+    image : (I, I, 4) the network's input; I is a multiple of the layers' size. camera : of the
+    layers.
     """
     size, outline = len(image), layers.outline
     # Extend the colours beyond the outline, so that no texel mixes with the background.
     visible = extended(layers.color[0], outline)
-    hidden = extended(_last_hidden(layers), outline)
-    near = ndimage.gaussian_filter(visible, (NEAR_BLUR, NEAR_BLUR, 0), truncate=2.0)
-    typical = np.median(visible[outline], axis=0)
-    drift = visible[outline].mean(axis=0) - hidden[outline].mean(axis=0)
-    hidden = OWN_SHARE * (hidden + drift / 2) + NEAR_SHARE * near
-    hidden += (1 - OWN_SHARE - NEAR_SHARE) * typical
+    hidden = _hidden_colors(layers, visible, camera)
     rim = np.exp(-ndimage.distance_transform_edt(outline) / RIM).astype(np.float32)[..., None]
     edge = ndimage.gaussian_filter(visible, (RIM, RIM, 0))
     back = _resized(hidden * (1 - rim) + edge * rim, size)
@@ -88,12 +87,42 @@ def two_sides(layers: Layers, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(both.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _last_hidden(layers: Layers) -> Floats:
-    """Colours (H, W, 3) of each ray's last hit."""
+def _hidden_colors(layers: Layers, visible: Floats, camera: Camera) -> Floats:
+    """The colours (H, W, 3) of each ray's last hit, mixed as described above. visible : (H, W, 3)
+    of its first one."""
+    outline = layers.outline
     likely = (layers.share > 0.5) & (layers.depth > 0)
-    last = np.logical_and.accumulate(likely, axis=0)[1::2].sum(axis=0).clip(1) - 1
-    color: Floats = np.take_along_axis(layers.color[1::2], last[None, ..., None], axis=0)[0]
-    return color
+    last = np.logical_and.accumulate(likely, axis=0)[1::2].sum(axis=0, keepdims=True).clip(1) - 1
+    own = np.take_along_axis(layers.color[1::2], last[..., None], axis=0)[0]
+    own += (visible[outline].mean(axis=0) - own[outline].mean(axis=0)) / 2
+    near = ndimage.gaussian_filter(visible, (NEAR_BLUR, NEAR_BLUR, 0), truncate=2.0)
+    front, back = layers.depth[0], np.take_along_axis(layers.depth[1::2], last, axis=0)[0]
+    seen = outline & (front > 0)
+    heights = _heights(extended(back, outline & (back > 0)), camera)
+    level = _by_height(visible[seen], _heights(front, camera)[seen], heights)
+    rest = 1 - OWN_SHARE - NEAR_SHARE
+    return OWN_SHARE * extended(own, outline) + NEAR_SHARE * near + rest * level
+
+
+def _heights(depth: Floats, camera: Camera) -> Floats:
+    """Heights (H, W) of the points at `depth` (H, W) along the rays."""
+    rays = camera.ray_directions(*np.indices(depth.shape)) @ camera.camera_to_world[2, :3]
+    return (camera.position[2] + rays * depth).astype(np.float32)
+
+
+def _by_height(colors: Floats, heights: Floats, wanted: Floats) -> Floats:
+    """The median colour (H, W, 3) at each `wanted` height (H, W).
+
+    colors, heights : (N, 3) and (N,) of the visible points.
+    """
+    low, high = np.quantile(heights, [OUTLIERS, 1 - OUTLIERS])
+    thickness = max(float(high - low), 1e-6) / SLICES
+    number = ((heights - low) / thickness).astype(np.intp).clip(0, SLICES - 1)
+    known = np.unique(number)
+    medians = np.stack([np.median(colors[number == one], axis=0) for one in known])
+    middles = low + (known + 0.5) * thickness
+    mixed = [np.interp(wanted, middles, medians[:, channel]) for channel in range(3)]
+    return np.stack(mixed, axis=-1).astype(np.float32)
 
 
 def with_detail(color: Floats, image: NDArray[np.uint8]) -> Floats:

@@ -148,7 +148,7 @@ def closed_surface(
     surface = Surface(
         vertices, faces, corner_normals=vertex_normals(vertices, faces)[faces].astype(np.float32)
     )
-    surface = textured(surface, camera, layers.depth[0], two_sides(layers, image))
+    surface = textured(surface, camera, layers.depth[0], two_sides(layers, image, camera))
     return surface, cast(surface, camera, len(layers.depth))
 
 

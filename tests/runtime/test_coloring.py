@@ -13,6 +13,7 @@ from xray_addon.canonical import canonical_camera
 
 CAMERA = canonical_camera(256)
 RED, DARK = np.array([0.8, 0.1, 0.1]), np.array([0.1, 0.05, 0.05])
+GREEN = np.array([0.1, 0.6, 0.1])
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def picture(layers: Layers) -> np.ndarray:
 
 def test_the_front_keeps_the_images_detail_and_the_back_has_none(ball: Surface):
     layers = layers_of(ball)
-    surface = textured(ball, CAMERA, layers.depth[0], two_sides(layers, picture(layers)))
+    surface = textured(ball, CAMERA, layers.depth[0], two_sides(layers, picture(layers), CAMERA))
     seen = cast(surface, CAMERA, 2)
     front, back = seen.color
     assert front[128, 128].min() > front[128, 90].min() + 0.3
@@ -52,13 +53,23 @@ def test_the_front_keeps_the_images_detail_and_the_back_has_none(ball: Surface):
 
 def test_hidden_colours_drift_less_than_they_are_predicted_to(ball: Surface):
     layers = layers_of(ball)
-    back = two_sides(layers, picture(layers))[256, 512 + 256] / 255
+    back = two_sides(layers, picture(layers), CAMERA)[256, 512 + 256] / 255
     assert np.abs(back - RED).max() < 0.5 * np.abs(DARK - RED).max()
+
+
+def test_hidden_colours_are_those_seen_at_the_same_height(ball: Surface):
+    layers = layers_of(ball)
+    layers.color[:] = RED
+    layers.color[0, 170:] = GREEN  # a foot below a large cap
+    texture = two_sides(layers, picture(layers), CAMERA) / 255
+    np.testing.assert_allclose(texture[200, 512 + 256], RED, atol=0.1)
+    foot = texture[2 * 190, 512 + 256]
+    assert np.abs(foot - GREEN).sum() < np.abs(foot - RED).sum()
 
 
 def test_colours_meet_at_the_outline(ball: Surface):
     layers = layers_of(ball)
-    texture = two_sides(layers, picture(layers)) / 255
+    texture = two_sides(layers, picture(layers), CAMERA) / 255
     column = 2 * int(np.flatnonzero(layers.outline[128])[0]) + 1
     np.testing.assert_allclose(texture[256, column], texture[256, 512 + column], atol=0.1)
 
