@@ -9,16 +9,20 @@ import sys
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from runtime.__main__ import main
 from runtime.meshes.collection import list_meshes
 from runtime.meshes.files import read_mesh
 from runtime.meshes.quantised import SUFFIX, read_quantised, to_quantised
+from runtime.omages import training as omages
 from runtime.xray.weights import load_weights
 from xray_addon import Camera, Surface, XRayError, cast
+from xray_addon.omage import Omage
 from xray_addon.surface import Material
 
 ROOT = Path(__file__).parents[2]
@@ -83,22 +87,55 @@ def test_what_is_no_packed_mesh_is_an_error(tmp_path):
         assert caught.value.code == "unreadable_mesh"
 
 
+def run_slice(folder: Path, config: Any, data: Path) -> None:
+    """One slice of training with `config` on the zip `data`, to `folder`/out."""
+    (folder / "config.json").write_text(json.dumps(asdict(config)))
+    subprocess.run(
+        [
+            "sh",
+            "runtime/slice.sh",
+            str(folder / "config.json"),
+            str(data),
+            str(folder / "out"),
+            "0",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu"},
+        check=True,
+        timeout=200,
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 def test_slices_go_on_from_each_other(meshes, config, tmp_path):
     assert main(["pack", "--data", str(meshes), "--out", str(tmp_path / "meshes.zip")]) == 0
-    (tmp_path / "config.json").write_text(json.dumps(asdict(config)))
-    names = [str(tmp_path / name) for name in ("config.json", "meshes.zip", "out")]
     for number in range(2):
-        subprocess.run(
-            ["sh", "runtime/slice.sh", *names, "0"],
-            cwd=ROOT,
-            env={**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu"},
-            check=True,
-            timeout=200,
-        )
+        run_slice(tmp_path, config, tmp_path / "meshes.zip")
         _, record = load_weights(tmp_path / "out/weights.aa", "cpu")
         assert record["trained_samples"] == 4 * (number + 1)
         assert record["warm_starts"] == number
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_slices_of_a_model_that_needs_its_checkpoint(tmp_path):
+    values = np.random.default_rng(0).random((8, 8, 12)).astype(np.float32)
+    values[..., 3] = 1
+    Omage(values).save(tmp_path / "chair" / "a.npz")
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.write(tmp_path / "chair" / "a.npz", "chair/a.npz")
+    config = omages.TrainingConfig(
+        part="geometry",
+        size=8,
+        batch=2,
+        samples=8,
+        workers=0,
+        network={"hidden": 16, "depth": 1, "heads": 2},
+    )
+    for number in range(2):
+        run_slice(tmp_path, config, tmp_path / "data.zip")
+        assert (tmp_path / "out/weights.path").read_text() == "checkpoint.pt\n"
+        checkpoint = torch.load(tmp_path / "out/weights.aa", weights_only=True)
+        assert (checkpoint["samples"], checkpoint["warm_starts"]) == (2 * (number + 1), 0)
 
 
 def test_training_from_packed_meshes_needs_torch_and_little_else(meshes, config, tmp_path):
