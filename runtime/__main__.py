@@ -49,7 +49,8 @@ MESH_FORMATS = (".glb", ".obj", ".stl")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code. Errors go to stderr in a line without traceback."""
+    """Run one command; returns the exit code. Errors go to stderr, those of a bug with a
+    traceback."""
     arguments = make_parser().parse_args(argv)
     if arguments.command == "serve":
         return server.serve(arguments.idle)
@@ -57,11 +58,16 @@ def main(argv: list[str] | None = None) -> int:
         return _run(arguments)
     except KeyboardInterrupt:
         return _fail(arguments, XRayError("cancelled", "Cancelled."))
-    except Exception as error:  # the process border
-        failure = typed_error(error)
-        if failure.code == "internal":
-            logging.getLogger("xray.runtime").debug("details", exc_info=True)
-        return _fail(arguments, failure)
+    except Exception as error:  # noqa: BLE001 - the process border
+        return _fail(arguments, _told(error))
+
+
+def _told(error: Exception) -> XRayError:
+    """`error` as an XRayError. A bug's traceback goes to stderr."""
+    told = typed_error(error)
+    if told.code == "internal":
+        logging.getLogger("xray.runtime").error("details", exc_info=error)
+    return told
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -170,26 +176,28 @@ def _generate(arguments: argparse.Namespace) -> int:
     folder = inputs.image if inputs.image is not None and inputs.image.is_dir() else None
     images = images_in(folder) if folder is not None else []
     extras.check(system, several=folder is not None)
+    out = arguments.out
     if folder is None:
-        check_format(arguments.out, MESH_FORMATS)
+        out = out if out.suffix else out.with_suffix(f".{arguments.format}")
+        check_format(out, MESH_FORMATS)
         _check_images(inputs)
     with redirect_stdout(sys.stderr):  # libraries may print; stdout is for one JSON object
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         if folder is None:
-            code, suffix = DONE, arguments.out.suffix
-            answer = _make(generator, inputs, settings, arguments.out, extras)
+            code, suffix = DONE, out.suffix
+            answer = _make(generator, inputs, settings, out, extras)
         else:
             suffix = f".{arguments.format}"
 
-            def make(image: Path, out: Path) -> dict[str, Any]:
+            def make(image: Path, mesh: Path) -> dict[str, Any]:
                 given = replace(inputs, image=image)
                 try:
                     _check_images(given)
-                    return _make(generator, given, settings, out, extras.of(out.stem))
+                    return _make(generator, given, settings, mesh, extras.of(mesh.stem))
                 except Exception as error:  # one image must not stop the others
-                    raise typed_error(error) from error
+                    raise _told(error) from error
 
-            files = output_files(images, arguments.out, suffix)
+            files = output_files(images, out, suffix)
             code, answer = generate_each(images, files, make, _say)
     if lost := lost_in(suffix):
         _say(f"{lost}.")

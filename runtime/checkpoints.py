@@ -279,7 +279,8 @@ class _Fetcher:
         try:
             with partial.open("ab") as stream:
                 if stream.tell() > file.size:
-                    stream.truncate(0)
+                    stream.seek(0)
+                    stream.truncate()
                 http_get(
                     url,
                     stream,

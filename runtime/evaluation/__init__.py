@@ -405,7 +405,12 @@ def _training_files(
         manifest = find_manifest(Path(arguments.data).resolve())
         if manifest is None:
             return []
-        training = list_meshes(manifest.parent, split="train", exclude=exclude)
+        try:
+            training = list_meshes(manifest.parent, split="train", exclude=exclude)
+        except XRayError as error:
+            if error.code != "no_data":
+                raise
+            return []
     groups = {file.group for file in files}
     return [file for file in training if file.group not in groups]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from xray_addon.files.opening import open_regular
+from xray_addon.files.signatures import first_bytes
 
 _BEGINNINGS = (
     b"\x89PNG\r\n\x1a\n",
@@ -22,8 +22,10 @@ def check_image(file: str | PathLike[str]) -> None:
 
     Empty files are not checked. Raises as `runtime.images.reading.open_image`.
     """
-    with open_regular(file) as stream:
-        beginning = stream.read(16)
+    try:
+        beginning = first_bytes(file)
+    except OSError:
+        beginning = b"?"  # `open_image` says why it cannot be read
     webp = beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP"
     if not beginning or webp or beginning.startswith(_BEGINNINGS):
         return

@@ -58,7 +58,7 @@ def pack(
     rows.writerow(("path", "pack", "geom_group", "split"))
     ordered = sorted(files, key=lambda file: file.path.stat().st_size)
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        used = 0
+        used, packed = 0, set[str]()
         for number, file in enumerate(ordered):
             progress(Progress("pack", number, len(files), f"Packing {number} of {len(files)}"))
             try:
@@ -72,6 +72,9 @@ def pack(
             used += len(content)
             folder = file.path.parent.name
             path = f"{folder}/{file.path.stem}{SUFFIX}"
+            if path in packed:  # other folders may have the same name
+                path = f"{folder}/{file.path.stem}-{number}{SUFFIX}"
+            packed.add(path)
             archive.writestr(path, content)
             rows.writerow((path, folder, file.group, file.split))
         archive.writestr("manifest.csv", manifest.getvalue(), zipfile.ZIP_DEFLATED)

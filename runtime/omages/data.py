@@ -79,7 +79,7 @@ class Folder:
         paths, categories = [], []
         for path in sorted((folder / METADATA_FOLDER).glob("*.json")):
             row = read_row(path, _ROW)  # None for a broken row, which loses only that item
-            files = sorted((folder / OMAGES_FOLDER / path.stem).glob("*.npz"), key=_resolution)
+            files = sorted((folder / OMAGES_FOLDER / path.stem).glob("[!.]*.npz"), key=_resolution)
             if files and row:
                 enough = [file for file in files if _resolution(file) >= size]
                 paths.append((enough or files[-1:])[0])
@@ -185,12 +185,20 @@ def to_tensor(omage: Omage, size: int) -> Tensor:
 
 
 class OmageDataset(Numbered):
-    """Endless random samples {omage (12, S, S), label ()}."""
+    """Endless random samples {omage (12, S, S), label ()}, from batch `first_batch` on."""
 
     def __init__(
-        self, data: Collection, numbers: NDArray[np.int64], size: int, *, seed: int, first: int = 0
+        self,
+        data: Collection,
+        numbers: NDArray[np.int64],
+        size: int,
+        *,
+        seed: int,
+        batch: int,
+        first_batch: int = 0,
     ) -> None:
-        super().__init__(first)
+        super().__init__(first_batch)
+        self.batch = batch
         self.data = data
         self.numbers = numbers
         self.size = size
@@ -198,8 +206,9 @@ class OmageDataset(Numbered):
         self._kept: dict[int, Tensor] = {}
 
     def chunk(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """Only sample `number`."""
-        yield self.sample(number)
+        """The samples of batch `number`."""
+        for each in range(number * self.batch, (number + 1) * self.batch):
+            yield self.sample(each)
 
     def sample(self, number: int) -> dict[str, Tensor]:
         """Sample `number`."""

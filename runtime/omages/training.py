@@ -110,10 +110,15 @@ class Trainer(SharedTrainer[TrainingConfig]):
 
     def dataset(self, data: Path) -> OmageDataset:
         """The omages in `data`; raises XRayError `no_data`, `bad_data`, `missing_package`."""
-        omages = collection(data, self.config.size)
-        numbers = split_numbers(len(omages), self.config.split)
+        config = self.config
+        omages = collection(data, config.size)
         return OmageDataset(
-            omages, numbers, self.config.size, seed=self.config.seed, first=self.samples
+            omages,
+            split_numbers(len(omages), config.split),
+            config.size,
+            seed=config.seed,
+            batch=config.batch,
+            first_batch=self.samples // config.batch,
         )
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

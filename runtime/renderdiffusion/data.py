@@ -116,7 +116,7 @@ def _listed(folder: Path, size: int) -> Iterator[tuple[Path, Camera | None]]:
     """The images in a folder, with their cameras if a transforms.json lists any."""
     listed = folder / CAMERAS
     cameras = read_transforms(listed, size, size) if listed.is_file() else None
-    for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES):
+    for path in sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in _SUFFIXES):
         if cameras is not None and path.stem not in cameras:
             raise _without_camera(folder, path.stem)
         yield path, cameras[path.stem] if cameras else None

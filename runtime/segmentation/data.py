@@ -29,18 +29,27 @@ Floats = NDArray[np.float32]
 
 
 class Composites(Numbered):
-    """Endless samples {photo (3, S, S) sRGB 0..1, alpha (1, S, S)}, in groups of `REUSE`."""
+    """Endless samples {photo (3, S, S) sRGB 0..1, alpha (1, S, S)}, from batch `first_batch` on.
+
+    batch : a multiple of `REUSE`.
+    """
 
     def __init__(
-        self, files: list[MeshFile], *, seed: int, size: int, first_sample: int = 0
+        self, files: list[MeshFile], *, seed: int, size: int, batch: int, first_batch: int = 0
     ) -> None:
-        super().__init__(first_sample // REUSE)
+        super().__init__(first_batch)
+        self.groups = batch // REUSE
         self.meshes = MeshCache(files)
         self.seed = seed
         self.size = size
 
     def chunk(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
-        """`REUSE` samples, starting at `REUSE * number`: one object on different backgrounds."""
+        """The samples of batch `number`."""
+        for group in range(number * self.groups, (number + 1) * self.groups):
+            yield from self.group(group)
+
+    def group(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """`REUSE` samples: one object on different backgrounds."""
         random = np.random.default_rng([self.seed, number])
         object_, other = (self._render(random) for _ in range(2))
         for _ in range(REUSE):

@@ -29,7 +29,7 @@ from ..training import run
 from ..training.configs import RunConfig
 from ..training.trainer import WEIGHTS
 from ..training.trainer import Trainer as SharedTrainer
-from .data import Composites
+from .data import REUSE, Composites
 from .model import REDUCTION, SIZE, Segmenter, normalize
 
 ONNX = "segmentation.onnx"
@@ -53,6 +53,10 @@ class TrainingConfig(RunConfig):
     gradient_norm: float = 0.0
     split: str = "train"
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.batch % REUSE:
+            raise ValueError(f"batch must be a multiple of {REUSE}, got {self.batch}")
 
     def length(self) -> int:
         """Samples of the whole run."""
@@ -93,7 +97,8 @@ class Trainer(SharedTrainer[TrainingConfig]):
             list_meshes(data, split=config.split, exclude=config.exclude),
             seed=config.seed,
             size=SIZE // REDUCTION,
-            first_sample=self.samples,
+            batch=config.batch,
+            first_batch=self.samples // config.batch,
         )
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -148,7 +148,7 @@ class Trainer(ABC, Generic[Config]):
     @classmethod
     def has_run(cls, folder: Path) -> bool:
         """Whether `folder` contains a run that can be resumed."""
-        return (folder / CHECKPOINT).exists()
+        return (folder / CHECKPOINT).exists() or (folder / WEIGHTS).exists()
 
     def is_due(self, seconds: float) -> bool:
         """Whether to save now, `seconds` after the last time."""

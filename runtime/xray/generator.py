@@ -86,15 +86,16 @@ class XRayGenerator(Generator):
     ) -> Generated:
         """Like `run`, for an image (512, 512, 4) that is already in the canonical frame."""
         can_sample = bool(self.training.get("denoise_share"))
-        if settings.steps > 1 and not can_sample:
+        if (settings.steps > 1 or settings.variation) and not can_sample:
             raise XRayError(
                 "bad_settings",
                 "These weights predict in one pass; they have not learned to sample.",
-                "Set steps to 1, or choose weights trained with a denoise_share above 0.",
+                "Set steps to 1 and variation to 0, or choose weights trained with a denoise_share "
+                "above 0.",
             )
         shown = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
         image = image_to_input(_reduced(shown, self.model.config.image_resolution))
-        steps = (settings.steps or STEPS) if settings.variation and can_sample else 1
+        steps = (settings.steps or STEPS) if settings.variation else 1
 
         def report(step: int) -> None:
             progress(Progress("predict", step, steps, "Predicting the layers"))

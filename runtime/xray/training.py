@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xray_addon.errors import XRayError
+
 from ..meshes.collection import list_meshes
 from ..training import parallel, run
 from ..training.configs import RunConfig
@@ -178,6 +180,13 @@ class Trainer(SharedTrainer[TrainingConfig]):
             "batch_step": parallel.processes(),
         }
         if places := stored_places(data):
+            if config.exclude or config.roll or config.one_color_share != 1:
+                raise XRayError(
+                    "bad_settings",
+                    f"{data} holds finished views, so exclude, roll and one_color_share have no "
+                    "effect.",
+                    "Remove them from the configuration, or train on meshes.",
+                )
             return StoredDataset(XRayDataset(places), **shape)
         files = list_meshes(data, split=config.split, exclude=config.exclude)
         share, roll = config.one_color_share, math.radians(config.roll)

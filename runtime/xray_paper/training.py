@@ -297,7 +297,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
     @classmethod
     def has_run(cls, folder: Path) -> bool:
         """Whether `folder` contains a run that can be resumed."""
-        return any(folder.glob(f"checkpoint-*/{STATE}"))
+        return any(folder.glob("checkpoint-*"))
 
     def is_due(self, seconds: float) -> bool:  # noqa: ARG002
         """Whether to save now: every `checkpoint_steps` steps, as in the published training."""

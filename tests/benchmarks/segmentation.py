@@ -46,7 +46,8 @@ def composites() -> Iterator[Case]:
     """Renders of held-out packs over procedural backgrounds, as in training."""
     held = TrainingConfig.read(ROOT / "runtime/segmentation/config.json").exclude
     files = [file for pack in held for file in list_meshes(ASSETS / "train" / pack)]
-    for sample, _ in zip(Composites(files, seed=SEED, size=SIZE), range(COMPOSITES), strict=False):
+    composites = Composites(files, seed=SEED, size=SIZE, batch=COMPOSITES)
+    for sample, _ in zip(composites, range(COMPOSITES), strict=False):
         yield _image(np.moveaxis(sample["photo"].numpy(), 0, -1)), sample["alpha"][0].numpy() > 0.5
 
 

@@ -32,6 +32,8 @@ from xray_addon.process.protocol import GenerateParams
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.settings.generate import GenerateSettings
 from xray_addon.systems import SYSTEMS
+from xray_addon.systems.omages import OmagesSettings
+from xray_addon.systems.system import Inputs
 
 FAKE = Path(__file__).with_name("fake_runtime.py")
 MakeClient = Callable[..., RuntimeClient]
@@ -666,7 +668,7 @@ def test_a_killed_parents_child_and_folder_are_gone_in_two_seconds(
     assert slowest < 2.0
 
 
-def test_a_checkpoints_path_becomes_absolute_and_a_hubs_name_stays(
+def test_paths_become_absolute_and_a_hubs_name_stays(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -682,6 +684,11 @@ def test_a_checkpoints_path_becomes_absolute_and_a_hubs_name_stays(
         job = client.submit(image, replace(settings(), checkpoint=given))
         assert isinstance(job.params, GenerateParams)
         assert job.params.settings.checkpoint == sent
+    (tmp_path / "mine.npz").touch()
+    job = client.submit(Inputs(category="chair"), OmagesSettings(geometry="mine.npz"))
+    assert isinstance(job.params, GenerateParams)
+    assert isinstance(job.params.settings, OmagesSettings)
+    assert job.params.settings.geometry == str(tmp_path / "mine.npz")
 
 
 def test_the_process_starts_anew_for_another_folder_or_network_and_not_without(

@@ -253,7 +253,10 @@ def test_an_item_is_there_once_its_row_is(tmp_path, item):
     }
 
 
-def test_other_settings_sources_and_lost_files_make_it_anew(tmp_path, item):
+def test_other_settings_sources_and_lost_files_make_it_anew(tmp_path, item, monkeypatch):
+    def unreadable(path):
+        raise XRayError("unreadable_file", f"{path} cannot be read.", "Check it.")
+
     out = tmp_path / "out"
     make(out, item)
     assert find(out, item, settings_hash(DatasetSettings(views=5))) is None
@@ -263,6 +266,9 @@ def test_other_settings_sources_and_lost_files_make_it_anew(tmp_path, item):
     assert find(out, item, DIGEST) is None, "another content of the same size"
     Path(item.source).write_bytes(b"x" * len("chair"))
     assert find(out, item, DIGEST) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr("xray_addon.dataset.store.file_hash", unreadable)
+        assert find(out, item, DIGEST) is None, "reading the item says why"
     (out / "xrays/chair/000.npz").write_bytes(b"cut")
     assert find(out, item, DIGEST) is None
     (out / "metadata/chair.json").write_text("{}")

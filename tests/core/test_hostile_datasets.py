@@ -103,6 +103,14 @@ def test_a_uid_that_is_a_path_deletes_and_writes_nothing_outside(home, kind, uid
     assert {path.name for path in home.iterdir()} == {"Documents", "dataset"}
 
 
+@pytest.mark.parametrize("omage", [7, {"unwrapped": [1]}, {}])
+def test_a_row_whose_omage_is_none_affects_only_its_own_item(home, omage):
+    folder = home / "dataset"
+    (folder / "metadata/chair.json").write_text(json.dumps(row_of("chair", omage=omage)))
+    finish(folder)
+    assert [row["uid"] for row in rows(folder)] == ["sound"]
+
+
 def test_a_row_counts_only_under_its_own_name(home):
     folder = home / "dataset"
     (folder / "metadata/other.json").write_text(json.dumps(row_of("chair")))

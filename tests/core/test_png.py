@@ -18,6 +18,17 @@ def image(kind, channels, size=(7, 5)):
     return random.integers(0, np.iinfo(kind).max, (*size, channels), endpoint=True).astype(kind)
 
 
+def test_a_picture_without_rows_is_not_unpacked(tmp_path):
+    write_png(tmp_path / "a.png", np.zeros((1, 4, 3), np.uint8))
+    content = (tmp_path / "a.png").read_bytes()
+    header = bytearray(content[12:29])
+    header[8:12] = bytes(4)  # the height
+    check = zlib.crc32(header).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(content[:12] + bytes(header) + check + content[33:])
+    with pytest.raises(ValueError, match="no pixels"):
+        read_png(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_what_is_written_is_read_again(kind, channels, tmp_path):

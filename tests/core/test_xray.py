@@ -127,6 +127,9 @@ def test_an_xray_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(XRayError, match="too many") as caught:
         xray.save(tmp_path / "x.npz")
     assert caught.value.code == "too_large"
+    long = XRay(np.ones((1, 1, 9000)), np.zeros((1, 1, 9000, 3)), np.zeros((1, 1, 9000, 3)))
+    with pytest.raises(XRayError, match="9000 x 1"):
+        long.save(tmp_path / "x.npz")
     assert not list(tmp_path.iterdir())
 
 

@@ -19,6 +19,7 @@ from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError, cast
 from xray_addon.canonical import DISTANCE, FAR, NEAR, canonical_camera
 from xray_addon.progress import Cancelled
+from xray_addon.systems.xray import XRaySettings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -149,6 +150,8 @@ def test_one_pass_weights_say_that_they_cannot_sample(config, tmp_path: Path):
     generator = runtime.load("xray", str(tiny(config, tmp_path)), "cpu")
     with pytest.raises(XRayError, match="one pass"):
         generator.generate(REFERENCE, GenerateSettings(steps=4))
+    with pytest.raises(XRayError, match="variation to 0"):
+        generator.generate(REFERENCE, XRaySettings(variation=0.5))
     assert len(generator.generate(REFERENCE, GenerateSettings(steps=1)).surface.faces)
     sampler = runtime.load("xray", str(tiny(config, tmp_path, denoise_share=0.5)), "cpu")
     assert len(sampler.generate(REFERENCE, GenerateSettings(steps=3)).surface.faces)

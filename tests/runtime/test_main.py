@@ -70,6 +70,13 @@ def test_generate_writes_a_glb(image: Path, capsys: pytest.CaptureFixture[str]) 
     assert "Sampling" in output.err
 
 
+def test_format_counts_where_out_names_none(image: Path) -> None:
+    out = str(image.with_name("bare"))
+    argv = ["generate", str(image), "-o", out, "--generator", "triangle", "--format", "stl"]
+    assert main(argv) == 0
+    assert image.with_name("bare.stl").read_bytes().startswith(b"X-Ray")
+
+
 @pytest.mark.parametrize(
     ("suffix", "begins", "lost"),
     [("obj", b"mtllib", "vertex colours"), ("stl", b"X-Ray", "millimetres")],

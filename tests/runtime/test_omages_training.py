@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from runtime.omages.data import NO_CATEGORY, OmageDataset, collection, split_numbers, to_tensor
 from runtime.omages.objectives import GeometryObjective, MaterialObjective
@@ -124,11 +126,20 @@ def test_unoccupied_pixels_are_minus_one_and_occupancy_is_rounded():
 
 def test_samples_follow_from_their_number(folder):
     data = collection(folder)
-    whole = OmageDataset(data, split_numbers(4, "all"), 8, seed=3)
-    rest = OmageDataset(data, split_numbers(4, "all"), 8, seed=3, first=5)
+    whole = OmageDataset(data, split_numbers(4, "all"), 8, seed=3, batch=5)
+    rest = OmageDataset(data, split_numbers(4, "all"), 8, seed=3, batch=5, first_batch=1)
     for number, sample in zip(range(5, 9), rest, strict=False):
         assert torch.equal(sample["omage"], whole.sample(number)["omage"])
         assert sample["label"] == whole.sample(number)["label"]
+
+
+def test_a_resumed_loader_goes_on_with_any_number_of_workers(folder):
+    data, numbers = collection(folder), split_numbers(4, "all")
+    whole = OmageDataset(data, numbers, 8, seed=3, batch=2)
+    rest = OmageDataset(data, numbers, 8, seed=3, batch=2, first_batch=1)
+    expected = itertools.islice(DataLoader(whole, batch_size=2, num_workers=0), 1, 4)
+    for wanted, got in zip(expected, DataLoader(rest, batch_size=2, num_workers=2), strict=False):
+        assert torch.equal(wanted["omage"], got["omage"])
 
 
 class Oracle(torch.nn.Module):

@@ -79,6 +79,16 @@ def test_the_command_packs_what_training_reads(meshes, tmp_path, capsys):
     assert [f.path.name for f in list_meshes(unpacked(out, tmp_path / "few"))] == [f"box{SUFFIX}"]
 
 
+def test_meshes_of_one_name_are_all_packed(meshes, tmp_path):
+    for number, name in enumerate(("ball", "box", "ring")):
+        folder = tmp_path / f"{number}" / "models"
+        folder.mkdir(parents=True)
+        (folder / "model.glb").write_bytes((meshes / f"{name}.glb").read_bytes())
+    assert main(["pack", "--data", str(tmp_path), "--out", str(tmp_path / "all.zip")]) == 0
+    files = list_meshes(unpacked(tmp_path / "all.zip", tmp_path / "unpacked"))
+    assert len({len(file.read().faces) for file in files}) == 3
+
+
 def test_what_is_no_packed_mesh_is_an_error(tmp_path):
     for content in (b"", b"hello", to_quantised(Surface([[0, 0, 0.0]] * 3, [[0, 1, 2]]))[:-9]):
         (tmp_path / f"x{SUFFIX}").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import queue
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 from runtime.errors import typed_error
+from runtime.server import Server
 from xray_addon.generated import Generated
 from xray_addon.process.protocol import PROTOCOL_VERSION
 
@@ -174,6 +176,18 @@ def test_a_cut_out_comes_as_a_picture(ready: Peer) -> None:
         covered.append(picture[128, :, :3].min(axis=1).max())
     # Framed alike; only what is beyond the object's edge is white.
     assert covered[1] > covered[0] == pytest.approx(covered[2], abs=8)
+
+
+def test_after_a_cut_out_an_idle_server_releases_its_networks() -> None:
+    server = Server(io.BytesIO(), io.BytesIO(), idle_timeout=60.0)
+    assert server._idle_left() is None
+    server._cancels[1] = threading.Event()
+    server._do(1, dict)
+    left = server._idle_left()
+    assert left is not None
+    assert 0 < left <= 60
+    server._release()
+    assert server._idle_left() is None
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,11 @@ def test_places_are_told_from_meshes(meshes, tmp_path):
     assert stored_places(tmp_path / "a-0000.tar") == [tmp_path / "a-0000.tar"]
 
 
+def test_settings_for_meshes_are_refused(config, dataset, tmp_path):
+    with pytest.raises(XRayError, match="have no effect"):
+        train(replace(config, roll=2.0), dataset, tmp_path / "run")
+
+
 def test_views_that_cannot_teach_are_errors(dataset, tmp_path):
     surface = Surface([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
     camera = view(0, 0.5, 3, 40, (9, 9, 9))  # looks past it

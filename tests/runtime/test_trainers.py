@@ -86,6 +86,8 @@ def test_where_only_weights_are_left_a_run_goes_on_from_these(model, meshes, tmp
     trained = getattr(first, "average", first.model).state_dict()
     for name, value in warm.model.state_dict().items():
         torch.testing.assert_close(value, trained[name], rtol=0.02, atol=0.02)
+    with pytest.raises(XRayError, match="--resume"):
+        train(kind, config, meshes, tmp_path)
     assert train(kind, config, meshes, tmp_path, resume=True).samples == 12
     (tmp_path / "checkpoint.pt").unlink()
     (tmp_path / "model.safetensors").write_bytes(b"no weights")

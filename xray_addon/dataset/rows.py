@@ -63,6 +63,7 @@ _NAMED = {
     "transparent": _NAMES,
     "clipped": _NAMES,
     "companions": table_of(text()),
+    "omage": record({"unwrapped": text()}, others=plain),
 }
 
 # metadata/<uid>.json and refused/<uid>.json, see `store.finish`; settings.json, see `Recipe`.

@@ -594,12 +594,12 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
     companions = row.get("companions", {})
     if log.get("read") == read_state(item, companions):
         return True  # unchanged; no need to read it
-    if row.get("source_sha256") != file_hash(item.source):
-        return False
-    paths = companion_paths(Path(item.source), companions)
     try:
+        if row.get("source_sha256") != file_hash(item.source):
+            return False
+        paths = companion_paths(Path(item.source), companions)
         return companion_hashes(Path(item.source), paths) == companions
-    except XRayError:  # one of them can no longer be read
+    except XRayError:  # one of the files can no longer be read; reading the item says which
         return False
 
 

@@ -93,11 +93,13 @@ def read_png(path: Path) -> NDArray[np.unsignedinteger[Any]]:
     pixel = _CHANNELS[color_type] * bits // 8
     unpacker = zlib.decompressobj()
     size = height * (width * pixel + 1)
+    if not size:
+        raise ValueError("it has no pixels")
     try:
         lines = unpacker.decompress(b"".join(packed), size)
     except zlib.error as error:
         raise ValueError(str(error)) from error
-    if len(lines) != size or not size:
+    if len(lines) != size:
         raise ValueError("it is cut off")
     rows = np.frombuffer(lines, np.uint8).reshape(height, width * pixel + 1)
     values = _restored(rows[:, 1:].reshape(height, width, pixel), rows[:, 0])

@@ -77,11 +77,17 @@ def write_hits(
     XRayError `too_large` if `read_hits` would reject the file.
     """
     arrays = encode(hits)
-    count, layers = len(hits.index), hits.shape[0]
-    if arrays["data"].nbytes >= LARGEST_ARRAY or count > MOST_HITS or layers > MOST_LAYERS:
+    count, (layers, height, width) = len(hits.index), hits.shape
+    if (
+        arrays["data"].nbytes >= LARGEST_ARRAY
+        or count > MOST_HITS
+        or layers > MOST_LAYERS
+        or max(height, width) > LARGEST_SIDE
+    ):
         raise XRayError(
             "too_large",
-            f"The X-Ray has {count} hits in {layers} layers, which is too many for a file.",
+            f"The X-Ray has {count} hits in {layers} layers of {width} x {height}, which is too "
+            "many for a file.",
             "Capture fewer layers or pixels.",
         )
     with replacing(path) as temporary:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -522,11 +522,12 @@ class RuntimeClient:
 def _params(inputs: Inputs, settings: GenerateSettings) -> GenerateParams:
     """The request for `inputs`; the folder is filled in when it is sent."""
     settings = replace(settings)
-    # Paths become absolute, because the process has another working folder. If it is not a path,
-    # it is a hub id.
-    checkpoint = local_path(settings.checkpoint) if settings.checkpoint else None
-    if checkpoint is not None:
-        settings.checkpoint = str(checkpoint.absolute())
+    # Paths become absolute, because the process has another working folder. What is no path is a
+    # hub id.
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if item.metadata.get("path") and value and (path := local_path(value)) is not None:
+            setattr(settings, item.name, str(path.absolute()))
     image, mask = (
         None if file is None else str(Path(file).absolute()) for file in (inputs.image, inputs.mask)
     )
