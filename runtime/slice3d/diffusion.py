@@ -61,7 +61,6 @@ class SliceDiffusion(nn.Module):
         steps: int,
         noise: Callable[[int], Tensor],
         *,
-        eta: float = 1.0,
         report: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Sample a grid of latents (B, 4, 4 t, 4 t) by DDIM.
@@ -71,7 +70,7 @@ class SliceDiffusion(nn.Module):
         stop the sampling. Raises ValueError unless steps are 1 to `MOST_STEPS`.
         """
         grid = noise(-1)
-        schedule = Schedule.of(steps, eta).to(grid.device)
+        schedule = Schedule.of(steps).to(grid.device)
         count = len(schedule.steps)
         for done, index in enumerate(reversed(range(count))):
             at = schedule.steps[index].expand(len(grid))
@@ -83,8 +82,7 @@ class SliceDiffusion(nn.Module):
             )
             expected = (grid - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
             grid = before.sqrt() * expected + (1 - before - sigma**2).sqrt() * predicted
-            if eta:
-                grid = grid + sigma * noise(done)
+            grid = grid + sigma * noise(done)
             if report is not None:
                 report(done + 1, expected)
         return grid
@@ -117,8 +115,8 @@ class Schedule:
         self.sigmas = sigmas
 
     @classmethod
-    def of(cls, count: int, eta: float) -> Schedule:
-        """`count` evenly spaced steps. eta : share of DDPM's noise."""
+    def of(cls, count: int) -> Schedule:
+        """`count` evenly spaced steps, with as much noise as DDPM adds (eta 1)."""
         if not 1 <= count <= MOST_STEPS:
             raise ValueError(f"steps must be 1 to {MOST_STEPS}, got {count}")
         steps = torch.arange(0, TRAINING_STEPS, TRAINING_STEPS // count)[:count] + 1
@@ -126,7 +124,7 @@ class Schedule:
         alphas_all = alphas_cumulated().float().double()
         alphas = alphas_all[steps]
         before = torch.cat([alphas_all[:1], alphas[:-1]])
-        sigmas = eta * ((1 - before) / (1 - alphas) * (1 - alphas / before)).sqrt()
+        sigmas = ((1 - before) / (1 - alphas) * (1 - alphas / before)).sqrt()
         return cls(steps, alphas.float(), before.float(), sigmas.float())
 
     def to(self, device: torch.device) -> Schedule:

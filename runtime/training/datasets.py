@@ -184,7 +184,8 @@ class _TarView(_View):
             return stream.read(size)
 
 
-def _folder_views(folder: Path) -> list[_View]:
+def view_files(folder: Path) -> list[Path]:
+    """The X-Rays of the complete items of the dataset in `folder`, sorted."""
     files = sorted((folder / "xrays").glob("*/*.npz"))
     # Other names are not views, e.g. the ._000.npz files that macOS writes on foreign disks.
     files = [file for file in files if file.stem.isdecimal() and file.stem.isascii()]
@@ -192,7 +193,11 @@ def _folder_views(folder: Path) -> list[_View]:
     if rows.is_dir() or (folder / SETTINGS).is_file():
         complete = {path.stem for path in rows.glob("*.json")}
         files = [file for file in files if file.parent.name in complete]
-    return [_FileView(folder, file.parent.name, file.stem) for file in files]
+    return files
+
+
+def _folder_views(folder: Path) -> list[_View]:
+    return [_FileView(folder, file.parent.name, file.stem) for file in view_files(folder)]
 
 
 def _listed_views(path: Path) -> list[_View]:

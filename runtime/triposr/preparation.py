@@ -12,11 +12,11 @@ FOREGROUND = FRAME.fill
 GREY = 0.5
 
 
-def prepare(rgba: NDArray[np.uint8], foreground: float = FOREGROUND) -> NDArray[np.uint8]:
+def prepare(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The object centred in a square, on grey: (S, S, 3) from a cut-out (H, W, 4), straight alpha.
 
-    foreground : share of the square's side that the object's longer side spans. The picture keeps
-    the object's size in pixels; the network resizes it.
+    The object's longer side spans `FOREGROUND` of the square's side. The picture keeps the object's
+    size in pixels; the network resizes it.
 
     Raises XRayError `no_object` if everything is transparent.
     """
@@ -30,7 +30,7 @@ def prepare(rgba: NDArray[np.uint8], foreground: float = FOREGROUND) -> NDArray[
     # The published code leaves out the last row and column.
     cropped = rgba[rows.min() : rows.max(), columns.min() : columns.max()]
     cropped = _centred(cropped, max(cropped.shape[:2]))
-    cropped = _centred(cropped, int(len(cropped) / foreground))
+    cropped = _centred(cropped, int(len(cropped) / FOREGROUND))
     values = cropped.astype(np.float32) / 255.0
     color, alpha = values[..., :3], values[..., 3:]
     return ((color * alpha + (1 - alpha) * GREY) * 255.0).astype(np.uint8)

@@ -18,6 +18,7 @@ from xray_addon.published import FAR, NEAR
 from xray_addon.xray import XRay
 
 from ..images.reading import read_rgba as stored_rgba
+from ..training.datasets import view_files
 from ..training.numbered import Numbered
 from .conditioning import IMAGE_SIZE, opaque
 
@@ -48,8 +49,8 @@ def list_views(data: Path, *, hold_out: int) -> list[tuple[Path, Path]]:
 
     Raises XRayError `no_data`.
     """
-    found = sorted((data / "xrays").glob("*/*.npz"))
-    pairs = [(path, data / "images" / path.parent.name / f"{path.stem}.png") for path in found]
+    found = ((path, path.parent.name) for path in view_files(data))
+    pairs = [(path, data / "images" / uid / f"{path.stem}.png") for path, uid in found]
     pairs = [pair for pair in pairs if pair[1].is_file()]
     if hold_out:
         pairs = [pair for number, pair in enumerate(pairs) if (number + 1) % hold_out]

@@ -184,7 +184,6 @@ class _Graph:
 
     def __init__(self, denoiser: Denoiser, scaled: Tensor, time: Tensor) -> None:
         self._scaled, self._time = scaled.clone(), time.clone()
-        self._denoiser = denoiser
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

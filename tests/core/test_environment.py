@@ -557,7 +557,7 @@ def torch_commands(
     steps = RecordingCommands()
     steps.failing = () if local else ("--no-index",)
     environment._bring_pip = lambda *_: None  # type: ignore[method-assign]
-    environment._install(steps, online, None, index, sys.executable)
+    environment._install(steps, online, None, index)
     return [command for command in steps.commands if "pip" in command]
 
 

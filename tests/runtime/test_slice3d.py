@@ -123,7 +123,7 @@ def test_a_grid_of_latents_has_rows_x_z_y_and_an_empty_one():
 
 @pytest.mark.parametrize("steps", [1, 7, 200, 500])
 def test_schedules_run_from_noise_to_the_first_step(steps):
-    schedule = Schedule.of(steps, 1.0)
+    schedule = Schedule.of(steps)
     assert len(schedule.steps) == steps
     assert schedule.steps[0] == 1
     assert schedule.steps[-1] <= 999
@@ -134,13 +134,13 @@ def test_schedules_run_from_noise_to_the_first_step(steps):
 
 def test_too_many_steps_are_refused():
     with pytest.raises(ValueError, match="steps"):
-        Schedule.of(501, 1.0)
+        Schedule.of(501)
 
 
 def test_the_sampler_finds_the_picture_that_a_perfect_denoiser_knows():
     wanted = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
     model = SliceDiffusion(DiffusionConfig(**tupled(SMALL_DIFFUSION)))
-    schedule = Schedule.of(25, 1.0)
+    schedule = Schedule.of(25)
 
     def perfect(grid, steps, *_):
         alpha = schedule.alphas[schedule.steps == steps[0]]

@@ -135,7 +135,7 @@ def same_mesh(vertices, faces, wanted_vertices, wanted_faces) -> None:
 def test_golden_schedule(golden):
     expected = answers(golden, "slice3d_gen")
     agree(alphas_cumulated(), expected["alphas_cumprod"], 1e-6)
-    schedule = Schedule.of(200, 1.0)
+    schedule = Schedule.of(200)
     np.testing.assert_array_equal(schedule.steps, expected["ddim200_timesteps"])
     agree(schedule.alphas, expected["ddim200_alphas"], 1e-6)
     agree(schedule.sigmas, expected["ddim200_sigmas"], 1e-6)

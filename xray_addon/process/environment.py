@@ -179,7 +179,6 @@ class RuntimeEnvironment:
         wheelhouse: str | PathLike[str] | None = None,
         device: str = "auto",
         progress: ProgressCallback = ignore_progress,
-        base_python: str | PathLike[str] = sys.executable,
     ) -> Check:
         """Make the environment. Blocks, so run it in a thread.
 
@@ -231,7 +230,7 @@ class RuntimeEnvironment:
                 if shutil.disk_usage(self.folder).free < sizes.needed:
                     self._remove_old()
                 try:
-                    check = self._install(steps, online, wheels, index, str(base_python))
+                    check = self._install(steps, online, wheels, index)
                 except BaseException:
                     self._remove()
                     self._restore()
@@ -292,12 +291,11 @@ class RuntimeEnvironment:
         online: bool,
         wheelhouse: Path | None,
         torch_index: str | None,
-        base_python: str,
     ) -> Check:
         steps.run(
             "venv",
             "Creating the environment",
-            [base_python, "-m", "venv", "--without-pip", str(self._venv)],
+            [sys.executable, "-m", "venv", "--without-pip", str(self._venv)],
         )
         self._bring_pip(steps, online, wheelhouse)
         pip = [str(self.python), "-m", "pip", "install", "--prefer-binary"]
