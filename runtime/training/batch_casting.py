@@ -129,9 +129,9 @@ def cast_batch(
     corner = [seen[corners[triangle, i]] for i in range(3)]
     weights = _weights(corner, ray)
     flat = functional.normalize(normal[triangle], dim=1)
-    rotation = functional.normalize(object_to_camera[owner[triangle], :3, :3], dim=2)
-    smooth = (weights[:, :, None] * bank.normals[face[triangle]]).sum(dim=1).double()
-    smooth = (rotation @ smooth[:, :, None])[:, :, 0]
+    turn = _normal_matrices(object_to_camera)[owner[triangle]]
+    turned = bank.normals[face[triangle]].double() @ turn.mT  # (T, corner, 3)
+    smooth = (weights[:, :, None] * functional.normalize(turned, dim=2)).sum(dim=1)
     norm = smooth.norm(dim=1, keepdim=True)
     smooth = torch.where(norm > 1e-12, smooth / norm.clamp(min=1e-12), flat)
 
@@ -145,6 +145,15 @@ def cast_batch(
 
     color = _colors(bank, face[triangle], weights.float())
     return Layers(dense((along * length)[kept]), dense(smooth), dense(color))
+
+
+def _normal_matrices(matrices: Tensor) -> Tensor:
+    """The (B, 3, 3) that turn normals under affine `matrices` (B, 4, 4): the inverse transposes, up
+    to a factor."""
+    x, y, z = matrices[:, :3, :3].unbind(dim=1)
+    rows = [torch.linalg.cross(y, z), torch.linalg.cross(z, x), torch.linalg.cross(x, y)]
+    cofactors = torch.stack(rows, dim=1)
+    return cofactors / cofactors.flatten(1).norm(dim=1)[:, None, None]
 
 
 def _expanded(starts: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from xray_addon.pictures.shading import Lights
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
 from ..training.views import MAX_ELEVATION, MIN_ELEVATION
-from .data import Pairs, choose_object, new_colors, photograph
+from .data import AS_THEY_ARE, Pairs, Variety, choose_object, new_colors, new_shape, photograph
 from .sampling import mirrored
 
 
@@ -37,15 +37,13 @@ class BatchDataset(Pairs):
         batch: int,
         first_batch: int = 0,
         batch_step: int = 1,
-        one_color_share: float = 1.0,
-        roll: float = 0.0,
+        variety: Variety = AS_THEY_ARE,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
         self.meshes = MeshCache(files)
         self.bank = MeshBank([self.meshes.surface(n) for n in range(len(files))], device)
-        self.one_color_share = one_color_share
-        self.roll = roll
+        self.variety = variety
         self.seed = seed
         self.layers = layers
         self.resolution = resolution
@@ -62,7 +60,7 @@ class BatchDataset(Pairs):
             np.random.default_rng([self.seed, pair])
             for pair in range(first, first + self.batch_pairs)
         ]
-        views = [self._view(random) for random in randoms]
+        views = [self._view(random, pair) for pair, random in enumerate(randoms, first)]
         objects = torch.tensor([view[0] for view in views], device=self.bank.device)
         cameras = [canonical_camera(self.image_resolution, view[2]) for view in views]
         matrices = torch.from_numpy(
@@ -99,16 +97,18 @@ class BatchDataset(Pairs):
             "pose": torch.stack([pose, pose * pose.new_tensor([1, -1])], dim=1).flatten(0, 1),
         }
 
-    def _view(self, random: np.random.Generator) -> tuple[int, np.ndarray, float, float]:
+    def _view(self, random: np.random.Generator, pair: int) -> tuple[int, np.ndarray, float, float]:
         """An object's number, the matrix that places it in the frame, elevation and roll."""
         while True:
-            number = choose_object(self.meshes, random, self.one_color_share)
+            number = choose_object(self.meshes, random, self.variety.one_color_share)
+            shape = new_shape(random, self.variety, pair)
+            surface = self.meshes.surface(number).transformed(shape)
             azimuth = random.uniform(0, 2 * math.pi)
             elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
-            roll = random.normal(0, self.roll) if self.roll else 0.0
-            placed = place(self.meshes.surface(number), azimuth, elevation, roll=roll)
+            roll = random.normal(0, self.variety.roll) if self.variety.roll else 0.0
+            placed = place(surface, azimuth, elevation, roll=roll)
             if placed is not None:
-                return number, placed[0], elevation, roll
+                return number, placed[0] @ shape, elevation, roll
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self.bank.device)

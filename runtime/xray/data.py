@@ -6,6 +6,7 @@ Sample i depends only on the seed and i.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -42,11 +43,25 @@ class Pairs(Numbered):
         raise NotImplementedError
 
 
-class CastDataset(Pairs):
-    """Samples cast on the fly. The two of a pair share one cast, but each has its own lights.
+@dataclass(frozen=True)
+class Variety:
+    """How random samples differ from the meshes as they are.
 
     one_color_share : see `choose_object`. roll : standard deviation of the camera's, radians.
+    stretch, pairs : see `new_shape`.
     """
+
+    one_color_share: float = 1.0
+    roll: float = 0.0
+    stretch: float = 0.0
+    pairs: int = 1
+
+
+AS_THEY_ARE = Variety()
+
+
+class CastDataset(Pairs):
+    """Samples cast on the fly. The two of a pair share one cast, but each has its own lights."""
 
     def __init__(
         self,
@@ -59,12 +74,10 @@ class CastDataset(Pairs):
         batch: int,
         first_batch: int = 0,
         batch_step: int = 1,
-        one_color_share: float = 1.0,
-        roll: float = 0.0,
+        variety: Variety = AS_THEY_ARE,
     ) -> None:
         super().__init__(batch, first_batch, batch_step)
-        self.roll = roll
-        self.one_color_share = one_color_share
+        self.variety = variety
         self.meshes = MeshCache(files)
         self.seed = seed
         self.layers = layers
@@ -76,14 +89,15 @@ class CastDataset(Pairs):
         random = np.random.default_rng([self.seed, number])
         view = None
         while view is None:
-            number = choose_object(self.meshes, random, self.one_color_share)
+            chosen = choose_object(self.meshes, random, self.variety.one_color_share)
+            shape = new_shape(random, self.variety, number)
             view = view_object(
-                self.meshes.surface(number),
+                self.meshes.surface(chosen).transformed(shape),
                 random,
                 layers=self.layers,
                 resolution=self.resolution,
                 image_resolution=self.image_resolution,
-                roll=self.roll,
+                roll=self.variety.roll,
             )
         _recolor(view, random)
         frames = to_frames(view.xray)
@@ -112,6 +126,19 @@ def is_one_color(surface: Surface) -> bool:
     if colors is not None and np.ptp(colors.reshape(-1, 3), axis=0).max(initial=0) > 0.02:
         return False
     return len({material.base_color for material in surface.materials}) <= 1
+
+
+def new_shape(random: np.random.Generator, variety: Variety, pair: int) -> NDArray[np.float64]:
+    """The matrix (4, 4) that stretches an object along its three axes, or leaves it as it is.
+
+    The factors' logarithms have the standard deviation `variety.stretch`. The share of stretched
+    objects falls from a half in the first `pair` to none in pair `variety.pairs`, so that a run
+    ends with objects as they are.
+    """
+    matrix = np.eye(4)
+    if variety.stretch and random.random() < 0.5 * (1 - pair / variety.pairs):
+        matrix[range(3), range(3)] = np.exp(random.normal(0, variety.stretch, size=3))
+    return matrix
 
 
 def training_sample(

@@ -32,7 +32,7 @@ from ..training.muon import Optimizers, update_average
 from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from .batches import BatchDataset
-from .data import CastDataset, Pairs
+from .data import CastDataset, Pairs, Variety
 from .networks import at_resolution, make_network
 from .networks.base import Network, NetworkConfig, Prediction, image_to_input
 from .sampling import noised
@@ -55,6 +55,7 @@ class TrainingConfig(RunConfig):
         training device. The samples are the same.
     one_color_share : probability of accepting a random object that has one flat colour, 0 to 1.
     roll : standard deviation of the camera's roll, degrees.
+    stretch : by how much objects are stretched, see `data.new_shape`.
     start_from : weights (safetensors) to start from, of the same network but possibly another
         resolution; "" for random weights.
     """
@@ -85,6 +86,7 @@ class TrainingConfig(RunConfig):
     cast: str = "workers"
     one_color_share: float = 1.0
     roll: float = 0.0
+    stretch: float = 0.0
     start_from: str = ""
 
     def __post_init__(self) -> None:
@@ -94,6 +96,8 @@ class TrainingConfig(RunConfig):
             raise ValueError(f"samples must be 1 or more, got {self.samples}")
         if not 0 < self.one_color_share <= 1:
             raise ValueError(f"one_color_share must be above 0, at most 1: {self.one_color_share}")
+        if self.stretch < 0:
+            raise ValueError(f"stretch must be 0 or more, got {self.stretch}")
         if self.cast not in ("workers", "device"):
             raise ValueError(f"cast must be workers or device, got {self.cast!r}")
         self.network_config()
@@ -180,20 +184,20 @@ class Trainer(SharedTrainer[TrainingConfig]):
             "batch_step": parallel.processes(),
         }
         if places := stored_places(data):
-            if config.exclude or config.roll or config.one_color_share != 1:
+            if config.exclude or config.roll or config.stretch or config.one_color_share != 1:
                 raise XRayError(
                     "bad_settings",
-                    f"{data} holds finished views, so exclude, roll and one_color_share have no "
-                    "effect.",
+                    f"{data} holds finished views, so exclude, roll, stretch and one_color_share "
+                    "have no effect.",
                     "Remove them from the configuration, or train on meshes.",
                 )
             return StoredDataset(XRayDataset(places), **shape)
         files = list_meshes(data, split=config.split, exclude=config.exclude)
-        share, roll = config.one_color_share, math.radians(config.roll)
+        roll, pairs = math.radians(config.roll), max(1, config.samples // 2)
+        variety = Variety(config.one_color_share, roll, config.stretch, pairs)
         if config.cast == "device":
-            device = self.device
-            return BatchDataset(files, one_color_share=share, roll=roll, device=device, **shape)
-        return CastDataset(files, one_color_share=share, roll=roll, **shape)
+            return BatchDataset(files, variety=variety, device=self.device, **shape)
+        return CastDataset(files, variety=variety, **shape)
 
     def done(self) -> float:
         """Share of the run that is done, 0 to 1."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from runtime.meshes.collection import MeshCache, list_meshes
 from runtime.training.batch_casting import MeshBank, cast_batch, shade_batch
 from runtime.xray.batches import BatchDataset
-from runtime.xray.data import CastDataset
+from runtime.xray.data import CastDataset, Variety
 from runtime.xray.training import train
 from xray_addon import Surface, cast
 from xray_addon.canonical import FOV_X, canonical_camera, place
@@ -125,7 +125,7 @@ def test_objects_behind_the_camera_are_refused(surfaces):
 
 def test_batches_are_those_of_the_loaders_workers(meshes):
     shape = {"seed": 3, "layers": LAYERS, "resolution": 24, "image_resolution": 32, "batch": 8}
-    shape |= {"one_color_share": 0.5, "roll": 0.1}
+    shape |= {"variety": Variety(0.5, roll=0.1, stretch=0.4, pairs=16)}
     files = list_meshes(meshes)
     wanted = iter(DataLoader(CastDataset(files, first_batch=1, **shape), batch_size=8))
     got = iter(DataLoader(BatchDataset(files, first_batch=1, **shape), batch_size=None))

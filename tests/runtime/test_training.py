@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from runtime.meshes.collection import MeshCache, list_meshes
 from runtime.training.views import to_frames
-from runtime.xray.data import CastDataset, choose_object, is_one_color
+from runtime.xray.data import CastDataset, Variety, choose_object, is_one_color, new_shape
 from runtime.xray.networks.base import Prediction, image_to_input
 from runtime.xray.sampling import NOISES, both_ways, expected, mirrored, noised, sample
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
@@ -436,6 +436,24 @@ def test_what_is_expected_is_a_mean_given_what_is_seen(config):
         assert each.std(dim=0)[1:].max() > 1e-3
 
 
+def test_fewer_and_fewer_objects_are_stretched():
+    random = np.random.default_rng(0)
+    variety = Variety(stretch=0.2, pairs=100)
+    for pair, share in ((0, 0.5), (50, 0.25), (100, 0)):
+        shapes = np.array([new_shape(random, variety, pair) for _ in range(2000)])
+        factors = np.log(shapes[:, range(3), range(3)])
+        plain = (shapes == np.eye(4)).all(axis=(1, 2))
+        assert plain.mean() == pytest.approx(1 - share, abs=0.05)
+        if share:
+            assert factors[~plain].std() == pytest.approx(0.2, abs=0.01)
+    assert (new_shape(random, Variety(), 0) == np.eye(4)).all()
+
+
+def test_a_negative_stretch_is_refused(config):
+    with pytest.raises(ValueError, match="stretch must be"):
+        replace(config, stretch=-0.1)
+
+
 def test_a_rolled_camera_is_told_and_mirrored(meshes: Path):
     upright, leaning = (
         CastDataset(
@@ -445,7 +463,7 @@ def test_a_rolled_camera_is_told_and_mirrored(meshes: Path):
             resolution=16,
             image_resolution=32,
             batch=2,
-            roll=roll,
+            variety=Variety(roll=roll),
         )
         for roll in (0.0, 0.1)
     )
