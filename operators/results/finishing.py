@@ -130,10 +130,10 @@ def _remesh(obj: Any, target: int) -> None:
     source.polygons.foreach_get("area", area)
     # A closed surface of unit voxels has about 1.5 quads per unit of area.
     size = math.sqrt(1.5 * float(area.sum()) / target)
-    for _ in range(TRIES):
+    for tried in range(1, TRIES + 1):
         made = _evaluated(obj, "REMESH", mode="VOXEL", voxel_size=size, use_smooth_shade=True)
         count = len(made.polygons)
-        if not count or abs(count - target) < 0.05 * target:
+        if tried == TRIES or not count or abs(count - target) < 0.05 * target:
             break
         size *= math.sqrt(count / target)
         bpy.data.meshes.remove(made)

@@ -70,6 +70,13 @@ def test_the_default_changes_nothing(obj, finish, surface_of):
     assert obj["xray_result"]["topology"] == "triangles"
 
 
+def test_quads_whose_number_stays_off_are_kept(obj, part, finish, monkeypatch):
+    monkeypatch.setattr(part("operators.results.finishing"), "TRIES", 1)
+    finish(obj, topology="quads", target_faces=50)
+    assert abs(len(obj.data.polygons) - 50) > 2
+    assert {len(polygon.vertices) for polygon in obj.data.polygons} == {4}
+
+
 @pytest.mark.parametrize(("topology", "sides"), [("triangles", 3), ("quads", 4)])
 def test_about_so_many_faces(obj, finish, surface_of, topology, sides):
     finish(obj, topology=topology, target_faces=2000)
