@@ -5,6 +5,7 @@ from .materials import MaterialReader, texture_from_image
 from .meshes import (
     COLOR_ATTRIBUTE,
     MeshArrays,
+    active_collection,
     add_object,
     mesh_from_points,
     mesh_from_surface,
@@ -19,6 +20,7 @@ __all__ = [
     "FaceSources",
     "MaterialReader",
     "MeshArrays",
+    "active_collection",
     "add_camera",
     "add_object",
     "camera_from_object",

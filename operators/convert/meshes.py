@@ -230,6 +230,14 @@ def add_object(
     return obj
 
 
+def active_collection() -> Any:
+    """The active collection, or the scene's if no object can be linked to the active one."""
+    active: Any = bpy.context.collection
+    if active is None or active.library is not None or active.override_library is not None:
+        return bpy.context.scene.collection
+    return active
+
+
 def make_active(obj: bpy.types.Object) -> None:
     """Select only `obj` and make it active, if the view layer has it."""
     layer = bpy.context.view_layer

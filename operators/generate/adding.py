@@ -17,7 +17,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import encode_png
 from ...xray_addon.progress import Cancelled, Progress
 from ...xray_addon.settings.result import ResultSettings
-from ..convert import MeshArrays, add_camera, mesh_steps
+from ..convert import MeshArrays, active_collection, add_camera, mesh_steps
 from ..convert.meshes import image_from_png, make_active
 from ..convert.staging import TemporaryData
 from ..layers.layers import (
@@ -81,7 +81,7 @@ def add_steps(
         raise XRayError(
             "object_gone", "The new mesh was removed again and again.", "Generate it again."
         )
-    collection = bpy.context.collection or bpy.context.scene.collection
+    collection = active_collection()
     _stand(obj, factor, spot)  # before linking it, so that it is not an obstacle to itself
     collection.objects.link(obj)
     if keep_camera:

@@ -23,6 +23,7 @@ from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.xray import Points, XRay
 from ..convert import (
     MeshArrays,
+    active_collection,
     add_object,
     mesh_from_points,
     mesh_from_surface,
@@ -96,7 +97,7 @@ def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
             mesh = mesh_from_surface(reconstruct(placed.xray, placed.camera), name)
         else:
             mesh = mesh_from_points(placed.xray.points(placed.camera), name)
-        obj = add_object(mesh, bpy.context.collection or bpy.context.scene.collection)
+        obj = add_object(mesh, active_collection())
         if form == "points":
             show_as_points(obj, _spacing(placed.xray, placed.camera))
         obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
@@ -161,7 +162,7 @@ def add_layers(
     if made is None:
         made = [(part, layer_mesh(part, name)) for part in layer_arrays(xray, camera)]
     made = list(made)
-    above = bpy.context.collection or bpy.context.scene.collection
+    above = active_collection()
     collection: Any = bpy.data.collections.new(f"{name} Layers")
     above.children.link(collection)
     collection["xray_shape"] = list(xray.shape)

@@ -12,6 +12,7 @@ from ...xray_addon.omage import Omage
 from ...xray_addon.omage.pictures import MEANINGS, write_pictures
 from ...xray_addon.settings.omage import OmageSettings
 from ...xray_addon.systems.omages import SYSTEM, OmagesSettings
+from ..convert import active_collection
 from ..convert.images import image_editors
 from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
@@ -137,8 +138,7 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
                 omage = read_shown(name)
             if self.resolution:
                 omage = omage.resized(self.resolution)
-            collection: Any = context.collection
-            obj: Any = add_omage(omage, name, collection, stitch=self.stitch)
+            obj: Any = add_omage(omage, name, active_collection(), stitch=self.stitch)
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -98,6 +98,24 @@ def cube(xray):
 
 
 @pytest.fixture
+def linked_collection(tmp_path):
+    """Makes the active collection one from a library, to which no object can be linked."""
+
+    def activate():
+        made = bpy.data.collections.new("Linked")
+        bpy.data.libraries.write(str(tmp_path / "library.blend"), {made})
+        bpy.data.collections.remove(made)
+        with bpy.data.libraries.load(str(tmp_path / "library.blend"), link=True) as (_, target):
+            target.collections = ["Linked"]
+        bpy.context.scene.collection.children.link(target.collections[0])
+        layer = bpy.context.view_layer
+        layer.active_layer_collection = layer.layer_collection.children["Linked"]
+        assert bpy.context.collection.library is not None
+
+    return activate
+
+
+@pytest.fixture
 def fake_runtime(part):
     """A runtime whose generator makes a ball; it ends with the test."""
     service = part("operators.runtime.service")

@@ -45,6 +45,14 @@ def test_a_mesh_at_the_cursor_named_after_the_image(fake_runtime, part, image, s
     assert colors[:, :3].max() == pytest.approx(1.0, abs=0.01)
 
 
+def test_beside_a_linked_collection_it_goes_to_the_scene(
+    fake_runtime, part, image, settings, linked_collection
+):
+    linked_collection()
+    obj = part("operators.generate.generation").generate_mesh(image, settings(), keep_camera=True)
+    assert obj.users_collection == (bpy.context.scene.collection,)
+
+
 def test_how_it_was_made_stays_with_it(fake_runtime, part, image, settings):
     obj = part("operators.generate.generation").generate_mesh(image, settings(seed=2))
     assert obj["xray_settings"].to_dict() == settings(seed=2).to_dict()

@@ -32,6 +32,14 @@ def test_a_mesh_comes_back_where_it_was(captured, surface_of):
     assert obj["xray_file"] == str(captured)
 
 
+@pytest.mark.parametrize("form", ["mesh", "layers"])
+def test_an_import_beside_a_linked_collection_goes_to_the_scene(captured, linked_collection, form):
+    linked_collection()
+    assert bpy.ops.xray.import_xray(filepath=str(captured), form=form) == {"FINISHED"}
+    scene = bpy.context.scene.collection
+    assert bpy.context.object.users_collection[0] in (scene, *scene.children)
+
+
 def test_points_are_the_hits(captured, part):
     assert bpy.ops.xray.import_xray(filepath=str(captured), form="points") == {"FINISHED"}
     xray = part("xray_addon.xray").XRay.load(captured)

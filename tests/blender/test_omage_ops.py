@@ -118,7 +118,7 @@ def test_the_operators_give_what_the_functions_give(cube, part, tmp_path):
         assert set(sets.tolist()) == {1}
 
 
-def test_what_is_painted_is_in_the_mesh(cube, part):
+def test_what_is_painted_is_in_the_mesh(cube, part, linked_collection):
     select(cube)
     bpy.ops.xray.object_to_omage(resolution=64)
     editor = part("operators.omage.editor")
@@ -129,6 +129,7 @@ def test_what_is_painted_is_in_the_mesh(cube, part):
     painted = pixels.reshape(64, 64, 4)
     painted[:32, :, :3] = 0, 1, 0
     images["albedo"].pixels.foreach_set(painted.reshape(-1))
+    linked_collection()
     assert bpy.ops.xray.omage_to_object() == {"FINISHED"}
     omage = editor.read_shown(cube.name)
     below = np.zeros((64, 64), bool)
