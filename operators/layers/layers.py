@@ -239,13 +239,15 @@ def read_layers(collection: Any) -> Placed:
 
     A hit is marked by its weight in the vertex group "Delete". Depths and colours are read again,
     so vertices moved along their rays and painted colours are included. Added vertices are not:
-    each pixel of a layer keeps its first vertex.
+    each pixel of a layer keeps its first vertex. Leaves Edit Mode and other modes.
 
     Raises XRayError `no_hits_left`.
     """
     shape = tuple(collection["xray_shape"])
     camera = _camera_from_dict(collection["xray_camera"])
     pixels = shape[1] * shape[2]
+    if bpy.context.mode != "OBJECT":  # Edit Mode has its own copy of the mesh
+        bpy.ops.object.mode_set(mode="OBJECT")
     found: list[tuple[NDArray[Any], ...]] = []
     for obj in layer_objects(collection):
         points, pixel = read_points(obj.data)

@@ -86,11 +86,8 @@ class XRAY_OT_rebuild(TaskOperator):
         return _has_layers(cls, context)
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
-        """Leave Edit Mode, which has its own copy of the mesh, and rebuild."""
-        layers = layers_of(context.object)
-        if context.mode != "OBJECT":
-            bpy.ops.object.mode_set(mode="OBJECT")
-        return _shown(rebuild_steps(layers))
+        """Rebuild the mesh."""
+        return _shown(rebuild_steps(layers_of(context.object)))
 
     def summary(self, result: Any) -> tuple[str, str]:
         """The mesh's name and number of faces."""

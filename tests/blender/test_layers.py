@@ -258,6 +258,12 @@ def test_a_picture_of_the_layers(layers, captured, part, channel):
     assert np.abs(shown().astype(int) - expected).max() <= 2
 
 
+def test_a_picture_of_layers_in_edit_mode_leaves_it(layers):
+    bpy.ops.object.mode_set(mode="EDIT")
+    assert bpy.ops.xray.show_picture() == {"FINISHED"}
+    assert bpy.context.mode == "OBJECT"
+
+
 def test_without_layers_the_operators_say_what_to_do(cube):
     assert not bpy.ops.xray.rebuild.poll()
     assert not bpy.ops.xray.show_layers.poll()

@@ -85,6 +85,8 @@ def test_an_imported_xray_can_be_sliced(torus, slicing, settings, part, tmp_path
         assert pictures.shape == (12, 64, 64, 4)
         assert (pictures[..., 3] > 0).any(axis=(1, 2)).all()
     assert bpy.ops.xray.slices() == {"FINISHED"}
+    bpy.ops.object.mode_set(mode="EDIT")
+    assert bpy.ops.xray.slices() == {"FINISHED"}
 
 
 @pytest.mark.parametrize("aligned", ["camera", "axis"])
