@@ -16,6 +16,7 @@ from ...xray_addon.settings.omage import OmageSettings
 from ...xray_addon.systems import find_system
 from ...xray_addon.systems.system import Inputs
 from ..convert import new_material
+from ..results import in_object_mode
 from ..runtime import service
 from .encoding import encode_objects
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..tasks import jobs
 
 UV_MAP = "Omage"
+CHANGED = "it was changed or removed while its material was made"
 RESOLUTION, NETWORK_RESOLUTION = 1024, 64
 
 
@@ -48,13 +50,21 @@ def material_steps(obj: bpy.types.Object, category: str, settings: OmagesSetting
             omage.save(path)
             given = replace(settings, geometry=str(path))
             generated = yield from service.generate_steps(Inputs(category=category), given)
-        found: Any = bpy.data.objects.get(name)
-        if found is None or not np.array_equal(_corners(found), corners):
-            raise _other_faces(name, "it was changed or removed while its material was made")
+        found = yield from in_object_mode(lambda: _found(name))
+        if not np.array_equal(_corners(found), corners):
+            raise _other_faces(name, CHANGED)
         _apply(found, generated, corners, report.uvs)
         return found
 
     return steps()
+
+
+def _found(name: str) -> Any:
+    objects: Any = bpy.data.objects
+    obj = objects.get(name)
+    if obj is None:
+        raise _other_faces(name, CHANGED)
+    return obj
 
 
 def _corners(obj: Any) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,21 @@ def finish_apart(obj: Any, settings: ResultSettings) -> jobs.Steps:
         answer = json.loads((folder / apart.ANSWER).read_text("utf-8"))
         if "error" in answer:
             raise XRayError.from_dict(answer["error"])
-        while _still_there(obj).mode != "OBJECT":
-            yield WAITING
+        yield from in_object_mode(lambda: _still_there(obj))
         _take_back(obj, folder, new_materials=answer["new_materials"])
         yield FINISHING
         picture = np.load(folder / apart.PICTURE) if settings.asset else None
     return complete(_still_there(obj), settings, picture)
+
+
+def in_object_mode(find: Callable[[], Any]) -> jobs.Steps:
+    """Wait until the object `find()` is in Object Mode; the result is the object.
+
+    In the other modes Blender ignores a new mesh, and what is written to the mesh is lost.
+    """
+    while (obj := find()).mode != "OBJECT":
+        yield WAITING
+    return obj
 
 
 def _still_there(obj: Any) -> Any:

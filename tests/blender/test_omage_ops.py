@@ -276,6 +276,19 @@ def test_a_mesh_gets_a_material_of_its_category(cube, part, answered):
     np.testing.assert_allclose(seen.metallic[inside], 0.9, atol=0.01)
 
 
+def test_a_material_waits_until_its_mesh_is_out_of_edit_mode(cube, part, answered, run_tasks):
+    select(cube)
+    settings = part("xray_addon.systems.omages").SYSTEM.settings()
+    steps = part("operators.omage.material").material_steps(cube, "chair", settings)
+    next(steps)
+    bpy.ops.object.mode_set(mode="EDIT")
+    for _ in range(3):
+        assert "leave" in next(steps).message
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert part("operators.tasks.jobs").run(steps) == cube
+    assert cube.data.materials[0].name == "Cube Omage"
+
+
 def test_material_only_says_what_it_cannot_do(cube, part, answered):
     select(cube)
     with pytest.raises(RuntimeError, match="chair"):
