@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,9 @@ from bl_operators.presets import AddPresetBase
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.result import ResultSettings
-from ..convert.staging import TemporaryData
 from ..layers.layers import frame_of, set_frame
 from ..properties import settings_from_properties, with_settings
-from ..results import finish_steps
-from ..results.second_blender import WAITING
+from ..results import replace_steps
 from ..tasks.watching import TaskOperator
 from .ops import is_generated
 
@@ -69,23 +66,9 @@ def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
     name = obj.name
     # The height applies to the object, which may be scaled.
     height = settings.height / (abs(obj.scale.z) or 1.0)
-    with TemporaryData() as owned:
-        copy: Any = owned.own(bpy.data.objects.new(name, obj.data.copy()))
-        try:
-            factor = yield from finish_steps(copy, replace(settings, height=height))
-            while (obj := _mesh_object(name)).mode != "OBJECT":
-                yield WAITING
-        except BaseException:
-            with suppress(ReferenceError):  # removed by undo or by opening another file
-                bpy.data.meshes.remove(copy.data)
-            raise
-        before, obj.data = obj.data, copy.data
-        if settings.asset:
-            _mark_as_asset(obj, copy)
-    if not before.users:
-        title = before.name
-        bpy.data.meshes.remove(before)
-        obj.data.name = title
+    obj, factor = yield from replace_steps(
+        obj.data.copy(), replace(settings, height=height), lambda: _mesh_object(name)
+    )
     scale, shift = frame_of(obj)
     set_frame(obj, scale * factor, shift * factor)
     obj["xray_result"] = settings.to_dict()
@@ -98,15 +81,6 @@ def _mesh_object(name: str) -> Any:
     if obj is None or obj.type != "MESH":
         raise XRayError("object_gone", f"{name} was removed.", "Select another mesh.")
     return obj
-
-
-def _mark_as_asset(obj: Any, like: Any) -> None:
-    """Mark `obj` as an asset with the preview of `like`."""
-    obj.asset_mark()
-    obj.asset_data.description = like.asset_data.description
-    drawn, preview = like.preview_ensure(), obj.preview_ensure()
-    preview.image_size = drawn.image_size
-    preview.image_pixels_float = drawn.image_pixels_float
 
 
 class XRAY_OT_result_preset_add(AddPresetBase, bpy.types.Operator):  # type: ignore[misc]

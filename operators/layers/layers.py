@@ -31,7 +31,7 @@ from ..convert import (
     read_points,
 )
 from ..convert.display import show_as_points
-from ..results import finish_steps
+from ..results import replace_steps
 from ..tasks import jobs
 
 REBUILDING = Progress("rebuild", message="Rebuilding the mesh")
@@ -299,43 +299,53 @@ def rebuild_steps(collection: Any) -> jobs.Steps:
         made = yield from jobs.in_thread(arrays, REBUILDING)
         try:
             mesh = yield from jobs.reporting(mesh_steps(made, name), REBUILDING)
-            obj = _with_new_mesh(collection, mesh)
+            obj = mesh_of(collection)
+            if obj is None:
+                obj = _new_owner(collection, mesh)
+            else:
+                obj = yield from _replaced(collection, obj, mesh)
         except ReferenceError as error:
-            raise XRayError(
-                "object_gone", "The layers were removed meanwhile.", "Try again."
-            ) from error
+            raise _gone() from error
         obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
-        if "xray_result" in obj:
-            settings = ResultSettings.from_dict(obj["xray_result"].to_dict())
-            factor = yield from finish_steps(obj, settings)
-            scale, shift = frame_of(obj)
-            shift = shift * (factor / scale)
-            obj.data.transform(Matrix.Translation(shift))
-            set_frame(obj, factor, shift.to_tuple())
         return obj
 
     return steps()
 
 
-def _with_new_mesh(collection: Any, mesh: Any) -> Any:
-    """The layers' mesh object with the new `mesh`; it is created if there is none."""
-    obj = mesh_of(collection)
-    if obj is None:
-        first = layer_objects(collection)[0]
-        obj = add_object(mesh, bpy.context.scene.collection)
-        obj.matrix_world = Matrix.LocRotScale(
-            first.location, first.matrix_basis.to_quaternion(), first.scale
-        )
-        obj["xray_layers"] = collection
-        return obj
-    before = obj.data
-    _keep_materials(mesh, before)
-    obj.data = mesh
-    if not before.users:
-        name = before.name
-        bpy.data.meshes.remove(before)
-        mesh.name = name
+def _new_owner(collection: Any, mesh: Any) -> Any:
+    """A new object of `mesh`, to which the layers belong."""
+    first = layer_objects(collection)[0]
+    obj: Any = add_object(mesh, bpy.context.scene.collection)
+    obj.matrix_world = Matrix.LocRotScale(
+        first.location, first.matrix_basis.to_quaternion(), first.scale
+    )
+    obj["xray_layers"] = collection
     return obj
+
+
+def _replaced(collection: Any, obj: Any, mesh: Any) -> jobs.Steps:
+    """Finish `mesh` as that of `obj`, the layers' object, and replace it; the result is `obj`."""
+
+    def owner() -> Any:
+        found = mesh_of(collection)
+        if found is None:
+            raise _gone()
+        return found
+
+    _keep_materials(mesh, obj.data)
+    stored = obj.get("xray_result")
+    settings = ResultSettings() if stored is None else ResultSettings.from_dict(stored.to_dict())
+    obj, factor = yield from replace_steps(mesh, settings, owner)
+    if stored is not None:
+        scale, shift = frame_of(obj)
+        shift = shift * (factor / scale)
+        obj.data.transform(Matrix.Translation(shift))
+        set_frame(obj, factor, shift.to_tuple())
+    return obj
+
+
+def _gone() -> XRayError:
+    return XRayError("object_gone", "The layers were removed meanwhile.", "Try again.")
 
 
 def _keep_materials(mesh: Any, before: Any) -> None:

@@ -132,6 +132,34 @@ def test_an_object_that_is_removed_meanwhile_is_an_error(obj, part, settings):
     assert not [mesh.name for mesh in bpy.data.meshes if not mesh.users and mesh.name != "apple"]
 
 
+def test_a_rebuild_replaces_the_mesh_when_all_is_ready_and_nobody_edits_it(obj, part):
+    layers = part("operators.layers.layers")
+    assert bpy.ops.xray.apply_result(topology="quads", target_faces=300) == {"FINISHED"}
+    before, meshes = obj.data, set(bpy.data.meshes)
+    frame = obj["xray_frame"].to_dict()
+
+    steps = layers.rebuild_steps(layers.layers_of(obj))
+    while next(steps).stage != "finish":
+        pass
+    steps.close()  # cancelled
+    assert obj.data == before
+    assert set(bpy.data.meshes) == meshes
+
+    steps = layers.rebuild_steps(layers.layers_of(obj))
+    while next(steps).stage != "finish":
+        pass
+    bpy.ops.object.mode_set(mode="EDIT")
+    for _ in range(3):
+        assert "leave" in next(steps).message
+    assert obj.data == before
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert part("operators.tasks.jobs").run(steps) == obj
+    assert sides(obj) == {4}
+    assert obj.data.name == "apple"
+    assert len(bpy.data.meshes) == len(meshes)
+    assert obj["xray_frame"].to_dict() == frame
+
+
 # Presets
 
 SHIPPED = Path(__file__).parents[2] / "presets" / "xray"

@@ -1,0 +1,52 @@
+"""Replaces the mesh of an object that people may be working on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ..convert.staging import TemporaryData
+from .second_blender import finish_steps, in_object_mode
+
+if TYPE_CHECKING:
+    from ...xray_addon.settings.result import ResultSettings
+    from ..tasks import jobs
+
+
+def replace_steps(mesh: Any, settings: ResultSettings, owner: Callable[[], Any]) -> jobs.Steps:
+    """Finish the new `mesh`, then give it to the object `owner()` in place of its own.
+
+    Until the mesh is finished and the object in Object Mode, the object does not change. If the
+    work ends early, `mesh` is removed. The result is the object and the scale factor.
+
+    Raises the errors of `owner` and `finish_steps`.
+    """
+    with TemporaryData() as owned:
+        made: Any = owned.own(bpy.data.objects.new(mesh.name, mesh))
+        try:
+            factor = yield from finish_steps(made, settings)
+            obj = yield from in_object_mode(owner)
+        except BaseException:
+            with suppress(ReferenceError):  # removed by undo or by opening another file
+                bpy.data.meshes.remove(made.data)
+            raise
+        before, obj.data = obj.data, made.data
+        if settings.asset:
+            _mark_as_asset(obj, made)
+    if not before.users:
+        title = before.name
+        bpy.data.meshes.remove(before)
+        obj.data.name = title
+    return obj, factor
+
+
+def _mark_as_asset(obj: Any, like: Any) -> None:
+    """Mark `obj` as an asset with the preview of `like`."""
+    obj.asset_mark()
+    obj.asset_data.description = like.asset_data.description
+    drawn, preview = like.preview_ensure(), obj.preview_ensure()
+    preview.image_size = drawn.image_size
+    preview.image_pixels_float = drawn.image_pixels_float
