@@ -124,7 +124,10 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
     bl_options = {"UNDO"}
 
     directory: bpy.props.StringProperty(
-        name="Folder", description="The folder with the twelve pictures", subtype="DIR_PATH"
+        name="Folder",
+        description="The folder with the twelve pictures",
+        subtype="DIR_PATH",
+        options={"SKIP_SAVE"},
     )
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
     checkpoint: bpy.props.StringProperty(

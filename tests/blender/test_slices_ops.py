@@ -118,6 +118,11 @@ def test_twelve_pictures_become_a_mesh(fake_runtime, part, tmp_path):
     assert round(sheet.pixels[0] * 255) == 12  # the stand-in counts the files it was given
 
 
+def test_the_folder_is_asked_for_each_time(xray):
+    operator = bpy.ops.xray.slices_to_mesh.get_rna_type()
+    assert operator.properties["directory"].is_skip_save
+
+
 def test_a_folder_without_slices_is_told(fake_runtime, tmp_path):
     with pytest.raises(RuntimeError, match="holds no slices"):
         bpy.ops.xray.slices_to_mesh(directory=str(tmp_path))
