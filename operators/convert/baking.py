@@ -30,7 +30,7 @@ from .materials import (
     with_nodes,
 )
 from .node_trees import NodeBuilder, alpha_of, cannot_bake, color_of, factor_of
-from .staging import TEMPORARY, Stage
+from .staging import TEMPORARY, Stage, set_engine
 from .surfaces import FaceSources, slot_materials, solid_instances, surface_and_sources
 from .visibility import shown_in
 
@@ -74,7 +74,8 @@ def read_surface(
     `settings.materials` is "skip" they raise an error instead. factors : also read metallic and
     roughness.
 
-    Raises XRayError `no_faces`, `needs_baking` with each material and its reason, `cannot_bake`.
+    Raises XRayError `no_faces`, `needs_baking` with each material and its reason, `cannot_bake`,
+    `no_renderer`.
     """
     objects = list(objects)
     reader = MaterialReader(alpha_clip=settings.alpha_clip, factors=factors)
@@ -321,7 +322,7 @@ def _set_target(tree: Any, image: Any) -> None:
 
 def _run_bake(stage: Stage, copy: Any, layer: str) -> None:
     scene = stage.scene
-    scene.render.engine = "CYCLES"
+    set_engine(scene, "CYCLES", "Cycles")
     scene.cycles.device = "CPU"
     scene.cycles.samples, scene.cycles.use_denoising = SAMPLES, False
     scene.cycles.use_adaptive_sampling = False

@@ -15,6 +15,7 @@ import numpy as np
 from mathutils import Matrix
 from numpy.typing import NDArray
 
+from ...xray_addon.errors import XRayError
 from .surfaces import slot_materials, solid_instances
 from .visibility import no_faces, shown_in
 
@@ -148,6 +149,18 @@ class Stage(TemporaryData):
             else:
                 mesh.materials.append(original)
         return mesh
+
+
+def set_engine(scene: Any, engine: str, name: str) -> None:
+    """Render `scene` with `engine`; `name` is for people. Raises XRayError `no_renderer`."""
+    try:
+        scene.render.engine = engine
+    except TypeError as error:
+        raise XRayError(
+            "no_renderer",
+            f"This Blender has no {name} ({error}).",
+            "Enable it in Preferences > Add-ons, or choose another renderer.",
+        ) from error
 
 
 def _collection_of(item: Any) -> Any:

@@ -20,7 +20,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.shading import PRESETS, Lights, shade_surface
 from ..convert import add_camera, mesh_from_surface, surface_from_objects
 from ..convert.materials import with_nodes
-from ..convert.staging import Stage, TemporaryData
+from ..convert.staging import Stage, TemporaryData, set_engine
 from ..interface.standard_output import quietly
 from .doubles import remove_doubles
 
@@ -244,14 +244,7 @@ def _set_engine(scene: Any, settings: DatasetSettings) -> None:
             f"{name} needs a display or GPU, and this Blender has none.",
             "Render with Cycles or the built-in shader, or run where OpenGL works.",
         )
-    try:
-        scene.render.engine = engine
-    except TypeError as error:
-        raise XRayError(
-            "no_renderer",
-            f"This Blender has no {name} ({error}).",
-            "Enable it in Preferences > Add-ons, or choose another renderer.",
-        ) from error
+    set_engine(scene, engine, name)
     if settings.image == "cycles":
         _set_cycles(scene.cycles, settings)
     elif settings.image == "eevee":

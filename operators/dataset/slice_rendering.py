@@ -15,7 +15,7 @@ from ...xray_addon.camera import Camera
 from ...xray_addon.slices.slicing import LAMP, LAMP_WATTS, NAMES, SKY, SLABS
 from ...xray_addon.surface import Surface
 from ..convert import add_camera, mesh_from_surface
-from ..convert.staging import Stage, TemporaryData
+from ..convert.staging import Stage, TemporaryData, set_engine
 from .rendering import shoot, world_background
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def render_slices(
 
 def _set_stage(stage: Stage, camera: Camera, samples: int, seed: int, folder: Path) -> None:
     scene = stage.scene
-    scene.render.engine = "CYCLES"
+    set_engine(scene, "CYCLES", "Cycles")
     scene.cycles.samples, scene.cycles.seed = samples, seed
     scene.cycles.use_denoising = scene.cycles.use_animated_seed = False
     render = scene.render

@@ -281,6 +281,27 @@ def test_nothing_to_render(render, view, errors, xray):
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
 
 
+@pytest.mark.parametrize("what", ["image", "slices", "bake"])
+def test_without_cycles_the_renderer_is_missed(part, render, cube, view, errors, settings, what):
+    matt(cube)
+    tree = cube.data.materials[0].node_tree
+    shader = tree.get_output_node("CYCLES").inputs["Surface"].links[0].from_node
+    noise = tree.nodes.new("ShaderNodeTexNoise")
+    tree.links.new(noise.outputs["Color"], shader.inputs["Color"])
+    slices = part("xray_addon.settings.slices").SliceSettings(shading="cycles", size=32)
+    make = {
+        "image": lambda: render([cube], [view((4, -4, 3))]),
+        "slices": lambda: part("operators.slices.slicing").slice_objects([cube], slices),
+        "bake": lambda: part("operators.convert.baking").read_surface(
+            [cube], bpy.context.evaluated_depsgraph_get(), settings(materials="bake")
+        ),
+    }[what]
+    bpy.ops.preferences.addon_disable(module="cycles")
+    with pytest.raises(errors) as caught:
+        make()
+    assert caught.value.code == "no_renderer"
+
+
 @pytest.mark.parametrize("engine", ["eevee", "workbench"])
 @pytest.mark.parametrize("how", ["no library", "no display"])
 def test_no_gpu_is_an_error_and_no_crash(
