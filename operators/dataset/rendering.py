@@ -21,6 +21,7 @@ from ...xray_addon.pictures.shading import PRESETS, Lights, shade_surface
 from ..convert import add_camera, mesh_from_surface, surface_from_objects
 from ..convert.materials import with_nodes
 from ..convert.staging import Stage, TemporaryData, set_engine
+from ..convert.visibility import shown_in
 from ..interface.standard_output import quietly
 from .doubles import remove_doubles
 
@@ -179,7 +180,10 @@ class Renderer:
 
     def _take_lights(self) -> None:
         source, target = bpy.context.scene, self._stage.scene
-        lamps = [obj for obj in source.objects if obj.type == "LIGHT" and not obj.hide_render]
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        with shown_in("render", depsgraph):
+            objects: Any = depsgraph.objects
+            lamps = [obj.original for obj in objects if obj.type == "LIGHT"]
         if not lamps and source.world is None:
             raise XRayError(
                 "no_lights",

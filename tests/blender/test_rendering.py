@@ -192,6 +192,28 @@ def test_the_scenes_own_lights_and_no_others(render, cube, view):
     assert left.sum() < 30
 
 
+@pytest.mark.parametrize("how", ["object", "collection", "excluded"])
+def test_the_scenes_lights_that_a_render_does_not_show_are_off(render, cube, view, errors, how):
+    lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "SUN"))
+    lamps = bpy.data.collections.new("Lamps")
+    bpy.context.scene.collection.children.link(lamps)
+    lamps.objects.link(lamp)
+    if how == "excluded":
+        bpy.context.view_layer.layer_collection.children["Lamps"].exclude = True
+    else:
+        {"object": lamp, "collection": lamps}[how].hide_render = True
+    with pytest.raises(errors) as caught:
+        render([cube], [view((4, -4, 0))], lights="scene")
+    assert caught.value.code == "no_lights"
+
+
+def test_a_light_that_only_the_viewport_hides_is_on(render, cube, view):
+    lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "SUN"))
+    bpy.context.collection.objects.link(lamp)
+    lamp.hide_viewport = True
+    render([cube], [view((4, -4, 0))], image_size=16, lights="scene")
+
+
 def test_an_environment_image_lights(render, cube, view, part, tmp_path):
     matt(cube, (0.8, 0.8, 0.8))
     path = tmp_path / "green.png"
@@ -259,6 +281,27 @@ def test_a_scene_without_lights(render, cube, view, errors):
     assert caught.value.code == "no_lights"
 
 
+@pytest.mark.parametrize("what", ["image", "slices", "bake"])
+def test_without_cycles_the_renderer_is_missed(part, render, cube, view, errors, settings, what):
+    matt(cube)
+    tree = cube.data.materials[0].node_tree
+    shader = tree.get_output_node("CYCLES").inputs["Surface"].links[0].from_node
+    noise = tree.nodes.new("ShaderNodeTexNoise")
+    tree.links.new(noise.outputs["Color"], shader.inputs["Color"])
+    slices = part("xray_addon.settings.slices").SliceSettings(shading="cycles", size=32)
+    make = {
+        "image": lambda: render([cube], [view((4, -4, 3))]),
+        "slices": lambda: part("operators.slices.slicing").slice_objects([cube], slices),
+        "bake": lambda: part("operators.convert.baking").read_surface(
+            [cube], bpy.context.evaluated_depsgraph_get(), settings(materials="bake")
+        ),
+    }[what]
+    bpy.ops.preferences.addon_disable(module="cycles")
+    with pytest.raises(errors) as caught:
+        make()
+    assert caught.value.code == "no_renderer"
+
+
 def test_a_picture_prints_nothing(render, cube, view, capfd):
     """Thousands of pictures would bury what a run says of its items."""
     capfd.readouterr()
@@ -279,27 +322,6 @@ def test_nothing_to_render(render, view, errors, xray):
         render([bpy.context.object], [view((4, -4, 3))])
     assert caught.value.code == "no_faces"
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
-
-
-@pytest.mark.parametrize("what", ["image", "slices", "bake"])
-def test_without_cycles_the_renderer_is_missed(part, render, cube, view, errors, settings, what):
-    matt(cube)
-    tree = cube.data.materials[0].node_tree
-    shader = tree.get_output_node("CYCLES").inputs["Surface"].links[0].from_node
-    noise = tree.nodes.new("ShaderNodeTexNoise")
-    tree.links.new(noise.outputs["Color"], shader.inputs["Color"])
-    slices = part("xray_addon.settings.slices").SliceSettings(shading="cycles", size=32)
-    make = {
-        "image": lambda: render([cube], [view((4, -4, 3))]),
-        "slices": lambda: part("operators.slices.slicing").slice_objects([cube], slices),
-        "bake": lambda: part("operators.convert.baking").read_surface(
-            [cube], bpy.context.evaluated_depsgraph_get(), settings(materials="bake")
-        ),
-    }[what]
-    bpy.ops.preferences.addon_disable(module="cycles")
-    with pytest.raises(errors) as caught:
-        make()
-    assert caught.value.code == "no_renderer"
 
 
 @pytest.mark.parametrize("engine", ["eevee", "workbench"])
