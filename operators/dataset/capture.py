@@ -191,7 +191,7 @@ class Captures:
         """The cameras around `surface`, which `matrix` has transformed from the scene's space."""
         settings = self.settings
         if settings.slices:
-            return self._slice_views(item).cameras
+            return slice_views(self.settings, item.uid).cameras
         if settings.cameras == "scene":
             scene = bpy.context.scene
             seen = camera_from_object(scene.camera, scene.render, settings.size)
@@ -304,12 +304,8 @@ class Captures:
     def _placement(self, item: Item, surface: Surface) -> NDArray[np.float64]:
         """The matrix from the scene's space to the space in which `surface` is captured."""
         if self.settings.slices:
-            return self._slice_views(item).placed(surface)
+            return slice_views(self.settings, item.uid).placed(surface)
         return surface.normalizing if self.settings.normalize == "unit" else np.eye(4)
-
-    def _slice_views(self, item: Item) -> Views:
-        settings = self.settings
-        return Views.drawn(settings.views, item_seed(settings.seed, item.uid), settings.size)
 
     def _begin_slices(self, attempt: Attempt, surface: Surface) -> None:
         """Write what all views of an item share: signed distances and camera positions."""
@@ -318,7 +314,7 @@ class Captures:
             found = distance_samples(surface, item_seed(self.settings.seed, item.uid))
         with store.writing(self.store.folder):
             write_distances(made / SDFS / f"{item.uid}.npy", found)
-            self._slice_views(item).write(made / IMAGES)
+            slice_views(self.settings, item.uid).write(made / IMAGES)
 
     def _write_slices(
         self,
@@ -385,6 +381,11 @@ def _write_ids(path: Path, xray: XRay, sources: FaceSources) -> None:
     }
     with path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
+
+
+def slice_views(settings: DatasetSettings, uid: str) -> Views:
+    """The views from which an item is sliced."""
+    return Views.drawn(settings.views, item_seed(settings.seed, uid), settings.size)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import bpy
+import numpy as np
 from bl_operators.presets import AddPresetBase
 
 from ...xray_addon.dataset.cameras import dataset_cameras, placed
@@ -27,7 +28,7 @@ from ..properties import (
 )
 from ..tasks import jobs
 from ..tasks.watching import OperatorResult, TaskOperator
-from .capture import DatasetRun, dataset_steps
+from .capture import DatasetRun, dataset_steps, slice_views
 from .ops_capture import output_folder, selected_solids, solids
 from .plain import named_objects
 from .workers import worker_steps
@@ -241,12 +242,17 @@ def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Cam
     Raises XRayError `no_faces`, and those of an unusable scene camera or pose file.
     """
     scene = bpy.context.scene
-    if settings.cameras == "scene":
+    if settings.cameras == "scene" and not settings.slices:
         return [camera_from_object(scene.camera, scene.render, settings.size)]
     depsgraph = bpy.context.evaluated_depsgraph_get()
     surface = surface_from_objects([obj], depsgraph, visible_in=settings.visible_in)
+    uid = unique_uids([obj.name])[0]
+    if settings.slices:
+        views = slice_views(settings, uid)
+        back = np.linalg.inv(views.placed(surface))
+        return placed(views.cameras, back[:3, 3], float(back[0, 0]))
     low, high = surface.bounds
-    cameras = dataset_cameras(settings, unique_uids([obj.name])[0])
+    cameras = dataset_cameras(settings, uid)
     if settings.cameras == "poses" and settings.normalize == "none":
         return cameras
     return placed(cameras, (low + high) / 2, surface.longest_side)
@@ -303,6 +309,8 @@ def estimate(count: int, settings: DatasetSettings) -> str:
 
 def _views(settings: DatasetSettings) -> int:
     """The number of views of one object. Raises XRayError if the poses cannot be read."""
+    if settings.slices:
+        return settings.views
     if settings.cameras == "scene":
         return 1
     return len(dataset_cameras(settings, "")) if settings.cameras == "poses" else settings.views

@@ -375,6 +375,8 @@ def test_the_estimate_names_objects_and_views(part):
     assert many.startswith("1,000 objects, 10,000 views: roughly 6 h and ")
     scene = ops.estimate(3, settings.DatasetSettings(views=10, cameras="scene"))
     assert scene.startswith("3 objects, 3 views: ")
+    sliced = ops.estimate(3, settings.DatasetSettings(views=10, cameras="scene", slices=True))
+    assert sliced.startswith("3 objects, 30 views: ")
 
 
 def test_the_panel_has_every_setting(part):

@@ -86,6 +86,19 @@ def test_cycles_can_draw_them(command, meshes, tmp_path):
     assert len(list((out / "01_img_slices" / "ball" / "000").iterdir())) == 12
 
 
+def test_the_cameras_of_the_slices_are_shown_where_they_look(part, cube, surface_of):
+    """Whatever cameras the dataset has without slices."""
+    cube.location, cube.scale = (5, 0, 1), (1, 2, 1)
+    settings = part("xray_addon.settings").DatasetSettings(views=3, slices=True, cameras="scene")
+    views = part("operators.dataset.capture").slice_views(settings, "Cube")
+    matrix = views.placed(surface_of(cube))
+    shown = part("operators.dataset.ops").object_cameras(cube, settings)
+    for here, there in zip(shown, views.cameras, strict=True):
+        seen = matrix @ [*here.position, 1.0]
+        np.testing.assert_allclose(seen[:3], there.position, atol=1e-6)
+        np.testing.assert_allclose(here.camera_to_world[:3, :3], there.camera_to_world[:3, :3])
+
+
 def test_slices_need_an_image(command, meshes, tmp_path):
     assert made(command, meshes, tmp_path / "out", "--image=none") == 2
 
