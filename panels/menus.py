@@ -31,6 +31,7 @@ from ..operators.omage.ops import (
     XRAY_OT_omage_to_object,
     XRAY_OT_show_omage,
 )
+from ..operators.omage.ops import set_from_panel as set_material
 from ..operators.properties import chosen_system, copy_settings
 from ..operators.runtime.ops import CLASSES as RUNTIME_OPERATORS
 from ..operators.runtime.ops import XRAY_OT_runtime_install_offline, XRAY_OT_runtime_remove
@@ -38,7 +39,10 @@ from ..operators.runtime.ops_weights import XRAY_OT_weights_download
 from ..operators.slices.ops import XRAY_OT_save_slices, XRAY_OT_slices, XRAY_OT_slices_to_mesh
 from ..operators.tasks.ops import CLASSES as QUEUE_OPERATORS
 from ..xray_addon.settings.capture import CaptureSettings
+from ..xray_addon.settings.dataset import DatasetSettings
+from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.settings.result import ResultSettings
+from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems.system import Need
 
 MESH_FROM_IMAGE = "Mesh from Image…"
@@ -83,7 +87,8 @@ class XRAY_MT_generate(bpy.types.Menu):
         _add_entry(layout, XRAY_OT_result_preset_add)
         layout.separator()
         _add_entry(layout, XRAY_OT_slices_to_mesh)
-        layout.operator(XRAY_OT_omage_material.bl_idname)
+        button = layout.operator(XRAY_OT_omage_material.bl_idname)
+        set_material(button, context.scene.xray.generate)
         layout.separator()
         layout.menu("XRAY_MT_runtime")
 
@@ -120,17 +125,21 @@ class XRAY_MT_capture(bpy.types.Menu):
         button = layout.operator(XRAY_OT_dataset.bl_idname, text="Make Dataset…", icon="FILE_3D")
         set_from_panel(button, context.scene)
         _add_entry(layout, XRAY_OT_preview, "IMAGE")
-        layout.operator(XRAY_OT_dataset_cameras.bl_idname, icon="CAMERA_DATA")
+        button = layout.operator(XRAY_OT_dataset_cameras.bl_idname, icon="CAMERA_DATA")
+        copy_settings(fields(DatasetSettings), panel.dataset, button)
         _add_entry(layout, XRAY_OT_dataset_preset_add)
         layout.operator(XRAY_OT_dataset_dismiss.bl_idname)
         layout.separator()
         for operator in LAYER_OPERATORS:
             layout.operator(operator.bl_idname)
         layout.separator()
-        for operator in (XRAY_OT_object_to_omage, XRAY_OT_omage_to_object, XRAY_OT_show_omage):
+        button = layout.operator(XRAY_OT_object_to_omage.bl_idname)
+        copy_settings(fields(OmageSettings), panel.omage, button)
+        for operator in (XRAY_OT_omage_to_object, XRAY_OT_show_omage):
             layout.operator(operator.bl_idname)
         layout.separator()
-        layout.operator(XRAY_OT_slices.bl_idname)
+        button = layout.operator(XRAY_OT_slices.bl_idname)
+        copy_settings(fields(SliceSettings), panel.slices, button)
         _add_entry(layout, XRAY_OT_save_slices)
 
 

@@ -15,8 +15,9 @@ from ..operators.omage.ops import (
     XRAY_OT_omage_material,
     XRAY_OT_omage_to_object,
     XRAY_OT_show_omage,
+    set_from_panel,
 )
-from ..operators.properties import copy_settings, preferences, system_settings
+from ..operators.properties import copy_settings, system_settings
 from ..xray_addon.omage.pictures import VIEWS
 from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.systems.omages import SYSTEM
@@ -57,12 +58,7 @@ class XRAY_PT_omage_material(SidebarPanel):
         draw_properties(layout, own, ("category", "sampler", "material_steps", "checkpoint"))
         draw_properties(layout, context.scene.xray.generate, ("seed",))
         button = layout.operator(XRAY_OT_omage_material.bl_idname, icon="MATERIAL")
-        copy_settings(SYSTEM.settings.own_fields(), own, button)
-        button.checkpoint, button.category = own.checkpoint, own.category
-        button.seed = context.scene.xray.generate.seed
-        machine = preferences()
-        if machine is not None:
-            button.device = machine.device
+        set_from_panel(button, context.scene.xray.generate)
         draw_progress(layout, context, XRAY_OT_omage_material)
 
 

@@ -17,7 +17,15 @@ from ..convert.images import image_editors
 from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
 from ..generate.settings import panel_values
-from ..properties import PATH_OPTIONS, absolute_path, settings_from_properties, with_settings
+from ..properties import (
+    PATH_OPTIONS,
+    absolute_path,
+    copy_settings,
+    preferences,
+    settings_from_properties,
+    system_settings,
+    with_settings,
+)
 from ..runtime import service
 from ..tasks.watching import OperatorResult, TaskOperator
 from .editor import NAME_KEY, read_shown, show_omage, show_view, shown_name
@@ -243,6 +251,19 @@ class XRAY_OT_omage_material(TaskOperator):
     def summary(self, result: Any) -> tuple[str, str]:
         """The object with the new material."""
         return "INFO", f"{result.name} has the material {result.data.materials[0].name}"
+
+
+def set_from_panel(operator: Any, panel: Any) -> None:
+    """Copy the settings of Material Only, and the preferences, to `XRAY_OT_omage_material`.
+
+    panel : the settings in the Generate panel.
+    """
+    own, machine = system_settings(panel, SYSTEM), preferences()
+    copy_settings(SYSTEM.settings.own_fields(), own, operator)
+    operator.checkpoint, operator.category = own.checkpoint, own.category
+    operator.seed = panel.seed
+    if machine is not None:
+        operator.device = machine.device
 
 
 CLASSES: tuple[type[Any], ...] = (

@@ -82,9 +82,11 @@ class Menu:
         self.menus = menus
         self.drawn = []
 
+        self.set = {}
     def operator(self, name, text="", **_):
         self.drawn.append((name, text))
-        return SimpleNamespace()
+        self.set[name] = SimpleNamespace()
+        return self.set[name]
 
     def menu(self, name, **_):
         self.drawn.append((name, ""))
@@ -133,6 +135,22 @@ def test_entries_that_open_a_dialog_end_in_an_ellipsis(drawn, part):
 
 
 def test_the_image_editor_generates_from_the_image_that_it_shows(part):
+def test_the_menus_have_the_panels_settings(part):
+    menus, panels = part("panels.menus"), bpy.context.scene.xray
+    panels.generate.systems.omages.category, panels.generate.seed = "chair", 7
+    panels.capture.views, panels.dataset.views, panels.dataset.cameras = 3, 5, "ring"
+    panels.omage.resolution, panels.slices.size = 256, 96
+    layout = Menu(menus)
+    layout.menu("XRAY_MT_object")
+    made = layout.set
+    assert (made["xray.omage_material"].category, made["xray.omage_material"].seed) == ("chair", 7)
+    assert made["xray.capture"].views == 3
+    assert made["xray.dataset"].views == made["xray.dataset_cameras"].views == 5
+    assert made["xray.dataset_cameras"].cameras == "ring"
+    assert made["xray.object_to_omage"].resolution == 256
+    assert made["xray.slices"].size == 96
+
+
     menus = part("panels.menus")
     image = bpy.data.images.new("Pear", 8, 8)
     bpy.context.scene.xray.generate.target_faces = 700
