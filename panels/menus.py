@@ -175,7 +175,6 @@ def _image_menu(self: Any, context: bpy.types.Context) -> None:
     )
     panel = context.scene.xray.generate
     set_generation(button, panel)
-    copy_settings(fields(ResultSettings), panel, button)
     button.image = image.name
 
 
