@@ -181,10 +181,12 @@ def draw_error(
     error: XRayError,
     title: str,
     draw_dismiss: Callable[[Any], None],
+    copy: type[Any] = XRAY_OT_copy_details,
 ) -> None:
     """Draw what happened, what to do about it, and buttons for its addresses and its log.
 
-    draw_dismiss : draws the button that dismisses it, into a row.
+    draw_dismiss : draws the button that dismisses it, into a row. copy : the operator that copies
+    the error for a bug report.
     """
     box = layout.box()
     row = box.row()
@@ -200,7 +202,7 @@ def draw_error(
         text = translated("Open {}").format(host)
         box.operator("wm.url_open", text=text, icon="URL").url = address
     row = box.row(align=True)
-    row.operator(XRAY_OT_copy_details.bl_idname, icon="COPYDOWN")
+    row.operator(copy.bl_idname, text=XRAY_OT_copy_details.bl_label, icon="COPYDOWN")
     if error.log:
         row.operator("wm.path_open", text="Open Log", icon="TEXT").filepath = error.log
 
@@ -240,7 +242,7 @@ def draw_runtime(layout: Any, context: bpy.types.Context) -> None:
             text += translated(": {} of {} in use").format(used, total)
         draw_text(layout, context, text)
     if client is not None and client.error is not None:
-        draw_error(layout, context, client.error, "", _draw_dismiss_runtime)
+        draw_error(layout, context, client.error, "", _draw_dismiss_runtime, XRAY_OT_copy_report)
     row = layout.row(align=True)
     if running:
         row.operator(XRAY_OT_runtime_stop.bl_idname, text="Stop", icon="QUIT")

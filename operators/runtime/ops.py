@@ -174,7 +174,7 @@ class XRAY_OT_runtime_check(TaskOperator):
 
 
 class XRAY_OT_copy_report(bpy.types.Operator):
-    """Copy the result of Check Runtime, for a bug report"""
+    """Copy the result of Check Runtime and the runtime's last error, for a bug report"""
 
     bl_idname = "xray.copy_report"
     bl_label = "Copy Runtime Report"
@@ -182,17 +182,24 @@ class XRAY_OT_copy_report(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        """Require a finished check."""
-        if not report:
+        """Require a finished check or an error."""
+        if not _bug_report():
             cls.poll_message_set("Check the runtime first")
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Copy the report to the clipboard."""
-        context.window_manager.clipboard = report
+        context.window_manager.clipboard = _bug_report()
         self.report({"INFO"}, "The report was copied to the clipboard")
         return {"FINISHED"}
+
+
+def _bug_report() -> str:
+    """The report of the latest check, and the runtime's state if it ended with an error."""
+    client = service.current_client()
+    failed = client is not None and client.error is not None
+    return "\n\n".join(filter(None, (report, service.health_report(None) if failed else "")))
 
 
 class XRAY_OT_runtime_start(TaskOperator):

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import bpy
 import pytest
@@ -29,7 +30,7 @@ def test_start_stop_release(fake_runtime):
     assert not fake_runtime.is_running()
 
 
-def test_the_state_is_one_word(fake_runtime, part):
+def test_the_state_is_one_word(fake_runtime, part, monkeypatch):
     assert fake_runtime.state() == "off"
     steps = fake_runtime.start_steps()
     next(steps)
@@ -44,6 +45,13 @@ def test_the_state_is_one_word(fake_runtime, part):
         time.sleep(0.02)
         client.poll()
     assert fake_runtime.state() == "lost"
+    layout = MagicMock()
+    monkeypatch.setattr(part("panels.widgets"), "draw_text", MagicMock())  # it needs a window
+    part("panels.widgets").draw_runtime(layout, bpy.context)
+    row = layout.box.return_value.row.return_value
+    assert "xray.copy_report" in [call.args[0] for call in row.operator.call_args_list]
+    assert bpy.ops.xray.copy_report.poll()
+    assert client.error.message in part("operators.runtime.ops")._bug_report()
     assert set(part("panels.widgets").STATES) == {"off", "starting", "ready", "busy", "lost"}
 
 
