@@ -59,7 +59,7 @@ class Jobs:
         self, work: Work, settings: ClusterSettings, cluster: Literal["slurm", "local"] = "slurm"
     ) -> None:
         work = work.absolute()
-        self.work = replace(work, farm=replace(work.farm, jobs=settings.cpus))
+        self.work = replace(work, farm=replace(work.farm, jobs=work.farm.jobs or settings.cpus))
         self.parts = settings.array
         if shards.is_url(work.out):
             missing(self.work, self.parts)  # raises at once if items have different settings
@@ -117,11 +117,11 @@ class Jobs:
         on_progress : called with the number of complete items; it may raise to cancel the jobs.
         on_result : called for each failed item, including items that no job began.
         """
-        total = len(missing(self.work, self.parts)) + count_done(self.work, self.parts)
         looks = dict.fromkeys(range(len(self.jobs)), 0)
         results: list[ItemResult] = []
         lost: list[str] = []
         try:
+            total = len(missing(self.work, self.parts)) + count_done(self.work, self.parts)
             while looks:
                 for number in tuple(looks):
                     job = self.jobs[number]

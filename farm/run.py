@@ -12,6 +12,7 @@ from xray_addon.dataset.recipe import Recipe
 from xray_addon.dataset.result import EXISTS, FAILED, ItemResult
 from xray_addon.dataset.rows import uids
 from xray_addon.dataset.store import find, finish
+from xray_addon.errors import XRayError
 from xray_addon.settings.dataset import DatasetSettings
 
 from . import shards
@@ -25,6 +26,8 @@ class Work:
 
     source : folder, manifest or mesh file. out : a folder, or a URL, which only gets shards.
     replace : whether to remove items that were made with different settings.
+
+    Raises XRayError `bad_settings` for slices at a URL.
     """
 
     source: str
@@ -32,6 +35,14 @@ class Work:
     settings: DatasetSettings
     farm: FarmSettings
     replace: bool = False
+
+    def __post_init__(self) -> None:
+        if self.settings.slices and shards.is_url(self.out):
+            raise XRayError(
+                "bad_settings",
+                "Shards do not contain slices, and a URL only gets shards.",
+                "Name a folder as OUT, or leave out --slices.",
+            )
 
     def absolute(self) -> Work:
         """The same work with absolute paths, for a process that starts in another folder."""

@@ -138,6 +138,27 @@ def test_cancelling_ends_all_jobs(source, work, tmp_path, worker_ids):
     assert 0 < len(rows(out)) < 80
 
 
+def test_jobs_are_cancelled_if_the_source_cannot_be_read_any_more(source, work, monkeypatch):
+    jobs = Jobs(work(source(20, order="slow 0.5")), SMALL, "local")
+
+    def missing(*_):
+        raise XRayError("missing_file", "The source is gone.")
+
+    monkeypatch.setattr(farm.cluster, "missing", missing)
+    with pytest.raises(XRayError, match="gone"):
+        jobs.wait()
+    assert all(job.done(force_check=True) for job in jobs.jobs)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(0, 3), (2, 2)])
+def test_a_job_has_the_processes_that_are_asked_for_or_one_per_core(
+    source, work, monkeypatch, asked, used
+):
+    monkeypatch.setattr(farm.cluster.submitit.AutoExecutor, "map_array", lambda *_: [])
+    settings = ClusterSettings(array=2, cpus=3, time=10, job_memory=1)
+    assert Jobs(work(source(1), jobs=asked), settings, "local").work.farm.jobs == used
+
+
 def test_shards_at_a_url_are_made_by_jobs(source, work, tmp_path):
     url = f"file://{tmp_path}/chairs"
     place = work(source(5), url, staging=str(tmp_path / "staging"))

@@ -61,6 +61,15 @@ def test_a_sample_for_each_view(source, work, tmp_path):
     assert "seconds" not in values
 
 
+def test_slices_are_refused_where_only_shards_go(source, work, dataset_settings):
+    place = work(source(1))
+    settings = dataclasses.replace(dataset_settings, slices=True)
+    dataclasses.replace(place, settings=settings)
+    with pytest.raises(XRayError, match="do not contain slices") as caught:
+        dataclasses.replace(place, settings=settings, out="memory://chairs")
+    assert caught.value.code == "bad_settings"
+
+
 def test_webdataset_reads_them(source, work, tmp_path):
     run(work(source(3), tar=True))
     with (tmp_path / "out-0001.tar").open("rb") as stream:
