@@ -51,5 +51,10 @@ class ClusterSettings(Settings):
     time: int = _setting(
         240, "Time limit of a job in minutes; then it is requeued and continues", min=1, max=100_000
     )
-    cpus: int = _setting(4, "CPU cores per job; each runs one Blender process, unless --jobs is given", min=1, max=1024)
+    cpus: int = _setting(
+        4,
+        "CPU cores per job; each runs one Blender process, unless --jobs is given",
+        min=1,
+        max=1024,
+    )
     job_memory: int = _setting(16, "Gigabytes of memory per job", min=1, max=16_384)
