@@ -338,6 +338,13 @@ def _generate(arguments: argparse.Namespace) -> Answer:
     image = inputs[0].image
     is_folder = isinstance(image, Path) and image.is_dir()
     keeps_file = bool(bpy.data.filepath) or isinstance(image, bpy.types.Image)
+    mask = inputs[0].mask
+    if isinstance(mask, bpy.types.Image) and (is_folder or not keeps_file):
+        raise XRayError(
+            "bad_settings",
+            f"The mask {mask.name} is an image of the open file, which is closed for this.",
+            "Save the mask to a file.",
+        )
     result = settings_from_arguments(ResultSettings, arguments)
     extras = read_extras(arguments)
     extras.check(system, several=is_folder or len(inputs) > 1)

@@ -124,6 +124,15 @@ def test_panel_operator_and_command_agree(panel, part, files, tmp_path, capfd, w
     assert json.loads(capfd.readouterr().out) == {"out": str(out), "faces": faces}
 
 
+def test_a_mask_in_a_file_that_is_closed_for_it_is_refused(panel, part, files, tmp_path, capfd):
+    load(files[1]).name = "Seat"
+    capfd.readouterr()
+    command = ["generate", str(files[0]), "--generator=renderdiffusion", "--mask=Seat", "--json"]
+    assert part("operators.command").main([*command, f"--out={tmp_path / 'out.glb'}"]) == 2
+    error = json.loads(capfd.readouterr().out)["error"]
+    assert (error["code"], error["remedy"]) == ("bad_settings", "Save the mask to a file.")
+
+
 def test_seeds_stand_side_by_side_without_an_image(panel, part):
     panel.variations = 3
     press(draw(part))
