@@ -135,7 +135,7 @@ def files_read(path: str | Path) -> list[Path]:
 def _usd_files(path: Path) -> tuple[list[Path], list[str]]:
     """The layers and assets of a USD file, and the missing ones among them.
 
-    None if this Blender cannot read it with USD.
+    Both are empty for other files, and if this Blender cannot read USD.
     """
     if path.suffix.lower() not in (".usd", ".usda", ".usdc"):
         return [], []

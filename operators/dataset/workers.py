@@ -28,6 +28,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.files.json_files import parse_json
 from ...xray_addon.files.json_schema import plain
 from ...xray_addon.files.opening import append_regular
+from ...xray_addon.process.installer import NO_WINDOW
 from ...xray_addon.progress import Progress
 from ..interface.registration import extension_package
 from ..tasks import jobs
@@ -120,6 +121,7 @@ class _Worker:
                     errors="replace",  # add-ons may print in any encoding
                     # Only this Blender receives Ctrl-C; it then ends the worker.
                     start_new_session=os.name != "nt",
+                    creationflags=NO_WINDOW,
                 )
         except OSError as error:
             raise XRayError(

@@ -61,7 +61,10 @@ def show_view(name: str, view: str) -> None:
 
 
 def shown_name(context: Any) -> str:
-    """The name of the omage in the Image Editor, or of the newest one; "" if there is none."""
+    """The name of the omage in the Image Editor, of the active object or the last one by name.
+
+    It is "" if there is none.
+    """
     for area in image_editors():
         image = area.spaces.active.image
         if image is not None and image.get(NAME_KEY):
