@@ -254,9 +254,12 @@ class XRAY_PG_dataset(bpy.types.PropertyGroup):
     )
 
 
-def _search_category(system: System) -> Callable[..., list[str]]:
-    def search(_group: Any, _context: Any, text: str) -> list[str]:
-        return [name for name in system.categories if text.lower() in name.lower()]
+def category_search(system_of: Callable[[Any], System]) -> Callable[..., list[str]]:
+    """The search of a property for a category of `system_of(owner)`; see StringProperty."""
+
+    def search(owner: Any, _context: Any, text: str) -> list[str]:
+        known = system_of(owner).categories
+        return [name for name in known if text.lower() in name.lower()]
 
     return search
 
@@ -266,7 +269,7 @@ def category_property(system: System) -> Any:
     return bpy.props.StringProperty(
         name="Category",
         description=f"What {system.label} generates: one of {len(system.categories)} categories",
-        search=_search_category(system),
+        search=category_search(lambda _: system),
         search_options={"SORT"},
     )
 

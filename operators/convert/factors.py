@@ -71,7 +71,7 @@ def shader_factor(socket: Any, name: str, groups: Groups = ()) -> Factor:
     found = [
         shader_factor(upstream, name, groups)
         for upstream in shaders
-        if not _is_clear(upstream, groups)
+        if not is_clear(upstream, groups)
     ]
     if not found:
         return Factor(DEFAULTS[name])
@@ -80,7 +80,8 @@ def shader_factor(socket: Any, name: str, groups: Groups = ()) -> Factor:
     return found[0]
 
 
-def _is_clear(socket: Any, groups: Groups) -> bool:
+def is_clear(socket: Any, groups: Groups) -> bool:
+    """Whether a shader socket is fully transparent."""
     output, _ = source_of(socket, groups)
     return output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent"
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...xray_addon.color import linear_to_srgb
 from ...xray_addon.surface import Material
-from .factors import DEFAULTS, Factor, shader_factor
+from .factors import DEFAULTS, Factor, is_clear, shader_factor
 from .node_sources import (
     Groups,
     ImageSource,
@@ -308,12 +308,6 @@ def _is_data(image: Any) -> bool:
     return bool(image.colorspace_settings.is_data)
 
 
-def _is_clear(socket: Any, groups: Groups) -> bool:
-    """Whether a shader socket is fully transparent."""
-    output, _ = source_of(socket, groups)
-    return output is None or output.node.bl_idname == "ShaderNodeBsdfTransparent"
-
-
 def emits(node: Any) -> bool:
     """Whether a Principled shader emits light."""
     strength, color = node.inputs.get("Emission Strength"), node.inputs.get("Emission Color")
@@ -451,7 +445,7 @@ def _shader_alpha(socket: Any, groups: Groups) -> _Alpha:
     if node.bl_idname == "ShaderNodeMixShader":
         factor, first, second = node.inputs
         share = constant_value(factor, groups)
-        clear = _is_clear(first, groups), _is_clear(second, groups)
+        clear = is_clear(first, groups), is_clear(second, groups)
         if share is not None and (share <= 0 or share >= 1):
             return _shader_alpha(second if share >= 1 else first, groups)
         if clear == (True, False):

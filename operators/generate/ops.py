@@ -20,6 +20,7 @@ from ..interface.drawing import draw_properties
 from ..properties import (
     SHARED,
     absolute_path,
+    category_search,
     keep_camera_property,
     keep_layers_property,
     preferences,
@@ -108,11 +109,6 @@ class _Generating(TaskOperator):
         return "INFO", f"{text}. {result['xray_notes']}" if "xray_notes" in result else text
 
 
-def _search_category(operator: Any, _context: bpy.types.Context, text: str) -> list[str]:
-    known = SYSTEMS[operator.generator].categories
-    return [name for name in known if text.lower() in name.lower()]
-
-
 @with_settings(ResultSettings)
 @with_systems
 class XRAY_OT_generate(_Generating):
@@ -152,7 +148,7 @@ class XRAY_OT_generate(_Generating):
     category: bpy.props.StringProperty(
         name="Category",
         description="What to generate, for systems with categories",
-        search=_search_category,
+        search=category_search(lambda operator: SYSTEMS[operator.generator]),
         search_options={"SORT"},
         options={"SKIP_SAVE"},
     )

@@ -70,8 +70,6 @@ def slice_captured(obj: Any, settings: SliceSettings) -> NDArray[np.uint8]:
             "The active object is no captured X-Ray.",
             "Import an X-Ray, or select objects with faces.",
         )
-    if not len(placed.xray.index):
-        raise XRayError("empty_xray", "The X-Ray has no hits.", "Choose another one.")
     sliced = slice_xray(placed.xray, placed.camera, aligned=settings.aligned)
     return sliced.pictures()
 
