@@ -24,7 +24,6 @@ from ..xray_addon.dataset.attempt import Store
 from ..xray_addon.dataset.manifest import Item, read_source, shard
 from ..xray_addon.dataset.result import FAILED, REJECTED, STATUSES, ItemResult
 from ..xray_addon.errors import DONE, RUNTIME_FAILED, SOME_FAILED, USAGE, XRayError, exit_code
-from ..xray_addon.extras import Extras, add_extras, read_extras
 from ..xray_addon.files.images import images_in
 from ..xray_addon.files.json_files import parse_json
 from ..xray_addon.files.json_schema import plain
@@ -50,6 +49,7 @@ from ..xray_addon.systems.arguments import (
     read_inputs,
     read_systems,
 )
+from ..xray_addon.systems.extras import Extras, add_extras, read_extras
 from ..xray_addon.systems.system import Inputs
 from . import open_file
 from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray_addon.errors import DONE, XRayError, exit_code
-from xray_addon.extras import Extras, add_extras, read_extras
 from xray_addon.files.folders import CACHE_VARIABLE
 from xray_addon.files.images import images_in
 from xray_addon.files.mesh_formats import check_format, lost_in
@@ -33,6 +32,7 @@ from xray_addon.systems.arguments import (
     read_inputs,
     read_systems,
 )
+from xray_addon.systems.extras import Extras, add_extras, read_extras
 from xray_addon.systems.system import Inputs
 from xray_addon.systems.weights import Offer
 

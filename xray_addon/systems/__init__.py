@@ -14,7 +14,7 @@ from ..settings.generate import DEFAULT_GENERATOR, GenerateSettings, unknown_gen
 from .system import Published, System
 
 # The files here that are not systems.
-_TOOLS = {"system", "arguments", "weights"}
+_TOOLS = {"system", "arguments", "extras", "weights"}
 
 
 def _found() -> dict[str, System]:

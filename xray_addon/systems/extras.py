@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import XRayError
-from .files.png import write_png
-from .generated import Generated
-from .systems.system import Output, System
+from ..errors import XRayError
+from ..files.png import write_png
+from ..generated import Generated
+from .system import Output, System
 
 
 @dataclass(frozen=True)
