@@ -71,7 +71,10 @@ def test_panel_command_line_and_runtime_give_the_same_mesh(runtime, part, tmp_pa
     )
     by_runtime = json.loads(done.stdout)
     assert (by_runtime["vertices"], by_runtime["faces"]) == (len(vertices), faces)
-    assert layers.read_bytes() == (tmp_path / "a.npz").read_bytes()
+    load = part("xray_addon.xray").XRay.load  # the bytes differ where libdeflate is missing
+    ours, theirs = load(layers), load(tmp_path / "a.npz")
+    for name in ("index", "hit_depth", "hit_normal", "hit_color"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
 def test_torch_stays_out_of_blenders_process(runtime, xray):
