@@ -59,10 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(arguments, XRayError("cancelled", "Cancelled."))
     except Exception as error:  # noqa: BLE001 - the process border
-        return _fail(arguments, _told(error))
+        return _fail(arguments, _logged_error(error))
 
 
-def _told(error: Exception) -> XRayError:
+def _logged_error(error: Exception) -> XRayError:
     """`error` as an XRayError. A bug's traceback goes to stderr."""
     told = typed_error(error)
     if told.code == "internal":
@@ -195,7 +195,7 @@ def _generate(arguments: argparse.Namespace) -> int:
                     _check_images(given)
                     return _make(generator, given, settings, mesh, extras.of(mesh.stem))
                 except Exception as error:  # one image must not stop the others
-                    raise _told(error) from error
+                    raise _logged_error(error) from error
 
             files = output_files(images, out, suffix)
             code, answer = generate_each(images, files, make, _say)

@@ -131,7 +131,7 @@ class Server:
         self._removing = threading.Lock()
         self._busy = False
         self._loaded: _Loaded | None = None
-        self._holds_weights = False
+        self._may_hold_weights = False
         self._versions = _versions()
         self._parent = os.getppid()  # before any reply: the parent may die right after one
 
@@ -153,7 +153,7 @@ class Server:
         self._remove_folder_of_the_dead()
 
     def _idle_left(self) -> float | None:
-        if not self._holds_weights:
+        if not self._may_hold_weights:
             return None
         return max(0.0, self._idle_since + self._idle_timeout - time.monotonic())
 
@@ -319,7 +319,7 @@ class Server:
                 logger.exception("request %s failed", id)
         finally:
             self._busy = False
-            self._holds_weights = True  # perhaps: of a model, or of a network that cuts out
+            self._may_hold_weights = True  # of a model, or of a network that cuts out
             del self._cancels[id]
         if failure is not None:
             # The traceback kept all tensors alive; it is gone by now.
@@ -416,7 +416,7 @@ class Server:
     def _release(self) -> bool:
         """Release the weights. Returns whether any were loaded."""
         held, self._loaded = self._loaded is not None, None
-        self._holds_weights = False
+        self._may_hold_weights = False
         networks: Any = sys.modules.get("runtime.images.networks")
         if networks is not None:
             networks.release_rembg()

@@ -73,6 +73,7 @@ def test_panel_command_line_and_runtime_give_the_same_mesh(runtime, part, tmp_pa
     assert (by_runtime["vertices"], by_runtime["faces"]) == (len(vertices), faces)
     load = part("xray_addon.xray").XRay.load  # the bytes differ where libdeflate is missing
     ours, theirs = load(layers), load(tmp_path / "a.npz")
+    assert ours.shape == theirs.shape
     for name in ("index", "hit_depth", "hit_normal", "hit_color"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
