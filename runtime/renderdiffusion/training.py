@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from xray_addon.systems.renderdiffusion import NOISE_STEPS
 
+from ..torch_helpers.devices import training_dtype
 from ..training import run
 from ..training.configs import RunConfig
 from ..training.muon import Optimizers, update_average
@@ -124,8 +125,8 @@ class TrainingConfig(RunConfig):
 class Trainer(SharedTrainer[TrainingConfig]):
     """A model, its average and its optimisers.
 
-    The U-Net's forward and backward passes run on a copy in bfloat16, the renderer's in single
-    precision.
+    The U-Net's forward and backward passes run on a copy in `training_dtype`, the renderer's in
+    single precision.
     """
 
     model: RenderDiffusion
@@ -139,9 +140,11 @@ class Trainer(SharedTrainer[TrainingConfig]):
             self.model = RenderDiffusion(config.model_config()).to(self.device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.half = copy.deepcopy(self.model.encoder).bfloat16()
-        self.half = self.half.to(memory_format=torch.channels_last)
-        self.muon = Optimizers(self.model, kernels_of(self.model), config)
+        dtype = training_dtype(self.device)
+        self.working = copy.deepcopy(self.model.encoder).to(
+            dtype, memory_format=torch.channels_last
+        )
+        self.muon = Optimizers(self.model, kernels_of(self.model), config, dtype)
         self.optimizers = self.muon.both
 
     def dataset(self, data: Path) -> PictureDataset:
@@ -160,10 +163,10 @@ class Trainer(SharedTrainer[TrainingConfig]):
         )
 
     def planes(self, noisy: Tensor, time: Tensor, last: Tensor | None = None) -> Tensor:
-        """`RenderDiffusion.planes` by the copy in bfloat16."""
+        """`RenderDiffusion.planes` by the working copy."""
         if self.model.config.self_condition:
             noisy = torch.cat([noisy, torch.zeros_like(noisy) if last is None else last], dim=1)
-        planes: Tensor = self.half(noisy, time).float()
+        planes: Tensor = self.working(noisy, time).float()
         return planes.unflatten(1, (3, -1))
 
     def see(
@@ -241,15 +244,15 @@ class Trainer(SharedTrainer[TrainingConfig]):
         """One update; returns the terms of the loss."""
         encoder = self.model.encoder
         with torch.no_grad():
-            torch._foreach_copy_(list(self.half.parameters()), list(encoder.parameters()))
+            torch._foreach_copy_(list(self.working.parameters()), list(encoder.parameters()))
         terms = self.losses({name: tensor.to(self.device) for name, tensor in batch.items()})
         total = self.total(terms)
         for parameter in self.model.decoder.parameters():
             parameter.grad = None
         total.backward()
-        for parameter, half in zip(encoder.parameters(), self.half.parameters(), strict=True):
-            parameter.grad = None if half.grad is None else half.grad.float()
-            half.grad = None
+        for parameter, copied in zip(encoder.parameters(), self.working.parameters(), strict=True):
+            parameter.grad = None if copied.grad is None else copied.grad.float()
+            copied.grad = None
         self.muon.take_gradients()
         # The size of Muon's steps does not depend on the gradient's.
         self.move(total, self.muon.others)

@@ -25,6 +25,7 @@ from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 
 from ..meshes.collection import list_meshes
+from ..torch_helpers.devices import training_dtype
 from ..training import run
 from ..training.configs import RunConfig
 from ..training.trainer import WEIGHTS
@@ -104,7 +105,8 @@ class Trainer(SharedTrainer[TrainingConfig]):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `losses`."""
         photo = normalize(batch["photo"]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        dtype = training_dtype(self.device)
+        with torch.autocast(self.device.type, dtype, enabled=dtype == torch.bfloat16):
             logits = self.model.logits(photo)
         return losses(logits.float(), batch["alpha"])
 

@@ -1,4 +1,4 @@
-"""Chooses the device that a model runs on."""
+"""Chooses the device that a model runs on, and the precision that it trains in."""
 
 from __future__ import annotations
 
@@ -26,3 +26,18 @@ def choose_device(device: str) -> str:
             "Choose 'auto' or 'cpu', or update the graphics driver.",
         )
     return device
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where `device` has instructions for it, else float32.
+
+    Without them a CPU emulates bfloat16: a training step took 15 times as long on an AMD Zen 3.
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        known = torch.cpu.get_capabilities()
+        fast = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+    else:
+        fast = False
+    return torch.bfloat16 if fast else torch.float32

@@ -25,6 +25,7 @@ from torch.nn import functional
 from xray_addon.errors import XRayError
 
 from ..meshes.collection import list_meshes
+from ..torch_helpers.devices import training_dtype
 from ..training import parallel, run
 from ..training.configs import RunConfig
 from ..training.datasets import XRayDataset
@@ -149,7 +150,7 @@ def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Te
 class Trainer(SharedTrainer[TrainingConfig]):
     """A model, its average and its optimisers.
 
-    Forward and backward passes run on a copy in bfloat16.
+    Forward and backward passes run on a copy in `training_dtype`.
     """
 
     several_processes = True
@@ -164,10 +165,11 @@ class Trainer(SharedTrainer[TrainingConfig]):
             self.model = config.model().to(self.device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.half = copy.deepcopy(self.model)
-        for parameter in self.half.parameters():
-            parameter.data = parameter.data.bfloat16()
-        self.muon = Optimizers(self.model, self.model.kernels(), config)
+        dtype = training_dtype(self.device)
+        self.working = copy.deepcopy(self.model)
+        for parameter in self.working.parameters():
+            parameter.data = parameter.data.to(dtype)
+        self.muon = Optimizers(self.model, self.model.kernels(), config, dtype)
         self.optimizers = self.muon.both
         self.compute_seconds = 0.0
 
@@ -211,13 +213,15 @@ class Trainer(SharedTrainer[TrainingConfig]):
         clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         began = clock()
         with torch.no_grad():
-            torch._foreach_copy_(list(self.half.parameters()), list(self.model.parameters()))
+            torch._foreach_copy_(list(self.working.parameters()), list(self.model.parameters()))
         terms = self.losses({name: tensor.to(self.device) for name, tensor in batch.items()})
         total = self.total(terms)
         total.backward()
-        for parameter, half in zip(self.model.parameters(), self.half.parameters(), strict=True):
-            parameter.grad = None if half.grad is None else half.grad.float()
-            half.grad = None
+        for parameter, copied in zip(
+            self.model.parameters(), self.working.parameters(), strict=True
+        ):
+            parameter.grad = None if copied.grad is None else copied.grad.float()
+            copied.grad = None
         parallel.average([p.grad for p in self.model.parameters() if p.grad is not None])
         self.muon.take_gradients()
         # Clip the other gradients only: the size of Muon's steps does not depend on them.
@@ -229,10 +233,10 @@ class Trainer(SharedTrainer[TrainingConfig]):
         return result
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The `losses` of the copy in bfloat16."""
+        """The `losses` of the copy."""
         frames = batch["frames"]
         seen, share = self._seen(frames)
-        prediction = self.half(image_to_input(batch["image"]), seen, share)
+        prediction = self.working(image_to_input(batch["image"]), seen, share)
         return losses(prediction, frames, batch["pose"])
 
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:

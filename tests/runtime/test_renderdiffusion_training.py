@@ -272,7 +272,7 @@ def test_the_regulariser_only_moves_the_view_towards_its_target(dataset):
     assert loss > 0
     assert planes.grad is not None
     assert planes.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in trainer.half.parameters())
+    assert all(parameter.grad is None for parameter in trainer.working.parameters())
 
 
 @pytest.mark.parametrize(

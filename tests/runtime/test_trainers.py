@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from runtime.segmentation import training as segmentation
+from runtime.torch_helpers.devices import training_dtype
 from runtime.training import trainer_module, trainers
 from runtime.training.configs import RunConfig
+from runtime.training.muon import Optimizers
 from runtime.training.run import train
 from runtime.training.trainer import Trainer
 from runtime.triposr import training as triposr
@@ -165,3 +167,40 @@ def test_without_a_name_a_configuration_is_for_the_default_model(tmp_path: Path)
     path = tmp_path / "config.json"
     path.write_text("{}")
     assert trainer_module(path) is xray
+
+
+@pytest.mark.parametrize(
+    ("known", "dtype"),
+    [
+        ({"avx2": True}, torch.float32),
+        ({"avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+    ],
+)
+def test_only_a_cpu_with_instructions_for_bfloat16_trains_in_it(known, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    assert training_dtype(torch.device("cpu")) == dtype
+
+
+@pytest.mark.parametrize("shape", [(48, 96), (96, 48)])
+def test_in_both_precisions_muon_takes_the_same_steps(shape):
+    """So that a run can be resumed on a machine of the other kind."""
+    config = RunConfig(learning_rate=0.1)
+    torch.manual_seed(0)
+    start, gradients = torch.randn(shape), torch.randn(3, *shape)
+    ends, states = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = torch.nn.Linear(*reversed(shape))
+        model.weight.data.copy_(start)
+        optimizers = Optimizers(model, [model.weight], config, dtype)
+        for gradient in gradients:
+            model.weight.grad = gradient.clone()
+            optimizers.take_gradients()
+            optimizers.both[0].step()
+        ends.append(model.weight.detach() - start)
+        states.append(optimizers.both[0].state_dict())
+    assert (ends[0] - ends[1]).norm() < 0.03 * ends[1].norm()
+    kept = [state["state"][0]["momentum_buffer"] for state in states]
+    assert torch.equal(*kept)
+    assert states[0]["param_groups"] == states[1]["param_groups"]
