@@ -32,7 +32,7 @@ from ..xray_addon.files.png import write_png
 from ..xray_addon.generated import Generated
 from ..xray_addon.image_folder import generate_each, output_files
 from ..xray_addon.pictures.contact_sheet import contact_sheet
-from ..xray_addon.progress import Cancelled, Progress
+from ..xray_addon.progress import Cancelled, Progress, ProgressCallback
 from ..xray_addon.settings.arguments import (
     add_setting,
     add_settings,
@@ -53,6 +53,7 @@ from ..xray_addon.systems.extras import Extras, add_extras, read_extras
 from ..xray_addon.systems.system import Inputs
 from . import open_file
 from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects
+from .dataset import snapshot
 from .dataset.capture import Captures, DatasetRun, dataset_steps
 from .dataset.ops import load_objects, object_items
 from .dataset.plain import file_steps, object_steps
@@ -154,6 +155,10 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
     )
     worker.set_defaults(run=_dataset_worker, failure=SOME_FAILED, json=False)
     worker.add_argument("out", metavar="OUT", type=Path, help="the dataset's folder")
+    worker.add_argument(
+        "--progress", action="store_true", help="also write a line of JSON for each view"
+    )
+    snapshot.add_options(worker)
     add_settings(worker, DatasetSettings)
 
     generate = commands.add_parser("generate", help="make a mesh")
@@ -294,14 +299,22 @@ def _dataset(arguments: argparse.Namespace) -> Answer:
 
 def _dataset_worker(arguments: argparse.Namespace) -> Answer:
 
-    def answer(result: ItemResult) -> None:
-        arguments.answers.write(json.dumps(result.to_dict()) + "\n")
+    def write(line: dict[str, Any]) -> None:
+        arguments.answers.write(json.dumps(line) + "\n")
         arguments.answers.flush()
+
+    def answer(result: ItemResult) -> None:
+        write(result.to_dict())
+
+    def show(progress: Progress) -> None:
+        if arguments.progress:
+            write({"message": progress.message})
 
     with contextlib.ExitStack() as stack:
         try:
             settings = settings_from_arguments(DatasetSettings, arguments)
-            captures = stack.enter_context(Captures(Store(arguments.out, settings)))
+            load = load_objects if snapshot.open_scene(arguments) else None
+            captures = stack.enter_context(Captures(Store(arguments.out, settings), load))
         except XRayError as error:
             answer(ItemResult.refused("", error))
             raise
@@ -314,14 +327,14 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
             except ValueError as error:
                 result = ItemResult("", FAILED, "bad_item", f"This line is not an item: {error}.")
             else:
-                result = _worked(captures, item)
+                result = _worked(captures, item, show)
             answer(result)
     return DONE, {}
 
 
-def _worked(captures: Captures, item: Item) -> ItemResult:
+def _worked(captures: Captures, item: Item, on_progress: ProgressCallback) -> ItemResult:
     try:
-        result: ItemResult = jobs.run(captures.steps(item))
+        result: ItemResult = jobs.run(captures.steps(item), on_progress)
     except Cancelled:
         raise
     except XRayError as error:  # the caller of this worker stops the run, see `stop_on`

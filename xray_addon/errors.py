@@ -113,6 +113,7 @@ ERROR_CODES = {
     "no_camera": ErrorCode(_CAPTURING, rejects=True),
     "unsupported_camera": ErrorCode(_CAPTURING, rejects=True),
     "object_gone": ErrorCode(_CAPTURING),
+    "unsaved_image": ErrorCode(_CAPTURING),
     "no_folder": ErrorCode(_CAPTURING, exit_code=USAGE),
     "no_source": ErrorCode(_CAPTURING, exit_code=USAGE),
     "no_meshes": ErrorCode(_CAPTURING, exit_code=USAGE),

@@ -31,7 +31,7 @@ from ..tasks.watching import OperatorResult, TaskOperator
 from .capture import DatasetRun, dataset_steps, slice_views
 from .ops_capture import output_folder, selected_solids, solids
 from .plain import named_objects
-from .workers import worker_steps
+from .workers import object_steps, worker_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,10 +125,11 @@ class XRAY_OT_dataset(TaskOperator):
         folder = output_folder(self.directory)
         items = self._items(context)
         if self.source == "files":
-            self.interval = jobs.POLL_INTERVAL
             return worker_steps(items, folder, settings, self.replace)
-        self.interval = 0.0
         settings = self._at_frame(settings, context)
+        if not bpy.app.background:
+            return object_steps(items, folder, settings, self.replace)
+        self.interval = 0.0
         return dataset_steps(items, folder, settings, load_objects, replace=self.replace)
 
     def summary(self, result: Any) -> tuple[str, str]:

@@ -1,6 +1,7 @@
-"""Makes datasets of files in a second Blender process, which opens them one after the other.
+"""Makes datasets in a second Blender process: of files, which it opens one after the other, or of
+the open file's objects, of which it gets a copy.
 
-The user's Blender keeps its open file. A file that crashes the process only costs one item.
+The user's Blender keeps its open file and stays responsive. A crash only costs one item.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -34,6 +36,7 @@ from ..interface.registration import extension_package
 from ..tasks import jobs
 from .capture import DatasetRun
 from .rendering import check_environment
+from .snapshot import write_scene
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
@@ -41,14 +44,33 @@ if TYPE_CHECKING:
 STOP_SECONDS = 2.0  # to exit before it is killed
 
 
-def worker_steps(
+def object_steps(
     items: Sequence[Item], folder: str | Path, settings: DatasetSettings, replace: bool = False
+) -> jobs.Steps:
+    """As `worker_steps`, for objects of the open file, as they are when the work begins.
+
+    Also raises as `write_scene`.
+    """
+    with tempfile.TemporaryDirectory(prefix="xray-") as copy:
+        options = write_scene(Path(copy))
+        run: DatasetRun = yield from worker_steps(items, folder, settings, replace, options)
+    return run
+
+
+def worker_steps(
+    items: Sequence[Item],
+    folder: str | Path,
+    settings: DatasetSettings,
+    replace: bool = False,
+    options: Sequence[str] = (),
 ) -> jobs.Steps:
     """As `dataset_steps`, in a second Blender process; the result is a `DatasetRun`.
 
-    An item fails if it crashes that process or takes longer than `ITEM_TIMEOUT`. The process's
-    messages go to logs/worker.log in the folder. Raises XRayError `no_blender`, those that stop a
-    run, and those for unusable files named in the settings.
+    An item fails if it crashes that process, or if it makes no progress for `ITEM_TIMEOUT`. The
+    process's messages go to logs/worker.log in the folder. options : more of the worker's.
+
+    Raises XRayError `no_blender`, those that stop a run, and those for unusable files named in the
+    settings.
     """
     run = DatasetRun(Path(folder))
     if settings.is_used("hdri"):
@@ -64,13 +86,12 @@ def worker_steps(
             yield Progress("dataset", i, len(items), item.uid)
             if result is None:
                 if worker is None:
-                    worker = _Worker(_command(run.folder, settings), log)
+                    worker = _Worker(_command(run.folder, settings, options), log)
                 worker.send(item)
-                end = time.monotonic() + ITEM_TIMEOUT
                 while (result := worker.answer()) is None and worker.is_alive:
-                    if time.monotonic() > end:
+                    if worker.silent_for > ITEM_TIMEOUT:
                         break
-                    yield Progress("dataset", i, len(items), item.uid)
+                    yield Progress("dataset", i, len(items), worker.message or item.uid)
                 if result is not None and not result.uid:  # the worker cannot start
                     raise XRayError(result.code, result.reason)
                 if result is not None:
@@ -94,20 +115,23 @@ def _lost(item: Item, hangs: bool) -> XRayError:
     if hangs:
         return XRayError(
             "worker_hung",
-            f"{item.uid} took longer than {ITEM_TIMEOUT:g} s.",
-            "Check the file. `python -m farm` has a longer time limit.",
+            f"{item.uid} made no progress for {ITEM_TIMEOUT:g} s.",
+            "Check the object or file. `python -m farm --timeout` sets another limit.",
         )
     return XRayError("worker_died", f"Blender quit unexpectedly while capturing {item.uid}.")
 
 
-def _command(folder: Path, settings: DatasetSettings) -> list[str]:
+def _command(folder: Path, settings: DatasetSettings, options: Sequence[str]) -> list[str]:
     # Blender as a Python module has no executable.
     blender = bpy.app.binary_path or sys.executable
-    return worker_command(blender, folder, settings, extension_package())
+    return worker_command(blender, folder, settings, extension_package(), ["--progress", *options])
 
 
 class _Worker:
-    """A Blender process that answers each line with one line."""
+    """A Blender process that answers each item with some lines, the last of which is its result.
+
+    message : how far the item is; "" if not known yet.
+    """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         try:
@@ -127,7 +151,9 @@ class _Worker:
             raise XRayError(
                 "no_blender", f"A second Blender cannot be started ({error}).", "", str(log)
             ) from error
+        self.message = ""
         self._answers: queue.SimpleQueue[ItemResult | None] = queue.SimpleQueue()
+        self._heard = time.monotonic()
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -137,9 +163,15 @@ class _Worker:
         """Whether more results may come."""
         return not self._ended
 
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the process was last given an item, or last wrote a line."""
+        return time.monotonic() - self._heard
+
     def send(self, item: Item) -> None:
         """Request an item. If the process has died, `answer` detects it."""
         assert self._process.stdin is not None
+        self.message, self._heard = "", time.monotonic()
         with suppress(OSError):
             self._process.stdin.write(json.dumps(item.to_dict()) + "\n")
             self._process.stdin.flush()
@@ -171,5 +203,10 @@ class _Worker:
         with self._process.stdout as stream:
             for line in stream:
                 with suppress(ValueError):  # not JSON: Blender's own output
-                    self._answers.put(ItemResult.from_dict(parse_json(line, plain)))
+                    answer = parse_json(line, plain)
+                    self._heard = time.monotonic()
+                    if isinstance(answer, dict) and "message" in answer:
+                        self.message = str(answer["message"])
+                    else:
+                        self._answers.put(ItemResult.from_dict(answer))
         self._answers.put(None)

@@ -31,7 +31,7 @@ def choose_device(device: str) -> str:
 def training_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where `device` has instructions for it, else float32.
 
-    Without them a CPU emulates bfloat16: a training step took 15 times as long on an AMD Zen 3.
+    Without them a CPU emulates bfloat16: a training step took ten times as long on an AMD Zen 3.
     """
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)

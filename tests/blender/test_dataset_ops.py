@@ -312,7 +312,7 @@ def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
     settings = part("xray_addon.settings").DatasetSettings()
     run = answered(workers.worker_steps(items, tmp_path / "out", settings))
     assert [(r.status, r.code) for r in run.results] == [("failed", "worker_hung"), ("done", "")]
-    assert "longer than 1 s" in run.results[0].reason
+    assert "no progress for 1 s" in run.results[0].reason
 
 
 def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
@@ -409,3 +409,126 @@ def test_the_panels_draw_after_a_run(cube, part, monkeypatch, tmp_path, source):
     panels.XRAY_PT_dataset.draw(SimpleNamespace(layout=drawn), bpy.context)
     assert any("1 done" in str(call) for call in drawn.mock_calls)
     assert any("Empty: There are no faces" in str(call) for call in drawn.mock_calls)
+
+
+def shown(part, changes):
+    """`SETTINGS` with `changes`, at the frame that is shown."""
+    frame = bpy.context.scene.frame_current
+    return part("xray_addon.settings").DatasetSettings(**SETTINGS | {"frame": frame} | changes)
+
+
+class TestInASecondBlender:
+    """Objects of the open file, as in a window."""
+
+    @pytest.fixture
+    def make(self, part, tmp_path):
+        """Makes a dataset of an object in a second Blender; `meanwhile` is called at each step."""
+        workers, ops = part("operators.dataset.workers"), part("operators.dataset.ops")
+
+        def make(obj, meanwhile=lambda _: None, **changes):
+            items = ops.object_items([obj])
+            steps = workers.object_steps(items, tmp_path / "second", shown(part, changes))
+            return part("operators.tasks.jobs").run(steps, meanwhile, interval=0.01)
+
+        return make
+
+    @pytest.fixture
+    def here(self, part, tmp_path):
+        """Makes a dataset of an object in this Blender; its files."""
+        capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
+
+        def here(obj, **changes):
+            items, settings = ops.object_items([obj]), shown(part, changes)
+            part("operators.tasks.jobs").run(
+                capture.dataset_steps(items, tmp_path / "here", settings, ops.load_objects)
+            )
+            return files(tmp_path / "here")
+
+        return here
+
+    def test_it_is_as_if_made_here_whatever_is_done_meanwhile(self, cube, make, here, tmp_path):
+        messages = []
+
+        def edit(progress):
+            messages.append(progress.message)
+            if len(messages) > 1:
+                cube.location.x = 9.0
+                assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+
+        expected = here(cube, image="cycles", samples=1, denoise=False)
+        run = make(cube, edit, image="cycles", samples=1, denoise=False)
+        assert [result.status for result in run.results] == ["done"]
+        assert cube.location.x == 9.0, "nothing was done meanwhile"
+        assert files(tmp_path / "second") == expected
+        assert {"Cube", "Cube 1/2"} <= set(messages)
+
+    def test_the_scene_the_view_layer_and_the_frame_are_those_of_the_window(
+        self, cube, make, here, tmp_path
+    ):
+        bpy.ops.scene.new(type="EMPTY")
+        scene = bpy.context.scene
+        scene.collection.objects.link(cube)
+        window = bpy.context.window
+        window.view_layer = scene.view_layers.new("Second")
+        scene.frame_set(7)
+        cube.location.x = 3.0
+        cube.keyframe_insert("location", frame=7)
+        cube.location.x = 0.0
+        cube.keyframe_insert("location", frame=1)
+        scene.frame_set(7)
+        expected = here(cube, normalize="none")
+        make(cube, normalize="none")
+        assert files(tmp_path / "second") == expected
+
+    def test_drivers_with_functions_of_the_files_scripts_run(self, cube, make, here, tmp_path):
+        script = bpy.data.texts.new("functions.py")
+        script.write("import bpy\nbpy.app.driver_namespace['five'] = lambda: 5.0\n")
+        script.use_module = True
+        bpy.app.driver_namespace["five"] = lambda: 5.0
+        cube.driver_add("scale", 2).driver.expression = "five()"
+        bpy.context.view_layer.update()
+        expected = here(cube)
+        make(cube)
+        assert files(tmp_path / "second") == expected
+        bpy.app.driver_namespace.clear()
+
+    def test_textures_beside_the_file_are_found(self, cube, make, here, tmp_path):
+        image = bpy.data.images.new("Stripes", 8, 8)
+        image.pixels = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0] * 32
+        image.filepath_raw, image.file_format = str(tmp_path / "stripes.png"), "PNG"
+        image.save()
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+        image.filepath = "//stripes.png"
+        material = bpy.data.materials.new("Striped")
+        material.use_nodes = True
+        node = material.node_tree.nodes.new("ShaderNodeTexImage")
+        node.image = image
+        shader = material.node_tree.nodes["Principled BSDF"]
+        material.node_tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
+        cube.data.materials.append(material)
+        expected = here(cube)
+        make(cube)
+        assert files(tmp_path / "second") == expected
+        assert "missing_textures" not in json.loads(expected["metadata/Cube.json"])
+
+    def test_an_image_with_unsaved_paint_is_refused(self, cube, make, part, tmp_path):
+        image = bpy.data.images.new("Painted", 8, 8)
+        image.pixels = [0.5] * 256
+        image.use_fake_user = True
+        with pytest.raises(part("xray_addon.errors").XRayError, match="unsaved changes: Painted"):
+            make(cube)
+        assert not (tmp_path / "second").exists()
+        image.pack()
+        assert [result.status for result in make(cube).results] == ["done"]
+
+    def test_cancelling_leaves_nothing(self, cube, part, tmp_path):
+        workers, ops = part("operators.dataset.workers"), part("operators.dataset.ops")
+        cancelled = part("xray_addon.progress").Cancelled
+        settings = shown(part, {"views": 50, "size": 256})
+        steps = workers.object_steps(ops.object_items([cube]), tmp_path, settings)
+        while "/50" not in next(steps).message:
+            time.sleep(0.01)
+        with pytest.raises(cancelled):
+            steps.throw(cancelled())
+        assert not (tmp_path / "metadata" / "Cube.json").exists()
+        assert not [*(tmp_path / ".work").glob("*")]

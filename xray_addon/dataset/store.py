@@ -23,10 +23,11 @@ All items are made with the settings of the first run (see `claim`) and compress
 of the first worker (see `writer`).
 
 Worker protocol (``blender -c xray dataset-worker OUT [settings]``): each line on standard input is
-an `Item` as JSON, each line on standard output is its `ItemResult`, in the same order. The worker
-exits at the end of its input. Everything else that Blender prints goes to standard error. A worker
-does not write metadata.jsonl and the report: the process that runs workers calls `finish` at the
-end, and `refuse` for an item that crashed its worker.
+an `Item` as JSON, each line on standard output is its `ItemResult`, in the same order, or with
+--progress a `message` before it. The worker exits at the end of its input. Everything else that
+Blender prints goes to standard error. A worker does not write metadata.jsonl and the report: the
+process that runs workers calls `finish` at the end, and `refuse` for an item that crashed its
+worker.
 """
 
 from __future__ import annotations

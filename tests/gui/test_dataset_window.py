@@ -1,0 +1,60 @@
+"""A dataset of the open file's objects, made while the file is edited, undone and saved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import rig
+
+QUEUE = f"__import__('sys').modules['{rig.MODULE}.operators.tasks.jobs'].queue"
+START = """
+bpy.ops.ed.undo_push(message="Before")
+bpy.data.objects["Cube"].select_set(True)
+bpy.ops.xray.dataset("EXEC_DEFAULT", source="selection", directory="{folder}", views=12, size=64,
+                     layers=4, image="cycles", image_size=128, samples=8, denoise=False)
+"""
+MEANWHILE = """
+bpy.data.objects["Cube"].location.x = 5.0
+bpy.ops.ed.undo_push(message="Moved")
+bpy.ops.ed.undo()
+bpy.ops.wm.save_as_mainfile(filepath="{path}", copy=True)
+result = ([scene.name for scene in bpy.data.scenes], bpy.data.objects["Cube"].location.x)
+"""
+SCENES = "import bpy; print('scenes:', [scene.name for scene in bpy.data.scenes])"
+
+
+def test_undoing_and_saving_meanwhile_change_nothing(blender, screen):
+    folder, saved = rig.OUT / "dataset", rig.OUT / "meanwhile.blend"
+    shutil.rmtree(folder, ignore_errors=True)
+    blender.do(START.format(folder=folder))
+    blender.until(f"'/12' in {QUEUE}[0].progress.message", 60)
+    assert blender.do(MEANWHILE.format(path=saved)) == [["Scene"], 0.0]
+    assert blender.get(f"len({QUEUE})") == 1, "it ended too early to tell"
+    blender.shot("making")
+    blender.until(f"not {QUEUE}", 120)
+    blender.shot("made")
+    row = json.loads((folder / "metadata" / "Cube.json").read_text())
+    assert len(row["views"]) == 12
+    assert "scenes: ['Scene']" in screen.run("blender", "-b", saved, "--python-expr", SCENES).stdout
+
+
+INSTALL_AND_MAKE = """
+import bpy
+bpy.ops.extensions.package_install_files(
+    filepath="{zip}", repo="user_default", enable_on_install=True)
+bpy.ops.xray.dataset(source="files", path="{meshes}", directory="{folder}", views=1, size=32,
+                     layers=4, image="none")
+"""
+
+
+def test_a_dataset_of_files_right_after_the_installation(screen, installed):
+    """The second Blender does not find the extension in the preferences, which are not saved."""
+    folder, meshes, user = (rig.OUT / name for name in ("first", "first-meshes", "user-first"))
+    for place in (folder, meshes, user):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+    (meshes / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    code = INSTALL_AND_MAKE.format(zip=rig.OUT / "xray.zip", meshes=meshes, folder=folder)
+    done = screen.run("blender", "-b", "--python-expr", code, BLENDER_USER_RESOURCES=str(user))
+    assert (folder / "metadata" / "a.json").exists(), done.stdout + done.stderr
