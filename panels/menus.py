@@ -28,7 +28,6 @@ from ..operators.layers.ops_import import XRAY_OT_import_xray
 from ..operators.omage.ops import (
     XRAY_OT_object_to_omage,
     XRAY_OT_omage_material,
-    XRAY_OT_omage_to_object,
     XRAY_OT_show_omage,
 )
 from ..operators.omage.ops import set_from_panel as set_material
@@ -44,6 +43,7 @@ from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems.system import Need
+from .omage import add_decode
 
 MESH_FROM_IMAGE = "Mesh from Image…"
 
@@ -135,8 +135,8 @@ class XRAY_MT_capture(bpy.types.Menu):
         layout.separator()
         button = layout.operator(XRAY_OT_object_to_omage.bl_idname)
         copy_settings(fields(OmageSettings), panel.omage, button)
-        for operator in (XRAY_OT_omage_to_object, XRAY_OT_show_omage):
-            layout.operator(operator.bl_idname)
+        add_decode(layout, context)
+        layout.operator(XRAY_OT_show_omage.bl_idname)
         layout.separator()
         button = layout.operator(XRAY_OT_slices.bl_idname)
         copy_settings(fields(SliceSettings), panel.slices, button)

@@ -39,9 +39,9 @@ class XRAY_PT_omage(SidebarPanel):
         _draw_views(layout, context)
         draw_properties(layout, scene, ("stitch",))
         column = layout.column(align=True)
-        for source, text in (("editor", "Omage to Object"), ("file", "Omage File to Object…")):
-            made = column.operator(XRAY_OT_omage_to_object.bl_idname, text=text, icon="MESH_DATA")
-            made.source, made.stitch = source, scene.stitch
+        add_decode(column, context, icon="MESH_DATA")
+        file = add_decode(column, context, text="Omage File to Object…", icon="MESH_DATA")
+        file.source = "file"
 
 
 class XRAY_PT_omage_material(SidebarPanel):
@@ -79,7 +79,17 @@ class XRAY_PT_omage_views(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Draw a button for each view, and the one that makes an object."""
         _draw_views(self.layout, context)
-        self.layout.operator(XRAY_OT_omage_to_object.bl_idname, icon="MESH_DATA").source = "editor"
+        add_decode(self.layout, context, icon="MESH_DATA")
+
+
+def add_decode(layout: Any, context: bpy.types.Context, **options: Any) -> Any:
+    """Draw the button that makes an object of the Image Editor's omage, with the panel's settings.
+
+    options : of `layout.operator`. The result is the button's operator.
+    """
+    button = layout.operator(XRAY_OT_omage_to_object.bl_idname, **options)
+    button.source, button.stitch = "editor", context.scene.xray.omage.stitch
+    return button
 
 
 def _draw_views(layout: Any, context: bpy.types.Context) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 
 from xray_addon.canonical import FILL
 from xray_addon.errors import XRayError
-from xray_addon.generated import reaches_border
+from xray_addon.generated import reached_sides
 from xray_addon.process import protocol
 from xray_addon.process.private_folder import remove_ownerless
 from xray_addon.process.protocol import (
@@ -377,7 +377,7 @@ class Server:
         cut = cut_object(params.inputs.image, params.settings, report)
         file = Path(params.folder) / f"{uuid.uuid4().hex}.npy"
         np.save(file, frame(cut.rgba, CUT_OUT_SIZE, fill=FILL))
-        return {"file": str(file), "how": cut.how, "at_border": reaches_border(cut.rgba)}
+        return {"file": str(file), "how": cut.how, "at_border": bool(reached_sides(cut.rgba))}
 
     def _fetch(
         self, id: Id, method: str, params: WeightsParams, cancel: threading.Event

@@ -38,11 +38,11 @@ class CutOut:
     at_border: bool = False
 
 
-def reaches_border(rgba: NDArray[np.uint8]) -> bool:
-    """Whether the object in a cut-out image (H, W, 4) covers more than `AT_BORDER` of any side."""
+def reached_sides(rgba: NDArray[np.uint8]) -> list[str]:
+    """The sides of a cut-out image (H, W, 4) of which its object covers more than `AT_BORDER`."""
     solid = rgba[..., 3] > 127
-    sides = (solid[0], solid[-1], solid[:, 0], solid[:, -1])
-    return any(float(side.mean()) > AT_BORDER for side in sides)
+    sides = {"left": solid[:, 0], "right": solid[:, -1], "top": solid[0], "bottom": solid[-1]}
+    return [name for name, line in sides.items() if float(line.mean()) > AT_BORDER]
 
 
 @dataclass(frozen=True, eq=False)

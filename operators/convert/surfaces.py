@@ -59,11 +59,11 @@ class _Part:
 def surface_from_objects(
     objects: Iterable[bpy.types.Object],
     depsgraph: bpy.types.Depsgraph,
-    reader: MaterialReader | None = None,
+    *,
     visible_in: str = "render",
 ) -> Surface:
     """The evaluated faces of `objects` in world space; see `surface_and_sources`."""
-    return surface_and_sources(objects, depsgraph, reader, visible_in)[0]
+    return surface_and_sources(objects, depsgraph, visible_in=visible_in)[0]
 
 
 def surface_and_sources(

@@ -137,7 +137,10 @@ def _view(surface: Surface, random: np.random.Generator) -> TrainingView | None:
 
 
 class Gallery:
-    """Training objects for retrieval by picture, each from one random side."""
+    """Training objects for retrieval by picture, each from one random side.
+
+    Raises XRayError `no_data` if no file can be read.
+    """
 
     def __init__(self, files: list[MeshFile], seed: int, progress: ProgressCallback) -> None:
         cache = MeshCache(files)
@@ -163,6 +166,10 @@ class Gallery:
             pictures.append(_thumbnail(image, 4))
             self.surfaces.append(view.surface)
             self.cameras.append(camera)
+        if not pictures:
+            raise XRayError(
+                "no_data", "No training object can be read.", "Choose another --gallery."
+            )
         self.pictures = np.stack(pictures)
 
     def nearest(self, image: NDArray[np.uint8], seed: int) -> Positions:

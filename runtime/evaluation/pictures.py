@@ -17,6 +17,7 @@ from xray_addon.xray import XRay
 
 TILE = 160
 BACKGROUND = (245, 245, 245)
+LAYERS = 2  # shown of a prediction
 SIDES = (0.0, 100.0, 180.0, 260.0)  # degrees around the object from the viewer's side
 
 
@@ -94,12 +95,12 @@ def result_row(
     truth: Surface,
     camera: Camera,
 ) -> Image.Image:
-    """One result: caption, image, depth of the predicted layers 1-4, mesh from four sides, truth.
+    """One result: caption, image, depth of the two first layers, mesh from four sides, truth.
 
     image : (H, W, 4) RGBA. camera : that of the truth.
     """
     tiles = [label(caption, TILE, TILE), on_background(image)]
-    for layer in range(4):
+    for layer in range(LAYERS):
         if generated.xray is not None and layer < generated.xray.shape[0]:
             tiles.append(depth_tile(generated.xray, layer))
         else:
@@ -111,6 +112,6 @@ def result_row(
 
 def result_sheet(rows: Sequence[Image.Image]) -> Image.Image:
     """Rows of `result_row` below each other, with a heading."""
-    heads = ["", "image", *(f"layer {n}" for n in range(1, 5))]
+    heads = ["", "image", *(f"layer {n + 1}" for n in range(LAYERS))]
     heads += [*(f"mesh, {side:.0f}°" for side in SIDES), "truth, 0°", "truth, 180°"]
     return column([row([label(head, TILE, 24) for head in heads]), *rows])

@@ -87,7 +87,7 @@ def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]
     """The plain background (H, W) bool of an image (H, W, 3) in sRGB."""
     height, width = rgb.shape[:2]
     # A slight blur keeps JPEG noise below the tolerance and hardly moves edges.
-    lab = ndimage.gaussian_filter(_lab(rgb), (0.7, 0.7, 0), mode="nearest")
+    lab = ndimage.gaussian_filter(to_lab(rgb), (0.7, 0.7, 0), mode="nearest")
     rim = max(1, round(_BORDER * min(height, width)))
     border = np.ones((height, width), dtype=np.bool_)
     border[rim:-rim, rim:-rim] = False
@@ -118,9 +118,9 @@ def _background(rgb: NDArray[np.uint8], least_share: float) -> NDArray[np.bool_]
     return _without_crumbs(background)
 
 
-def _lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """CIELAB (D65) of 8-bit sRGB, over the last axis."""
-    return np.asarray(rgb2lab(rgb.astype(np.float32) / 255), dtype=np.float32)
+def to_lab(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.float32]:
+    """CIELAB (D65) of 8-bit sRGB (H, W, 3)."""
+    return np.asarray(rgb2lab(np.asarray(image, dtype=np.float32) / 255), dtype=np.float32)
 
 
 def _distance(lab: NDArray[np.float32], plate: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from skimage.color import rgb2lab
 
 from xray_addon.errors import XRayError
 
+from .plain_background import to_lab
 from .reading import at_most
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check_chequered(image: Image.Image) -> None:
 def check_border(image: Image.Image) -> None:
     """Raise XRayError `object_at_border` if the border cuts off an object in front of a plain
     background."""
-    lab = _lab(at_most(image.convert("RGB"), _SIDE))
+    lab = to_lab(at_most(image.convert("RGB"), _SIDE))
     ring = np.concatenate([lab[0], lab[1:, -1], lab[-1, -2::-1], lab[-2:0:-1, 0]])
     bins, counts = np.unique(np.round(ring / _ALIKE), axis=0, return_counts=True)
     plain = np.linalg.norm(ring - _ALIKE * bins[counts.argmax()], axis=1) < 1.5 * _ALIKE
@@ -67,7 +67,7 @@ def check_border(image: Image.Image) -> None:
 
 def _is_chequered(image: Image.Image, *, corner: bool = False) -> bool:
     """Whether squares of two greys alternate along the border, or everywhere."""
-    lab = _lab(image)
+    lab = to_lab(image)
     height, width = lab.shape[:2]
     rim = round(_FRAME * min(height, width))
     if rim < 4:
@@ -98,7 +98,3 @@ def _alternates(sign: NDArray[np.float64], side: int) -> bool:
         if not known or expected * both.sum() / known < _ALTERNATE:
             return False
     return True
-
-
-def _lab(image: Image.Image) -> NDArray[np.float32]:
-    return np.asarray(rgb2lab(np.asarray(image, dtype=np.float32) / 255), dtype=np.float32)

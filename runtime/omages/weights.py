@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 
-from ..torch_helpers.tensors import read_pickle
+from ..torch_helpers.tensors import first_names, read_pickle
 from . import attention
 from .transformer import HEAD_CHANNELS, GeometryTransformer, TransformerConfig
 from .unet import MaterialNetwork, UNetConfig
@@ -38,7 +38,6 @@ _SETTINGS = (
     *(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "int", "float", "str", "bool")),
     "builtins.object",
 )
-_SHOWN = 3  # names shown in an error
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -176,8 +175,8 @@ def _unaliased(
     expected = {prefix + stem for prefix in names for stem in stems} | set(extra)
     missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
     if not stems or missing or unknown:
-        told = [f"{len(missing)} names are missing ({_some(missing)})"] if missing else []
-        told += [f"{len(unknown)} are unknown ({_some(unknown)})"] if unknown else []
+        told = [f"{len(missing)} names are missing ({first_names(missing)})"] if missing else []
+        told += [f"{len(unknown)} are unknown ({first_names(unknown)})"] if unknown else []
         raise _bad(path, " and ".join(told) or "it holds no tensors")
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise _bad(path, "not everything in its state_dict is a tensor")
@@ -189,7 +188,7 @@ def _unaliased(
     ]
     if differing:
         raise _bad(
-            path, f"{len(differing)} tensors differ between their names ({_some(differing)})"
+            path, f"{len(differing)} tensors differ between their names ({first_names(differing)})"
         )
     inside = "unets." if extra else ""
     return {inside + stem: state[names[0] + stem] for stem in stems} | {
@@ -278,8 +277,8 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], path: Path, device:
     wanted = network.state_dict()
     missing, unknown = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
     if missing or unknown:
-        told = [f"{len(missing)} tensors are missing ({_some(missing)})"] if missing else []
-        told += [f"{len(unknown)} are unknown ({_some(unknown)})"] if unknown else []
+        told = [f"{len(missing)} tensors are missing ({first_names(missing)})"] if missing else []
+        told += [f"{len(unknown)} are unknown ({first_names(unknown)})"] if unknown else []
         raise _bad(path, " and ".join(told))
     wrong = [
         f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
@@ -287,7 +286,7 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], path: Path, device:
         if tensors[name].shape != tensor.shape
     ]
     if wrong:
-        raise _bad(path, f"the shapes of {len(wrong)} tensors do not fit ({_some(wrong)})")
+        raise _bad(path, f"the shapes of {len(wrong)} tensors do not fit ({first_names(wrong)})")
     # Copy, because the tensors are views of the file.
     network.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
     return network.float().to(torch.device(device)).eval().requires_grad_(False)
@@ -307,7 +306,3 @@ def _other(path: Path, found: str, wanted: str, name: str) -> XRayError:
         f"{path} holds the {found} network; the {wanted} network is needed.",
         f"Choose {name}.",
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

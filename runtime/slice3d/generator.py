@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xray_addon.camera import PUBLISHED_FOV_X, Camera
 from xray_addon.errors import XRayError
-from xray_addon.generated import Generated
+from xray_addon.generated import Generated, reached_sides
 from xray_addon.progress import Progress, ProgressCallback
 from xray_addon.slices.slicing import DISTANCE, tiled
 from xray_addon.surface import Surface
@@ -282,19 +282,11 @@ def _shown(sheet: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _refuse_cut_off(rgba: NDArray[np.uint8]) -> None:
-    """Raise `object_at_border` if the object touches the image's border."""
-    solid = rgba[..., 3] > 127
-    sides = {
-        "left": solid[:, 0],
-        "right": solid[:, -1],
-        "top": solid[0],
-        "bottom": solid[-1],
-    }
-    touched = [name for name, line in sides.items() if line.any()]
-    if touched:
+    """Raise `object_at_border` if the image's border may cut off the object."""
+    if sides := reached_sides(rgba):
         raise XRayError(
             "object_at_border",
-            f"The object touches the image's border ({', '.join(touched)}), so that a part of it "
+            f"The object reaches the image's border ({', '.join(sides)}), so that a part of it "
             "may be missing.",
             "Choose an image that shows the whole object, with some room around it.",
         )

@@ -23,7 +23,7 @@ from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 
 from ..torch_helpers.network_configs import NETWORK
-from ..torch_helpers.tensors import read_pickle
+from ..torch_helpers.tensors import first_names, read_pickle
 from .diffusion import SliceDiffusion, first_stage_name
 from .networks import GTSliceNet, NetworkConfig, SliceField, SliceNet
 from .unet import DiffusionConfig
@@ -49,7 +49,6 @@ _UNUSED = {
 _AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 _EMA = "model_ema.diffusion_model"
 _CONFIG = "network"  # key in the metadata of our own files
-_SHOWN = 3  # names shown in an error
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -165,7 +164,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state, config = _read_own(path) if path.suffix == ".safetensors" else (_published(path), {})
     found = kind_of(state)
     if found != kind:
-        what = _MARKS[found][1] if found else f"another model ({_some(state)})"
+        what = _MARKS[found][1] if found else f"another model ({first_names(state)})"
         raise XRayError(
             "other_weights" if found else "bad_weights",
             f"{path} holds the weights of {what}; needed are those of {_MARKS[kind][1]}.",
@@ -247,7 +246,7 @@ def _filled(
         if name in state and state[name].shape != tensor.shape
     ]
     told = [
-        f"{len(names)} {what} ({_some(names)})"
+        f"{len(names)} {what} ({first_names(names)})"
         for what, names in (("missing", missing), ("too many", extra), ("of another size", wrong))
         if names
     ]
@@ -259,8 +258,3 @@ def _filled(
         )
     model.load_state_dict(dict(state), strict=True, assign=True)
     return model.float().to(torch.device(device)).eval().requires_grad_(False)
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")

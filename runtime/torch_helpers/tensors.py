@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -58,6 +58,12 @@ def read_pickle(path: Path, inert: tuple[str, ...] = LIGHTNING) -> dict[str, Any
             "Choose a file of weights.",
         )
     return dict(content)
+
+
+def first_names(names: Iterable[str]) -> str:
+    """The first three of `names`, followed by dots if there are more, for a message."""
+    listed = list(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
 
 
 @contextmanager

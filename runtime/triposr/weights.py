@@ -12,13 +12,12 @@ from torch import Tensor
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 
-from ..torch_helpers.tensors import read_tensors
+from ..torch_helpers.tensors import first_names, read_tensors
 from .config import TripoSRConfig
 from .model import TripoSR
 
 CONFIG = "config.yaml"
 WEIGHTS = ("model.safetensors", "model.ckpt")  # the first that exists
-_SHOWN = 3  # number of keys listed in an error
 
 
 def load_weights(path: Path, device: str = "cpu") -> TripoSR:
@@ -80,12 +79,12 @@ def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
     if len(missing) == len(wanted):
         raise XRayError(
             "bad_weights",
-            f"{path} contains the weights of another model, not of TripoSR ({_some(extra)}).",
+            f"{path} contains the weights of another model, not of TripoSR ({first_names(extra)}).",
             "Choose TripoSR's model.ckpt, or the generator that these weights belong to.",
         )
     if missing or extra:
-        problems = [f"{len(missing)} missing ({_some(missing)})"] if missing else []
-        problems += [f"{len(extra)} unexpected ({_some(extra)})"] if extra else []
+        problems = [f"{len(missing)} missing ({first_names(missing)})"] if missing else []
+        problems += [f"{len(extra)} unexpected ({first_names(extra)})"] if extra else []
         raise XRayError(
             "bad_weights",
             f"{path} does not match its {CONFIG}: of {len(wanted)} tensors {', '.join(problems)}.",
@@ -100,10 +99,6 @@ def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
         raise XRayError(
             "bad_weights",
             f"{path} does not match its {CONFIG}: the sizes of {len(wrong)} tensors differ "
-            f"({_some(wrong)}).",
+            f"({first_names(wrong)}).",
             f"Use {CONFIG} and weights of the same source and version.",
         )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -87,7 +87,7 @@ def read(part):
     def surface(*objects, **options):
         bpy.context.view_layer.update()
         reader = part("operators.convert").MaterialReader(**options)
-        made = part("operators.convert").surface_from_objects(
+        made, _ = part("operators.convert.surfaces").surface_and_sources(
             objects, bpy.context.evaluated_depsgraph_get(), reader
         )
         return made, [appearance.reason for appearance in reader.appearances]

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from runtime.images.cutout import cut_out
 from runtime.images.refusals import check_border, check_chequered
 from xray_addon.errors import XRayError
-from xray_addon.generated import reaches_border
+from xray_addon.generated import reached_sides
 
 BLUE = (40, 90, 200)
 
@@ -121,4 +121,4 @@ def test_where_nothing_serves_the_border_is_the_reason():
 def test_a_cut_out_tells_whether_it_reaches_the_border(left, cut):
     rgba = np.zeros((64, 64, 4), np.uint8)
     rgba[20:40, left:30] = 255
-    assert reaches_border(rgba) is cut
+    assert bool(reached_sides(rgba)) is cut

@@ -18,6 +18,7 @@ Picture = NDArray[np.uint8]
 TILE = 112  # side of a layer's tile in px; the image is twice as large
 GAP = 4
 MARGIN = 16
+HISTOGRAM = 220  # height of the bars in px
 LABEL = 2 * LINE  # height of a line of text in px at the sheet's scale
 TEXT_SCALE = 2
 
@@ -75,14 +76,12 @@ def contact_sheet(views: Sequence[SheetView], *, layers: int = 8) -> Picture:
     return np.concatenate([*blocks, hits_histogram(hits, dropped, width=width)])
 
 
-def hits_histogram(
-    hits: NDArray[np.integer], dropped: int = 0, *, width: int = 960, height: int = 220
-) -> Picture:
-    """(height, width, 3) uint8: bars for the number of hits (L,) in each layer, logarithmic.
+def hits_histogram(hits: NDArray[np.integer], dropped: int = 0, *, width: int = 960) -> Picture:
+    """(220, width, 3) uint8: bars for the number of hits (L,) in each layer, logarithmic.
 
     The hits `dropped` behind the last layer have their own bar.
     """
-    sheet = _canvas(height, width)
+    sheet = _canvas(HISTOGRAM, width)
     total = int(np.sum(hits))
     draw_text(sheet, "Hits by layer", MARGIN, MARGIN, BRIGHT, TEXT_SCALE)
     after = MARGIN + text_width("Hits by layer  ", TEXT_SCALE)
@@ -90,7 +89,7 @@ def hits_histogram(
     draw_text(sheet, fitting(note, width - after - MARGIN, TEXT_SCALE), after, MARGIN, DIM, 2)
     bars = [(str(i + 1), int(count), HIT) for i, count in enumerate(hits)]
     bars.append(("lost", int(dropped), ACCENT))
-    top, bottom = MARGIN + 2 * LABEL + LINE, height - MARGIN - LABEL
+    top, bottom = MARGIN + 2 * LABEL + LINE, HISTOGRAM - MARGIN - LABEL
     step = (width - 2 * MARGIN) / len(bars)
     highest = np.log1p(max(count for _, count, _ in bars)) or 1.0
     for i, (name, count, color) in enumerate(bars):
