@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # Very rough seconds per view of 512 x 512 pixels on one core.
 _VIEW_SECONDS = {"cycles": 2.0, "eevee": 4.0, "workbench": 0.5, "cast": 0.2, "none": 0.0}
 _CAST_SECONDS = 0.1
+_DISTANCE_SECONDS = 5.0  # an object: the signed distances that come with slices
 _HITS_PER_PIXEL = 0.5  # over all layers
 _BYTES_PER_HIT, _BYTES_PER_PIXEL = 20, 1
 
@@ -303,6 +304,7 @@ def estimate(count: int, settings: DatasetSettings) -> str:
     if settings.image == "cycles":
         rendering *= settings.samples / 32
     seconds = views * (rendering + _CAST_SECONDS * settings.size**2 / 256**2)
+    seconds += count * _DISTANCE_SECONDS if settings.slices else 0.0
     size = views * (settings.size**2 * _HITS_PER_PIXEL * _BYTES_PER_HIT + pixels * _BYTES_PER_PIXEL)
     objects = "1 object" if count == 1 else f"{count:,} objects"
     return f"{objects}, {views:,} views: roughly {_duration(seconds)} and {size / 1e6:,.0f} MB"

@@ -377,6 +377,8 @@ def test_the_estimate_names_objects_and_views(part):
     assert scene.startswith("3 objects, 3 views: ")
     sliced = ops.estimate(3, settings.DatasetSettings(views=10, cameras="scene", slices=True))
     assert sliced.startswith("3 objects, 30 views: ")
+    many = ops.estimate(120, settings.DatasetSettings(views=1, image="cast", slices=True))
+    assert "roughly 10 min and" in many, "signed distances take most of it"
 
 
 def test_the_panel_has_every_setting(part):
@@ -492,7 +494,7 @@ class TestInASecondBlender:
         assert files(tmp_path / "second") == expected
         bpy.app.driver_namespace.clear()
 
-    def test_textures_beside_the_file_are_found(self, cube, make, here, tmp_path):
+    def test_textures_beside_the_file_are_found(self, cube, make, here, part, tmp_path):
         image = bpy.data.images.new("Stripes", 8, 8)
         image.pixels = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0] * 32
         image.filepath_raw, image.file_format = str(tmp_path / "stripes.png"), "PNG"
@@ -500,11 +502,11 @@ class TestInASecondBlender:
         bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
         image.filepath = "//stripes.png"
         material = bpy.data.materials.new("Striped")
-        material.use_nodes = True
-        node = material.node_tree.nodes.new("ShaderNodeTexImage")
+        tree = part("operators.convert.materials").with_nodes(material)
+        node = tree.nodes.new("ShaderNodeTexImage")
         node.image = image
-        shader = material.node_tree.nodes["Principled BSDF"]
-        material.node_tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
+        shader = tree.nodes["Principled BSDF"]
+        tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
         cube.data.materials.append(material)
         expected = here(cube)
         make(cube)
