@@ -378,7 +378,7 @@ def test_the_estimate_names_objects_and_views(part):
     sliced = ops.estimate(3, settings.DatasetSettings(views=10, cameras="scene", slices=True))
     assert sliced.startswith("3 objects, 30 views: ")
     many = ops.estimate(120, settings.DatasetSettings(views=1, image="cast", slices=True))
-    assert "roughly 10 min and" in many, "signed distances take most of it"
+    assert "roughly 11 min and" in many, "signed distances take most of it"
 
 
 def test_the_panel_has_every_setting(part):
