@@ -53,7 +53,7 @@ from ..xray_addon.systems.extras import Extras, add_extras, read_extras
 from ..xray_addon.systems.system import Inputs
 from . import open_file
 from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects
-from .dataset import snapshot
+from .dataset import studio
 from .dataset.capture import Captures, DatasetRun, dataset_steps
 from .dataset.ops import load_objects, object_items
 from .dataset.plain import file_steps, object_steps
@@ -158,8 +158,14 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
     worker.add_argument(
         "--progress", action="store_true", help="also write a line of JSON for each view"
     )
-    snapshot.add_options(worker)
     add_settings(worker, DatasetSettings)
+
+    renderer = commands.add_parser(
+        studio.COMMAND, help="render views of a scene for another Blender"
+    )
+    renderer.set_defaults(run=_render_worker, failure=SOME_FAILED, json=False)
+    renderer.add_argument("folder", type=Path, help="the scene, and where the pictures go")
+    add_settings(renderer, DatasetSettings)
 
     generate = commands.add_parser("generate", help="make a mesh")
     generate.set_defaults(run=_generate, failure=RUNTIME_FAILED)
@@ -313,8 +319,7 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
     with contextlib.ExitStack() as stack:
         try:
             settings = settings_from_arguments(DatasetSettings, arguments)
-            load = load_objects if snapshot.open_scene(arguments) else None
-            captures = stack.enter_context(Captures(Store(arguments.out, settings), load))
+            captures = stack.enter_context(Captures(Store(arguments.out, settings)))
         except XRayError as error:
             answer(ItemResult.refused("", error))
             raise
@@ -329,6 +334,14 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
             else:
                 result = _worked(captures, item, show)
             answer(result)
+    return DONE, {}
+
+
+def _render_worker(arguments: argparse.Namespace) -> Answer:
+    settings = settings_from_arguments(DatasetSettings, arguments)
+    for line in studio.serve(arguments.folder, settings, sys.stdin):
+        arguments.answers.write(json.dumps(line) + "\n")
+        arguments.answers.flush()
     return DONE, {}
 
 

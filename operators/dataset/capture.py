@@ -99,17 +99,19 @@ def dataset_steps(
     settings: DatasetSettings,
     load: Loader | None = None,
     on_result: Callable[[ItemResult], None] = lambda _: None,
+    *,
     replace: bool = False,
+    apart: bool = False,
 ) -> jobs.Steps:
     """Capture every missing item, one view per step; the result is a `DatasetRun`.
 
     An item that fails does not stop the others. `load` returns an item's objects; by default it
     opens the item's file, which closes the current one. `on_result` is called after each item.
-    `replace` removes items that were made with different settings.
+    `replace` removes items that were made with different settings. `apart`: see `Captures`.
 
     Raises XRayErrors that stop a run, and those for missing files named in the settings.
     """
-    captures = Captures(Store(folder, settings, replace=replace), load)
+    captures = Captures(Store(folder, settings, replace=replace), load, apart=apart)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
     yield Progress("dataset", len(items), len(items), "report")
     run.report = store.finish(run.folder)
@@ -139,13 +141,16 @@ def open_item(item: Item, *, bare_geometry: bool = False) -> list[bpy.types.Obje
 class Captures:
     """Makes items with the settings of `store`; use it in a `with`.
 
+    apart : between two steps the open file is as the user left it, so that it can be edited, undone
+        and saved. A second Blender renders, and long work is done in threads.
+
     Raises XRayError as `store` does.
     """
 
     picture_samples = CAST_SAMPLES
 
-    def __init__(self, store: Store, load: Loader | None = None) -> None:
-        self.store, self.settings = store, store.settings
+    def __init__(self, store: Store, load: Loader | None = None, *, apart: bool = False) -> None:
+        self.store, self.settings, self.apart = store, store.settings, apart
         self.load = load or partial(open_item, bare_geometry=self.settings.bare_geometry)
         if self.settings.is_used("hdri"):
             check_environment(self.settings.hdri)
@@ -178,7 +183,7 @@ class Captures:
 
     def posed(self) -> AbstractContextManager[None]:
         """Put the current scene into the state in which it is captured, for the body."""
-        return _posed(self.settings)
+        return posed(self.settings)
 
     def surface(self, objects: Sequence[bpy.types.Object]) -> tuple[Surface, FaceSources]:
         """The faces of `objects`, in the scene's space."""
@@ -209,7 +214,8 @@ class Captures:
         with attempt.timed("load"), captured_output(attempt.messages):
             objects = self.load(item)
         self.store.note_companions(attempt, files_read(item.source))
-        with self.posed(), ExitStack() as stack:
+        with ExitStack() as pose, ExitStack() as stack:
+            pose.enter_context(self.posed())
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
                 surface, sources = self.surface(objects)
@@ -219,8 +225,6 @@ class Captures:
             attempt.row["triangles"] = len(surface.faces)
             self._note_sources(attempt, sources)
             self._check_steps(attempt, sources, surface, matrix, cameras)
-            if settings.slices:
-                self._begin_slices(attempt, surface)
             if settings.ids:
                 attempt.row["objects"] = list(sources.objects)
                 attempt.row["materials"] = list(sources.materials)
@@ -237,8 +241,13 @@ class Captures:
                             surface=surface,
                             matrix=matrix,
                             cast_samples=self.picture_samples,
+                            apart=self.apart,
                         )
                     )
+            if self.apart:
+                pose.close()
+            if settings.slices:
+                yield from self._begin_slices(attempt, surface, len(cameras))
             seed = item_seed(settings.seed, item.uid)
             with store.writing(self.store.folder):
                 for kind in ("xrays", "images", *(["ids"] if settings.ids else [])):
@@ -249,7 +258,8 @@ class Captures:
                 picture = None
                 if renderer is not None:
                     with attempt.timed("image"):
-                        picture = renderer.image(camera, (seed + i) % 2**31)
+                        steps = renderer.image_steps(camera, (seed + i) % 2**31)
+                        picture = yield from jobs.reporting(steps, (i, len(cameras)))
                 with attempt.timed("write"), store.writing(self.store.folder):
                     xray.save(made / "xrays" / f"{i:03d}.npz", self.store.deflater)
                     if picture is not None:
@@ -307,11 +317,18 @@ class Captures:
             return slice_views(self.settings, item.uid).placed(surface)
         return surface.normalizing if self.settings.normalize == "unit" else np.eye(4)
 
-    def _begin_slices(self, attempt: Attempt, surface: Surface) -> None:
+    def _begin_slices(
+        self, attempt: Attempt, surface: Surface, views: int
+    ) -> Iterator[tuple[int, int]]:
         """Write what all views of an item share: signed distances and camera positions."""
         item, made = attempt.item, attempt.folder
+        draw = partial(distance_samples, surface, item_seed(self.settings.seed, item.uid))
         with attempt.timed("distances"):
-            found = distance_samples(surface, item_seed(self.settings.seed, item.uid))
+            if self.apart:
+                waiting = jobs.in_thread(draw, Progress("dataset"))
+                found = yield from jobs.reporting(waiting, (0, views))
+            else:
+                found = draw()
         with store.writing(self.store.folder):
             write_distances(made / SDFS / f"{item.uid}.npy", found)
             slice_views(self.settings, item.uid).write(made / IMAGES)
@@ -389,7 +406,7 @@ def slice_views(settings: DatasetSettings, uid: str) -> Views:
 
 
 @contextmanager
-def _posed(settings: DatasetSettings) -> Iterator[None]:
+def posed(settings: DatasetSettings) -> Iterator[None]:
     """Set the settings' frame and, if asked for, the rest pose; restore both at the end."""
     scene: Any = bpy.context.scene
     frame = scene.frame_current

@@ -28,10 +28,10 @@ from ..properties import (
 )
 from ..tasks import jobs
 from ..tasks.watching import OperatorResult, TaskOperator
-from .capture import DatasetRun, dataset_steps, slice_views
+from .capture import DatasetRun, dataset_steps, posed, slice_views
 from .ops_capture import output_folder, selected_solids, solids
 from .plain import named_objects
-from .workers import object_steps, worker_steps
+from .workers import worker_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,10 +128,12 @@ class XRAY_OT_dataset(TaskOperator):
         if self.source == "files":
             return worker_steps(items, folder, settings, self.replace)
         settings = self._at_frame(settings, context)
-        if not bpy.app.background:
-            return object_steps(items, folder, settings, self.replace)
-        self.interval = 0.0
-        return dataset_steps(items, folder, settings, load_objects, replace=self.replace)
+        apart = not bpy.app.background
+        if not (apart and (settings.slices or settings.image not in ("none", "cast"))):
+            self.interval = 0.0  # there is no process or thread to wait for
+        return dataset_steps(
+            items, folder, settings, load_objects, replace=self.replace, apart=apart
+        )
 
     def summary(self, result: Any) -> tuple[str, str]:
         """The number of items made, and the reason for the first that was refused."""
@@ -246,8 +248,9 @@ def object_cameras(obj: bpy.types.Object, settings: DatasetSettings) -> list[Cam
     scene = bpy.context.scene
     if settings.cameras == "scene" and not settings.slices:
         return [camera_from_object(scene.camera, scene.render, settings.size)]
-    depsgraph = bpy.context.evaluated_depsgraph_get()
-    surface = surface_from_objects([obj], depsgraph, visible_in=settings.visible_in)
+    with posed(replace(settings, frame=scene.frame_current)):
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        surface = surface_from_objects([obj], depsgraph, visible_in=settings.visible_in)
     uid = unique_uids([obj.name])[0]
     if settings.slices:
         views = slice_views(settings, uid)
@@ -283,7 +286,7 @@ def set_from_panel(operator: Any, scene: Any) -> None:
 
 def object_items(objects: Sequence[bpy.types.Object]) -> list[Item]:
     """An item for each of `objects`, which are in the open file; see `load_objects`."""
-    names = [obj.name for obj in objects]
+    names = [obj.name_full for obj in objects]  # linked objects may have the name of a local one
     uids = unique_uids(names)
     return [Item(uid, "", name=name) for uid, name in zip(uids, names, strict=True)]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import bpy
 
@@ -54,7 +54,7 @@ def object_steps(
     objects: Sequence[bpy.types.Object], folder: str | Path, settings: CaptureSettings
 ) -> jobs.Steps:
     """As `file_steps`, for Blender objects: an item each, or one for all (`settings.combine`)."""
-    names = [obj.name for obj in objects]
+    names = [obj.name_full for obj in objects]
     groups = [names] if settings.combine else [[name] for name in names]
     uids = unique_uids([group[0] for group in groups])
     group_of = dict(zip(uids, groups, strict=True))
@@ -87,15 +87,22 @@ def file_steps(
 
 
 def named_objects(names: Sequence[str]) -> list[bpy.types.Object]:
-    """The objects with these names in the open file. Raises XRayError `object_gone`."""
-    objects: Any = bpy.data.objects
-    found = [objects[name] for name in names if name in objects]
-    if len(found) < len(names):
+    """The objects of the open file with these full names, with what is edited in Edit Mode.
+
+    Raises XRayError `object_gone`.
+    """
+    known = {obj.name_full: obj for obj in bpy.data.objects}
+    gone = [name for name in names if name not in known]
+    if gone:
         raise XRayError(
             "object_gone",
-            f"{', '.join(names)} was removed before it was captured.",
+            f"{', '.join(gone)} was removed before it was captured.",
             "Capture again.",
         )
+    found = [known[name] for name in names]
+    for obj in found:
+        if obj.mode == "EDIT":
+            obj.update_from_editmode()
     return found
 
 

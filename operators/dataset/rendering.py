@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import bpy
 import numpy as np
-from mathutils import Vector
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.pictures.shading import PRESETS, Lights, shade_surface
-from ..convert import add_camera, mesh_from_surface, surface_from_objects
+from ...xray_addon.pictures.shading import Lights, shade_surface
+from ..convert import mesh_from_surface, surface_from_objects
 from ..convert.materials import with_nodes
 from ..convert.staging import Stage, TemporaryData, set_engine
 from ..convert.visibility import shown_in
-from ..interface.standard_output import quietly
 from .doubles import remove_doubles
+from .studio import RemoteStudio, Studio, View, check_display, world_background
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,16 +28,12 @@ if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
     from ...xray_addon.surface import Surface
 
-# Angular diameter of a sun in radians; it gives shadows soft edges.
-SUN_ANGLE = 0.15
 # Rays per pixel along each axis for the built-in shader.
 CAST_SAMPLES = 2
 # Distance from the origin, in object sizes, beyond which single precision may be visible.
 FAR = 1000.0
 # Blender's default of 8 transparent bounces renders black behind more layers, e.g. in foliage.
 TRANSPARENT_BOUNCES = 64
-# EGL_PLATFORM_SURFACELESS_MESA, from the extension EGL_MESA_platform_surfaceless.
-EGL_SURFACELESS = 0x31DD
 
 _ENGLISH = {"cycles": "Cycles", "eevee": "EEVEE", "workbench": "Workbench"}
 
@@ -57,10 +49,13 @@ class Renderer:
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
         normalises the objects; the identity by default.
     cast_samples : rays per pixel along each axis for the built-in shader.
+    apart : whether a second Blender renders. Then the open file gets no temporary scene, except
+        while the `with` is entered.
 
     Raises XRayError `missing_file` or `bad_environment` for the environment image, `no_lights`,
     `no_faces`, `no_renderer` and `no_denoiser` if this Blender lacks them, `no_gpu` if the engine
-    needs a GPU or display and there is none, `no_device`, `render_failed`.
+    needs a GPU or display and there is none, `no_device`, `render_failed`, and those of
+    `RemoteStudio`.
     """
 
     def __init__(
@@ -71,12 +66,13 @@ class Renderer:
         surface: Surface | None = None,
         matrix: NDArray[np.floating] | None = None,
         cast_samples: int = CAST_SAMPLES,
+        apart: bool = False,
     ) -> None:
         if settings.image not in ("cycles", "eevee", "workbench", "cast"):
             raise ValueError(f"nothing renders {settings.image!r}")
         self._objects, self._settings = list(objects), settings
         self._matrix = np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
-        self._surface, self._cast_samples = surface, cast_samples
+        self._surface, self._cast_samples, self._apart = surface, cast_samples, apart
         self._origin = np.zeros(3)  # offset of the copies from their original place
         self._exit = ExitStack()
 
@@ -85,9 +81,14 @@ class Renderer:
             if self._settings.image in ("cast", "workbench"):
                 self._read_surface()
             if self._settings.image != "cast":
-                self._stage = stack.enter_context(Stage())
-                self._folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xray-"))
-                self._set_stage()
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xray-")))
+                self._studio: Studio | RemoteStudio
+                if self._apart:
+                    with Stage() as stage:
+                        remote = RemoteStudio(self._set_stage(stage, folder), folder)
+                    self._studio = stack.enter_context(remote)
+                else:
+                    self._studio = self._set_stage(stack.enter_context(Stage()), folder)
             self._exit = stack.pop_all()
         return self
 
@@ -95,17 +96,41 @@ class Renderer:
         self._exit.close()
 
     def image(self, camera: Camera, seed: int) -> NDArray[np.uint8]:
+        """The picture of `image_steps`."""
+        steps = self.image_steps(camera, seed)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                picture: NDArray[np.uint8] = end.value
+                return picture
+
+    def image_steps(self, camera: Camera, seed: int) -> Generator[None, None, NDArray[np.uint8]]:
         """(H, W, 4) sRGB with straight alpha; the longer side has `settings.image_size` px.
 
-        Rays go through the pixels' centres, as in the published images; the camera's
-        `pixel_offset` is ignored. The same seed gives the same picture.
+        It yields while a second Blender renders. Rays go through the pixels' centres, as in the
+        published images; the camera's `pixel_offset` is ignored. The same seed gives the same
+        picture.
         """
         seen = picture_camera(camera, self._settings.image_size)
         if self._settings.image == "cast":
             assert self._surface is not None
             lights = Lights.preset(self._settings.lights, seen, seed)
             return shade_surface(self._surface, seen, lights, samples=self._cast_samples)
-        return self._render(seen, seed)
+        view = View(seen, self._placed(seen), seed)
+        if isinstance(self._studio, RemoteStudio):
+            picture = yield from self._studio.picture_steps(view)
+            return picture
+        return self._studio.picture(view)
+
+    def _placed(self, camera: Camera) -> Camera:
+        """`camera` in the scene that is rendered."""
+        if self._settings.image == "workbench":  # its copy is in the cameras' space
+            return camera
+        placed = _moved(camera, np.linalg.inv(self._matrix))
+        pose = placed.camera_to_world.copy()
+        pose[:3, 3] += self._origin
+        return replace(placed, camera_to_world=pose)
 
     def _read_surface(self) -> None:
         if self._surface is None:
@@ -116,14 +141,16 @@ class Renderer:
             )
             self._surface = surface.transformed(self._matrix)
 
-    def _set_stage(self) -> None:
-        scene, settings = self._stage.scene, self._settings
+    def _set_stage(self, stage: Stage, folder: Path) -> Studio:
+        """Set up the scene of `stage`, whose renders are files in `folder`."""
+        self._stage, scene, settings = stage, stage.scene, self._settings
+        studio = Studio(scene, settings)
         render, view = scene.render, scene.view_settings
         _set_engine(scene, settings)
         render.film_transparent = True
         render.resolution_percentage = 100
         render.use_persistent_data = settings.image == "cycles"
-        render.filepath = str(Path(self._folder) / "image.png")
+        render.filepath = str(folder / "image.png")
         render.image_settings.file_format = "PNG"
         render.image_settings.color_mode = "RGBA"
         render.image_settings.color_depth = "8"
@@ -136,7 +163,7 @@ class Renderer:
         view.exposure, view.gamma = 0.0, 1.0
         if settings.image == "workbench":
             self._add_plain_copy()
-            return
+            return studio
         depsgraph = bpy.context.evaluated_depsgraph_get()
         self._stage.add_copies(self._objects, depsgraph, settings.visible_in)
         self._bring_near()
@@ -144,12 +171,12 @@ class Renderer:
         remove_doubles(self._stage)
         if settings.image == "eevee":
             _show_both_sides(self._stage)
-        self._world = self._stage.own(bpy.data.worlds.new(scene.name))
-        scene.world = self._world
+        scene.world = self._stage.own(bpy.data.worlds.new(scene.name))
         if settings.lights == "scene":
             self._take_lights()
         elif settings.lights == "hdri":
-            _light_by_image(self._stage, self._world, settings.hdri)
+            _light_by_image(self._stage, scene.world, settings.hdri)
+        return studio
 
     def _bring_near(self) -> None:
         """Move copies that are far from the origin to it, because Cycles computes in single
@@ -170,6 +197,8 @@ class Renderer:
         stage.add(mesh_from_surface(self._surface, stage.scene.name))
         for made in {*bpy.data.materials, *bpy.data.images} - before:
             stage.own(made)
+            if self._apart and isinstance(made, bpy.types.Image):
+                made.pack()
         shading.light, shading.show_backface_culling = "STUDIO", False
         if any(material.texture is not None for material in self._surface.materials):
             shading.color_type = "TEXTURE"
@@ -193,27 +222,6 @@ class Renderer:
         target.world = source.world
         for lamp in lamps:
             target.collection.objects.link(lamp)
-
-    def _render(self, camera: Camera, seed: int) -> NDArray[np.uint8]:
-        scene, settings = self._stage.scene, self._settings
-        placed = camera
-        if settings.image != "workbench":  # its copy is in the cameras' space
-            placed = _moved(camera, np.linalg.inv(self._matrix))
-            pose = placed.camera_to_world.copy()
-            pose[:3, 3] += self._origin
-            placed = replace(placed, camera_to_world=pose)
-        scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
-        with TemporaryData() as shot:
-            seen: Any = add_camera(placed, scene.name, scene.collection)
-            shot.own(seen.data)
-            shot.own(seen)
-            scene.camera = seen
-            if settings.image != "workbench" and settings.lights in PRESETS:
-                lights = Lights.preset(settings.lights, camera, seed)
-                _light_by_preset(self._stage, shot, self._world, lights, placed)
-            if settings.image == "cycles":
-                scene.cycles.seed = seed % 2**31
-            return shoot(scene, camera)
 
 
 def picture_camera(camera: Camera, size: int) -> Camera:
@@ -242,12 +250,8 @@ def _set_engine(scene: Any, settings: DatasetSettings) -> None:
         "workbench": "BLENDER_WORKBENCH",
     }[settings.image]
     name = _ENGLISH[settings.image]
-    if settings.image != "cycles" and not _can_draw():
-        raise XRayError(
-            "no_gpu",
-            f"{name} needs a display or GPU, and this Blender has none.",
-            "Render with Cycles or the built-in shader, or run where OpenGL works.",
-        )
+    if settings.image != "cycles":
+        check_display(name)
     set_engine(scene, engine, name)
     if settings.image == "cycles":
         _set_cycles(scene.cycles, settings)
@@ -260,7 +264,7 @@ def _set_cycles(cycles: Any, settings: DatasetSettings) -> None:
         raise XRayError(
             "no_denoiser",
             "This Blender was built without OpenImageDenoise, as in some Linux distributions.",
-            "Turn denoising off (--no-denoise) and use more samples, or use blender.org's Blender.",
+            "Turn Denoise off (--no-denoise) and use more samples, or use blender.org's Blender.",
         )
     cycles.samples, cycles.use_denoising = settings.samples, settings.denoise
     cycles.use_animated_seed = False
@@ -290,23 +294,6 @@ def _has_render_device() -> bool:
         return False
     chosen.refresh_devices()
     return any(device.use and device.type != "CPU" for device in chosen.devices)
-
-
-def _can_draw() -> bool:
-    """Whether EEVEE and Workbench can draw here. If they cannot, Blender would abort."""
-    if not bpy.app.background or not sys.platform.startswith("linux"):
-        return True
-    # Without a window Blender on Linux draws on Mesa's surfaceless platform.
-    try:
-        egl = ctypes.CDLL("libEGL.so.1")
-        find = egl.eglGetPlatformDisplay
-    except (OSError, AttributeError):  # no library, or one older than EGL 1.5
-        return False
-    find.restype = ctypes.c_void_p
-    find.argtypes = [ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p]
-    egl.eglInitialize.argtypes = [ctypes.c_void_p] * 3
-    display = find(EGL_SURFACELESS, None, None)
-    return bool(display) and bool(egl.eglInitialize(display, None, None))
 
 
 def _show_bare_colors(stage: Stage) -> None:
@@ -354,16 +341,6 @@ def _show_both_sides(stage: Stage) -> None:
                 mesh.materials[slot] = shown[material.name_full]
 
 
-def world_background(world: Any) -> Any:
-    """Reset the world's node tree to a single Background node; returns that node."""
-    tree = with_nodes(world)
-    tree.nodes.clear()
-    background = tree.nodes.new("ShaderNodeBackground")
-    output = tree.nodes.new("ShaderNodeOutputWorld")
-    tree.links.new(background.outputs["Background"], output.inputs["Surface"])
-    return background
-
-
 def _light_by_image(stage: Stage, world: Any, path: str) -> None:
     image = _environment(stage, path)
     background = world_background(world)
@@ -393,65 +370,3 @@ def _environment(owner: TemporaryData, path: str) -> Any:
             "bad_environment", f"{file} is not an image.", "Use an .hdr, .exr, .png or .jpg file."
         )
     return image
-
-
-def _light_by_preset(
-    stage: Stage, shot: TemporaryData, world: Any, lights: Lights, camera: Camera
-) -> None:
-    """Set up a world and suns that light matte surfaces as `lights` do in the built-in shader."""
-    rotation = camera.camera_to_world[:3, :3]
-    background = world_background(world)
-    tree = world.node_tree
-    # Radiance mean + slope * (direction . up) lights a matte surface with
-    # mean + 2/3 slope (normal . up).
-    mean, slope = (lights.sky + lights.ground) / 2, 0.75 * (lights.sky - lights.ground)
-    direction = tree.nodes.new("ShaderNodeTexCoord")
-    dot = tree.nodes.new("ShaderNodeVectorMath")
-    dot.operation = "DOT_PRODUCT"
-    dot.inputs[1].default_value = (rotation @ lights.up).tolist()
-    radiance = tree.nodes.new("ShaderNodeMath")
-    radiance.operation = "MULTIPLY_ADD"
-    radiance.inputs[1].default_value, radiance.inputs[2].default_value = slope, mean
-    tree.links.new(direction.outputs["Generated"], dot.inputs[0])
-    tree.links.new(dot.outputs["Value"], radiance.inputs[0])
-    tree.links.new(radiance.outputs["Value"], background.inputs["Strength"])
-    background.inputs["Color"].default_value = (1.0, 1.0, 1.0, 1.0)
-    for towards, strength in zip(lights.directions, lights.strengths, strict=True):
-        lamp: Any = bpy.data.lights.new(stage.scene.name, "SUN")
-        lamp.energy, lamp.angle = math.pi * float(strength), SUN_ANGLE
-        sun = stage.add(lamp, shot)
-        quaternion = Vector((rotation @ towards).tolist()).to_track_quat("Z", "Y")
-        sun.matrix_world = quaternion.to_matrix().to_4x4()
-
-
-def shoot(scene: Any, camera: Camera) -> NDArray[np.uint8]:
-    """Render `scene` and read the file that it wrote."""
-    images: Any = bpy.data.images
-    had_result = "Render Result" in images
-    try:
-        with quietly():
-            done: Any = bpy.ops.render.render(write_still=True, scene=scene.name)
-    except RuntimeError as error:
-        raise _failed(str(error)) from error
-    finally:
-        if not had_result and "Render Result" in images:
-            images.remove(images["Render Result"])
-    path = Path(scene.render.filepath)
-    if done != {"FINISHED"} or not path.is_file():
-        raise _failed("it was cancelled")
-    with TemporaryData() as read:
-        image = read.own(bpy.data.images.load(str(path)))
-        image.alpha_mode = "STRAIGHT"
-        pixels = np.empty(camera.height * camera.width * 4, dtype=np.float32)
-        image.pixels.foreach_get(pixels)
-    path.unlink()
-    pixels = pixels.reshape(camera.height, camera.width, 4)[::-1]
-    return np.rint(pixels * 255.0).astype(np.uint8)
-
-
-def _failed(reason: str) -> XRayError:
-    return XRayError(
-        "render_failed",
-        f"The image was not rendered: {reason.strip()}.",
-        "Try another renderer, or fewer samples.",
-    )

@@ -16,7 +16,7 @@ from ...xray_addon.slices.slicing import LAMP, LAMP_WATTS, NAMES, SKY, SLABS
 from ...xray_addon.surface import Surface
 from ..convert import add_camera, mesh_from_surface
 from ..convert.staging import Stage, TemporaryData, set_engine
-from .rendering import shoot, world_background
+from .studio import shoot, world_background
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import bpy
 import numpy as np
@@ -27,6 +27,7 @@ from ..interface.translation import translated
 from . import person
 
 Steps = Generator[Progress, None, Any]
+Report = TypeVar("Report")
 
 POLL_INTERVAL = 0.05  # s between steps of work that waits for a process
 SHOW_INTERVAL = 1.0  # s between redraws without new progress, to count down the time left
@@ -246,8 +247,11 @@ def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:
     return outcome.result()
 
 
-def reporting(steps: Generator[None, None, Any], progress: Progress) -> Steps:
-    """Run short steps that yield no progress themselves; they are closed on cancelling."""
+def reporting(steps: Generator[Any, None, Any], progress: Report) -> Generator[Report, None, Any]:
+    """Yield `progress` for each of the steps, whose result is the result.
+
+    The steps are closed on cancelling.
+    """
     try:
         while True:
             try:

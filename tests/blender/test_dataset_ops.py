@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -238,6 +239,24 @@ def test_the_cameras_are_shown_where_they_would_stand(cube, part, tmp_path):
     assert not bpy.ops.xray.dataset_cameras.poll()
 
 
+def test_the_cameras_are_shown_around_the_rest_pose(cube, part):
+    bpy.ops.object.armature_add(location=(0, 0, -1))
+    bones = bpy.context.object
+    cube.modifiers.new("Bones", "ARMATURE").object = bones
+    cube.vertex_groups.new(name="Bone").add(range(8), 1.0, "REPLACE")
+    bones.pose.bones["Bone"].location.y = 5.0  # up
+    bpy.context.view_layer.update()
+    ops, settings = part("operators.dataset.ops"), part("xray_addon.settings").DatasetSettings
+    heights = [
+        ops.object_cameras(cube, settings(cameras="turntable", elevation=0.0, pose=pose))[0]
+        .position[2]
+        .round(3)
+        for pose in ("frame", "rest")
+    ]
+    assert heights == [5.0, 0.0]
+    assert bones.data.pose_position == "POSE"
+
+
 def test_settings_are_kept_as_a_preset(xray, part):
     scene = bpy.context.scene.xray.dataset
     scene.views, scene.cameras = 7, "ring"
@@ -269,7 +288,8 @@ def test_a_worker_says_strange_things_first(part, monkeypatch, tmp_path):
     (tmp_path / "a.obj").write_text("")
     answer = json.dumps(part("xray_addon.dataset.result").ItemResult("a", "done").to_dict())
     script = f"import os; os.write(1, b'Gr\\xfc\\xdfe\\n'); print({answer!r}, flush=True); input()"
-    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    child = part("operators.dataset.child")
+    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     run = answered(workers.worker_steps(items, tmp_path / "out", settings))
@@ -287,7 +307,8 @@ def test_what_stops_every_item_stops_the_run(part, monkeypatch, tmp_path):
         .to_dict()
     )
     script = f"print({answer!r}, flush=True); input()"
-    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    child = part("operators.dataset.child")
+    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="Nothing to draw with"):
@@ -306,7 +327,8 @@ def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
         "if '\"a\"' in input(): time.sleep(60)\n"
         f"print({answer!r}, flush=True); input()"
     )
-    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    child = part("operators.dataset.child")
+    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
     monkeypatch.setattr(workers, "ITEM_TIMEOUT", 1.0)
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
@@ -325,7 +347,8 @@ def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
         .to_dict()
     )
     script = f"print({answer!r}, flush=True); input()"
-    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", script])
+    child = part("operators.dataset.child")
+    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="No image"):
@@ -419,118 +442,172 @@ def shown(part, changes):
     return part("xray_addon.settings").DatasetSettings(**SETTINGS | {"frame": frame} | changes)
 
 
-class TestInASecondBlender:
-    """Objects of the open file, as in a window."""
+class TestInAWindow:
+    """Datasets of the open file's objects while the user goes on working."""
 
     @pytest.fixture
     def make(self, part, tmp_path):
-        """Makes a dataset of an object in a second Blender; `meanwhile` is called at each step."""
-        workers, ops = part("operators.dataset.workers"), part("operators.dataset.ops")
+        """Makes a dataset of objects as in a window; `meanwhile` is called at each step."""
+        capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
 
-        def make(obj, meanwhile=lambda _: None, **changes):
-            items = ops.object_items([obj])
-            steps = workers.object_steps(items, tmp_path / "second", shown(part, changes))
+        def make(*objects, meanwhile=lambda _: None, **changes):
+            settings = shown(part, changes)
+            steps = capture.dataset_steps(
+                ops.object_items(objects),
+                tmp_path / "window",
+                settings,
+                ops.load_objects,
+                apart=True,
+            )
             return part("operators.tasks.jobs").run(steps, meanwhile, interval=0.01)
 
         return make
 
     @pytest.fixture
-    def here(self, part, tmp_path):
-        """Makes a dataset of an object in this Blender; its files."""
+    def expected(self, part, tmp_path):
+        """Makes a dataset of objects as without a window; its files."""
         capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
 
-        def here(obj, **changes):
-            items, settings = ops.object_items([obj]), shown(part, changes)
-            part("operators.tasks.jobs").run(
-                capture.dataset_steps(items, tmp_path / "here", settings, ops.load_objects)
+        def expected(*objects, **changes):
+            folder = tmp_path / "expected"
+            steps = capture.dataset_steps(
+                ops.object_items(objects), folder, shown(part, changes), ops.load_objects
             )
-            return files(tmp_path / "here")
+            part("operators.tasks.jobs").run(steps)
+            return files(folder)
 
-        return here
+        return expected
 
-    def test_it_is_as_if_made_here_whatever_is_done_meanwhile(self, cube, make, here, tmp_path):
+    @staticmethod
+    def move(obj, x):
+        """Without a key, so that only the open file knows it."""
+        obj.location.x = x
+        bpy.context.view_layer.update()
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"image": "cycles", "samples": 1, "denoise": False},
+            {"image": "cycles", "samples": 1, "denoise": False, "lights": "scene"},
+            {"image": "workbench"},
+            {"image": "cast", "slices": True},
+        ],
+        ids=lambda changes: "-".join(map(str, changes.values())) or "cast",
+    )
+    def test_it_is_as_without_one_whatever_is_done_meanwhile(
+        self, cube, make, expected, tmp_path, changes
+    ):
+        cube.keyframe_insert("location", frame=1)
+        armature = bpy.data.armatures.new("Bones")
+        bpy.data.lights.new("Lamp", "POINT")
+        lamp = bpy.data.objects.new("Lamp", bpy.data.lights["Lamp"])
+        lamp.location = (3, -3, 3)
+        bpy.context.collection.objects.link(lamp)
+        self.move(cube, 2.0)
+        wanted = expected(cube, pose="rest", **changes)
+        self.move(cube, 2.0)  # rendering here has put it back
         messages = []
 
         def edit(progress):
             messages.append(progress.message)
+            assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+            assert armature.pose_position == "POSE"
             if len(messages) > 1:
-                cube.location.x = 9.0
-                assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+                self.move(cube, 9.0)
 
-        expected = here(cube, image="cycles", samples=1, denoise=False)
-        run = make(cube, edit, image="cycles", samples=1, denoise=False)
+        run = make(cube, meanwhile=edit, pose="rest", **changes)
         assert [result.status for result in run.results] == ["done"]
         assert cube.location.x == 9.0, "nothing was done meanwhile"
-        assert files(tmp_path / "second") == expected
-        assert {"Cube", "Cube 1/2"} <= set(messages)
+        assert files(tmp_path / "window") == wanted
+        assert {"Cube", "Cube 1/2", "Cube 2/2", "report"} <= set(messages)
 
-    def test_the_scene_the_view_layer_and_the_frame_are_those_of_the_window(
-        self, cube, make, here, tmp_path
-    ):
-        bpy.ops.scene.new(type="EMPTY")
-        scene = bpy.context.scene
-        scene.collection.objects.link(cube)
-        window = bpy.context.window
-        window.view_layer = scene.view_layers.new("Second")
-        scene.frame_set(7)
-        cube.location.x = 3.0
-        cube.keyframe_insert("location", frame=7)
-        cube.location.x = 0.0
-        cube.keyframe_insert("location", frame=1)
-        scene.frame_set(7)
-        expected = here(cube, normalize="none")
+    def test_what_is_edited_in_edit_mode_is_captured(self, cube, make, expected, tmp_path):
+        bpy.ops.object.mode_set(mode="EDIT")
+        bpy.ops.transform.resize(value=(3.0, 1.0, 1.0))
         make(cube, normalize="none")
-        assert files(tmp_path / "second") == expected
+        bpy.ops.object.mode_set(mode="OBJECT")
+        assert files(tmp_path / "window") == expected(cube, normalize="none")
 
-    def test_drivers_with_functions_of_the_files_scripts_run(self, cube, make, here, tmp_path):
-        script = bpy.data.texts.new("functions.py")
-        script.write("import bpy\nbpy.app.driver_namespace['five'] = lambda: 5.0\n")
+    def test_scripts_of_the_file_do_not_run(self, cube, make, tmp_path):
+        witness = tmp_path / "ran"
+        script = bpy.data.texts.new("register.py")
+        script.write(f"open({str(witness)!r}, 'w').close()")
         script.use_module = True
-        bpy.app.driver_namespace["five"] = lambda: 5.0
-        cube.driver_add("scale", 2).driver.expression = "five()"
-        bpy.context.view_layer.update()
-        expected = here(cube)
-        make(cube)
-        assert files(tmp_path / "second") == expected
-        bpy.app.driver_namespace.clear()
+        cube["script"] = script
+        make(cube, image="cycles", samples=1, denoise=False)
+        assert not witness.exists()
 
-    def test_textures_beside_the_file_are_found(self, cube, make, here, part, tmp_path):
-        image = bpy.data.images.new("Stripes", 8, 8)
-        image.pixels = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0] * 32
-        image.filepath_raw, image.file_format = str(tmp_path / "stripes.png"), "PNG"
-        image.save()
-        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
-        image.filepath = "//stripes.png"
-        material = bpy.data.materials.new("Striped")
-        tree = part("operators.convert.materials").with_nodes(material)
-        node = tree.nodes.new("ShaderNodeTexImage")
-        node.image = image
-        shader = tree.nodes["Principled BSDF"]
-        tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
-        cube.data.materials.append(material)
-        expected = here(cube)
-        make(cube)
-        assert files(tmp_path / "second") == expected
-        assert "missing_textures" not in json.loads(expected["metadata/Cube.json"])
-
-    def test_an_image_with_unsaved_paint_is_refused(self, cube, make, part, tmp_path):
+    def test_an_image_that_is_only_in_memory_is_refused(self, cube, make, part):
         image = bpy.data.images.new("Painted", 8, 8)
         image.pixels = [0.5] * 256
-        image.use_fake_user = True
-        with pytest.raises(part("xray_addon.errors").XRayError, match="unsaved changes: Painted"):
-            make(cube)
-        assert not (tmp_path / "second").exists()
+        material = bpy.data.materials.new("Painted")
+        tree = part("operators.convert.materials").with_nodes(material)
+        tree.nodes.new("ShaderNodeTexImage").image = image
+        other = bpy.data.images.new("Sketch", 8, 8)
+        other.pixels = [0.5] * 256
+        other.use_fake_user = True
+        cube.data.materials.append(material)
+        options = {"image": "cycles", "samples": 1, "denoise": False}
+        (result,) = make(cube, **options).results
+        assert (result.status, result.code) == ("failed", "unsaved_image")
+        assert "only in memory: Painted." in result.reason
         image.pack()
-        assert [result.status for result in make(cube).results] == ["done"]
+        assert [result.status for result in make(cube, **options).results] == ["done"]
 
-    def test_cancelling_leaves_nothing(self, cube, part, tmp_path):
-        workers, ops = part("operators.dataset.workers"), part("operators.dataset.ops")
+    def test_cancelling_leaves_nothing(self, cube, part, tmp_path, monkeypatch):
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
         cancelled = part("xray_addon.progress").Cancelled
-        settings = shown(part, {"views": 50, "size": 256})
-        steps = workers.object_steps(ops.object_items([cube]), tmp_path, settings)
+        settings = shown(part, {"views": 50, "image": "cycles", "samples": 64, "denoise": False})
+        out = tmp_path / "out"
+        steps = capture.dataset_steps(
+            ops.object_items([cube]), out, settings, ops.load_objects, apart=True
+        )
         while "/50" not in next(steps).message:
             time.sleep(0.01)
+        assert [*temporary.iterdir()]
         with pytest.raises(cancelled):
             steps.throw(cancelled())
-        assert not (tmp_path / "metadata" / "Cube.json").exists()
-        assert not [*(tmp_path / ".work").glob("*")]
+        assert not (out / "metadata" / "Cube.json").exists()
+        assert not [*(out / ".work").glob("*")]
+        assert not [*temporary.iterdir()]
+
+    def test_a_second_blender_that_dies_costs_the_item(self, cube, make, part, monkeypatch):
+        child = part("operators.dataset.child")
+        script = "input(); print('gone', file=__import__('sys').stderr)"
+        monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+        (result,) = make(cube, image="cycles", samples=1, denoise=False).results
+        assert (result.status, result.code) == ("failed", "worker_died")
+        assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+
+
+def test_linked_and_local_objects_of_one_name_are_two_items(cube, tmp_path):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "library.blend"), copy=True)
+    with bpy.data.libraries.load(str(tmp_path / "library.blend"), link=True) as (_, linked):
+        linked.objects = ["Cube"]
+    bpy.context.collection.objects.link(linked.objects[0])
+    cube.scale.x = 2.0
+    for obj in bpy.context.view_layer.objects:
+        obj.select_set(obj.type == "MESH")
+    bpy.ops.xray.dataset(
+        source="selection", directory=str(tmp_path / "out"), **SETTINGS | {"normalize": "none"}
+    )
+    rows = [json.loads(path.read_text()) for path in (tmp_path / "out/metadata").glob("*.json")]
+    assert sorted(row["source"] for row in rows) == ["Cube", "Cube [library.blend]"]
+    assert rows[0]["views"] != rows[1]["views"]
+
+
+def test_nothing_is_replaced_by_a_worker_that_does_not_start(cube, part, monkeypatch, tmp_path):
+    bpy.ops.xray.dataset(source="selection", directory=str(tmp_path), **SETTINGS)
+    before = files(tmp_path)
+    child, workers = part("operators.dataset.child"), part("operators.dataset.workers")
+    settings = part("xray_addon.settings").DatasetSettings(views=1)
+    item = part("xray_addon.dataset.manifest").Item("a", "a.obj")
+    script = "raise SystemExit(7)"
+    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    with pytest.raises(part("xray_addon.errors").XRayError, match="ended with the code 7"):
+        answered(workers.worker_steps([item], tmp_path, settings, replace=True))
+    assert files(tmp_path) == before

@@ -345,9 +345,9 @@ def test_no_gpu_is_an_error_and_no_crash(
             raise OSError("libEGL.so.1: cannot open shared object file")
         return Library
 
-    rendering = part("operators.dataset.rendering")
-    monkeypatch.setattr(rendering.ctypes, "CDLL", load)
-    monkeypatch.setattr(rendering.sys, "platform", "linux")
+    studio = part("operators.dataset.studio")
+    monkeypatch.setattr(studio.ctypes, "CDLL", load)
+    monkeypatch.setattr(studio.sys, "platform", "linux")
     with pytest.raises(errors) as caught:
         render([cube], [view((4, -4, 3))], image=engine)
     assert caught.value.code == "no_gpu"
@@ -361,7 +361,7 @@ def test_no_gpu_is_an_error_and_no_crash(
 def test_what_draws_with_the_gpu(part, render, iou, toadstool, engine):
     if not os.environ.get("XRAY_TEST_GPU_RENDERERS"):
         pytest.skip("set XRAY_TEST_GPU_RENDERERS to render with EEVEE and Workbench (a minute)")
-    assert part("operators.dataset.rendering")._can_draw()
+    assert part("operators.dataset.studio").can_draw()
     objects, camera = toadstool
     (picture,) = render(objects, [camera], image=engine)
     assert iou(picture, camera, objects) > 0.95

@@ -25,20 +25,22 @@ os._exit(code)
 """
 
 
-def worker_command(
-    blender: str,
-    folder: Path,
-    settings: DatasetSettings,
-    package: str = "",
-    options: Sequence[str] = (),
-) -> list[str]:
+def worker_command(blender: str, folder: Path, settings: DatasetSettings) -> list[str]:
     """The command that starts a worker for the dataset in `folder`.
+
+    blender : Blender's executable, or a Python with the module bpy.
+    """
+    arguments = ["dataset-worker", str(folder), *settings.to_arguments()]
+    return blender_command(blender, arguments)
+
+
+def blender_command(blender: str, arguments: Sequence[str], package: str = "") -> list[str]:
+    """The command that runs ``blender -c xray`` with `arguments`.
 
     blender : Blender's executable, or a Python with the module bpy; its name begins with "python".
     package : the extension's package name in that Blender, which is enabled if it is not yet; ""
-        for an extension that is. options : more of `dataset-worker`.
+        for an extension that is.
     """
-    arguments = ["dataset-worker", str(folder), *settings.to_arguments(), *options]
     if Path(blender).name.lower().startswith("python"):
         return [blender, "-c", _COMMAND, "--", package or EXTENSION, *arguments]
     if not package:
