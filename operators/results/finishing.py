@@ -77,7 +77,7 @@ def complete(obj: Any, settings: ResultSettings, picture: NDArray[np.float32] | 
     """
     factor = _scale(obj.data, settings.height)
     if settings.asset and picture is not None:
-        _mark_as_asset(obj, picture)
+        mark_as_asset(obj, picture)
     obj["xray_result"] = settings.to_dict()
     return factor
 
@@ -360,7 +360,8 @@ def asset_picture(obj: Any) -> NDArray[np.float32]:
     return shade_surface(surface, camera)[::-1].astype(np.float32) / 255
 
 
-def _mark_as_asset(obj: Any, picture: NDArray[np.float32]) -> None:
+def mark_as_asset(obj: Any, picture: NDArray[np.float32]) -> None:
+    """Mark `obj` as an asset. picture : its preview, (H, W, 4), row 0 at the bottom."""
     obj.asset_mark()
     obj.asset_data.description = "Generated from an image by X-Ray"
     preview = obj.preview_ensure()

@@ -7,11 +7,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import bpy
+import numpy as np
 
 from ..convert.staging import TemporaryData
+from .finishing import mark_as_asset
 from .second_blender import finish_steps, in_object_mode
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ...xray_addon.settings.result import ResultSettings
     from ..tasks import jobs
 
@@ -35,7 +39,7 @@ def replace_steps(mesh: Any, settings: ResultSettings, owner: Callable[[], Any])
             raise
         before, obj.data = obj.data, made.data
         if settings.asset:
-            _mark_as_asset(obj, made)
+            mark_as_asset(obj, _preview_of(made))
     if not before.users:
         title = before.name
         bpy.data.meshes.remove(before)
@@ -43,10 +47,11 @@ def replace_steps(mesh: Any, settings: ResultSettings, owner: Callable[[], Any])
     return obj, factor
 
 
-def _mark_as_asset(obj: Any, like: Any) -> None:
-    """Mark `obj` as an asset with the preview of `like`."""
-    obj.asset_mark()
-    obj.asset_data.description = like.asset_data.description
-    drawn, preview = like.preview_ensure(), obj.preview_ensure()
-    preview.image_size = drawn.image_size
-    preview.image_pixels_float = drawn.image_pixels_float
+def _preview_of(obj: Any) -> NDArray[np.float32]:
+    """The preview of an asset, (H, W, 4)."""
+    preview = obj.preview_ensure()
+    width, height = preview.image_size
+    # Assigning one preview's pixels to the other takes Blender more than a minute.
+    pixels = np.empty(width * height * 4, dtype=np.float32)
+    preview.image_pixels_float.foreach_get(pixels)
+    return pixels.reshape(height, width, 4)
