@@ -349,7 +349,12 @@ def _gone() -> XRayError:
 
 
 def _keep_materials(mesh: Any, before: Any) -> None:
-    """Give `mesh` the materials of `before`, because a user may have changed them."""
+    """Give `mesh` the materials of `before`, because a user may have changed them.
+
+    Not if these show textures for which `mesh` has no UV map.
+    """
+    if not mesh.uv_layers and any(map(_has_texture, before.materials)):
+        return
     made = list(mesh.materials)
     mesh.materials.clear()
     for material in before.materials:
@@ -357,6 +362,11 @@ def _keep_materials(mesh: Any, before: Any) -> None:
     for material in made:
         if material is not None and not material.users:
             bpy.data.materials.remove(material)
+
+
+def _has_texture(material: Any) -> bool:
+    tree = material.node_tree if material is not None else None
+    return tree is not None and any(node.bl_idname == "ShaderNodeTexImage" for node in tree.nodes)
 
 
 def _marked(obj: Any, count: int) -> NDArray[np.bool_]:

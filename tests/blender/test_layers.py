@@ -228,6 +228,24 @@ def test_everything_marked_says_so(layers, part):
         bpy.ops.xray.rebuild()
 
 
+def test_a_rebuilt_mesh_keeps_its_material_only_if_that_shows_on_it(layers, part):
+    """A texture on a UV map, which the rebuilt mesh does not have, would be one colour."""
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    obj = part("operators.layers.layers").mesh_of(layers)
+    plain = bpy.data.materials.new("Plain")
+    textured = bpy.data.materials.new("Textured")
+    part("operators.convert.materials").with_nodes(textured).nodes.new("ShaderNodeTexImage")
+    obj.data.uv_layers.new(name="UVMap")
+    for material, kept in ((plain, True), (textured, False)):
+        obj.data.materials.clear()
+        obj.data.materials.append(material)
+        assert bpy.ops.xray.rebuild() == {"FINISHED"}
+        (shown,) = obj.data.materials
+        assert (shown == material) is kept
+        assert "Color" in obj.data.attributes
+        obj.data.uv_layers.new(name="UVMap")
+
+
 def test_a_rebuild_can_be_undone(layers):
     bpy.ops.ed.undo_push(message="Before")
     count = len(bpy.data.objects)
