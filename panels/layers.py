@@ -49,7 +49,11 @@ class XRAY_PT_layers(SidebarPanel):
         if not collection.hide_viewport:
             draw_properties(self.layout, collection.xray, ("peel", "explode"))
             column = self.layout.column(align=True)
-            for layer in layer_objects(collection):
+            shown = layer_objects(collection)
+            most = max((len(layer.data.vertices) for layer in shown), default=0)
+            for layer in shown:
+                if len(layer.data.vertices) < LEAST_SHARE * most:
+                    continue
                 row = column.row()
                 row.prop(layer, "hide_viewport", text="", emboss=False)
                 _draw_layer(row, layer["xray_layer"], len(layer.data.vertices))

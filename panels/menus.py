@@ -43,7 +43,7 @@ from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.settings.result import ResultSettings
 from ..xray_addon.settings.slices import SliceSettings
 from ..xray_addon.systems.system import Need
-from .omage import add_decode
+from .widgets import draw_omage_to_object
 
 MESH_FROM_IMAGE = "Mesh from Image…"
 
@@ -135,7 +135,7 @@ class XRAY_MT_capture(bpy.types.Menu):
         layout.separator()
         button = layout.operator(XRAY_OT_object_to_omage.bl_idname)
         copy_settings(fields(OmageSettings), panel.omage, button)
-        add_decode(layout, context)
+        draw_omage_to_object(layout, context)
         layout.operator(XRAY_OT_show_omage.bl_idname)
         layout.separator()
         button = layout.operator(XRAY_OT_slices.bl_idname)

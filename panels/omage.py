@@ -13,7 +13,6 @@ from ..operators.omage.editor import omage_images, shown_name
 from ..operators.omage.ops import (
     XRAY_OT_object_to_omage,
     XRAY_OT_omage_material,
-    XRAY_OT_omage_to_object,
     XRAY_OT_show_omage,
     set_from_panel,
 )
@@ -21,7 +20,7 @@ from ..operators.properties import copy_settings, system_settings
 from ..xray_addon.omage.pictures import VIEWS
 from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.systems.omages import SYSTEM
-from .widgets import SidebarPanel, draw_progress
+from .widgets import SidebarPanel, draw_omage_to_object, draw_progress
 
 
 class XRAY_PT_omage(SidebarPanel):
@@ -39,8 +38,8 @@ class XRAY_PT_omage(SidebarPanel):
         _draw_views(layout, context)
         draw_properties(layout, scene, ("stitch",))
         column = layout.column(align=True)
-        add_decode(column, context, icon="MESH_DATA")
-        file = add_decode(column, context, text="Omage File to Object…", icon="MESH_DATA")
+        draw_omage_to_object(column, context, icon="MESH_DATA")
+        file = draw_omage_to_object(column, context, text="Omage File to Object…", icon="MESH_DATA")
         file.source = "file"
 
 
@@ -79,17 +78,7 @@ class XRAY_PT_omage_views(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Draw a button for each view, and the one that makes an object."""
         _draw_views(self.layout, context)
-        add_decode(self.layout, context, icon="MESH_DATA")
-
-
-def add_decode(layout: Any, context: bpy.types.Context, **options: Any) -> Any:
-    """Draw the button that makes an object of the Image Editor's omage, with the panel's settings.
-
-    options : of `layout.operator`. The result is the button's operator.
-    """
-    button = layout.operator(XRAY_OT_omage_to_object.bl_idname, **options)
-    button.source, button.stitch = "editor", context.scene.xray.omage.stitch
-    return button
+        draw_omage_to_object(self.layout, context, icon="MESH_DATA")
 
 
 def _draw_views(layout: Any, context: bpy.types.Context) -> None:

@@ -13,6 +13,7 @@ from bl_ui.utils import PresetPanel
 
 from ..operators.interface.icons import icon_of
 from ..operators.interface.translation import translated
+from ..operators.omage.ops import XRAY_OT_omage_to_object
 from ..operators.runtime import ops as ops_runtime
 from ..operators.runtime import service
 from ..operators.runtime.ops import (
@@ -161,7 +162,9 @@ def _draw_waiting(layout: Any) -> None:
         row = column.row(align=True)
         row.label(text=task.label)
         for icon, by in (("TRIA_UP", -1), ("TRIA_DOWN", 1)):
-            button = row.operator(XRAY_OT_queue_move.bl_idname, text="", icon=icon, emboss=False)
+            arrow = row.row(align=True)
+            arrow.enabled = 0 < index + by <= len(waiting)
+            button = arrow.operator(XRAY_OT_queue_move.bl_idname, text="", icon=icon, emboss=False)
             button.index, button.by = index, by
         button = row.operator(XRAY_OT_cancel.bl_idname, text="", icon="X", emboss=False)
         button.index = index
@@ -316,3 +319,13 @@ class PresetsPanel(PresetPanel):
             display_name=lambda path: bpy.path.display_name(path, title_case=False),
             add_operator=self.preset_add_operator,
         )
+
+
+def draw_omage_to_object(layout: Any, context: bpy.types.Context, **options: Any) -> Any:
+    """Draw the button that makes an object of the Image Editor's omage, with the panel's settings.
+
+    options : of `layout.operator`. The result is the button's operator.
+    """
+    button = layout.operator(XRAY_OT_omage_to_object.bl_idname, **options)
+    button.source, button.stitch = "editor", context.scene.xray.omage.stitch
+    return button

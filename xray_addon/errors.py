@@ -38,6 +38,11 @@ class ErrorCode:
     rejects: bool = False
     gate: str = ""
 
+    @property
+    def blames_image(self) -> bool:
+        """Whether the image is the reason, so that a log would not help."""
+        return self.page == _GENERATING and self.exit_code == SOME_FAILED
+
 
 ERROR_CODES = {
     "missing_image": ErrorCode(_GENERATING, exit_code=USAGE),

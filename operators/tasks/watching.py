@@ -108,6 +108,8 @@ class TaskOperator(bpy.types.Operator):
         if len(self._tasks) > 1:
             counts = f"{len(done)} of {len(self._tasks)} done"
             counts += f", {len(errors)} failed" if errors else ""
+            cancelled = len(self._tasks) - len(done) - len(errors)
+            counts += f", {cancelled} cancelled" if cancelled else ""
             self.report({"WARNING" if errors else "INFO"}, f"{self.bl_label}: {counts}")
         elif not done and not errors:
             self.report({"INFO"}, f"{self.bl_label} cancelled")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import XRayError, is_no_space
+from ..errors import XRayError, error_code, is_no_space
 from ..files.arrays import read_array
 from ..files.folders import default_folder
 from ..generated import CutOut, Generated
@@ -473,7 +473,8 @@ class RuntimeClient:
         self.jobs.remove(job)
 
     def _with_log(self, error: XRayError) -> XRayError:
-        return XRayError(error.code, error.message, error.remedy, error.log or str(self.log))
+        log = "" if error_code(error.code).blames_image else str(self.log)
+        return XRayError(error.code, error.message, error.remedy, error.log or log)
 
     def _fail_start(self, code: str, message: str, remedy: str) -> None:
         self.error = XRayError(code, message, remedy, str(self.log))

@@ -17,7 +17,7 @@ class OmageSettings(Settings):
     )
     downsample: int = setting(
         0,
-        "Width and height to reduce it to, with the borders of patches snapped; 0 leaves it",
+        "Width and height to reduce it to, with the borders of patches snapped; off or 0 keeps it",
         min=0,
         max=8192,
         unit="pixels",

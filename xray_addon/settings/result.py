@@ -21,7 +21,7 @@ class ResultSettings(Settings):
     )
     target_faces: int = setting(
         0,
-        "Approximate number of faces; 0 does not change it",
+        "Approximate number of faces; off or 0 keeps it",
         min=0,
         max=10_000_000,
         on=10_000,
@@ -38,7 +38,7 @@ class ResultSettings(Settings):
     )
     height: float = setting(
         0.0,
-        "Height in metres; 0 does not change the size",
+        "Height in metres; off or 0 keeps the size",
         min=0.0,
         max=1e6,
         unit="metres",
@@ -46,7 +46,7 @@ class ResultSettings(Settings):
     )
     color: str = setting(
         "attribute",
-        "Where the colours are",
+        "Where the colours are stored",
         choices={
             "attribute": "A colour at each vertex; or the texture, if the generator made one",
             "texture": "A texture on a UV map",
@@ -62,7 +62,7 @@ class ResultSettings(Settings):
     )
     smooth_angle: float = setting(
         0.0,
-        "Edges sharper than this many degrees look sharp; 0 keeps the generator's own shading",
+        "Edges sharper than this many degrees look sharp; off or 0 keeps the generator's shading",
         min=0.0,
         max=180.0,
         unit="degrees",
