@@ -6,7 +6,7 @@ albedo is in linear light, as Blender shows and paints float images.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import bpy
 import numpy as np
@@ -18,8 +18,8 @@ from ...xray_addon.omage.pictures import VIEWS, views
 from ...xray_addon.omage.resampling import OCCUPANCY, OCCUPIED
 from ..convert.images import image_editors
 
-# Custom properties of each image: the omage's name, and the view.
-NAME_KEY, VIEW_KEY = "xray_omage", "xray_omage_view"
+# Custom properties of each image: the omage's name, the view, and the `Origin`, if it has one.
+NAME_KEY, VIEW_KEY, ORIGIN_KEY = "xray_omage", "xray_omage_view", "xray_omage_origin"
 # The omage's channels in each view.
 CHANNELS = {
     "position": slice(0, 4),
@@ -30,12 +30,27 @@ CHANNELS = {
 }
 
 
-def show_omage(omage: Omage, name: str, view: str = "albedo") -> dict[str, Any]:
-    """Make the images of `omage`, by `VIEWS`, and show `view` in every open Image Editor."""
+class Origin(NamedTuple):
+    """Where in the scene an omage comes from: a point p became (p - centre) * scale."""
+
+    centre: tuple[float, float, float]
+    scale: float
+
+
+def show_omage(
+    omage: Omage, name: str, view: str = "albedo", *, origin: Origin | None = None
+) -> dict[str, Any]:
+    """Make the images of `omage`, by `VIEWS`, and show `view` in every open Image Editor.
+
+    origin : of an omage that was made of objects.
+    """
     found = {}
     for key in VIEWS if omage.has_material else VIEWS[:2]:
         image = _image(f"{name} {key}", omage.resolution)
         image[NAME_KEY], image[VIEW_KEY] = name, key
+        image.pop(ORIGIN_KEY, None)
+        if origin is not None:
+            image[ORIGIN_KEY] = [*origin.centre, origin.scale]
         image.pixels.foreach_set(_pixels(omage, key).reshape(-1))
         image.update()
         image.pack()
@@ -48,6 +63,15 @@ def omage_images(name: str) -> dict[str, Any]:
     """The images of the omage called `name`, by view."""
     images: Any = bpy.data.images
     return {image[VIEW_KEY]: image for image in images if image.get(NAME_KEY) == name}
+
+
+def shown_origin(name: str) -> Origin | None:
+    """That of the omage called `name`, if it has one."""
+    stored = omage_images(name)["position"].get(ORIGIN_KEY)
+    if stored is None:
+        return None
+    x, y, z, scale = stored
+    return Origin((x, y, z), scale)
 
 
 def show_view(name: str, view: str) -> None:

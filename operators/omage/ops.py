@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
+import numpy as np
+from mathutils import Matrix
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.omage import Omage
@@ -16,6 +18,7 @@ from ..convert import active_collection
 from ..convert.images import image_editors
 from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
+from ..generate.placing import free_place, visible_boxes
 from ..generate.settings import panel_values
 from ..properties import (
     PATH_OPTIONS,
@@ -26,9 +29,18 @@ from ..properties import (
     system_settings,
     with_settings,
 )
+from ..results.finishing import vertex_positions
 from ..runtime import service
 from ..tasks.watching import OperatorResult, TaskOperator
-from .editor import NAME_KEY, read_shown, show_omage, show_view, shown_name
+from .editor import (
+    NAME_KEY,
+    Origin,
+    read_shown,
+    show_omage,
+    show_view,
+    shown_name,
+    shown_origin,
+)
 from .encoding import encode_objects
 from .material import material_steps
 from .objects import add_omage
@@ -74,7 +86,7 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
         name = active.name if active in chosen else chosen[0].name
         try:
             omage, report = encode_objects(chosen, settings_from_properties(OmageSettings, self))
-            show_omage(omage, name)
+            show_omage(omage, name, origin=Origin(report.centre, report.scale))
             if self.filepath:
                 write_omage_files(omage, absolute_path(self.filepath), pictures=self.pictures)
         except XRayError as error:
@@ -135,7 +147,8 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
         return self.execute(context)
 
     def execute(self, context: bpy.types.Context) -> OperatorResult:
-        """Decode the omage."""
+        """Decode the omage; the object gets a free place, and the size that it was encoded from."""
+        boxes, origin = visible_boxes(), None
         try:
             if self.source == "file" or self.filepath:
                 path = absolute_path(self.filepath)
@@ -143,7 +156,7 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
                 name = (path.parent if path.suffix == ".png" else path).stem
             else:
                 name = shown_name(context)
-                omage = read_shown(name)
+                omage, origin = read_shown(name), shown_origin(name)
             if self.resolution:
                 omage = omage.resized(self.resolution)
             obj: Any = add_omage(omage, name, active_collection(), stitch=self.stitch)
@@ -151,6 +164,11 @@ class XRAY_OT_omage_to_object(bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         obj[NAME_KEY] = name
+        start = np.array(context.scene.cursor.location if origin is None else origin.centre)
+        if origin is not None:
+            obj.data.transform(Matrix.Diagonal((*[1 / origin.scale] * 3, 1.0)))
+        places = vertex_positions(obj.data)
+        obj.location = free_place(places.min(axis=0), places.max(axis=0), start, boxes)
         make_active(obj)
         for note in omage.notes:
             self.report({"WARNING"}, note)

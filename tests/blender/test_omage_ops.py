@@ -118,6 +118,18 @@ def test_the_operators_give_what_the_functions_give(cube, part, tmp_path):
         assert set(sets.tolist()) == {1}
 
 
+def test_the_mesh_of_an_omage_stands_beside_its_object_and_is_as_large(cube):
+    cube.location, cube.scale = (3, 1, 0), (2, 0.5, 0.5)
+    select(cube)
+    bpy.ops.xray.object_to_omage(resolution=64)
+    assert bpy.ops.xray.omage_to_object() == {"FINISHED"}
+    bpy.context.view_layer.update()
+    made = bpy.context.object
+    np.testing.assert_allclose(made.dimensions, cube.dimensions, rtol=1e-3)
+    assert made.location.x - cube.location.x >= 4.0, "they overlap"
+    np.testing.assert_allclose(made.location[1:], cube.location[1:], atol=1e-5)
+
+
 def test_what_is_painted_is_in_the_mesh(cube, part, linked_collection):
     select(cube)
     bpy.ops.xray.object_to_omage(resolution=64)
