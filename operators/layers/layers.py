@@ -281,7 +281,7 @@ def rebuild_steps(collection: Any) -> jobs.Steps:
     """Reconstruct the mesh from the current layers in `collection`; the result is its object.
 
     The layers' mesh object gets the new mesh, finished with the same settings. If there is no
-    such object, it is created. The layers are read at the call.
+    such object, it is created. It is shown in place of the layers, which are read at the call.
 
     Raises XRayError `no_hits_left`, `no_surface`, `object_gone` and as `finish_steps`.
     """
@@ -307,6 +307,7 @@ def rebuild_steps(collection: Any) -> jobs.Steps:
         except ReferenceError as error:
             raise _gone() from error
         obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
+        collection.xray.visible = False  # in place of them, the mesh is shown
         return obj
 
     return steps()

@@ -65,7 +65,7 @@ class XRAY_OT_show_layers(LayersOperator):
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Set the values of the panel's sliders."""
         layers = layers_of(context.object)
-        layers.hide_viewport = False
+        layers.xray.visible = True
         layers.xray.peel, layers.xray.explode = self.peel, self.explode
         return {"FINISHED"}
 

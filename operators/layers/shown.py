@@ -6,7 +6,7 @@ from typing import Any
 
 import bpy
 
-from .layers import show_layers
+from .layers import mesh_of, show_layers
 
 
 class XRAY_PG_layers(bpy.types.PropertyGroup):
@@ -20,10 +20,14 @@ class XRAY_PG_layers(bpy.types.PropertyGroup):
 
     def _set_visible(self, visible: bool) -> None:
         self.id_data.hide_viewport = not visible
+        # The hits lie exactly on the mesh, so both together flicker.
+        mesh = mesh_of(self.id_data)
+        if mesh is not None and mesh.name in bpy.context.view_layer.objects:
+            mesh.hide_set(visible)
 
     visible: bpy.props.BoolProperty(
         name="Show Layers",
-        description="Show the collection of layers in the 3D view",
+        description="Show the collection of layers in the 3D view, in place of their mesh",
         get=_is_visible,
         set=_set_visible,
     )
