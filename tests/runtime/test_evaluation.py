@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,8 @@ from xray_addon.files.transforms import write_transforms
 from xray_addon.systems import SYSTEMS
 from xray_addon.xray import Points
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 class Oracle:
     """Gives the truth back, or what a test makes of it."""
@@ -50,6 +54,25 @@ def test_the_tree_gives_the_metrics_of_the_core():
     assert result["cd"] == pytest.approx(chamfer_distance(a / 2, b / 2))
     for threshold in (0.1, 0.05, 0.02):
         assert result[f"f@{threshold}"] == pytest.approx(f_score(a / 2, b / 2, threshold))
+
+
+HALF_AT_ZERO = """
+import numpy as np, torch
+from runtime.evaluation.protocols import compare
+torch.set_flush_denormal(True)  # as the runtime does
+random = np.random.default_rng(0)
+points = np.abs(random.random((4000, 3)) - 0.5)
+points[:2400, 0] = 0
+print(compare(points, points + 0.1, 1.0)["cd"])
+"""
+
+
+def test_points_of_which_half_are_at_zero_are_compared():
+    """In a process of its own, as it died of it."""
+    command = [sys.executable, "-c", HALF_AT_ZERO]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout) < 0.2
 
 
 def test_cases_are_framed_reproducible_and_lit(meshes: Path):
