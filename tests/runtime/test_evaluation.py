@@ -26,6 +26,7 @@ from runtime.meshes.collection import MeshCache, list_meshes
 from xray_addon import Camera, Generated, Surface, XRay, XRayError, cast, chamfer_distance, f_score
 from xray_addon.canonical import CANONICAL, FILL, place
 from xray_addon.files.transforms import write_transforms
+from xray_addon.progress import Cancelled
 from xray_addon.systems import SYSTEMS
 from xray_addon.xray import Points
 
@@ -236,6 +237,37 @@ def ball(count: int, shift: float = 0.0, radius: float = 1.0) -> np.ndarray:
     ring = np.sqrt(1 - z**2)
     points = np.stack([ring * np.cos(turn), ring * np.sin(turn), z], axis=1)
     return radius * points + [shift, 0, 0]
+
+
+@pytest.mark.parametrize("protocol", ["camera", "xray"])
+def test_a_system_that_takes_no_image_is_refused(meshes, tmp_path, capsys, protocol):
+    arguments = ["evaluate", "--data", str(meshes), "--generator", "omages", "--out", str(tmp_path)]
+    assert main([*arguments, "--protocol", protocol]) == 2
+    assert "takes no image" in capsys.readouterr().err
+
+
+def test_what_fails_for_one_object_is_skipped_and_what_fails_for_all_ends_it(meshes):
+    cases = list(make_cases(list_meshes(meshes), 1, 0, []))
+
+    class Failing(Oracle):
+        def __init__(self, error: Exception) -> None:
+            super().__init__(cases)
+            self.errors = [error]
+
+        def generate(self, image, _settings, _progress=None):
+            if self.errors:
+                raise self.errors.pop()
+            return super().generate(image, _settings, _progress)
+
+    for error in (MemoryError(), RuntimeError("a bug"), XRayError("no_object", "Nothing.")):
+        result, _ = evaluate(Failing(error), list_objects(meshes), None)
+        assert len(result["cases"]) == 2
+        [skipped] = result["skipped"]
+        assert skipped["why"]
+    for error in (Cancelled(), XRayError("missing_weights", "None.")):
+        with pytest.raises(XRayError) as caught:
+            evaluate(Failing(error), list_objects(meshes), None)
+        assert caught.value is error
 
 
 def test_a_larger_sphere_is_off_by_the_difference_of_the_radii():
