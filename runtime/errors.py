@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from xray_addon.errors import XRayError, is_no_space, is_out_of_memory
 
 
@@ -32,9 +34,13 @@ def typed_error(error: BaseException) -> XRayError:
         )
     if is_no_space(error):
         return XRayError("no_space", "The disk is full.", "Free some space and try again.")
-    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
+    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError) or (
+        isinstance(error, OSError) and error.errno == errno.EROFS
+    ):
+        what = error.filename or "a file or folder"
+        reason = error.strerror or lines[0]
         return XRayError(
-            "cannot_write", f"No access to {error.filename}.", "Choose another file or folder."
+            "cannot_write", f"No access to {what} ({reason}).", "Choose another file or folder."
         )
     if type(error).__name__ == "UnidentifiedImageError":
         return XRayError(

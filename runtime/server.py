@@ -51,6 +51,8 @@ from .registry import load
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xray_addon.systems.system import Inputs
+
     from .generator import Generator
 from .errors import typed_error
 
@@ -322,7 +324,8 @@ class Server:
             self._may_hold_weights = True  # of a model, or of a network that cuts out
             del self._cancels[id]
         if failure is not None:
-            # The traceback kept all tensors alive; it is gone by now.
+            # The tracebacks, also of the errors that led to this one, keep all tensors alive.
+            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
             _empty_caches()
         self._reply(id, result, failure)
 
@@ -344,15 +347,7 @@ class Server:
         report(Progress("load", message="Loading the model"))
         system = find_system(params.settings.generator)
         system.check(params.inputs)
-        for file in (params.inputs.image, params.inputs.mask):
-            if file is not None and not os.path.isfile(file):
-                raise XRayError(
-                    "missing_file",
-                    f"There is no image file {file}.",
-                    "Choose an image that exists.",
-                )
-            if file is not None:
-                check_image(file)
+        _check_files(params.inputs)
         loaded = self._load(params)
         logger.info("request %s: %s on %s", id, loaded.key[0], loaded.device_name)
         report(Progress("generate", message=f"Generating on {loaded.device_name}"))
@@ -374,6 +369,9 @@ class Server:
                 raise Cancelled
             self._send(Request(protocol.PROGRESS, protocol.progress_to_params(id, progress)))
 
+        if params.inputs.image is None:
+            raise XRayError("missing_image", "There is no image to cut out.", "Choose an image.")
+        _check_files(params.inputs)
         cut = cut_object(params.inputs.image, params.settings, report)
         file = Path(params.folder) / f"{uuid.uuid4().hex}.npy"
         np.save(file, frame(cut.rgba, CUT_OUT_SIZE, fill=FILL))
@@ -447,6 +445,20 @@ class Server:
         except OSError:
             # The other end is closed. The reader's thread also notices that, and ends the process.
             logger.info("the other end no longer reads the replies")
+
+
+def _check_files(inputs: Inputs) -> None:
+    """Raise XRayError `missing_file`, or what `check_image` says of an image or a mask."""
+    for file in (inputs.image, inputs.mask):
+        if file is None:
+            continue
+        if not os.path.isfile(file):
+            raise XRayError(
+                "missing_file",
+                f"There is no image file {file}.",
+                "Choose an image that exists.",
+            )
+        check_image(file)
 
 
 def _empty_caches() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ from PIL import Image
 from xray_addon.camera import Camera
 from xray_addon.canonical import CANONICAL, Frame, canonical_camera
 from xray_addon.casting import cast
-from xray_addon.errors import XRayError
+from xray_addon.errors import XRayError, error_code
 from xray_addon.files.atomic import replacing
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
@@ -40,8 +41,10 @@ from xray_addon.settings.generate import GenerateSettings
 from xray_addon.surface import Surface
 from xray_addon.systems import find_system
 from xray_addon.systems.arguments import read_systems
+from xray_addon.systems.system import Need
 from xray_addon.xray import Points, XRay
 
+from ..errors import typed_error
 from ..generator import Generator
 from ..meshes.collection import MeshFile, find_manifest, list_meshes
 from ..meshes.topology import outline_holes, topology
@@ -80,6 +83,8 @@ from .protocols import (
     interval,
 )
 
+log = logging.getLogger(__name__)
+
 SHEET_ROWS = 8
 SHEET_WORST = 3
 OVERLAP_LAYERS = 8
@@ -108,7 +113,7 @@ def evaluate(
     metrics by system), `systems` (their means), `intervals` (their 95 % confidence intervals),
     `looks` (means of the mesh's normals, colours and hits), `shape` (means of the measures of
     `looks.py` for the mesh and the truth) and `skipped`. Raises XRayError `no_data` if no case
-    remains.
+    remains, errors that would stop every case, and `Cancelled`.
     """
     settings = settings or GenerateSettings(seed=seed)
     skipped: list[dict[str, str]] = []
@@ -119,8 +124,12 @@ def evaluate(
         began = time.perf_counter()
         try:
             generated = generator.generate(Image.fromarray(case.image), settings)
-        except XRayError as error:
-            skipped.append({"file": case.name, "why": str(error)})
+        except Exception as error:  # one object must not stop the others
+            told = typed_error(error)
+            if told.code == "cancelled" or error_code(told.code).stops:
+                raise
+            log.warning("%s is skipped", case.name, exc_info=error)
+            skipped.append({"file": case.name, "why": str(told)})
             continue
         seconds = time.perf_counter() - began
         if (laid := _laid(generated, case, frame)) is None:
@@ -423,6 +432,12 @@ def main(
     files = list_objects(data, split=arguments.split)
     settings, protocol = read_systems(arguments), PROTOCOLS[arguments.protocol]
     system = find_system(settings.generator)
+    if system.image is Need.NONE:
+        raise XRayError(
+            "bad_settings",
+            f"{system.label} takes no image, and the evaluation compares what is made from images.",
+            "Choose a system that takes an image.",
+        )
     if system.frame is None and not protocol.aligned:
         raise XRayError(
             "bad_settings",

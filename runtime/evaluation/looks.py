@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from xray_addon.camera import Camera
 from xray_addon.surface import Surface
 from xray_addon.xray import Points, XRay
+
+from ..meshes.trees import tree
 
 SLIVER = 8.0  # longest side over the height upon it, from which on a triangle is one
 SAMPLES = 10_000
@@ -50,8 +51,7 @@ def roughness(surface: Surface, camera: Camera, size: float, seed: int = 0) -> d
     place. size : length of the object's longest side.
     """
     places, normals = _oriented_samples(surface, seed)
-    tree = cKDTree(places)
-    pairs = tree.query_pairs(NEIGHBOURHOOD * size, output_type="ndarray")
+    pairs = tree(places).query_pairs(NEIGHBOURHOOD * size, output_type="ndarray")
     # Skip neighbours that face away: they are on the other side of a thin part.
     pairs = pairs[(normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1) > 0]
     ends = np.concatenate([pairs, pairs[:, ::-1], np.arange(len(places))[:, None].repeat(2, 1)])
@@ -124,7 +124,7 @@ def hidden_colors(prediction: Points, truth: XRay, camera: Camera, seed: int) ->
     colors = truth.hit_color[behind]
     visible = truth.color[0].reshape(-1, 3)
     guesses = {
-        "color": prediction.colors[cKDTree(prediction.positions).query(points)[1]],
+        "color": prediction.colors[tree(prediction.positions).query(points)[1]],
         "front": visible[truth.index[behind] % (height * width)],
         "mean": truth.hit_color[truth.index < height * width].mean(axis=0),
     }

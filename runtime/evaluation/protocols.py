@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from xray_addon.xray import Points, XRay
+
+from ..meshes.trees import tree
 
 RESAMPLES = 1000
 _ROUNDS = 50  # most rounds of the alignment
@@ -74,8 +75,8 @@ def compare(
     prediction, truth = prediction / scale, truth / scale
     if protocol.aligned:
         prediction = align(prediction, truth)
-    forth = cKDTree(truth).query(prediction)[0]
-    back = cKDTree(prediction).query(truth)[0]
+    forth = tree(truth).query(prediction)[0]
+    back = tree(prediction).query(truth)[0]
     result = {"cd": protocol.distance_factor * float(forth.mean() + back.mean())}
     for threshold in protocol.thresholds:
         precision, recall = float((forth < threshold).mean()), float((back < threshold).mean())
@@ -93,9 +94,9 @@ def align(points: Positions, target: Positions) -> Positions:
     moved, fixed = points - points.mean(axis=0), target - centre
     size = np.sqrt((fixed**2).sum(axis=1).mean())
     moved = moved * (size / max(np.sqrt((moved**2).sum(axis=1).mean()), 1e-12))
-    tree = cKDTree(fixed)
+    known = tree(fixed)
     for _ in range(_ROUNDS):
-        nearest = fixed[tree.query(moved)[1]]
+        nearest = fixed[known.query(moved)[1]]
         from_mean, to_mean = moved.mean(axis=0), nearest.mean(axis=0)
         u, _, v = np.linalg.svd((moved - from_mean).T @ (nearest - to_mean))
         mirror = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ v))])
@@ -109,7 +110,7 @@ def align(points: Positions, target: Positions) -> Positions:
 
 def hidden_distance(prediction: Positions, hidden: Positions, scale: float) -> float:
     """Mean distance from the hidden points (M, 3) of the truth to the prediction (N, 3)."""
-    return float(cKDTree(prediction).query(hidden)[0].mean() / scale)
+    return float(tree(prediction).query(hidden)[0].mean() / scale)
 
 
 def compare_looks(prediction: Points, truth: Points) -> dict[str, float]:
@@ -117,7 +118,7 @@ def compare_looks(prediction: Points, truth: Points) -> dict[str, float]:
     normals, 0..1, and "color" the mean absolute difference of the channels, 0..1."""
     result = {"normal": 0.0, "color": 0.0}
     for a, b in ((prediction, truth), (truth, prediction)):
-        near = cKDTree(b.positions).query(a.positions)[1]
+        near = tree(b.positions).query(a.positions)[1]
         cosine = np.einsum("ij,ij->i", a.normals, b.normals[near])
         result["normal"] += 0.5 * float(np.abs(cosine).mean())
         result["color"] += 0.5 * float(np.abs(a.colors - b.colors[near]).mean())

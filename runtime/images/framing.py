@@ -26,8 +26,9 @@ def frame(
 
     The bounding box contains all pixels with alpha > `alpha_threshold` (0..1), except specks
     smaller than a hundredth of the largest connected piece. It is centred in the frame, and its
-    longer side is `fill` (0..1) of the frame's. Outside the image the frame is transparent. An
-    image that is already framed, to within about a pixel, is returned unchanged.
+    longer side is `fill` (0..1) of the frame's, and at least a pixel. Outside the image the frame
+    is transparent. An image that is already framed, to within about a pixel, is not resampled.
+    Transparent pixels become black.
 
     rgba : (H, W, 4) uint8, straight alpha.
 
@@ -65,7 +66,8 @@ def _framed(
     if pixels.shape[:2] == (size, size) and abs(longer - fill * size) < 1.5 and off_center <= 0.5:
         framed = pixels.copy()
     else:
-        framed = _resampled(pixels, middle, longer / fill, size)
+        # At least a pixel wide; any smaller share would only cost memory.
+        framed = _resampled(pixels, middle, longer / max(fill, 1 / size), size)
     framed[framed[..., 3] == 0] = 0
     return framed
 
@@ -93,13 +95,19 @@ def _resampled(
     left, top = (int(np.floor(m - side / 2)) for m in middle)
     # Average whole blocks first, down to four pixels per pixel of the frame: much faster.
     block = max(1, int(side / (4 * size)))
-    span = block * (int(side / block) + 2)
-    canvas = np.zeros((span, span, 4), dtype=np.uint8)
-    x0, x1 = max(left, 0), min(left + span, width)
-    y0, y1 = max(top, 0), min(top + span, height)
-    canvas[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
+    cells = int(side / block) + 2
+    x0, x1 = max(left, 0), min(left + block * cells, width)
+    y0, y1 = max(top, 0), min(top + block * cells, height)
+    # The blocks that the image reaches; all others are transparent.
+    c0, c1 = (x0 - left) // block, -(-(x1 - left) // block)
+    r0, r1 = (y0 - top) // block, -(-(y1 - top) // block)
+    part = np.zeros((block * (r1 - r0), block * (c1 - c0), 4), dtype=np.uint8)
+    down, right = y0 - top - block * r0, x0 - left - block * c0
+    part[down : down + y1 - y0, right : right + x1 - x0] = pixels[y0:y1, x0:x1]
     if block > 1:
-        canvas = np.asarray(Image.fromarray(canvas).reduce(block))  # premultiplies internally
+        part = np.asarray(Image.fromarray(part).reduce(block))  # premultiplies internally
+    canvas = np.zeros((cells, cells, 4), dtype=np.uint8)
+    canvas[r0:r1, c0:c1] = part
     x, y = (middle[0] - side / 2 - left) / block, (middle[1] - side / 2 - top) / block
     box = (x, y, x + side / block, y + side / block)
     alpha = canvas[..., 3].astype(np.float32) / np.float32(255.0)

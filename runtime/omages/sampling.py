@@ -45,7 +45,10 @@ class Schedule:
 
     @classmethod
     def geometry(cls, steps: int = DIFFUSION_STEPS) -> Schedule:
-        """A cosine of variances (Nichol and Dhariwal, arXiv 2102.09672), evenly respaced."""
+        """A cosine of variances (Nichol and Dhariwal, arXiv 2102.09672), evenly respaced.
+
+        A single step is the noisiest.
+        """
         edges = np.arange(DIFFUSION_STEPS + 1) / DIFFUSION_STEPS
         share = np.cos((edges + 0.008) / 1.008 * np.pi / 2) ** 2
         betas = np.minimum(1 - share[1:] / share[:-1], LARGEST_BETA)
@@ -53,6 +56,7 @@ class Schedule:
         spacing = (DIFFUSION_STEPS - 1) / max(steps - 1, 1)
         # Python rounds halves to even, as the published code does.
         times = np.array([round(number * spacing) for number in range(steps)])[::-1]
+        times[0] = DIFFUSION_STEPS - 1
         chosen = np.append(retained[times], 1.0)
         return cls(times.astype(np.float64), np.sqrt(chosen), np.sqrt(1 - chosen))
 

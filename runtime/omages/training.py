@@ -41,6 +41,7 @@ class TrainingConfig(RunConfig):
     """
 
     example: ClassVar[str] = "runtime/omages/null2geo.json"
+    network_settings: ClassVar[tuple[str, ...]] = ("part", "network", "size")
 
     generator: str = "omages"
     part: str = "geometry"
@@ -81,6 +82,7 @@ class TrainingConfig(RunConfig):
 class Trainer(SharedTrainer[TrainingConfig]):
     """A network, its optimiser and, for the material network, its running average."""
 
+    weights_files = (GEOMETRY_FILE, MATERIAL_FILE)
     log_steps = 20
 
     def __init__(self, config: TrainingConfig, device: str) -> None:

@@ -100,7 +100,8 @@ class RenderDiffusionGenerator(Generator):
         # Denormals in small activations make a CPU ten times slower.
         torch.set_flush_denormal(True)
         device = choose_device(device)
-        return cls(load_model(Path(checkpoint or DEFAULT_WEIGHTS), device), device)
+        path = Path(checkpoint or DEFAULT_WEIGHTS).expanduser()
+        return cls(load_model(path, device), device)
 
     def run(
         self, inputs: Inputs, settings: RenderDiffusionSettings, progress: ProgressCallback

@@ -57,6 +57,10 @@ class TrainingConfig(RunConfig):
     """
 
     example: ClassVar[str] = "runtime/renderdiffusion/config.json"
+    network_settings: ClassVar[tuple[str, ...]] = (
+        *("image_size", "channels", "blocks", "fold", "plane_channels"),
+        *("hidden", "self_condition", "box", "background"),
+    )
 
     generator: str = "renderdiffusion"
     image_size: int = 32

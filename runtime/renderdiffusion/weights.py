@@ -66,8 +66,9 @@ def _find(path: Path) -> Path:
     if not found.is_file():
         raise XRayError(
             "missing_weights",
-            f"The weights {found} are not there.",
-            "Install X-Ray again, or choose a checkpoint that exists.",
+            f"There is no file {found} with weights.",
+            "Choose a file of weights on this machine (RenderDiffusion's are on no hub), or none "
+            "for those that ship; if these are missing, install X-Ray again.",
         )
     return found
 

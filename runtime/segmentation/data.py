@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from xray_addon.canonical import canonical_camera
 from xray_addon.pictures.shading import Lights, shade
 
 from ..images.reading import open_image
 from ..meshes.collection import MeshCache, MeshFile
+from ..meshes.trees import tree
 from ..training.numbered import Numbered
 from ..training.views import view_object
 
@@ -238,7 +238,7 @@ def _cells(size: int, random: np.random.Generator) -> Floats:
     """Cells of one colour each: pebbles, tiles, leaves."""
     seeds = random.uniform(0, size, (int(random.integers(8, 200)), 2))
     pixels = np.indices((size, size)).reshape(2, -1).T
-    nearest, owner = cKDTree(seeds).query(pixels)
+    nearest, owner = tree(seeds).query(pixels)
     colors = _colors(1, random) + random.normal(0, random.uniform(0.03, 0.3), (len(seeds), 3))
     shaded = colors[owner] * (1 - random.uniform(0, 0.5) * (nearest / nearest.max())[:, None])
     return shaded.reshape(size, size, 3)

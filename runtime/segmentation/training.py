@@ -44,6 +44,7 @@ class TrainingConfig(RunConfig):
     """
 
     example: ClassVar[str] = "runtime/segmentation/config.json"
+    network_settings: ClassVar[tuple[str, ...]] = ("channels", "middle")
 
     generator: str = "segmentation"
     channels: tuple[int, ...] = (24, 48, 72, 96)

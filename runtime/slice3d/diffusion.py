@@ -18,7 +18,8 @@ from .unet import LATENT_CHANNELS, TILES, DiffusionConfig, ImageEncoder, SliceUN
 
 TRAINING_STEPS = 1000
 _BETAS = (0.0015, 0.0155)
-# More would need steps that training never used.
+# The first and the last of the published 200 steps.
+_FIRST, _LAST = 1, 996
 MOST_STEPS = 500
 
 
@@ -58,19 +59,20 @@ class SliceDiffusion(nn.Module):
     def sample(
         self,
         condition: tuple[Tensor, list[Tensor]],
-        steps: int,
+        schedule: Schedule,
         noise: Callable[[int], Tensor],
         *,
         report: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Sample a grid of latents (B, 4, 4 t, 4 t) by DDIM.
 
+        schedule : see `Schedule.of`.
         noise : returns unit noise of that shape for the start, -1, and for each step from 0 on.
         report : called with the number of finished steps and the predicted final grid; may raise to
-        stop the sampling. Raises ValueError unless steps are 1 to `MOST_STEPS`.
+        stop the sampling.
         """
         grid = noise(-1)
-        schedule = Schedule.of(steps).to(grid.device)
+        schedule = schedule.to(grid.device)
         count = len(schedule.steps)
         for done, index in enumerate(reversed(range(count))):
             at = schedule.steps[index].expand(len(grid))
@@ -116,10 +118,19 @@ class Schedule:
 
     @classmethod
     def of(cls, count: int) -> Schedule:
-        """`count` evenly spaced steps, with as much noise as DDPM adds (eta 1)."""
+        """`count` steps, evenly spaced from the noisiest; the published ones for 200.
+
+        The published code begins other counts at less noise, and with pure noise all the same.
+        Raises ValueError unless `count` is 1 to `MOST_STEPS`.
+        """
         if not 1 <= count <= MOST_STEPS:
             raise ValueError(f"steps must be 1 to {MOST_STEPS}, got {count}")
-        steps = torch.arange(0, TRAINING_STEPS, TRAINING_STEPS // count)[:count] + 1
+        spacing = (_LAST - _FIRST) / max(count - 1, 1)
+        return cls.at(torch.tensor([round(_LAST - n * spacing) for n in reversed(range(count))]))
+
+    @classmethod
+    def at(cls, steps: Tensor) -> Schedule:
+        """Increasing steps (n,) of the 1000, with as much noise as DDPM adds (eta 1)."""
         # The published code rounds the products to single precision before using them.
         alphas_all = alphas_cumulated().float().double()
         alphas = alphas_all[steps]

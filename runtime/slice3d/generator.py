@@ -28,7 +28,7 @@ from ..meshes.extraction import DISTANCE_STRIDES, Sparse, fitting, march, sample
 from ..torch_helpers.devices import choose_device
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, memory_errors
-from .diffusion import MOST_STEPS, SliceDiffusion
+from .diffusion import Schedule, SliceDiffusion
 from .files import find_network
 from .networks import SliceField, SliceNet
 from .painting import paint
@@ -38,6 +38,8 @@ from .weights import DIFFUSION, FIELD, REGRESSION, load_diffusion, load_field, l
 
 STEPS = 200
 PICTURE_SIZE = 256  # px of the image that colours are taken from
+# Of the progress: seeking the surface, making the mesh, colouring it.
+_MESH_STEPS = len(DISTANCE_STRIDES) + 2
 # How often slices are shown during sampling; each time takes about as long as a step.
 _SHOWINGS = 10
 MEMORY_REMEDY = (
@@ -113,7 +115,7 @@ class Slice3DGenerator(Generator):
         surface = surface.transformed(_TO_WORLD)
         camera = world_camera()
         if picture is not None:
-            progress(Progress("mesh", len(DISTANCE_STRIDES) + 1, 0, "Colouring the mesh"))
+            progress(Progress("mesh", _MESH_STEPS - 1, _MESH_STEPS, "Colouring the mesh"))
             seen_by = world_camera(len(picture))
             colors = paint(surface, picture, seen_by, spread=settings.fill_hidden)
             surface.corner_colors = colors[surface.faces]
@@ -159,7 +161,7 @@ class Slice3DGenerator(Generator):
     ) -> NDArray[np.uint8]:
         """The generation branch: slices (12, S, S, 3) by the latent diffusion."""
         model: SliceDiffusion = self._network(DIFFUSION, settings, progress)
-        steps = min(settings.steps or STEPS, MOST_STEPS)
+        steps = settings.steps or STEPS
         random = torch.Generator().manual_seed(settings.seed)
 
         def noise(*shape: int) -> Tensor:
@@ -181,7 +183,8 @@ class Slice3DGenerator(Generator):
         progress(sampling)
         with interruptible([model], lambda: progress(sampling)):
             condition = model.condition(image, noise(1, 4, tile, tile))
-            grid = model.sample(condition, steps, lambda _: noise(*shape), report=report)
+            schedule = Schedule.of(steps)
+            grid = model.sample(condition, schedule, lambda _: noise(*shape), report=report)
             pictures = to_picture(model.decode(grid)[0])
         progress(replace(sampling, step=steps, preview=_shown(tiled(pictures))))
         return pictures
@@ -207,8 +210,7 @@ class Slice3DGenerator(Generator):
         progress: ProgressCallback,
     ) -> Surface:
         """The surface of the field in the published axes: y up, z to the viewer."""
-        steps = len(DISTANCE_STRIDES) + 2
-        seeking = Progress("mesh", 0, steps, "Seeking the surface")
+        seeking = Progress("mesh", 0, _MESH_STEPS, "Seeking the surface")
         tables = network.tables(maps)
 
         def report(step: int, _of: int) -> None:
@@ -235,7 +237,7 @@ class Slice3DGenerator(Generator):
             seeking = replace(seeking, message=message)
 
         sparse = fitting(seek, cells + 1, say)
-        progress(replace(seeking, step=steps - 2, message="Making the mesh"))
+        progress(replace(seeking, step=_MESH_STEPS - 2, message="Making the mesh"))
         vertices, faces = march(sparse, _RADIUS, method="lorensen", closed=True)
         if not len(faces):
             raise XRayError(

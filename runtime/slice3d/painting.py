@@ -5,19 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import KDTree
 
 from xray_addon.camera import Camera
 from xray_addon.casting import cast
 from xray_addon.surface import Surface
 
+from ..meshes.trees import tree
+
 GREY = 0.5
 # A vertex is visible if it is behind the first hit of its ray by at most this share of its
 # distance, a bit more than a cell of the mesh.
 _BEHIND = 0.01
-# The runtime flushes denormals to 0. SciPy's tree needs the smallest number after 0 and would
-# crash.
-_OFF_ZERO = 10.0
 # Pixels along a cut-out's edge show some of the background.
 _EDGE = 2
 
@@ -42,8 +40,7 @@ def paint(
         axis=1,
     )
     if spread and not seen.all():
-        moved = places + _OFF_ZERO
-        _, nearest = KDTree(moved[seen]).query(moved[~seen])
+        _, nearest = tree(places[seen]).query(places[~seen])
         colors[~seen] = colors[seen][nearest]
     return colors
 

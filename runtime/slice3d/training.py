@@ -49,7 +49,8 @@ class TrainingConfig(RunConfig):
         diffusion if the published one is not available.
     size : fields of `NetworkConfig` or `DiffusionConfig` that differ from the published ones.
     epochs : rounds through the objects, each seen once from a random side. halve_epochs : epochs
-        after which the learning rate is halved; 0 keeps it. There is no warm-up.
+        after which the learning rate is halved; 0 keeps it. As published, `warmup` and
+        `final_rate` are not used, and `weight_decay` only by the diffusion.
     queries : points of the field per object. slices : folder of the data.
     slices_weight : of the regression's slices relative to its distances; 1 as published. Without
         ImageNet's weights at the start, the distances' gradient is thousands of times the slices'
@@ -64,6 +65,8 @@ class TrainingConfig(RunConfig):
     """
 
     example: ClassVar[str] = "runtime/slice3d/regression.json"
+    # Not `size`: its dropout may change, and all else in it is checked by the tensors' shapes.
+    network_settings: ClassVar[tuple[str, ...]] = ("network",)
 
     generator: str = "slice3d"
     network: str = REGRESSION
@@ -89,6 +92,11 @@ class TrainingConfig(RunConfig):
             raise ValueError(f"network must be one of {NETWORKS}, got {self.network!r}")
         if min(self.batch, self.queries, self.epochs) < 1:
             raise ValueError("batch, queries and epochs must be 1 or more")
+        unused = ["warmup", "final_rate"]
+        if self.network != DIFFUSION:
+            unused.append("weight_decay")
+        if given := [name for name in unused if getattr(self, name) != getattr(RunConfig, name)]:
+            raise ValueError(f"{', '.join(given)} would have no effect on this network")
         if not self.background:
             # As published: black behind the object for the regression, otherwise white.
             self.background = "black" if self.network == REGRESSION else "white"
@@ -107,6 +115,7 @@ class TrainingConfig(RunConfig):
 class Trainer(SharedTrainer[TrainingConfig]):
     """A network and its optimiser. objects : number per epoch; known with the data."""
 
+    weights_files = tuple(f"{network}.safetensors" for network in NETWORKS)
     log_steps = 20
 
     def __init__(self, config: TrainingConfig, device: str) -> None:

@@ -26,6 +26,8 @@ class RunConfig:
     """
 
     example: ClassVar[str]  # an example file that errors mention
+    # Besides seed and batch, the settings that a resumed run must not change: the network's.
+    network_settings: ClassVar[tuple[str, ...]] = ()
 
     generator: str = ""
     seed: int = 0

@@ -5,6 +5,7 @@ A model's trainer defines its parameters, its dataset and its losses; `run.train
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ from .numbered import Numbered
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "model.safetensors"
 CHECKPOINT_SECONDS = 120
+# Settings that decide which samples come, so that a resumed run must not change them.
+_SAMPLES = ("seed", "batch")
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -41,10 +44,13 @@ class Trainer(ABC, Generic[Config]):
     A subclass creates `model` and `optimizers`. The weight of each loss is the configuration's
     setting `<name>_weight`, or 1.
 
+    weights_files : the names that `save_weights` may give its file. Only a run whose weights are
+    in `WEIGHTS` can be resumed from these alone.
     log_steps : steps between two lines of metrics. several_processes : whether it can train on
     several processes (see `parallel`).
     """
 
+    weights_files: tuple[str, ...] = (WEIGHTS,)
     log_steps = 50
     several_processes = False
 
@@ -147,8 +153,8 @@ class Trainer(ABC, Generic[Config]):
 
     @classmethod
     def has_run(cls, folder: Path) -> bool:
-        """Whether `folder` contains a run that can be resumed."""
-        return (folder / CHECKPOINT).exists() or (folder / WEIGHTS).exists()
+        """Whether `folder` contains a run, or the weights of one, which must not be overwritten."""
+        return any((folder / name).exists() for name in (CHECKPOINT, *cls.weights_files))
 
     def is_due(self, seconds: float) -> bool:
         """Whether to save now, `seconds` after the last time."""
@@ -176,23 +182,51 @@ class Trainer(ABC, Generic[Config]):
         """Continue from the checkpoint in `folder`, or from weights if there are only these.
 
         From weights it continues at the same point of the schedule and the data, but with new
-        optimisers; the record counts these `warm_starts`. Raises XRayError `bad_checkpoint`.
+        optimisers; the record counts these `warm_starts`. Raises XRayError `bad_checkpoint`, also
+        if seed, batch or network differ from those of the run.
         """
         path = folder / CHECKPOINT
         if not path.exists() and (folder / WEIGHTS).exists():
             self.start_warm(folder)
             return
+        if not path.exists() and self.has_run(folder):
+            raise XRayError(
+                "bad_checkpoint",
+                f"{folder} holds weights without {CHECKPOINT}, which --resume needs for this "
+                "model.",
+                f"Put the run's {CHECKPOINT} beside them, or train in another folder.",
+            )
         with resuming(path):
             state = torch.load(path, map_location=self.device, weights_only=True)
+            self.check_same(state["config"], path)
             for name, part in self.parts().items():
                 _restore(part, state[name])
             for name in self.counters():
                 setattr(self, name, state[name])
 
+    def check_same(self, before: Mapping[str, Any], path: Path) -> None:
+        """Raise XRayError `bad_checkpoint` if seed, batch or network differ from the run's.
+
+        before : the run's configuration, which is in `path`. Settings that it lacks are ignored.
+        """
+        now = asdict(self.config)
+        names = [name for name in (*_SAMPLES, *self.config.network_settings) if name in before]
+        # Through JSON, which has no tuples.
+        other = [n for n in names if json.dumps(before[n]) != json.dumps(now[n])]
+        if other:
+            told = ", ".join(f"{name} was {before[name]!r} and is {now[name]!r}" for name in other)
+            raise XRayError(
+                "bad_checkpoint",
+                f"{path} is of a run with another configuration: {told}.",
+                "Resume it with the configuration that it was trained with, or train in another "
+                "folder.",
+            )
+
     def start_warm(self, folder: Path) -> dict[str, Any]:
         """Continue from the weights in `folder`; returns their record."""
         with resuming(folder / WEIGHTS):
             record = self.load_weights(folder)
+            self.check_same(record, folder / WEIGHTS)
             self.samples = record["trained_samples"]
             self.seconds = record["trained_seconds"]
         self.steps = self.samples // self.config.batch

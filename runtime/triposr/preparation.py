@@ -18,14 +18,20 @@ def prepare(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     The object's longer side spans `FOREGROUND` of the square's side. The picture keeps the object's
     size in pixels; the network resizes it.
 
-    Raises XRayError `no_object` if everything is transparent.
+    Raises XRayError `no_object` if everything is transparent, or all but a line of one pixel.
     """
     rows, columns = np.nonzero(rgba[..., 3])
-    if not len(rows) or np.ptp(rows) == 0 or np.ptp(columns) == 0:
+    if not len(rows):
         raise XRayError(
             "no_object",
             "There is no object in the image: everything is transparent.",
             "Choose an image that shows one object, or another way to remove the background.",
+        )
+    if np.ptp(rows) == 0 or np.ptp(columns) == 0:
+        raise XRayError(
+            "no_object",
+            "The object in the image is a line, only one pixel thick.",
+            "Choose an image that shows the object larger.",
         )
     # The published code leaves out the last row and column.
     cropped = rgba[rows.min() : rows.max(), columns.min() : columns.max()]

@@ -46,6 +46,7 @@ class TrainingConfig(RunConfig):
     """
 
     example: ClassVar[str] = "runtime/triposr/config.json"
+    network_settings: ClassVar[tuple[str, ...]] = ("network",)
 
     generator: str = "triposr"
     network: dict[str, Any] = field(default_factory=dict)

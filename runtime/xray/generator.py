@@ -65,7 +65,7 @@ class XRayGenerator(Generator):
         # Denormals in small activations slow a CPU down tenfold.
         torch.set_flush_denormal(True)
         device = choose_device(device)
-        model, record = load_weights(Path(checkpoint or DEFAULT_WEIGHTS), device)
+        model, record = load_weights(Path(checkpoint or DEFAULT_WEIGHTS).expanduser(), device)
         return cls(model, device, record)
 
     def run(self, inputs: Inputs, settings: XRaySettings, progress: ProgressCallback) -> Generated:
@@ -78,6 +78,7 @@ class XRayGenerator(Generator):
         framed = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
         return self.generate_framed(framed, settings, progress)
 
+    @torch.inference_mode()
     def generate_framed(
         self,
         framed: NDArray[np.uint8],

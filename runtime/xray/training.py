@@ -62,6 +62,10 @@ class TrainingConfig(RunConfig):
     """
 
     example: ClassVar[str] = "runtime/xray/config.json"
+    network_settings: ClassVar[tuple[str, ...]] = (
+        *("network", "layers", "resolution", "image_resolution"),
+        *("channels", "blocks", "fold", "frame_features"),
+    )
 
     generator: str = "xray"
     network: str = "stacked"

@@ -55,8 +55,9 @@ def load_weights(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
     if not path.is_file():
         raise XRayError(
             "missing_weights",
-            f"The weights {path} are not there.",
-            "Install X-Ray again, or choose a checkpoint that exists.",
+            f"There is no file {path} with weights.",
+            "Choose a file of weights on this machine (X-Ray's own are on no hub), or none for "
+            "those that ship; if these are missing, install X-Ray again.",
         )
     try:
         with safe_open(path, framework="pt") as archive:

@@ -23,7 +23,7 @@ from xray_addon.systems.weights import beside, local_path
 
 from ..checkpoints import locate
 from ..torch_helpers.network_configs import NETWORK
-from ..torch_helpers.tensors import read_tensors
+from ..torch_helpers.tensors import first_names, read_tensors
 
 if TYPE_CHECKING:
     # Each function imports what it needs, because importing diffusers takes seconds.
@@ -386,7 +386,7 @@ def fill(model: Any, state: dict[str, Tensor], path: Path) -> Any:
         if state[name].shape != wanted[name].shape
     ]
     faults = [
-        f"{len(names)} tensors {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        f"{len(names)} tensors {what} ({first_names(names)})"
         for names, what in (
             (missing, "are missing"),
             (extra, "are unexpected"),

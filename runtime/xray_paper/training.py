@@ -60,6 +60,7 @@ class TrainingConfig(RunConfig):
     """
 
     example: ClassVar[str] = "runtime/xray_paper/diffusion.json"
+    network_settings: ClassVar[tuple[str, ...]] = ("part", "network")
 
     generator: str = "xray-paper"
     part: str = "diffusion"
@@ -351,6 +352,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
             )
             if (part.parent / STATE).is_file():
                 state = torch.load(part.parent / STATE, map_location="cpu", weights_only=True)
+                self.check_same(state["config"], part.parent / STATE)
                 self.optimizers[0].load_state_dict(state["optimizer"])
                 self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
             else:

@@ -20,7 +20,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from runtime.slice3d.data import SliceData
-from runtime.slice3d.diffusion import SliceDiffusion
+from runtime.slice3d.diffusion import Schedule, SliceDiffusion
 from runtime.slice3d.preparation import to_tensor
 from runtime.slice3d.unet import to_grid
 from runtime.slice3d.weights import load_diffusion
@@ -41,7 +41,9 @@ def drawn(model: SliceDiffusion, images: Tensor, seeds: int, steps: int) -> tupl
     condition = model.condition(repeated)
     shape = model.grid_shape(len(repeated))
     began = time.process_time()
-    grid = model.sample(condition, steps, lambda _: torch.randn(shape, generator=random))
+    grid = model.sample(
+        condition, Schedule.of(steps), lambda _: torch.randn(shape, generator=random)
+    )
     seconds = (time.process_time() - began) / len(repeated)
     return model.decode(grid).unflatten(0, (seeds, len(images))), seconds
 

@@ -546,7 +546,7 @@ class RecordingCommands(installer.Commands):
         self.commands.append(list(command))
         if any(word in self.failing for word in command):
             raise self._failed("No matching distribution")
-        return [json.dumps({"versions": {}, "device": "cpu", "device_name": ""})]
+        return ["xray-check " + json.dumps({"versions": {}, "device": "cpu", "device_name": ""})]
 
 
 def torch_commands(
@@ -672,6 +672,43 @@ def test_uninstall_takes_nothing_else_with_it(tmp_path: Path) -> None:
     environment.uninstall()
     assert (environment.folder / "precious.blend").exists()
     assert not (environment.folder / "venv").exists()
+
+
+def stub(folder: Path, says: str) -> RuntimeEnvironment:
+    """An installed environment whose Python only says `says`."""
+    environment = make(folder)
+    environment.python.parent.mkdir(parents=True)
+    environment.python.write_text(f"#!/bin/sh\n{says}\n")
+    environment.python.chmod(0o755)
+    (environment.folder / "venv" / "pyvenv.cfg").write_text(f"home = {folder}\n")
+    marker = {"requirements": environment._requirements_hash(), "size": 1}
+    (environment.folder / "installed.json").write_text(json.dumps(marker))
+    assert environment.is_installed
+    return environment
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_what_libraries_say_does_not_hide_the_checks_result(tmp_path: Path) -> None:
+    found = json.dumps({"versions": {}, "device": "cpu", "device_name": "x"})
+    says = f"echo 'loading'; echo 'xray-check {found}'; echo 'Exception ignored in: x' >&2"
+    assert stub(tmp_path, says).check().device_name == "x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+@pytest.mark.parametrize("says", ["exit 0", "echo hello", "echo 'xray-check {'"])
+def test_a_python_that_says_nothing_of_use_is_broken(tmp_path: Path, says: str) -> None:
+    with pytest.raises(XRayError) as caught:
+        stub(tmp_path, says).check()
+    assert caught.value.code == "broken"
+
+
+def test_a_folder_that_cannot_be_emptied_is_named(tmp_path: Path) -> None:
+    environment = make(tmp_path)
+    (environment.folder / "installed.json").mkdir(parents=True)  # no file: cannot be unlinked
+    with pytest.raises(XRayError, match="runtime") as caught:
+        environment.uninstall()
+    assert caught.value.code == "not_writable"
+    assert caught.value.remedy
 
 
 def test_the_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,11 @@ from runtime.meshes.collection import MeshCache, list_meshes
 from xray_addon import Camera, Generated, Surface, XRay, XRayError, cast, chamfer_distance, f_score
 from xray_addon.canonical import CANONICAL, FILL, place
 from xray_addon.files.transforms import write_transforms
+from xray_addon.progress import Cancelled
 from xray_addon.systems import SYSTEMS
 from xray_addon.xray import Points
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Oracle:
@@ -50,6 +55,25 @@ def test_the_tree_gives_the_metrics_of_the_core():
     assert result["cd"] == pytest.approx(chamfer_distance(a / 2, b / 2))
     for threshold in (0.1, 0.05, 0.02):
         assert result[f"f@{threshold}"] == pytest.approx(f_score(a / 2, b / 2, threshold))
+
+
+HALF_AT_ZERO = """
+import numpy as np, torch
+from runtime.evaluation.protocols import compare
+torch.set_flush_denormal(True)  # as the runtime does
+random = np.random.default_rng(0)
+points = np.abs(random.random((4000, 3)) - 0.5)
+points[:2400, 0] = 0
+print(compare(points, points + 0.1, 1.0)["cd"])
+"""
+
+
+def test_points_of_which_half_are_at_zero_are_compared():
+    """In a process of its own, as it died of it."""
+    command = [sys.executable, "-c", HALF_AT_ZERO]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout) < 0.2
 
 
 def test_cases_are_framed_reproducible_and_lit(meshes: Path):
@@ -213,6 +237,37 @@ def ball(count: int, shift: float = 0.0, radius: float = 1.0) -> np.ndarray:
     ring = np.sqrt(1 - z**2)
     points = np.stack([ring * np.cos(turn), ring * np.sin(turn), z], axis=1)
     return radius * points + [shift, 0, 0]
+
+
+@pytest.mark.parametrize("protocol", ["camera", "xray"])
+def test_a_system_that_takes_no_image_is_refused(meshes, tmp_path, capsys, protocol):
+    arguments = ["evaluate", "--data", str(meshes), "--generator", "omages", "--out", str(tmp_path)]
+    assert main([*arguments, "--protocol", protocol]) == 2
+    assert "takes no image" in capsys.readouterr().err
+
+
+def test_what_fails_for_one_object_is_skipped_and_what_fails_for_all_ends_it(meshes):
+    cases = list(make_cases(list_meshes(meshes), 1, 0, []))
+
+    class Failing(Oracle):
+        def __init__(self, error: Exception) -> None:
+            super().__init__(cases)
+            self.errors = [error]
+
+        def generate(self, image, _settings, _progress=None):
+            if self.errors:
+                raise self.errors.pop()
+            return super().generate(image, _settings, _progress)
+
+    for error in (MemoryError(), RuntimeError("a bug"), XRayError("no_object", "Nothing.")):
+        result, _ = evaluate(Failing(error), list_objects(meshes), None)
+        assert len(result["cases"]) == 2
+        [skipped] = result["skipped"]
+        assert skipped["why"]
+    for error in (Cancelled(), XRayError("missing_weights", "None.")):
+        with pytest.raises(XRayError) as caught:
+            evaluate(Failing(error), list_objects(meshes), None)
+        assert caught.value is error
 
 
 def test_a_larger_sphere_is_off_by_the_difference_of_the_radii():

@@ -172,6 +172,21 @@ def test_variation_is_how_far_seeds_go_apart():
     assert 0 < apart(0.3) < apart(1.0)
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_no_gradients_are_kept(monkeypatch, steps: int):
+    seen = []
+
+    def spy(prediction: Prediction, alpha: torch.Tensor):
+        seen.append(prediction.frames.requires_grad)
+        return decode(prediction, alpha)
+
+    monkeypatch.setattr("runtime.xray.generator.decode", spy)
+    generator = XRayGenerator.load(device="cpu")
+    with Image.open(REFERENCE) as image:
+        generator.generate(image, XRaySettings(steps=steps))
+    assert seen == [False]
+
+
 def test_no_surface_is_an_error_not_an_empty_mesh(config):
     model = config.model()
     with torch.no_grad():
@@ -190,6 +205,18 @@ def test_unknown_names_and_devices_are_refused():
         with pytest.raises(XRayError) as caught:
             runtime.load("xray", device="cuda")
         assert caught.value.code == "no_device"
+
+
+@pytest.mark.parametrize("system", ["xray", "renderdiffusion"])
+def test_a_checkpoint_may_lie_in_the_home_folder_and_is_on_no_hub(system, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shipped = DEFAULT_WEIGHTS.with_name(f"{system}.safetensors")
+    (tmp_path / "mine.safetensors").symlink_to(shipped)
+    assert runtime.load(system, "~/mine.safetensors", "cpu").device == "cpu"
+    for missing in ("~/gone.safetensors", "owner/repo"):
+        with pytest.raises(XRayError, match="on no hub") as caught:
+            runtime.load(system, missing, "cpu")
+        assert caught.value.code == "missing_weights"
 
 
 def test_the_weights_that_ship_make_a_closed_mesh_the_size_of_the_image():

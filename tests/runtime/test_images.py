@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -897,6 +898,17 @@ def test_the_box_lands_within_half_a_pixel(x, y, width, height, pad, size, fill)
         first, second = row[:middle].sum(), row[middle:].sum()
         assert middle - first == pytest.approx(size / 2 - reach, abs=0.5)
         assert middle + second == pytest.approx(size / 2 + reach, abs=0.5)
+
+
+@pytest.mark.parametrize("fill", [0.05, 1e-9])
+def test_a_small_share_costs_no_memory(fill):
+    rgba = _with_object(1024, 1024, (100, 100, 900, 900))
+    tracemalloc.start()
+    framed = frame(rgba, 256, fill=fill)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    assert framed[..., 3].sum() / 255 == pytest.approx(max(256 * fill, 1) ** 2, rel=0.3)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 30, 50), (70, 20, 100, 80), (0, 0, 100, 80)])

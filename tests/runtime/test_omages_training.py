@@ -188,6 +188,13 @@ def test_posteriors_are_those_of_the_schedule():
     np.testing.assert_allclose(objective.from_clean, mean, rtol=1e-9)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 30, 1000])
+def test_sampling_begins_where_all_is_noise(steps):
+    for schedule in (Schedule.geometry(steps), Schedule.material(steps)):
+        assert schedule.alpha[0] < 0.02
+    assert Schedule.geometry(steps).times[0] == 999
+
+
 def test_the_material_network_sees_the_geometry_and_learns_the_rest():
     objective = MaterialObjective()
     seen = {}
@@ -229,6 +236,12 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(part, file, load, fo
     wanted = load(tmp_path / "whole" / file).state_dict()
     for name, tensor in load(tmp_path / "parts" / file).state_dict().items():
         assert torch.equal(tensor, wanted[name]), name
+    # Weights alone are kept, too, but no run goes on from them.
+    (tmp_path / "parts/checkpoint.pt").unlink()
+    for resume, code in ((False, "bad_settings"), (True, "bad_checkpoint")):
+        with pytest.raises(XRayError, match=r"contains a|without checkpoint") as caught:
+            train(settings(part, samples=16), folder, tmp_path / "parts", resume=resume)
+        assert caught.value.code == code
 
 
 def test_training_makes_the_loss_smaller(folder, tmp_path):

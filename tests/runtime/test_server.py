@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from PIL import Image
 
 from runtime.errors import typed_error
 from runtime.server import Server
+from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.process.protocol import PROTOCOL_VERSION
+from xray_addon.progress import Cancelled
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "core" / "fake_runtime.py"
@@ -178,6 +182,18 @@ def test_a_cut_out_comes_as_a_picture(ready: Peer) -> None:
     assert covered[1] > covered[0] == pytest.approx(covered[2], abs=8)
 
 
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [("", "missing_image"), (".", "missing_file"), ("gone.png", "missing_file"),
+     ("page.png", "unreadable_image")],
+)  # fmt: skip
+def test_a_cut_out_of_what_is_no_image_is_refused(ready: Peer, image: str, code: str) -> None:
+    (ready.folder / "page.png").write_bytes(b"<!doctype html>")
+    inputs = {"image": str(ready.folder / image) if image else ""}
+    params = {"inputs": inputs, "folder": str(ready.folder), "settings": {}}
+    assert ready.ask("cut_out", params)["error"]["data"]["code"] == code
+
+
 def test_after_a_cut_out_an_idle_server_releases_its_networks() -> None:
     server = Server(io.BytesIO(), io.BytesIO(), idle_timeout=60.0)
     assert server._idle_left() is None
@@ -327,8 +343,48 @@ def test_out_of_memory_is_recognized() -> None:
         assert "release" in found.remedy
 
 
+class Tensor:
+    """Stands for one: something that can be weakly referred to."""
+
+
+@pytest.mark.parametrize("how", ["bug", "cancelled", "out of memory"])
+def test_a_failed_request_keeps_nothing_while_the_caches_are_emptied(monkeypatch, how) -> None:
+    server = Server(io.BytesIO(), io.BytesIO())
+    server._cancels[1] = threading.Event()
+    held: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+
+    def work() -> dict[str, Any]:
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        if how == "cancelled":
+            raise Cancelled
+        try:
+            raise RuntimeError("out of memory" if how == "out of memory" else "a bug")
+        except RuntimeError as error:
+            if how == "bug":
+                raise
+            raise XRayError("out_of_memory", "The card has not enough free memory.") from error
+
+    def empty() -> None:
+        gc.collect()
+        alive.append(held[0]() is not None)
+
+    monkeypatch.setattr("runtime.server._empty_caches", empty)
+    monkeypatch.setattr("runtime.server.logger.disabled", True)  # pytest keeps what is logged
+    server._do(1, work)
+    assert alive == [False]
+
+
 def test_other_errors_are_recognized() -> None:
     assert typed_error(OSError(28, "No space left on device")).code == "no_space"
+    for error in (PermissionError(13, "Permission denied", "/x"), OSError(30, "Read-only", "/x")):
+        found = typed_error(error)
+        assert found.code == "cannot_write"
+        assert "/x" in found.message
+    found = typed_error(PermissionError("not yours"))
+    assert "None" not in found.message
+    assert "not yours" in found.message
     driver = RuntimeError("The NVIDIA driver on your system is too old (found version 11040)")
     assert typed_error(driver).code == "driver_too_old"
     odd = typed_error(KeyError("layer.0\nweight"))

@@ -34,6 +34,7 @@ from xray_addon.slices.layout import (
     write_splits,
 )
 from xray_addon.slices.slicing import slice_surface
+from xray_addon.systems.slice3d import Slice3DSettings
 
 SMALL_CONFIG = NetworkConfig(32, (8, 8, 16, 16, 16), 16, 4, 32, 2)
 SMALL = {n: list(v) if isinstance(v, tuple) else v for n, v in vars(SMALL_CONFIG).items()}
@@ -121,18 +122,25 @@ def test_a_grid_of_latents_has_rows_x_z_y_and_an_empty_one():
     assert torch.equal(from_grid(grid), latents)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 200, 500])
+@pytest.mark.parametrize("steps", [2, 7, 126, 167, 200, 334, 500])
 def test_schedules_run_from_noise_to_the_first_step(steps):
     schedule = Schedule.of(steps)
     assert len(schedule.steps) == steps
     assert schedule.steps[0] == 1
-    assert schedule.steps[-1] <= 999
+    assert schedule.steps[-1] == 996  # the noisiest of the published 200
+    assert schedule.steps.diff().max() - schedule.steps.diff().min() <= 1
     assert (schedule.alphas.diff() < 0).all()
     # Without noise a step keeps the spread: alphas and what is left add up to one.
     assert (1 - schedule.alphas_before - schedule.sigmas**2 >= -1e-7).all()
 
 
+def test_a_single_step_is_the_noisiest():
+    assert Schedule.of(1).steps.tolist() == [996]
+
+
 def test_too_many_steps_are_refused():
+    with pytest.raises(XRayError, match="500"):
+        Slice3DSettings(branch="generation", steps=501)
     with pytest.raises(ValueError, match="steps"):
         Schedule.of(501)
 
@@ -151,7 +159,7 @@ def test_the_sampler_finds_the_picture_that_a_perfect_denoiser_knows():
     told = []
     made = model.sample(
         (None, []),
-        25,
+        schedule,
         lambda _: torch.randn(wanted.shape, generator=random),
         report=lambda done, expected: told.append((done, expected)),
     )
@@ -209,6 +217,30 @@ def test_training_learns_saves_and_resumes(data, tmp_path, network):
     with pytest.raises(XRayError) as caught:
         train(config, data, tmp_path)
     assert caught.value.code == "bad_settings"
+
+
+def test_weights_without_their_checkpoint_are_neither_overwritten_nor_resumed(data, tmp_path):
+    config = TrainingConfig(size=SMALL, batch=2, queries=8, epochs=1, workers=0)
+    Trainer(config, "cpu").save(tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    before = (tmp_path / "regression.safetensors").read_bytes()
+    with pytest.raises(XRayError) as caught:
+        train(config, data, tmp_path)
+    assert caught.value.code == "bad_settings"
+    with pytest.raises(XRayError, match=r"without checkpoint\.pt") as caught:
+        train(config, data, tmp_path, resume=True)
+    assert caught.value.code == "bad_checkpoint"
+    assert (tmp_path / "regression.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("network", ["regression", "gt_to_3d", "diffusion", "autoencoder"])
+def test_settings_that_no_network_uses_are_refused(network):
+    for name in ("warmup", "final_rate", "weight_decay"):
+        if (network, name) == ("diffusion", "weight_decay"):
+            assert TrainingConfig(network=network, weight_decay=0.5).weight_decay == 0.5
+            continue
+        with pytest.raises(ValueError, match=name):
+            TrainingConfig(network=network, **{name: 0.5})
 
 
 def test_the_learning_rate_is_halved_as_published():

@@ -140,6 +140,8 @@ def test_the_slices_are_a_picture_and_shown_while_they_are_made(weights, ball):
     assert shown[0].shape == (3 * 32, 4 * 32, 4)
     stages = [report.stage for report in told]
     assert stages.index("predict") < stages.index("mesh")
+    shares = [report.fraction for report in told if report.stage == "mesh"]
+    assert shares == sorted(shares)
 
 
 def test_seeds_differ_in_the_generation_branch_alone(weights, ball):

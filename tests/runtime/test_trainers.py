@@ -98,6 +98,28 @@ def test_where_only_weights_are_left_a_run_goes_on_from_these(model, meshes, tmp
     assert caught.value.code in ("bad_checkpoint", "bad_weights")
 
 
+@pytest.mark.parametrize("file", ["checkpoint.pt", "model.safetensors"])
+def test_a_run_goes_on_with_its_own_seed_batch_and_network_alone(model, tmp_path, file):
+    kind, config = model
+    trainer = kind(config, "cpu")
+    trainer.save(tmp_path)
+    if file != "checkpoint.pt":
+        (tmp_path / "checkpoint.pt").unlink()
+    for changes in ({"seed": 5}, {"batch": 8}):
+        with pytest.raises(XRayError, match=f"{next(iter(changes))} was .* and is ") as caught:
+            kind(replace(config, **changes), "cpu").resume(tmp_path)
+        assert caught.value.code == "bad_checkpoint"
+    changes = {"samples": 24, "learning_rate": 0.5, "warmup": 0.1, "workers": 3}
+    kind(replace(config, **changes), "cpu").resume(tmp_path)
+
+
+def test_a_network_with_other_settings_is_told_by_their_names(config, tmp_path):
+    xray.Trainer(config, "cpu").save(tmp_path)
+    with pytest.raises(XRayError, match="fold was 2 and is 1") as caught:
+        xray.Trainer(replace(config, fold=1), "cpu").resume(tmp_path)
+    assert caught.value.code == "bad_checkpoint"
+
+
 def test_a_full_disk_is_told_and_what_was_saved_stays(model, tmp_path, monkeypatch):
     kind, config = model
     trainer = kind(config, "cpu")

@@ -395,6 +395,11 @@ def test_a_transparent_image_is_told(ball):
     with pytest.raises(XRayError) as caught:
         ball.generate(np.zeros((32, 32, 4), np.uint8), settings())
     assert caught.value.code == "no_object"
+    line = np.zeros((32, 32, 4), np.uint8)
+    line[16, 4:28] = 255
+    with pytest.raises(XRayError, match="a line") as caught:
+        ball.generate(line, settings())
+    assert caught.value.code == "no_object"
 
 
 def test_a_prepared_picture_is_square_grey_and_filled_by_the_object():

@@ -575,6 +575,8 @@ def test_a_cut_run_resumes_where_it_was(published, data, tmp_path, monkeypatch):
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     refused("bad_checkpoint", train, config, data, tmp_path / "none", resume=True)
+    other = replace(config, seed=5)
+    refused("bad_checkpoint", train, other, data, tmp_path / "cut", resume=True)
     # Without the optimiser's state it goes on from the weights, at their step.
     (tmp_path / "cut/checkpoint-3/training.pt").unlink()
     warm = Trainer(config, "cpu")

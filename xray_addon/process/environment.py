@@ -220,7 +220,7 @@ class RuntimeEnvironment:
                 f"{sizes.free / 1e9:.1f} GB left.",
                 "Free some space, or set XRAY_RUNTIME_DIR to a folder on another disk.",
             )
-        try:
+        with self._writing("Set XRAY_RUNTIME_DIR to a folder that can be written to."):
             self.folder.mkdir(parents=True, exist_ok=True)
             with _alone(self.folder), append_regular(self.log, private=True) as log:
                 log.truncate(0)
@@ -237,13 +237,6 @@ class RuntimeEnvironment:
                     raise
                 self._remove_old()
                 return check
-        except OSError as error:
-            raise XRayError(
-                "no_space" if is_no_space(error) else "not_writable",
-                f"The runtime cannot be written to {self.folder} ({error}).",
-                "Set XRAY_RUNTIME_DIR to a folder that can be written to.",
-                str(self.log),
-            ) from error
 
     def plan(self, device: str = "auto") -> Plan:
         """What `install` would do for `device`. Queries the driver, so it is too slow for `draw`.
@@ -279,11 +272,28 @@ class RuntimeEnvironment:
             ) from error
 
     def uninstall(self) -> None:
-        """Remove the environment. Raises XRayError `busy` if files are in use."""
+        """Remove the environment.
+
+        Raises XRayError: `busy` if files are in use, `not_writable`.
+        """
         if self.folder.is_dir():
-            with _alone(self.folder):
+            remedy = "Let somebody who may write there remove it."
+            with self._writing(remedy), _alone(self.folder):
                 self._remove()
                 self._remove_old()
+
+    @contextmanager
+    def _writing(self, remedy: str) -> Iterator[None]:
+        """Convert the OSErrors of changing the folder to XRayErrors."""
+        try:
+            yield
+        except OSError as error:
+            raise XRayError(
+                "no_space" if is_no_space(error) else "not_writable",
+                f"The runtime's folder {self.folder} cannot be written to ({error}).",
+                remedy,
+                str(self.log),
+            ) from error
 
     def _install(
         self,
@@ -361,9 +371,19 @@ class RuntimeEnvironment:
                 steps.run("pip", "Installing pip", install_pip(python, wheel))
 
     def _check(self, steps: Commands) -> Check:
-        command = [str(self.python), "-c", _CHECK, *self._imports]
+        command = [str(self.python), "-c", _CHECK, _MARK, *self._imports]
         lines = steps.run("check", "Trying the runtime", command, CHECK_TIMEOUT)
-        check = Check(**parse_json(lines[-1], _CHECKED))
+        # Libraries write lines of their own, before and after.
+        found = [line.removeprefix(_MARK) for line in lines if line.startswith(_MARK)]
+        try:
+            check = Check(**parse_json(found[-1], _CHECKED))
+        except (IndexError, ValueError) as error:
+            raise XRayError(
+                "install_failed",
+                "The runtime's Python did not answer as it should.",
+                "Install the runtime again; the log has what it said.",
+                str(self.log),
+            ) from error
         return replace(check, driver=query_nvidia("driver_version").partition("\n")[0])
 
     def _pinned(self, name: str) -> str | None:
@@ -441,10 +461,13 @@ class RuntimeEnvironment:
         )
 
 
-# Run by the environment's Python; its last line of output is a `Check` as JSON.
+# Run by the environment's Python with `_MARK` and the modules to import. The line of its output
+# that begins with the mark is a `Check` as JSON.
+_MARK = "xray-check "
 _CHECK = """
 import importlib, importlib.metadata, json, os, platform, sys
-for name in sys.argv[1:]:
+mark, *modules = sys.argv[1:]
+for name in modules:
     importlib.import_module(name)
 versions = {
     distribution.metadata["Name"]: distribution.version
@@ -465,7 +488,7 @@ elif torch is not None and torch.backends.mps.is_available():
 versions["python"] = platform.python_version()
 print()
 found = {"versions": versions, "device": device, "device_name": device_name, "memory": memory}
-print(json.dumps(found))
+print(mark + json.dumps(found))
 """
 
 

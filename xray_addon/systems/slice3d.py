@@ -56,9 +56,9 @@ class Slice3DSettings(GenerateSettings):
     )
     steps: int = setting(
         0,
-        "Steps of the sampling; 0 takes 200, as published, and 500 are the most",
+        "Steps of the sampling; 0 takes 200, as published",
         min=0,
-        max=1000,
+        max=500,
         on=200,
         only=("branch", ("generation",)),
     )
