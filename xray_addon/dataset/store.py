@@ -88,7 +88,7 @@ def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool 
     `cannot_write`, and those of `Recipe.of`.
     """
     folder, recipe = Path(folder), Recipe.of(settings)
-    if _recorded(folder) == recipe:
+    if recorded(folder) == recipe:
         return recipe.digest
     with _exclusive(folder) as place:
         others = _others(folder, recipe)
@@ -125,6 +125,14 @@ def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayErro
     """The error that `claim` raises without `replace` if items have different settings, or None."""
     folder, recipe = Path(folder), Recipe.of(settings)
     return _conflict(folder, recipe) if _others(folder, recipe) else None
+
+
+def recorded(folder: Path) -> Recipe | None:
+    """The recipe that the dataset in `folder` is claimed for; None if it is unknown."""
+    try:
+        return Recipe.from_dict(_settings(folder))
+    except ValueError:
+        return None
 
 
 def find(folder: Path, item: Item, digest: str, refused: bool = True) -> ItemResult | None:
@@ -446,7 +454,7 @@ def _remove_dead(folder: Path, leftover: Path, place: Place) -> None:
 def _blame(folder: Path, row: dict[str, Any], has_crashed: bool, place: Place) -> None:
     uid = row["uid"]
     there = item_row(folder, uid)
-    known = _recorded(folder)
+    known = recorded(folder)
     same = there and all(there[key] == row.get(key) for key in ("settings", "source_sha256"))
     if there and same and _is_whole(folder, there):
         return  # the run died after the item was complete
@@ -519,27 +527,19 @@ def _settings(folder: Path) -> dict[str, Any]:
     return held
 
 
-def _recorded(folder: Path) -> Recipe | None:
-    """The recipe of the dataset; None if it is unknown."""
-    try:
-        return Recipe.from_dict(_settings(folder))
-    except ValueError:
-        return None
-
-
 def _others(folder: Path, recipe: Recipe) -> list[str]:
     """The uids of items that were made with different settings."""
     return [row["uid"] for row in rows(folder) if row.get("settings") != recipe.digest]
 
 
 def _conflict(folder: Path, recipe: Recipe) -> XRayError:
-    known = _recorded(folder)
+    known = recorded(folder)
     differences = recipe.differences(known) if known else ""
     return other_settings(folder, differences or "which ones is not known")
 
 
 def _check_claimed(folder: Path, digest: str) -> None:
-    known = _recorded(folder)
+    known = recorded(folder)
     if known is not None and known.digest != digest:
         raise other_settings(folder, "another run has replaced it meanwhile")
 
