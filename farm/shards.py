@@ -190,7 +190,7 @@ def is_waiting(out: str, index: int) -> bool:
 
 
 def read_record(out: str, index: int) -> dict[str, Any] | None:
-    """The record of shard `index` of `out`, or None if it is missing or unreadable.
+    """The record of shard `index` of `out`, or None if it is missing or invalid.
 
     A waiting shard's record takes precedence. Raises XRayError `cannot_write` if fsspec does not
     know the address or cannot access it.
@@ -367,15 +367,19 @@ def _put(source: Path, target: str) -> None:
 
 
 def _read(target: str) -> dict[str, Any] | None:
-    """A record, or None if it is missing or unreadable."""
+    """A record, or None if it is missing or invalid."""
     system, path = _place(target)
     try:
         with system.open(path, "rb") as stream:
-            held: dict[str, Any] = parse_json(stream.read(LARGEST + 1), _RECORD, largest=LARGEST)
-    except (OSError, ValueError):
+            data = stream.read(LARGEST + 1)
+    except FileNotFoundError:
         return None
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(target, error) from error
+    try:
+        held: dict[str, Any] = parse_json(data, _RECORD, largest=LARGEST)
+    except ValueError:
+        return None
     return held
 
 
@@ -420,7 +424,7 @@ def _place(target: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def _cannot_write(target: str, error: Exception) -> XRayError:
     return XRayError(
         "cannot_write",
-        f"{target} cannot be written ({error}).",
+        f"{target} cannot be read or written ({error}).",
         "Check the address, its credentials and the free space. For some addresses fsspec needs "
         "another package, such as s3fs or gcsfs.",
     )

@@ -307,6 +307,37 @@ def test_errors_of_a_file_system_are_said(source, staged, monkeypatch, broken):
     assert caught.value.code == "cannot_write"
 
 
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "reset by peer"), TimeoutError("slow"), PermissionError()]
+)
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(source, staged, monkeypatch, error):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    before = {path: read(f"memory:/{path}") for path in MemoryFileSystem().find("/bucket")}
+    (folder / "item000.obj").unlink()
+    real = MemoryFileSystem._open
+
+    def fail(self, path, mode="rb", **options):
+        if mode == "rb" and path.endswith(".json"):
+            raise error
+        return real(self, path, mode, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "_open", fail)
+        with pytest.raises(XRayError, match="cannot be read") as caught:
+            run(replacing(staged(folder, url)))
+    assert caught.value.code == "cannot_write"
+    assert {path: read(f"memory:/{path}") for path in MemoryFileSystem().find("/bucket")} == before
+
+
+def test_a_record_that_is_no_json_is_written_again(source, staged):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    MemoryFileSystem().pipe("/bucket/chairs-0001.json", b"half")
+    assert set(statuses(run(staged(folder, url))).values()) == {"done"}
+    assert sorted(shards.read_record(url, 1)["items"]) == ["item000", "item001"]
+
+
 def test_fewer_shards_leave_none_of_the_old_ones(source, work, tmp_path):
     folder = source(6)
     for part in ("1/3", "2/3", "3/3", "1/2"):
