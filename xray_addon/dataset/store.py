@@ -236,12 +236,27 @@ def read_state(item: Item, companions: Iterable[str] = ()) -> list[str | int]:
     return state
 
 
+def check_plain(folder: Path, *uids: str) -> None:
+    """Check that `folder` holds no dataset and none of the items `uids`.
+
+    Raises XRayError `other_settings`.
+    """
+    names = [SETTINGS, *(f"metadata/{uid}.json" for uid in uids)]
+    if any(os.path.lexists(folder / name) for name in names):
+        raise XRayError(
+            "other_settings",
+            f"{folder} holds a dataset, and a capture without one would replace its items.",
+            "Choose another folder.",
+        )
+
+
 def put_files(folder: Path, uid: str, made: Path) -> None:
     """As `publish`, without a row: the files follow the layout but are not a dataset item.
 
-    Raises XRayError `cannot_write`.
+    Raises XRayError `cannot_write`, `other_settings` if `folder` holds a dataset.
     """
     with _exclusive(folder):
+        check_plain(folder, uid)
         _replace(folder, uid, made)
 
 
