@@ -272,6 +272,7 @@ def refuse(
 
     status : "rejected" or "failed". row : other known fields, as for `publish`. The item's files
     from different settings are removed; if another run has made it with these settings, it stays.
+    A failure keeps what these settings made of an object of an open file, rejecting it does not.
 
     Raises XRayError `cannot_write`.
     """
@@ -283,7 +284,7 @@ def refuse(
         **(row or {}),
     }
     with _exclusive(folder) as place:
-        if find(folder, item, digest, refused=False) is None:
+        if not _stays(folder, item, digest, status):
             place(f"refused/{item.uid}.json", _json(values))
             _withdraw(folder, item.uid, None)
 
@@ -617,6 +618,14 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
         return companion_hashes(Path(item.source), paths) == companions
     except XRayError:  # one of the files can no longer be read; reading the item says which
         return False
+
+
+def _stays(folder: Path, item: Item, digest: str, status: str) -> bool:
+    """Whether the complete item stays if a new attempt at it ends with `status`."""
+    if item.source or status == REJECTED:
+        return find(folder, item, digest, refused=False) is not None
+    row = item_row(folder, item.uid)
+    return row is not None and row["settings"] == digest and _is_whole(folder, row)
 
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:
