@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import sys
 import tarfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -135,6 +138,32 @@ def test_a_shard_with_failures_goes_on_from_its_staging(source, staged, tmp_path
     }
     record = shards.read_record(url, 1)
     assert sorted(record["items"]) == ["bad", "item000", "item001"]
+
+
+def test_two_farms_at_one_url_share_a_staging_folder_in_turn(source, staged, tmp_path, monkeypatch):
+    place = staged(source(2), "memory://bucket/chairs")
+    module: Any = sys.modules["farm.run"]  # `farm.run` is the function
+    capture, second = module.capture, []
+    other = threading.Thread(target=lambda: second.extend(run(place)))
+
+    def meanwhile(*arguments):
+        results = capture(*arguments)
+        monkeypatch.setattr(module, "capture", capture)
+        other.start()
+        other.join(1)  # it would be through by now, and have removed the folder
+        return results
+
+    monkeypatch.setattr(module, "capture", meanwhile)
+    assert set(statuses(run(place)).values()) == {"done"}
+    other.join(30)
+    assert statuses(second) == {"item000": "exists", "item001": "exists"}
+    assert not list((tmp_path / "staging").iterdir())
+
+
+def test_two_urls_have_two_staging_folders(work, source):
+    one, two = (work(source(1), f"memory://{bucket}/chairs").staging for bucket in "ab")
+    assert one != two
+    assert one == work(source(1), "memory://a/chairs/").staging
 
 
 def test_an_upload_that_breaks_leaves_nothing(source, staged, monkeypatch):
