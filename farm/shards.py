@@ -95,7 +95,7 @@ def pack(
     An existing shard with the same content is not written again. At the end, waiting shards are put
     in place, see `settle`. Returns the tar's path or URL.
 
-    Raises XRayError `cannot_write`.
+    Raises XRayError `cannot_write`, `bad_shard` if the existing shard lacks items of `kept`.
     """
     index, count = map(int, part.split("/"))
     made = {
@@ -132,13 +132,12 @@ def pack(
             _remove(shard_name(out, index, RECORD))
         with tempfile.TemporaryDirectory(prefix=".shard-", dir=folder) as temporary:
             file = Path(temporary) / "shard"
-            with file.open("wb") as stream:
-                # Fixed times, owners and modes: the same items give the same bytes.
-                writer = TarWriter(stream, user="", group="", mode=0o644, encoder=False, mtime=0)
+            # Fixed times, owners and modes: the same items give the same bytes.
+            fixed = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
+            with file.open("wb") as stream, TarWriter(stream, encoder=False, **fixed) as writer:
                 new = (sample for uid in sorted(made) for sample in _samples(folder, uid))
                 for sample in merge(new, _samples_in(tar, taken), key=_place_in_tar):
                     writer.write(sample)
-                writer.close()
             _put(file, tar + waits)
             file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
             _put(file, shard_name(out, index, RECORD + waits))
@@ -281,14 +280,20 @@ def _place_in_tar(sample: dict[str, Any]) -> tuple[str, str]:
 
 
 def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
-    """The existing samples of some items in the shard `tar`."""
+    """The existing samples of some items in the shard `tar`.
+
+    Raises XRayError `cannot_write`, at the end `bad_shard` if it lacks one of the items.
+    """
     if not uids:
         return
+    lacking = set(uids)
     system, path = _place(tar)
     try:
         with system.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for key, members in groupby(archive, lambda member: member.name.partition(".")[0]):
-                if key.rpartition("-")[0] in uids:
+                uid = key.rpartition("-")[0]
+                if uid in uids:
+                    lacking.discard(uid)
                     sample: dict[str, Any] = {"__key__": key}
                     for member in members:
                         file = archive.extractfile(member)
@@ -297,6 +302,12 @@ def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
                     yield sample
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(tar, error) from error
+    if lacking:
+        raise XRayError(
+            "bad_shard",
+            f"{tar} lacks items that its record names ({', '.join(sorted(lacking)[:3])}).",
+            f"Remove {tar.removesuffix(TAR)}{RECORD}, and run it again: all its items are made.",
+        )
 
 
 def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:

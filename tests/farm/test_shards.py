@@ -231,6 +231,28 @@ def test_another_number_of_shards_replaces_them_only_where_that_is_said(source, 
     assert sorted(packed) == [f"item{number:03d}" for number in range(6)]
 
 
+def test_a_kept_item_that_the_old_shard_lacks_is_not_lost(source, staged):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    system, short = MemoryFileSystem(), io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(read(f"{url}-0001.tar"))) as whole,
+        tarfile.open(fileobj=short, mode="w") as archive,
+    ):
+        for member in whole:
+            if not member.name.startswith("item000"):
+                archive.addfile(member, whole.extractfile(member))
+    system.pipe("/bucket/chairs-0001.tar", short.getvalue())
+    (folder / "item002.obj").write_text("ok")
+    with pytest.raises(XRayError, match=r"lacks items .*item000.*Remove .*chairs-0001\.json") as at:
+        run(staged(folder, url))
+    assert at.value.code == "bad_shard"
+    assert read(f"{url}-0001.tar") == short.getvalue()
+    system.rm("/bucket/chairs-0001.json")
+    run(staged(folder, url))
+    assert packed() == {"item000", "item001", "item002"}
+
+
 def test_a_source_that_changes_is_packed_again(source, staged):
     folder, url = source(2), "memory://bucket/chairs"
     run(staged(folder, url))
