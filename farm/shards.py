@@ -36,7 +36,7 @@ from xray_addon.dataset.manifest import Item, shard
 from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
 from xray_addon.dataset.result import FAILED, REJECTED, ItemResult
 from xray_addon.dataset.rows import SETTINGS, UID
-from xray_addon.dataset.store import find, item_row
+from xray_addon.dataset.store import find, item_row, writing
 from xray_addon.errors import XRayError
 from xray_addon.files import json_schema as schema
 from xray_addon.files.atomic import replacing
@@ -130,7 +130,10 @@ def pack(
         _remove(shard_name(out, index, RECORD + NEXT))
         if not waits:
             _remove(shard_name(out, index, RECORD))
-        with tempfile.TemporaryDirectory(prefix=".shard-", dir=folder) as temporary:
+        with (
+            writing(folder),
+            tempfile.TemporaryDirectory(prefix=".shard-", dir=folder) as temporary,
+        ):
             file = Path(temporary) / "shard"
             # Fixed times, owners and modes: the same items give the same bytes.
             fixed = {"user": "", "group": "", "mode": 0o644, "mtime": 0}

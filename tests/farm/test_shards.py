@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import sys
@@ -10,6 +11,7 @@ import tarfile
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import pytest
@@ -181,6 +183,14 @@ def test_an_upload_that_breaks_leaves_nothing(source, staged, monkeypatch):
     assert not MemoryFileSystem().exists("/bucket/chairs-0001.json")
     run(staged(source(2), url))
     assert sorted(shards.read_record(url, 1)["items"]) == ["item000", "item001"]
+
+
+def test_a_full_disk_is_said_of_the_tar(source, work, monkeypatch):
+    reason = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(shards.TarWriter, "write", Mock(side_effect=reason))
+    with pytest.raises(XRayError, match="No space left") as caught:
+        run(work(source(1), tar=True))
+    assert caught.value.code == "cannot_write"
 
 
 def test_a_tar_without_its_record_is_made_again(source, staged):
