@@ -633,6 +633,18 @@ def test_gates(views, settings, touched, rejects):
     assert (reason.code if reason else "") == rejects
 
 
+def test_near_and_far_are_no_gates_and_that_is_said(tmp_path, item):
+    out, other = tmp_path / "out", DatasetSettings(far=2.0)
+    claim(out, DatasetSettings())
+    make(out, item)
+    assert conflict(out, other) is not None
+    _, reason = judge([ViewStatistics([9], outside=9)], DatasetSettings(max_outside=0.5))
+    helps = [
+        DatasetSettings.__dataclass_fields__[name].metadata["help"] for name in ("near", "far")
+    ]
+    assert all("items are made again" in text for text in (reason.remedy, *helps))
+
+
 def test_the_report_and_the_lines_for_datasets(tmp_path, item):
     out = tmp_path / "out"
     make(out, item, gates=["dropped_hits"])
