@@ -13,8 +13,9 @@ from typing import Any, Literal
 import submitit
 from submitit.core.utils import FailedJobError
 
+from xray_addon.dataset.recipe import Recipe
 from xray_addon.dataset.result import FAILED, ItemResult
-from xray_addon.dataset.store import claim, finish
+from xray_addon.dataset.store import claim, conflict, finish, recorded, sweep
 from xray_addon.errors import XRayError
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 
@@ -49,10 +50,13 @@ class ShardJob(submitit.helpers.Checkpointable):
 class Jobs:
     """The jobs of one dataset, from submission to end.
 
+    Nothing is removed before the jobs are submitted. Items with different settings are removed by
+    the first job in which a worker starts.
+
     cluster : "slurm", or "local" for processes on this machine.
 
-    Raises XRayError `no_slurm`, `not_submitted`, `other_settings`, and those for unusable files
-    named in the settings.
+    Raises XRayError `no_slurm`, `not_submitted`, `other_settings`, `cannot_write`, and those for
+    unusable files named in the settings.
     """
 
     def __init__(
@@ -64,7 +68,11 @@ class Jobs:
         if shards.is_url(work.out):
             missing(self.work, self.parts)  # raises at once if items have different settings
         else:
-            claim(work.out, work.settings, work.replace)
+            others = conflict(work.out, work.settings)
+            if others is not None and not work.replace:
+                raise others
+            sweep(Path(work.out))  # raises at once if the folder cannot be used
+        self._recipe = Recipe.of(work.settings)
         home = self.work.staging if shards.is_url(work.out) else Path(self.work.out)
         self.logs = home / "logs" / "jobs"
         try:
@@ -120,8 +128,11 @@ class Jobs:
         looks = dict.fromkeys(range(len(self.jobs)), 0)
         results: list[ItemResult] = []
         lost: list[str] = []
+        out = self.work.out
         try:
-            total = len(missing(self.work, self.parts)) + count_done(self.work, self.parts)
+            if not shards.is_url(out) and conflict(out, self.work.settings) is None:
+                claim(out, self.work.settings)
+            total = len(missing(self.work, self.parts)) + self._done()
             while looks:
                 for number in tuple(looks):
                     job = self.jobs[number]
@@ -136,7 +147,7 @@ class Jobs:
                         if looks[number] > LOST_AFTER:
                             del looks[number]
                             lost.append(f"job {job.job_id}: {job.state}, {job.paths.stderr}")
-                on_progress(Progress("capture", count_done(self.work, self.parts), total))
+                on_progress(Progress("capture", self._done(), total))
                 if looks:
                     time.sleep(POLL)
         except BaseException:
@@ -152,9 +163,16 @@ class Jobs:
         for result in results:
             if result.status == FAILED:
                 on_result(result)
-        if not shards.is_url(self.work.out):
-            finish(self.work.out)
+        if not shards.is_url(out):
+            finish(out)
         return results
+
+    def _done(self) -> int:
+        """The number of complete items, without those that the jobs have yet to remove."""
+        out = self.work.out
+        if not shards.is_url(out) and recorded(Path(out)) != self._recipe:
+            return 0
+        return count_done(self.work, self.parts)
 
     def _results(
         self, job: submitit.Job[list[dict[str, Any]]], number: int, lost: list[str]

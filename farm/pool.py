@@ -13,7 +13,7 @@ from pathlib import Path
 from xray_addon.dataset.attempt import give_up
 from xray_addon.dataset.manifest import Item
 from xray_addon.dataset.result import FAILED, ItemResult, stop_on
-from xray_addon.dataset.store import claim, conflict, find, work_folder
+from xray_addon.dataset.store import claim, conflict, find, work_folder, writing
 from xray_addon.dataset.worker import worker_command
 from xray_addon.files.atomic import replacing
 from xray_addon.settings.dataset import DatasetSettings
@@ -76,7 +76,8 @@ def capture(
 
 def _try_worker(log: Path, settings: DatasetSettings, farm: FarmSettings) -> None:
     """Check in a separate folder that a worker starts with `settings`; raises as `check`."""
-    log.parent.mkdir(exist_ok=True)
+    with writing(log.parent):
+        log.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="xray-") as folder:
         asyncio.run(check(worker_command(farm.blender, Path(folder), settings), log))
 
@@ -108,9 +109,10 @@ class _Pool:
     async def run(self) -> None:
         """Work until no items are left."""
         log = self._folder / "logs" / "worker.log"
-        log.parent.mkdir(exist_ok=True)
-        await check(self._command, log)
-        log.unlink(missing_ok=True)
+        with writing(log.parent):
+            log.parent.mkdir(exist_ok=True)
+            await check(self._command, log)
+            log.unlink(missing_ok=True)
         jobs = self._farm.jobs or _usable_cores()
         tasks = [asyncio.create_task(self._work()) for _ in range(min(jobs, len(self._todo)))]
         try:
@@ -174,14 +176,15 @@ class _Pool:
     ) -> None:
         """Record that `item` failed, unless its worker had completely written it."""
         log = self._log(item.uid)
-        with worker.log.open("rb") as source, replacing(log) as temporary:
+        with writing(log.parent), worker.log.open("rb") as source, replacing(log) as temporary:
             source.seek(log_start)
             temporary.write_bytes(source.read())
         self._note(give_up(self._folder, item, self._digest, lost, log, seconds))
 
     def _note(self, result: ItemResult) -> None:
         if result.status != FAILED:
-            self._log(result.uid).unlink(missing_ok=True)  # from an earlier attempt
+            with writing(self._folder / "logs"):
+                self._log(result.uid).unlink(missing_ok=True)  # from an earlier attempt
         self.results.append(result)
         self._on_result(result)
 

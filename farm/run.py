@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from xray_addon.dataset.manifest import read_source, shard
 from xray_addon.dataset.recipe import Recipe
 from xray_addon.dataset.result import EXISTS, FAILED, ItemResult
 from xray_addon.dataset.rows import uids
-from xray_addon.dataset.store import find, finish
+from xray_addon.dataset.store import find, finish, writing
 from xray_addon.errors import XRayError
+from xray_addon.files.locks import lock
 from xray_addon.settings.dataset import DatasetSettings
 
 from . import shards
 from .pool import ResultCallback, capture, ignore_result
 from .settings import FarmSettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,9 +78,11 @@ class Work:
 
     @property
     def staging(self) -> Path:
-        """The folder where shards for a URL are made."""
-        name = self.out.rstrip("/").rpartition("/")[2] or "shards"
-        return Path(self.farm.staging or f"{name}-staging")
+        """The folder where shards for a URL are made; two URLs have two of them."""
+        url = self.out.rstrip("/")
+        name = url.rpartition("/")[2] or "shards"
+        digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+        return Path(self.farm.staging or f"{name}-{digest}-staging")
 
 
 def run(
@@ -94,31 +103,41 @@ def run_shard(
 ) -> list[ItemResult]:
     """Make shard `part` ("i/N") of a dataset. After all shards, the caller must call `finish`.
 
-    For a shard at a URL, only missing items are made. Raises as `run`, and XRayError
-    `other_settings` if the existing shard has different settings or a different number of shards.
+    For a shard at a URL, only missing items are made, by one run in a staging folder at a time.
+    Raises as `run`, and XRayError `other_settings` if the existing shard has different settings or
+    a different number of shards.
     """
     source = read_source(work.source)
     items = shard(source, part)
     recipe = Recipe.of(work.settings)
     kept: set[str] = set()
-    if shards.is_url(work.out):
-        if shards.is_waiting(work.out, int(part.split("/")[0])):
-            shards.settle(work.out, part, recipe, source)  # an earlier run was interrupted
-        complete = shards.is_packed(work.out, part, items, recipe, work.replace)
-        everything = {item.uid for item in items}
-        kept = everything if complete else shards.keepable(work.out, part, items, recipe)
-        known = [ItemResult(item.uid, EXISTS) for item in items if item.uid in kept]
-        for result in known:
-            on_result(result)
-        if complete:
-            return known
     folder = work.folder(part)
-    todo = [item for item in items if item.uid not in kept]
-    results = capture(todo, folder, work.settings, work.farm, on_result, work.replace)
-    if shards.is_url(work.out) or work.farm.tar:
-        shards.pack(folder, source, results, work.out, part, recipe, kept)
-    if shards.is_url(work.out) and not any(result.status == FAILED for result in results):
-        shutil.rmtree(folder)  # all uploaded; kept after failures for the next run
+    with ExitStack() as stack:
+        if shards.is_url(work.out):
+            if shards.is_waiting(work.out, int(part.split("/")[0])):
+                shards.settle(work.out, part, recipe, source)  # an earlier run was interrupted
+            is_complete = partial(shards.is_packed, work.out, part, items, recipe, work.replace)
+            complete = is_complete()
+            if not complete:
+                with writing(folder.parent):
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    own = lock(f"{folder}.lock", on_wait=partial(_tell_waiting, folder))
+                    stack.enter_context(own)
+                complete = is_complete()  # by the run that had the lock
+            everything = {item.uid for item in items}
+            kept = everything if complete else shards.keepable(work.out, part, items, recipe)
+            known = [ItemResult(item.uid, EXISTS) for item in items if item.uid in kept]
+            for result in known:
+                on_result(result)
+            if complete:
+                return known
+        todo = [item for item in items if item.uid not in kept]
+        results = capture(todo, folder, work.settings, work.farm, on_result, work.replace)
+        if shards.is_url(work.out) or work.farm.tar:
+            shards.pack(folder, source, results, work.out, part, recipe, kept)
+        if shards.is_url(work.out) and not any(result.status == FAILED for result in results):
+            with writing(folder):
+                shutil.rmtree(folder)  # all uploaded; kept after failures for the next run
     return [ItemResult(uid, EXISTS) for uid in sorted(kept)] + results
 
 
@@ -151,6 +170,10 @@ def missing(work: Work, parts: int) -> list[str]:
             if item.uid not in held and find(folder, item, recipe.digest) is None
         ]
     return absent
+
+
+def _tell_waiting(folder: Path) -> None:
+    logger.warning("waiting for another run that makes this shard in %s", folder)
 
 
 def _absolute(path: str) -> str:

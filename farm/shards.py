@@ -36,7 +36,7 @@ from xray_addon.dataset.manifest import Item, shard
 from xray_addon.dataset.recipe import Recipe, file_hash, other_settings
 from xray_addon.dataset.result import FAILED, REJECTED, ItemResult
 from xray_addon.dataset.rows import SETTINGS, UID
-from xray_addon.dataset.store import find, item_row
+from xray_addon.dataset.store import find, item_row, writing
 from xray_addon.errors import XRayError
 from xray_addon.files import json_schema as schema
 from xray_addon.files.atomic import replacing
@@ -95,7 +95,7 @@ def pack(
     An existing shard with the same content is not written again. At the end, waiting shards are put
     in place, see `settle`. Returns the tar's path or URL.
 
-    Raises XRayError `cannot_write`.
+    Raises XRayError `cannot_write`, `bad_shard` if the existing shard lacks items of `kept`.
     """
     index, count = map(int, part.split("/"))
     made = {
@@ -130,15 +130,17 @@ def pack(
         _remove(shard_name(out, index, RECORD + NEXT))
         if not waits:
             _remove(shard_name(out, index, RECORD))
-        with tempfile.TemporaryDirectory(prefix=".shard-", dir=folder) as temporary:
+        with (
+            writing(folder),
+            tempfile.TemporaryDirectory(prefix=".shard-", dir=folder) as temporary,
+        ):
             file = Path(temporary) / "shard"
-            with file.open("wb") as stream:
-                # Fixed times, owners and modes: the same items give the same bytes.
-                writer = TarWriter(stream, user="", group="", mode=0o644, encoder=False, mtime=0)
+            # Fixed times, owners and modes: the same items give the same bytes.
+            fixed = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
+            with file.open("wb") as stream, TarWriter(stream, encoder=False, **fixed) as writer:
                 new = (sample for uid in sorted(made) for sample in _samples(folder, uid))
                 for sample in merge(new, _samples_in(tar, taken), key=_place_in_tar):
                     writer.write(sample)
-                writer.close()
             _put(file, tar + waits)
             file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
             _put(file, shard_name(out, index, RECORD + waits))
@@ -190,7 +192,7 @@ def is_waiting(out: str, index: int) -> bool:
 
 
 def read_record(out: str, index: int) -> dict[str, Any] | None:
-    """The record of shard `index` of `out`, or None if it is missing or unreadable.
+    """The record of shard `index` of `out`, or None if it is missing or invalid.
 
     A waiting shard's record takes precedence. Raises XRayError `cannot_write` if fsspec does not
     know the address or cannot access it.
@@ -281,14 +283,20 @@ def _place_in_tar(sample: dict[str, Any]) -> tuple[str, str]:
 
 
 def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
-    """The existing samples of some items in the shard `tar`."""
+    """The existing samples of some items in the shard `tar`.
+
+    Raises XRayError `cannot_write`, at the end `bad_shard` if it lacks one of the items.
+    """
     if not uids:
         return
+    lacking = set(uids)
     system, path = _place(tar)
     try:
         with system.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for key, members in groupby(archive, lambda member: member.name.partition(".")[0]):
-                if key.rpartition("-")[0] in uids:
+                uid = key.rpartition("-")[0]
+                if uid in uids:
+                    lacking.discard(uid)
                     sample: dict[str, Any] = {"__key__": key}
                     for member in members:
                         file = archive.extractfile(member)
@@ -297,6 +305,12 @@ def _samples_in(tar: str, uids: Set[str]) -> Iterator[dict[str, Any]]:
                     yield sample
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(tar, error) from error
+    if lacking:
+        raise XRayError(
+            "bad_shard",
+            f"{tar} lacks items that its record names ({', '.join(sorted(lacking)[:3])}).",
+            f"Remove {tar.removesuffix(TAR)}{RECORD}, and run it again: all its items are made.",
+        )
 
 
 def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
@@ -367,15 +381,19 @@ def _put(source: Path, target: str) -> None:
 
 
 def _read(target: str) -> dict[str, Any] | None:
-    """A record, or None if it is missing or unreadable."""
+    """A record, or None if it is missing or invalid."""
     system, path = _place(target)
     try:
         with system.open(path, "rb") as stream:
-            held: dict[str, Any] = parse_json(stream.read(LARGEST + 1), _RECORD, largest=LARGEST)
-    except (OSError, ValueError):
+            data = stream.read(LARGEST + 1)
+    except FileNotFoundError:
         return None
     except Exception as error:  # each of fsspec's systems raises its own kinds
         raise _cannot_write(target, error) from error
+    try:
+        held: dict[str, Any] = parse_json(data, _RECORD, largest=LARGEST)
+    except ValueError:
+        return None
     return held
 
 
@@ -420,7 +438,7 @@ def _place(target: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def _cannot_write(target: str, error: Exception) -> XRayError:
     return XRayError(
         "cannot_write",
-        f"{target} cannot be written ({error}).",
+        f"{target} cannot be read or written ({error}).",
         "Check the address, its credentials and the free space. For some addresses fsspec needs "
         "another package, such as s3fs or gcsfs.",
     )

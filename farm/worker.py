@@ -17,6 +17,7 @@ import psutil
 
 from xray_addon.dataset.manifest import Item
 from xray_addon.dataset.result import ItemResult
+from xray_addon.dataset.store import writing
 from xray_addon.errors import XRayError
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import plain
@@ -74,13 +75,14 @@ class Worker:
             return 0.0
 
     async def start(self) -> None:
-        """Start the process. Raises XRayError `no_blender`."""
+        """Start the process. Raises XRayError `no_blender`, `cannot_write`."""
         await _to_the_end(self._start())
 
     async def capture(self, item: Item, timeout: float) -> ItemResult:
         """Let the process capture `item`.
 
-        timeout : s; the first item also gets the process's start time. Raises WorkerLost.
+        timeout : s; the first item also gets the process's start time. Raises WorkerLost, and
+        XRayError `cannot_write` for its log.
         """
         process = self._process
         assert process is not None
@@ -109,7 +111,7 @@ class Worker:
         await _to_the_end(self._stop())
 
     async def _start(self) -> None:
-        with self.log.open("ab") as log:
+        with writing(self.log.parent), self.log.open("ab") as log:
             self._process = await _spawn(self._command, log.fileno(), asyncio.subprocess.PIPE)
 
     async def _stop(self) -> None:
@@ -143,7 +145,7 @@ class Worker:
             result = _parse(line)
             if result is not None and result.uid == item.uid:
                 return result
-            with self.log.open("ab") as log:
+            with writing(self.log.parent), self.log.open("ab") as log:
                 log.write(line)
 
     async def _death(self, process: asyncio.subprocess.Process) -> WorkerLost:
@@ -170,17 +172,18 @@ class Worker:
 async def check(command: Sequence[str], log: Path) -> None:
     """Check that a worker starts and exits, so that no item is blamed for a broken installation.
 
-    Raises XRayError `no_blender`, `worker_not_started`, and the worker's errors about settings.
+    Raises XRayError `no_blender`, `worker_not_started`, `cannot_write`, and the worker's errors
+    about settings.
     """
     output = b""
-    with log.open("wb") as stream:
+    with writing(log.parent), log.open("wb") as stream:
         process = await _spawn(command, stream.fileno(), asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(START_TIMEOUT):
             assert process.stdout is not None
             while chunk := await process.stdout.read(CHUNK):
                 output = (output + chunk)[-LINE_LIMIT:]
-                with log.open("ab") as stream:
+                with writing(log.parent), log.open("ab") as stream:
                     stream.write(chunk)
             code = await process.wait()
         how = _how(code)

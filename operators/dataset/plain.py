@@ -1,7 +1,7 @@
 """Captures without a dataset, for `xray.capture` and ``blender -c xray capture``.
 
 They are made by the same `Captures` as a dataset, with the same files: `xrays/<uid>/NNN.npz`,
-`images/<uid>/NNN.png` and transforms.json. Existing items are replaced.
+`images/<uid>/NNN.png` and transforms.json. Existing items are replaced, but not those of a dataset.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def file_steps(
     others. on_warning : called with importers' warnings about files that were captured anyway.
     bare_geometry : see `DatasetSettings`.
 
-    Raises XRayError `cannot_write`.
+    Raises XRayError `cannot_write`, `other_settings` if `folder` holds a dataset.
     """
     load = partial(open_item, bare_geometry=bare_geometry)
     return item_steps(items, PlainCaptures(folder, settings, load, on_warning))

@@ -129,6 +129,19 @@ def test_plain_files_have_no_records_and_are_replaced(tmp_path, item):
     assert len(warned) == 2
 
 
+@pytest.mark.parametrize("gone", ["metadata/chair.json", "settings.json"])
+def test_a_plain_capture_leaves_a_dataset_alone(tmp_path, item, gone):
+    out = tmp_path / "out"
+    tried(Store(out, SETTINGS), item)
+    (out / gone).unlink()
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    with pytest.raises(XRayError, match=r"holds a dataset.*Choose another folder") as caught:
+        tried(PlainStore(out, SETTINGS), item, content=b"other hits")
+    assert caught.value.code == "other_settings"
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    assert not (out / ".work").exists()
+
+
 def test_a_worker_that_is_gone_costs_its_item(tmp_path, item):
     out, digest = tmp_path / "out", settings_hash(SETTINGS)
     with Store(out, SETTINGS):

@@ -471,6 +471,24 @@ def test_refusing_takes_back_what_other_settings_made(tmp_path, item):
     assert set(files(out)) == {"refused/chair.json"}
 
 
+def test_an_object_of_an_open_file_that_fails_keeps_what_these_settings_made(tmp_path):
+    out, item = tmp_path / "out", Item("Cube", "", name="Cube")
+    worker_died = XRayError("worker_died", "Blender quit.")
+    make(out, item)
+    before = files(out)
+    refuse(out, item, DIGEST, FAILED, worker_died)
+    assert files(out) == before
+    refuse(out, item, "other", FAILED, worker_died)
+    assert set(files(out)) == {"refused/Cube.json"}
+    make(out, item)
+    (out / "xrays/Cube/000.npz").unlink()
+    refuse(out, item, DIGEST, FAILED, worker_died)
+    assert set(files(out)) == {"refused/Cube.json"}, "it was not whole"
+    make(out, item)
+    refuse(out, item, DIGEST, REJECTED, XRayError("no_faces", "Empty."))
+    assert set(files(out)) == {"refused/Cube.json"}, "the object has no faces any more"
+
+
 def test_leftovers_of_dead_runs_go_and_those_of_live_ones_stay(tmp_path, item):
     out = tmp_path / "out"
     child = subprocess.Popen(
@@ -613,6 +631,18 @@ def test_gates(views, settings, touched, rejects):
     names, reason = judge(views, DatasetSettings(**settings))
     assert names == touched
     assert (reason.code if reason else "") == rejects
+
+
+def test_near_and_far_are_no_gates_and_that_is_said(tmp_path, item):
+    out, other = tmp_path / "out", DatasetSettings(far=2.0)
+    claim(out, DatasetSettings())
+    make(out, item)
+    assert conflict(out, other) is not None
+    _, reason = judge([ViewStatistics([9], outside=9)], DatasetSettings(max_outside=0.5))
+    helps = [
+        DatasetSettings.__dataclass_fields__[name].metadata["help"] for name in ("near", "far")
+    ]
+    assert all("items are made again" in text for text in (reason.remedy, *helps))
 
 
 def test_the_report_and_the_lines_for_datasets(tmp_path, item):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from xray_addon import Camera, XRayError
 from xray_addon.dataset.cameras import sampled_cameras
 from xray_addon.files.transforms import read_transforms, write_transforms
+from xray_addon.slices.layout import Views, write_splits
 
 
 def test_cameras_come_back(tmp_path):
@@ -23,6 +25,21 @@ def test_cameras_come_back(tmp_path):
         assert (other.fov_x, other.cx, other.pixel_offset) == (camera.fov_x, 32, 0.5)
     larger = read_transforms(tmp_path / "transforms.json", 128, 128)["000"]
     assert (larger.width, larger.cx) == (128, 64)
+
+
+def test_a_dataset_has_the_same_bytes_on_windows(tmp_path, monkeypatch):
+    real = Path.write_text
+
+    def as_on_windows(self, data, *arguments, newline=None, **options):
+        return real(self, data, *arguments, newline=newline or "\r\n", **options)
+
+    monkeypatch.setattr(Path, "write_text", as_on_windows)
+    write_transforms(tmp_path / "transforms.json", sampled_cameras(1, 0, 64), ["000"])
+    Views.drawn(2, seed=1).write(tmp_path)
+    write_splits(tmp_path, {"train": ["b", "a"]})
+    written = [tmp_path / "transforms.json", tmp_path / "meta.json", *tmp_path.rglob("*.lst")]
+    assert len(written) == 6
+    assert not any(b"\r" in path.read_bytes() for path in written)
 
 
 def test_the_published_layout_means_corner_rays(tmp_path):

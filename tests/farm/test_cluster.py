@@ -10,10 +10,12 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import slurm as slurm_here
 from helpers import is_alive, lines, rows, statuses
+from submitit.core.utils import FailedJobError
 
 import farm.cluster
 from farm.__main__ import main
@@ -25,6 +27,7 @@ from xray_addon import Camera
 from xray_addon.errors import XRayError
 from xray_addon.files.transforms import write_transforms
 from xray_addon.progress import Cancelled
+from xray_addon.settings.dataset import DatasetSettings
 
 SMALL = ClusterSettings(array=2, cpus=1, time=10, job_memory=1)
 
@@ -195,6 +198,52 @@ def test_other_settings_are_found_before_anything_is_submitted(source, work):
     run(place)
     with pytest.raises(XRayError, match="views is 2 there and 3 here"):
         Jobs(replace(place, settings=replace(place.settings, views=3)), SMALL, "local")
+
+
+def test_jobs_replace_what_other_settings_made(source, work, tmp_path, contents):
+    folder, progress = source(3), []
+    run(work(folder))
+    other = replace(work(folder), settings=DatasetSettings(views=3), replace=True)
+    assert set(statuses(Jobs(other, SMALL, "local").wait(progress.append)).values()) == {"done"}
+    alone = replace(other, out=str(tmp_path / "alone"))
+    run(alone)
+    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+    steps = [each.step for each in progress]
+    assert steps == sorted(steps), "the old items do not count as done"
+    assert (progress[-1].step, progress[-1].of) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "changed"),
+    [
+        ("no_slurm", {"views": 3}),
+        ("not_submitted", {"views": 3}),
+        ("not_submitted", {"min_hits": 99}),  # a gate, which rejects all that is there
+        ("job_lost", {"views": 3}),
+    ],
+)
+def test_nothing_is_removed_where_no_job_starts(
+    source, work, tmp_path, contents, monkeypatch, fault, changed
+):
+    folder = source(2)
+    run(work(folder))
+    before = contents(tmp_path / "out")
+    other = work(folder, blender="/bin/false")
+    other = replace(other, settings=replace(other.settings, **changed), replace=True)
+    if fault == "job_lost":  # no worker starts in it
+        results = Jobs(other, SMALL, "local").wait()
+        assert {result.code for result in results} == {fault}
+    else:
+        if fault == "no_slurm":
+            monkeypatch.setenv("PATH", "/nowhere")
+        else:
+            reason = FailedJobError("invalid partition")
+            executor = farm.cluster.submitit.AutoExecutor
+            monkeypatch.setattr(executor, "map_array", Mock(side_effect=reason))
+        with pytest.raises(XRayError) as caught:
+            Jobs(other, SMALL, "slurm" if fault == "no_slurm" else "local")
+        assert caught.value.code == fault
+    assert contents(tmp_path / "out") == before
 
 
 def test_no_slurm_is_named(source, work, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -195,6 +196,41 @@ def test_what_a_worker_says_of_the_settings_is_the_reason(source, work, tmp_path
         run(work(source(2), blender=str(choosy)))
     assert caught.value.code == "bad_environment"
     assert not (tmp_path / "out/refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("orders", "name", "folder"),
+    [
+        ({"a": "ok"}, "worker.log", True),
+        ({"a": "ok"}, "a.log", True),
+        ({"a": "crash"}, "a.log", True),
+        ({"a": "ok"}, "", False),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_said(source, work, tmp_path, orders, name, folder):
+    place = tmp_path / "out/logs" / name
+    if folder:
+        (place / "full").mkdir(parents=True)
+    else:
+        place.parent.mkdir()
+        place.write_text("a file")
+    with pytest.raises(XRayError, match="logs cannot be written") as caught:
+        run(work(source(**orders)))
+    assert caught.value.code == "cannot_write"
+
+
+def test_a_full_disk_is_said_of_a_workers_log(source, work, monkeypatch):
+    real = Path.open
+
+    def full(self, mode="r", *arguments, **options):
+        if self.name == "worker-1.log" and "a" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(XRayError, match="No space left") as caught:
+        run(work(source(1)))
+    assert caught.value.code == "cannot_write"
 
 
 def test_nothing_is_replaced_where_no_worker_starts(source, work, tmp_path, contents):

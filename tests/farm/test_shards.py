@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
+import sys
 import tarfile
+import threading
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import pytest
@@ -137,6 +142,32 @@ def test_a_shard_with_failures_goes_on_from_its_staging(source, staged, tmp_path
     assert sorted(record["items"]) == ["bad", "item000", "item001"]
 
 
+def test_two_farms_at_one_url_share_a_staging_folder_in_turn(source, staged, tmp_path, monkeypatch):
+    place = staged(source(2), "memory://bucket/chairs")
+    module: Any = sys.modules["farm.run"]  # `farm.run` is the function
+    capture, second = module.capture, []
+    other = threading.Thread(target=lambda: second.extend(run(place)))
+
+    def meanwhile(*arguments):
+        results = capture(*arguments)
+        monkeypatch.setattr(module, "capture", capture)
+        other.start()
+        other.join(1)  # it would be through by now, and have removed the folder
+        return results
+
+    monkeypatch.setattr(module, "capture", meanwhile)
+    assert set(statuses(run(place)).values()) == {"done"}
+    other.join(30)
+    assert statuses(second) == {"item000": "exists", "item001": "exists"}
+    assert not list((tmp_path / "staging").iterdir())
+
+
+def test_two_urls_have_two_staging_folders(work, source):
+    one, two = (work(source(1), f"memory://{bucket}/chairs").staging for bucket in "ab")
+    assert one != two
+    assert one == work(source(1), "memory://a/chairs/").staging
+
+
 def test_an_upload_that_breaks_leaves_nothing(source, staged, monkeypatch):
     url = "memory://bucket/chairs"
 
@@ -152,6 +183,14 @@ def test_an_upload_that_breaks_leaves_nothing(source, staged, monkeypatch):
     assert not MemoryFileSystem().exists("/bucket/chairs-0001.json")
     run(staged(source(2), url))
     assert sorted(shards.read_record(url, 1)["items"]) == ["item000", "item001"]
+
+
+def test_a_full_disk_is_said_of_the_tar(source, work, monkeypatch):
+    reason = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(shards.TarWriter, "write", Mock(side_effect=reason))
+    with pytest.raises(XRayError, match="No space left") as caught:
+        run(work(source(1), tar=True))
+    assert caught.value.code == "cannot_write"
 
 
 def test_a_tar_without_its_record_is_made_again(source, staged):
@@ -200,6 +239,28 @@ def test_another_number_of_shards_replaces_them_only_where_that_is_said(source, 
     assert not MemoryFileSystem().exists("/bucket/chairs-0003.tar")
     packed = [uid for index in (1, 2) for uid in shards.read_record(url, index)["items"]]
     assert sorted(packed) == [f"item{number:03d}" for number in range(6)]
+
+
+def test_a_kept_item_that_the_old_shard_lacks_is_not_lost(source, staged):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    system, short = MemoryFileSystem(), io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(read(f"{url}-0001.tar"))) as whole,
+        tarfile.open(fileobj=short, mode="w") as archive,
+    ):
+        for member in whole:
+            if not member.name.startswith("item000"):
+                archive.addfile(member, whole.extractfile(member))
+    system.pipe("/bucket/chairs-0001.tar", short.getvalue())
+    (folder / "item002.obj").write_text("ok")
+    with pytest.raises(XRayError, match=r"lacks items .*item000.*Remove .*chairs-0001\.json") as at:
+        run(staged(folder, url))
+    assert at.value.code == "bad_shard"
+    assert read(f"{url}-0001.tar") == short.getvalue()
+    system.rm("/bucket/chairs-0001.json")
+    run(staged(folder, url))
+    assert packed() == {"item000", "item001", "item002"}
 
 
 def test_a_source_that_changes_is_packed_again(source, staged):
@@ -305,6 +366,37 @@ def test_errors_of_a_file_system_are_said(source, staged, monkeypatch, broken):
     with pytest.raises(XRayError, match="Unable to locate credentials") as caught:
         run(staged(folder, url))
     assert caught.value.code == "cannot_write"
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "reset by peer"), TimeoutError("slow"), PermissionError()]
+)
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(source, staged, monkeypatch, error):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    before = {path: read(f"memory:/{path}") for path in MemoryFileSystem().find("/bucket")}
+    (folder / "item000.obj").unlink()
+    real = MemoryFileSystem._open
+
+    def fail(self, path, mode="rb", **options):
+        if mode == "rb" and path.endswith(".json"):
+            raise error
+        return real(self, path, mode, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "_open", fail)
+        with pytest.raises(XRayError, match="cannot be read") as caught:
+            run(replacing(staged(folder, url)))
+    assert caught.value.code == "cannot_write"
+    assert {path: read(f"memory:/{path}") for path in MemoryFileSystem().find("/bucket")} == before
+
+
+def test_a_record_that_is_no_json_is_written_again(source, staged):
+    folder, url = source(2), "memory://bucket/chairs"
+    run(staged(folder, url))
+    MemoryFileSystem().pipe("/bucket/chairs-0001.json", b"half")
+    assert set(statuses(run(staged(folder, url))).values()) == {"done"}
+    assert sorted(shards.read_record(url, 1)["items"]) == ["item000", "item001"]
 
 
 def test_fewer_shards_leave_none_of_the_old_ones(source, work, tmp_path):

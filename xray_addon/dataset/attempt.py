@@ -209,6 +209,8 @@ class PlainStore(Store):
 
     There are no claims, rows, gates, failure records or logs. on_warning : called with importers'
     warnings about files that were captured anyway.
+
+    Raises XRayError `cannot_write`, `other_settings` if `folder` holds a dataset.
     """
 
     def __init__(
@@ -230,6 +232,7 @@ class PlainStore(Store):
         """Do nothing, because there are no rows."""
 
     def _claim(self) -> Deflater:
+        store.check_plain(self.folder)
         return fastest()
 
     def _judge(self, _attempt: Attempt) -> None:

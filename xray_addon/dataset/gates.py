@@ -98,6 +98,8 @@ def judge(
         outside > settings.max_outside * total,
         f"{outside} of {total} hits lie nearer than {settings.near:g} or farther than "
         f"{settings.far:g}.",
+        "Raise the gate (--max-outside) to keep such objects. With another --near or --far all "
+        "items are made again.",
     )
     return touched, reason
 

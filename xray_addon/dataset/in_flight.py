@@ -31,7 +31,7 @@ class InFlight:
     def __init__(self, work: Path, row: dict[str, Any]) -> None:
         self._note, self._trace = work / NOTE, work / TRACE
         said = {"status": "rejected", "code": "crashed", "reason": ""}
-        self._note.write_text(json.dumps({**row, **said}), encoding="utf-8")
+        self._note.write_text(json.dumps({**row, **said}), encoding="utf-8", newline="\n")
         self._stream = self._trace.open("wb")
         self._others = faulthandler.is_enabled()
         faulthandler.enable(self._stream, all_threads=False)

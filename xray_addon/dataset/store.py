@@ -88,7 +88,7 @@ def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool 
     `cannot_write`, and those of `Recipe.of`.
     """
     folder, recipe = Path(folder), Recipe.of(settings)
-    if _recorded(folder) == recipe:
+    if recorded(folder) == recipe:
         return recipe.digest
     with _exclusive(folder) as place:
         others = _others(folder, recipe)
@@ -125,6 +125,14 @@ def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayErro
     """The error that `claim` raises without `replace` if items have different settings, or None."""
     folder, recipe = Path(folder), Recipe.of(settings)
     return _conflict(folder, recipe) if _others(folder, recipe) else None
+
+
+def recorded(folder: Path) -> Recipe | None:
+    """The recipe that the dataset in `folder` is claimed for; None if it is unknown."""
+    try:
+        return Recipe.from_dict(_settings(folder))
+    except ValueError:
+        return None
 
 
 def find(folder: Path, item: Item, digest: str, refused: bool = True) -> ItemResult | None:
@@ -228,12 +236,27 @@ def read_state(item: Item, companions: Iterable[str] = ()) -> list[str | int]:
     return state
 
 
+def check_plain(folder: Path, *uids: str) -> None:
+    """Check that `folder` holds no dataset and none of the items `uids`.
+
+    Raises XRayError `other_settings`.
+    """
+    names = [SETTINGS, *(f"metadata/{uid}.json" for uid in uids)]
+    if any(os.path.lexists(folder / name) for name in names):
+        raise XRayError(
+            "other_settings",
+            f"{folder} holds a dataset, and a capture without one would replace its items.",
+            "Choose another folder.",
+        )
+
+
 def put_files(folder: Path, uid: str, made: Path) -> None:
     """As `publish`, without a row: the files follow the layout but are not a dataset item.
 
-    Raises XRayError `cannot_write`.
+    Raises XRayError `cannot_write`, `other_settings` if `folder` holds a dataset.
     """
     with _exclusive(folder):
+        check_plain(folder, uid)
         _replace(folder, uid, made)
 
 
@@ -249,6 +272,7 @@ def refuse(
 
     status : "rejected" or "failed". row : other known fields, as for `publish`. The item's files
     from different settings are removed; if another run has made it with these settings, it stays.
+    A failure keeps what these settings made of an object of an open file, rejecting it does not.
 
     Raises XRayError `cannot_write`.
     """
@@ -260,7 +284,7 @@ def refuse(
         **(row or {}),
     }
     with _exclusive(folder) as place:
-        if find(folder, item, digest, refused=False) is None:
+        if not _stays(folder, item, digest, status):
             place(f"refused/{item.uid}.json", _json(values))
             _withdraw(folder, item.uid, None)
 
@@ -446,7 +470,7 @@ def _remove_dead(folder: Path, leftover: Path, place: Place) -> None:
 def _blame(folder: Path, row: dict[str, Any], has_crashed: bool, place: Place) -> None:
     uid = row["uid"]
     there = item_row(folder, uid)
-    known = _recorded(folder)
+    known = recorded(folder)
     same = there and all(there[key] == row.get(key) for key in ("settings", "source_sha256"))
     if there and same and _is_whole(folder, there):
         return  # the run died after the item was complete
@@ -519,27 +543,19 @@ def _settings(folder: Path) -> dict[str, Any]:
     return held
 
 
-def _recorded(folder: Path) -> Recipe | None:
-    """The recipe of the dataset; None if it is unknown."""
-    try:
-        return Recipe.from_dict(_settings(folder))
-    except ValueError:
-        return None
-
-
 def _others(folder: Path, recipe: Recipe) -> list[str]:
     """The uids of items that were made with different settings."""
     return [row["uid"] for row in rows(folder) if row.get("settings") != recipe.digest]
 
 
 def _conflict(folder: Path, recipe: Recipe) -> XRayError:
-    known = _recorded(folder)
+    known = recorded(folder)
     differences = recipe.differences(known) if known else ""
     return other_settings(folder, differences or "which ones is not known")
 
 
 def _check_claimed(folder: Path, digest: str) -> None:
-    known = _recorded(folder)
+    known = recorded(folder)
     if known is not None and known.digest != digest:
         raise other_settings(folder, "another run has replaced it meanwhile")
 
@@ -602,6 +618,14 @@ def _fits(folder: Path, row: dict[str, Any], item: Item, digest: str) -> bool:
         return companion_hashes(Path(item.source), paths) == companions
     except XRayError:  # one of the files can no longer be read; reading the item says which
         return False
+
+
+def _stays(folder: Path, item: Item, digest: str, status: str) -> bool:
+    """Whether the complete item stays if a new attempt at it ends with `status`."""
+    if item.source or status == REJECTED:
+        return find(folder, item, digest, refused=False) is not None
+    row = item_row(folder, item.uid)
+    return row is not None and row["settings"] == digest and _is_whole(folder, row)
 
 
 def _is_whole(folder: Path, row: dict[str, Any]) -> bool:

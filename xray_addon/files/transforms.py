@@ -63,7 +63,7 @@ def write_transforms(
     ]
     document = {"camera_angle_x": angles.pop() if angles else 0.0, "frames": frames}
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8", newline="\n")
 
 
 def read_transforms(path: str | PathLike[str], width: int, height: int) -> dict[str, Camera]:

@@ -211,8 +211,18 @@ class DatasetSettings(Settings):
         "Also write each object as an omage of these resolutions, such as 1024,64; empty for none",
     )
 
-    near: float = setting(0.6, "Nearest depth that training uses", min=0.0, max=1e6)
-    far: float = setting(1.8, "Farthest depth that training uses", min=0.0, max=1e6)
+    near: float = setting(
+        0.6,
+        "Nearest depth that training uses; with another value all items are made again",
+        min=0.0,
+        max=1e6,
+    )
+    far: float = setting(
+        1.8,
+        "Farthest depth that training uses; with another value all items are made again",
+        min=0.0,
+        max=1e6,
+    )
     min_iou: float = setting(
         0.9,
         "Reject objects with a view whose silhouette IoU (image against first layer) is lower; "

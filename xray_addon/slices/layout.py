@@ -107,7 +107,8 @@ class Views:
             "offset": list(self.offset),
         }
         with replacing(folder / META) as temporary:
-            temporary.write_text(json.dumps({"size": self.size, **values}, indent=1) + "\n")
+            text = json.dumps({"size": self.size, **values}, indent=1) + "\n"
+            temporary.write_text(text, encoding="utf-8", newline="\n")
         # Plain lists can be read with every version of NumPy.
         with replacing(folder / "meta.pkl") as temporary:
             temporary.write_bytes(pickle.dumps(list(values.values()), protocol=4))
@@ -195,7 +196,7 @@ def write_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
     """Write `03_splits`."""
     for name, text in split_lists(splits).items():
         with replacing(folder / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_split(folder: Path, name: str) -> list[str]:
