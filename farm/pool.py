@@ -13,7 +13,7 @@ from pathlib import Path
 from xray_addon.dataset.attempt import give_up
 from xray_addon.dataset.manifest import Item
 from xray_addon.dataset.result import FAILED, ItemResult, stop_on
-from xray_addon.dataset.store import claim, conflict, find, work_folder, writing
+from xray_addon.dataset.store import claim, conflict, find, sweep, work_folder, writing
 from xray_addon.dataset.worker import worker_command
 from xray_addon.files.atomic import replacing
 from xray_addon.settings.dataset import DatasetSettings
@@ -51,6 +51,7 @@ def capture(
     `on_result` after all workers have ended.
     """
     if replace and conflict(folder, settings) is not None:
+        sweep(folder)  # refuses links, e.g. in place of the log
         _try_worker(folder / "logs" / "worker.log", settings, farm)  # before anything is removed
     digest = claim(folder, settings, replace)
     results = []

@@ -42,6 +42,8 @@ IMAGE_SIZE = 512  # px of the framed image, which the texture is made from
 LAYER_SIZE = 256  # px of the layers
 # Rounds of smoothing that remove the pixels' steps from an open surface.
 SMOOTHING = 10
+# Pixels along the object's longer side in the image below which the mesh is hardly like it.
+LEAST_SIDE = 64
 # Default number of steps if hidden parts vary.
 STEPS = 8
 
@@ -76,7 +78,8 @@ class XRayGenerator(Generator):
         """
         cut = cut_object(inputs.image, settings, progress)
         framed = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
-        return self.generate_framed(framed, settings, progress)
+        generated = self.generate_framed(framed, settings, progress)
+        return replace(generated, notes=_notes(cut.rgba))
 
     @torch.inference_mode()
     def generate_framed(
@@ -127,6 +130,14 @@ class XRayGenerator(Generator):
 
 
 load = XRayGenerator.load
+
+
+def _notes(rgba: NDArray[np.uint8]) -> tuple[str, ...]:
+    """What the user should know about a cut-out (H, W, 4)."""
+    rows, columns = np.nonzero(rgba[..., 3] > 127)
+    if not len(rows) or (side := int(max(np.ptp(rows), np.ptp(columns))) + 1) >= LEAST_SIDE:
+        return ()
+    return (f"The object is only {side} pixels long in the image: a larger one is better.",)
 
 
 def _reduced(image: Tensor, size: int) -> Tensor:

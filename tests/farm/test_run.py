@@ -247,6 +247,18 @@ def test_nothing_is_replaced_where_no_worker_starts(source, work, tmp_path, cont
     assert contents(tmp_path / "out") == before
 
 
+def test_a_link_in_place_of_the_log_is_refused_before_it_is_followed(source, work, tmp_path):
+    folder = source(1)
+    run(work(folder))
+    outside = tmp_path / "mine.txt"
+    outside.write_text("mine")
+    (tmp_path / "out" / "logs" / "worker.log").symlink_to(outside)
+    with pytest.raises(XRayError) as caught:
+        run(replace(work(folder), settings=DatasetSettings(views=3), replace=True))
+    assert caught.value.code == "unsafe_dataset"
+    assert outside.read_text() == "mine"
+
+
 def test_other_settings_are_named_and_replace_only_where_that_is_said(
     source, tmp_path, fake_blender, capsys, monkeypatch, contents
 ):

@@ -219,6 +219,15 @@ def test_a_checkpoint_may_lie_in_the_home_folder_and_is_on_no_hub(system, tmp_pa
         assert caught.value.code == "missing_weights"
 
 
+def test_an_object_of_few_pixels_is_told():
+    generator = runtime.load(device="cpu")
+    large = np.zeros((200, 200, 4), np.uint8)
+    large[50:150, 70:130] = 200
+    (note,) = generator.generate(Image.fromarray(large[::4, ::4]), GenerateSettings()).notes
+    assert "only 25 pixels long" in note
+    assert not generator.generate(Image.fromarray(large), GenerateSettings()).notes
+
+
 def test_the_weights_that_ship_make_a_closed_mesh_the_size_of_the_image():
     assert DEFAULT_WEIGHTS.stat().st_size < 24e6
     result = runtime.load(device="cpu").generate(REFERENCE, GenerateSettings())
