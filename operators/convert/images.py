@@ -180,3 +180,18 @@ def image_editors() -> Sequence[Any]:
         for area in window.screen.areas
         if area.type == "IMAGE_EDITOR"
     ]
+
+
+def ensure_image_editor() -> None:
+    """Open an Image Editor in a new window if there is none. Without windows, do nothing."""
+    if not (image_editors() or bpy.app.background):
+        new_image_editor()
+
+
+def new_image_editor() -> Any:
+    """An Image Editor in a new window."""
+    bpy.ops.wm.window_new()
+    windows: Any = bpy.context.window_manager.windows
+    area = windows[-1].screen.areas[0]
+    area.ui_type = "IMAGE_EDITOR"
+    return area

@@ -8,7 +8,7 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.contact_sheet import contact_sheet
-from ..convert.images import image_editors, show
+from ..convert.images import ensure_image_editor, show
 from ..properties import absolute_path, preferences
 from .preview import dataset_views
 
@@ -54,12 +54,13 @@ class XRAY_OT_preview(bpy.types.Operator):
             views = dataset_views(
                 absolute_path(self.directory), uid=self.uid, sample=self.sample, seed=self.seed
             )
-            image = show(contact_sheet(views, layers=self.layers))
+            sheet = contact_sheet(views, layers=self.layers)
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        where = "" if image_editors() else f": open an Image Editor and choose {image.name}"
-        self.report({"INFO"}, f"Preview of {len(views)} views{where}")
+        ensure_image_editor()
+        show(sheet)
+        self.report({"INFO"}, f"Preview of {len(views)} views")
         return {"FINISHED"}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import encode_png
 from ..convert import texture_from_image
-from ..convert.images import image_editors
+from ..convert.images import image_editors, new_image_editor
 from ..convert.meshes import image_from_png
 from ..tasks.watching import OperatorResult
 from .generation import image_name
@@ -82,17 +82,12 @@ def _paint_in_white(tools: Any) -> None:
 def _open(image: Any) -> None:
     """Show `image` in an Image Editor in Paint mode; in a new window if none is open."""
     editors = [area for area in image_editors() if area.ui_type == "IMAGE_EDITOR"]
-    if not editors:
-        bpy.ops.wm.window_new()
-        windows: Any = bpy.context.window_manager.windows
-        area = windows[-1].screen.areas[0]
-        area.ui_type = "IMAGE_EDITOR"
-        editors = [area]
-    space = editors[0].spaces.active
+    area = editors[0] if editors else new_image_editor()
+    space = area.spaces.active
     space.image = image
     space.ui_mode = "PAINT"
     space.show_region_toolbar = space.show_region_tool_header = True
-    editors[0].tag_redraw()
+    area.tag_redraw()
 
 
 CLASSES: tuple[type[Any], ...] = (XRAY_OT_paint_mask,)

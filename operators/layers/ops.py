@@ -8,7 +8,7 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.contact_sheet import MEANINGS, layer_grid
-from ..convert.images import image_editors, show
+from ..convert.images import ensure_image_editor, show
 from ..convert.meshes import make_active
 from ..properties import absolute_path
 from ..tasks import jobs, person
@@ -136,12 +136,12 @@ class XRAY_OT_show_picture(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> OperatorResult:
         """Show the picture."""
         try:
-            image = show(layer_grid(self._xray(context.object), self.channel), IMAGE_NAME)
+            picture = layer_grid(self._xray(context.object), self.channel)
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        if not image_editors():
-            self.report({"INFO"}, f"Open an Image Editor and choose {image.name}")
+        ensure_image_editor()
+        show(picture, IMAGE_NAME)
         return {"FINISHED"}
 
     def _xray(self, obj: Any) -> XRay:

@@ -15,7 +15,7 @@ from ...xray_addon.omage.pictures import MEANINGS, write_pictures
 from ...xray_addon.settings.omage import OmageSettings
 from ...xray_addon.systems.omages import SYSTEM, OmagesSettings
 from ..convert import active_collection
-from ..convert.images import image_editors
+from ..convert.images import ensure_image_editor
 from ..convert.meshes import make_active
 from ..dataset.ops_capture import selected_solids
 from ..generate.placing import free_place, visible_boxes
@@ -86,6 +86,7 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
         name = active.name if active in chosen else chosen[0].name
         try:
             omage, report = encode_objects(chosen, settings_from_properties(OmageSettings, self))
+            ensure_image_editor()
             show_omage(omage, name, origin=Origin(report.centre, report.scale))
             if self.filepath:
                 write_omage_files(omage, absolute_path(self.filepath), pictures=self.pictures)
@@ -93,8 +94,6 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         self.report({"WARNING" if report.unwrapped else "INFO"}, f"{name}: {report}")
-        if not image_editors():
-            self.report({"INFO"}, f"Open an Image Editor and choose {name} albedo")
         return {"FINISHED"}
 
 

@@ -12,7 +12,7 @@ from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.settings.slices import SliceSettings
 from ...xray_addon.systems.slice3d import SYSTEM, Slice3DSettings
 from ...xray_addon.systems.system import Inputs
-from ..convert.images import image_editors
+from ..convert.images import ensure_image_editor
 from ..dataset.ops_capture import selected_solids
 from ..generate.generation import generate_steps
 from ..generate.settings import panel_values
@@ -66,13 +66,13 @@ class XRAY_OT_slices(bpy.types.Operator):
             pictures = draw_slices(context, settings)
             if self.directory:
                 save_slices(pictures, absolute_path(self.directory))
-            image = show_slices(pictures)
+            ensure_image_editor()
+            show_slices(pictures)
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        text = f"Twelve slices written to {self.directory}" if self.directory else "Twelve slices"
-        where = "" if image_editors() else f": open an Image Editor and choose {image.name}"
-        self.report({"INFO"}, text + where)
+        written = f" written to {self.directory}" if self.directory else ""
+        self.report({"INFO"}, f"Twelve slices{written}")
         return {"FINISHED"}
 
 

@@ -121,3 +121,20 @@ show_tab()
     assert blender.get("'toadstool slices' in bpy.data.images")
     assert blender.get("len(bpy.data.objects['toadstool'].data.polygons)") > 100
     assert clean(blender)
+
+
+IN_NEW_WINDOW = """
+windows = bpy.context.window_manager.windows
+area = windows[-1].screen.areas[0]
+result = (len(windows), area.ui_type, area.spaces.active.image.name)
+"""
+
+
+def test_without_an_image_editor_a_picture_gets_a_window(blender):
+    """In Blender's default workspace, Layout, there is none."""
+    blender.do("bpy.data.objects['Cube'].select_set(True)")
+    for _ in range(2):  # the second time the window is there
+        blender.do("with bpy.context.temp_override(**view3d()): bpy.ops.xray.slices()")
+        assert blender.do(IN_NEW_WINDOW) == [2, "IMAGE_EDITOR", "X-Ray Slices"]
+    blender.shot("new-window")
+    assert clean(blender)
