@@ -522,7 +522,9 @@ def test_offline_without_weights_rembg_is_not_loaded(weights_home, monkeypatch):
 
 
 @pytest.mark.usefixtures("weights_home")
-def test_without_a_network_the_fetch_fails_and_the_next_way_is_tried():
+def test_without_a_network_the_fetch_fails_and_the_next_way_is_tried(monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     cut = cut_out(_disk(64, RED, "white"), online=True)
     assert cut.how == "plain"
     assert "could not be fetched" in cut.skipped[1]
