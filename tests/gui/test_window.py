@@ -147,10 +147,11 @@ def test_layers_are_peeled_pulled_apart_and_rebuilt(fake, picture):
         f"""
 bpy.data.objects.remove(bpy.data.objects["Cube"])
 collection = {collection}
-collection.hide_viewport = False
+collection.xray.visible = True
 collection.xray.explode = 0.5
 """
     )
+    assert not fake.get("bpy.data.objects['apple'].visible_get()"), "it stands in its layers"
     fake.shot("apart")
     fake.do(f"{collection}.xray.peel = 1")
     hidden = fake.get(f"[o.hide_viewport for o in {layers}.layer_objects({collection})]")
@@ -162,6 +163,8 @@ collection.xray.explode = 0.5
     # Made of the hits, which are more than the vertices it had.
     fake.until(f"len({apple}.data.vertices) > 0.9 * sum({apple}['xray_hits'])", 90)
     idle(fake)
+    assert fake.get(f"{apple}.visible_get()")
+    assert not fake.get(f"{collection}.xray.visible")
     fake.shot("rebuilt")
     assert clean(fake)
 
