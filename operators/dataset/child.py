@@ -99,7 +99,7 @@ class ChildBlender:
             return line
         return None
 
-    def rest(self) -> None:
+    def mark_idle(self) -> None:
         """Note that it has answered all lines, so that `stop` waits for its orderly end."""
         self._busy = False
 

@@ -95,16 +95,6 @@ class Renderer:
     def __exit__(self, *_: object) -> None:
         self._exit.close()
 
-    def image(self, camera: Camera, seed: int) -> NDArray[np.uint8]:
-        """The picture of `image_steps`."""
-        steps = self.image_steps(camera, seed)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                picture: NDArray[np.uint8] = end.value
-                return picture
-
     def image_steps(self, camera: Camera, seed: int) -> Generator[None, None, NDArray[np.uint8]]:
         """(H, W, 4) sRGB with straight alpha; the longer side has `settings.image_size` px.
 

@@ -105,9 +105,8 @@ class RemoteStudio:
 
     def picture_steps(self, view: View) -> Generator[None, None, NDArray[np.uint8]]:
         """Wait for `Studio.picture`. Raises its errors, `no_gpu`, `worker_died`, `worker_hung`."""
-        self._child.send(
-            {**vars(view), "camera": _plain(view.camera), "placed": _plain(view.placed)}
-        )
+        places = {"camera": _plain(view.camera), "placed": _plain(view.placed)}
+        self._child.send({**places, "seed": view.seed})
         while (answer := self._child.answer()) is None:
             if not self._child.is_alive:
                 said = (self._folder / _LOG).read_text("utf-8", "replace")
@@ -117,7 +116,7 @@ class RemoteStudio:
             if self._child.silent_for > ITEM_TIMEOUT:
                 raise XRayError("worker_hung", f"A picture took longer than {ITEM_TIMEOUT:g} s.")
             yield
-        self._child.rest()
+        self._child.mark_idle()
         if "error" in answer:
             raise XRayError.from_dict(answer["error"])
         picture: NDArray[np.uint8] = np.load(self._folder / _PICTURE)

@@ -116,7 +116,7 @@ def _result(
         else:
             with suppress(ValueError):  # of another add-on
                 result = ItemResult.from_dict(answer)
-                worker.rest()
+                worker.mark_idle()
                 return result
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -28,15 +28,12 @@ def replace_steps(mesh: Any, settings: ResultSettings, owner: Callable[[], Any])
 
     Raises the errors of `owner` and `finish_steps`.
     """
-    with TemporaryData() as owned:
+    with TemporaryData() as owned, ExitStack() as unfinished:
         made: Any = owned.own(bpy.data.objects.new(mesh.name, mesh))
-        try:
-            factor = yield from finish_steps(made, settings)
-            obj = yield from in_object_mode(owner)
-        except BaseException:
-            with suppress(ReferenceError):  # removed by undo or by opening another file
-                bpy.data.meshes.remove(made.data)
-            raise
+        unfinished.callback(_remove_mesh, made)
+        factor = yield from finish_steps(made, settings)
+        obj = yield from in_object_mode(owner)
+        unfinished.pop_all()
         before, obj.data = obj.data, made.data
         if settings.asset:
             mark_as_asset(obj, _preview_of(made))
@@ -45,6 +42,11 @@ def replace_steps(mesh: Any, settings: ResultSettings, owner: Callable[[], Any])
         bpy.data.meshes.remove(before)
         obj.data.name = title
     return obj, factor
+
+
+def _remove_mesh(obj: Any) -> None:
+    with suppress(ReferenceError):  # removed by undo or by opening another file
+        bpy.data.meshes.remove(obj.data)
 
 
 def _preview_of(obj: Any) -> NDArray[np.float32]:

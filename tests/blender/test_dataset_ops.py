@@ -534,7 +534,9 @@ class TestInAWindow:
         script = bpy.data.texts.new("register.py")
         script.write(f"open({str(witness)!r}, 'w').close()")
         script.use_module = True
-        cube["script"] = script
+        material = bpy.data.materials.new("Carrier")
+        material["script"] = script  # which the second Blender gets with it
+        cube.data.materials.append(material)
         make(cube, image="cycles", samples=1, denoise=False)
         assert not witness.exists()
 

@@ -22,7 +22,7 @@ def render(part):
         )
         camera = part("xray_addon.camera").Camera.look_at((1, -4, 2), width=SIZE, height=SIZE)
         with part("operators.dataset.rendering").Renderer(objects, settings) as renderer:
-            return renderer.image(camera, 0).astype(int)
+            return part("operators.tasks.jobs").run(renderer.image_steps(camera, 0)).astype(int)
 
     return picture
 
@@ -188,6 +188,6 @@ def settings_of(part):
             [obj], settings, surface=surface.transformed(matrix), matrix=matrix
         )
         with renderer:
-            return renderer.image(camera, 0).astype(int)
+            return part("operators.tasks.jobs").run(renderer.image_steps(camera, 0)).astype(int)
 
     return picture

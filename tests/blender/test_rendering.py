@@ -55,7 +55,8 @@ def render(part, settings):
             objects, settings(**values), matrix=matrix
         )
         with renderer:
-            made = [renderer.image(camera, seed) for camera in cameras]
+            run = part("operators.tasks.jobs").run
+            made = [run(renderer.image_steps(camera, seed)) for camera in cameras]
         assert everything() == before
         return made
 

@@ -26,6 +26,7 @@ class FakeGenerator:
 
     def generate(self, _inputs: Any, settings: Any, progress: Any = None) -> Any:
         from xray_addon.camera import Camera
+        from xray_addon.errors import XRayError
         from xray_addon.generated import Generated
         from xray_addon.progress import Progress
         from xray_addon.surface import Surface
@@ -44,6 +45,8 @@ class FakeGenerator:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
         if self.name == "broken":
             raise ValueError("the weights are upside down")
+        if self.name == "blind":
+            raise XRayError("no_object", "There is no object in the image.", "Choose another.")
         if self.name == "reading":
             sys.stdin.read()
         time.sleep(0.02)
@@ -60,7 +63,16 @@ def register_fakes() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from fake_systems import add_system
 
-    for name in ("fake", "stubborn", "printing", "crashing", "memory", "broken", "reading"):
+    for name in (
+        "fake",
+        "stubborn",
+        "printing",
+        "crashing",
+        "memory",
+        "broken",
+        "blind",
+        "reading",
+    ):
         add_system(name, lambda path, _device, name=name: FakeGenerator(name, path))
 
 

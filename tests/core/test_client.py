@@ -230,6 +230,12 @@ def test_errors_are_typed_and_the_traceback_is_only_in_the_log(
     assert_generates(client, image)
 
 
+def test_what_the_image_is_to_blame_for_names_no_log(shared: RuntimeClient, image: Path) -> None:
+    job = finish(shared, shared.submit(image, settings("blind")))
+    assert job.error is not None
+    assert (job.error.code, job.error.log) == ("no_object", "")
+
+
 def test_a_missing_image_is_named(shared: RuntimeClient, tmp_path: Path) -> None:
     client = shared
     job = finish(client, client.submit(tmp_path / "none.png", settings()))
