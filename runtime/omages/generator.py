@@ -28,7 +28,7 @@ from xray_addon.systems.system import Inputs
 
 from ..checkpoints import locate
 from ..generator import Generator
-from ..torch_helpers.devices import choose_device
+from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import memory_errors
 from .networks import GUIDANCE, GeometryDenoiser, MaterialDenoiser
@@ -76,8 +76,7 @@ class OmagesGenerator(Generator):
 
         Raises XRayError: `missing_weights`, `incomplete_download`, `no_device`.
         """
-        # Denormals in small activations make a CPU ten times slower.
-        torch.set_flush_denormal(True)
+        flush_denormals()
         device = choose_device(device)
         folder = locate(checkpoint or "omages")
         for name in (GEOMETRY_FILE, MATERIAL_FILE):

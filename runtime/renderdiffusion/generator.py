@@ -38,7 +38,7 @@ from ..meshes.extraction import (
 )
 from ..meshes.pieces import without_crumbs
 from ..meshes.smoothing import taubin, vertex_normals
-from ..torch_helpers.devices import choose_device
+from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.memory import Chunks, memory_errors
 from .cameras import find_camera
 from .networks import RenderDiffusion
@@ -97,8 +97,7 @@ class RenderDiffusionGenerator(Generator):
 
         Raises XRayError: `missing_weights`, `bad_weights`, `no_device`.
         """
-        # Denormals in small activations make a CPU ten times slower.
-        torch.set_flush_denormal(True)
+        flush_denormals()
         device = choose_device(device)
         path = Path(checkpoint or DEFAULT_WEIGHTS).expanduser()
         return cls(load_model(path, device), device)

@@ -25,7 +25,7 @@ from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..meshes.extraction import DISTANCE_STRIDES, Sparse, fitting, march, sample_distances
-from ..torch_helpers.devices import choose_device
+from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, memory_errors
 from .diffusion import Schedule, SliceDiffusion
@@ -75,7 +75,7 @@ class Slice3DGenerator(Generator):
         Nothing is downloaded, and nothing is read before a branch needs it. Raises XRayError
         `missing_weights` if `checkpoint` does not exist, and `no_device`.
         """
-        torch.set_flush_denormal(True)
+        flush_denormals()
         if checkpoint and not Path(checkpoint).expanduser().exists():
             find_network(REGRESSION, Slice3DSettings(checkpoint=checkpoint))  # says what is needed
         return cls(checkpoint or "", choose_device(device))

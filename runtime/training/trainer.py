@@ -24,6 +24,7 @@ from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 from xray_addon.files.json_schema import plain, table_of
 
+from ..torch_helpers.devices import flush_denormals
 from ..torch_helpers.tensors import read_tensors
 from . import parallel
 from .configs import RunConfig
@@ -59,8 +60,7 @@ class Trainer(ABC, Generic[Config]):
 
     def __init__(self, config: Config, device: str) -> None:
         torch.manual_seed(config.seed)
-        # Small activations become denormals, which CPUs compute ten times more slowly.
-        torch.set_flush_denormal(True)
+        flush_denormals()
         self.config = config
         self.device = torch.device(device)
         self.steps = 0

@@ -34,7 +34,7 @@ from ..meshes.extraction import (
     sample_surface,
 )
 from ..meshes.smoothing import vertex_normals
-from ..torch_helpers.devices import choose_device
+from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, memory_errors
 from . import field
@@ -78,8 +78,7 @@ class TripoSRGenerator(Generator):
         Nothing is downloaded. Raises XRayError `missing_weights`, `incomplete_download`,
         `bad_weights`, `unsafe_weights`, `no_device`.
         """
-        # Denormals in small activations make a CPU ten times slower.
-        torch.set_flush_denormal(True)
+        flush_denormals()
         device = choose_device(device)
         path = locate(checkpoint or "triposr")
         with memory_errors(device, MEMORY_REMEDY):

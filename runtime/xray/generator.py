@@ -29,7 +29,7 @@ from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..meshes.smoothing import taubin, vertex_normals
-from ..torch_helpers.devices import choose_device
+from ..torch_helpers.devices import choose_device, flush_denormals
 from .centering import centered
 from .coloring import textured, two_sides, with_detail
 from .decoding import Layers, decode
@@ -64,8 +64,7 @@ class XRayGenerator(Generator):
 
         Raises XRayError: `missing_weights`, `bad_weights`, `no_device`.
         """
-        # Denormals in small activations slow a CPU down tenfold.
-        torch.set_flush_denormal(True)
+        flush_denormals()
         device = choose_device(device)
         model, record = load_weights(Path(checkpoint or DEFAULT_WEIGHTS).expanduser(), device)
         return cls(model, device, record)

@@ -26,7 +26,7 @@ from xray_addon.systems.xray_paper import FRAME, SYSTEM, XRayPaperSettings
 from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
-from ..torch_helpers.devices import choose_device
+from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.interrupting import interruptible
 from . import parts as loading
 from .conditioning import IMAGE_SIZE, embed, opaque, sdxl_latents, svd_latents, to_tensor
@@ -56,8 +56,7 @@ class XRayPaperGenerator(Generator):
     system = SYSTEM
 
     def __init__(self, parts: Parts, device: str, *, half: bool | None = None) -> None:
-        # Denormals in small activations make a CPU ten times slower.
-        torch.set_flush_denormal(True)
+        flush_denormals()
         self.parts = parts
         self.device = device
         half = device.startswith("cuda") if half is None else half
