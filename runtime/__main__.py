@@ -21,6 +21,7 @@ from xray_addon.files.folders import CACHE_VARIABLE
 from xray_addon.files.images import images_in
 from xray_addon.files.mesh_formats import check_format, lost_in
 from xray_addon.image_folder import generate_each, output_files
+from xray_addon.process.protocol import ONLINE_VARIABLE
 from xray_addon.progress import Progress
 from xray_addon.settings.arguments import add_setting
 from xray_addon.settings.generate import GenerateSettings
@@ -250,8 +251,6 @@ def _say(text: str) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from .images.cutout import ONLINE_VARIABLE
-
     def confirm(offer: Offer) -> bool:
         sys.stderr.write(f"{offer}\n")
         if arguments.yes:

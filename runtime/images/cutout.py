@@ -20,6 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from xray_addon.errors import XRayError
+from xray_addon.process.protocol import ONLINE_VARIABLE
 from xray_addon.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ from .networks import REMBG_MODELS, by_built_in, by_rembg, weights_paths
 from .plain_background import EVEN_SHARE, by_plain_background
 from .reading import read_image
 from .refusals import check_border, check_chequered
-
-ONLINE_VARIABLE = "XRAY_ONLINE"  # "1": whoever started the runtime allows the network
-
 
 # ------------------------------------------------------------------------------------ cutting out
 

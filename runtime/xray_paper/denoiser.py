@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xray_addon.systems.xray_paper import TIME_IDS
+
 log = logging.getLogger(__name__)
 
-# added_time_ids of the published pipeline: frames per second - 1, motion, noise on the image.
-TIME_IDS = (6.0, 127.0, 0.0)
 BATCH_ORDERS = ("fixed", "published")
 _WARM_UP = 3  # steps before recording a CUDA graph, for libraries to choose their kernels
 

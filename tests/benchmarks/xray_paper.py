@@ -28,8 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from runtime.xray_paper import parts  # noqa: E402
-from runtime.xray_paper.denoiser import TIME_IDS, Denoiser, faster_frames  # noqa: E402
+from runtime.xray_paper.denoiser import Denoiser, faster_frames  # noqa: E402
 from runtime.xray_paper.sampling import sample, set_steps  # noqa: E402
+from xray_addon.systems.xray_paper import TIME_IDS  # noqa: E402
 
 SMALL_UNET = parts.FULL_UNET | {
     "block_out_channels": [32, 64],

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
 from scipy import ndimage
 
-from runtime.images import cutout, networks
+from runtime.images import networks
 from runtime.images.cutout import cut_object, cut_out, move_edge, online_allowed
 from runtime.images.framing import frame
 from runtime.images.reading import read_image
 from runtime.segmentation.data import background as procedural_background
 from xray_addon.errors import XRayError
+from xray_addon.process.protocol import ONLINE_VARIABLE
 from xray_addon.progress import Cancelled
 from xray_addon.settings.generate import GenerateSettings
 
@@ -457,11 +458,11 @@ def stand_in(monkeypatch, weights_home):
 
 
 def test_online_access_is_off_unless_allowed(monkeypatch):
-    monkeypatch.delenv(cutout.ONLINE_VARIABLE, raising=False)
+    monkeypatch.delenv(ONLINE_VARIABLE, raising=False)
     assert not online_allowed()
-    monkeypatch.setenv(cutout.ONLINE_VARIABLE, "0")
+    monkeypatch.setenv(ONLINE_VARIABLE, "0")
     assert not online_allowed()
-    monkeypatch.setenv(cutout.ONLINE_VARIABLE, "1")
+    monkeypatch.setenv(ONLINE_VARIABLE, "1")
     assert online_allowed()
 
 

@@ -25,11 +25,11 @@ def default_folder() -> Path:
     return base / "xray" / "runtime"
 
 
-CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the default cache folder
+CACHE_VARIABLE = "XRAY_CHECKPOINTS"  # the folder of checkpoints, unless one is chosen
 
 
 def cache_folder(chosen: str | PathLike[str] | None = None) -> Path:
-    """The folder of checkpoints: `chosen`, else the variable XRAY_CHECKPOINTS, else per user."""
+    """The folder of checkpoints: `chosen`, else that of `CACHE_VARIABLE`, else per user."""
     folder = chosen or os.environ.get(CACHE_VARIABLE)
     if folder:
         return Path(folder).expanduser().absolute()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import XRayError, is_out_of_memory
+from ..files.folders import CACHE_VARIABLE
 from ..files.opening import append_regular
 from . import protocol
 from .installer import NO_WINDOW, child_environment
@@ -265,7 +266,7 @@ def death_error(returncode: int | None, was_ready: bool, words: str = "") -> XRa
 
 def runtime_variables(online: bool, checkpoints: str = "") -> dict[str, str]:
     """The environment variables of the process."""
-    chosen = {"XRAY_CHECKPOINTS": checkpoints} if checkpoints else {}
+    chosen = {CACHE_VARIABLE: checkpoints} if checkpoints else {}
     return (
         child_environment()
         | chosen
@@ -273,7 +274,7 @@ def runtime_variables(online: bool, checkpoints: str = "") -> dict[str, str]:
             "PYTHONPATH": str(EXTENSION_FOLDER),
             "PYTHONNOUSERSITE": "1",
             "PYTHONUTF8": "1",
-            "XRAY_ONLINE": "1" if online else "0",
+            protocol.ONLINE_VARIABLE: "1" if online else "0",
             "HF_HUB_OFFLINE": "0" if online else "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }

@@ -52,6 +52,9 @@ RELEASE = "release"
 SHUTDOWN = "shutdown"
 PROGRESS = "progress"
 
+# In the environment of the runtime's process: "1" if the user allows it the network, otherwise "0".
+ONLINE_VARIABLE = "XRAY_ONLINE"
+
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601

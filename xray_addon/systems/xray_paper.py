@@ -30,6 +30,8 @@ class XRayPaperSettings(GenerateSettings):
 
 # The camera of the published data; depths are not limited.
 FRAME = Frame(1.2, PUBLISHED_FOV_X, FILL, near=0.1, far=math.inf)
+# added_time_ids of the published pipeline: frames per second - 1, motion, noise on the image.
+TIME_IDS = (6.0, 127.0, 0.0)
 
 SYSTEM = System(
     name="xray-paper",

@@ -15,14 +15,14 @@ from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xray_addon.systems.xray_paper import TIME_IDS
+
 from .base import CHANNELS, Network, NetworkConfig, Prediction
 
 LATENTS = 4
 TOKEN = 1024
 HEAD_CHANNELS = 16
 ENCODER_CHANNELS = (64, 128, 256)
-# Frames a second less one, motion and noise on the image, as the published pipeline has them.
-TIME_IDS = (6.0, 127.0, 0.0)
 
 
 class VideoPredictor(Network):
