@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 
-from ..torch_helpers.tensors import first_names, read_pickle
+from ..torch_helpers.tensors import filled, first_names, read_pickle
 from . import attention
 from .transformer import HEAD_CHANNELS, GeometryTransformer, TransformerConfig
 from .unet import MaterialNetwork, UNetConfig
@@ -38,6 +38,8 @@ _SETTINGS = (
     *(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "int", "float", "str", "bool")),
     "builtins.object",
 )
+
+_REMEDY = f"Choose the published {GEOMETRY_FILE} or {MATERIAL_FILE}, or one that X-Ray has trained."
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -274,29 +276,16 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
 
 def _filled(network: Network, tensors: Mapping[str, Tensor], path: Path, device: str) -> Network:
     """`network` with `tensors`, whose names and shapes must match."""
-    wanted = network.state_dict()
-    missing, unknown = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
-    if missing or unknown:
-        told = [f"{len(missing)} tensors are missing ({first_names(missing)})"] if missing else []
-        told += [f"{len(unknown)} are unknown ({first_names(unknown)})"] if unknown else []
-        raise _bad(path, " and ".join(told))
-    wrong = [
-        f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if tensors[name].shape != tensor.shape
-    ]
-    if wrong:
-        raise _bad(path, f"the shapes of {len(wrong)} tensors do not fit ({first_names(wrong)})")
-    # Copy, because the tensors are views of the file.
-    network.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
-    return network.float().to(torch.device(device)).eval().requires_grad_(False)
+    # Copies, because the tensors are views of the file.
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    return filled(network, copies, path, "its configuration", _REMEDY).to(torch.device(device))
 
 
 def _bad(path: Path, reason: str) -> XRayError:
     return XRayError(
         "bad_weights",
         f"{path} does not hold an omage network: {reason}.",
-        f"Choose the published {GEOMETRY_FILE} or {MATERIAL_FILE}, or one that X-Ray has trained.",
+        _REMEDY,
     )
 
 

@@ -23,7 +23,7 @@ from xray_addon.files.atomic import replacing
 from xray_addon.files.json_files import parse_json
 
 from ..torch_helpers.network_configs import NETWORK
-from ..torch_helpers.tensors import first_names, read_pickle
+from ..torch_helpers.tensors import filled, first_names, read_pickle
 from .diffusion import SliceDiffusion, first_stage_name
 from .networks import GTSliceNet, NetworkConfig, SliceField, SliceNet
 from .unet import DiffusionConfig
@@ -73,7 +73,7 @@ def load_diffusion(path: Path, device: str = "cpu") -> SliceDiffusion:
     model = _on_meta(path, lambda: SliceDiffusion(DiffusionConfig(**config)))
     if not any(name.startswith(_OWN_MARKS[DIFFUSION]) for name in state):
         state = _from_published(state, model)
-    return _filled(model, state, path, DIFFUSION, device)
+    return _filled(model, state, path, DIFFUSION).to(torch.device(device))
 
 
 def load_first_stage(model: SliceDiffusion, path: Path) -> None:
@@ -117,7 +117,7 @@ def _load_field(
 ) -> Network:
     state, config = _read(path, kind)
     model = _on_meta(path, lambda: network(NetworkConfig(**config)))
-    return _filled(model, state, path, kind, device)
+    return _filled(model, state, path, kind).to(torch.device(device))
 
 
 def _on_meta(path: Path, make: Callable[[], Any]) -> Any:
@@ -233,28 +233,6 @@ def _from_published(state: Mapping[str, Tensor], model: SliceDiffusion) -> dict[
     return renamed
 
 
-def _filled(
-    model: Network, state: Mapping[str, Tensor], path: Path, kind: str, device: str
-) -> Network:
-    """`model` with the tensors; raises `bad_weights` unless names and shapes match exactly."""
-    wanted = model.state_dict()
-    missing = [name for name in wanted if name not in state]
-    extra = [name for name in state if name not in wanted]
-    wrong = [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    told = [
-        f"{len(names)} {what} ({first_names(names)})"
-        for what, names in (("missing", missing), ("too many", extra), ("of another size", wrong))
-        if names
-    ]
-    if told:
-        raise XRayError(
-            "bad_weights",
-            f"{path} does not fit {_MARKS[kind][1]}: of {len(wanted)} tensors {', '.join(told)}.",
-            "Get the file again from where it was published.",
-        )
-    model.load_state_dict(dict(state), strict=True, assign=True)
-    return model.float().to(torch.device(device)).eval().requires_grad_(False)
+def _filled(model: Network, state: Mapping[str, Tensor], path: Path, kind: str) -> Network:
+    remedy = "Get the file again from where it was published."
+    return filled(model, state, path, _MARKS[kind][1], remedy)

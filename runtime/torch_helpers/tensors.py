@@ -1,4 +1,4 @@
-"""Reads weights files from untrusted sources safely."""
+"""Reads weights files from untrusted sources safely, and fills networks with them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from xray_addon.errors import XRayError, is_out_of_memory
 
 # Lightning's checkpoints name its own classes: the callbacks whose state they store.
 LIGHTNING = ("pytorch_lightning.", "lightning.")
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -58,6 +60,42 @@ def read_pickle(path: Path, inert: tuple[str, ...] = LIGHTNING) -> dict[str, Any
             "Choose a file of weights.",
         )
     return dict(content)
+
+
+def filled(
+    network: Network, tensors: Mapping[str, Tensor], path: Path, what: str, remedy: str
+) -> Network:
+    """`network` with `tensors` as its weights: in single precision, on the CPU, for inference.
+
+    what, remedy : for the message; what the file `path` should fit, and what to do if it does not.
+
+    Raises XRayError `bad_weights` unless names and shapes match exactly.
+    """
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in tensors]
+    extra = [name for name in tensors if name not in wanted]
+    if wanted and len(missing) == len(wanted):
+        reason = f"it contains the weights of another model ({first_names(extra)})"
+        raise XRayError("bad_weights", f"{path} does not fit {what}: {reason}.", remedy)
+    other = [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    faults = [
+        f"{len(names)} {fault} ({first_names(names)})"
+        for fault, names in (
+            ("missing", missing),
+            ("unexpected", extra),
+            ("of another shape", other),
+        )
+        if names
+    ]
+    if faults:
+        reason = f"of {len(wanted)} tensors {', '.join(faults)}"
+        raise XRayError("bad_weights", f"{path} does not fit {what}: {reason}.", remedy)
+    network.load_state_dict(tensors, assign=True)
+    return network.float().eval().requires_grad_(False)
 
 
 def first_names(names: Iterable[str]) -> str:

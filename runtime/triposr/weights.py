@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from xray_addon.errors import XRayError
 from xray_addon.files.atomic import replacing
 
-from ..torch_helpers.tensors import first_names, read_tensors
+from ..torch_helpers.tensors import filled, read_tensors
 from .config import TripoSRConfig
 from .model import TripoSR
 
@@ -32,9 +30,8 @@ def load_weights(path: Path, device: str = "cpu") -> TripoSR:
     with torch.device("meta"):
         model = TripoSR(config)
     state = read_tensors(weights)
-    _check(state, model.state_dict(), weights)
-    model.load_state_dict(state, strict=True, assign=True)
-    return model.float().to(torch.device(device)).eval().requires_grad_(False)
+    remedy = f"Use TripoSR's model.ckpt, with the {CONFIG} of the same source and version."
+    return filled(model, state, weights, f"its {CONFIG}", remedy).to(torch.device(device))
 
 
 def save_weights(folder: Path, model: TripoSR, record: dict[str, str]) -> None:
@@ -70,35 +67,3 @@ def _find(path: Path) -> Path:
             f"Put TripoSR's {CONFIG} and model.ckpt (1.7 GB) into one folder and choose it.",
         )
     return found
-
-
-def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Raise `bad_weights` with the details if keys or shapes do not match."""
-    missing = [name for name in wanted if name not in state]
-    extra = [name for name in state if name not in wanted]
-    if len(missing) == len(wanted):
-        raise XRayError(
-            "bad_weights",
-            f"{path} contains the weights of another model, not of TripoSR ({first_names(extra)}).",
-            "Choose TripoSR's model.ckpt, or the generator that these weights belong to.",
-        )
-    if missing or extra:
-        problems = [f"{len(missing)} missing ({first_names(missing)})"] if missing else []
-        problems += [f"{len(extra)} unexpected ({first_names(extra)})"] if extra else []
-        raise XRayError(
-            "bad_weights",
-            f"{path} does not match its {CONFIG}: of {len(wanted)} tensors {', '.join(problems)}.",
-            f"Use {CONFIG} and weights of the same source and version.",
-        )
-    wrong = [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if state[name].shape != tensor.shape
-    ]
-    if wrong:
-        raise XRayError(
-            "bad_weights",
-            f"{path} does not match its {CONFIG}: the sizes of {len(wrong)} tensors differ "
-            f"({first_names(wrong)}).",
-            f"Use {CONFIG} and weights of the same source and version.",
-        )

@@ -23,7 +23,7 @@ from xray_addon.systems.weights import beside, local_path
 
 from ..checkpoints import locate
 from ..torch_helpers.network_configs import NETWORK
-from ..torch_helpers.tensors import first_names, read_tensors
+from ..torch_helpers.tensors import filled, read_tensors
 
 if TYPE_CHECKING:
     # Each function imports what it needs, because importing diffusers takes seconds.
@@ -204,7 +204,7 @@ def load_unet(folder: Path) -> UNetSpatioTemporalConditionModel:
     config = read_config(folder, "UNetSpatioTemporalConditionModel")
     with torch.device("meta"):
         model = build(folder, new_unet, config)
-    return fill(model, *read_state(folder, WEIGHTS))
+    return _filled(model, *read_state(folder, WEIGHTS))
 
 
 def new_unet(config: dict[str, Any]) -> UNetSpatioTemporalConditionModel:
@@ -227,7 +227,7 @@ def load_upsampler(folder: Path) -> TemporalDecoder:
     named = {
         k.removeprefix(prefix) if k.startswith(prefix) else f"({k})": v for k, v in state.items()
     }
-    return fill(model, named, path)
+    return _filled(model, named, path)
 
 
 def make_upsampler(config: dict[str, Any]) -> TemporalDecoder:
@@ -260,7 +260,7 @@ def _load_vae(folder: Path, kind: Any) -> Any:
     config = read_config(folder, kind.__name__)
     with torch.device("meta"):
         model = build(folder, kind.from_config, config)
-    model = fill(model, *read_state(folder, WEIGHTS))
+    model = _filled(model, *read_state(folder, WEIGHTS))
     model.decoder = nn.Identity()
     return model
 
@@ -280,7 +280,7 @@ def load_image_encoder(svd: Path) -> nn.Module:
     state, path = read_state(folder, "model")
     # Written by older versions of transformers; it is not a weight.
     state = {k: v for k, v in state.items() if not k.endswith("position_ids")}
-    model = fill(model, state, path)
+    model = _filled(model, state, path)
     embeddings = model.vision_model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
     return model
@@ -375,36 +375,9 @@ def read_state(folder: Path, stem: str) -> tuple[dict[str, Tensor], Path]:
     return read_tensors(path), path
 
 
-def fill(model: Any, state: dict[str, Tensor], path: Path) -> Any:
-    """`model` with exactly the tensors of `state`, float32, in eval mode. Raises XRayError."""
-    wanted = model.state_dict()
-    missing = sorted(wanted.keys() - state.keys())
-    extra = sorted(state.keys() - wanted.keys())
-    other = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & state.keys())
-        if state[name].shape != wanted[name].shape
-    ]
-    faults = [
-        f"{len(names)} tensors {what} ({first_names(names)})"
-        for names, what in (
-            (missing, "are missing"),
-            (extra, "are unexpected"),
-            (other, "have another shape"),
-        )
-        if names
-    ]
-    if faults:
-        raise XRayError(
-            "bad_weights",
-            f"{path} does not match its configuration: {'; '.join(faults)}.",
-            "Use weights and config.json of the same model.",
-        )
-    whole = {
-        name: value.float() if value.is_floating_point() else value for name, value in state.items()
-    }
-    model.load_state_dict(whole, strict=True, assign=True)
-    return model.eval().requires_grad_(False)
+def _filled(model: Any, state: dict[str, Tensor], path: Path) -> Any:
+    remedy = "Use weights and config.json of the same model."
+    return filled(model, state, path, "its configuration", remedy)
 
 
 def _other_model(folder: Path, kind: str, config: dict[str, Any]) -> XRayError:

@@ -352,8 +352,8 @@ def test_published_names_must_fit_but_for_what_only_training_used(tmp_path):
     torch.save({"model": state | unused, "opt": {}}, tmp_path / "good.ckpt")
     assert "fc_global.0.weight" not in load_field(tmp_path / "good.ckpt").state_dict()
     for change, told in (
-        ({"fc_out.1.weight": torch.zeros(1)}, "too many"),
-        ({"fc_out.0.weight": torch.zeros(1, 7)}, "of another size"),
+        ({"fc_out.1.weight": torch.zeros(1)}, "1 unexpected"),
+        ({"fc_out.0.weight": torch.zeros(1, 7)}, "1 of another shape"),
     ):
         torch.save({"model": state | change}, tmp_path / "bad.ckpt")
         with pytest.raises(XRayError, match=told) as caught:
