@@ -79,6 +79,11 @@ def fitting(sample: Callable[[int], Sparse], resolution: int, say: Callable[[str
             say(message)
 
 
+def strides_for(resolution: int, width: int) -> tuple[int, ...]:
+    """The `STRIDES` that skip no pixel of feature planes of width `width`, and 1."""
+    return tuple(stride for stride in STRIDES if stride == 1 or stride * width <= resolution)
+
+
 def sample_surface(
     evaluate: Callable[[Tensor], Tensor],
     resolution: int,

@@ -18,7 +18,7 @@ from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.surface import Material, Surface
+from xray_addon.surface import Surface
 from xray_addon.systems.renderdiffusion import FRAME, SYSTEM, RenderDiffusionSettings
 from xray_addon.systems.system import Inputs
 
@@ -26,18 +26,10 @@ from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame, frame_with_mask
 from ..images.redrawing import read_mask
-from ..meshes.baking import bake
-from ..meshes.extraction import (
-    MOST_CELLS,
-    MOST_UNWRAPPED_CELLS,
-    STRIDES,
-    Sparse,
-    fitting,
-    march,
-    sample_surface,
-)
+from ..meshes.extraction import Sparse, march
+from ..meshes.meshing import MeshProgress, colored_surface, seek_surface
 from ..meshes.pieces import without_crumbs
-from ..meshes.smoothing import taubin, vertex_normals
+from ..meshes.smoothing import taubin
 from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.memory import Chunks, memory_errors
 from .cameras import find_camera
@@ -247,45 +239,32 @@ class RenderDiffusionGenerator(Generator):
         Raises XRayError `nothing_predicted`, `out_of_memory`.
         """
         threshold, box = settings.surface_density, self.model.config.box
-        most = MOST_UNWRAPPED_CELLS if settings.texture_size else MOST_CELLS
-        seeking = Progress("mesh", 0, len(STRIDES) + 3, "Seeking the surface")
+        meshing = MeshProgress(progress)
 
-        def report(step: int, of: int) -> None:
-            nonlocal seeking
-            seeking = replace(seeking, step=step, of=of + 2)
-            progress(seeking)
+        def field_on(side: int) -> Callable[[Tensor], Tensor]:
+            def density(index: Tensor) -> Tensor:
+                meshing.alive()
+                grid = torch.stack([index // side**2, index // side % side, index % side], -1)
+                return self._field(planes, grid * (2 * box / (side - 1)) - box)[:, 0]
 
-        def say(message: str) -> None:
-            nonlocal seeking
-            seeking = replace(seeking, message=message)
+            return lambda index: self.chunks(density, index)
 
         def seek(level: float) -> Sparse:
-            def at(side: int) -> Sparse:
-                def density(index: Tensor) -> Tensor:
-                    progress(seeking)
-                    grid = torch.stack([index // side**2, index // side % side, index % side], -1)
-                    return self._field(planes, grid * (2 * box / (side - 1)) - box)[:, 0]
-
-                # Strides that skip no pixel of the planes.
-                steps = tuple(s for s in STRIDES if s == 1 or s * planes.shape[-1] <= side)
-                return sample_surface(
-                    lambda index: self.chunks(density, index),
-                    side,
-                    level,
-                    planes.device,
-                    report,
-                    most,
-                    steps,
-                )
-
-            return fitting(at, settings.grid_resolution, say)
+            return seek_surface(
+                field_on,
+                settings.grid_resolution,
+                level,
+                planes,
+                meshing,
+                unwrapped=settings.texture_size > 0,
+            )
 
         sparse = seek(threshold)
         greatest = float(sparse.values.max()) + threshold
         if VISIBLE < greatest < threshold:
             log.warning("no density reaches %g; using %g", threshold, FAINT * greatest)
             sparse = seek(FAINT * greatest)
-        progress(replace(seeking, step=seeking.of - 2, message="Making the mesh"))
+        meshing.making()
         vertices, faces = without_crumbs(*march(sparse, box, closed=True), CRUMB)
         vertices = taubin(vertices, faces, SMOOTHING).astype(np.float32)
         if not len(faces):
@@ -296,26 +275,15 @@ class RenderDiffusionGenerator(Generator):
                 "Try an image that shows the whole object, a larger t_r, another seed or a lower "
                 "surface density.",
             )
-        coloring = replace(seeking, step=seeking.of - 1, message="Colouring the mesh")
 
         def color_at(places: NDArray[np.float32]) -> NDArray[np.float32]:
             def color(points: Tensor) -> Tensor:
-                progress(coloring)
+                meshing.alive()
                 return self._field(planes, points)[:, 1:]
 
             return self.chunks(color, torch.from_numpy(places).to(self.device)).cpu().numpy()
 
-        normals = vertex_normals(vertices.astype(np.float64), faces).astype(np.float32)
-        surface = Surface(vertices, faces, corner_normals=normals[faces])
-        if settings.texture_size:
-            coloring = replace(coloring, message="Unwrapping the mesh and baking its texture")
-            progress(coloring)
-            surface.corner_uvs, texture = bake(vertices, faces, color_at, settings.texture_size)
-            surface.materials = [Material(texture=texture)]
-        else:
-            surface.corner_colors = color_at(vertices)[faces]
-        progress(replace(coloring, step=coloring.of, message="Done"))
-        return surface
+        return colored_surface(vertices, faces, color_at, settings.texture_size, meshing)
 
     def _field(self, planes: Tensor, points: Tensor) -> Tensor:
         """Density and colour (N, 4) at points (N, 3) in the object's frame."""

@@ -25,6 +25,7 @@ from ..generator import Generator
 from ..images.cutout import cut_object
 from ..images.framing import frame
 from ..meshes.extraction import DISTANCE_STRIDES, Sparse, fitting, march, sample_distances
+from ..meshes.meshing import MeshProgress
 from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, memory_errors
@@ -210,16 +211,11 @@ class Slice3DGenerator(Generator):
         progress: ProgressCallback,
     ) -> Surface:
         """The surface of the field in the published axes: y up, z to the viewer."""
-        seeking = Progress("mesh", 0, _MESH_STEPS, "Seeking the surface")
+        meshing = MeshProgress(progress)
         tables = network.tables(maps)
 
-        def report(step: int, _of: int) -> None:
-            nonlocal seeking
-            seeking = replace(seeking, step=step)
-            progress(seeking)
-
         def inside(points: Tensor) -> Tensor:
-            progress(seeking)
+            meshing.alive()
             return -network.distance_by_tables(tables, points[None])[0]
 
         def seek(side: int) -> Sparse:
@@ -230,14 +226,10 @@ class Slice3DGenerator(Generator):
                 place = torch.stack([index // side**2, index // side % side, index % side], dim=-1)
                 return self.chunks(inside, (place * step - _RADIUS) * flip)
 
-            return sample_distances(evaluate, side, step, tables[0].device, report)
+            return sample_distances(evaluate, side, step, tables[0].device, meshing.seeking)
 
-        def say(message: str) -> None:
-            nonlocal seeking
-            seeking = replace(seeking, message=message)
-
-        sparse = fitting(seek, cells + 1, say)
-        progress(replace(seeking, step=_MESH_STEPS - 2, message="Making the mesh"))
+        sparse = fitting(seek, cells + 1, meshing.say)
+        meshing.making()
         vertices, faces = march(sparse, _RADIUS, method="lorensen", closed=True)
         if not len(faces):
             raise XRayError(

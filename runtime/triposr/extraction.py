@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..meshes.extraction import STRIDES
 from ..torch_helpers.memory import Chunks
 from .model import FieldPerceptron
 
@@ -77,11 +76,6 @@ def _activate(layer: torch.nn.Module, hidden: Tensor) -> Tensor:
     if isinstance(layer, torch.nn.ReLU):
         return functional.relu(hidden, inplace=True)
     return layer(hidden)
-
-
-def strides(resolution: int, width: int) -> tuple[int, ...]:
-    """The `STRIDES` that skip no pixel of planes of width `width`, and 1."""
-    return tuple(stride for stride in STRIDES if stride == 1 or stride * width <= resolution)
 
 
 def density_level(threshold: float, bias: float) -> float:

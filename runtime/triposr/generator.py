@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,20 @@ from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
 from xray_addon.progress import Progress, ProgressCallback, ignore_progress
-from xray_addon.surface import Material, Surface
+from xray_addon.surface import Surface
 from xray_addon.systems.system import Inputs
 from xray_addon.systems.triposr import FRAME, SYSTEM, TripoSRSettings
 
 from ..checkpoints import locate
 from ..generator import Generator
 from ..images.cutout import cut_object
-from ..meshes.baking import bake
-from ..meshes.extraction import (
-    MOST_CELLS,
-    MOST_UNWRAPPED_CELLS,
-    STRIDES,
-    Sparse,
-    fitting,
-    march,
-    sample_surface,
-)
-from ..meshes.smoothing import vertex_normals
+from ..meshes.extraction import Sparse, march
+from ..meshes.meshing import MeshProgress, colored_surface, seek_surface
 from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, memory_errors
 from . import field
-from .extraction import GridField, density_level, strides
+from .extraction import GridField, density_level
 from .model import TripoSR
 from .preparation import prepare
 from .weights import load_weights
@@ -155,28 +145,19 @@ class TripoSRGenerator(Generator):
 
         Raises XRayError `nothing_predicted`, `out_of_memory`.
         """
-        most = MOST_UNWRAPPED_CELLS if texture_size else MOST_CELLS
-        seeking = Progress("mesh", 0, len(STRIDES) + 3, "Seeking the surface")
-
-        def report(step: int, of: int) -> None:
-            nonlocal seeking
-            seeking = replace(seeking, step=step, of=of + 2)
-            progress(seeking)
-
-        def alive() -> None:
-            progress(seeking)
+        meshing = MeshProgress(progress)
 
         def seek(level: float) -> Sparse:
-            def at(points: int) -> Sparse:
-                density = GridField(planes, self.model.decoder, points, self.chunks, alive)
-                steps = strides(points, planes.shape[-1])
-                return sample_surface(density, points, level, planes.device, report, most, steps)
-
-            def say(message: str) -> None:
-                nonlocal seeking
-                seeking = replace(seeking, message=message)
-
-            return fitting(at, resolution, say)
+            return seek_surface(
+                lambda side: GridField(
+                    planes, self.model.decoder, side, self.chunks, meshing.alive
+                ),
+                resolution,
+                level,
+                planes,
+                meshing,
+                unwrapped=texture_size > 0,
+            )
 
         config = self.model.config
         with memory_errors(
@@ -189,7 +170,7 @@ class TripoSRGenerator(Generator):
                 log.warning("no density reaches %g; using %g", threshold, FAINT * greatest)
                 level = density_level(FAINT * greatest, config.density_bias)
                 sparse = seek(level)
-            progress(Progress("mesh", 4, 6, "Making the mesh"))
+            meshing.making()
             vertices, faces = march(sparse, config.radius)
             if not len(faces):
                 raise XRayError(
@@ -200,25 +181,14 @@ class TripoSRGenerator(Generator):
                     "background, or another density threshold.",
                 )
 
-        coloring = Progress("mesh", 5, 6, "Colouring the mesh")
-
         def color_at(places: NDArray[np.float32]) -> NDArray[np.float32]:
             parts = []
             for part in torch.from_numpy(places).split(_COLORED_AT_ONCE):
-                progress(coloring)
+                meshing.alive()
                 parts.append(self.query(planes, part)[1].cpu())
             return torch.cat(parts).numpy()
 
-        normals = vertex_normals(vertices.astype(np.float64), faces).astype(np.float32)
-        surface = Surface(vertices, faces, corner_normals=normals[faces])
-        if texture_size:
-            coloring = replace(coloring, message="Unwrapping the mesh and baking its texture")
-            progress(coloring)
-            surface.corner_uvs, texture = bake(vertices, faces, color_at, texture_size)
-            surface.materials = [Material(texture=texture)]
-        else:
-            surface.corner_colors = color_at(vertices)[faces]
-        progress(Progress("mesh", 6, 6, "Done"))
+        surface = colored_surface(vertices, faces, color_at, texture_size, meshing)
         return surface.transformed(TO_WORLD)
 
     @torch.inference_mode()

@@ -35,10 +35,10 @@ from torch.nn import functional
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from runtime.meshes.extraction import march, sample_surface  # noqa: E402
+from runtime.meshes.extraction import march, sample_surface, strides_for  # noqa: E402
 from runtime.triposr import field  # noqa: E402
 from runtime.triposr.config import TripoSRConfig  # noqa: E402
-from runtime.triposr.extraction import GridField, density_level, strides  # noqa: E402
+from runtime.triposr.extraction import GridField, density_level  # noqa: E402
 from runtime.triposr.generator import TripoSRGenerator  # noqa: E402
 from runtime.triposr.model import FieldPerceptron, TripoSR  # noqa: E402
 
@@ -151,7 +151,7 @@ def our_mesh(
     chunks = TripoSRGenerator(None, str(planes.device)).chunks  # type: ignore[arg-type]
     grid = GridField(planes, decoder, resolution, chunks)
     level = density_level(THRESHOLD, config.density_bias)
-    steps = strides(resolution, planes.shape[-1])
+    steps = strides_for(resolution, planes.shape[-1])
     sparse = sample_surface(grid, resolution, level, planes.device, strides=steps)
     return *march(sparse, config.radius), sparse.evaluated
 

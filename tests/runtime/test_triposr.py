@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from skimage.measure import marching_cubes
 
 import runtime
-from runtime.meshes.extraction import Sparse, TooIntricate, march, sample_surface
+from runtime.meshes.extraction import Sparse, TooIntricate, march, sample_surface, strides_for
 from runtime.meshes.unwrapping import unwrap
 from runtime.torch_helpers.memory import LEAST, Chunks
 from runtime.triposr import field
 from runtime.triposr.config import TripoSRConfig, VitConfig
-from runtime.triposr.extraction import GridField, strides
+from runtime.triposr.extraction import GridField
 from runtime.triposr.generator import TO_WORLD, TripoSRGenerator
 from runtime.triposr.model import TripoSR
 from runtime.triposr.preparation import prepare
@@ -201,9 +201,9 @@ def test_a_surface_is_followed_where_no_coarse_point_sees_it():
 
 
 def test_the_first_stride_skips_no_pixel_of_the_planes():
-    assert strides(256, 64) == strides(512, 64) == (4, 2, 1)
-    assert strides(255, 64) == strides(128, 64) == (2, 1)
-    assert strides(127, 64) == strides(32, 64) == (1,)
+    assert strides_for(256, 64) == strides_for(512, 64) == (4, 2, 1)
+    assert strides_for(255, 64) == strides_for(128, 64) == (2, 1)
+    assert strides_for(127, 64) == strides_for(32, 64) == (1,)
 
 
 def test_a_coarse_grid_misses_no_speck(folder: Path):
@@ -267,7 +267,7 @@ def test_noise_is_meshed_at_fewer_points_and_says_so(
     points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
     threshold = float(generator.query(planes, points)[0].median())
     whole = generator.surface(planes, 64, threshold)
-    monkeypatch.setattr(f"runtime.triposr.generator.{name}", 3000)
+    monkeypatch.setattr(f"runtime.meshes.meshing.{name}", 3000)
     reports = []
     surface = generator.surface(
         planes, 64, threshold, texture_size=texture_size, progress=reports.append
