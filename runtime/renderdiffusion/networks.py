@@ -21,8 +21,9 @@ from xray_addon.camera import Camera
 from xray_addon.systems.renderdiffusion import FRAME
 
 from ..torch_helpers.memory import Chunks
+from ..torch_helpers.rays import camera_rays
 from .occupancy import Occupancy
-from .renderer import camera_rays, check_outside, render_rays
+from .renderer import check_outside, render_rays
 from .triplane import FieldDecoder, plane_features
 from .unet import UNet
 

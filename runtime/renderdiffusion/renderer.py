@@ -1,4 +1,4 @@
-"""The volume renderer: camera rays, samples along them, and their sums.
+"""The volume renderer: samples along rays, and their sums.
 
 Distances are measured along rays of unit length. An interval of length d with density s transmits
 exp(-s d) of the light (Max 1995).
@@ -17,6 +17,8 @@ from torch.nn import functional
 from xray_addon.camera import Camera
 from xray_addon.errors import XRayError
 
+from ..torch_helpers.rays import box_span
+
 # Density (B, P) and colour (B, P, 3) at points (B, P, 3).
 Field = Callable[[Tensor], tuple[Tensor, Tensor]]
 _SMALL = 1e-6
@@ -32,19 +34,6 @@ class Rays:
     depth: Tensor
 
 
-def camera_rays(cameras: Sequence[Camera], size: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Origins and unit directions (B, size * size, 3) through the pixels of square images."""
-    row, column = np.divmod(np.arange(size * size), size)
-    origins, directions = [], []
-    for camera in cameras:
-        local = camera.resized(size, size).ray_directions(row, column)
-        directions.append(local @ camera.camera_to_world[:3, :3].T)
-        origins.append(np.broadcast_to(camera.position, directions[-1].shape))
-    return tuple(
-        torch.from_numpy(np.stack(parts)).float().to(device) for parts in (origins, directions)
-    )
-
-
 def check_outside(cameras: Sequence[Camera], box: float) -> None:
     """Raise XRayError `camera_inside` if a camera is within the box [-box, box]^3."""
     for camera in cameras:
@@ -55,18 +44,6 @@ def check_outside(cameras: Sequence[Camera], box: float) -> None:
                 f"box, which reaches from -{box:g} to {box:g}.",
                 "Move the camera away from the object.",
             )
-
-
-def box_span(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor, Tensor]:
-    """Distances (B, R) at which rays (B, R, 3) enter and leave [-box, box]^3.
-
-    The two are equal if a ray misses the box, or if the box is behind it.
-    """
-    safe = torch.where(directions.abs() < _SMALL, _SMALL, directions)
-    first, second = (-box - origins) / safe, (box - origins) / safe
-    near = torch.minimum(first, second).amax(dim=-1).clamp(min=0)
-    far = torch.maximum(first, second).amin(dim=-1)
-    return near, torch.maximum(near, far)
 
 
 def even_edges(near: Tensor, far: Tensor, count: int) -> Tensor:

@@ -23,6 +23,7 @@ from torch.nn import functional
 from xray_addon.systems.renderdiffusion import NOISE_STEPS
 
 from ..torch_helpers.devices import training_dtype
+from ..torch_helpers.rays import camera_rays
 from ..training import run
 from ..training.configs import RunConfig
 from ..training.muon import Optimizers, update_average
@@ -31,7 +32,7 @@ from ..training.trainer import Trainer as SharedTrainer
 from . import schedule
 from .data import CameraDistribution, PictureDataset, read_pictures
 from .networks import RenderDiffusion, RenderDiffusionConfig, at_size, to_network
-from .renderer import Rays, camera_rays, render_rays
+from .renderer import Rays, render_rays
 from .weights import load_model, read_record, save_model
 
 

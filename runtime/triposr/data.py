@@ -21,6 +21,7 @@ from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
 from xray_addon.surface import Surface
 
 from ..meshes.collection import MeshCache, MeshFile
+from ..torch_helpers.rays import camera_rays
 from ..training.numbered import Numbered
 from . import field
 from .preparation import prepare
@@ -86,7 +87,7 @@ class PairDataset(Numbered):
     def _picture(self, surface: Surface, random: np.random.Generator) -> torch.Tensor | None:
         """The model's input (3, I, I), or None if the object is not visible."""
         size = self.config.image_size
-        camera = _camera(0.0, random.uniform(0, INPUT_ELEVATION), size)
+        camera = field.orbit_camera(0.0, random.uniform(0, INPUT_ELEVATION), size)
         rgba = _render(surface, camera, Lights.random(camera, random))
         try:
             prepared = prepare(to_bytes(rgba))
@@ -99,13 +100,13 @@ class PairDataset(Numbered):
         """A patch of a random view, mostly on the object."""
         size, patch = self.config.view_size, self.config.patch_size
         azimuth = random.uniform(0, 2 * math.pi)
-        camera = _camera(azimuth, random.uniform(-VIEW_ELEVATION, VIEW_ELEVATION), size)
+        camera = field.orbit_camera(azimuth, random.uniform(-VIEW_ELEVATION, VIEW_ELEVATION), size)
         rgba = _render(surface, camera, _UNLIT)
         seen = np.argwhere(rgba[..., 3] > 0)
         middle = seen[random.integers(len(seen))] if len(seen) else np.array([size, size]) // 2
         row, column = np.clip(middle - random.integers(0, patch, size=2), 0, size - patch).tolist()
-        view = torch.from_numpy(camera.camera_to_world).float()[None]
-        origins, directions = (rays[0] for rays in field.camera_rays(view, size))
+        rays = camera_rays([camera], size, torch.device("cpu"))
+        origins, directions = (of_all[0].unflatten(0, (size, size)) for of_all in rays)
         window = (slice(row, row + patch), slice(column, column + patch))
         alpha = torch.from_numpy(rgba[window][..., 3].copy())
         color = torch.from_numpy(rgba[window][..., :3].copy())
@@ -123,12 +124,6 @@ def place(surface: Surface, azimuth: float) -> Surface:
     matrix = np.diag([OBJECT_SIZE, OBJECT_SIZE, OBJECT_SIZE, 1.0])
     matrix[:2, :2] = OBJECT_SIZE * np.array([[cosine, -sine], [sine, cosine]])
     return surface.normalized().transformed(matrix)
-
-
-def _camera(azimuth: float, elevation: float, size: int) -> Camera:
-    level = math.cos(elevation)
-    eye = np.array([level * math.cos(azimuth), level * math.sin(azimuth), math.sin(elevation)])
-    return Camera.look_at(field.DISTANCE * eye, fov_x=field.FOV_Y, width=size, height=size)
 
 
 def _render(surface: Surface, camera: Camera, lights: Lights) -> NDArray[np.float32]:

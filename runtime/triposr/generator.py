@@ -27,6 +27,7 @@ from ..meshes.meshing import MeshProgress, colored_surface, seek_surface
 from ..torch_helpers.devices import choose_device, flush_denormals
 from ..torch_helpers.interrupting import interruptible
 from ..torch_helpers.memory import Chunks, memory_errors
+from ..torch_helpers.rays import camera_rays
 from . import field
 from .extraction import GridField, density_level
 from .model import TripoSR
@@ -205,15 +206,14 @@ class TripoSRGenerator(Generator):
 
         Rendered from the field itself; RGBA with straight alpha. elevation : radians.
         """
-        cameras = field.orbit_cameras(views, elevation=elevation).to(planes.device)
         config = self.model.config
         # Whole pixels at a time, so that a ray's samples stay together.
         pixels = Chunks(max(1, self.chunks.size // config.ray_samples) * 16)
         pictures = []
-        for number, camera in enumerate(cameras):
+        for number in range(views):
             progress(Progress("orbit", number, views, "Rendering the views"))
-            origins, directions = field.camera_rays(camera[None], size)
-            rays = torch.cat([origins, directions], dim=-1).view(-1, 6)
+            camera = field.orbit_camera(2 * math.pi * number / views, elevation, size)
+            rays = torch.cat(camera_rays([camera], size, planes.device), dim=-1)[0]
 
             def render(part: Tensor) -> Tensor:
                 color, opacity = field.render_rays(

@@ -12,14 +12,13 @@ from torch.nn import functional
 from runtime.renderdiffusion.networks import RenderDiffusion, RenderDiffusionConfig
 from runtime.renderdiffusion.occupancy import Occupancy
 from runtime.renderdiffusion.renderer import (
-    box_span,
-    camera_rays,
     importance_edges,
     render_rays,
     weights_of,
 )
 from runtime.renderdiffusion.triplane import AXES, plane_features
 from runtime.torch_helpers.memory import Chunks
+from runtime.torch_helpers.rays import box_span, camera_rays
 from xray_addon import Camera, XRayError
 
 BOX = 0.5

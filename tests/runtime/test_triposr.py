@@ -133,16 +133,8 @@ def test_the_camera_sees_the_mesh_as_the_first_picture_of_the_orbit(ball):
     first = ball.orbit(planes, 4, 32)[0, ..., 3] > 127
     seen = cast(result.surface, result.camera.resized(32, 32), 1).hit[0]
     assert (first == seen).mean() > 0.98
-    camera = field.orbit_cameras(4)[0].double().numpy()
+    camera = field.orbit_camera(0.0, 0.0, 32).camera_to_world
     np.testing.assert_allclose(TO_WORLD @ camera, result.camera.camera_to_world, atol=1e-6)
-
-
-def test_three_views_are_as_good_as_four(ball):
-    cameras = field.orbit_cameras(3)
-    for camera in cameras:
-        torch.testing.assert_close(camera[:3, :3] @ camera[:3, :3].T, torch.eye(3))
-        assert camera[2, 1] == pytest.approx(1)
-        torch.testing.assert_close(camera[:3, 2] * field.DISTANCE, camera[:3, 3])
 
 
 # ------------------------------------------------------------------------------ meshes

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import runtime
+from runtime.torch_helpers.rays import camera_rays
 from runtime.triposr import field
 from runtime.triposr.config import TripoSRConfig
 from runtime.triposr.extraction import GridField
@@ -82,9 +83,11 @@ def test_golden_views(generator, planes, expected):
     pictures = generator.orbit(planes, count, size, elevation=math.radians(20))
     # The orbit's pictures have transparency and 8 bits; the golden ones are floats on white.
     config = generator.model.config
-    origins, directions = field.camera_rays(
-        field.orbit_cameras(count, elevation=math.radians(20)), size
-    )
+    cameras = [
+        field.orbit_camera(2 * math.pi * number / count, math.radians(20), size)
+        for number in range(count)
+    ]
+    origins, directions = camera_rays(cameras, size, planes.device)
     with torch.no_grad():
         color, opacity = field.render_rays(
             lambda p: field.query(planes, generator.model.decoder, p, config.radius),

@@ -14,7 +14,6 @@ import torch
 import runtime
 from runtime.meshes.collection import list_meshes
 from runtime.training import trainer_module
-from runtime.triposr import field
 from runtime.triposr.data import PairConfig, PairDataset, place
 from runtime.triposr.perceptual import LINEAR_FILE, VGG_FILE, PerceptualDistance
 from runtime.triposr.preparation import prepare
@@ -273,12 +272,3 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(config, tmp_path, mo
             assert caught.value.code == "no_space"
         if module == "training.trainer":
             assert {p: p.read_bytes() for p in before} == before
-
-
-def test_field_cameras_and_training_cameras_are_the_same():
-    from runtime.triposr.data import _camera
-
-    cameras = field.orbit_cameras(5, elevation=0.3)
-    for number, camera in enumerate(cameras):
-        ours = _camera(2 * math.pi * number / 5, 0.3, 16).camera_to_world
-        np.testing.assert_allclose(camera.numpy(), ours, atol=1e-6)
