@@ -19,6 +19,7 @@ from xray_addon.camera import Camera
 from xray_addon.surface import Material, Surface
 
 from .decoding import Layers, extended
+from .solid import pairs_behind
 
 Floats = NDArray[np.float32]
 
@@ -88,11 +89,10 @@ def two_sides(layers: Layers, image: NDArray[np.uint8], camera: Camera) -> NDArr
 
 
 def _hidden_colors(layers: Layers, visible: Floats, camera: Camera) -> Floats:
-    """The colours (H, W, 3) of each ray's last hit, mixed as described above. visible : (H, W, 3)
-    of its first one."""
+    """The colours (H, W, 3) where each ray leaves the body, mixed as described above. visible :
+    (H, W, 3) where it enters."""
     outline = layers.outline
-    likely = (layers.share > 0.5) & (layers.depth > 0)
-    last = np.logical_and.accumulate(likely, axis=0)[1::2].sum(axis=0, keepdims=True).clip(1) - 1
+    last = pairs_behind(layers).sum(axis=0, keepdims=True)
     own = np.take_along_axis(layers.color[1::2], last[..., None], axis=0)[0]
     own += (visible[outline].mean(axis=0) - own[outline].mean(axis=0)) / 2
     near = ndimage.gaussian_filter(visible, (NEAR_BLUR, NEAR_BLUR, 0), truncate=2.0)

@@ -116,13 +116,17 @@ def _signed_distance(mask: Bools, unit: float) -> Floats:
     return ((within - beyond - np.where(mask, 0.5, -0.5)) * unit).astype(np.float32)
 
 
+def pairs_behind(layers: Layers) -> Bools:
+    """Which pairs behind the first one the body reaches to: (L / 2 - 1, H, W)."""
+    share = ndimage.gaussian_filter(layers.share[2::2], (0, SHARE_BLUR, SHARE_BLUR))
+    return np.logical_and.accumulate((share > LIKELY) & (layers.depth[3::2] > 0), axis=0)
+
+
 def _maps(layers: Layers, camera: Camera) -> _Maps:
     unit = DISTANCE / camera.focal
     outline = layers.outline
     enter, leave = layers.depth[0], layers.depth[1].copy()
-    share = ndimage.gaussian_filter(layers.share[2::2], (0, SHARE_BLUR, SHARE_BLUR))
-    likely = np.logical_and.accumulate((share > LIKELY) & (layers.depth[3::2] > 0), axis=0)
-    for there, depth in zip(likely, layers.depth[3::2], strict=True):
+    for there, depth in zip(pairs_behind(layers), layers.depth[3::2], strict=True):
         leave[there] = depth[there]
     enter, leave = extended(enter, enter > 0), extended(leave, leave > 0)
     leave = piecewise_planar(leave, outline, camera)
