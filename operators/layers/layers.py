@@ -44,11 +44,10 @@ MARKED = 0.5
 
 @dataclass(frozen=True)
 class Placed:
-    """An X-Ray and its camera. `known`: whether the camera comes from a transforms.json."""
+    """An X-Ray and its camera."""
 
     xray: XRay
     camera: Camera
-    known: bool
 
 
 def load_placed(path: str | Path) -> Placed:
@@ -72,9 +71,9 @@ def load_placed(path: str | Path) -> Placed:
         if candidate.is_file():
             cameras = read_transforms(candidate, width, height)
             if path.stem in cameras:
-                return Placed(xray, cameras[path.stem], known=True)
+                return Placed(xray, cameras[path.stem])
     camera = Camera.look_at((0.0, -PUBLISHED_DISTANCE, 0.0), width=width, height=height)
-    return Placed(xray, camera, known=False)
+    return Placed(xray, camera)
 
 
 def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
@@ -268,7 +267,7 @@ def read_layers(collection: Any) -> Placed:
         raise XRayError("no_hits_left", "The layers have no hits left.", "Undo, and delete less.")
     index, depth, normal, color = (np.concatenate(parts) for parts in zip(*found, strict=True))
     xray = XRay.from_hits(shape, index, depth, normal, color, int(collection["xray_dropped"]))
-    return Placed(xray, camera, known=True)
+    return Placed(xray, camera)
 
 
 def mesh_of(collection: Any) -> Any:

@@ -37,12 +37,6 @@ class Schedule:
         """The number of steps, N."""
         return len(self.times)
 
-    @property
-    def betas(self) -> Floats:
-        """(N,) share of the variance that is new noise in each step, from clean to noisy."""
-        retained = (self.alpha[:-1] / self.alpha[1:]) ** 2
-        return np.flip(1 - retained).astype(np.float64)
-
     @classmethod
     def geometry(cls, steps: int = DIFFUSION_STEPS) -> Schedule:
         """A cosine of variances (Nichol and Dhariwal, arXiv 2102.09672), evenly respaced.

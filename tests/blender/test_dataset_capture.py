@@ -546,7 +546,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(core, part, settings, ma
         killed += process.poll() is None
         process.kill()
         process.communicate()
-        digest = core.settings_hash(settings())
+        digest = core.Recipe.of(settings()).digest
         rows = [path.stem for path in out.glob("metadata/*.json")]
         for item in core.read_source(many):
             if item.uid in rows:

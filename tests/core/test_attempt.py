@@ -11,7 +11,7 @@ from xray_addon import XRayError
 from xray_addon.dataset.attempt import PlainStore, Store, give_up
 from xray_addon.dataset.gates import ViewStatistics
 from xray_addon.dataset.manifest import Item
-from xray_addon.dataset.recipe import settings_hash
+from xray_addon.dataset.recipe import Recipe
 from xray_addon.progress import Cancelled
 from xray_addon.settings.dataset import DatasetSettings
 
@@ -143,7 +143,7 @@ def test_a_plain_capture_leaves_a_dataset_alone(tmp_path, item, gone):
 
 
 def test_a_worker_that_is_gone_costs_its_item(tmp_path, item):
-    out, digest = tmp_path / "out", settings_hash(SETTINGS)
+    out, digest = tmp_path / "out", Recipe.of(SETTINGS).digest
     with Store(out, SETTINGS):
         pass
     error = XRayError("worker_died", "Blender stopped.", "Look at the file.")

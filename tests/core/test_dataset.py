@@ -18,7 +18,7 @@ import pytest
 from xray_addon import Camera, XRayError
 from xray_addon.dataset.gates import ViewStatistics, judge
 from xray_addon.dataset.manifest import Item, read_source, shard, unique_uids
-from xray_addon.dataset.recipe import file_hash, settings_hash
+from xray_addon.dataset.recipe import Recipe, file_hash
 from xray_addon.dataset.result import DONE, EXISTS, FAILED, REJECTED, ItemResult
 from xray_addon.dataset.store import (
     claim,
@@ -37,7 +37,7 @@ from xray_addon.files.transforms import write_transforms
 from xray_addon.settings.dataset import DatasetSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-DIGEST = settings_hash(DatasetSettings())
+DIGEST = Recipe.of(DatasetSettings()).digest
 
 
 def files(folder) -> dict[str, bytes]:
@@ -259,7 +259,7 @@ def test_other_settings_sources_and_lost_files_make_it_anew(tmp_path, item, monk
 
     out = tmp_path / "out"
     make(out, item)
-    assert find(out, item, settings_hash(DatasetSettings(views=5))) is None
+    assert find(out, item, Recipe.of(DatasetSettings(views=5)).digest) is None
     Path(item.source).write_bytes(b"another size")
     assert find(out, item, DIGEST) is None
     Path(item.source).write_bytes(b"y" * len("chair"))
@@ -300,20 +300,22 @@ def test_the_settings_hash_follows_what_files_hold(tmp_path):
     poses = tmp_path / "a.json"
     camera = Camera.look_at((0, -2, 1))
     write_transforms(poses, [camera], ["000"])
-    first = settings_hash(DatasetSettings(cameras="poses", poses=str(poses)))
+    first = Recipe.of(DatasetSettings(cameras="poses", poses=str(poses))).digest
     moved = tmp_path / "b.json"
     moved.write_bytes(poses.read_bytes())
-    assert settings_hash(DatasetSettings(cameras="poses", poses=str(moved))) == first
+    assert Recipe.of(DatasetSettings(cameras="poses", poses=str(moved))).digest == first
     write_transforms(poses, [camera, camera], ["000", "001"])
-    assert settings_hash(DatasetSettings(cameras="poses", poses=str(poses))) != first
+    assert Recipe.of(DatasetSettings(cameras="poses", poses=str(poses))).digest != first
     poses.write_text("no poses")
     with pytest.raises(XRayError) as caught:
-        settings_hash(DatasetSettings(cameras="poses", poses=str(poses)))
+        Recipe.of(DatasetSettings(cameras="poses", poses=str(poses)))
     assert exit_code(caught.value) == USAGE
     with pytest.raises(XRayError, match="no file"):
-        settings_hash(DatasetSettings(cameras="poses", poses=str(tmp_path / "c.json")))
+        Recipe.of(DatasetSettings(cameras="poses", poses=str(tmp_path / "c.json")))
     # What a panel still holds and nothing reads does not count.
-    assert settings_hash(DatasetSettings(poses=str(poses), hdri=str(tmp_path / "c.hdr"))) == DIGEST
+    assert (
+        Recipe.of(DatasetSettings(poses=str(poses), hdri=str(tmp_path / "c.hdr"))).digest == DIGEST
+    )
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,9 @@ def test_the_settings_hash_follows_what_files_hold(tmp_path):
 )
 def test_what_nothing_reads_makes_no_other_settings(values):
     deciding = {k: v for k, v in values.items() if k in ("image", "cameras", "materials")}
-    assert settings_hash(DatasetSettings(**values)) == settings_hash(DatasetSettings(**deciding))
+    assert (
+        Recipe.of(DatasetSettings(**values)).digest == Recipe.of(DatasetSettings(**deciding)).digest
+    )
 
 
 @pytest.mark.parametrize(
@@ -348,7 +352,9 @@ def test_what_nothing_reads_makes_no_other_settings(values):
 )
 def test_what_is_read_makes_other_settings(values):
     without = dict(list(values.items())[:-1])
-    assert settings_hash(DatasetSettings(**values)) != settings_hash(DatasetSettings(**without))
+    assert (
+        Recipe.of(DatasetSettings(**values)).digest != Recipe.of(DatasetSettings(**without)).digest
+    )
 
 
 def test_other_settings_are_an_error_that_touches_nothing(tmp_path, item):

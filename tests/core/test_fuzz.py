@@ -13,7 +13,7 @@ from fuzzing import fuzz
 from xray_addon import Camera, Surface, XRay, cast
 from xray_addon.dataset.gates import ViewStatistics
 from xray_addon.dataset.manifest import Item, read_source
-from xray_addon.dataset.recipe import Recipe, settings_hash
+from xray_addon.dataset.recipe import Recipe
 from xray_addon.dataset.result import DONE, FAILED, ItemResult
 from xray_addon.dataset.store import claim, find, finish, refuse, work_folder, write_log
 from xray_addon.errors import XRayError
@@ -87,7 +87,8 @@ def test_manifests(tmp_path, suffix):
 def row(**more) -> dict:
     return {
         "uid": "chair", "source": "chair.glb", "source_sha256": "", "source_bytes": 5,
-        "license": "", "settings": settings_hash(SETTINGS), "triangles": 12, "gates": ["low_iou"],
+        "license": "", "settings": Recipe.of(SETTINGS).digest, "triangles": 12,
+        "gates": ["low_iou"],
         "images": True, "views": [ViewStatistics([3, 2], dropped=1, iou=0.95).to_dict()],
         "files": {"xrays/chair/000.npz": 4}, "companions": {"chair.mtl": ""}, **more,
     }  # fmt: skip
@@ -112,7 +113,7 @@ def test_rows(tmp_path, kind):
         digest = claim(folder, SETTINGS, replace=True)
         find(folder, Item("chair", ""), digest)
         claim(folder, strict)
-        refuse(folder, Item("b", ""), settings_hash(strict), FAILED, XRayError("internal", "x"))
+        refuse(folder, Item("b", ""), Recipe.of(strict).digest, FAILED, XRayError("internal", "x"))
         finish(folder)
 
     fuzz(f"dataset's {name}", json.dumps(values).encode(), through(folder / name, read))

@@ -15,7 +15,7 @@ import pytest
 from xray_addon import XRayError
 from xray_addon.dataset.gates import ViewStatistics
 from xray_addon.dataset.manifest import Item, read_source
-from xray_addon.dataset.recipe import settings_hash
+from xray_addon.dataset.recipe import Recipe
 from xray_addon.dataset.result import DONE, EXISTS, FAILED, REJECTED, ItemResult
 from xray_addon.dataset.store import (
     claim,
@@ -44,7 +44,7 @@ def row_of(uid: str = "chair", **values) -> dict:
         "source_sha256": "",
         "source_bytes": 5,
         "license": "",
-        "settings": settings_hash(SETTINGS),
+        "settings": Recipe.of(SETTINGS).digest,
         "triangles": 12,
         "gates": [],
         "images": True,
@@ -254,7 +254,7 @@ def test_a_name_that_is_not_utf_8_is_captured_whole(home, tmp_path):
         row = row_of(item.uid, source=item.name, objects=["caf\udce9"])
         publish(folder, item, work, row)
     assert sorted(path.name for path in (folder / "xrays").iterdir()) == [item.uid, "sound"]
-    digest = settings_hash(SETTINGS)
+    digest = Recipe.of(SETTINGS).digest
     assert find(folder, Item(item.uid, ""), digest) is None  # of an object: nothing to compare
     reason = XRayError("unreadable_file", "caf\udce9 cannot be read.")
     refuse(folder, Item("other", "x"), digest, FAILED, reason)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from xray_addon.dataset.manifest import Item  # noqa: E402
-from xray_addon.dataset.recipe import file_hash, settings_hash  # noqa: E402
+from xray_addon.dataset.recipe import Recipe, file_hash  # noqa: E402
 from xray_addon.dataset.result import DONE, FAILED, REJECTED, ItemResult  # noqa: E402
 from xray_addon.dataset.store import find, publish, refuse, work_folder  # noqa: E402
 from xray_addon.errors import XRayError  # noqa: E402
@@ -57,7 +57,7 @@ def main(argv):
 
 def work(item, folder, settings, done):
     order, _, number = Path(item.source).read_text().partition(" ")
-    digest = settings_hash(settings)
+    digest = Recipe.of(settings).digest
     if (known := find(folder, item, digest)) is not None:
         return known
     if order == "crash" or (order == "crash-after" and done >= int(number)):

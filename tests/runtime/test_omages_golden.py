@@ -54,7 +54,8 @@ def test_the_geometry_network_with_and_without_a_category(geometry):
 def test_the_geometry_schedule(geometry):
     schedule = Schedule.geometry(250)
     assert np.array_equal(schedule.times[::-1], geometry[1]["timestep_map_250"])
-    np.testing.assert_allclose(schedule.betas, geometry[1]["betas_250"], rtol=1e-9)
+    betas = 1 - (schedule.alpha[:-1] / schedule.alpha[1:]) ** 2
+    np.testing.assert_allclose(betas[::-1], geometry[1]["betas_250"], rtol=1e-9)
 
 
 @torch.inference_mode()

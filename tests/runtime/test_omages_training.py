@@ -178,13 +178,14 @@ def test_a_network_that_knows_the_noise_has_no_loss_but_rounding():
 def test_posteriors_are_those_of_the_schedule():
     schedule = Schedule.geometry()
     objective = GeometryObjective(schedule)
-    retained = np.cumprod(1 - schedule.betas)
+    betas = 1 - (schedule.alpha[:-1] / schedule.alpha[1:])[::-1] ** 2
+    retained = np.cumprod(1 - betas)
     before = np.append(1.0, retained[:-1])
-    variance = schedule.betas * (1 - before) / (1 - retained)
+    variance = betas * (1 - before) / (1 - retained)
     variance[0] = variance[1]
     np.testing.assert_allclose(objective.least.exp(), variance, rtol=1e-9)
-    np.testing.assert_allclose(objective.most.exp(), schedule.betas, rtol=1e-9)
-    mean = schedule.betas * np.sqrt(before) / (1 - retained)
+    np.testing.assert_allclose(objective.most.exp(), betas, rtol=1e-9)
+    mean = betas * np.sqrt(before) / (1 - retained)
     np.testing.assert_allclose(objective.from_clean, mean, rtol=1e-9)
 
 

@@ -66,11 +66,6 @@ class Recipe(Plain):
         )
 
 
-def settings_hash(settings: DatasetSettings) -> str:
-    """`Recipe.digest` of `settings`. Raises as `Recipe.of`."""
-    return Recipe.of(settings).digest
-
-
 def file_hash(path: str | PathLike[str]) -> str:
     """SHA-256 of a file's bytes. Raises XRayError `missing_file`, `unreadable_file`."""
     try:

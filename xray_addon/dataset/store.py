@@ -78,7 +78,7 @@ logger = logging.getLogger(__name__)
 
 
 def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool = False) -> str:
-    """Prepare the dataset in `folder` for items with `settings`; returns the `settings_hash`.
+    """Prepare the dataset in `folder` for items with `settings`; returns their `Recipe.digest`.
 
     If only the gates changed, existing items are re-checked from their rows. Items that no longer
     pass are removed; rejected items that pass now will be made. If other settings changed,
@@ -190,7 +190,7 @@ def publish(folder: Path, item: Item, made: Path, row: dict[str, Any]) -> None:
     """Move the files of `item` into the dataset in `folder`, and write its row last.
 
     made : folder in the dataset's `work_folder` with xrays/, and images/ and ids/ if there are any.
-    row : see `finish`; it needs "settings", the `settings_hash`, and "source_bytes". If another run
+    row : see `finish`; it needs "settings", the `Recipe.digest`, and "source_bytes". If another run
     has finished the item with the same settings, that run's files are kept.
 
     Raises XRayError `cannot_write`, `other_settings` if another run has claimed the folder.

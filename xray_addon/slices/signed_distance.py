@@ -158,25 +158,19 @@ class SignedDistance:
             np.minimum.at(nearest, owner, length)
 
 
-def samples(
-    surface: Surface,
-    count: int = 16_384,
-    seed: int = 0,
-    *,
-    bands: tuple[float, ...] = PUBLISHED_BANDS,
-    level: float = PUBLISHED_LEVEL,
-) -> NDArray[np.float32]:
+def samples(surface: Surface, count: int = 16_384, seed: int = 0) -> NDArray[np.float32]:
     """Random points near `surface`: (count, 4) x, y, z, signed distance.
 
-    Each of the `bands` of (distance - `level`) gets the same number of points. If the object is too
-    thin for a band, the other bands get more. The bands are meant for a surface whose box has a
-    diagonal of 1, see `slices.placement`.
+    Each of the `PUBLISHED_BANDS` around the published surface gets the same number of points. If
+    the object is too thin for a band, the other bands get more. The bands are meant for a surface
+    whose box has a diagonal of 1, see `slices.placement`.
 
     Raises XRayError `no_surface`, and `encloses_nothing` if no point is inside.
     """
     field = SignedDistance(surface)
     random = np.random.default_rng(seed)
-    wanted = [count // (len(bands) - 1)] * (len(bands) - 1)
+    bands = len(PUBLISHED_BANDS) - 1
+    wanted = [count // bands] * bands
     wanted[-1] += count - sum(wanted)
     found: list[list[Floats]] = [[] for _ in wanted]
     have = np.zeros(len(wanted), dtype=int)
@@ -184,10 +178,10 @@ def samples(
         lacking = np.flatnonzero(have < wanted)
         if not len(lacking):
             break
-        points = _near(field, bands, level, lacking, 2 * count // _ROUNDS, random)
+        points = _near(field, lacking, 2 * count // _ROUNDS, random)
         values = field(points)
-        place = np.searchsorted(bands, values - level, side="right") - 1
-        for band in range(len(wanted)):
+        place = np.searchsorted(PUBLISHED_BANDS, values - PUBLISHED_LEVEL, side="right") - 1
+        for band in range(bands):
             chosen = np.column_stack([points, values])[place == band]
             found[band].append(chosen)
             have[band] += len(chosen)
@@ -219,15 +213,14 @@ def _refuse_open(field: SignedDistance, found: Floats) -> None:
 
 def _near(
     field: SignedDistance,
-    bands: tuple[float, ...],
-    level: float,
     lacking: Ints,
     count: int,
     random: np.random.Generator,
 ) -> Floats:
     """Candidates: points on the surface, moved by about the distances of the unfilled bands."""
     band = random.choice(lacking, size=count)
-    low, high = np.array(bands)[band] + level, np.array(bands)[band + 1] + level
+    edges = np.array(PUBLISHED_BANDS) + PUBLISHED_LEVEL
+    low, high = edges[band], edges[band + 1]
     reach = np.abs(random.uniform(low, high))
     direction = random.normal(size=(count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
