@@ -201,6 +201,7 @@ class _Diffusion:
         sigma = (noise * config.image_noise_std + config.image_noise_mean).exp()
         grain = torch.randn(image.shape, generator=random).to(image)
         with torch.no_grad():
+            # Reduced on the CPU, as in generating, so that the values are the same.
             embedding = embed(self._encoder, self._normalization, image.cpu()).to(image)
             noisy = image + grain * sigma.to(image).view(-1, 1, 1, 1)
             latents = svd_latents(self._vae, noisy, self.size)
