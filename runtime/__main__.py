@@ -40,7 +40,7 @@ from xray_addon.systems.weights import Offer
 from . import server
 from .checkpoints import download
 from .errors import typed_error
-from .images.kinds import check_image
+from .images.kinds import check_inputs
 from .registry import load
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     if folder is None:
         out = out if out.suffix else out.with_suffix(f".{arguments.format}")
         check_format(out, MESH_FORMATS)
-        _check_images(inputs)
+        check_inputs(inputs)
     with redirect_stdout(sys.stderr):  # libraries may print; stdout is for one JSON object
         generator = load(settings.generator, settings.checkpoint or None, settings.device)
         if folder is None:
@@ -193,7 +193,7 @@ def _generate(arguments: argparse.Namespace) -> int:
             def make(image: Path, mesh: Path) -> dict[str, Any]:
                 given = replace(inputs, image=image)
                 try:
-                    _check_images(given)
+                    check_inputs(given)
                     return _make(generator, given, settings, mesh, extras.of(mesh.stem))
                 except Exception as error:  # one image must not stop the others
                     raise _logged_error(error) from error
@@ -213,16 +213,6 @@ def _generate(arguments: argparse.Namespace) -> int:
             }
         )
     return code
-
-
-def _check_images(inputs: Inputs) -> None:
-    """Reject files that are not images before loading a model. Raises XRayError."""
-    for file in (inputs.image, inputs.mask):
-        if file is None:
-            continue
-        if not file.is_file():
-            raise XRayError("missing_file", f"There is no image file {file}.", "Check the path.")
-        check_image(file)
 
 
 def _make(

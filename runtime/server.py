@@ -45,16 +45,14 @@ from xray_addon.process.protocol import (
 from xray_addon.progress import Cancelled, Progress
 from xray_addon.systems import find_system
 
-from .images.kinds import check_image
+from .errors import typed_error
+from .images.kinds import check_inputs
 from .registry import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xray_addon.systems.system import Inputs
-
     from .generator import Generator
-from .errors import typed_error
 
 IDLE_TIMEOUT = 300.0  # s without a request before the weights are released
 DEATH_WAIT = 1.0  # s between the end of the input and the end of a killed parent
@@ -347,7 +345,7 @@ class Server:
         report(Progress("load", message="Loading the model"))
         system = find_system(params.settings.generator)
         system.check(params.inputs)
-        _check_files(params.inputs)
+        check_inputs(params.inputs)
         loaded = self._load(params)
         logger.info("request %s: %s on %s", id, loaded.key[0], loaded.device_name)
         report(Progress("generate", message=f"Generating on {loaded.device_name}"))
@@ -371,7 +369,7 @@ class Server:
 
         if params.inputs.image is None:
             raise XRayError("missing_image", "There is no image to cut out.", "Choose an image.")
-        _check_files(params.inputs)
+        check_inputs(params.inputs)
         cut = cut_object(params.inputs.image, params.settings, report)
         file = Path(params.folder) / f"{uuid.uuid4().hex}.npy"
         np.save(file, frame(cut.rgba, CUT_OUT_SIZE, fill=FILL))
@@ -445,20 +443,6 @@ class Server:
         except OSError:
             # The other end is closed. The reader's thread also notices that, and ends the process.
             logger.info("the other end no longer reads the replies")
-
-
-def _check_files(inputs: Inputs) -> None:
-    """Raise XRayError `missing_file`, or what `check_image` says of an image or a mask."""
-    for file in (inputs.image, inputs.mask):
-        if file is None:
-            continue
-        if not os.path.isfile(file):
-            raise XRayError(
-                "missing_file",
-                f"There is no image file {file}.",
-                "Choose an image that exists.",
-            )
-        check_image(file)
 
 
 def _empty_caches() -> None:

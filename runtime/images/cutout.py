@@ -23,18 +23,17 @@ from xray_addon.errors import XRayError
 from xray_addon.process.protocol import ONLINE_VARIABLE
 from xray_addon.progress import Progress, ignore_progress
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from xray_addon.progress import ProgressCallback
-    from xray_addon.settings.generate import GenerateSettings
 from .masks import NotCutError, nearest_colors
 from .networks import REMBG_MODELS, by_built_in, by_rembg, weights_paths
 from .plain_background import EVEN_SHARE, by_plain_background
 from .reading import read_image
 from .refusals import check_border, check_chequered
 
-# ------------------------------------------------------------------------------------ cutting out
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xray_addon.progress import ProgressCallback
+    from xray_addon.settings.generate import GenerateSettings
 
 
 @dataclass(frozen=True)

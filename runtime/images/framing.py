@@ -9,12 +9,10 @@ from PIL import Image
 
 from xray_addon.errors import XRayError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 from .masks import labelled_pieces
 
-# ---------------------------------------------------------------------------------------- framing
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SPECK = 0.01  # of the largest piece: smaller ones are ignored in the bounding box
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 
+from xray_addon.errors import XRayError
 from xray_addon.files.signatures import first_bytes
+from xray_addon.systems.system import Inputs
 
 _BEGINNINGS = (
     b"\x89PNG\r\n\x1a\n",
@@ -15,6 +18,19 @@ _BEGINNINGS = (
     b"MM\x00*",
     b"\x00\x00\x00\x0cjP  ",  # JPEG 2000
 )
+
+
+def check_inputs(inputs: Inputs) -> None:
+    """Check that the image and the mask are files of images, before a model is loaded.
+
+    Raises XRayError `missing_file`, and those of `check_image`.
+    """
+    for file in (inputs.image, inputs.mask):
+        if file is None:
+            continue
+        if not os.path.isfile(file):
+            raise XRayError("missing_file", f"There is no image file {file}.", "Check the path.")
+        check_image(file)
 
 
 def check_image(file: str | PathLike[str]) -> None:

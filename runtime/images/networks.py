@@ -14,13 +14,14 @@ from scipy import ndimage
 
 from xray_addon.progress import Progress
 
+from .masks import NotCutError, check_share, labelled_pieces, pixel_scale, with_alpha
+from .plain_background import PLAIN_SIDE
+from .reading import at_most
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xray_addon.progress import ProgressCallback
-from .masks import NotCutError, check_share, labelled_pieces, pixel_scale, with_alpha
-from .plain_background import PLAIN_SIDE
-from .reading import at_most
 
 # rembg's networks in order of preference. If none is installed, the first is downloaded. It is not
 # rembg's default, whose licence requires payment for commercial use.

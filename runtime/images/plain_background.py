@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 # Chebyshev polynomials up to a degree; NumPy's stubs do not type them.
 _chebyshev: Any = chebyshev.chebvander
 
-# ------------------------------------------------------------------------------- plain background
-
 PLAIN_SIDE = 1024  # px: larger images are reduced to it, which saves seconds
 _BORDER = 0.02  # of the shorter side: the border strip that is assumed to be background
 _PLAIN_SHARE = 0.6  # of the strip must fit one smooth colour; the object may cover the rest

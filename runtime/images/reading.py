@@ -67,9 +67,6 @@ _DECODING_ERRORS = (
 )
 
 
-# ---------------------------------------------------------------------------------------- reading
-
-
 def _forget_other_formats() -> None:
     """Remove all formats except `FORMATS` from Pillow, for all libraries in this process.
 

@@ -220,8 +220,8 @@ class XRayPaperGenerator(Generator):
 
     def _encode(self, name: str, work: Callable[[], Tensor]) -> Tensor:
         """Run `work` of an encoder, on the CPU if the device runs out of memory."""
-        self._placed(self._encoders[name])
         try:
+            self._placed(self._encoders[name])
             return work()
         except RuntimeError as error:
             if not is_out_of_memory(error):

@@ -300,6 +300,9 @@ def test_short_memory_makes_smaller_pieces(generator, monkeypatch, error):
     torch.testing.assert_close(generator.upsample(low, image), high)
     monkeypatch.setattr(generating, "embed", fails(1, generating.embed, error))
     assert generator.condition(image).embedding.shape == (1, 1, 16)
+    # An encoder that was moved off the device may not fit back onto it.
+    monkeypatch.setattr(generator, "_placed", fails(1, generator._placed, error))
+    assert generator.condition(image).embedding.shape == (1, 1, 16)
 
 
 def test_no_memory_says_what_to_do(generator, monkeypatch):

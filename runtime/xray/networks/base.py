@@ -1,12 +1,6 @@
-"""`XRayPredictor`: one network that predicts an X-Ray from an image, in one pass or by sampling.
+"""What all networks share: configuration, prediction, base class and building blocks.
 
-Layers are stacked as channels (arXiv 2404.14329 treats them as video frames). 2x2 pixels are folded
-into channels (pixel unshuffle), so the network works at 32x32 for 64x64 frames, which two CPU cores
-can train. It is a U-Net of residual blocks, with attention at its coarsest level. Most of the work
-is large matrix products at few pixels, which a CPU with bfloat16 units does ten times faster than
-anything else. Therefore it has few normalisations and activations.
-
-Every network here predicts clean frames (`Network`). With `time` 0 and no frames, it is a
+Every network predicts clean frames (`Network`). With `time` 0 and no frames, it is a
 regression of all layers. With frames, it predicts the hidden layers from the clean visible layer
 and noised hidden ones, x = time * clean + (1 - time) * noise. This is the denoiser of flow matching
 (Lipman et al. 2023) in its clean-data form.
@@ -85,7 +79,7 @@ class Prediction:
 
 
 class Network(nn.Module):
-    """Base class of the networks: `forward(image, frames, time)`, see `XRayPredictor.forward`."""
+    """Base class of the networks: `forward(image, frames, time)`; see `XRayPredictor.forward`."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
