@@ -265,13 +265,12 @@ def _part(
 ) -> trimesh.Trimesh:
     """The chosen faces of a surface with their material, named `name`."""
     columns: dict[str, NDArray[Any]] = {}
-    count = 3 * int(chosen.sum())
     if surface.corner_normals is not None:
         columns["normals"] = surface.corner_normals[chosen].reshape(-1, 3).astype(np.float32)
     if surface.corner_uvs is not None:
         columns["uvs"] = surface.corner_uvs[chosen].reshape(-1, 2).astype(np.float32)
     if surface.corner_colors is not None:
-        columns["colors"] = _linear_bytes(surface.corner_colors[chosen], count)
+        columns["colors"] = _linear_bytes(surface.corner_colors[chosen])
     corners = surface.faces[chosen]
     first, faces = _merged_corners(corners, columns)
     normals = columns.get("normals")
@@ -357,12 +356,11 @@ def _picture(texture: NDArray[np.uint8] | None) -> Image.Image | None:
     return None if texture is None else Image.fromarray(texture)
 
 
-def _linear_bytes(colors: NDArray[np.floating] | None, count: int) -> NDArray[np.uint8]:
-    """(count, 4) linear RGBA bytes of sRGB-encoded colours (..., 3), for vertex colours."""
-    linear = np.full((count, 4), 255, np.uint8)
-    if colors is not None:
-        light = srgb_to_linear(np.clip(colors.reshape(-1, 3), 0, 1))
-        linear[:, :3] = np.rint(light * 255)
+def _linear_bytes(colors: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """(N, 4) linear RGBA bytes of sRGB-encoded colours (..., 3), for vertex colours."""
+    light = srgb_to_linear(np.clip(colors.reshape(-1, 3), 0, 1))
+    linear = np.full((len(light), 4), 255, np.uint8)
+    linear[:, :3] = np.rint(light * 255)
     return linear
 
 
