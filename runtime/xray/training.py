@@ -233,7 +233,10 @@ class Trainer(SharedTrainer[TrainingConfig]):
         self.count(len(batch["image"]))
         update_average(self.average, self.model, self.config.ema, self.steps)
         result = term_values(terms, total)
-        self.compute_seconds += clock() - began
+        # All processes count the same time, because it sets the learning rate.
+        seconds = torch.tensor(clock() - began, device=self.device)
+        parallel.average([seconds])
+        self.compute_seconds += float(seconds)
         return result
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

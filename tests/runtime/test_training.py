@@ -200,6 +200,19 @@ def test_a_run_measured_in_compute_ends_when_it_is_spent(config, meshes, tmp_pat
     assert trainer.learning_rate() == pytest.approx(0.01 * config.learning_rate)
 
 
+def test_all_processes_count_the_mean_of_their_computing_time(config, meshes, monkeypatch):
+    """It sets the learning rate, with which they all have to take the same steps."""
+
+    def average(tensors):
+        if tensors[0].ndim == 0:
+            tensors[0].fill_(30.0)
+
+    monkeypatch.setattr("runtime.training.parallel.average", average)
+    trainer = Trainer(replace(config, compute_minutes=2.0), "cpu")
+    trainer.step(next(iter(DataLoader(dataset(meshes), batch_size=2))))
+    assert trainer.done() == 0.25
+
+
 def test_batches_do_not_depend_on_the_number_of_workers(meshes):
     def batches(workers: int, first: int) -> list[dict[str, torch.Tensor]]:
         loader = DataLoader(dataset(meshes, first_batch=first), batch_size=2, num_workers=workers)
