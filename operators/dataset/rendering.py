@@ -14,7 +14,7 @@ import numpy as np
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.shading import Lights, shade_surface
-from ..convert import mesh_from_surface, surface_from_objects
+from ..convert import mesh_from_surface
 from ..convert.materials import with_nodes
 from ..convert.staging import Stage, TemporaryData, set_engine
 from ..convert.visibility import shown_in
@@ -45,7 +45,7 @@ class Renderer:
         with the viewport's modifiers, so that images and X-Rays agree. The scene, its camera,
         lights, world and render settings are not changed.
     settings : uses visible_in, image, image_size, samples, denoise, device, lights and hdri.
-    surface : the objects' surface in the cameras' space, if it is already known.
+    surface : the objects' surface in the cameras' space.
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
         normalises the objects; the identity by default.
     cast_samples : rays per pixel along each axis for the built-in shader.
@@ -63,7 +63,7 @@ class Renderer:
         objects: Sequence[bpy.types.Object],
         settings: DatasetSettings,
         *,
-        surface: Surface | None = None,
+        surface: Surface,
         matrix: NDArray[np.floating] | None = None,
         cast_samples: int = CAST_SAMPLES,
         apart: bool = False,
@@ -78,8 +78,6 @@ class Renderer:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            if self._settings.image in ("cast", "workbench"):
-                self._read_surface()
             if self._settings.image != "cast":
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xray-")))
                 self._studio: Studio | RemoteStudio
@@ -104,7 +102,6 @@ class Renderer:
         """
         seen = picture_camera(camera, self._settings.image_size)
         if self._settings.image == "cast":
-            assert self._surface is not None
             lights = Lights.preset(self._settings.lights, seen, seed)
             return shade_surface(self._surface, seen, lights, samples=self._cast_samples)
         view = View(seen, self._placed(seen), seed)
@@ -121,15 +118,6 @@ class Renderer:
         pose = placed.camera_to_world.copy()
         pose[:3, 3] += self._origin
         return replace(placed, camera_to_world=pose)
-
-    def _read_surface(self) -> None:
-        if self._surface is None:
-            surface = surface_from_objects(
-                self._objects,
-                bpy.context.evaluated_depsgraph_get(),
-                visible_in=self._settings.visible_in,
-            )
-            self._surface = surface.transformed(self._matrix)
 
     def _set_stage(self, stage: Stage, folder: Path) -> Studio:
         """Set up the scene of `stage`, whose renders are files in `folder`."""
@@ -171,7 +159,7 @@ class Renderer:
     def _bring_near(self) -> None:
         """Move copies that are far from the origin to it, because Cycles computes in single
         precision. Not with the scene's lights, which would stay behind."""
-        if self._surface is None or self._settings.lights == "scene":
+        if self._settings.lights == "scene":
             return
         inverse = np.linalg.inv(self._matrix)
         middle = inverse[:3, :3] @ self._surface.bounds.mean(axis=0) + inverse[:3, 3]
@@ -181,7 +169,6 @@ class Renderer:
 
     def _add_plain_copy(self) -> None:
         """Add the surface with simple materials, because Workbench ignores node trees."""
-        assert self._surface is not None
         stage, shading = self._stage, self._stage.scene.display.shading
         before = {*bpy.data.materials, *bpy.data.images}
         stage.add(mesh_from_surface(self._surface, stage.scene.name))

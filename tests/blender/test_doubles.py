@@ -21,7 +21,12 @@ def render(part):
             image_size=SIZE, samples=4, denoise=False, device="cpu"
         )
         camera = part("xray_addon.camera").Camera.look_at((1, -4, 2), width=SIZE, height=SIZE)
-        with part("operators.dataset.rendering").Renderer(objects, settings) as renderer:
+        surface = part("operators.convert").surface_from_objects(
+            objects, bpy.context.evaluated_depsgraph_get()
+        )
+        with part("operators.dataset.rendering").Renderer(
+            objects, settings, surface=surface
+        ) as renderer:
             return part("operators.tasks.jobs").run(renderer.image_steps(camera, 0)).astype(int)
 
     return picture

@@ -45,18 +45,32 @@ def settings(part):
 
 
 @pytest.fixture
-def render(part, settings):
+def renderer(part):
+    """A renderer of objects."""
+
+    def make(objects, chosen, matrix=None):
+        surface = part("operators.convert").surface_from_objects(
+            objects, bpy.context.evaluated_depsgraph_get(), visible_in=chosen.visible_in
+        )
+        if matrix is not None:
+            surface = surface.transformed(matrix)
+        return part("operators.dataset.rendering").Renderer(
+            objects, chosen, surface=surface, matrix=matrix
+        )
+
+    return make
+
+
+@pytest.fixture
+def render(part, settings, renderer):
     """Pictures of objects from cameras; checks that the file stays as it was."""
 
     def pictures(objects, cameras, seed=0, matrix=None, **values):
         bpy.context.view_layer.update()
         before = everything()
-        renderer = part("operators.dataset.rendering").Renderer(
-            objects, settings(**values), matrix=matrix
-        )
-        with renderer:
+        with renderer(objects, settings(**values), matrix) as made_by:
             run = part("operators.tasks.jobs").run
-            made = [run(renderer.image_steps(camera, seed)) for camera in cameras]
+            made = [run(made_by.image_steps(camera, seed)) for camera in cameras]
         assert everything() == before
         return made
 
@@ -249,17 +263,17 @@ def test_faces_that_lie_on_each_other_are_lit(cube, part, render, view):
 
 
 def test_a_blender_without_the_denoiser_says_so_before_it_renders(
-    cube, part, view, settings, monkeypatch
+    cube, part, settings, renderer, monkeypatch
 ):
     rendering = part("operators.dataset.rendering")
     monkeypatch.setattr(rendering, "_has_denoiser", lambda: False)
     with (
         pytest.raises(part("xray_addon.errors").XRayError, match="--no-denoise") as caught,
-        rendering.Renderer([cube], settings(denoise=True)),
+        renderer([cube], settings(denoise=True)),
     ):
         pass
     assert part("xray_addon.errors").error_code(caught.value.code).stops
-    with rendering.Renderer([cube], settings()):
+    with renderer([cube], settings()):
         pass
 
 
