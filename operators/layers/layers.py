@@ -31,6 +31,7 @@ from ..convert import (
     read_points,
 )
 from ..convert.display import show_as_points
+from ..convert.node_sources import image_nodes
 from ..results import replace_steps
 from ..tasks import jobs
 
@@ -354,7 +355,7 @@ def _keep_materials(mesh: Any, before: Any) -> None:
 
     Not if these show textures for which `mesh` has no UV map.
     """
-    if not mesh.uv_layers and any(map(_has_texture, before.materials)):
+    if not mesh.uv_layers and any(map(image_nodes, before.materials)):
         return
     made = list(mesh.materials)
     mesh.materials.clear()
@@ -363,11 +364,6 @@ def _keep_materials(mesh: Any, before: Any) -> None:
     for material in made:
         if material is not None and not material.users:
             bpy.data.materials.remove(material)
-
-
-def _has_texture(material: Any) -> bool:
-    tree = material.node_tree if material is not None else None
-    return tree is not None and any(node.bl_idname == "ShaderNodeTexImage" for node in tree.nodes)
 
 
 def _marked(obj: Any, count: int) -> NDArray[np.bool_]:

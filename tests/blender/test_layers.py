@@ -233,10 +233,14 @@ def test_a_rebuilt_mesh_keeps_its_material_only_if_that_shows_on_it(layers, part
     assert bpy.ops.xray.rebuild() == {"FINISHED"}
     obj = part("operators.layers.layers").mesh_of(layers)
     plain = bpy.data.materials.new("Plain")
-    textured = bpy.data.materials.new("Textured")
-    part("operators.convert.materials").with_nodes(textured).nodes.new("ShaderNodeTexImage")
+    textured, grouped = bpy.data.materials.new("Textured"), bpy.data.materials.new("Grouped")
+    with_nodes = part("operators.convert.materials").with_nodes
+    with_nodes(textured).nodes.new("ShaderNodeTexImage")
+    group = bpy.data.node_groups.new("Texture", "ShaderNodeTree")
+    group.nodes.new("ShaderNodeTexImage")
+    with_nodes(grouped).nodes.new("ShaderNodeGroup").node_tree = group
     obj.data.uv_layers.new(name="UVMap")
-    for material, kept in ((plain, True), (textured, False)):
+    for material, kept in ((plain, True), (textured, False), (grouped, False)):
         obj.data.materials.clear()
         obj.data.materials.append(material)
         assert bpy.ops.xray.rebuild() == {"FINISHED"}
