@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import bpy
@@ -234,16 +236,29 @@ def _bake(obj: Any, colored: Any, size: int) -> None:
 
 
 def _replace_material(obj: Any, material: Material, *, colored: bool) -> None:
-    """Replace the material of `obj`; the old one is removed if nothing else uses it.
+    """Replace the materials of `obj`; see `remove_unused`.
 
     colored : whether the new material shows the colour attribute.
     """
     mesh = obj.data
-    before = mesh.materials[0] if mesh.materials else None
+    before = list(mesh.materials)
     mesh.materials.clear()
     mesh.materials.append(new_material(obj.name, material, colored=colored))
-    if before is not None and not before.users:
-        bpy.data.materials.remove(before)
+    remove_unused(before, mesh.materials)
+
+
+def remove_unused(before: Iterable[Any], after: Iterable[Any]) -> None:
+    """Remove those of the materials `before` that nothing uses any more.
+
+    A material that was replaced with another one in `after` leaves it its name.
+    """
+    for old, new in itertools.zip_longest(list(before), list(after)):
+        if old is None or old.users:
+            continue
+        name = old.name
+        bpy.data.materials.remove(old)
+        if new is not None:
+            new.name = name
 
 
 def _color_by_texture(mesh: Any) -> bool:
