@@ -185,14 +185,30 @@ def cancel_all() -> None:
         cancel(task)
 
 
+def waiting() -> list[Task]:
+    """The tasks that wait: all of a paused queue, otherwise those behind the first one."""
+    return queue[:] if is_paused() else queue[1:]
+
+
+def can_move(task: Task, by: int) -> bool:
+    """Whether `move` would change the task's place."""
+    place = queue.index(task)
+    return task.state is State.QUEUED and _moved(place, by) != place
+
+
 def move(task: Task, by: int) -> None:
     """Move the waiting `task` later in the queue by `by` places (earlier if negative)."""
-    first = 1 if queue[0].state is State.RUNNING else 0
     if task.state is State.QUEUED:
-        place = queue.index(task) + by
+        place = _moved(queue.index(task), by)
         queue.remove(task)
-        queue.insert(max(first, place), task)
+        queue.insert(place, task)
         show()
+
+
+def _moved(place: int, by: int) -> int:
+    """The place `by` places behind `place`, within those of the tasks that have not begun."""
+    first = 1 if queue[0].state is State.RUNNING else 0
+    return min(max(first, place + by), len(queue) - 1)
 
 
 def is_paused() -> bool:

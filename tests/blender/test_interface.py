@@ -202,6 +202,32 @@ def test_the_results_of_a_dataset_can_be_dismissed(part, cube, tmp_path):
     assert (tmp_path / "report.md").is_file()
 
 
+def test_only_arrows_that_would_move_nothing_are_grey(
+    widgets, generate, layout, context, jobs, part, timers, monkeypatch
+):
+    def work():
+        yield part("xray_addon.progress").Progress("load")
+        yield part("xray_addon.progress").Progress("sample")
+
+    for label in "abc":
+        jobs.submit(jobs.Task(label, work(), operator=generate.__name__))
+
+    def drawn():
+        layout.drawn.clear()
+        widgets.draw_progress(layout, context, generate)
+        arrows = [made.enabled for *_, made in layout.drawn if "enabled" in vars(made)]
+        return layout.texts(), list(zip(arrows[::2], arrows[1::2], strict=True))  # up and down
+
+    monkeypatch.setattr(jobs, "_paused", True)
+    assert drawn() == (["a", "b", "c"], [(False, True), (True, True), (True, False)])
+    assert [name for _, name in layout.operators()].count("xray.cancel_all") == 1
+    monkeypatch.setattr(jobs, "_paused", False)
+    jobs._tick()
+    assert drawn() == (["a", "b", "c"], [(False, True), (True, False)])
+    jobs.cancel_all()
+    jobs._tick()
+
+
 # The first screen
 
 
