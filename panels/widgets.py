@@ -136,16 +136,12 @@ def _draw_running(layout: Any, task: jobs.Task) -> None:
         row.operator(XRAY_OT_queue_resume.bl_idname, text="Continue", icon="PLAY")
         row.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
         return
-    progress, left = task.progress, task.seconds_left
     layout.label(text=task.label)
     row = layout.row(align=True)
-    time_left = ""
-    if left is not None:
-        time_left = translated(", {:.0f}:{:02.0f} left").format(left // 60, left % 60)
     row.progress(
-        factor=progress.fraction,
-        type="BAR" if progress.of else "RING",
-        text=translated("Cancelling") if task.cancelling else jobs.describe(progress) + time_left,
+        factor=task.progress.fraction,
+        type="BAR" if task.progress.of else "RING",
+        text=translated("Cancelling") if task.cancelling else jobs.describe_running(task),
     )
     row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL").index = 0
     if task.preview is not None:
