@@ -106,7 +106,7 @@ def test_a_stage_without_steps_tells_the_time_elapsed_once_a_second(jobs, part, 
     progress = part("xray_addon.progress").Progress
     clock, shown = [10.0], []
     monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(jobs, "redraw", lambda: shown.append(jobs.describe_running(jobs.queue[0])))
+    monkeypatch.setattr(jobs, "redraw", lambda: shown.append(clock[0]))
 
     def work():
         while True:
@@ -120,7 +120,7 @@ def test_a_stage_without_steps_tells_the_time_elapsed_once_a_second(jobs, part, 
         jobs._tick()
     # About once a second, and never twice within one.
     assert 55 <= len(shown) <= 65
-    assert shown[0] == "Loading the model, 0:01"
+    assert np.diff(shown).min() >= 1.0
     assert jobs.describe_running(task) == "Loading the model, 1:05"
     jobs.cancel_all()
     jobs._tick()
