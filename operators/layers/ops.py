@@ -8,9 +8,10 @@ import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.contact_sheet import MEANINGS, layer_grid
+from ...xray_addon.settings.rebuild import RebuildSettings
 from ..convert.images import ensure_image_editor, show
 from ..convert.meshes import make_active
-from ..properties import absolute_path
+from ..properties import absolute_path, settings_from_properties, with_settings
 from ..tasks import jobs, person
 from ..tasks.watching import OperatorResult, TaskOperator
 from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild_steps
@@ -70,6 +71,7 @@ class XRAY_OT_show_layers(LayersOperator):
         return {"FINISHED"}
 
 
+@with_settings(RebuildSettings)
 class XRAY_OT_rebuild(TaskOperator):
     """Reconstruct the mesh from the remaining hits of the layers.
 
@@ -87,7 +89,8 @@ class XRAY_OT_rebuild(TaskOperator):
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Rebuild the mesh."""
-        return _shown(rebuild_steps(layers_of(context.object)))
+        settings = settings_from_properties(RebuildSettings, self)
+        return _shown(rebuild_steps(layers_of(context.object), settings))
 
     def summary(self, result: Any) -> tuple[str, str]:
         """The mesh's name and number of faces."""

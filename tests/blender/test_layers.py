@@ -250,6 +250,36 @@ def test_a_rebuilt_mesh_keeps_its_material_only_if_that_shows_on_it(layers, part
         obj.data.uv_layers.new(name="UVMap")
 
 
+def test_a_rebuilt_mesh_is_as_detailed_as_the_one_it_replaces(layers, part):
+    module = part("operators.layers.layers")
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    obj = module.mesh_of(layers)
+    full = len(obj.data.polygons)
+    assert bpy.ops.xray.rebuild(target_faces=full // 4) == {"FINISHED"}
+    assert len(obj.data.polygons) == pytest.approx(full / 4, rel=0.1)
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert len(obj.data.polygons) == pytest.approx(full / 4, rel=0.1)
+    assert "Color" in obj.data.attributes
+    # With fewer hits there are fewer faces, and as many as before once these hits are back.
+    inner = [layer for layer in module.layer_objects(layers) if layer["xray_layer"] in (1, 2)]
+    for layer in inner:
+        layer.vertex_groups[module.DELETE].add(range(len(layer.data.vertices)), 1.0, "REPLACE")
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert len(obj.data.polygons) < 0.9 * full / 4
+    for layer in inner:
+        layer.vertex_groups[module.DELETE].remove(range(len(layer.data.vertices)))
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert len(obj.data.polygons) == pytest.approx(full / 4, rel=0.1)
+
+
+def test_a_mesh_of_layers_without_one_has_the_faces_that_were_asked_for(layers, part):
+    assert bpy.ops.xray.rebuild(target_faces=1000) == {"FINISHED"}
+    obj = part("operators.layers.layers").mesh_of(layers)
+    assert len(obj.data.polygons) == pytest.approx(1000, rel=0.1)
+    assert obj.name == obj.data.name == "Icosphere 000"
+    assert "Mesh" not in bpy.data.meshes
+
+
 def test_a_rebuild_can_be_undone(layers):
     bpy.ops.ed.undo_push(message="Before")
     count = len(bpy.data.objects)
