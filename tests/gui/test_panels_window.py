@@ -158,6 +158,19 @@ def test_a_system_that_needs_a_category_asks_for_it(start):
     blender.click_operator("xray.generate")
     time.sleep(1)
     blender.shot("dialog")
+    assert not blender.get(f"{JOBS}.queue or {JOBS}.failed"), "it began without a category"
+    blender.nudge(0, 22)  # from the button to the dialog's first field, the category
+    blender.press("Return")
+    blender.type("chair")
+    blender.shot("typed")
+    blender.press("Return")
+    time.sleep(1)
+    blender.nudge(-300, 0)  # off the field, where Return would edit it
+    blender.shot("answered")
+    blender.press("Return")
+    # Its weights are missing, so it fails.
+    tasks = f"[task.label for task in {JOBS}.queue + {JOBS}.failed]"
+    assert blender.until(tasks, 10) == ["Generate Chair"]
     assert "Traceback" not in blender.log.read_text()
 
 
