@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import bpy
@@ -10,9 +9,7 @@ import bpy
 from ..operators.interface.drawing import draw_properties
 from ..operators.interface.translation import translated
 from ..operators.layers.layers import layer_objects, layers_of
-from ..operators.layers.ops import XRAY_OT_rebuild, XRAY_OT_show_picture
-from ..operators.properties import copy_settings
-from ..xray_addon.settings.rebuild import RebuildSettings
+from ..operators.layers.ops import XRAY_OT_rebuild, XRAY_OT_show_picture, set_from_layers
 from .widgets import SidebarPanel, draw_progress, draw_text
 
 # Layers with fewer hits than this share of the largest layer's are strays, and not listed.
@@ -65,7 +62,7 @@ class XRAY_PT_layers(SidebarPanel):
         button = column.operator(
             XRAY_OT_rebuild.bl_idname, text="Rebuild Mesh", icon="FILE_REFRESH"
         )
-        copy_settings(fields(RebuildSettings), collection.xray, button)
+        set_from_layers(button, context)
         column.operator_menu_enum(
             XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
         )

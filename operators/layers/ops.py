@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -11,7 +12,12 @@ from ...xray_addon.pictures.contact_sheet import MEANINGS, layer_grid
 from ...xray_addon.settings.rebuild import RebuildSettings
 from ..convert.images import ensure_image_editor, show
 from ..convert.meshes import make_active
-from ..properties import absolute_path, settings_from_properties, with_settings
+from ..properties import (
+    absolute_path,
+    copy_settings,
+    settings_from_properties,
+    with_settings,
+)
 from ..tasks import jobs, person
 from ..tasks.watching import OperatorResult, TaskOperator
 from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild_steps
@@ -58,7 +64,7 @@ class XRAY_OT_show_layers(LayersOperator):
         """Peel one layer more than now."""
         collection = layers_of(context.object)
         if not self.properties.is_property_set("peel"):
-            self.peel = (collection.xray.peel + 1) % len(layer_objects(collection))
+            self.peel = (collection.xray.peel + 1) % max(1, len(layer_objects(collection)))
         if not self.properties.is_property_set("explode"):
             self.explode = collection.xray.explode
         return self.execute(context)
@@ -95,6 +101,13 @@ class XRAY_OT_rebuild(TaskOperator):
     def summary(self, result: Any) -> tuple[str, str]:
         """The mesh's name and number of faces."""
         return "INFO", f"Rebuilt {result.name}: {len(result.data.polygons):,} faces"
+
+
+def set_from_layers(operator: Any, context: bpy.types.Context) -> None:
+    """Copy the settings of the active object's layers to `XRAY_OT_rebuild`."""
+    collection = layers_of(context.object)
+    if collection is not None:
+        copy_settings(fields(RebuildSettings), collection.xray, operator)
 
 
 def _has_layers(cls: Any, context: bpy.types.Context) -> bool:

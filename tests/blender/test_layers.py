@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import bpy
 import numpy as np
 import pytest
@@ -278,6 +281,37 @@ def test_a_mesh_of_layers_without_one_has_the_faces_that_were_asked_for(layers, 
     assert len(obj.data.polygons) == pytest.approx(1000, rel=0.1)
     assert obj.name == obj.data.name == "Icosphere 000"
     assert "Mesh" not in bpy.data.meshes
+
+
+def test_the_panels_number_of_faces_is_the_buttons_and_the_menus(layers, part):
+    layers.xray.use_target_faces = True
+    assert layers.xray.target_faces == 20_000
+    layers.xray.target_faces = 1234
+    button = SimpleNamespace()
+    part("operators.layers.ops").set_from_layers(button, bpy.context)
+    assert button.target_faces == 1234
+    for panel in ("layers.XRAY_PT_layers", "menus.XRAY_MT_capture"):
+        module, name = panel.split(".")
+        layout = MagicMock()
+        getattr(part(f"panels.{module}"), name).draw(SimpleNamespace(layout=layout), bpy.context)
+        made = [call for call in layout.mock_calls if call.args[:1] == ("xray.rebuild",)]
+        assert len(made) == 1
+        row = layout if module == "menus" else layout.column.return_value
+        assert row.operator.return_value.target_faces == 1234
+
+
+def test_layers_that_are_all_deleted_can_be_peeled(layers, part):
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    for layer in part("operators.layers.layers").layer_objects(layers):
+        bpy.data.objects.remove(layer)
+    # Without a window Blender does not call invoke.
+    operator = SimpleNamespace(
+        properties=SimpleNamespace(is_property_set=lambda name: name == "explode"),
+        execute=lambda _context: {"FINISHED"},
+    )
+    invoke = part("operators.layers.ops").XRAY_OT_show_layers.invoke
+    assert invoke(operator, bpy.context, None) == {"FINISHED"}
+    assert operator.peel == 0
 
 
 def test_a_rebuild_can_be_undone(layers):
