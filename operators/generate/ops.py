@@ -230,7 +230,8 @@ class XRAY_OT_generate(_Generating):
         column.separator()
         draw_properties(column, self, ("variations", "keep_camera"))
         if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
-            draw_properties(column, self, ("keep_layers",))
+            text = "Keep Layers" if Output.XRAY in system.outputs else "Keep Pictures"
+            column.prop(self, "keep_layers", text=text)
         column.separator()
         names = [item.name for item in fields(ResultSettings)]
         draw_properties(column, self, [n for n in names if ResultSettings.counts(n, self)])
