@@ -10,10 +10,12 @@ def register() -> None:
     from . import command, properties
     from .interface.registration import register_classes
     from .layers import shown
+    from .omage import editor
 
     register_classes(_classes())
     properties.register()
     shown.register()
+    editor.register()
     command.register()
 
 
@@ -23,6 +25,7 @@ def unregister() -> None:
     from .interface import icons
     from .interface.registration import unregister_classes
     from .layers import shown
+    from .omage import editor
     from .runtime import service
     from .tasks import jobs
 
@@ -30,6 +33,7 @@ def unregister() -> None:
     service.shut_down()
     icons.unregister()
     command.unregister()
+    editor.unregister()
     shown.unregister()
     properties.unregister()
     unregister_classes(_classes())

@@ -9,7 +9,7 @@ import bpy
 from ..operators.interface.drawing import draw_properties
 from ..operators.interface.translation import translated
 from ..operators.layers.layers import layer_objects, layers_of
-from ..operators.layers.ops import XRAY_OT_rebuild, XRAY_OT_show_picture
+from ..operators.layers.ops import XRAY_OT_rebuild, XRAY_OT_show_picture, set_from_layers
 from .widgets import SidebarPanel, draw_progress, draw_text
 
 # Layers with fewer hits than this share of the largest layer's are strays, and not listed.
@@ -57,8 +57,12 @@ class XRAY_PT_layers(SidebarPanel):
                 row = column.row()
                 row.prop(layer, "hide_viewport", text="", emboss=False)
                 _draw_layer(row, layer["xray_layer"], len(layer.data.vertices))
+        draw_properties(self.layout, collection.xray, ("target_faces",))
         column = self.layout.column()
-        column.operator(XRAY_OT_rebuild.bl_idname, text="Rebuild Mesh", icon="FILE_REFRESH")
+        button = column.operator(
+            XRAY_OT_rebuild.bl_idname, text="Rebuild Mesh", icon="FILE_REFRESH"
+        )
+        set_from_layers(button, context)
         column.operator_menu_enum(
             XRAY_OT_show_picture.bl_idname, "channel", text="Show Picture", icon="IMAGE"
         )

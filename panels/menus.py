@@ -24,6 +24,7 @@ from ..operators.generate.ops_mask import XRAY_OT_paint_mask
 from ..operators.generate.ops_result import XRAY_OT_apply_result, XRAY_OT_result_preset_add
 from ..operators.generate.settings import set_from_panel as set_generation
 from ..operators.layers.ops import CLASSES as LAYER_OPERATORS
+from ..operators.layers.ops import XRAY_OT_rebuild, set_from_layers
 from ..operators.layers.ops_import import XRAY_OT_import_xray
 from ..operators.omage.ops import (
     XRAY_OT_object_to_omage,
@@ -131,7 +132,9 @@ class XRAY_MT_capture(bpy.types.Menu):
         layout.operator(XRAY_OT_dataset_dismiss.bl_idname)
         layout.separator()
         for operator in LAYER_OPERATORS:
-            layout.operator(operator.bl_idname)
+            button = layout.operator(operator.bl_idname)
+            if operator is XRAY_OT_rebuild:
+                set_from_layers(button, context)
         layout.separator()
         button = layout.operator(XRAY_OT_object_to_omage.bl_idname)
         copy_settings(fields(OmageSettings), panel.omage, button)

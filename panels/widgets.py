@@ -136,16 +136,12 @@ def _draw_running(layout: Any, task: jobs.Task) -> None:
         row.operator(XRAY_OT_queue_resume.bl_idname, text="Continue", icon="PLAY")
         row.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
         return
-    progress, left = task.progress, task.seconds_left
     layout.label(text=task.label)
     row = layout.row(align=True)
-    time_left = ""
-    if left is not None:
-        time_left = translated(", {:.0f}:{:02.0f} left").format(left // 60, left % 60)
     row.progress(
-        factor=progress.fraction,
-        type="BAR" if progress.of else "RING",
-        text=translated("Cancelling") if task.cancelling else jobs.describe(progress) + time_left,
+        factor=task.progress.fraction,
+        type="BAR" if task.progress.of else "RING",
+        text=translated("Cancelling") if task.cancelling else jobs.describe_running(task),
     )
     row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL").index = 0
     if task.preview is not None:
@@ -153,25 +149,27 @@ def _draw_running(layout: Any, task: jobs.Task) -> None:
 
 
 def _draw_waiting(layout: Any) -> None:
-    """Draw the tasks behind the first."""
-    waiting = jobs.queue[1:]
+    """Draw the tasks that wait."""
+    waiting = jobs.waiting()
     if not waiting:
         return
     column = layout.box().column(align=True)
-    for index, task in enumerate(waiting[:WAITING_SHOWN], start=1):
+    for task in waiting[:WAITING_SHOWN]:
+        index = jobs.queue.index(task)
         row = column.row(align=True)
         row.label(text=task.label)
         for icon, by in (("TRIA_UP", -1), ("TRIA_DOWN", 1)):
             arrow = row.row(align=True)
-            arrow.enabled = 0 < index + by <= len(waiting)
+            arrow.enabled = jobs.can_move(task, by)
             button = arrow.operator(XRAY_OT_queue_move.bl_idname, text="", icon=icon, emboss=False)
             button.index, button.by = index, by
         button = row.operator(XRAY_OT_cancel.bl_idname, text="", icon="X", emboss=False)
         button.index = index
     if len(waiting) > WAITING_SHOWN:
         column.label(text=translated("{} more").format(len(waiting) - WAITING_SHOWN))
-    column.separator()
-    column.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
+    if not jobs.is_paused():  # otherwise it is beside Continue
+        column.separator()
+        column.operator(XRAY_OT_cancel_all.bl_idname, text="Cancel All", icon="CANCEL")
 
 
 def _draw_dismiss(row: Any, index: int) -> None:

@@ -81,6 +81,19 @@ def group_output(tree: Any) -> Any:
     return next((node for node in found if node.is_active_output), found[0] if found else None)
 
 
+def image_nodes(material: Any) -> list[Any]:
+    """The image nodes of a material (or None), also those in its node groups."""
+    found, trees = [], [material.node_tree if material is not None else None]
+    while trees:
+        tree = trees.pop()
+        for node in tree.nodes if tree is not None else ():
+            if node.bl_idname == "ShaderNodeTexImage":
+                found.append(node)
+            elif node.bl_idname == "ShaderNodeGroup":
+                trees.append(node.node_tree)
+    return found
+
+
 def constant_value(socket: Any, groups: Groups) -> float | None:
     """The value of a float socket, or None if nodes compute it."""
     output, groups = source_of(socket, groups)

@@ -67,6 +67,7 @@ def generate_steps(
     inputs: Inputs | Image,
     settings: GenerateSettings,
     *,
+    name: str = "",
     spot: Spot | None = None,
     result: ResultSettings | None = None,
     keep_camera: bool = False,
@@ -76,6 +77,7 @@ def generate_steps(
     """The steps of `generate_mesh`; the result is the new object.
 
     inputs : image and mask as paths or image datablocks. A single image is accepted too.
+    name : of the object; by default that of the image, the category or the system.
     spot : where the object is placed; by default at the 3D cursor.
     result : how the mesh is finished; by default it is not changed.
     on_generated : called with the system's result before it is added.
@@ -85,7 +87,7 @@ def generate_steps(
     """
     given = Inputs.of(inputs)
     in_runtime = _in_runtime(given, settings)
-    name = inputs_name(given, find_system(settings.generator))
+    name = name or inputs_name(given, find_system(settings.generator))
     source = _source(given)
 
     def steps() -> jobs.Steps:

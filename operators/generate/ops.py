@@ -14,7 +14,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.files.images import images_in
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.systems import SYSTEMS, find_system
-from ...xray_addon.systems.system import Inputs, Need, Output
+from ...xray_addon.systems.system import Inputs, Need, Output, System
 from ..convert.images import own_file
 from ..interface.drawing import draw_properties
 from ..properties import (
@@ -109,6 +109,11 @@ class _Generating(TaskOperator):
         return "INFO", f"{text}. {result['xray_notes']}" if "xray_notes" in result else text
 
 
+# Blender evaluates the annotations of a class, and a lambda in them would not find SYSTEMS.
+def _system_of(operator: Any) -> System:
+    return SYSTEMS[operator.generator]
+
+
 @with_settings(ResultSettings)
 @with_systems
 class XRAY_OT_generate(_Generating):
@@ -148,7 +153,7 @@ class XRAY_OT_generate(_Generating):
     category: bpy.props.StringProperty(
         name="Category",
         description="What to generate, for systems with categories",
-        search=category_search(lambda operator: SYSTEMS[operator.generator]),
+        search=category_search(_system_of),
         search_options={"SORT"},
         options={"SKIP_SAVE"},
     )
@@ -225,7 +230,8 @@ class XRAY_OT_generate(_Generating):
         column.separator()
         draw_properties(column, self, ("variations", "keep_camera"))
         if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
-            draw_properties(column, self, ("keep_layers",))
+            text = "Keep Layers" if Output.XRAY in system.outputs else "Keep Pictures"
+            column.prop(self, "keep_layers", text=text)
         column.separator()
         names = [item.name for item in fields(ResultSettings)]
         draw_properties(column, self, [n for n in names if ResultSettings.counts(n, self)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...xray_addon.files.transforms import read_transforms
 from ...xray_addon.layer_meshes import layer_faces
 from ...xray_addon.progress import Progress
 from ...xray_addon.reconstruction import reconstruct
+from ...xray_addon.settings.rebuild import RebuildSettings
 from ...xray_addon.settings.result import ResultSettings
 from ...xray_addon.xray import Points, XRay
 from ..convert import (
@@ -31,6 +32,7 @@ from ..convert import (
     read_points,
 )
 from ..convert.display import show_as_points
+from ..convert.node_sources import image_nodes
 from ..results import replace_steps
 from ..tasks import jobs
 
@@ -40,6 +42,9 @@ FORMS = ("mesh", "points", "layers")
 DELETE = "Delete"
 # Minimum weight of a marked hit.
 MARKED = 0.5
+# A rebuilt mesh is reduced to the detail of the one before it if that has less than this share of
+# its faces, and never to fewer than this.
+HARDLY_MORE, LEAST_FACES = 0.8, 100
 
 
 @dataclass(frozen=True)
@@ -276,16 +281,20 @@ def mesh_of(collection: Any) -> Any:
     return next((obj for obj in objects if obj.get("xray_layers") == collection), None)
 
 
-def rebuild_steps(collection: Any) -> jobs.Steps:
+def rebuild_steps(collection: Any, settings: RebuildSettings | None = None) -> jobs.Steps:
     """Reconstruct the mesh from the current layers in `collection`; the result is its object.
 
     The layers' mesh object gets the new mesh, finished with the same settings. If there is no
     such object, it is created. It is shown in place of the layers, which are read at the call.
 
+    Without a target, the triangles are about as large as those of the mesh that is replaced. If
+    there is none, the new mesh has as many as the hits need.
+
     Raises XRayError `no_hits_left`, `no_surface`, `object_gone` and as `finish_steps`.
     """
     placed = read_layers(collection)
     name = collection.name.removesuffix(" Layers")
+    target_faces = settings.target_faces if settings is not None else 0
 
     def steps() -> jobs.Steps:
         def arrays() -> MeshArrays:
@@ -298,11 +307,7 @@ def rebuild_steps(collection: Any) -> jobs.Steps:
         made = yield from jobs.in_thread(arrays, REBUILDING)
         try:
             mesh = yield from jobs.reporting(mesh_steps(made, name), REBUILDING)
-            obj = mesh_of(collection)
-            if obj is None:
-                obj = _new_owner(collection, mesh)
-            else:
-                obj = yield from _replaced(collection, obj, mesh)
+            obj = yield from _replaced(collection, mesh, target_faces)
         except ReferenceError as error:
             raise _gone() from error
         obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
@@ -312,10 +317,41 @@ def rebuild_steps(collection: Any) -> jobs.Steps:
     return steps()
 
 
-def _new_owner(collection: Any, mesh: Any) -> Any:
-    """A new object of `mesh`, to which the layers belong."""
+def _replaced(collection: Any, mesh: Any, target_faces: int) -> jobs.Steps:
+    """Finish `mesh` and give it to the layers' object, which is the result."""
+    obj, settings, is_generated = mesh_of(collection), ResultSettings(), False
+    is_new = obj is None
+    if not is_new:
+        _keep_materials(mesh, obj.data)
+        if is_generated := "xray_result" in obj:
+            settings = ResultSettings.from_dict(obj["xray_result"].to_dict())
+        if not settings.target_faces and settings.topology == "triangles":
+            scale, _ = frame_of(obj)
+            settings = replace(settings, target_faces=_as_detailed(mesh, obj.data, scale))
+    if target_faces:
+        settings = replace(settings, target_faces=target_faces)
+
+    def owner() -> Any:
+        found = mesh_of(collection)
+        if found is None and not is_new:
+            raise _gone()
+        return _new_owner(collection) if found is None else found
+
+    obj, factor = yield from replace_steps(mesh, settings, owner)
+    if is_new:  # meanwhile the unfinished mesh had the name
+        obj.name = obj.data.name = collection.name.removesuffix(" Layers")
+    if is_generated:
+        scale, shift = frame_of(obj)
+        shift = shift * (factor / scale)
+        obj.data.transform(Matrix.Translation(shift))
+        set_frame(obj, factor, shift.to_tuple())
+    return obj
+
+
+def _new_owner(collection: Any) -> Any:
+    """A new object with an empty mesh, to which the layers belong."""
     first = layer_objects(collection)[0]
-    obj: Any = add_object(mesh, bpy.context.scene.collection)
+    obj: Any = add_object(bpy.data.meshes.new("Mesh"), bpy.context.scene.collection)
     obj.matrix_world = Matrix.LocRotScale(
         first.location, first.matrix_basis.to_quaternion(), first.scale
     )
@@ -323,25 +359,23 @@ def _new_owner(collection: Any, mesh: Any) -> Any:
     return obj
 
 
-def _replaced(collection: Any, obj: Any, mesh: Any) -> jobs.Steps:
-    """Finish `mesh` as that of `obj`, the layers' object, and replace it; the result is `obj`."""
+def _as_detailed(mesh: Any, before: Any, scale: float) -> int:
+    """The number of triangles at which those of `mesh` are about as large as those of `before`.
 
-    def owner() -> Any:
-        found = mesh_of(collection)
-        if found is None:
-            raise _gone()
-        return found
+    It is 0 if `mesh` has hardly more. scale : `before` is this many times as large as in the frame
+    of `mesh`.
+    """
+    triangles, area = len(before.loops) - 2 * len(before.polygons), _area(before)
+    if not area:
+        return 0
+    wanted = round(triangles * _area(mesh) * scale**2 / area)
+    return max(wanted, LEAST_FACES) if wanted < HARDLY_MORE * len(mesh.polygons) else 0
 
-    _keep_materials(mesh, obj.data)
-    stored = obj.get("xray_result")
-    settings = ResultSettings() if stored is None else ResultSettings.from_dict(stored.to_dict())
-    obj, factor = yield from replace_steps(mesh, settings, owner)
-    if stored is not None:
-        scale, shift = frame_of(obj)
-        shift = shift * (factor / scale)
-        obj.data.transform(Matrix.Translation(shift))
-        set_frame(obj, factor, shift.to_tuple())
-    return obj
+
+def _area(mesh: Any) -> float:
+    areas = np.empty(len(mesh.polygons), dtype=np.float32)
+    mesh.polygons.foreach_get("area", areas)
+    return float(areas.sum(dtype=np.float64))
 
 
 def _gone() -> XRayError:
@@ -353,7 +387,7 @@ def _keep_materials(mesh: Any, before: Any) -> None:
 
     Not if these show textures for which `mesh` has no UV map.
     """
-    if not mesh.uv_layers and any(map(_has_texture, before.materials)):
+    if not mesh.uv_layers and any(map(image_nodes, before.materials)):
         return
     made = list(mesh.materials)
     mesh.materials.clear()
@@ -362,11 +396,6 @@ def _keep_materials(mesh: Any, before: Any) -> None:
     for material in made:
         if material is not None and not material.users:
             bpy.data.materials.remove(material)
-
-
-def _has_texture(material: Any) -> bool:
-    tree = material.node_tree if material is not None else None
-    return tree is not None and any(node.bl_idname == "ShaderNodeTexImage" for node in tree.nodes)
 
 
 def _marked(obj: Any, count: int) -> NDArray[np.bool_]:

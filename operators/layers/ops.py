@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import bpy
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.pictures.contact_sheet import MEANINGS, layer_grid
+from ...xray_addon.settings.rebuild import RebuildSettings
 from ..convert.images import ensure_image_editor, show
 from ..convert.meshes import make_active
-from ..properties import absolute_path
+from ..properties import (
+    absolute_path,
+    copy_settings,
+    settings_from_properties,
+    with_settings,
+)
 from ..tasks import jobs, person
 from ..tasks.watching import OperatorResult, TaskOperator
 from .layers import layer_objects, layers_of, load_placed, read_layers, rebuild_steps
@@ -57,7 +64,7 @@ class XRAY_OT_show_layers(LayersOperator):
         """Peel one layer more than now."""
         collection = layers_of(context.object)
         if not self.properties.is_property_set("peel"):
-            self.peel = (collection.xray.peel + 1) % len(layer_objects(collection))
+            self.peel = (collection.xray.peel + 1) % max(1, len(layer_objects(collection)))
         if not self.properties.is_property_set("explode"):
             self.explode = collection.xray.explode
         return self.execute(context)
@@ -70,6 +77,7 @@ class XRAY_OT_show_layers(LayersOperator):
         return {"FINISHED"}
 
 
+@with_settings(RebuildSettings)
 class XRAY_OT_rebuild(TaskOperator):
     """Reconstruct the mesh from the remaining hits of the layers.
 
@@ -87,11 +95,19 @@ class XRAY_OT_rebuild(TaskOperator):
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """Rebuild the mesh."""
-        return _shown(rebuild_steps(layers_of(context.object)))
+        settings = settings_from_properties(RebuildSettings, self)
+        return _shown(rebuild_steps(layers_of(context.object), settings))
 
     def summary(self, result: Any) -> tuple[str, str]:
         """The mesh's name and number of faces."""
         return "INFO", f"Rebuilt {result.name}: {len(result.data.polygons):,} faces"
+
+
+def set_from_layers(operator: Any, context: bpy.types.Context) -> None:
+    """Copy the settings of the active object's layers to `XRAY_OT_rebuild`."""
+    collection = layers_of(context.object)
+    if collection is not None:
+        copy_settings(fields(RebuildSettings), collection.xray, operator)
 
 
 def _has_layers(cls: Any, context: bpy.types.Context) -> bool:

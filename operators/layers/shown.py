@@ -1,4 +1,4 @@
-"""How a collection of layers is shown, stored in `Collection.xray`."""
+"""How a collection of layers is shown and rebuilt, stored in `Collection.xray`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from typing import Any
 
 import bpy
 
+from ...xray_addon.settings.rebuild import RebuildSettings
+from ..properties import with_settings
 from .layers import mesh_of, show_layers
 
 
+@with_settings(RebuildSettings)
 class XRAY_PG_layers(bpy.types.PropertyGroup):
-    """How a collection of layers is shown."""
+    """How a collection of layers is shown and rebuilt."""
 
     def _show(self, _context: bpy.types.Context) -> None:
         show_layers(self.id_data, self.peel, self.explode)

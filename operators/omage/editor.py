@@ -1,7 +1,8 @@
 """An omage in Blender's Image Editor: shows it as images, which can be painted, and reads them.
 
-The images store the omage in single precision. The occupancy is the alpha of the position, and the
-albedo is in linear light, as Blender shows and paints float images.
+The images store the omage in 16 bits, as its files do, and are packed as PNG files. The occupancy
+is the alpha of the position, and the albedo is in linear light, as Blender shows and paints float
+images.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ from typing import Any, NamedTuple
 
 import bpy
 import numpy as np
+from bpy.app.handlers import persistent
 from numpy.typing import NDArray
 
 from ...xray_addon.errors import XRayError
+from ...xray_addon.files.png import encode_png
 from ...xray_addon.omage import Omage
+from ...xray_addon.omage.image import UINT16_MAX
 from ...xray_addon.omage.pictures import VIEWS, views
 from ...xray_addon.omage.resampling import OCCUPANCY, OCCUPIED
 from ..convert.images import image_editors
+from ..convert.meshes import image_from_png
+from ..convert.staging import TEMPORARY, TemporaryData
 
 # Custom properties of each image: the omage's name, the view, and the `Origin`, if it has one.
 NAME_KEY, VIEW_KEY, ORIGIN_KEY = "xray_omage", "xray_omage_view", "xray_omage_origin"
@@ -46,14 +52,11 @@ def show_omage(
     """
     found = {}
     for key in VIEWS if omage.has_material else VIEWS[:2]:
-        image = _image(f"{name} {key}", omage.resolution)
+        image = _image(name, key, _encoded(_pixels(omage, key), key))
         image[NAME_KEY], image[VIEW_KEY] = name, key
         image.pop(ORIGIN_KEY, None)
         if origin is not None:
             image[ORIGIN_KEY] = [*origin.centre, origin.scale]
-        image.pixels.foreach_set(_pixels(omage, key).reshape(-1))
-        image.update()
-        image.pack()
         found[key] = image
     show_view(name, view if view in found else "position")
     return found
@@ -116,30 +119,63 @@ def read_shown(name: str) -> Omage:
         image = images.get(view)
         if image is None or tuple(image.size) != (width, height):
             raise _no_omage(f"the image of the {view} of {name!r} is missing or has another size")
-        pixels = np.empty(width * height * 4, dtype=np.float32)
-        image.pixels.foreach_get(pixels)
         count = wanted[view].stop - wanted[view].start
-        parts.append(pixels.reshape(height, width, 4)[..., :count])
+        parts.append(_read(image)[..., :count])
     values = np.clip(np.concatenate(parts, axis=2), 0, 1)
     values[values[..., OCCUPANCY] <= OCCUPIED] = 0
     return Omage(values)
 
 
-def _image(name: str, size: int) -> Any:
-    """A float image of that name; an existing one is reused."""
+@persistent
+def pack_painted(*_: object) -> None:
+    """Pack what was painted on omages since; Blender saves a file without it."""
     images: Any = bpy.data.images
-    image = images.get(name)
-    if image is not None and (NAME_KEY not in image or tuple(image.size) != (size, size)):
-        images.remove(image)
-        image = None
+    for image in images:
+        if VIEW_KEY in image and image.is_dirty and image.library is None:
+            png = _encoded(_read(image), image[VIEW_KEY])
+            image.pack(data=png, data_len=len(png))
+
+
+def register() -> None:
+    """Have painted omages saved with the file."""
+    bpy.app.handlers.save_pre.append(pack_painted)
+
+
+def unregister() -> None:
+    """Undo `register`."""
+    bpy.app.handlers.save_pre.remove(pack_painted)
+
+
+def _read(image: Any) -> NDArray[np.float32]:
+    """The pixels (H, W, 4) of an image, row 0 at the bottom."""
+    width, height = image.size
+    pixels = np.empty(width * height * 4, dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    return pixels.reshape(height, width, 4)
+
+
+def _image(name: str, view: str, png: bytes) -> Any:
+    """The image of a view of the omage called `name`, with this content."""
+    image = omage_images(name).get(view)
     if image is None:
-        image = images.new(name, size, size, alpha=True, float_buffer=True)
-        if not name.endswith((" albedo", " patches")):
-            image.colorspace_settings.name = "Non-Color"
-        # The occupancy must not darken the colours.
-        image.alpha_mode = "CHANNEL_PACKED"
-        image.use_fake_user = True  # no object uses it, but it must be saved
+        image = image_from_png(f"{name} {view}", png)
+    else:
+        image.pack(data=png, data_len=len(png))
+        image.source = "FILE"
+        image.buffers_free()
+    space = {"albedo": _linear_light(), "patches": "sRGB"}.get(view, "Non-Color")
+    image.colorspace_settings.name = space
+    # The occupancy must not darken the colours.
+    image.alpha_mode = "CHANNEL_PACKED"
+    image.use_fake_user = True  # no object uses it, but it must be saved
     return image
+
+
+def _linear_light() -> str:
+    """The name of the colour space of new float images."""
+    with TemporaryData() as owned:
+        image = owned.own(bpy.data.images.new(TEMPORARY, 1, 1, float_buffer=True))
+        return str(image.colorspace_settings.name)
 
 
 def _pixels(omage: Omage, view: str) -> NDArray[np.float32]:
@@ -154,6 +190,16 @@ def _pixels(omage: Omage, view: str) -> NDArray[np.float32]:
     if values.shape[2] == 1:
         pixels[..., :3] = values
     return pixels
+
+
+def _encoded(pixels: NDArray[np.float32], view: str) -> bytes:
+    """Pixels (H, W, 4) of a view, row 0 at the bottom, as a PNG file."""
+    pixels = np.clip(pixels[::-1], 0, 1)
+    if view == "patches":
+        return encode_png(np.rint(pixels * 255).astype(np.uint8))
+    if view != "position":
+        pixels = pixels[..., :3]
+    return encode_png(np.rint(pixels * UINT16_MAX).astype(np.uint16))
 
 
 def _no_omage(reason: str) -> XRayError:

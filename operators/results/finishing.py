@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import bpy
@@ -23,6 +25,7 @@ from ..convert import (
     texture_from_image,
 )
 from ..convert.baking import MARGIN, loop_uvs, unwrap
+from ..convert.node_sources import image_nodes
 from ..convert.staging import TEMPORARY, Stage, TemporaryData
 
 AXES = ("x", "y", "z")
@@ -53,6 +56,7 @@ def is_reshaped(mesh: Any, settings: ResultSettings) -> bool:
         or settings.topology == "quads"
         or 0 < settings.target_faces < len(mesh.polygons)
         or settings.color == "texture"
+        or (settings.color == "attribute" and _texture_of(mesh) is not None)
         or settings.smooth_angle > 0
     )
 
@@ -62,7 +66,7 @@ def reshape(obj: Any, settings: ResultSettings) -> None:
     if settings.symmetry != "none":
         _mirror(obj, AXES.index(settings.symmetry))
     reduces = 0 < settings.target_faces < len(obj.data.polygons)
-    if settings.topology == "quads" or reduces or settings.color == "texture":
+    if settings.topology == "quads" or reduces or settings.color != "keep":
         _remake(obj, settings)
     if settings.smooth_angle:
         _clear_normals(obj.data)
@@ -93,7 +97,8 @@ def _remake(obj: Any, settings: ResultSettings) -> None:
         elif 0 < settings.target_faces < len(obj.data.polygons):
             _decimate(obj, settings.target_faces)
         # A mesh with fewer triangles keeps its UV map, and with it the generator's texture.
-        if COLOR_ATTRIBUTE not in colored.color_attributes or (textured and not quads):
+        keeps_texture = textured and not quads and settings.color != "attribute"
+        if COLOR_ATTRIBUTE not in colored.color_attributes or keeps_texture:
             return
         if settings.color == "texture":
             _bake(obj, colored, settings.bake_size)
@@ -234,16 +239,29 @@ def _bake(obj: Any, colored: Any, size: int) -> None:
 
 
 def _replace_material(obj: Any, material: Material, *, colored: bool) -> None:
-    """Replace the material of `obj`; the old one is removed if nothing else uses it.
+    """Replace the materials of `obj`; see `remove_unused`.
 
     colored : whether the new material shows the colour attribute.
     """
     mesh = obj.data
-    before = mesh.materials[0] if mesh.materials else None
+    before = list(mesh.materials)
     mesh.materials.clear()
     mesh.materials.append(new_material(obj.name, material, colored=colored))
-    if before is not None and not before.users:
-        bpy.data.materials.remove(before)
+    remove_unused(before, mesh.materials)
+
+
+def remove_unused(before: Iterable[Any], after: Iterable[Any]) -> None:
+    """Remove those of the materials `before` that nothing uses any more.
+
+    A material that was replaced with another one in `after` leaves it its name.
+    """
+    for old, new in itertools.zip_longest(list(before), list(after)):
+        if old is None or old.users:
+            continue
+        name = old.name
+        bpy.data.materials.remove(old)
+        if new is not None:
+            new.name = name
 
 
 def _color_by_texture(mesh: Any) -> bool:
@@ -251,10 +269,8 @@ def _color_by_texture(mesh: Any) -> bool:
 
     Returns whether the mesh has an image texture.
     """
-    trees = [material.node_tree for material in mesh.materials if material is not None]
-    nodes = [node for tree in trees if tree is not None for node in tree.nodes]
-    image = next((node.image for node in nodes if node.type == "TEX_IMAGE" and node.image), None)
-    texture = texture_from_image(image) if image is not None and mesh.uv_layers else None
+    image = _texture_of(mesh)
+    texture = texture_from_image(image) if image is not None else None
     if texture is None:
         return False
     _remove_colors(mesh)
@@ -262,6 +278,14 @@ def _color_by_texture(mesh: Any) -> bool:
     colors = sample_texture(texture, loop_uvs(mesh, mesh.uv_layers[0].name).astype(np.float64))
     attribute.data.foreach_set("color_srgb", colors.astype(np.float32).reshape(-1))
     return True
+
+
+def _texture_of(mesh: Any) -> Any:
+    """The image on a mesh's UV map, or None."""
+    if not mesh.uv_layers:
+        return None
+    images = (node.image for material in mesh.materials for node in image_nodes(material))
+    return next(filter(None, images), None)
 
 
 def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:

@@ -10,7 +10,7 @@ import bpy
 import numpy as np
 
 from ..convert.staging import TemporaryData
-from .finishing import mark_as_asset
+from .finishing import mark_as_asset, remove_unused
 from .second_blender import finish_steps, in_object_mode
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def replace_steps(mesh: Any, settings: ResultSettings, owner: Callable[[], Any])
         if settings.asset:
             mark_as_asset(obj, _preview_of(made))
     if not before.users:
-        title = before.name
+        title, materials = before.name, list(before.materials)
         bpy.data.meshes.remove(before)
         obj.data.name = title
+        remove_unused(materials, obj.data.materials)
     return obj, factor
 
 

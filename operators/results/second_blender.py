@@ -22,7 +22,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.process.installer import NO_WINDOW
 from ...xray_addon.progress import Progress
 from . import apart
-from .finishing import complete, finish, is_reshaped
+from .finishing import complete, finish, is_reshaped, remove_unused
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.result import ResultSettings
@@ -142,7 +142,10 @@ def _take_back(obj: Any, folder: Path, *, new_materials: bool) -> None:
         libraries.remove(library)
     (mesh,) = target.meshes
     old = list(before.materials)
-    if not new_materials:
+    if new_materials:
+        for material in mesh.materials:
+            material.name = obj.name
+    else:
         for slot, material in enumerate(old):
             mesh.materials[slot] = material
     mesh.use_fake_user = False
@@ -150,9 +153,4 @@ def _take_back(obj: Any, folder: Path, *, new_materials: bool) -> None:
     if not before.users:
         bpy.data.meshes.remove(before)
     mesh.name = name
-    if new_materials:
-        for material in old:
-            if material is not None and not material.users:
-                bpy.data.materials.remove(material)
-        for material in mesh.materials:
-            material.name = obj.name
+    remove_unused(old, mesh.materials)

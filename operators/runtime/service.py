@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 WATCH_INTERVAL = 1.0  # s between checks of the process while no task checks it
 STATUS_INTERVAL = 10.0  # s between status requests
+QUIT_TIMEOUT = 5.0  # s for an install to stop, and to bring back what was there before it
 REPORTED = ("python", "torch", "diffusers", "numpy", "rembg", "onnxruntime")
 
 
@@ -375,6 +376,7 @@ def install_steps(*, online: bool, wheelhouse: str | Path | None, device: str) -
                 stopping.set()
     finally:
         stopping.set()
+        thread.join(QUIT_TIMEOUT)  # if Blender quits or the extension is disabled
     if not outcome.done():
         raise XRayError(
             "internal",

@@ -177,14 +177,14 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         )
         scene: Any = context.scene
         result = settings_from_properties(ResultSettings, scene.xray.generate)
-        making = generate_steps(
+        return generate_steps(
             Inputs(image=first_slice(folder)),
             settings,
+            name=folder.name,
             result=result,
             keep_camera=scene.xray.generate.keep_camera,
             keep_layers=scene.xray.generate.keep_layers,
         )
-        return _named(making, folder.name)
 
     def summary(self, result: Any) -> tuple[str, str]:
         """The new mesh."""
@@ -196,12 +196,6 @@ def draw_slices(context: bpy.types.Context, settings: SliceSettings) -> NDArray[
     if _is_captured(context.object):
         return slice_captured(context.object, settings)
     return slice_objects(selected_solids(context), settings)
-
-
-def _named(making: jobs.Steps, name: str) -> jobs.Steps:
-    obj = yield from making
-    obj.name = name
-    return obj
 
 
 def first_slice(folder: Path) -> Path:

@@ -30,7 +30,7 @@ Steps = Generator[Progress, None, Any]
 Report = TypeVar("Report")
 
 POLL_INTERVAL = 0.05  # s between steps of work that waits for a process
-SHOW_INTERVAL = 1.0  # s between redraws without new progress, to count down the time left
+SHOW_INTERVAL = 1.0  # s between redraws without new progress, for the time left or elapsed
 
 LOG_LINES = 60  # last lines of a log that error details include
 
@@ -80,6 +80,11 @@ class Task:
             return None
         left = (self._reported_at - began) / done * (self.progress.of - self.progress.step)
         return max(0.0, left - (time.monotonic() - self._reported_at))
+
+    @property
+    def seconds_elapsed(self) -> float:
+        """Seconds since the current stage began."""
+        return time.monotonic() - self._paced[1] if self._paced is not None else 0.0
 
     def _record(self, progress: Progress) -> None:
         if progress.preview is not None:
@@ -185,14 +190,30 @@ def cancel_all() -> None:
         cancel(task)
 
 
+def waiting() -> list[Task]:
+    """The tasks that wait: all of a paused queue, otherwise those behind the first one."""
+    return queue[:] if is_paused() else queue[1:]
+
+
+def can_move(task: Task, by: int) -> bool:
+    """Whether `move` would change the task's place."""
+    place = queue.index(task)
+    return task.state is State.QUEUED and _moved(place, by) != place
+
+
 def move(task: Task, by: int) -> None:
     """Move the waiting `task` later in the queue by `by` places (earlier if negative)."""
-    first = 1 if queue[0].state is State.RUNNING else 0
     if task.state is State.QUEUED:
-        place = queue.index(task) + by
+        place = _moved(queue.index(task), by)
         queue.remove(task)
-        queue.insert(max(first, place), task)
+        queue.insert(place, task)
         show()
+
+
+def _moved(place: int, by: int) -> int:
+    """The place `by` places behind `place`, within those of the tasks that have not begun."""
+    first = 1 if queue[0].state is State.RUNNING else 0
+    return min(max(first, place + by), len(queue) - 1)
 
 
 def is_paused() -> bool:
@@ -356,13 +377,26 @@ def describe(progress: Progress) -> str:
     return f"{text} {progress.step}/{progress.of}" if progress.of else text
 
 
+def describe_running(task: Task) -> str:
+    """`describe` of the task's progress, with the time left or, if unknown, the time elapsed."""
+    text, left = describe(task.progress), task.seconds_left
+    if left is not None:
+        return f"{text}, {translated('{} left').format(_clock(left))}"
+    return f"{text}, {_clock(task.seconds_elapsed)}" if task.seconds_elapsed >= 1 else text
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, e.g. "1:05"."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
 def show() -> None:
     """Show the progress in the status bar and redraw."""
     global _shown_at
     _shown_at = time.monotonic()
     text = None
     if queue and not _paused:
-        text = f"{queue[0].label}: {describe(queue[0].progress)}    Esc: Cancel"
+        text = f"{queue[0].label}: {describe_running(queue[0])}    Esc: Cancel"
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         # This needs a window in the context, and after File > New a timer's context has none.

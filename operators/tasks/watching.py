@@ -13,6 +13,8 @@ from . import jobs, person
 OperatorResult = set[Any]  # {"FINISHED"}, {"CANCELLED"} or {"RUNNING_MODAL"}
 
 WATCH_INTERVAL = 0.1  # s
+# In a window a report of a failure is short, without a popup: the panel has the error and a remedy.
+SEE_PANEL = "The tab X-Ray in the sidebar says why"
 
 
 class TaskOperator(bpy.types.Operator):
@@ -103,14 +105,20 @@ class TaskOperator(bpy.types.Operator):
         errors = [task.error for task in self._tasks if task.error is not None]
         for task in done:
             self._tell(task)
-        for error in errors[:1]:
-            self.report({"ERROR"}, str(error))
+        see = f". {SEE_PANEL}"
+        if bpy.app.background:  # a script gets the error as an exception; there is no panel
+            see = ""
+            for error in errors[:1]:
+                self.report({"ERROR"}, str(error))
         if len(self._tasks) > 1:
             counts = f"{len(done)} of {len(self._tasks)} done"
             counts += f", {len(errors)} failed" if errors else ""
             cancelled = len(self._tasks) - len(done) - len(errors)
             counts += f", {cancelled} cancelled" if cancelled else ""
-            self.report({"WARNING" if errors else "INFO"}, f"{self.bl_label}: {counts}")
+            text = f"{self.bl_label}: {counts}"
+            self.report({"WARNING"} if errors else {"INFO"}, text + see if errors else text)
+        elif errors and see:
+            self.report({"WARNING"}, f"{self._tasks[0].label} failed{see}")
         elif not done and not errors:
             self.report({"INFO"}, f"{self.bl_label} cancelled")
         return {"FINISHED"} if any(task.error is None for task in done) else {"CANCELLED"}

@@ -46,7 +46,15 @@ def test_quads_are_made_of_a_mesh_without_the_model(obj, settings):
 
 
 def test_a_texture_is_made_of_the_colours(obj):
-    assert bpy.ops.xray.apply_result(color="texture", bake_size=64) == {"FINISHED"}
+    (material,) = obj.data.materials
+    assert material.name == "apple"
+    material.name = "Skin"
+    for _ in range(2):
+        assert bpy.ops.xray.apply_result(
+            topology="quads", target_faces=300, color="texture", bake_size=64
+        ) == {"FINISHED"}
+        assert [each.name for each in obj.data.materials] == ["Skin"]
+        assert [each.name for each in bpy.data.materials if not each.users] == []
     nodes = obj.data.materials[0].node_tree.nodes
     (image,) = (node.image for node in nodes if node.type == "TEX_IMAGE")
     assert image.size[:] == (64, 64)

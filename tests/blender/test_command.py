@@ -196,7 +196,7 @@ def test_generate_writes_an_stl_in_millimetres(answer, fake_runtime, apple, tmp_
     assert len(bpy.context.object.data.polygons) == result["faces"]
 
 
-@pytest.mark.parametrize("color", ["attribute", "texture"])
+@pytest.mark.parametrize("color", ["keep", "texture"])
 def test_generate_writes_an_obj_with_quads_and_colours(
     answer, fake_runtime, apple, tmp_path, color
 ):

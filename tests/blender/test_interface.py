@@ -132,6 +132,30 @@ def test_an_error_has_buttons_for_its_address_its_log_and_to_dismiss_it(
     assert not bpy.ops.xray.dismiss.poll()
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (1, "Pear failed. The tab X-Ray in the sidebar says why"),
+        (2, "Generate: 0 of 2 done, 2 failed. The tab X-Ray in the sidebar says why"),
+    ],
+)
+def test_a_failure_in_a_window_is_reported_in_short(fail, part, monkeypatch, count, text):
+    """Only the panel has what happened and what to do. An ERROR would make a popup too."""
+    module, told = part("operators.tasks.watching"), []
+    app = SimpleNamespace(background=False)
+    monkeypatch.setattr(module, "bpy", SimpleNamespace(app=app))
+    operator = SimpleNamespace(
+        _tasks=[fail("empty_xray", "It is empty.", "Choose another.") for _ in range(count)],
+        bl_label="Generate",
+        report=lambda kind, text: told.append((kind, text)),
+    )
+    assert module.TaskOperator._end(operator) == {"CANCELLED"}
+    assert told == [({"WARNING"}, text)]
+    app.background, told[:] = True, []
+    module.TaskOperator._end(operator)
+    assert told[0] == ({"ERROR"}, "It is empty. Choose another.")
+
+
 def test_the_details_are_copied_and_not_drawn(widgets, generate, fail, layout, context, jobs):
     fail("no_cutout", "No.", "Try again.", "", "tried alpha: it is opaque")
     widgets.draw_progress(layout, context, generate)
@@ -200,6 +224,32 @@ def test_the_results_of_a_dataset_can_be_dismissed(part, cube, tmp_path):
     assert ops.last_run() is None
     assert not bpy.ops.xray.dataset_dismiss.poll()
     assert (tmp_path / "report.md").is_file()
+
+
+def test_only_arrows_that_would_move_nothing_are_grey(
+    widgets, generate, layout, context, jobs, part, timers, monkeypatch
+):
+    def work():
+        yield part("xray_addon.progress").Progress("load")
+        yield part("xray_addon.progress").Progress("sample")
+
+    for label in "abc":
+        jobs.submit(jobs.Task(label, work(), operator=generate.__name__))
+
+    def drawn():
+        layout.drawn.clear()
+        widgets.draw_progress(layout, context, generate)
+        arrows = [made.enabled for *_, made in layout.drawn if "enabled" in vars(made)]
+        return layout.texts(), list(zip(arrows[::2], arrows[1::2], strict=True))  # up and down
+
+    monkeypatch.setattr(jobs, "_paused", True)
+    assert drawn() == (["a", "b", "c"], [(False, True), (True, True), (True, False)])
+    assert [name for _, name in layout.operators()].count("xray.cancel_all") == 1
+    monkeypatch.setattr(jobs, "_paused", False)
+    jobs._tick()
+    assert drawn() == (["a", "b", "c"], [(False, True), (True, False)])
+    jobs.cancel_all()
+    jobs._tick()
 
 
 # The first screen

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import bpy
 import numpy as np
 import pytest
@@ -233,10 +236,14 @@ def test_a_rebuilt_mesh_keeps_its_material_only_if_that_shows_on_it(layers, part
     assert bpy.ops.xray.rebuild() == {"FINISHED"}
     obj = part("operators.layers.layers").mesh_of(layers)
     plain = bpy.data.materials.new("Plain")
-    textured = bpy.data.materials.new("Textured")
-    part("operators.convert.materials").with_nodes(textured).nodes.new("ShaderNodeTexImage")
+    textured, grouped = bpy.data.materials.new("Textured"), bpy.data.materials.new("Grouped")
+    with_nodes = part("operators.convert.materials").with_nodes
+    with_nodes(textured).nodes.new("ShaderNodeTexImage")
+    group = bpy.data.node_groups.new("Texture", "ShaderNodeTree")
+    group.nodes.new("ShaderNodeTexImage")
+    with_nodes(grouped).nodes.new("ShaderNodeGroup").node_tree = group
     obj.data.uv_layers.new(name="UVMap")
-    for material, kept in ((plain, True), (textured, False)):
+    for material, kept in ((plain, True), (textured, False), (grouped, False)):
         obj.data.materials.clear()
         obj.data.materials.append(material)
         assert bpy.ops.xray.rebuild() == {"FINISHED"}
@@ -244,6 +251,67 @@ def test_a_rebuilt_mesh_keeps_its_material_only_if_that_shows_on_it(layers, part
         assert (shown == material) is kept
         assert "Color" in obj.data.attributes
         obj.data.uv_layers.new(name="UVMap")
+
+
+def test_a_rebuilt_mesh_is_as_detailed_as_the_one_it_replaces(layers, part):
+    module = part("operators.layers.layers")
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    obj = module.mesh_of(layers)
+    full = len(obj.data.polygons)
+    assert bpy.ops.xray.rebuild(target_faces=full // 4) == {"FINISHED"}
+    assert len(obj.data.polygons) == pytest.approx(full / 4, rel=0.1)
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert len(obj.data.polygons) == pytest.approx(full / 4, rel=0.1)
+    assert "Color" in obj.data.attributes
+    # With fewer hits there are fewer faces, and as many as before once these hits are back.
+    inner = [layer for layer in module.layer_objects(layers) if layer["xray_layer"] in (1, 2)]
+    for layer in inner:
+        layer.vertex_groups[module.DELETE].add(range(len(layer.data.vertices)), 1.0, "REPLACE")
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert len(obj.data.polygons) < 0.9 * full / 4
+    for layer in inner:
+        layer.vertex_groups[module.DELETE].remove(range(len(layer.data.vertices)))
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    assert len(obj.data.polygons) == pytest.approx(full / 4, rel=0.1)
+
+
+def test_a_mesh_of_layers_without_one_has_the_faces_that_were_asked_for(layers, part):
+    assert bpy.ops.xray.rebuild(target_faces=1000) == {"FINISHED"}
+    obj = part("operators.layers.layers").mesh_of(layers)
+    assert len(obj.data.polygons) == pytest.approx(1000, rel=0.1)
+    assert obj.name == obj.data.name == "Icosphere 000"
+    assert "Mesh" not in bpy.data.meshes
+
+
+def test_the_panels_number_of_faces_is_the_buttons_and_the_menus(layers, part):
+    layers.xray.use_target_faces = True
+    assert layers.xray.target_faces == 20_000
+    layers.xray.target_faces = 1234
+    button = SimpleNamespace()
+    part("operators.layers.ops").set_from_layers(button, bpy.context)
+    assert button.target_faces == 1234
+    for panel in ("layers.XRAY_PT_layers", "menus.XRAY_MT_capture"):
+        module, name = panel.split(".")
+        layout = MagicMock()
+        getattr(part(f"panels.{module}"), name).draw(SimpleNamespace(layout=layout), bpy.context)
+        made = [call for call in layout.mock_calls if call.args[:1] == ("xray.rebuild",)]
+        assert len(made) == 1
+        row = layout if module == "menus" else layout.column.return_value
+        assert row.operator.return_value.target_faces == 1234
+
+
+def test_layers_that_are_all_deleted_can_be_peeled(layers, part):
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    for layer in part("operators.layers.layers").layer_objects(layers):
+        bpy.data.objects.remove(layer)
+    # Without a window Blender does not call invoke.
+    operator = SimpleNamespace(
+        properties=SimpleNamespace(is_property_set=lambda name: name == "explode"),
+        execute=lambda _context: {"FINISHED"},
+    )
+    invoke = part("operators.layers.ops").XRAY_OT_show_layers.invoke
+    assert invoke(operator, bpy.context, None) == {"FINISHED"}
+    assert operator.peel == 0
 
 
 def test_a_rebuild_can_be_undone(layers):

@@ -162,13 +162,41 @@ def test_what_is_painted_is_in_the_mesh(cube, part, linked_collection):
 
 
 def test_images_keep_the_omage_when_the_file_is_saved(cube, part, tmp_path):
+    editor = part("operators.omage.editor")
     select(cube)
-    bpy.ops.xray.object_to_omage(resolution=64)
-    before = part("operators.omage.editor").read_shown(cube.name)
+    other = bpy.data.images.new(f"{cube.name} albedo", 8, 8)
+    # The images of the same name get the new content, whatever their size was.
+    for resolution in (32, 64):
+        bpy.ops.xray.object_to_omage(resolution=resolution)
+    assert len(editor.omage_images(cube.name)) == 6
+    assert set(bpy.data.images) == {other, *editor.omage_images(cube.name).values()}
+    omage, _ = encoded(part, cube)
+    before = editor.read_shown(cube.name)
+    np.testing.assert_allclose(before.values, omage.values, atol=1e-5)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
-    after = part("operators.omage.editor").read_shown("Cube")
-    np.testing.assert_allclose(after.values, before.values, atol=1e-6)
+    np.testing.assert_array_equal(editor.read_shown("Cube").values, before.values)
+    # What is painted is saved too, again in little space.
+    image = editor.omage_images("Cube")["albedo"]
+    image.pixels.foreach_set(np.tile(np.float32((0.2, 0.4, 0.6, 1)), 64 * 64))
+    bpy.ops.wm.save_mainfile()
+    assert (image.file_format, len(image.packed_file.data) < 16 * 64 * 64) == ("PNG", True)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
+    painted = editor.read_shown("Cube")
+    shown = painted.albedo[painted.occupied]
+    np.testing.assert_allclose(shown, np.broadcast_to((0.2, 0.4, 0.6), shown.shape), atol=1e-5)
+
+
+def test_an_omage_adds_little_to_the_file(part, tmp_path):
+    path, size = tmp_path / "a.blend", []
+    for _ in range(2):
+        bpy.ops.wm.save_as_mainfile(filepath=str(path))
+        size.append(path.stat().st_size)
+        bpy.ops.mesh.primitive_uv_sphere_add(segments=64, ring_count=32)
+        select(bpy.context.object)
+        bpy.ops.xray.object_to_omage(resolution=512)
+    # As single-precision floats the six images took 25 MB.
+    assert size[1] - size[0] < 4e6
 
 
 def test_several_objects_become_one_omage(cube, part):

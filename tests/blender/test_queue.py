@@ -102,6 +102,30 @@ def test_time_left_is_told_by_the_pace(jobs, part, monkeypatch):
     assert task.seconds_left == pytest.approx(7.0)
 
 
+def test_a_stage_without_steps_tells_the_time_elapsed_once_a_second(jobs, part, monkeypatch):
+    progress = part("xray_addon.progress").Progress
+    clock, shown = [10.0], []
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(jobs, "redraw", lambda: shown.append(clock[0]))
+
+    def work():
+        while True:
+            yield progress("load", message="loading the model")
+
+    task = jobs.submit(jobs.Task("Load", work()))
+    jobs._tick()
+    shown.clear()
+    for _ in range(650):
+        clock[0] += 0.1
+        jobs._tick()
+    # About once a second, and never twice within one.
+    assert 55 <= len(shown) <= 65
+    assert np.diff(shown).min() >= 1.0
+    assert jobs.describe_running(task) == "Loading the model, 1:05"
+    jobs.cancel_all()
+    jobs._tick()
+
+
 def test_several_images_stand_side_by_side(fake_runtime, images):
     files = [{"name": path.name} for path in images]
     assert bpy.ops.xray.generate(directory=str(images[0].parent), files=files) == {"FINISHED"}

@@ -184,12 +184,21 @@ def textured(obj, convert, part, surface_of):
         {"topology": "quads", "target_faces": 3000, "color": "texture", "bake_size": 256},
         {"target_faces": 1000},
         {"color": "texture", "bake_size": 256},
+        {"color": "attribute"},
+        {"color": "attribute", "target_faces": 1000},
     ],
-    ids=["quads", "quads and texture", "fewer", "texture"],
+    ids=["quads", "quads and texture", "fewer", "texture", "attribute", "fewer with attribute"],
 )
 def test_a_generators_texture_is_not_lost(textured, finish, surface_of, part, options):
+    is_reshaped = part("operators.results.finishing").is_reshaped
+    assert is_reshaped(textured.data, part("xray_addon.settings").ResultSettings(**options))
     finish(textured, **options)
     surface = surface_of(textured)
+    is_quads = options.get("topology") == "quads"
+    has_texture = options.get("color", "attribute" if is_quads else "keep") != "attribute"
+    assert bool(textured.data.color_attributes) is not has_texture
+    nodes = textured.data.materials[0].node_tree.nodes
+    assert any(node.type == "TEX_IMAGE" for node in nodes) is has_texture
     camera, cast = part("xray_addon.camera").Camera, part("xray_addon.casting").cast
     for y, color in ((-2, (1, 0, 0)), (2, (0, 0, 1))):
         xray = cast(surface, camera.look_at((0, y, 0), width=64, height=64), 1)
@@ -324,7 +333,7 @@ def test_a_second_blender_makes_the_same(obj, part, convert, finish, options):
     assert obj["xray_result"].to_dict() == settings.to_dict()
     assert obj.data.name == "Ball"
     assert obj.data.materials[0].name == "Ball"
-    assert ("old" in obj.data.materials[0]) == (settings.color == "attribute")
+    assert ("old" in obj.data.materials[0]) == (settings.color == "keep")
     assert len(bpy.data.materials) == len(bpy.data.meshes) == 2
     assert not bpy.data.libraries
     assert (obj.asset_data is not None) == settings.asset

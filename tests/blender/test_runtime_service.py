@@ -178,6 +178,7 @@ class FakeEnvironment:
         self.error = error
         self.asked = {}
         self.thread = None
+        self.installed = False
 
     def install(self, *, progress, **asked):
         from bl_ext.user_default.xray.xray_addon.process.environment import Check
@@ -189,6 +190,7 @@ class FakeEnvironment:
             time.sleep(0.02)
         if self.error:
             raise self.error
+        self.installed = True
         return Check({}, "cpu", "a fake CPU")
 
 
@@ -210,6 +212,17 @@ def test_an_install_that_fails_says_why(service, part, monkeypatch):
     steps = service.install_steps(online=True, wheelhouse=None, device="auto")
     with pytest.raises(type(error), match="The disk is full"):
         part("operators.tasks.jobs").run(steps, interval=0.01)
+
+
+def test_an_install_is_stopped_when_blender_quits(service, part, monkeypatch, run_tasks):
+    jobs, environment = part("operators.tasks.jobs"), FakeEnvironment()
+    monkeypatch.setattr(service, "environment", lambda: environment)
+    steps = service.install_steps(online=True, wheelhouse=None, device="auto")
+    task = jobs.submit(jobs.Task("Install", steps))
+    run_tasks(until=lambda: task.progress.step == 1)
+    jobs.shut_down()
+    assert not environment.thread.is_alive()
+    assert not environment.installed
 
 
 def test_an_install_can_be_cancelled(service, part, monkeypatch, run_tasks):

@@ -111,7 +111,8 @@ def test_twelve_pictures_become_a_mesh(fake_runtime, part, tmp_path):
     bpy.context.scene.xray.generate.keep_layers = True
     assert bpy.ops.xray.slices_to_mesh(directory=str(tmp_path)) == {"FINISHED"}
     obj = bpy.context.object
-    assert obj.name == tmp_path.name
+    names = (obj, obj.data, obj.data.materials[0])
+    assert [each.name for each in names] == [tmp_path.name] * 3
     assert obj["xray_settings"]["branch"] == "slices"
     sheet = next(image for image in bpy.data.images if "slices" in image.name)
     assert sheet.use_fake_user

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from xray_addon.process.installer import child_environment
 from xray_addon.process.torch_builds import cuda_tag
 from xray_addon.progress import Cancelled, Progress, ignore_progress
 
+ROOT = Path(__file__).parents[2]
 ensurepip = pytest.importorskip("ensurepip")
 PIP_WHEEL = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
 
@@ -284,6 +286,43 @@ def test_a_silent_command_is_stopped_at_once(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log, pytest.raises(Cancelled):
         installer.Commands(log, "log", stop).run("packages", "Sleeping", command)
     assert time.monotonic() < end + 10.0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it reads /proc")
+def test_a_command_and_its_children_end_with_a_killed_blender(tmp_path: Path) -> None:
+    child = (
+        "import os, subprocess, sys, time; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        "print('pids', os.getpid(), child.pid, flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import sys; from xray_addon.process.installer import Commands; "
+        "from xray_addon.progress import ignore_progress; "
+        f"log = open({str(tmp_path / 'log')!r}, 'wb'); "
+        "command = [sys.executable, '-c', sys.argv[1]]; "
+        "Commands(log, 'log', ignore_progress).run('packages', 'Sleeping', command)"
+    )
+    blender = subprocess.Popen([sys.executable, "-c", parent, child], cwd=ROOT)
+    end = time.monotonic() + 20.0
+    while not (found := re.findall(r"(?m)^pids (\d+) (\d+)$", text_of(tmp_path / "log"))):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    blender.kill()
+    blender.wait()
+    while any(is_running(int(pid)) for pid in found[0]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def lock_of(wheel: Path, digest: str = "") -> str:

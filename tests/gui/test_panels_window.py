@@ -89,6 +89,23 @@ def test_the_first_screen_says_what_it_needs_and_how_to_get_it(start):
     assert "Traceback" not in blender.log.read_text()
 
 
+def reports(blender):
+    """The text of Blender's Info editor."""
+    return blender.do(
+        """
+with bpy.context.temp_override(**view3d()):
+    area = bpy.context.area
+    area.type = "INFO"
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(area=area, region=region):
+        bpy.ops.info.select_all(action="SELECT")
+        bpy.ops.info.report_copy()
+    area.type = "VIEW_3D"
+result = bpy.context.window_manager.clipboard
+"""
+    )
+
+
 def test_an_error_is_shown_dismissed_and_gone_with_its_cause(fake, picture):
     bad = picture("bad")
     fake.do(f"bpy.context.scene.xray.generate.image = bpy.data.images.load({str(bad)!r})")
@@ -99,6 +116,8 @@ def test_an_error_is_shown_dismissed_and_gone_with_its_cause(fake, picture):
     fake.do("show_tab()")
     time.sleep(1)
     fake.shot("failed")
+    assert "Generate bad failed. The tab X-Ray in the sidebar says why" in reports(fake)
+    assert "The image is bad." not in reports(fake)
     fake.click_operator("xray.dismiss", 0.82)
     fake.until(f"not {JOBS}.failed", 10)
     fake.click_operator("xray.generate")
@@ -139,6 +158,19 @@ def test_a_system_that_needs_a_category_asks_for_it(start):
     blender.click_operator("xray.generate")
     time.sleep(1)
     blender.shot("dialog")
+    assert not blender.get(f"{JOBS}.queue or {JOBS}.failed"), "it began without a category"
+    blender.nudge(0, 22)  # from the button to the dialog's first field, the category
+    blender.press("Return")
+    blender.type("chair")
+    blender.shot("typed")
+    blender.press("Return")
+    time.sleep(1)
+    blender.nudge(-300, 0)  # off the field, where Return would edit it
+    blender.shot("answered")
+    blender.press("Return")
+    # Its weights are missing, so it fails.
+    tasks = f"[task.label for task in {JOBS}.queue + {JOBS}.failed]"
+    assert blender.until(tasks, 10) == ["Generate Chair"]
     assert "Traceback" not in blender.log.read_text()
 
 

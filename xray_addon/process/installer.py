@@ -1,4 +1,7 @@
-"""Runs the commands of an install with progress and a log. Cancelling ends their children too."""
+"""Runs the commands of an install with progress and a log.
+
+Cancelling ends a command with its children, and so does the end of this process.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
@@ -115,7 +118,7 @@ class Commands:
             )
         except OSError as error:
             raise self._failed(f"{command[0]} cannot be started ({error})") from error
-        with process:
+        with process, _guarded(process.pid):
             try:
                 lines = self._follow(process, time.monotonic() + timeout)
             except BaseException:
@@ -230,6 +233,36 @@ class Commands:
             else "Try again; the log holds everything that pip said.",
             self._log_path,
         )
+
+
+# Waits for the end of its input, which comes when the process that started it ends.
+_GUARD = """
+import os, signal, sys
+sys.stdin.buffer.read()
+group = int(sys.argv[1])
+if sys.platform == "win32":
+    os.kill(group, signal.SIGTERM)
+else:
+    os.killpg(group, signal.SIGKILL)
+"""
+
+
+@contextmanager
+def _guarded(group: int) -> Iterator[None]:
+    """Kill the process group `group` if this process ends meanwhile, even if it is killed."""
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-c", _GUARD, str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        creationflags=NO_WINDOW,
+        start_new_session=True,  # so that Ctrl-C does not end it first
+    )
+    with guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -45,11 +45,13 @@ class ResultSettings(Settings):
         on=1.0,
     )
     color: str = setting(
-        "attribute",
+        "keep",
         "Where the colours are stored",
         choices={
-            "attribute": "A colour at each vertex; or the texture, if the generator made one",
+            "keep": "As they are: at the vertices, or in a texture. Quads lose their UV map, so "
+            "they get a colour at each vertex",
             "texture": "A texture on a UV map",
+            "attribute": "A colour at each vertex, and no texture",
         },
     )
     bake_size: int = setting(

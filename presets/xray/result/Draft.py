@@ -8,6 +8,6 @@ generate.topology = "triangles"
 generate.target_faces = 3000
 generate.symmetry = "none"
 generate.height = 0.0
-generate.color = "attribute"
+generate.color = "keep"
 generate.smooth_angle = 0.0
 generate.asset = False

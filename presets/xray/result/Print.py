@@ -9,6 +9,6 @@ generate.topology = "quads"
 generate.target_faces = 100_000
 generate.symmetry = "none"
 generate.height = 0.1 / scene.unit_settings.scale_length
-generate.color = "attribute"
+generate.color = "keep"
 generate.smooth_angle = 0.0
 generate.asset = False
