@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,16 +182,28 @@ def image_editors() -> Sequence[Any]:
     ]
 
 
-def ensure_image_editor() -> None:
-    """Open an Image Editor in a new window if there is none. Without windows, do nothing."""
+def ensure_image_editor(image: Any) -> None:
+    """Show `image` in a new window if no Image Editor is open. Without windows, do nothing."""
     if not (image_editors() or bpy.app.background):
-        new_image_editor()
+        open_image_editor(image)
 
 
-def new_image_editor() -> Any:
-    """An Image Editor in a new window."""
-    bpy.ops.wm.window_new()
-    windows: Any = bpy.context.window_manager.windows
-    area = windows[-1].screen.areas[0]
-    area.ui_type = "IMAGE_EDITOR"
-    return area
+def open_image_editor(image: Any, arrange: Callable[[Any], None] | None = None) -> None:
+    """Show `image` in an Image Editor in a new window, whose area is given to `arrange`.
+
+    The window opens when the running operator has ended: Blender crashes if the operator of a
+    pressed button opens one itself, because the button's region is gone then.
+    """
+    name = image.name
+
+    def open_window() -> None:
+        manager: Any = bpy.context.window_manager
+        with bpy.context.temp_override(window=manager.windows[0]):
+            bpy.ops.wm.window_new()
+        area = manager.windows[-1].screen.areas[0]
+        area.ui_type = "IMAGE_EDITOR"
+        area.spaces.active.image = bpy.data.images.get(name)
+        if arrange is not None:
+            arrange(area)
+
+    bpy.app.timers.register(open_window, first_interval=0)

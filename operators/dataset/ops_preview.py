@@ -58,8 +58,7 @@ class XRAY_OT_preview(bpy.types.Operator):
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        ensure_image_editor()
-        show(sheet)
+        ensure_image_editor(show(sheet))
         self.report({"INFO"}, f"Preview of {len(views)} views")
         return {"FINISHED"}
 

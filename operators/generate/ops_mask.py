@@ -10,7 +10,7 @@ import numpy as np
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.png import encode_png
 from ..convert import texture_from_image
-from ..convert.images import image_editors, new_image_editor
+from ..convert.images import image_editors, open_image_editor
 from ..convert.meshes import image_from_png
 from ..tasks.watching import OperatorResult
 from .generation import image_name
@@ -82,9 +82,15 @@ def _paint_in_white(tools: Any) -> None:
 def _open(image: Any) -> None:
     """Show `image` in an Image Editor in Paint mode; in a new window if none is open."""
     editors = [area for area in image_editors() if area.ui_type == "IMAGE_EDITOR"]
-    area = editors[0] if editors else new_image_editor()
+    if not editors:
+        open_image_editor(image, _paint)
+        return
+    editors[0].spaces.active.image = image
+    _paint(editors[0])
+
+
+def _paint(area: Any) -> None:
     space = area.spaces.active
-    space.image = image
     space.ui_mode = "PAINT"
     space.show_region_toolbar = space.show_region_tool_header = True
     area.tag_redraw()

@@ -156,8 +156,7 @@ class XRAY_OT_show_picture(bpy.types.Operator):
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        ensure_image_editor()
-        show(picture, IMAGE_NAME)
+        ensure_image_editor(show(picture, IMAGE_NAME))
         return {"FINISHED"}
 
     def _xray(self, obj: Any) -> XRay:

@@ -86,8 +86,8 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
         name = active.name if active in chosen else chosen[0].name
         try:
             omage, report = encode_objects(chosen, settings_from_properties(OmageSettings, self))
-            ensure_image_editor()
-            show_omage(omage, name, origin=Origin(report.centre, report.scale))
+            images = show_omage(omage, name, origin=Origin(report.centre, report.scale))
+            ensure_image_editor(images.get("albedo", images["position"]))
             if self.filepath:
                 write_omage_files(omage, absolute_path(self.filepath), pictures=self.pictures)
         except XRayError as error:

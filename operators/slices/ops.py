@@ -66,8 +66,7 @@ class XRAY_OT_slices(bpy.types.Operator):
             pictures = draw_slices(context, settings)
             if self.directory:
                 save_slices(pictures, absolute_path(self.directory))
-            ensure_image_editor()
-            show_slices(pictures)
+            ensure_image_editor(show_slices(pictures))
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
