@@ -109,10 +109,7 @@ class RemoteStudio:
         self._child.send({**places, "seed": view.seed})
         while (answer := self._child.answer()) is None:
             if not self._child.is_alive:
-                said = (self._folder / _LOG).read_text("utf-8", "replace")
-                raise XRayError(
-                    "worker_died", "Blender quit unexpectedly while it rendered.", details=said
-                )
+                raise self._child.death("it rendered")
             if self._child.silent_for > ITEM_TIMEOUT:
                 raise XRayError("worker_hung", f"A picture took longer than {ITEM_TIMEOUT:g} s.")
             yield

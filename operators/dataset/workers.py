@@ -92,11 +92,10 @@ def _try_worker(settings: DatasetSettings, items: int) -> jobs.Steps:
                     raise XRayError(str(answer.get("code")), str(answer.get("reason")))
                 yield trying
         if worker.exit_code:
-            said = log.read_text("utf-8", "replace")
             raise XRayError(
                 "worker_not_started",
                 f"A second Blender does not start: it ended with the code {worker.exit_code}.",
-                details=said,
+                details=worker.output,
             )
 
 

@@ -289,7 +289,7 @@ def test_a_worker_says_strange_things_first(part, monkeypatch, tmp_path):
     answer = json.dumps(part("xray_addon.dataset.result").ItemResult("a", "done").to_dict())
     script = f"import os; os.write(1, b'Gr\\xfc\\xdfe\\n'); print({answer!r}, flush=True); input()"
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     run = answered(workers.worker_steps(items, tmp_path / "out", settings))
@@ -308,7 +308,7 @@ def test_what_stops_every_item_stops_the_run(part, monkeypatch, tmp_path):
     )
     script = f"print({answer!r}, flush=True); input()"
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="Nothing to draw with"):
@@ -328,7 +328,7 @@ def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
         f"print({answer!r}, flush=True); input()"
     )
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     monkeypatch.setattr(workers, "ITEM_TIMEOUT", 1.0)
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
@@ -348,7 +348,7 @@ def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
     )
     script = f"print({answer!r}, flush=True); input()"
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="No image"):
@@ -580,7 +580,7 @@ class TestInAWindow:
     def test_a_second_blender_that_dies_costs_the_item(self, cube, make, part, monkeypatch):
         child = part("operators.dataset.child")
         script = "input(); print('gone', file=__import__('sys').stderr)"
-        monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+        monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
         (result,) = make(cube, image="cycles", samples=1, denoise=False).results
         assert (result.status, result.code) == ("failed", "worker_died")
         assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
@@ -609,7 +609,7 @@ def test_nothing_is_replaced_by_a_worker_that_does_not_start(cube, part, monkeyp
     settings = part("xray_addon.settings").DatasetSettings(views=1)
     item = part("xray_addon.dataset.manifest").Item("a", "a.obj")
     script = "raise SystemExit(7)"
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     with pytest.raises(part("xray_addon.errors").XRayError, match="ended with the code 7"):
         answered(workers.worker_steps([item], tmp_path, settings, replace=True))
     assert files(tmp_path) == before
