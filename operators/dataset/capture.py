@@ -47,6 +47,7 @@ from ..convert.mesh_files import files_read, missing_parts, open_alone
 from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import captured_output
 from ..tasks import jobs
+from .remote import RemoteRenderer
 from .rendering import CAST_SAMPLES, Renderer, check_environment
 from .slice_rendering import render_slices
 
@@ -151,16 +152,22 @@ class Captures:
 
     def __init__(self, store: Store, load: Loader | None = None, *, apart: bool = False) -> None:
         self.store, self.settings, self.apart = store, store.settings, apart
+        self.remote = RemoteRenderer(self.settings) if apart else None
+        self._exit = ExitStack()
         self.load = load or partial(open_item, bare_geometry=self.settings.bare_geometry)
         if self.settings.is_used("hdri"):
             check_environment(self.settings.hdri)
 
     def __enter__(self) -> Self:
-        self.store.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(self.store)
+            if self.remote is not None:
+                stack.enter_context(self.remote)
+            self._exit = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.store.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
 
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
         """Capture `item`, the `number`th of `of`; the result is an `ItemResult`.
@@ -241,7 +248,7 @@ class Captures:
                             surface=surface,
                             matrix=matrix,
                             cast_samples=self.picture_samples,
-                            apart=self.apart,
+                            remote=self.remote,
                         )
                     )
             if self.apart:

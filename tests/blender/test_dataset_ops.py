@@ -577,12 +577,35 @@ class TestInAWindow:
         assert not [*(out / ".work").glob("*")]
         assert not [*temporary.iterdir()]
 
-    def test_a_second_blender_that_dies_costs_the_item(self, cube, make, part, monkeypatch):
+    @pytest.fixture
+    def started(self, part, monkeypatch):
+        """The commands of second Blenders, in the order in which they started."""
+        child, commands = part("operators.dataset.child"), []
+        build = child.extension_command
+
+        def command(arguments):
+            commands.append(build(arguments))
+            return commands[-1]
+
+        monkeypatch.setattr(child, "extension_command", command)
+        return commands
+
+    def test_one_second_blender_renders_all_items(self, scene, make, expected, tmp_path, started):
+        options = {"image": "cycles", "samples": 1, "denoise": False}
+        wanted = expected(*scene, **options)
+        make(*scene, **options)
+        assert files(tmp_path / "window") == wanted
+        assert len(started) == 1
+
+    def test_a_second_blender_that_dies_costs_one_item(self, scene, make, part, monkeypatch):
         child = part("operators.dataset.child")
         script = "input(); print('gone', file=__import__('sys').stderr)"
-        monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
-        (result,) = make(cube, image="cycles", samples=1, denoise=False).results
-        assert (result.status, result.code) == ("failed", "worker_died")
+        right = child.extension_command
+        commands = [lambda _: [sys.executable, "-c", script], right]
+        monkeypatch.setattr(child, "extension_command", lambda given: commands.pop(0)(given))
+        first, second = make(*scene, image="cycles", samples=1, denoise=False).results
+        assert (first.status, first.code) == ("failed", "worker_died")
+        assert second.status == "done"
         assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
 
 
