@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -274,7 +274,10 @@ class Captures:
                     if settings.ids:
                         _write_ids(made / "ids" / f"{i:03d}.npz", xray, sources)
                 if settings.slices:
-                    self._write_slices(attempt, i, surface, camera, picture)
+                    with attempt.timed("slices"):
+                        steps = self._slices_steps(attempt.item, i, surface, camera)
+                        slices = yield from jobs.reporting(steps, (i, len(cameras)))
+                    self._write_slices(attempt, i, picture, slices)
                 attempt.views.append(self._view(xray, picture, surface))
                 yield i + 1, len(cameras)
             names = [f"{i:03d}" for i in range(len(cameras))]
@@ -340,28 +343,31 @@ class Captures:
             write_distances(made / SDFS / f"{item.uid}.npy", found)
             slice_views(self.settings, item.uid).write(made / IMAGES)
 
+    def _slices_steps(
+        self, item: Item, view: int, surface: Surface, camera: Camera
+    ) -> Generator[None, None, NDArray[np.uint8]]:
+        """The slices of a view, (12, H, W, 4)."""
+        settings = self.settings
+        if settings.slice_shading == "cast":
+            return slice_surface(surface, camera, aligned=settings.slice_alignment).pictures()
+        seed = (item_seed(settings.seed, item.uid) + view) % 2**31
+        if self.remote is not None:
+            pictures = yield from self.remote.slices_steps(surface, camera, seed)
+            return pictures
+        return render_slices(surface, camera, settings.slice_alignment, settings.samples, seed)
+
     def _write_slices(
         self,
         attempt: Attempt,
         view: int,
-        surface: Surface,
-        camera: Camera,
         picture: NDArray[np.uint8] | None,
+        slices: NDArray[np.uint8],
     ) -> None:
-        settings, made = self.settings, attempt.folder
         assert picture is not None
-        with attempt.timed("slices"):
-            if settings.slice_shading == "cycles":
-                seed = (item_seed(settings.seed, attempt.item.uid) + view) % 2**31
-                pictures = render_slices(
-                    surface, camera, settings.slice_alignment, settings.samples, seed
-                )
-            else:
-                sliced = slice_surface(surface, camera, aligned=settings.slice_alignment)
-                pictures = sliced.pictures()
+        made, deflater = attempt.folder, self.store.deflater
         with attempt.timed("write"), store.writing(self.store.folder):
-            write_png(made / IMAGES / f"{view:03d}.png", picture, self.store.deflater)
-            write_slices(made / SLICES / f"{view:03d}", pictures, self.store.deflater)
+            write_png(made / IMAGES / f"{view:03d}.png", picture, deflater)
+            write_slices(made / SLICES / f"{view:03d}", slices, deflater)
 
     def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
         """Write the omages into the folder `made`; returns their entry for the item's row."""

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 import numpy as np
 
 from ...xray_addon.camera import Camera
+from ...xray_addon.dataset.store import writing
 from ...xray_addon.dataset.worker import ITEM_TIMEOUT
 from ...xray_addon.errors import XRayError
 from ...xray_addon.files.json_files import parse_json
 from ...xray_addon.files.json_schema import plain
+from ...xray_addon.surface import Surface
 from .child import ChildBlender
+from .slice_rendering import render_slices
 from .studio import Studio, View, open_scene
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class RemoteRenderer:
     def __init__(self, settings: DatasetSettings) -> None:
         self._settings = settings
         self._child: ChildBlender | None = None
+        self._written: Surface | None = None
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -56,6 +60,17 @@ class RemoteRenderer:
         """
         cameras = {"camera": _plain(view.camera), "placed": _plain(view.placed)}
         return self._answered({"scene": str(scene), **cameras, "seed": view.seed})
+
+    def slices_steps(
+        self, surface: Surface, camera: Camera, seed: int
+    ) -> Generator[None, None, NDArray[np.uint8]]:
+        """Wait for `render_slices`. Raises as `picture_steps`, and `cannot_write`."""
+        file = self._folder / "surface.npz"
+        if surface is not self._written:
+            with writing(self._folder), file.open("wb") as stream:
+                np.savez(stream, **_arrays(surface))
+            self._written = surface
+        return self._answered({"surface": str(file), "camera": _plain(camera), "seed": seed})
 
     def _answered(self, request: dict[str, Any]) -> Generator[None, None, NDArray[np.uint8]]:
         """Wait for the pictures that answer `request`."""
@@ -88,19 +103,44 @@ class RemoteRenderer:
 
 def serve(settings: DatasetSettings, lines: TextIO) -> Iterator[dict[str, Any]]:
     """The second Blender's part of `RemoteRenderer`: an answer for each of `lines`."""
-    scene: str | None = None
-    studio: Studio | None = None
+    server = _Server(settings)
     while line := lines.readline():  # iterating over a stream would read ahead
         request = parse_json(line, plain)
         try:
-            if studio is None or request["scene"] != scene:
-                scene, studio = request["scene"], open_scene(Path(request["scene"]), settings)
-            seen, placed = Camera(**request["camera"]), Camera(**request["placed"])
-            np.save(request["out"], studio.picture(View(seen, placed, request["seed"])))
+            np.save(request["out"], server.pictures(request))
             answer = {"done": request["out"]}
         except XRayError as error:
             answer = {"error": error.to_dict()}
         yield answer
+
+
+class _Server:
+    """Answers requests; it keeps the scene of the last one open."""
+
+    def __init__(self, settings: DatasetSettings) -> None:
+        self._settings = settings
+        self._opened: tuple[str, Studio] | None = None
+
+    def pictures(self, request: dict[str, Any]) -> NDArray[np.uint8]:
+        """One picture (H, W, 4), or all slices of a view (12, H, W, 4)."""
+        camera, seed = Camera(**request["camera"]), request["seed"]
+        if "surface" in request:
+            with np.load(request["surface"]) as arrays:
+                surface = Surface(**arrays)
+            settings = self._settings
+            return render_slices(surface, camera, settings.slice_alignment, settings.samples, seed)
+        scene = request["scene"]
+        if self._opened is None or self._opened[0] != scene:
+            self._opened = scene, open_scene(Path(scene), self._settings)
+        return self._opened[1].picture(View(camera, Camera(**request["placed"]), seed))
+
+
+def _arrays(surface: Surface) -> dict[str, NDArray[Any]]:
+    """What slices show of `surface`: its shape, without colours."""
+    arrays = {"vertices": surface.vertices, "faces": surface.faces}
+    if surface.corner_normals is not None:
+        arrays["corner_normals"] = surface.corner_normals
+    return arrays
 
 
 def _plain(camera: Camera) -> dict[str, Any]:

@@ -597,6 +597,23 @@ class TestInAWindow:
         assert files(tmp_path / "window") == wanted
         assert len(started) == 1
 
+    @pytest.mark.parametrize("image", ["cast", "cycles"])
+    def test_slices_are_rendered_there_too(
+        self, scene, make, expected, part, monkeypatch, tmp_path, started, image
+    ):
+        options = {"image": image, "samples": 1, "denoise": False, "slices": True}
+        options["slice_shading"] = "cycles"
+        wanted = expected(*scene, **options)
+
+        def fail(*_, **__):
+            raise AssertionError("this would stop the window")
+
+        monkeypatch.setattr(part("operators.dataset.studio"), "shoot", fail)
+        monkeypatch.setattr(part("operators.dataset.slice_rendering"), "shoot", fail)
+        make(*scene, **options)
+        assert files(tmp_path / "window") == wanted
+        assert len(started) == 1
+
     def test_a_second_blender_that_dies_costs_one_item(self, scene, make, part, monkeypatch):
         child = part("operators.dataset.child")
         script = "input(); print('gone', file=__import__('sys').stderr)"
