@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
     from ...xray_addon.surface import Surface
     from ...xray_addon.xray import XRay
+
+# The progress messages while the store is opened, and while the items are looked up.
+CLAIMING, LOOKING_UP = "Checking the dataset", "Looking for finished items"
 
 # Loads an item and returns its objects, which are in the current scene.
 Loader = Callable[[Item], Sequence[bpy.types.Object]]
@@ -114,8 +117,9 @@ def dataset_steps(
     """
     captures = Captures(Store(folder, settings, replace=replace), load, apart=apart)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
-    yield Progress("dataset", len(items), len(items), "report")
-    run.report = store.finish(run.folder)
+    writing = Progress("dataset", len(items), len(items), "report")
+    yield writing
+    run.report = yield from captures.thread_steps(partial(store.finish, run.folder), writing)
     return run
 
 
@@ -126,7 +130,8 @@ def item_steps(
 ) -> jobs.Steps:
     """Make each item, one view per step; the result is a `DatasetRun` without a report."""
     run = DatasetRun(captures.store.folder)
-    with captures:
+    with closing(captures):
+        yield from captures.open_steps(len(items))
         for i, item in enumerate(items):
             result = yield from captures.steps(item, i, len(items))
             run.results.append(result)
@@ -159,15 +164,29 @@ class Captures:
             check_environment(self.settings.hdri)
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(self.store)
-            if self.remote is not None:
-                stack.enter_context(self.remote)
-            self._exit = stack.pop_all()
+        jobs.run(self.open_steps())
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open_steps(self, of: int = 1) -> jobs.Steps:
+        """Open the store for `of` items. `close` must follow, even after a failure."""
+        yield from self.thread_steps(self.store.open, Progress("dataset", 0, of, CLAIMING))
+        if self.remote is not None:
+            self._exit.enter_context(self.remote)
+
+    def close(self) -> None:
+        """End what `open_steps` began."""
         self._exit.close()
+        self.store.close()
+
+    def thread_steps(self, work: Callable[[], Any], progress: Progress) -> jobs.Steps:
+        """Do `work`, which does not use bpy: if `apart`, in a thread."""
+        if not self.apart:
+            return work()
+        result = yield from jobs.in_thread(work, progress)
+        return result
 
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
         """Capture `item`, the `number`th of `of`; the result is an `ItemResult`.
@@ -334,11 +353,8 @@ class Captures:
         item, made = attempt.item, attempt.folder
         draw = partial(distance_samples, surface, item_seed(self.settings.seed, item.uid))
         with attempt.timed("distances"):
-            if self.apart:
-                waiting = jobs.in_thread(draw, Progress("dataset"))
-                found = yield from jobs.reporting(waiting, (0, views))
-            else:
-                found = draw()
+            waiting = self.thread_steps(draw, Progress("dataset"))
+            found = yield from jobs.reporting(waiting, (0, views))
         with store.writing(self.store.folder):
             write_distances(made / SDFS / f"{item.uid}.npy", found)
             slice_views(self.settings, item.uid).write(made / IMAGES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,15 @@ from ...xray_addon.dataset.worker import ITEM_TIMEOUT
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Progress
 from ..tasks import jobs
-from .capture import DatasetRun
+from .capture import CLAIMING, LOOKING_UP, DatasetRun
 from .child import ChildBlender
 from .rendering import check_environment
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
+
+# How many items are looked up in one go. Between two goes the run can be cancelled.
+LOOKED_UP = 200
 
 
 def worker_steps(
@@ -40,17 +44,20 @@ def worker_steps(
     # Whatever may be wrong with the settings or with the worker is found before items are removed.
     if settings.is_used("hdri"):
         check_environment(settings.hdri)
-    if replace and store.conflict(run.folder, settings) is not None:
-        yield from _try_worker(settings, len(items))
-    digest = store.claim(run.folder, settings, replace)
+    claiming = Progress("dataset", 0, len(items), CLAIMING)
+    if replace:
+        conflict = partial(store.conflict, run.folder, settings)
+        if (yield from jobs.in_thread(conflict, claiming)) is not None:
+            yield from _try_worker(settings, len(items))
+    claim = partial(store.claim, run.folder, settings, replace)
+    digest: str = yield from jobs.in_thread(claim, claiming)
     log = run.folder / "logs" / "worker.log"
     with store.writing(run.folder):
         log.parent.mkdir(parents=True, exist_ok=True)
     worker: ChildBlender | None = None
     try:
-        for i, item in enumerate(items):
-            result = store.find(run.folder, item, digest)
-            yield Progress("dataset", i, len(items), item.uid)
+        known = yield from _known(items, run.folder, digest)
+        for i, (item, result) in enumerate(zip(items, known, strict=True)):
             if result is None:
                 if worker is None:
                     worker = ChildBlender(_arguments(run.folder, settings), log)
@@ -71,8 +78,24 @@ def worker_steps(
             worker.stop()
         with suppress(XRayError), store.work_folder(run.folder):
             pass  # the context removes the leftovers of a killed worker
-    run.report = store.finish(run.folder)
+    finish = partial(store.finish, run.folder)
+    writing = Progress("dataset", len(items), len(items), "report")
+    run.report = yield from jobs.in_thread(finish, writing)
     return run
+
+
+def _known(items: Sequence[Item], folder: Path, digest: str) -> jobs.Steps:
+    """`store.find` for each item, which takes long if many are finished; the result is a list."""
+    found: list[ItemResult | None] = []
+    for first in range(0, len(items), LOOKED_UP):
+        some = items[first : first + LOOKED_UP]
+        look = partial(_find, some, folder, digest)
+        found += yield from jobs.in_thread(look, Progress("dataset", first, len(items), LOOKING_UP))
+    return found
+
+
+def _find(items: Sequence[Item], folder: Path, digest: str) -> list[ItemResult | None]:
+    return [store.find(folder, item, digest) for item in items]
 
 
 def _arguments(folder: Path, settings: DatasetSettings) -> list[str]:

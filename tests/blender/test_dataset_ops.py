@@ -6,7 +6,9 @@ import importlib
 import json
 import sys
 import tempfile
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -513,7 +515,7 @@ class TestInAWindow:
             messages.append(progress.message)
             assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
             assert armature.pose_position == "POSE"
-            if len(messages) > 1:
+            if "Cube" in messages[:-1]:
                 self.move(cube, 9.0)
 
         run = make(cube, meanwhile=edit, pose="rest", **changes)
@@ -624,6 +626,48 @@ class TestInAWindow:
         assert (first.status, first.code) == ("failed", "worker_died")
         assert second.status == "done"
         assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+
+
+@pytest.fixture
+def threads(part, monkeypatch):
+    """Whether the main thread has called those functions of the store that may take long."""
+    store, called = part("xray_addon.dataset.store"), {}
+
+    def call(name, real, *arguments):
+        called[name] = threading.current_thread() is threading.main_thread()
+        return real(*arguments)
+
+    for name in ("conflict", "claim", "find", "finish"):
+        monkeypatch.setattr(store, name, partial(call, name, getattr(store, name)))
+    return called
+
+
+def test_a_large_dataset_of_objects_does_not_stop_the_window(cube, part, threads, tmp_path):
+    capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
+    settings = shown(part, SETTINGS)
+    answered(
+        capture.dataset_steps(
+            ops.object_items([cube]), tmp_path, settings, ops.load_objects, apart=True
+        )
+    )
+    del threads["find"]  # of one item
+    assert threads == {"claim": False, "finish": False}
+
+
+def test_a_large_dataset_of_files_does_not_stop_the_window(part, threads, monkeypatch, tmp_path):
+    workers, result = (
+        part("operators.dataset.workers"),
+        part("xray_addon.dataset.result").ItemResult,
+    )
+    item = part("xray_addon.dataset.manifest").Item
+    items = [item(f"item{number}", "a.obj") for number in range(500)]
+    monkeypatch.setattr(workers.store, "find", lambda _, item, __: result(item.uid, "exists"))
+    steps, messages = workers.worker_steps(items, tmp_path, shown(part, SETTINGS), True), []
+    run = part("operators.tasks.jobs").run(steps, lambda each: messages.append(each.message))
+    assert [result.uid for result in run.results] == [each.uid for each in items]
+    assert threads == {"conflict": False, "claim": False, "finish": False}
+    # None of them has a step of its own, between which the window's timer would wait.
+    assert not {each.uid for each in items} & {*messages}
 
 
 def test_linked_and_local_objects_of_one_name_are_two_items(cube, tmp_path):
