@@ -47,6 +47,7 @@ from ..convert.mesh_files import files_read, missing_parts, open_alone
 from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import captured_output
 from ..tasks import jobs
+from .chosen_scene import ChosenScene
 from .remote import RemoteRenderer
 from .rendering import CAST_SAMPLES, Renderer, check_environment
 from .slice_rendering import render_slices
@@ -106,16 +107,18 @@ def dataset_steps(
     *,
     replace: bool = False,
     apart: bool = False,
+    scene: ChosenScene | None = None,
 ) -> jobs.Steps:
     """Capture every missing item, one view per step; the result is a `DatasetRun`.
 
     An item that fails does not stop the others. `load` returns an item's objects; by default it
     opens the item's file, which closes the current one. `on_result` is called after each item.
-    `replace` removes items that were made with different settings. `apart`: see `Captures`.
+    `replace` removes items that were made with different settings. apart, scene : see `Captures`.
 
     Raises XRayErrors that stop a run, and those for missing files named in the settings.
     """
-    captures = Captures(Store(folder, settings, replace=replace), load, apart=apart)
+    made = Store(folder, settings, replace=replace)
+    captures = Captures(made, load, apart=apart, scene=scene)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
     writing = Progress("dataset", len(items), len(items), "report")
     yield writing
@@ -149,14 +152,23 @@ class Captures:
 
     apart : between two steps the open file is as the user left it, so that it can be edited, undone
         and saved. A second Blender renders, and long work is done in threads.
+    scene : the scene whose objects `load` returns; the current one by default.
 
     Raises XRayError as `store` does.
     """
 
     picture_samples = CAST_SAMPLES
 
-    def __init__(self, store: Store, load: Loader | None = None, *, apart: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        load: Loader | None = None,
+        *,
+        apart: bool = False,
+        scene: ChosenScene | None = None,
+    ) -> None:
         self.store, self.settings, self.apart = store, store.settings, apart
+        self.scene = scene
         self.remote = RemoteRenderer(self.settings) if apart else None
         self._exit = ExitStack()
         self.load = load or partial(open_item, bare_geometry=self.settings.bare_geometry)
@@ -237,10 +249,12 @@ class Captures:
         """Write an item into the attempt's folder; yields the number of views made and in all."""
         settings, item, made = self.settings, attempt.item, attempt.folder
         self.store.note_source(attempt)
-        with attempt.timed("load"), captured_output(attempt.messages):
-            objects = self.load(item)
-        self.store.note_companions(attempt, files_read(item.source))
-        with ExitStack() as pose, ExitStack() as stack:
+        with ExitStack() as pose, ExitStack() as stack, ExitStack() as current:
+            if self.scene is not None:
+                current.enter_context(self.scene.active())
+            with attempt.timed("load"), captured_output(attempt.messages):
+                objects = self.load(item)
+            self.store.note_companions(attempt, files_read(item.source))
             pose.enter_context(self.posed())
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
@@ -270,6 +284,7 @@ class Captures:
                             remote=self.remote,
                         )
                     )
+            current.close()
             if self.apart:
                 pose.close()
             if settings.slices:

@@ -29,6 +29,7 @@ from ..properties import (
 from ..tasks import jobs
 from ..tasks.watching import OperatorResult, TaskOperator
 from .capture import DatasetRun, dataset_steps, posed, slice_views
+from .chosen_scene import ChosenScene
 from .ops_capture import output_folder, selected_solids, solids
 from .plain import named_objects
 from .workers import worker_steps
@@ -130,9 +131,15 @@ class XRAY_OT_dataset(TaskOperator):
         settings = self._at_frame(settings, context)
         apart = not bpy.app.background
         if not (apart and (settings.slices or settings.image not in ("none", "cast"))):
-            self.interval = 0.0  # there is no process or thread to wait for
+            self.interval = 0.0  # the views are made here, so there is nothing to wait for
         return dataset_steps(
-            items, folder, settings, load_objects, replace=self.replace, apart=apart
+            items,
+            folder,
+            settings,
+            load_objects,
+            replace=self.replace,
+            apart=apart,
+            scene=ChosenScene(context),
         )
 
     def summary(self, result: Any) -> tuple[str, str]:

@@ -452,7 +452,7 @@ class TestInAWindow:
         """Makes a dataset of objects as in a window; `meanwhile` is called at each step."""
         capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
 
-        def make(*objects, meanwhile=lambda _: None, **changes):
+        def make(*objects, meanwhile=lambda _: None, scene=None, **changes):
             settings = shown(part, changes)
             steps = capture.dataset_steps(
                 ops.object_items(objects),
@@ -460,6 +460,7 @@ class TestInAWindow:
                 settings,
                 ops.load_objects,
                 apart=True,
+                scene=scene,
             )
             return part("operators.tasks.jobs").run(steps, meanwhile, interval=0.01)
 
@@ -523,6 +524,55 @@ class TestInAWindow:
         assert cube.location.x == 9.0, "nothing was done meanwhile"
         assert files(tmp_path / "window") == wanted
         assert {"Cube", "Cube 1/2", "Cube 2/2", "report"} <= set(messages)
+
+    @pytest.fixture
+    def chosen(self, cube, part):
+        """The scene with the cube and a lamp, which another one has replaced in the window."""
+        lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "SUN"))
+        cube.parent = lamp  # whose rotation only the cube's own scene applies
+        lamp.rotation_euler = (0.5, 0.2, 0.1)
+        bpy.context.collection.objects.link(lamp)
+        bpy.context.view_layer.update()
+        return part("operators.dataset.chosen_scene").ChosenScene(bpy.context)
+
+    def test_the_scene_is_that_of_the_start(self, cube, chosen, make, expected, tmp_path):
+        first = bpy.context.scene
+        options = {"image": "cycles", "samples": 1, "denoise": False, "lights": "scene"}
+        wanted = expected(cube, **options)
+        bpy.context.window.scene = other = bpy.data.scenes.new("Other")
+        first.name = "Renamed"
+        shown = []
+        make(cube, scene=chosen, meanwhile=lambda _: shown.append(bpy.context.scene), **options)
+        assert files(tmp_path / "window") == wanted
+        assert {*shown} == {other}
+
+    @pytest.mark.parametrize("kind", ["dataset", "capture"])
+    def test_a_scene_removed_meanwhile_is_told(self, scene, chosen, make, part, tmp_path, kind):
+        first = bpy.context.scene
+        bpy.context.window.scene = bpy.data.scenes.new("Other")
+
+        def remove(progress):
+            if progress.message == "Icosphere":
+                bpy.data.scenes.remove(first)
+
+        def capture():
+            steps = part("operators.dataset.plain").object_steps(
+                scene,
+                tmp_path / "window",
+                part("xray_addon.settings").CaptureSettings(views=1, size=16),
+                chosen,
+            )
+            part("operators.tasks.jobs").run(steps, remove)
+
+        start = (
+            capture if kind == "capture" else partial(make, *scene, scene=chosen, meanwhile=remove)
+        )
+        with pytest.raises(
+            part("xray_addon.errors").XRayError, match="'Scene' was removed"
+        ) as told:
+            start()
+        assert told.value.code == "scene_gone"
+        assert [path.name for path in (tmp_path / "window/xrays").iterdir()] == ["Cube"]
 
     def test_what_is_edited_in_edit_mode_is_captured(self, cube, make, expected, tmp_path):
         bpy.ops.object.mode_set(mode="EDIT")
