@@ -15,6 +15,7 @@ from ...xray_addon.dataset.result import FAILED, REJECTED, STATUSES
 from ...xray_addon.dataset.store import conflict
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.dataset import DatasetSettings
+from ...xray_addon.slices.slicing import COUNT as SLICES
 from ..convert import add_camera, camera_from_object, surface_from_objects
 from ..properties import (
     COLLECTION,
@@ -310,14 +311,21 @@ def estimate(count: int, settings: DatasetSettings) -> str:
     """
     views = count * _views(settings)
     pixels = settings.image_size**2 if settings.image != "none" else 0
-    rendering = _VIEW_SECONDS[settings.image] * pixels / 512**2
-    if settings.image == "cycles":
-        rendering *= settings.samples / 32
+    rendering = _rendering_seconds(settings.image, pixels, settings)
     seconds = views * (rendering + _CAST_SECONDS * settings.size**2 / 256**2)
-    seconds += count * _DISTANCE_SECONDS if settings.slices else 0.0
+    if settings.slices:
+        sliced = SLICES * settings.size**2
+        seconds += count * _DISTANCE_SECONDS
+        seconds += views * _rendering_seconds(settings.slice_shading, sliced, settings)
+        pixels += sliced
     size = views * (settings.size**2 * _HITS_PER_PIXEL * _BYTES_PER_HIT + pixels * _BYTES_PER_PIXEL)
     objects = "1 object" if count == 1 else f"{count:,} objects"
     return f"{objects}, {views:,} views: roughly {_duration(seconds)} and {size / 1e6:,.0f} MB"
+
+
+def _rendering_seconds(renderer: str, pixels: int, settings: DatasetSettings) -> float:
+    samples = settings.samples / 32 if renderer == "cycles" else 1.0
+    return _VIEW_SECONDS[renderer] * samples * pixels / 512**2
 
 
 def _views(settings: DatasetSettings) -> int:

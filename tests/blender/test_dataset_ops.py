@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -403,7 +404,10 @@ def test_the_estimate_names_objects_and_views(part):
     sliced = ops.estimate(3, settings.DatasetSettings(views=10, cameras="scene", slices=True))
     assert sliced.startswith("3 objects, 30 views: ")
     many = ops.estimate(120, settings.DatasetSettings(views=1, image="cast", slices=True))
-    assert "roughly 11 min and" in many, "signed distances take most of it"
+    assert "roughly 12 min and" in many, "signed distances take most of it"
+    sliced = settings.DatasetSettings(views=10, image="cast", slices=True, slice_shading="cycles")
+    many = ops.estimate(360, sliced)
+    assert "roughly 7 h and" in many, "twelve slices a view take most of it"
 
 
 def test_the_panel_has_every_setting(part):
@@ -494,6 +498,7 @@ class TestInAWindow:
             {"image": "cycles", "samples": 1, "denoise": False},
             {"image": "cycles", "samples": 1, "denoise": False, "lights": "scene"},
             {"image": "workbench"},
+            {"image": "eevee", "samples": 1},
             {"image": "cast", "slices": True},
         ],
         ids=lambda changes: "-".join(map(str, changes.values())) or "cast",
@@ -501,6 +506,8 @@ class TestInAWindow:
     def test_it_is_as_without_one_whatever_is_done_meanwhile(
         self, cube, make, expected, tmp_path, changes
     ):
+        if changes.get("image") == "eevee" and not os.environ.get("XRAY_TEST_GPU_RENDERERS"):
+            pytest.skip("set XRAY_TEST_GPU_RENDERERS to render with EEVEE (a minute)")
         cube.keyframe_insert("location", frame=1)
         armature = bpy.data.armatures.new("Bones")
         bpy.data.lights.new("Lamp", "POINT")
