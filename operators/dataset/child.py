@@ -13,12 +13,12 @@ from typing import Any
 
 from ...xray_addon.files.json_files import parse_json
 from ...xray_addon.files.json_schema import plain
-from ..tasks.second_blender import SecondBlender, extension_command
+from ..tasks.blender_process import BlenderProcess, extension_command
 
 STOP_SECONDS = 2.0  # to exit before it is killed
 
 
-class ChildBlender(SecondBlender):
+class ChildBlender(BlenderProcess):
     """The process; use it in a `with`, which ends it.
 
     arguments : of ``blender -c xray``. log : the file to which all other output is appended.

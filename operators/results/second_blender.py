@@ -18,7 +18,7 @@ import numpy as np
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Progress
-from ..tasks.second_blender import SecondBlender, script_command
+from ..tasks.blender_process import BlenderProcess, script_command
 from . import apart
 from .finishing import complete, finish, is_reshaped
 
@@ -96,7 +96,7 @@ def _hand_over(obj: Any, settings: ResultSettings, folder: Path) -> None:
 def _run(folder: Path) -> jobs.Steps:
     """Run the second Blender to its end."""
     command = script_command(apart.__file__, [str(folder)])
-    with SecondBlender(command, folder / "log.txt") as blender:
+    with BlenderProcess(command, folder / "log.txt") as blender:
         while blender.exit_code is None:
             yield FINISHING
     # A crash while it quits does not matter.

@@ -20,7 +20,7 @@ from ...xray_addon.process.installer import NO_WINDOW
 from ..interface.registration import extension_package
 
 
-class SecondBlender:
+class BlenderProcess:
     """The process; use it in a `with`, which ends it.
 
     command : see `script_command` and `extension_command`. log : the file to which its output is
