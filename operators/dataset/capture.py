@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from ...xray_addon.surface import Surface
     from ...xray_addon.xray import XRay
 
-# The progress messages while the store is opened, and while the items are looked up.
-CLAIMING, LOOKING_UP = "Checking the dataset", "Looking for finished items"
+# The progress while the store is opened. A stage of its own does not count for the time left.
+CLAIMING = Progress("claim", message="Checking the dataset")
 
 # Loads an item and returns its objects, which are in the current scene.
 Loader = Callable[[Item], Sequence[bpy.types.Object]]
@@ -134,7 +134,7 @@ def item_steps(
     """Make each item, one view per step; the result is a `DatasetRun` without a report."""
     run = DatasetRun(captures.store.folder)
     with closing(captures):
-        yield from captures.open_steps(len(items))
+        yield from captures.open_steps()
         for i, item in enumerate(items):
             result = yield from captures.steps(item, i, len(items))
             run.results.append(result)
@@ -182,9 +182,9 @@ class Captures:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open_steps(self, of: int = 1) -> jobs.Steps:
-        """Open the store for `of` items. `close` must follow, even after a failure."""
-        yield from self.thread_steps(self.store.open, Progress("dataset", 0, of, CLAIMING))
+    def open_steps(self) -> jobs.Steps:
+        """Open the store. `close` must follow, even after a failure."""
+        yield from self.thread_steps(self.store.open, CLAIMING)
         if self.remote is not None:
             self._exit.enter_context(self.remote)
 

@@ -74,6 +74,8 @@ class RemoteRenderer:
 
     def _answered(self, request: dict[str, Any]) -> Generator[None, None, NDArray[np.uint8]]:
         """Wait for the pictures that answer `request`."""
+        if self._child is not None and self._child.exit_code is not None:
+            self._stop()  # it died of nothing that is asked of it now
         if self._child is None:
             arguments = [COMMAND, *self._settings.to_arguments()]
             self._child = ChildBlender(arguments, self._folder / "log.txt")

@@ -20,7 +20,7 @@ from ...xray_addon.dataset.worker import ITEM_TIMEOUT
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Progress
 from ..tasks import jobs
-from .capture import CLAIMING, LOOKING_UP, DatasetRun
+from .capture import CLAIMING, DatasetRun
 from .child import ChildBlender
 from .rendering import check_environment
 
@@ -44,13 +44,12 @@ def worker_steps(
     # Whatever may be wrong with the settings or with the worker is found before items are removed.
     if settings.is_used("hdri"):
         check_environment(settings.hdri)
-    claiming = Progress("dataset", 0, len(items), CLAIMING)
     if replace:
         conflict = partial(store.conflict, run.folder, settings)
-        if (yield from jobs.in_thread(conflict, claiming)) is not None:
+        if (yield from jobs.in_thread(conflict, CLAIMING)) is not None:
             yield from _try_worker(settings, len(items))
     claim = partial(store.claim, run.folder, settings, replace)
-    digest: str = yield from jobs.in_thread(claim, claiming)
+    digest: str = yield from jobs.in_thread(claim, CLAIMING)
     log = run.folder / "logs" / "worker.log"
     with store.writing(run.folder):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +58,9 @@ def worker_steps(
         known = yield from _known(items, run.folder, digest)
         for i, (item, result) in enumerate(zip(items, known, strict=True)):
             if result is None:
+                if worker is not None and worker.exit_code is not None:
+                    worker.stop()  # it died after its last answer, so not because of this item
+                    worker = None
                 if worker is None:
                     worker = ChildBlender(_arguments(run.folder, settings), log)
                 worker.send(item.to_dict())
@@ -90,7 +92,8 @@ def _known(items: Sequence[Item], folder: Path, digest: str) -> jobs.Steps:
     for first in range(0, len(items), LOOKED_UP):
         some = items[first : first + LOOKED_UP]
         look = partial(_find, some, folder, digest)
-        found += yield from jobs.in_thread(look, Progress("dataset", first, len(items), LOOKING_UP))
+        looking = Progress("find", first, len(items), "Looking for finished items")
+        found += yield from jobs.in_thread(look, looking)
     return found
 
 

@@ -673,6 +673,23 @@ class TestInAWindow:
         assert files(tmp_path / "window") == wanted
         assert len(started) == 1
 
+    def test_one_that_dies_between_two_items_costs_none(self, scene, make, part, monkeypatch):
+        remote, children = part("operators.dataset.remote"), []
+
+        def start(*arguments):
+            children.append(part("operators.dataset.child").ChildBlender(*arguments))
+            return children[-1]
+
+        def kill(progress):
+            if progress.message == "Icosphere" and len(children) == 1:
+                children[0]._process.kill()
+                children[0]._process.wait()
+
+        monkeypatch.setattr(remote, "ChildBlender", start)
+        run = make(*scene, meanwhile=kill, image="cycles", samples=1, denoise=False)
+        assert [result.status for result in run.results] == ["done", "done"]
+        assert len(children) == 2
+
     def test_a_second_blender_that_dies_costs_one_item(self, scene, make, part, monkeypatch):
         child = part("operators.dataset.child")
         script = "input(); print('gone', file=__import__('sys').stderr)"
