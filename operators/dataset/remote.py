@@ -46,7 +46,8 @@ class RemoteRenderer:
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="xray-")))
+        folder = tempfile.TemporaryDirectory(prefix="xray-", ignore_cleanup_errors=True)
+        self._folder = Path(self._exit.enter_context(folder))
         return self
 
     def __exit__(self, *_: object) -> None:
