@@ -53,7 +53,7 @@ from ..xray_addon.systems.extras import Extras, add_extras, read_extras
 from ..xray_addon.systems.system import Inputs
 from . import open_file
 from .convert.mesh_files import OUTPUTS, check_output, empty_file, save_objects
-from .dataset import studio
+from .dataset import remote
 from .dataset.capture import Captures, DatasetRun, dataset_steps
 from .dataset.ops import load_objects, object_items
 from .dataset.plain import file_steps, object_steps
@@ -161,10 +161,10 @@ def _parser(objects_named: bool) -> argparse.ArgumentParser:
     add_settings(worker, DatasetSettings)
 
     renderer = commands.add_parser(
-        studio.COMMAND, help="render views of a scene for another Blender"
+        remote.COMMAND,
+        help="render pictures for another Blender, one for each line of JSON on stdin",
     )
     renderer.set_defaults(run=_render_worker, failure=SOME_FAILED, json=False)
-    renderer.add_argument("folder", type=Path, help="the scene, and where the pictures go")
     add_settings(renderer, DatasetSettings)
 
     generate = commands.add_parser("generate", help="make a mesh")
@@ -339,7 +339,7 @@ def _dataset_worker(arguments: argparse.Namespace) -> Answer:
 
 def _render_worker(arguments: argparse.Namespace) -> Answer:
     settings = settings_from_arguments(DatasetSettings, arguments)
-    for line in studio.serve(arguments.folder, settings, sys.stdin):
+    for line in remote.serve(settings, sys.stdin):
         arguments.answers.write(json.dumps(line) + "\n")
         arguments.answers.flush()
     return DONE, {}

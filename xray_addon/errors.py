@@ -118,6 +118,7 @@ ERROR_CODES = {
     "no_camera": ErrorCode(_CAPTURING, rejects=True),
     "unsupported_camera": ErrorCode(_CAPTURING, rejects=True),
     "object_gone": ErrorCode(_CAPTURING),
+    "scene_gone": ErrorCode(_CAPTURING, stops=True),
     "unsaved_image": ErrorCode(_CAPTURING),
     "no_folder": ErrorCode(_CAPTURING, exit_code=USAGE),
     "no_source": ErrorCode(_CAPTURING, exit_code=USAGE),

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,8 @@ from ..convert.mesh_files import files_read, missing_parts, open_alone
 from ..convert.unwrapping import unwrap_surface
 from ..interface.standard_output import captured_output
 from ..tasks import jobs
+from .chosen_scene import ChosenScene
+from .remote import RemoteRenderer
 from .rendering import CAST_SAMPLES, Renderer, check_environment
 from .slice_rendering import render_slices
 
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
     from ...xray_addon.surface import Surface
     from ...xray_addon.xray import XRay
+
+# The progress while the store is opened. A stage of its own does not count for the time left.
+CLAIMING = Progress("claim", message="Checking the dataset")
 
 # Loads an item and returns its objects, which are in the current scene.
 Loader = Callable[[Item], Sequence[bpy.types.Object]]
@@ -102,19 +107,22 @@ def dataset_steps(
     *,
     replace: bool = False,
     apart: bool = False,
+    scene: ChosenScene | None = None,
 ) -> jobs.Steps:
     """Capture every missing item, one view per step; the result is a `DatasetRun`.
 
     An item that fails does not stop the others. `load` returns an item's objects; by default it
     opens the item's file, which closes the current one. `on_result` is called after each item.
-    `replace` removes items that were made with different settings. `apart`: see `Captures`.
+    `replace` removes items that were made with different settings. apart, scene : see `Captures`.
 
     Raises XRayErrors that stop a run, and those for missing files named in the settings.
     """
-    captures = Captures(Store(folder, settings, replace=replace), load, apart=apart)
+    made = Store(folder, settings, replace=replace)
+    captures = Captures(made, load, apart=apart, scene=scene)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
-    yield Progress("dataset", len(items), len(items), "report")
-    run.report = store.finish(run.folder)
+    writing = Progress("dataset", len(items), len(items), "report")
+    yield writing
+    run.report = yield from captures.thread_steps(partial(store.finish, run.folder), writing)
     return run
 
 
@@ -125,7 +133,8 @@ def item_steps(
 ) -> jobs.Steps:
     """Make each item, one view per step; the result is a `DatasetRun` without a report."""
     run = DatasetRun(captures.store.folder)
-    with captures:
+    with closing(captures):
+        yield from captures.open_steps()
         for i, item in enumerate(items):
             result = yield from captures.steps(item, i, len(items))
             run.results.append(result)
@@ -143,24 +152,53 @@ class Captures:
 
     apart : between two steps the open file is as the user left it, so that it can be edited, undone
         and saved. A second Blender renders, and long work is done in threads.
+    scene : the scene whose objects `load` returns; the current one by default.
 
     Raises XRayError as `store` does.
     """
 
     picture_samples = CAST_SAMPLES
 
-    def __init__(self, store: Store, load: Loader | None = None, *, apart: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        load: Loader | None = None,
+        *,
+        apart: bool = False,
+        scene: ChosenScene | None = None,
+    ) -> None:
         self.store, self.settings, self.apart = store, store.settings, apart
+        self.scene = scene
+        self.remote = RemoteRenderer(self.settings) if apart else None
+        self._exit = ExitStack()
         self.load = load or partial(open_item, bare_geometry=self.settings.bare_geometry)
         if self.settings.is_used("hdri"):
             check_environment(self.settings.hdri)
 
     def __enter__(self) -> Self:
-        self.store.__enter__()
+        jobs.run(self.open_steps())
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.store.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open_steps(self) -> jobs.Steps:
+        """Open the store. `close` must follow, even after a failure."""
+        yield from self.thread_steps(self.store.open, CLAIMING)
+        if self.remote is not None:
+            self._exit.enter_context(self.remote)
+
+    def close(self) -> None:
+        """End what `open_steps` began."""
+        self._exit.close()
+        self.store.close()
+
+    def thread_steps(self, work: Callable[[], Any], progress: Progress) -> jobs.Steps:
+        """Do `work`, which does not use bpy: if `apart`, in a thread."""
+        if not self.apart:
+            return work()
+        result = yield from jobs.in_thread(work, progress)
+        return result
 
     def steps(self, item: Item, number: int = 0, of: int = 1) -> jobs.Steps:
         """Capture `item`, the `number`th of `of`; the result is an `ItemResult`.
@@ -211,10 +249,12 @@ class Captures:
         """Write an item into the attempt's folder; yields the number of views made and in all."""
         settings, item, made = self.settings, attempt.item, attempt.folder
         self.store.note_source(attempt)
-        with attempt.timed("load"), captured_output(attempt.messages):
-            objects = self.load(item)
-        self.store.note_companions(attempt, files_read(item.source))
-        with ExitStack() as pose, ExitStack() as stack:
+        with ExitStack() as pose, ExitStack() as stack, ExitStack() as current:
+            if self.scene is not None:
+                current.enter_context(self.scene.active())
+            with attempt.timed("load"), captured_output(attempt.messages):
+                objects = self.load(item)
+            self.store.note_companions(attempt, files_read(item.source))
             pose.enter_context(self.posed())
             with attempt.timed("surface"), _shapeless():
                 bpy.context.view_layer.update()
@@ -241,9 +281,10 @@ class Captures:
                             surface=surface,
                             matrix=matrix,
                             cast_samples=self.picture_samples,
-                            apart=self.apart,
+                            remote=self.remote,
                         )
                     )
+            current.close()
             if self.apart:
                 pose.close()
             if settings.slices:
@@ -267,7 +308,10 @@ class Captures:
                     if settings.ids:
                         _write_ids(made / "ids" / f"{i:03d}.npz", xray, sources)
                 if settings.slices:
-                    self._write_slices(attempt, i, surface, camera, picture)
+                    with attempt.timed("slices"):
+                        steps = self._slices_steps(attempt.item, i, surface, camera)
+                        slices = yield from jobs.reporting(steps, (i, len(cameras)))
+                    self._write_slices(attempt, i, picture, slices)
                 attempt.views.append(self._view(xray, picture, surface))
                 yield i + 1, len(cameras)
             names = [f"{i:03d}" for i in range(len(cameras))]
@@ -324,37 +368,37 @@ class Captures:
         item, made = attempt.item, attempt.folder
         draw = partial(distance_samples, surface, item_seed(self.settings.seed, item.uid))
         with attempt.timed("distances"):
-            if self.apart:
-                waiting = jobs.in_thread(draw, Progress("dataset"))
-                found = yield from jobs.reporting(waiting, (0, views))
-            else:
-                found = draw()
+            waiting = self.thread_steps(draw, Progress("dataset"))
+            found = yield from jobs.reporting(waiting, (0, views))
         with store.writing(self.store.folder):
             write_distances(made / SDFS / f"{item.uid}.npy", found)
             slice_views(self.settings, item.uid).write(made / IMAGES)
+
+    def _slices_steps(
+        self, item: Item, view: int, surface: Surface, camera: Camera
+    ) -> Generator[None, None, NDArray[np.uint8]]:
+        """The slices of a view, (12, H, W, 4)."""
+        settings = self.settings
+        if settings.slice_shading == "cast":
+            return slice_surface(surface, camera, aligned=settings.slice_alignment).pictures()
+        seed = (item_seed(settings.seed, item.uid) + view) % 2**31
+        if self.remote is not None:
+            pictures = yield from self.remote.slices_steps(surface, camera, seed)
+            return pictures
+        return render_slices(surface, camera, settings.slice_alignment, settings.samples, seed)
 
     def _write_slices(
         self,
         attempt: Attempt,
         view: int,
-        surface: Surface,
-        camera: Camera,
         picture: NDArray[np.uint8] | None,
+        slices: NDArray[np.uint8],
     ) -> None:
-        settings, made = self.settings, attempt.folder
         assert picture is not None
-        with attempt.timed("slices"):
-            if settings.slice_shading == "cycles":
-                seed = (item_seed(settings.seed, attempt.item.uid) + view) % 2**31
-                pictures = render_slices(
-                    surface, camera, settings.slice_alignment, settings.samples, seed
-                )
-            else:
-                sliced = slice_surface(surface, camera, aligned=settings.slice_alignment)
-                pictures = sliced.pictures()
+        made, deflater = attempt.folder, self.store.deflater
         with attempt.timed("write"), store.writing(self.store.folder):
-            write_png(made / IMAGES / f"{view:03d}.png", picture, self.store.deflater)
-            write_slices(made / SLICES / f"{view:03d}", pictures, self.store.deflater)
+            write_png(made / IMAGES / f"{view:03d}.png", picture, deflater)
+            write_slices(made / SLICES / f"{view:03d}", slices, deflater)
 
     def _write_omages(self, made: Path, surface: Surface, sources: FaceSources) -> dict[str, Any]:
         """Write the omages into the folder `made`; returns their entry for the item's row."""

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -15,21 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import bpy
-
-from ...xray_addon.dataset.store import writing
-from ...xray_addon.dataset.worker import blender_command
-from ...xray_addon.errors import XRayError
 from ...xray_addon.files.json_files import parse_json
 from ...xray_addon.files.json_schema import plain
-from ...xray_addon.files.opening import append_regular
-from ...xray_addon.process.installer import NO_WINDOW
-from ..interface.registration import extension_package
+from ..tasks.blender_process import BlenderProcess, extension_command
 
 STOP_SECONDS = 2.0  # to exit before it is killed
 
 
-class ChildBlender:
+class ChildBlender(BlenderProcess):
     """The process; use it in a `with`, which ends it.
 
     arguments : of ``blender -c xray``. log : the file to which all other output is appended.
@@ -37,41 +26,12 @@ class ChildBlender:
     """
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        with writing(log.parent):
-            stream = append_regular(log)
-        # What a killed process leaves there is removed with it.
-        self._temporary = tempfile.TemporaryDirectory(prefix="xray-", ignore_cleanup_errors=True)
-        places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._temporary.name)
-        try:
-            with stream:
-                self._process = subprocess.Popen(
-                    command(arguments),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stream,
-                    encoding="utf-8",
-                    errors="replace",  # add-ons may print in any encoding
-                    env=os.environ | places,
-                    # Only this Blender receives Ctrl-C; it then ends the second one.
-                    start_new_session=os.name != "nt",
-                    creationflags=NO_WINDOW,
-                )
-        except OSError as error:
-            self._temporary.cleanup()
-            raise XRayError(
-                "no_blender", f"A second Blender cannot be started ({error}).", "", str(log)
-            ) from error
+        super().__init__(extension_command(arguments), log, piped=True)
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._heard = time.monotonic()
         self._busy = self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-
-    def __enter__(self) -> ChildBlender:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def is_alive(self) -> bool:
@@ -109,23 +69,13 @@ class ChildBlender:
         with suppress(OSError):
             self._process.stdin.close()
 
-    @property
-    def exit_code(self) -> int | None:
-        """Of the process, after `stop`."""
-        return self._process.returncode
-
-    def stop(self) -> None:
-        """End the process."""
+    def stop(self, grace: float = STOP_SECONDS) -> None:
+        """End the process: at once if it has not answered all lines, else in an orderly way."""
         self.end_input()
         if self._busy and not self._ended:
             self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        super().stop(grace)
         self._reader.join(STOP_SECONDS)
-        self._temporary.cleanup()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -137,9 +87,3 @@ class ChildBlender:
                         self._heard = time.monotonic()
                         self._answers.put(answer)
         self._answers.put(None)
-
-
-def command(arguments: Sequence[str]) -> list[str]:
-    """The command line of a second Blender. As a Python module, Blender has no executable."""
-    blender = bpy.app.binary_path or sys.executable
-    return blender_command(blender, arguments, extension_package())

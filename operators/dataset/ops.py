@@ -15,6 +15,7 @@ from ...xray_addon.dataset.result import FAILED, REJECTED, STATUSES
 from ...xray_addon.dataset.store import conflict
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.dataset import DatasetSettings
+from ...xray_addon.slices.slicing import COUNT as SLICES
 from ..convert import add_camera, camera_from_object, surface_from_objects
 from ..properties import (
     COLLECTION,
@@ -29,6 +30,7 @@ from ..properties import (
 from ..tasks import jobs
 from ..tasks.watching import OperatorResult, TaskOperator
 from .capture import DatasetRun, dataset_steps, posed, slice_views
+from .chosen_scene import ChosenScene
 from .ops_capture import output_folder, selected_solids, solids
 from .plain import named_objects
 from .workers import worker_steps
@@ -130,9 +132,15 @@ class XRAY_OT_dataset(TaskOperator):
         settings = self._at_frame(settings, context)
         apart = not bpy.app.background
         if not (apart and (settings.slices or settings.image not in ("none", "cast"))):
-            self.interval = 0.0  # there is no process or thread to wait for
+            self.interval = 0.0  # the views are made here, so there is nothing to wait for
         return dataset_steps(
-            items, folder, settings, load_objects, replace=self.replace, apart=apart
+            items,
+            folder,
+            settings,
+            load_objects,
+            replace=self.replace,
+            apart=apart,
+            scene=ChosenScene(context),
         )
 
     def summary(self, result: Any) -> tuple[str, str]:
@@ -303,14 +311,21 @@ def estimate(count: int, settings: DatasetSettings) -> str:
     """
     views = count * _views(settings)
     pixels = settings.image_size**2 if settings.image != "none" else 0
-    rendering = _VIEW_SECONDS[settings.image] * pixels / 512**2
-    if settings.image == "cycles":
-        rendering *= settings.samples / 32
+    rendering = _rendering_seconds(settings.image, pixels, settings)
     seconds = views * (rendering + _CAST_SECONDS * settings.size**2 / 256**2)
-    seconds += count * _DISTANCE_SECONDS if settings.slices else 0.0
+    if settings.slices:
+        sliced = SLICES * settings.size**2
+        seconds += count * _DISTANCE_SECONDS
+        seconds += views * _rendering_seconds(settings.slice_shading, sliced, settings)
+        pixels += sliced
     size = views * (settings.size**2 * _HITS_PER_PIXEL * _BYTES_PER_HIT + pixels * _BYTES_PER_PIXEL)
     objects = "1 object" if count == 1 else f"{count:,} objects"
     return f"{objects}, {views:,} views: roughly {_duration(seconds)} and {size / 1e6:,.0f} MB"
+
+
+def _rendering_seconds(renderer: str, pixels: int, settings: DatasetSettings) -> float:
+    samples = settings.samples / 32 if renderer == "cycles" else 1.0
+    return _VIEW_SECONDS[renderer] * samples * pixels / 512**2
 
 
 def _views(settings: DatasetSettings) -> int:

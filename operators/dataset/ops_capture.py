@@ -19,6 +19,7 @@ from ..properties import (
     with_settings,
 )
 from ..tasks.watching import OperatorResult, TaskOperator
+from .chosen_scene import ChosenScene
 from .plain import object_steps
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class XRAY_OT_capture(TaskOperator):
         """Capture the selection."""
         folder = output_folder(self.directory)
         settings = settings_from_properties(CaptureSettings, self)
-        return object_steps(selected_solids(context), folder, settings)
+        return object_steps(selected_solids(context), folder, settings, ChosenScene(context))
 
     def summary(self, result: Any) -> tuple[str, str]:
         """The number of objects captured, and the reason for the first failure."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ...xray_addon.settings.capture import CaptureSettings
     from ...xray_addon.surface import Surface
     from ..convert import FaceSources
+    from .chosen_scene import ChosenScene
 
 # The published images are twice as wide and high as the X-Rays.
 IMAGE_SCALE = 2
@@ -51,16 +52,24 @@ def capture_objects(
 
 
 def object_steps(
-    objects: Sequence[bpy.types.Object], folder: str | Path, settings: CaptureSettings
+    objects: Sequence[bpy.types.Object],
+    folder: str | Path,
+    settings: CaptureSettings,
+    scene: ChosenScene | None = None,
 ) -> jobs.Steps:
-    """As `file_steps`, for Blender objects: an item each, or one for all (`settings.combine`)."""
+    """As `file_steps`, for Blender objects: an item each, or one for all (`settings.combine`).
+
+    scene : the scene that the objects are in; the current one by default.
+    """
     names = [obj.name_full for obj in objects]
     groups = [names] if settings.combine else [[name] for name in names]
     uids = unique_uids([group[0] for group in groups])
     group_of = dict(zip(uids, groups, strict=True))
     items = [Item(uid, "", name=group[0]) for uid, group in group_of.items()]
     # Kept by name, because user actions between steps can invalidate references.
-    captures = PlainCaptures(folder, settings, lambda item: named_objects(group_of[item.uid]))
+    captures = PlainCaptures(
+        folder, settings, lambda item: named_objects(group_of[item.uid]), scene=scene
+    )
     return item_steps(items, captures)
 
 
@@ -121,6 +130,8 @@ class PlainCaptures(Captures):
         settings: CaptureSettings,
         load: Loader,
         on_warning: Callable[[str], None] = lambda _: None,
+        *,
+        scene: ChosenScene | None = None,
     ) -> None:
         large = settings.size * IMAGE_SCALE > MAX_PIXELS
         from_scene = settings.camera == "scene"
@@ -136,7 +147,7 @@ class PlainCaptures(Captures):
             image_size=settings.size if large else settings.size * IMAGE_SCALE,
             lights="studio",
         )
-        super().__init__(PlainStore(folder, equal, on_warning), load)
+        super().__init__(PlainStore(folder, equal, on_warning), load, scene=scene)
 
     def progress(
         self, item: Item, number: int, of: int, view: int = 0, _views: int = 0

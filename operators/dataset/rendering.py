@@ -19,7 +19,7 @@ from ..convert.materials import with_nodes
 from ..convert.staging import Stage, TemporaryData, set_engine
 from ..convert.visibility import shown_in
 from .doubles import remove_doubles
-from .studio import RemoteStudio, Studio, View, check_display, world_background
+from .studio import Studio, View, check_display, world_background, write_scene
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ...xray_addon.camera import Camera
     from ...xray_addon.settings.dataset import DatasetSettings
     from ...xray_addon.surface import Surface
+    from .remote import RemoteRenderer
 
 # Rays per pixel along each axis for the built-in shader.
 CAST_SAMPLES = 2
@@ -49,13 +50,13 @@ class Renderer:
     matrix : (4, 4) similarity from the scene's space to the cameras', e.g. the one that
         normalises the objects; the identity by default.
     cast_samples : rays per pixel along each axis for the built-in shader.
-    apart : whether a second Blender renders. Then the open file gets no temporary scene, except
-        while the `with` is entered.
+    remote : a second Blender that renders. Then the open file gets no temporary scene, except while
+        the `with` is entered.
 
     Raises XRayError `missing_file` or `bad_environment` for the environment image, `no_lights`,
     `no_faces`, `no_renderer` and `no_denoiser` if this Blender lacks them, `no_gpu` if the engine
     needs a GPU or display and there is none, `no_device`, `render_failed`, and those of
-    `RemoteStudio`.
+    `write_scene` and `RemoteRenderer.picture_steps`.
     """
 
     def __init__(
@@ -66,13 +67,13 @@ class Renderer:
         surface: Surface,
         matrix: NDArray[np.floating] | None = None,
         cast_samples: int = CAST_SAMPLES,
-        apart: bool = False,
+        remote: RemoteRenderer | None = None,
     ) -> None:
         if settings.image not in ("cycles", "eevee", "workbench", "cast"):
             raise ValueError(f"nothing renders {settings.image!r}")
         self._objects, self._settings = list(objects), settings
         self._matrix = np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
-        self._surface, self._cast_samples, self._apart = surface, cast_samples, apart
+        self._surface, self._cast_samples, self._remote = surface, cast_samples, remote
         self._origin = np.zeros(3)  # offset of the copies from their original place
         self._exit = ExitStack()
 
@@ -80,11 +81,10 @@ class Renderer:
         with ExitStack() as stack:
             if self._settings.image != "cast":
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xray-")))
-                self._studio: Studio | RemoteStudio
-                if self._apart:
+                if self._remote is not None:
+                    self._file = folder / "scene.blend"
                     with Stage() as stage:
-                        remote = RemoteStudio(self._set_stage(stage, folder), folder)
-                    self._studio = stack.enter_context(remote)
+                        write_scene(self._set_stage(stage, folder).scene, self._file)
                 else:
                     self._studio = self._set_stage(stack.enter_context(Stage()), folder)
             self._exit = stack.pop_all()
@@ -105,8 +105,8 @@ class Renderer:
             lights = Lights.preset(self._settings.lights, seen, seed)
             return shade_surface(self._surface, seen, lights, samples=self._cast_samples)
         view = View(seen, self._placed(seen), seed)
-        if isinstance(self._studio, RemoteStudio):
-            picture = yield from self._studio.picture_steps(view)
+        if self._remote is not None:
+            picture = yield from self._remote.picture_steps(self._file, view)
             return picture
         return self._studio.picture(view)
 
@@ -174,7 +174,7 @@ class Renderer:
         stage.add(mesh_from_surface(self._surface, stage.scene.name))
         for made in {*bpy.data.materials, *bpy.data.images} - before:
             stage.own(made)
-            if self._apart and isinstance(made, bpy.types.Image):
+            if self._remote is not None and isinstance(made, bpy.types.Image):
                 made.pack()
         shading.light, shading.show_backface_culling = "STUDIO", False
         if any(material.texture is not None for material in self._surface.materials):

@@ -1,47 +1,35 @@
-"""Pictures of a scene that is set up for them, in this Blender or in a second one.
-
-While Blender renders it does nothing else. So in a window a second Blender renders: it opens a copy
-of the scene, and each view is a line of JSON.
-"""
+"""Pictures of a scene that is set up for them; another Blender can open a copy of it."""
 
 from __future__ import annotations
 
 import ctypes
 import math
 import sys
-from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import bpy
 import numpy as np
 from mathutils import Vector
 
-from ...xray_addon.camera import Camera
-from ...xray_addon.dataset.worker import ITEM_TIMEOUT
 from ...xray_addon.errors import XRayError
-from ...xray_addon.files.json_files import parse_json
-from ...xray_addon.files.json_schema import plain
 from ...xray_addon.pictures.shading import PRESETS, Lights
 from ..convert import add_camera
 from ..convert.materials import with_nodes
 from ..convert.staging import TEMPORARY, TemporaryData
 from ..interface.standard_output import quietly
-from .child import ChildBlender
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ...xray_addon.camera import Camera
     from ...xray_addon.settings.dataset import DatasetSettings
 
 # Angular diameter of a sun in radians; it gives shadows soft edges.
 SUN_ANGLE = 0.15
 # EGL_PLATFORM_SURFACELESS_MESA, from the extension EGL_MESA_platform_surfaceless.
 EGL_SURFACELESS = 0x31DD
-
-COMMAND = "render-worker"
-_SCENE, _PICTURE, _LOG = "scene.blend", "picture.npy", "log.txt"  # in the folder of both Blenders
 
 
 @dataclass(frozen=True)
@@ -84,63 +72,9 @@ class Studio:
             return shoot(scene, view.camera)
 
 
-class RemoteStudio:
-    """A copy of a `Studio` in a second Blender; use it in a `with`.
-
-    folder : for the files that both Blenders use. Raises XRayError `unsaved_image`,
-    `cannot_write`, `no_blender`.
-    """
-
-    def __init__(self, studio: Studio, folder: Path) -> None:
-        self._folder = folder
-        _write_scene(studio.scene, folder / _SCENE)
-        arguments = [COMMAND, str(folder), *studio.settings.to_arguments()]
-        self._child = ChildBlender(arguments, folder / _LOG)
-
-    def __enter__(self) -> RemoteStudio:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._child.stop()
-
-    def picture_steps(self, view: View) -> Generator[None, None, NDArray[np.uint8]]:
-        """Wait for `Studio.picture`. Raises its errors, `no_gpu`, `worker_died`, `worker_hung`."""
-        places = {"camera": _plain(view.camera), "placed": _plain(view.placed)}
-        self._child.send({**places, "seed": view.seed})
-        while (answer := self._child.answer()) is None:
-            if not self._child.is_alive:
-                said = (self._folder / _LOG).read_text("utf-8", "replace")
-                raise XRayError(
-                    "worker_died", "Blender quit unexpectedly while it rendered.", details=said
-                )
-            if self._child.silent_for > ITEM_TIMEOUT:
-                raise XRayError("worker_hung", f"A picture took longer than {ITEM_TIMEOUT:g} s.")
-            yield
-        self._child.mark_idle()
-        if "error" in answer:
-            raise XRayError.from_dict(answer["error"])
-        picture: NDArray[np.uint8] = np.load(self._folder / _PICTURE)
-        return picture
-
-
-def serve(folder: Path, settings: DatasetSettings, lines: TextIO) -> Iterator[dict[str, Any]]:
-    """The second Blender's part of `RemoteStudio`: an answer for each of `lines`."""
-    try:
-        studio = _open_scene(folder / _SCENE, settings)
-        while line := lines.readline():  # iterating over a stream would read ahead
-            request = parse_json(line, plain)
-            seen, placed = Camera(**request["camera"]), Camera(**request["placed"])
-            np.save(folder / _PICTURE, studio.picture(View(seen, placed, request["seed"])))
-            yield {"done": _PICTURE}
-    except XRayError as error:
-        yield {"error": error.to_dict()}
-
-
-def _plain(camera: Camera) -> dict[str, Any]:
-    return {**vars(camera), "camera_to_world": camera.camera_to_world.tolist()}
-
-
-def _write_scene(scene: Any, path: Path) -> None:
+def write_scene(scene: Any, path: Path) -> None:
+    """Write `scene` and all that it uses to `path`. Raises XRayError `unsaved_image`,
+    `cannot_write`."""
     try:
         bpy.data.libraries.write(str(path), {scene}, path_remap="ABSOLUTE")
         libraries: Any = bpy.data.libraries
@@ -162,7 +96,8 @@ def _write_scene(scene: Any, path: Path) -> None:
         )
 
 
-def _open_scene(path: Path, settings: DatasetSettings) -> Studio:
+def open_scene(path: Path, settings: DatasetSettings) -> Studio:
+    """Open a file of `write_scene`; returns its scene. Raises XRayError `no_gpu`."""
     if settings.image != "cycles":
         check_display(settings.image)
     # Scripts do not run; what they have driven is stored.

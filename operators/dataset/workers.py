@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,15 @@ from ...xray_addon.dataset.worker import ITEM_TIMEOUT
 from ...xray_addon.errors import XRayError
 from ...xray_addon.progress import Progress
 from ..tasks import jobs
-from .capture import DatasetRun
+from .capture import CLAIMING, DatasetRun
 from .child import ChildBlender
 from .rendering import check_environment
 
 if TYPE_CHECKING:
     from ...xray_addon.settings.dataset import DatasetSettings
+
+# How many items are looked up in one go. Between two goes the run can be cancelled.
+LOOKED_UP = 200
 
 
 def worker_steps(
@@ -40,18 +44,23 @@ def worker_steps(
     # Whatever may be wrong with the settings or with the worker is found before items are removed.
     if settings.is_used("hdri"):
         check_environment(settings.hdri)
-    if replace and store.conflict(run.folder, settings) is not None:
-        yield from _try_worker(settings, len(items))
-    digest = store.claim(run.folder, settings, replace)
+    if replace:
+        conflict = partial(store.conflict, run.folder, settings)
+        if (yield from jobs.in_thread(conflict, CLAIMING)) is not None:
+            yield from _try_worker(settings, len(items))
+    claim = partial(store.claim, run.folder, settings, replace)
+    digest: str = yield from jobs.in_thread(claim, CLAIMING)
     log = run.folder / "logs" / "worker.log"
     with store.writing(run.folder):
         log.parent.mkdir(parents=True, exist_ok=True)
     worker: ChildBlender | None = None
     try:
-        for i, item in enumerate(items):
-            result = store.find(run.folder, item, digest)
-            yield Progress("dataset", i, len(items), item.uid)
+        known = yield from _known(items, run.folder, digest)
+        for i, (item, result) in enumerate(zip(items, known, strict=True)):
             if result is None:
+                if worker is not None and worker.exit_code is not None:
+                    worker.stop()  # it died after its last answer, so not because of this item
+                    worker = None
                 if worker is None:
                     worker = ChildBlender(_arguments(run.folder, settings), log)
                 worker.send(item.to_dict())
@@ -71,8 +80,25 @@ def worker_steps(
             worker.stop()
         with suppress(XRayError), store.work_folder(run.folder):
             pass  # the context removes the leftovers of a killed worker
-    run.report = store.finish(run.folder)
+    finish = partial(store.finish, run.folder)
+    writing = Progress("dataset", len(items), len(items), "report")
+    run.report = yield from jobs.in_thread(finish, writing)
     return run
+
+
+def _known(items: Sequence[Item], folder: Path, digest: str) -> jobs.Steps:
+    """`store.find` for each item, which takes long if many are finished; the result is a list."""
+    found: list[ItemResult | None] = []
+    for first in range(0, len(items), LOOKED_UP):
+        some = items[first : first + LOOKED_UP]
+        look = partial(_find, some, folder, digest)
+        looking = Progress("find", first, len(items), "Looking for finished items")
+        found += yield from jobs.in_thread(look, looking)
+    return found
+
+
+def _find(items: Sequence[Item], folder: Path, digest: str) -> list[ItemResult | None]:
+    return [store.find(folder, item, digest) for item in items]
 
 
 def _arguments(folder: Path, settings: DatasetSettings) -> list[str]:
@@ -92,11 +118,10 @@ def _try_worker(settings: DatasetSettings, items: int) -> jobs.Steps:
                     raise XRayError(str(answer.get("code")), str(answer.get("reason")))
                 yield trying
         if worker.exit_code:
-            said = log.read_text("utf-8", "replace")
             raise XRayError(
                 "worker_not_started",
                 f"A second Blender does not start: it ended with the code {worker.exit_code}.",
-                details=said,
+                details=worker.output,
             )
 
 

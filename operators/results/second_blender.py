@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +17,8 @@ import bpy
 import numpy as np
 
 from ...xray_addon.errors import XRayError
-from ...xray_addon.process.installer import NO_WINDOW
 from ...xray_addon.progress import Progress
+from ..tasks.blender_process import BlenderProcess, script_command
 from . import apart
 from .finishing import complete, finish, is_reshaped, remove_unused
 
@@ -97,36 +95,15 @@ def _hand_over(obj: Any, settings: ResultSettings, folder: Path) -> None:
 
 def _run(folder: Path) -> jobs.Steps:
     """Run the second Blender to its end."""
-    command = [sys.executable, apart.__file__]  # Blender as a Python module
-    if blender := bpy.app.binary_path:
-        command = [blender, "--background", "--factory-startup", "-noaudio"]
-        command += ["--python", apart.__file__]
-    log = folder / "log.txt"
-    with log.open("wb") as stream:
-        try:
-            process = subprocess.Popen(
-                [*command, "--", str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                creationflags=NO_WINDOW,
-            )
-        except OSError as error:
-            raise XRayError(
-                "no_blender", f"A second Blender cannot be started ({error}).", ""
-            ) from error
-        try:
-            while process.poll() is None:
-                yield FINISHING
-        finally:
-            process.kill()  # no effect if it has ended
-            process.wait()
+    command = script_command(apart.__file__, [str(folder)])
+    with BlenderProcess(command, folder / "log.txt") as blender:
+        while blender.exit_code is None:
+            yield FINISHING
     # A crash while it quits does not matter.
     if not (folder / apart.ANSWER).is_file():
-        logger.error("Finishing a mesh failed:\n%s", log.read_text("utf-8", "replace"))
-        raise XRayError(
-            "worker_died",
-            "Blender quit unexpectedly while it finished the mesh.",
+        logger.error("Finishing a mesh failed:\n%s", blender.output)
+        raise blender.death(
+            "it finished the mesh",
             "Choose fewer faces or a smaller texture. Blender's console has the details.",
         )
 

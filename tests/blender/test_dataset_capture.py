@@ -595,7 +595,7 @@ def test_a_worker_that_a_file_crashes_is_replaced(
     items = core.read_source(many)[3:8]
     workers = part("operators.dataset.workers")
     command = child_command("dataset-worker", tmp_path / "out", *settings().to_arguments())
-    monkeypatch.setattr(part("operators.dataset.child"), "command", lambda _: command)
+    monkeypatch.setattr(part("operators.dataset.child"), "extension_command", lambda _: command)
     run = part("operators.tasks.jobs").run(
         workers.worker_steps(items, tmp_path / "out", settings())
     )

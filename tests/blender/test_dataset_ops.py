@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import tempfile
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -289,7 +292,7 @@ def test_a_worker_says_strange_things_first(part, monkeypatch, tmp_path):
     answer = json.dumps(part("xray_addon.dataset.result").ItemResult("a", "done").to_dict())
     script = f"import os; os.write(1, b'Gr\\xfc\\xdfe\\n'); print({answer!r}, flush=True); input()"
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     run = answered(workers.worker_steps(items, tmp_path / "out", settings))
@@ -308,7 +311,7 @@ def test_what_stops_every_item_stops_the_run(part, monkeypatch, tmp_path):
     )
     script = f"print({answer!r}, flush=True); input()"
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="Nothing to draw with"):
@@ -328,7 +331,7 @@ def test_a_file_that_takes_too_long_costs_itself(part, monkeypatch, tmp_path):
         f"print({answer!r}, flush=True); input()"
     )
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     monkeypatch.setattr(workers, "ITEM_TIMEOUT", 1.0)
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
@@ -348,7 +351,7 @@ def test_a_worker_that_cannot_start_says_why(part, monkeypatch, tmp_path):
     )
     script = f"print({answer!r}, flush=True); input()"
     child = part("operators.dataset.child")
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     items = read_source(tmp_path)
     settings = part("xray_addon.settings").DatasetSettings()
     with pytest.raises(part("xray_addon.errors").XRayError, match="No image"):
@@ -401,7 +404,10 @@ def test_the_estimate_names_objects_and_views(part):
     sliced = ops.estimate(3, settings.DatasetSettings(views=10, cameras="scene", slices=True))
     assert sliced.startswith("3 objects, 30 views: ")
     many = ops.estimate(120, settings.DatasetSettings(views=1, image="cast", slices=True))
-    assert "roughly 11 min and" in many, "signed distances take most of it"
+    assert "roughly 12 min and" in many, "signed distances take most of it"
+    sliced = settings.DatasetSettings(views=10, image="cast", slices=True, slice_shading="cycles")
+    many = ops.estimate(360, sliced)
+    assert "roughly 7 h and" in many, "twelve slices a view take most of it"
 
 
 def test_the_panel_has_every_setting(part):
@@ -450,7 +456,7 @@ class TestInAWindow:
         """Makes a dataset of objects as in a window; `meanwhile` is called at each step."""
         capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
 
-        def make(*objects, meanwhile=lambda _: None, **changes):
+        def make(*objects, meanwhile=lambda _: None, scene=None, **changes):
             settings = shown(part, changes)
             steps = capture.dataset_steps(
                 ops.object_items(objects),
@@ -458,6 +464,7 @@ class TestInAWindow:
                 settings,
                 ops.load_objects,
                 apart=True,
+                scene=scene,
             )
             return part("operators.tasks.jobs").run(steps, meanwhile, interval=0.01)
 
@@ -491,6 +498,7 @@ class TestInAWindow:
             {"image": "cycles", "samples": 1, "denoise": False},
             {"image": "cycles", "samples": 1, "denoise": False, "lights": "scene"},
             {"image": "workbench"},
+            {"image": "eevee", "samples": 1},
             {"image": "cast", "slices": True},
         ],
         ids=lambda changes: "-".join(map(str, changes.values())) or "cast",
@@ -498,6 +506,8 @@ class TestInAWindow:
     def test_it_is_as_without_one_whatever_is_done_meanwhile(
         self, cube, make, expected, tmp_path, changes
     ):
+        if changes.get("image") == "eevee" and not os.environ.get("XRAY_TEST_GPU_RENDERERS"):
+            pytest.skip("set XRAY_TEST_GPU_RENDERERS to render with EEVEE (a minute)")
         cube.keyframe_insert("location", frame=1)
         armature = bpy.data.armatures.new("Bones")
         bpy.data.lights.new("Lamp", "POINT")
@@ -513,7 +523,7 @@ class TestInAWindow:
             messages.append(progress.message)
             assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
             assert armature.pose_position == "POSE"
-            if len(messages) > 1:
+            if "Cube" in messages[:-1]:
                 self.move(cube, 9.0)
 
         run = make(cube, meanwhile=edit, pose="rest", **changes)
@@ -521,6 +531,55 @@ class TestInAWindow:
         assert cube.location.x == 9.0, "nothing was done meanwhile"
         assert files(tmp_path / "window") == wanted
         assert {"Cube", "Cube 1/2", "Cube 2/2", "report"} <= set(messages)
+
+    @pytest.fixture
+    def chosen(self, cube, part):
+        """The scene with the cube and a lamp, which another one has replaced in the window."""
+        lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "SUN"))
+        cube.parent = lamp  # whose rotation only the cube's own scene applies
+        lamp.rotation_euler = (0.5, 0.2, 0.1)
+        bpy.context.collection.objects.link(lamp)
+        bpy.context.view_layer.update()
+        return part("operators.dataset.chosen_scene").ChosenScene(bpy.context)
+
+    def test_the_scene_is_that_of_the_start(self, cube, chosen, make, expected, tmp_path):
+        first = bpy.context.scene
+        options = {"image": "cycles", "samples": 1, "denoise": False, "lights": "scene"}
+        wanted = expected(cube, **options)
+        bpy.context.window.scene = other = bpy.data.scenes.new("Other")
+        first.name = "Renamed"
+        shown = []
+        make(cube, scene=chosen, meanwhile=lambda _: shown.append(bpy.context.scene), **options)
+        assert files(tmp_path / "window") == wanted
+        assert {*shown} == {other}
+
+    @pytest.mark.parametrize("kind", ["dataset", "capture"])
+    def test_a_scene_removed_meanwhile_is_told(self, scene, chosen, make, part, tmp_path, kind):
+        first = bpy.context.scene
+        bpy.context.window.scene = bpy.data.scenes.new("Other")
+
+        def remove(progress):
+            if progress.message == "Icosphere":
+                bpy.data.scenes.remove(first)
+
+        def capture():
+            steps = part("operators.dataset.plain").object_steps(
+                scene,
+                tmp_path / "window",
+                part("xray_addon.settings").CaptureSettings(views=1, size=16),
+                chosen,
+            )
+            part("operators.tasks.jobs").run(steps, remove)
+
+        start = (
+            capture if kind == "capture" else partial(make, *scene, scene=chosen, meanwhile=remove)
+        )
+        with pytest.raises(
+            part("xray_addon.errors").XRayError, match="'Scene' was removed"
+        ) as told:
+            start()
+        assert told.value.code == "scene_gone"
+        assert [path.name for path in (tmp_path / "window/xrays").iterdir()] == ["Cube"]
 
     def test_what_is_edited_in_edit_mode_is_captured(self, cube, make, expected, tmp_path):
         bpy.ops.object.mode_set(mode="EDIT")
@@ -577,13 +636,112 @@ class TestInAWindow:
         assert not [*(out / ".work").glob("*")]
         assert not [*temporary.iterdir()]
 
-    def test_a_second_blender_that_dies_costs_the_item(self, cube, make, part, monkeypatch):
+    @pytest.fixture
+    def started(self, part, monkeypatch):
+        """The commands of second Blenders, in the order in which they started."""
+        child, commands = part("operators.dataset.child"), []
+        build = child.extension_command
+
+        def command(arguments):
+            commands.append(build(arguments))
+            return commands[-1]
+
+        monkeypatch.setattr(child, "extension_command", command)
+        return commands
+
+    def test_one_second_blender_renders_all_items(self, scene, make, expected, tmp_path, started):
+        options = {"image": "cycles", "samples": 1, "denoise": False}
+        wanted = expected(*scene, **options)
+        make(*scene, **options)
+        assert files(tmp_path / "window") == wanted
+        assert len(started) == 1
+
+    @pytest.mark.parametrize("image", ["cast", "cycles"])
+    def test_slices_are_rendered_there_too(
+        self, scene, make, expected, part, monkeypatch, tmp_path, started, image
+    ):
+        options = {"image": image, "samples": 1, "denoise": False, "slices": True}
+        options["slice_shading"] = "cycles"
+        wanted = expected(*scene, **options)
+
+        def fail(*_, **__):
+            raise AssertionError("this would stop the window")
+
+        monkeypatch.setattr(part("operators.dataset.studio"), "shoot", fail)
+        monkeypatch.setattr(part("operators.dataset.slice_rendering"), "shoot", fail)
+        make(*scene, **options)
+        assert files(tmp_path / "window") == wanted
+        assert len(started) == 1
+
+    def test_one_that_dies_between_two_items_costs_none(self, scene, make, part, monkeypatch):
+        remote, children = part("operators.dataset.remote"), []
+
+        def start(*arguments):
+            children.append(part("operators.dataset.child").ChildBlender(*arguments))
+            return children[-1]
+
+        def kill(progress):
+            if progress.message == "Icosphere" and len(children) == 1:
+                children[0]._process.kill()
+                children[0]._process.wait()
+
+        monkeypatch.setattr(remote, "ChildBlender", start)
+        run = make(*scene, meanwhile=kill, image="cycles", samples=1, denoise=False)
+        assert [result.status for result in run.results] == ["done", "done"]
+        assert len(children) == 2
+
+    def test_a_second_blender_that_dies_costs_one_item(self, scene, make, part, monkeypatch):
         child = part("operators.dataset.child")
         script = "input(); print('gone', file=__import__('sys').stderr)"
-        monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
-        (result,) = make(cube, image="cycles", samples=1, denoise=False).results
-        assert (result.status, result.code) == ("failed", "worker_died")
+        right = child.extension_command
+        commands = [lambda _: [sys.executable, "-c", script], right]
+        monkeypatch.setattr(child, "extension_command", lambda given: commands.pop(0)(given))
+        first, second = make(*scene, image="cycles", samples=1, denoise=False).results
+        assert (first.status, first.code) == ("failed", "worker_died")
+        assert second.status == "done"
         assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+
+
+@pytest.fixture
+def threads(part, monkeypatch):
+    """Whether the main thread has called those functions of the store that may take long."""
+    store, called = part("xray_addon.dataset.store"), {}
+
+    def call(name, real, *arguments):
+        called[name] = threading.current_thread() is threading.main_thread()
+        return real(*arguments)
+
+    for name in ("conflict", "claim", "find", "finish"):
+        monkeypatch.setattr(store, name, partial(call, name, getattr(store, name)))
+    return called
+
+
+def test_a_large_dataset_of_objects_does_not_stop_the_window(cube, part, threads, tmp_path):
+    capture, ops = part("operators.dataset.capture"), part("operators.dataset.ops")
+    settings = shown(part, SETTINGS)
+    answered(
+        capture.dataset_steps(
+            ops.object_items([cube]), tmp_path, settings, ops.load_objects, apart=True
+        )
+    )
+    del threads["find"]  # of one item
+    assert threads == {"claim": False, "finish": False}
+
+
+def test_a_large_dataset_of_files_does_not_stop_the_window(part, threads, monkeypatch, tmp_path):
+    workers, result = (
+        part("operators.dataset.workers"),
+        part("xray_addon.dataset.result").ItemResult,
+    )
+    item = part("xray_addon.dataset.manifest").Item
+    items = [item(f"item{number}", "a.obj") for number in range(500)]
+    monkeypatch.setattr(workers.store, "find", lambda _, item, __: result(item.uid, "exists"))
+    steps, messages = workers.worker_steps(items, tmp_path, shown(part, SETTINGS), True), []
+    run = part("operators.tasks.jobs").run(steps, lambda each: messages.append(each.message))
+    assert [result.uid for result in run.results] == [each.uid for each in items]
+    assert threads == {"conflict": False, "claim": False, "finish": False}
+    # None of them has a step of its own, between which the window's timer would wait.
+    assert not {each.uid for each in items} & {*messages}
 
 
 def test_linked_and_local_objects_of_one_name_are_two_items(cube, tmp_path):
@@ -609,7 +767,7 @@ def test_nothing_is_replaced_by_a_worker_that_does_not_start(cube, part, monkeyp
     settings = part("xray_addon.settings").DatasetSettings(views=1)
     item = part("xray_addon.dataset.manifest").Item("a", "a.obj")
     script = "raise SystemExit(7)"
-    monkeypatch.setattr(child, "command", lambda _: [sys.executable, "-c", script])
+    monkeypatch.setattr(child, "extension_command", lambda _: [sys.executable, "-c", script])
     with pytest.raises(part("xray_addon.errors").XRayError, match="ended with the code 7"):
         answered(workers.worker_steps([item], tmp_path, settings, replace=True))
     assert files(tmp_path) == before

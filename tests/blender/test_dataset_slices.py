@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
@@ -111,6 +112,10 @@ def test_what_slice3d_places_does_not_count(part):
     assert sliced.is_used("views")
     assert sliced.is_used("slice_shading")
     assert not settings().is_used("slice_shading")
+    rendered = settings(slices=True, image="cast", slice_shading="cycles")
+    assert rendered.is_used("samples")
+    assert not settings(slices=True, image="cast").is_used("samples")
     recipe = part("xray_addon.dataset.recipe").Recipe
     assert recipe.of(sliced) == recipe.of(settings(slices=True, cameras="ring", elevation=3.0))
+    assert recipe.of(rendered) != recipe.of(replace(rendered, samples=2))
     assert recipe.of(settings()) != recipe.of(sliced)

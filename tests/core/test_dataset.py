@@ -653,7 +653,7 @@ def test_near_and_far_are_no_gates_and_that_is_said(tmp_path, item):
 
 def test_the_report_and_the_lines_for_datasets(tmp_path, item):
     out = tmp_path / "out"
-    make(out, item, gates=["dropped_hits"])
+    make(out, item, gates=["dropped_hits"], incomplete=["a|b\nc.mtl"])
     refuse(out, Item("b", "", name="b.glb"), DIGEST, REJECTED, XRayError("low_iou", "Low | IoU."))
     refuse(out, Item("c", "", name="c.glb"), DIGEST, FAILED, XRayError("no_importer", "What?"))
     refuse(out, Item("d", "", name="d.glb"), DIGEST, FAILED, XRayError("crashed", "Gone."))
@@ -666,6 +666,7 @@ def test_the_report_and_the_lines_for_datasets(tmp_path, item):
     assert report.gates["crashed"] == {"counted": 1, "refused": 1}
     assert json.loads((out / "report.json").read_text())["failed"] == 2
     assert "Low \\| IoU." in (out / "report.md").read_text()
+    assert "| chair | a\\|b c.mtl |\n" in (out / "report.md").read_text()
     (line,) = (out / "metadata.jsonl").read_text().splitlines()
     values = json.loads(line)
     assert values["file_name"] == "images/chair/000.png"

@@ -39,6 +39,26 @@ def test_undoing_and_saving_meanwhile_change_nothing(blender, screen):
     assert "scenes: ['Scene']" in screen.run("blender", "-b", saved, "--python-expr", SCENES).stdout
 
 
+ELSEWHERE = """
+bpy.data.objects["Cube"].select_set(True)
+bpy.ops.xray.dataset("EXEC_DEFAULT", source="selection", directory="{folder}", views=1, size=32,
+                     layers=4, image="cast", image_size=32, slices=True, slice_shading="cycles",
+                     samples=1)
+bpy.context.window.scene = bpy.data.scenes.new("Empty")
+"""
+
+
+def test_the_dataset_is_of_the_scene_in_which_it_was_started(blender):
+    """Its slices are rendered by a second Blender."""
+    folder = rig.OUT / "scenes"
+    shutil.rmtree(folder, ignore_errors=True)
+    blender.do(ELSEWHERE.format(folder=folder))
+    blender.until(f"not {QUEUE}", 120)
+    assert blender.get("bpy.context.window.scene.name") == "Empty"
+    assert json.loads((folder / "report.json").read_text())["captured"] == 1
+    assert len([*(folder / "01_img_slices" / "Cube" / "000").iterdir()]) == 12
+
+
 INSTALL_AND_MAKE = """
 import bpy
 bpy.ops.extensions.package_install_files(

@@ -88,10 +88,10 @@ class Attempt:
 class Store:
     """The dataset in `folder` during one run that makes items with `settings`; use it in a `with`.
 
-    deflater : compresses X-Rays and images.
+    deflater : compresses X-Rays and images; known while it is open.
 
-    Raises XRayError `cannot_write`, `other_settings` without `replace`, `no_deflater`, and those
-    for unusable files named in the settings.
+    `open` raises XRayError `cannot_write`, `other_settings` without `replace`, `no_deflater`, and
+    those for unusable files named in the settings.
     """
 
     def __init__(
@@ -101,13 +101,21 @@ class Store:
         self._replace = replace
         self._exit = ExitStack()
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
+        """Claim the dataset, which takes long if many items are checked again or removed."""
         self.deflater = self._claim()
         self._work = self._exit.enter_context(store.work_folder(self.folder))
+
+    def close(self) -> None:
+        """Remove what an unfinished item left."""
+        self._exit.close()
+
+    def __enter__(self) -> Self:
+        self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._exit.close()
+        self.close()
 
     @contextmanager
     def attempt(self, item: Item, **details: Any) -> Iterator[Attempt]:

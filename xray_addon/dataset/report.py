@@ -61,8 +61,7 @@ class Report(Plain):
             lines += [
                 "| "
                 + " | ".join(
-                    row[key].replace("|", "\\|").replace("\n", " ")
-                    for key in ("uid", "source", "status", "code", "reason")
+                    _cell(row[key]) for key in ("uid", "source", "status", "code", "reason")
                 )
                 + " |"
                 for row in self.refused
@@ -71,16 +70,14 @@ class Report(Plain):
             lines += ["", f"{self.omages} as omages, {len(self.unwrapped)} of them unwrapped anew."]
         if self.unwrapped:
             lines += ["", "| unwrapped | because its UVs cannot be used |", "|---|---|"]
-            lines += [f"| {uid} | {reason} |" for uid, reason in self.unwrapped.items()]
+            lines += [f"| {uid} | {_cell(reason)} |" for uid, reason in self.unwrapped.items()]
         for title, found in (
             ("item | missing image files", self.missing_textures),
             ("incomplete item | captured without", self.incomplete),
         ):
             if found:
                 lines += ["", f"| {title} |", "|---|---|"]
-            for uid, names in found.items():
-                names_text = ", ".join(names).replace("|", "\\|")
-                lines.append(f"| {uid} | {names_text} |")
+            lines += [f"| {uid} | {_cell(', '.join(names))} |" for uid, names in found.items()]
         return "\n".join(lines) + "\n"
 
     def add(self, row: dict[str, Any]) -> None:
@@ -111,6 +108,11 @@ class Report(Plain):
             self.rejected += 1
         else:
             self.failed += 1
+
+
+def _cell(text: str) -> str:
+    """`text` in a table."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def view_line(row: dict[str, Any], index: int) -> str:

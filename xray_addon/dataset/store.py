@@ -91,7 +91,7 @@ def claim(folder: str | PathLike[str], settings: DatasetSettings, replace: bool 
     if recorded(folder) == recipe:
         return recipe.digest
     with _exclusive(folder) as place:
-        others = _others(folder, recipe)
+        others = list(_others(folder, recipe))
         if others and not replace:
             raise _conflict(folder, recipe)
         known = {} if others else _settings(folder)
@@ -124,7 +124,9 @@ def writer(folder: Path) -> Deflater:
 def conflict(folder: str | PathLike[str], settings: DatasetSettings) -> XRayError | None:
     """The error that `claim` raises without `replace` if items have different settings, or None."""
     folder, recipe = Path(folder), Recipe.of(settings)
-    return _conflict(folder, recipe) if _others(folder, recipe) else None
+    if recorded(folder) == recipe or next(_others(folder, recipe), None) is None:
+        return None
+    return _conflict(folder, recipe)
 
 
 def recorded(folder: Path) -> Recipe | None:
@@ -543,9 +545,9 @@ def _settings(folder: Path) -> dict[str, Any]:
     return held
 
 
-def _others(folder: Path, recipe: Recipe) -> list[str]:
+def _others(folder: Path, recipe: Recipe) -> Iterator[str]:
     """The uids of items that were made with different settings."""
-    return [row["uid"] for row in rows(folder) if row.get("settings") != recipe.digest]
+    return (row["uid"] for row in rows(folder) if row.get("settings") != recipe.digest)
 
 
 def _conflict(folder: Path, recipe: Recipe) -> XRayError:

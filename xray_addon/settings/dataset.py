@@ -288,6 +288,8 @@ class DatasetSettings(Settings):
             return name in ("views", "seed")
         if name == "omage":
             return bool(values.omage)
+        if name == "samples" and values.slices and values.slice_shading == "cycles":
+            return True
         if name == "seed":
             return (
                 values.cameras in ("hemisphere", "sphere")
