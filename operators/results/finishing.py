@@ -31,7 +31,9 @@ from ..convert.staging import TEMPORARY, Stage, TemporaryData
 AXES = ("x", "y", "z")
 # Number of quads if none is given.
 QUADS = 20_000
-# How often the voxel size is corrected after counting the quads.
+# Quads that QuadriFlow makes at most: its time grows with their number.
+FLOW_QUADS = 6_000
+# How many seeds QuadriFlow gets, and how often the voxel size is corrected.
 TRIES = 3
 PREVIEW_SIZE = 256  # px
 # The preview's viewpoint for an object of radius 1: slightly above and beside the viewer.
@@ -129,20 +131,94 @@ def _mirror(obj: Any, axis: int) -> None:
 
 
 def _remesh(obj: Any, target: int) -> None:
-    """Apply Blender's voxel remesh with about `target` quads; colours are lost."""
+    """Replace the mesh of `obj` with about `target` quads; colours are lost.
+
+    A closed mesh keeps its thin parts: QuadriFlow (Huang et al. 2018) covers its form with few
+    quads, which are then split and moved onto it until there are enough. Any other mesh is made of
+    voxels, which close it.
+    """
+    made = _quad_flow(obj.data, target) or _voxels(obj, target)
+    made.shade_smooth()
+    _replace(obj, made)
+
+
+def _quad_flow(mesh: Any, target: int) -> Any:
+    """A new closed mesh of about `target` quads in the form of `mesh`, in no more pieces; None if
+    `mesh` is not closed, or QuadriFlow gives no such mesh in a few tries."""
+    if not _is_closed(mesh):
+        return None
+    pieces, levels = _piece_count(mesh), max(0, math.ceil(math.log(target / FLOW_QUADS, 4)))
+    few = asked = target / 4**levels
+    made: Any = None
+    for seed in range(TRIES):
+        with Stage() as stage:
+            form, quads = stage.add(mesh.copy()), stage.add(mesh.copy())
+            _clear_normals(quads.data)
+            layer = stage.scene.view_layers[0]
+            layer.update()
+            with bpy.context.temp_override(
+                scene=stage.scene, view_layer=layer, object=quads, active_object=quads
+            ):
+                bpy.ops.object.quadriflow_remesh(mode="FACES", target_faces=round(asked), seed=seed)
+            count = len(quads.data.polygons)
+            if (
+                len(quads.data.loops) != 4 * count  # it has given up
+                or not _is_closed(quads.data)
+                or _piece_count(quads.data) > pieces
+            ):
+                continue
+            asked *= few / count
+            if levels:
+                split = quads.modifiers.new("split", "SUBSURF")
+                split.subdivision_type, split.levels = "SIMPLE", levels
+                quads.modifiers.new("form", "SHRINKWRAP").target = form
+            if made is not None:
+                bpy.data.meshes.remove(made)
+            depsgraph = _depsgraph(stage)
+            made = bpy.data.meshes.new_from_object(
+                quads.evaluated_get(depsgraph), depsgraph=depsgraph
+            )
+        if abs(count - few) < 0.1 * few:
+            break
+    return made
+
+
+def _is_closed(mesh: Any) -> bool:
+    """Whether every edge of a mesh has two faces."""
+    edges = np.empty(len(mesh.loops), dtype=np.int32)
+    mesh.loops.foreach_get("edge_index", edges)
+    return len(edges) > 0 and bool((np.bincount(edges, minlength=len(mesh.edges)) == 2).all())
+
+
+def _piece_count(mesh: Any) -> int:
+    """The number of connected pieces of a mesh."""
+    ends = np.empty(2 * len(mesh.edges), dtype=np.int32)
+    mesh.edges.foreach_get("vertices", ends)
+    first, last = ends.reshape(-1, 2).T
+    lowest = np.arange(len(mesh.vertices))
+    while (lowest[first] != lowest[last]).any():
+        low = np.minimum(lowest[first], lowest[last])
+        np.minimum.at(lowest, lowest[first], low)
+        np.minimum.at(lowest, lowest[last], low)
+        lowest = lowest[lowest]
+    return len(np.unique(lowest))
+
+
+def _voxels(obj: Any, target: int) -> Any:
+    """A new closed mesh of about `target` quads around `obj`, by Blender's voxel remesh."""
     source = obj.data
     area = np.empty(len(source.polygons), dtype=np.float32)
     source.polygons.foreach_get("area", area)
     # A closed surface of unit voxels has about 1.5 quads per unit of area.
     size = math.sqrt(1.5 * float(area.sum()) / target)
     for tried in range(1, TRIES + 1):
-        made = _evaluated(obj, "REMESH", mode="VOXEL", voxel_size=size, use_smooth_shade=True)
+        made = _evaluated(obj, "REMESH", mode="VOXEL", voxel_size=size)
         count = len(made.polygons)
         if tried == TRIES or not count or abs(count - target) < 0.05 * target:
             break
         size *= math.sqrt(count / target)
         bpy.data.meshes.remove(made)
-    _replace(obj, made)
+    return made
 
 
 def _decimate(obj: Any, target: int) -> None:

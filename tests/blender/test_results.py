@@ -93,6 +93,40 @@ def test_about_so_many_faces(obj, finish, surface_of, topology, sides):
     assert len(bpy.data.meshes) == 1
 
 
+def test_quads_keep_thin_parts(part, convert, finish, surface_of):
+    """A dumbbell whose bar is thinner than the voxels of so few quads would be."""
+    surface_type = part("xray_addon.surface").Surface
+    turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    height = np.array([-0.5, -0.45, -0.3, -0.25, -0.24, 0, 0.24, 0.25, 0.3, 0.45, 0.5])
+    radius = np.array([0.02, 0.2, 0.2, 0.1, 0.01, 0.01, 0.01, 0.1, 0.2, 0.2, 0.02])
+    rings = np.stack(
+        [
+            np.outer(radius, np.cos(turns)),
+            np.outer(radius, np.sin(turns)),
+            height[:, None] + 0 * turns,
+        ],
+        axis=-1,
+    )
+    vertices = np.concatenate([rings.reshape(-1, 3), [[0, 0, -0.5], [0, 0, 0.5]]])
+    count, faces = len(turns), []
+    for j in range(count):
+        k = (j + 1) % count
+        faces += [(len(vertices) - 2, k, j)]
+        faces += [(len(vertices) - 1, len(vertices) - 2 - count + j, len(vertices) - 2 - count + k)]
+        for i in range(len(height) - 1):
+            a, b = i * count, (i + 1) * count
+            faces += [(a + j, a + k, b + k), (a + j, b + k, b + j)]
+    mesh = convert.mesh_from_surface(surface_type(vertices, np.array(faces)), "Dumbbell")
+    obj = convert.add_object(mesh, bpy.context.scene.collection)
+    finishing = part("operators.results.finishing")
+    assert finishing._piece_count(mesh) == 1
+    finish(obj, topology="quads", target_faces=600)
+    assert finishing._piece_count(obj.data) == 1
+    assert surface_of(obj).is_watertight
+    assert {len(polygon.vertices) for polygon in obj.data.polygons} == {4}
+    assert np.ptp([vertex.co.z for vertex in obj.data.vertices]) > 0.9
+
+
 def test_more_faces_than_there_are_changes_nothing(obj, finish):
     count = len(obj.data.polygons)
     finish(obj, target_faces=10 * count)

@@ -15,8 +15,9 @@ class ResultSettings(Settings):
         "triangles",
         "Kind of faces",
         choices={
-            "triangles": "The triangles that the generator made",
-            "quads": "A closed mesh of even quads, without the finest details",
+            "triangles": "The triangles that the mesh has",
+            "quads": "Quads that follow the form, without the finest details. A mesh with "
+            "borders is closed by voxels",
         },
     )
     target_faces: int = setting(
