@@ -13,6 +13,7 @@ from ..operators.generate.ops import (
     XRAY_OT_copy_command,
     XRAY_OT_generate,
     XRAY_OT_keep_layers,
+    XRAY_OT_set_upright,
     XRAY_OT_use_seed,
 )
 from ..operators.generate.ops_cutout import XRAY_OT_preview_cutout, asked, describe, shown
@@ -66,7 +67,8 @@ class XRAY_PT_generate(SidebarPanel):
         button = row.operator(XRAY_OT_generate.bl_idname, text=text, icon="MESH_DATA")
         set_from_panel(button, scene)
         _draw_again(layout, context)
-        draw_progress(layout, context, XRAY_OT_generate, XRAY_OT_another_seed, XRAY_OT_keep_layers)
+        again = (XRAY_OT_another_seed, XRAY_OT_set_upright, XRAY_OT_keep_layers)
+        draw_progress(layout, context, XRAY_OT_generate, *again)
 
 
 def _draw_inputs(layout: Any, context: Any, system: System) -> None:
@@ -95,6 +97,7 @@ def _draw_again(layout: Any, context: bpy.types.Context) -> None:
     row.operator(XRAY_OT_use_seed.bl_idname, text="", icon="LOOP_BACK")
     row.operator(XRAY_OT_copy_command.bl_idname, text="", icon="COPYDOWN")
     column.operator(XRAY_OT_another_seed.bl_idname, icon="FILE_REFRESH")
+    column.operator(XRAY_OT_set_upright.bl_idname, icon="EMPTY_SINGLE_ARROW")
     column.operator(XRAY_OT_keep_layers.bl_idname, icon="RENDERLAYERS")
 
 

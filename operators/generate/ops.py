@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 # The operator's properties for the inputs.
 INPUTS = ("image", "mask", "category", "filepath", "directory")
+UPRIGHT = "upright"  # the setting of the systems that can set a mesh upright
 DIALOG_WIDTH = 400  # px at the default size
 
 
@@ -297,40 +298,22 @@ class _FromGenerated(_Generating):
         return bool(getattr(self if given else scene.xray.generate, name))
 
 
-@with_settings(ResultSettings)
-class XRAY_OT_another_seed(_FromGenerated):
-    """Make the active mesh again with the next seed and put it beside it.
-
-    If all seeds give the same mesh, as at Variation 0, hidden parts are varied fully
-    """
-
-    bl_idname = "xray.another_seed"
-    bl_label = "Another Seed"
-    bl_options = {"UNDO"}
+class _MadeAnew(_FromGenerated):
+    """Base class of those that make the active mesh anew, with other settings, and put it beside
+    it."""
 
     keep_camera: keep_camera_property()
     keep_layers: keep_layers_property()
 
-    @classmethod
-    def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
-        """Require that seeds make a difference."""
-        given = [part for part, name in input_names(obj).items() if name]
-        if not settings.varied().seed_matters(given):
-            label = find_system(settings.generator).label
-            cls.poll_message_set(f"With these settings {label} makes the same mesh for every seed")
-            return False
-        return True
+    def changed(self, obj: Any, settings: GenerateSettings) -> GenerateSettings:
+        """The settings of the new mesh. settings : those of `obj`."""
+        raise NotImplementedError
 
     def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
         """One generation, with the inputs stored in the object."""
         obj: Any = context.object
         inputs, before = made_from(obj)
-        settings = replace(before.varied(), seed=next_seed(obj))
-        self._varied = [
-            f"{item.name.replace('_', ' ').title()} {getattr(settings, item.name):g}"
-            for item in settings.own_fields()
-            if getattr(settings, item.name) != getattr(before, item.name)
-        ]
+        settings = self.changed(obj, before)
         self.keep_camera = self.keeps(context, "keep_camera")
         self.keep_layers = self.keeps(context, "keep_layers")
         spot = Spot(obj.matrix_world.translation.to_tuple(), beside=obj.name)
@@ -345,12 +328,77 @@ class XRAY_OT_another_seed(_FromGenerated):
                     values[item.name] = setting_value(item, source)
         return ResultSettings(**values)
 
+
+@with_settings(ResultSettings)
+class XRAY_OT_another_seed(_MadeAnew):
+    """Make the active mesh again with the next seed and put it beside it.
+
+    If all seeds give the same mesh, as at Variation 0, hidden parts are varied fully
+    """
+
+    bl_idname = "xray.another_seed"
+    bl_label = "Another Seed"
+    bl_options = {"UNDO"}
+
+    @classmethod
+    def is_useful(cls, obj: Any, settings: GenerateSettings) -> bool:
+        """Require that seeds make a difference."""
+        given = [part for part, name in input_names(obj).items() if name]
+        if not settings.varied().seed_matters(given):
+            label = find_system(settings.generator).label
+            cls.poll_message_set(f"With these settings {label} makes the same mesh for every seed")
+            return False
+        return True
+
+    def changed(self, obj: Any, settings: GenerateSettings) -> GenerateSettings:
+        """With the next seed, and hidden parts that vary."""
+        varied = settings.varied()
+        self._varied = [
+            f"{item.name.replace('_', ' ').title()} {getattr(varied, item.name):g}"
+            for item in settings.own_fields()
+            if getattr(varied, item.name) != getattr(settings, item.name)
+        ]
+        return replace(varied, seed=next_seed(obj))
+
     def summary(self, result: Any) -> tuple[str, str]:
         """The seed, and the setting that was changed so that it makes a difference."""
         text = f"{result.name} is made with seed {result['xray_settings']['seed']}"
         if self._varied:
             text += f" and {', '.join(self._varied)}. Before, all seeds gave the same mesh"
         return "INFO", text
+
+
+@with_settings(ResultSettings)
+class XRAY_OT_set_upright(_MadeAnew):
+    """Make the active mesh again, set upright, and put it beside it: for a figure that leans.
+
+    The settings are those of the mesh, with Upright at 1
+    """
+
+    bl_idname = "xray.set_upright"
+    bl_label = "Set Upright"
+    bl_options = {"UNDO"}
+
+    @classmethod
+    def is_useful(cls, _obj: Any, settings: GenerateSettings) -> bool:
+        """Require a system with this setting, and a mesh that was made without."""
+        if UPRIGHT not in (item.name for item in settings.own_fields()):
+            label = find_system(settings.generator).label
+            cls.poll_message_set(f"{label} cannot set meshes upright")
+            return False
+        if getattr(settings, UPRIGHT) == 1:
+            cls.poll_message_set("It is set upright already")
+            return False
+        return True
+
+    def changed(self, _obj: Any, settings: GenerateSettings) -> GenerateSettings:
+        """With Upright at 1."""
+        change: Any = {UPRIGHT: 1.0}
+        return replace(settings, **change)
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """The name of the new mesh."""
+        return "INFO", f"{result.name} is set upright"
 
 
 class XRAY_OT_keep_layers(_FromGenerated):
@@ -476,6 +524,7 @@ def is_generated(cls: Any, context: bpy.types.Context) -> bool:
 CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_generate,
     XRAY_OT_another_seed,
+    XRAY_OT_set_upright,
     XRAY_OT_keep_layers,
     XRAY_OT_use_seed,
     XRAY_OT_copy_command,

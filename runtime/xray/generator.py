@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from .decoding import Layers, decode
 from .networks.base import Network, image_to_input
 from .sampling import both_ways, sample
 from .solid import solid_mesh
+from .uprighting import righting_tilt, tilted
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 IMAGE_SIZE = 512  # px of the framed image, which the texture is made from
@@ -44,6 +46,8 @@ LAYER_SIZE = 256  # px of the layers
 SMOOTHING = 10
 # Pixels along the object's longer side in the image below which the mesh is hardly like it.
 LEAST_SIDE = 64
+# Tilt (depth over height) from which on the user is told that the object leans back.
+LEANS = 0.25
 # Default number of steps if hidden parts vary.
 STEPS = 8
 
@@ -78,7 +82,7 @@ class XRayGenerator(Generator):
         cut = cut_object(inputs.image, settings, progress)
         framed = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
         generated = self.generate_framed(framed, settings, progress)
-        return replace(generated, notes=_notes(cut.rgba))
+        return replace(generated, notes=(*_notes(cut.rgba), *generated.notes))
 
     @torch.inference_mode()
     def generate_framed(
@@ -114,7 +118,8 @@ class XRayGenerator(Generator):
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3])
         camera = canonical_camera(LAYER_SIZE, *prediction.pose[0].tolist())
-        layers = centered(layers, camera)
+        tilt = righting_tilt(layers, camera)
+        layers = centered(tilted(layers, camera, settings.upright * tilt), camera)
         progress(Progress("mesh", 1, 2, "Making the mesh", layer_sheet(layers.xray())))
         make = closed_surface if layers.closed else open_surface
         surface, xray = make(layers, framed, camera)
@@ -125,7 +130,8 @@ class XRayGenerator(Generator):
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
         progress(Progress("mesh", 2, 2, "Done"))
-        return Generated(surface, xray, camera)
+        leans = not settings.upright and tilt < -LEANS
+        return Generated(surface, xray, camera, notes=(_leaning(tilt),) if leans else ())
 
 
 load = XRayGenerator.load
@@ -137,6 +143,15 @@ def _notes(rgba: NDArray[np.uint8]) -> tuple[str, ...]:
     if not len(rows) or (side := int(max(np.ptp(rows), np.ptp(columns))) + 1) >= LEAST_SIDE:
         return ()
     return (f"The object is only {side} pixels long in the image: a larger one is better.",)
+
+
+def _leaning(tilt: float) -> str:
+    """What to do about a body that needs `tilt` to stand upright."""
+    degrees = math.degrees(math.atan(-tilt))
+    return (
+        f"The mesh leans back by about {degrees:.0f} degrees. If the object stands upright, "
+        "generate it again with Upright set to 1."
+    )
 
 
 def _reduced(image: Tensor, size: int) -> Tensor:

@@ -122,12 +122,18 @@ def pairs_behind(layers: Layers) -> Bools:
     return np.logical_and.accumulate((share > LIKELY) & (layers.depth[3::2] > 0), axis=0)
 
 
+def body_ends(layers: Layers) -> tuple[Floats, Floats]:
+    """The depths (H, W) at which each ray enters the body and leaves it; 0 where unknown."""
+    leave = layers.depth[1].copy()
+    for there, depth in zip(pairs_behind(layers), layers.depth[3::2], strict=True):
+        leave[there] = depth[there]
+    return layers.depth[0], leave
+
+
 def _maps(layers: Layers, camera: Camera) -> _Maps:
     unit = DISTANCE / camera.focal
     outline = layers.outline
-    enter, leave = layers.depth[0], layers.depth[1].copy()
-    for there, depth in zip(pairs_behind(layers), layers.depth[3::2], strict=True):
-        leave[there] = depth[there]
+    enter, leave = body_ends(layers)
     enter, leave = extended(enter, enter > 0), extended(leave, leave > 0)
     leave = piecewise_planar(leave, outline, camera)
     leave = np.maximum(leave, enter + LEAST_THICKNESS * CELL)

@@ -200,6 +200,23 @@ def test_another_seed_is_refused_where_it_can_make_no_difference(fake_runtime, i
     assert bpy.ops.xray.another_seed.poll()
 
 
+def test_set_upright_makes_the_mesh_again_beside_it(fake_runtime, images, part):
+    bpy.ops.xray.generate(filepath=str(images[0]), seed=3, margin=2.0)
+    first = bpy.context.object
+    assert bpy.ops.xray.set_upright() == {"FINISHED"}
+    second = bpy.context.object
+    made = second["xray_settings"]
+    assert (made["upright"], made["seed"], made["margin"]) == (1.0, 3, 2.0)
+    assert first["xray_settings"]["upright"] == 0
+    assert second.location.x > first.location.x
+    with pytest.raises(RuntimeError, match="set upright already"):
+        bpy.ops.xray.set_upright()
+    settings = part("xray_addon.settings").GenerateSettings
+    second["xray_settings"] = settings("triposr").to_dict()
+    with pytest.raises(RuntimeError, match="TripoSR cannot set meshes upright"):
+        bpy.ops.xray.set_upright()
+
+
 def test_another_seed_honours_keep_and_result(fake_runtime, images, panel):
     bpy.ops.xray.generate(filepath=str(images[0]), height=2.0, smooth_angle=np.radians(30))
     panel.keep_layers, panel.height = True, 4.0

@@ -15,6 +15,7 @@ import runtime
 from runtime.xray.decoding import decode
 from runtime.xray.generator import XRayGenerator, closed_surface, open_surface
 from runtime.xray.networks.base import Prediction
+from runtime.xray.uprighting import righting_tilt, tilted
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError, cast
 from xray_addon.canonical import DISTANCE, FAR, NEAR, canonical_camera
@@ -170,6 +171,26 @@ def test_variation_is_how_far_seeds_go_apart():
 
     assert apart(0.0) == 0
     assert 0 < apart(0.3) < apart(1.0)
+
+
+def test_what_leans_is_told_and_set_upright(monkeypatch):
+    """Layers that lean back, as they often do for photos of figures."""
+
+    def leaning(prediction: Prediction, alpha: torch.Tensor):
+        layers = decode(prediction, alpha)
+        camera = canonical_camera(256, *prediction.pose[0].tolist())
+        return tilted(tilted(layers, camera, righting_tilt(layers, camera)), camera, 0.5)
+
+    monkeypatch.setattr("runtime.xray.generator.decode", leaning)
+    generator = runtime.load("xray", device="cpu")
+    told, silent = (generator.generate(REFERENCE, XRaySettings(upright=up)) for up in (0.0, 1.0))
+    assert any("leans back by about 2" in note for note in told.notes)
+    assert not silent.notes
+    # The head, above the middle, comes forward; the outline stays.
+    seen = told.xray.hit[0] & silent.xray.hit[0]
+    assert seen.sum() > 0.98 * told.xray.hit[0].sum()
+    nearer = np.where(seen, told.xray.depth[0] - silent.xray.depth[0], 0)
+    assert nearer[:80].sum() > 0 > nearer[176:].sum()
 
 
 @pytest.mark.parametrize("steps", [0, 1])

@@ -81,7 +81,7 @@ class RenderDiffusionSettings(GenerateSettings):
 SYSTEM = System(
     name="renderdiffusion",
     label="RenderDiffusion",
-    about="From an image, without one, or where a mask is white: denoised by way of 3D",
+    about="Small, trained on furniture only: from an image, without one, or where a mask is white",
     paper="https://arxiv.org/abs/2211.09869",
     licence="CC BY 4.0; ships with X-Ray",
     module="runtime.renderdiffusion",

@@ -32,6 +32,14 @@ class XRaySettings(GenerateSettings):
         max=1.0,
         unit="factor",
     )
+    upright: float = setting(
+        0.0,
+        "How far a body that leans forwards or backwards is set upright, along the view: 0 as "
+        "predicted, 1 fully. What the image shows does not change",
+        min=0.0,
+        max=1.0,
+        unit="factor",
+    )
 
     def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
         """Whether hidden parts vary."""
