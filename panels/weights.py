@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from ..operators.interface.translation import translated
-from ..operators.properties import chosen_system
+from ..operators.properties import chosen_system, system_settings
 from ..operators.runtime import service
 from ..operators.runtime.ops_weights import XRAY_OT_weights_download
 from ..xray_addon.systems import PUBLISHED
@@ -21,6 +21,16 @@ def draw_missing_weights(layout: Any, context: bpy.types.Context) -> None:
         _draw_download(layout, name)
     draw_progress(layout, context, XRAY_OT_weights_download)
     _draw_by_hand(layout, context)
+    _draw_own_checkpoint(layout, context)
+
+
+def _draw_own_checkpoint(layout: Any, context: Any) -> None:
+    """Draw that the chosen system needs weights that the user has trained, if none are chosen."""
+    system = chosen_system()
+    own = system_settings(context.scene.xray.generate, system)
+    if system.needs_own_checkpoint and not own.checkpoint:
+        text = "{} needs weights that you have trained. Choose them in Settings: Checkpoint."
+        draw_text(layout, context, translated(text).format(system.label), icon="ERROR")
 
 
 def _draw_by_hand(layout: Any, context: bpy.types.Context) -> None:

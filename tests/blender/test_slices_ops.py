@@ -149,6 +149,25 @@ def test_the_panel_knows_which_weights_to_fetch(xray, part, tmp_path, monkeypatc
     assert [file.key for file in service.missing_by_hand(scene)] == ["gt_to_3d"]
 
 
+def test_the_panel_says_before_the_press_that_one_needs_weights_of_ones_own(
+    xray, part, monkeypatch
+):
+    panel = part("panels.weights")
+    texts = []
+    monkeypatch.setattr(panel, "draw_text", lambda _box, _context, text, **_how: texts.append(text))
+    own = bpy.context.scene.xray.generate.systems.xray_paper
+    for generator, checkpoint, told in (
+        ("xray", "", 0),
+        ("xray-paper", "", 1),
+        ("xray-paper", "/somewhere", 0),
+    ):
+        part("operators.properties").preferences().generator = generator
+        own.checkpoint = checkpoint
+        texts.clear()
+        panel._draw_own_checkpoint(None, bpy.context)
+        assert [("you have trained" in text) for text in texts] == told * [True]
+
+
 def test_the_panel_says_what_to_fetch_from_where_and_under_which_licence(
     xray, part, tmp_path, monkeypatch
 ):

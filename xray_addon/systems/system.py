@@ -140,6 +140,11 @@ class System:
         """The name as a Python identifier."""
         return self.name.replace("-", "_")
 
+    @property
+    def needs_own_checkpoint(self) -> bool:
+        """Whether the user must have trained its network: only the other parts are published."""
+        return bool(self.weights) and not self.checkpoint
+
     def check(self, inputs: Inputs) -> None:
         """Raise XRayError for missing and unsupported inputs and for an unknown category.
 
