@@ -442,11 +442,12 @@ def _not_here(hub: Checkpoint, folder: Path, missing: list[str], command: str) -
         named = (hub.published.licence, hub.published.terms)
         licence = f" Its licence: {', '.join(part for part in named if part)}."
     known = hub.published.size if hub.published else 0
+    name = hub.published.name if hub.published else hub.repo
     size = f" ({megabytes(known)})" if known else ""
     return XRayError(
         "missing_weights",
         f"The weights of {hub.repo} are not on this machine.{licence}",
-        "Press Download Weights in X-Ray's Generate panel or preferences, or to fetch them"
+        f"Press Download {name} in X-Ray's Generate panel or preferences, or to fetch them"
         f"{size} {command}Or " + _by_hand(hub, folder, tuple(missing) or hub.files),
     )
 
