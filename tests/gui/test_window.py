@@ -158,11 +158,13 @@ collection.xray.explode = 0.5
     assert hidden[0]
     assert not any(hidden[1:])
     fake.shot("peeled")
-    fake.click_operator("xray.rebuild")
     apple = "bpy.data.objects['apple']"
-    # Made of the hits, which are more than the vertices it had.
-    fake.until(f"len({apple}.data.vertices) > 0.9 * sum({apple}['xray_hits'])", 90)
+    before, faces = fake.get(f"({apple}.data.session_uid, len({apple}.data.polygons))")
+    fake.click_operator("xray.rebuild")
+    fake.until(f"{apple}.data.session_uid != {before}", 90)
     idle(fake)
+    # Made of the hits, with the detail of the mesh that it replaces.
+    assert 0.8 * faces < fake.get(f"len({apple}.data.polygons)") < 1.2 * faces
     assert fake.get(f"{apple}.visible_get()")
     assert not fake.get(f"{collection}.xray.visible")
     fake.shot("rebuilt")
