@@ -152,14 +152,8 @@ def _quad_flow(mesh: Any, target: int) -> Any:
     made: Any = None
     for seed in range(TRIES):
         with Stage() as stage:
-            form, quads = stage.add(mesh.copy()), stage.add(mesh.copy())
-            _clear_normals(quads.data)
-            layer = stage.scene.view_layers[0]
-            layer.update()
-            with bpy.context.temp_override(
-                scene=stage.scene, view_layer=layer, object=quads, active_object=quads
-            ):
-                bpy.ops.object.quadriflow_remesh(mode="FACES", target_faces=round(asked), seed=seed)
+            quads = stage.add(mesh.copy())
+            _run_quadriflow(stage, quads, round(asked), seed)
             count = len(quads.data.polygons)
             if (
                 len(quads.data.loops) != 4 * count  # it has given up
@@ -168,19 +162,34 @@ def _quad_flow(mesh: Any, target: int) -> Any:
             ):
                 continue
             asked *= few / count
-            if levels:
-                split = quads.modifiers.new("split", "SUBSURF")
-                split.subdivision_type, split.levels = "SIMPLE", levels
-                quads.modifiers.new("form", "SHRINKWRAP").target = form
             if made is not None:
                 bpy.data.meshes.remove(made)
-            depsgraph = _depsgraph(stage)
-            made = bpy.data.meshes.new_from_object(
-                quads.evaluated_get(depsgraph), depsgraph=depsgraph
-            )
+            made = _split(stage, quads, levels, mesh)
         if abs(count - few) < 0.1 * few:
             break
     return made
+
+
+def _run_quadriflow(stage: Stage, obj: Any, target: int, seed: int) -> None:
+    """Replace the faces of `obj`, in the stage, with QuadriFlow's quads."""
+    _clear_normals(obj.data)
+    layer = stage.scene.view_layers[0]
+    layer.update()
+    with bpy.context.temp_override(
+        scene=stage.scene, view_layer=layer, object=obj, active_object=obj
+    ):
+        bpy.ops.object.quadriflow_remesh(mode="FACES", target_faces=target, seed=seed)
+
+
+def _split(stage: Stage, obj: Any, levels: int, form: Any) -> Any:
+    """A new mesh: that of `obj`, each face split in four `levels` times, moved onto the mesh
+    `form`."""
+    if levels:
+        modifier = obj.modifiers.new("split", "SUBSURF")
+        modifier.subdivision_type, modifier.levels = "SIMPLE", levels
+        obj.modifiers.new("form", "SHRINKWRAP").target = _user_of(form, stage)
+    depsgraph = _depsgraph(stage)
+    return bpy.data.meshes.new_from_object(obj.evaluated_get(depsgraph), depsgraph=depsgraph)
 
 
 def _is_closed(mesh: Any) -> bool:
