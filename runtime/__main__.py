@@ -120,6 +120,13 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("camera", "xray", "lari"),
         help="how they are compared: in the camera's frame, or as a paper does (default: camera)",
     )
+    evaluate.add_argument(
+        "--distance",
+        type=float,
+        default=1.0,
+        metavar="TIMES",
+        help="see objects from so many times the usual distance, by a lens to match (default: 1)",
+    )
     add_systems(evaluate)
 
     pack = commands.add_parser("pack", help="put many meshes into one small file, to train from")

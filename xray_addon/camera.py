@@ -98,6 +98,11 @@ class Camera:
         """(3,) camera centre in world space."""
         return self.camera_to_world[:3, 3].copy()
 
+    @property
+    def distance(self) -> float:
+        """The distance of the camera's centre from the origin of world space."""
+        return float(np.linalg.norm(self.camera_to_world[:3, 3]))
+
     def resized(self, width: int, height: int) -> Camera:
         """The same view at another resolution; width and height must keep the aspect ratio."""
         assert self.cx is not None

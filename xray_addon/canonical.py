@@ -48,6 +48,16 @@ class Frame:
     near: float
     far: float
 
+    def from_afar(self, times: float) -> Frame:
+        """The frame of a camera `times` as far away, with a lens that keeps the object's size."""
+        return Frame(
+            self.distance * times,
+            2 * math.atan(math.tan(self.fov_x / 2) / times),
+            self.fill,
+            self.near + self.distance * (times - 1),
+            self.far + self.distance * (times - 1),
+        )
+
     def camera(self, size: int, elevation: float = 0.0, roll: float = 0.0) -> Camera:
         """The frame's camera: `size` x `size` px, `elevation` in radians above the horizon.
 
@@ -66,6 +76,19 @@ CANONICAL = Frame(DISTANCE, FOV_X, FILL, NEAR, FAR)
 def canonical_camera(size: int, elevation: float = 0.0, roll: float = 0.0) -> Camera:
     """The camera of the canonical frame: `size` x `size` px, `elevation` and `roll` in radians."""
     return CANONICAL.camera(size, elevation, roll)
+
+
+def change_of_depths(
+    camera: Camera, other: Camera, rows: NDArray[np.integer], columns: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Factors and offsets that turn depths of `camera` into those of `other`, at the same pixels.
+
+    Points remain as far in front of or behind the plane through the origin that faces the camera.
+    The cameras look at the origin. rows, columns : of the pixels, of one shape; the factors and
+    offsets have that shape.
+    """
+    cosine, other_cosine = (-c.ray_directions(rows, columns)[..., 2] for c in (camera, other))
+    return cosine / other_cosine, (other.distance - camera.distance) / other_cosine
 
 
 def _about_view(roll: float) -> NDArray[np.float64]:

@@ -1,13 +1,14 @@
 """Compares a generator's meshes and three baselines with the ground truth, in one table.
 
 python -m runtime evaluate --data DIR --generator NAME --out DIR [--gallery DIR] [--seed N]
-                           [--protocol camera|xray|lari]
+                           [--protocol camera|xray|lari] [--distance TIMES]
 
 Every object of DIR (meshes, or a dataset's X-Rays) is placed in the canonical frame
 (`xray_addon.canonical`), seen from fixed random sides, lit by the built-in shader at 512 px, and
-given to the generator as an image that passes the whole intake. A mesh in another frame is
-transformed into the canonical one. Prediction and truth are compared by the protocol: 10,000 area
-samples each, lengths in units of the object's longest side.
+given to the generator as an image that passes the whole intake. --distance moves the camera away
+and zooms in, like a long lens. A mesh in another frame is transformed into the object's. Prediction
+and truth are compared by the protocol: 10,000 area samples each, lengths in units of the object's
+longest side.
 The baselines are the training object with the most similar picture, the visible front layer of the
 truth, and a sphere as large as the silhouette.
 """
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import CANONICAL, Frame, canonical_camera
+from xray_addon.canonical import CANONICAL, Frame
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError, error_code
 from xray_addon.files.atomic import replacing
@@ -103,11 +104,13 @@ def evaluate(
     settings: GenerateSettings | None = None,
     protocol: Protocol = CAMERA,
     frame: Frame = CANONICAL,
+    distance: float = 1.0,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The figures of all cases, and a picture of each, a row of the sheet.
 
-    frame : the frame of the generator's meshes.
+    frame : the frame of the generator's meshes. distance : of the cameras, as a multiple of the
+    canonical one.
 
     The dict has `cases` (name, seconds, watertight, vertices, the mesh's `looks` and a dict of
     metrics by system), `systems` (their means), `intervals` (their 95 % confidence intervals),
@@ -116,10 +119,11 @@ def evaluate(
     remains, errors that would stop every case, and `Cancelled`.
     """
     settings = settings or GenerateSettings(seed=seed)
+    seen_in = CANONICAL.from_afar(distance)
     skipped: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     pictures: list[Image.Image] = []
-    for number, case in enumerate(make_cases(files, views, seed, skipped)):
+    for number, case in enumerate(make_cases(files, views, seed, skipped, seen_in)):
         progress(Progress("evaluate", number, len(files) * views, case.name))
         began = time.perf_counter()
         try:
@@ -182,6 +186,7 @@ def evaluate(
         "protocol": protocol.name,
         "seed": seed,
         "views": views,
+        "distance": distance,
         "settings": settings.to_dict(),
         "systems": {
             name: {key: float(np.mean(found)) for key, found in by_key.items()}
@@ -223,8 +228,8 @@ def _choice(count: int, seed: int) -> NDArray[np.intp]:
 
 
 def _hidden(case: Case, seed: int) -> Positions:
-    """Hits (N, 3) of the truth behind its first layer, in the camera's frame."""
-    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    """Hits (N, 3) of the truth behind its first layer, in the camera's axes."""
+    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     behind = case.view.xray.index >= TRUTH_SIZE**2
     points = in_camera(case.view.xray.points(camera).positions[behind], camera)
     return points[_choice(len(points), seed)]
@@ -232,7 +237,7 @@ def _hidden(case: Case, seed: int) -> Positions:
 
 @dataclass(frozen=True, eq=False)
 class _Laid:
-    """A generated mesh in the canonical frame; `matrix` (4, 4) moved it there."""
+    """A generated mesh in the case's frame; `matrix` (4, 4) moved it there."""
 
     surface: Surface
     camera: Camera
@@ -240,16 +245,18 @@ class _Laid:
 
 
 def _laid(generated: Generated, case: Case, frame: Frame) -> _Laid | None:
-    """The mesh generated in `frame`, moved to the canonical frame; None if the true object does
-    not fit into `frame`."""
-    if frame == CANONICAL:
-        return _Laid(generated.surface, generated.camera, np.eye(4))
+    """The mesh generated in `frame`, moved to the case's frame; None if the true object does not
+    fit into `frame`."""
+    eye = generated.camera
+    pose = eye.camera_to_world.copy()
+    pose[:3, 3] *= case.camera.distance / eye.distance
+    camera = Camera(eye.width, eye.height, case.camera.fov_x, pose)
+    if frame == CANONICAL:  # seen from any distance
+        return _Laid(generated.surface, camera, np.eye(4))
     in_axes = case.from_frame(frame)
     if in_axes is None:
         return None
-    eye = generated.camera
-    matrix = eye.camera_to_world @ in_axes @ eye.world_to_camera
-    camera = Camera(eye.width, eye.height, CANONICAL.fov_x, eye.camera_to_world)
+    matrix = pose @ in_axes @ eye.world_to_camera
     return _Laid(generated.surface.transformed(matrix), camera, matrix)
 
 
@@ -260,7 +267,7 @@ def _looks(case: Case, generated: _Laid, seed: int) -> dict[str, Any]:
     overlap = hit_overlap(xray, case.view.xray, OVERLAP_LAYERS)
     if not len(xray.index):
         return {"normal": 0.0, "color": 1.0, "hit_overlap": overlap}
-    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     truth = _oriented(case.view.xray, camera, seed)
     return {**compare_looks(_oriented(xray, eye, seed), truth), "hit_overlap": overlap}
 
@@ -291,7 +298,7 @@ def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
     eye = generated.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     xray = cast(surface, eye, TRUTH_LAYERS)
     behind = _oriented(xray, eye, seed, first_layer=1)
-    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     colors = hidden_colors(
         behind if len(behind) else _oriented(xray, eye, seed),
         case.view.xray,
@@ -302,7 +309,7 @@ def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
 
 
 def _oriented(xray: XRay, camera: Camera, seed: int, first_layer: int = 0) -> Points:
-    """About 10,000 hits in the camera's frame, from `first_layer` on, with normals and colours."""
+    """About 10,000 hits in the camera's axes, from `first_layer` on, with normals and colours."""
     points = xray.points(camera)
     some = np.flatnonzero(xray.index >= first_layer * xray.shape[1] * xray.shape[2])
     some = some[_choice(len(some), seed)]
@@ -326,7 +333,7 @@ def _peak_memory(device: str) -> int | None:
 
 
 def _elevation_error(case: Case, camera: Camera) -> float:
-    got = np.arcsin(np.clip(camera.position[2] / np.linalg.norm(camera.position), -1, 1))
+    got = np.arcsin(np.clip(camera.position[2] / camera.distance, -1, 1))
     return float(np.degrees(abs(got - case.view.elevation)))
 
 
@@ -355,7 +362,8 @@ def markdown_table(result: dict[str, Any]) -> str:
         "",
         f"Protocol {result['protocol']}: {PROTOCOLS[result['protocol']].about}. Hidden: mean "
         "distance to the parts of the truth behind its first layer.",
-        f"{len(result['cases'])} views, {len(result['skipped'])} skipped, seed {result['seed']}; "
+        f"{len(result['cases'])} views, {len(result['skipped'])} skipped, seed {result['seed']}, "
+        f"seen from {result['distance']:g} times the usual distance; "
         f"median {result['seconds']:.2f} s per image on {result['device']}"
         + (f", at most {memory / 1e9:.1f} GB in all; " if memory else "; ")
         + f"{result['watertight']:.0%} of the meshes watertight; "
@@ -432,6 +440,12 @@ def main(
     files = list_objects(data, split=arguments.split)
     settings, protocol = read_systems(arguments), PROTOCOLS[arguments.protocol]
     system = find_system(settings.generator)
+    if not arguments.distance >= 1:
+        raise XRayError(
+            "bad_settings",
+            f"--distance is {arguments.distance:g}.",
+            "Use 1 or more: nearer cameras do not see objects whole.",
+        )
     if system.image is Need.NONE:
         raise XRayError(
             "bad_settings",
@@ -461,6 +475,7 @@ def main(
         settings=settings,
         protocol=protocol,
         frame=system.frame or CANONICAL,
+        distance=arguments.distance,
         progress=progress,
     )
     order = np.argsort([row["metrics"][f"{generator.name}, mesh"]["cd"] for row in result["cases"]])

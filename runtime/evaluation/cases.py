@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE, Frame, canonical_camera, place
+from xray_addon.canonical import CANONICAL, Frame, place
 from xray_addon.errors import XRayError
 from xray_addon.files.transforms import read_transforms
 from xray_addon.pictures.shading import Lights, reduce_image, shade, to_bytes
@@ -34,7 +34,7 @@ TRUTH_LAYERS = 16
 @dataclass(frozen=True, eq=False)
 class Case:
     """One object from one side: name, image (512, 512, 4), the view, truth points (10000, 3) in
-    the camera's frame, and the seed of their sampling."""
+    the camera's axes, and the seed of their sampling."""
 
     name: str
     image: NDArray[np.uint8]
@@ -44,16 +44,16 @@ class Case:
     seed: int
 
     def from_frame(self, frame: Frame) -> NDArray[np.float64] | None:
-        """The matrix (4, 4) from camera axes in `frame` to camera axes in the canonical frame.
+        """The matrix (4, 4) from camera space in `frame` to camera space in the case's frame.
 
-        It maps the true object, as placed by `frame`, to its canonical position, without rotation.
+        It maps the true object, as placed by `frame`, to its place in the case, without rotation.
         None if the object does not fit into `frame`.
         """
         view = self.view
         placed = place(view.source, view.azimuth, view.elevation, frame=frame)
         if placed is None:
             return None
-        ours = place(view.source, view.azimuth, view.elevation)
+        ours = place(view.source, view.azimuth, view.elevation, frame=view.frame)
         assert ours is not None
         theirs = frame.camera(2, view.elevation).world_to_camera @ placed[0]
         matrix: NDArray[np.float64] = self.camera.world_to_camera @ ours[0] @ np.linalg.inv(theirs)
@@ -89,14 +89,19 @@ def read_object(file: MeshFile, cache: MeshCache, number: int) -> Surface:
 
 
 def in_camera(points: NDArray[np.floating], camera: Camera) -> Positions:
-    """World points (N, 3) in the camera's frame."""
-    return (np.asarray(points, dtype=np.float64) - camera.position) @ camera.camera_to_world[:3, :3]
+    """World points (N, 3) in the camera's axes; the frame's middle remains the origin."""
+    return np.asarray(points, dtype=np.float64) @ camera.camera_to_world[:3, :3]
 
 
 def make_cases(
-    files: Sequence[MeshFile], views: int, seed: int, skipped: list[dict[str, str]]
+    files: Sequence[MeshFile],
+    views: int,
+    seed: int,
+    skipped: list[dict[str, str]],
+    frame: Frame = CANONICAL,
 ) -> Iterator[Case]:
-    """`views` cases of each file, reproducible with `seed`; failures are added to `skipped`."""
+    """`views` cases of each file in `frame`, reproducible with `seed`; failures are added to
+    `skipped`."""
     cache = MeshCache(list(files))
     for number, file in enumerate(files):
         random = np.random.default_rng([seed, number])
@@ -107,16 +112,15 @@ def make_cases(
             continue
         for _ in range(views):
             view = next(
-                filter(None, (_view(surface, random) for _ in range(20))),
+                filter(None, (_view(surface, random, frame) for _ in range(20))),
                 None,
             )
             if view is None:
                 skipped.append({"file": _name(file), "why": "no view fits into the frame"})
                 continue
-            camera = canonical_camera(IMAGE_SIZE, view.elevation)
+            camera = view.camera.resized(IMAGE_SIZE, IMAGE_SIZE)
             lights = Lights.random(camera, random)
-            fine = camera.resized(2 * IMAGE_SIZE, 2 * IMAGE_SIZE)
-            image = reduce_image(shade(view.fine, fine, lights), 2)
+            image = reduce_image(shade(view.fine, view.camera, lights), 2)
             sampling = int(random.integers(2**31))
             truth = in_camera(view.surface.sample(POINTS, sampling), camera)
             yield Case(_name(file), to_bytes(image), view, camera, truth, sampling)
@@ -126,13 +130,14 @@ def _name(file: MeshFile) -> str:
     return file.path.parent.name if file.path.suffix == ".npz" else file.path.stem
 
 
-def _view(surface: Surface, random: np.random.Generator) -> TrainingView | None:
+def _view(surface: Surface, random: np.random.Generator, frame: Frame) -> TrainingView | None:
     return view_object(
         surface,
         random,
         layers=TRUTH_LAYERS,
         resolution=TRUTH_SIZE,
         image_resolution=2 * IMAGE_SIZE,
+        frame=frame,
     )
 
 
@@ -161,11 +166,10 @@ class Gallery:
             )
             if view is None:
                 continue
-            camera = canonical_camera(4 * GALLERY_SIZE, view.elevation)
-            image = shade(view.fine, camera, Lights.random(camera, random))
+            image = shade(view.fine, view.camera, Lights.random(view.camera, random))
             pictures.append(_thumbnail(image, 4))
             self.surfaces.append(view.surface)
-            self.cameras.append(camera)
+            self.cameras.append(view.camera)
         if not pictures:
             raise XRayError(
                 "no_data", "No training object can be read.", "Choose another --gallery."
@@ -173,7 +177,7 @@ class Gallery:
         self.pictures = np.stack(pictures)
 
     def nearest(self, image: NDArray[np.uint8], seed: int) -> Positions:
-        """Points (10000, 3), in its camera's frame, of the object with the most similar picture."""
+        """Points (10000, 3), in its camera's axes, of the object with the most similar picture."""
         picture = _thumbnail(image.astype(np.float32) / 255, len(image) // GALLERY_SIZE)
         number = int(((self.pictures - picture) ** 2).sum(axis=1).argmin())
         surface, camera = self.surfaces[number], self.cameras[number]
@@ -188,8 +192,8 @@ def _thumbnail(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
 
 
 def visible_layer(case: Case) -> Positions:
-    """The hits of the true first layer, in the camera's frame."""
-    camera = canonical_camera(TRUTH_SIZE, case.view.elevation)
+    """The hits of the true first layer, in the camera's axes."""
+    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     first = case.view.xray.index < TRUTH_SIZE**2
     return in_camera(case.view.xray.points(camera).positions[first], camera)
 
@@ -197,10 +201,10 @@ def visible_layer(case: Case) -> Positions:
 def silhouette_sphere(case: Case, seed: int) -> Positions:
     """A sphere at the frame's distance whose silhouette has the area and centre of the case's."""
     row, column = np.nonzero(case.image[..., 3] > 127)
-    radius = np.sqrt(len(row) / np.pi) / case.camera.focal * DISTANCE
     camera = case.camera
+    radius = np.sqrt(len(row) / np.pi) / camera.focal * camera.distance
     ray = camera.ray_directions(np.array([row.mean()]), np.array([column.mean()]))
     random = np.random.default_rng(seed)
     points = random.normal(size=(POINTS, 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return points * radius + ray / -ray[:, 2:] * DISTANCE
+    return points * radius + (ray / -ray[:, 2:] + (0, 0, 1)) * camera.distance

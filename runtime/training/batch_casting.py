@@ -79,24 +79,24 @@ def cast_batch(
     objects: Tensor,
     object_to_camera: Tensor,
     *,
-    fov_x: float,
+    fov_x: Tensor,
     size: int,
     layers: int,
 ) -> Layers:
     """X-Rays (B, layers, size, size) of one object each.
 
     objects : (B,) indices into the bank. object_to_camera : (B, 4, 4) float64, a similarity
-    (rotation, scale and translation) into the camera's axes.
+    (rotation, scale and translation) into the camera's axes. fov_x : (B,) of the cameras, radians.
 
     Raises ValueError if an object reaches behind its camera or out of the guard band.
     """
-    focal = 0.5 * size / float(np.tan(0.5 * fov_x))
+    focals = 0.5 * size / torch.tan(0.5 * fov_x.double())
     shift = size / 2 - 0.5
     # The vertices and faces of all views, concatenated.
     view, vertex = _expanded(bank.vertex_start, objects)
     matrix = object_to_camera[view]
     seen = (matrix[:, :3, :3] @ bank.vertices[vertex][:, :, None])[:, :, 0] + matrix[:, :3, 3]
-    ahead = -seen[:, 2]
+    ahead, focal = -seen[:, 2], focals[view]
     x = focal * seen[:, 0] / ahead + shift
     y = -focal * seen[:, 1] / ahead + shift
     if not bool(((ahead > 0) & (x.abs() < GUARD_PIXELS) & (y.abs() < GUARD_PIXELS)).all()):
@@ -108,7 +108,7 @@ def cast_batch(
     corners = bank.faces[face] + first_vertex[owner][:, None]  # (T, 3)
 
     cell, triangle = _cells(snapped[:, corners], size)
-    row, column = cell // size, cell % size
+    row, column, focal = cell // size, cell % size, focals[owner[triangle]]
     ray = torch.stack([(column - shift) / focal, (shift - row) / focal], dim=1).double()
     a, b, c = (seen[corners[:, i]] for i in range(3))
     normal = torch.linalg.cross(b - a, c - a)
@@ -270,25 +270,19 @@ def to_srgb(color: Tensor) -> Tensor:
 
 
 def shade_batch(
-    layers: Layers, up: Tensor, sky: Tensor, ground: Tensor, suns: Tensor, *, fov_x: float
+    layers: Layers, up: Tensor, sky: Tensor, ground: Tensor, suns: Tensor, *, fov_x: Tensor
 ) -> Tensor:
     """The first layers lit as `xray_addon.pictures.shading.shade` does: (B, 4, S, S) RGBA 0..1.
 
     up : (B, 3) the sky's direction in camera space. sky, ground : (B,) radiance. suns : (B, 3)
-    directions times strengths.
+    directions times strengths. fov_x : (B,) of the cameras, radians.
     """
     depth, normal, color = layers.depth[:, 0], layers.normal[:, 0], layers.color[:, 0]
     size = depth.shape[-1]
-    focal = 0.5 * size / float(np.tan(0.5 * fov_x))
-    place = (torch.arange(size, device=depth.device) + 0.5 - size / 2) / focal
-    ray = torch.stack(
-        [
-            place.expand(size, size),
-            -place[:, None].expand(size, size),
-            -torch.ones(size, size).to(place),
-        ],
-        dim=-1,
-    )
+    focal = 0.5 * size / torch.tan(0.5 * fov_x)
+    place = (torch.arange(size, device=depth.device) + 0.5 - size / 2) / focal[:, None]
+    x, y = place[:, None, :].expand_as(depth), -place[:, :, None].expand_as(depth)
+    ray = torch.stack([x, y, -torch.ones_like(x)], dim=-1)
     away = (normal * ray).sum(dim=-1, keepdim=True) > 0
     normal = torch.where(away, -normal, normal)
     share = 0.5 + 0.5 * (normal * up[:, None, None]).sum(dim=-1)

@@ -1,8 +1,7 @@
 """Turns and zooms the view of any camera into the canonical frame (`xray_addon.canonical`).
 
 The camera is turned to the object's middle, as when the image intake crops a photo, and depths are
-scaled like the image. The original perspective remains; over the object's depth the difference is
-small.
+scaled like the image. The original perspective remains; `CanonicalFrame.fov_x` tells it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ class CanonicalFrame:
     """The transform of a view into the canonical frame; made by `canonical_frame`.
 
     rotation : (3, 3) from directions in the turned camera to the view's. zoom : of the image.
-    middle : depth of the object's middle in the view. elevation : radians.
+    middle : depth of the object's middle in the view. elevation, fov_x : radians; fov_x is the part
+    of the view that the image shows.
     """
 
     def __init__(self, camera: Camera, rotation: Floats, zoom: float, middle: float) -> None:
@@ -36,6 +36,7 @@ class CanonicalFrame:
         self.zoom = zoom
         self.middle = middle
         backward = camera.camera_to_world[:3, :3] @ rotation[:, 2]
+        self.fov_x = 2 * math.atan(math.tan(FOV_X / 2) / zoom)
         self.elevation = math.asin(float(np.clip(backward[2], -1, 1)))
 
     def depth(self, ahead: Floats) -> Floats:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xray_addon.canonical import FAR, FOV_X, NEAR, canonical_camera, place
+from xray_addon.camera import Camera
+from xray_addon.canonical import FAR, NEAR, Frame, canonical_camera, change_of_depths, place
 from xray_addon.pictures.shading import Lights
 
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
-from ..training.views import MAX_ELEVATION, MIN_ELEVATION
+from ..training.views import MAX_ELEVATION, MIN_ELEVATION, random_frame
 from .data import AS_THEY_ARE, Pairs, Variety, choose_object, new_colors, new_shape, photograph
 from .sampling import mirrored
 
@@ -54,7 +55,7 @@ class BatchDataset(Pairs):
         yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Tensor]:
-        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), pose (B, 2)}."""
+        """Batch `number`: {image (B, 4, I, I), frames (B, L, 8, S, S), pose (B, 3)}."""
         first = number * self.batch_pairs
         randoms = [
             np.random.default_rng([self.seed, pair])
@@ -62,7 +63,8 @@ class BatchDataset(Pairs):
         ]
         views = [self._view(random, pair) for pair, random in enumerate(randoms, first)]
         objects = torch.tensor([view[0] for view in views], device=self.bank.device)
-        cameras = [canonical_camera(self.image_resolution, view[2]) for view in views]
+        cameras = [view[2].camera(self.image_resolution, view[3]) for view in views]
+        fov_x = self._tensor([camera.fov_x for camera in cameras])
         matrices = torch.from_numpy(
             np.stack([c.world_to_camera @ v[1] for c, v in zip(cameras, views, strict=True)])
         ).to(self.bank.device)
@@ -70,12 +72,12 @@ class BatchDataset(Pairs):
         colors = self._tensor(order).long(), self._tensor(gamma)
         deep, fine = (
             _recolored(
-                cast_batch(self.bank, objects, matrices, fov_x=FOV_X, size=size, layers=layers),
+                cast_batch(self.bank, objects, matrices, fov_x=fov_x, size=size, layers=layers),
                 *colors,
             )
             for size, layers in ((self.resolution, self.layers), (self.image_resolution, 1))
         )
-        frames = to_frames(deep)
+        frames = to_frames(deep, [camera.resized(*(2 * [self.resolution])) for camera in cameras])
         pictures = []
         for _ in range(2):
             lights = [Lights.random(c, r) for c, r in zip(cameras, randoms, strict=True)]
@@ -85,30 +87,34 @@ class BatchDataset(Pairs):
                 self._tensor([light.sky for light in lights]),
                 self._tensor([light.ground for light in lights]),
                 self._tensor([light.strengths @ light.directions for light in lights]),
-                fov_x=FOV_X,
+                fov_x=fov_x,
             )
             clean = images.movedim(1, -1).cpu().numpy()
             taken = [photograph(i, r) for i, r in zip(clean, randoms, strict=True)]
             pictures.append(self._tensor(taken).movedim(-1, 1))
-        pose = self._tensor([view[2:] for view in views])
+        pose = self._tensor([(*view[3:], view[2].fov_x) for view in views])
         return {
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
             "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
-            "pose": torch.stack([pose, pose * pose.new_tensor([1, -1])], dim=1).flatten(0, 1),
+            "pose": torch.stack([pose, pose * pose.new_tensor([1, -1, 1])], dim=1).flatten(0, 1),
         }
 
-    def _view(self, random: np.random.Generator, pair: int) -> tuple[int, np.ndarray, float, float]:
-        """An object's number, the matrix that places it in the frame, elevation and roll."""
+    def _view(
+        self, random: np.random.Generator, pair: int
+    ) -> tuple[int, np.ndarray, Frame, float, float]:
+        """An object's number, the matrix that places it in the frame, the frame, elevation and
+        roll."""
         while True:
             number = choose_object(self.meshes, random, self.variety.one_color_share)
             shape = new_shape(random, self.variety, pair)
             surface = self.meshes.surface(number).transformed(shape)
+            frame = random_frame(random, self.variety.farthest)
             azimuth = random.uniform(0, 2 * math.pi)
             elevation = random.uniform(MIN_ELEVATION, MAX_ELEVATION)
             roll = random.normal(0, self.variety.roll) if self.variety.roll else 0.0
-            placed = place(surface, azimuth, elevation, roll=roll)
+            placed = place(surface, azimuth, elevation, roll=roll, frame=frame)
             if placed is not None:
-                return number, placed[0] @ shape, elevation, roll
+                return number, placed[0] @ shape, frame, elevation, roll
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self.bank.device)
@@ -120,9 +126,14 @@ def _recolored(layers: Layers, order: Tensor, gamma: Tensor) -> Layers:
     return replace(layers, color=layers.color.gather(-1, order.expand_as(layers.color)) ** gamma)
 
 
-def to_frames(layers: Layers) -> Tensor:
-    """As `data.to_frames`: (B, L, 8, S, S)."""
+def to_frames(layers: Layers, cameras: Sequence[Camera]) -> Tensor:
+    """As `views.to_frames`: (B, L, 8, S, S). cameras : of the B views."""
     hit = (layers.depth > 0).float()[..., None]
-    depth = ((layers.depth[..., None] - NEAR) / (FAR - NEAR) * 2 - 1).clamp(-1, 1)
+    pixels = np.indices(layers.depth.shape[2:])
+    other = canonical_camera(len(pixels[0]))
+    changes = np.stack([change_of_depths(camera, other, *pixels) for camera in cameras], axis=1)
+    factor, offset = torch.from_numpy(changes).to(layers.depth)[:, :, None]
+    depth = layers.depth * factor + offset
+    depth = ((depth[..., None] - NEAR) / (FAR - NEAR) * 2 - 1).clamp(-1, 1)
     values = torch.cat([depth, layers.normal, layers.color * 2 - 1], dim=-1) * hit
     return torch.cat([values, hit * 2 - 1], dim=-1).movedim(-1, 2)

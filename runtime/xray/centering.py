@@ -1,8 +1,9 @@
 """Corrects the distance of predicted layers from the camera.
 
-In the canonical frame, the centre of an object's bounding box is as far from the camera as the
-origin (`xray_addon.canonical`). The network predicts an object's shape better than its distance, so
-the layers are moved along the rays towards that distance. The object's image does not change.
+In the canonical frame, seen from any distance, the centre of an object's bounding box is as far
+from the camera as the origin (`xray_addon.canonical`). The network predicts an object's shape
+better than its distance, so the layers are moved along the rays towards that distance. The object's
+image does not change.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE
 
 from .decoding import Layers
 
@@ -38,5 +38,5 @@ def centered(layers: Layers, camera: Camera) -> Layers:
         ends = np.quantile(points @ turn, [OUTLIERS, 1 - OUTLIERS], axis=0)
         offsets.append(turn @ ends.mean(axis=0) @ away)
     offset = float(np.mean(offsets))
-    factor = 1 - SHARE * offset / (DISTANCE + offset)
+    factor = 1 - SHARE * offset / (camera.distance + offset)
     return replace(layers, depth=(layers.depth * factor).astype(np.float32))

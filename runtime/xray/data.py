@@ -17,13 +17,13 @@ from xray_addon.surface import Surface
 
 from ..meshes.collection import MeshCache, MeshFile
 from ..training.numbered import Numbered
-from ..training.views import TrainingView, to_frames, view_object
+from ..training.views import TrainingView, random_frame, to_frames, view_object
 
 
 class Pairs(Numbered):
-    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), pose (2,)}.
+    """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), pose (3,)}.
 
-    pose : elevation and roll of the camera, see `networks.base.Prediction`.
+    pose : the camera's elevation, roll and field of view, see `networks.base.Prediction`.
 
     Samples 2 i and 2 i + 1 are mirror images. batch : size of the loader's batches. first_batch,
     batch_step : use every `batch_step`th batch, starting at `first_batch`.
@@ -48,13 +48,14 @@ class Variety:
     """How random samples differ from the meshes as they are.
 
     one_color_share : see `choose_object`. roll : standard deviation of the camera's, radians.
-    stretch, pairs : see `new_shape`.
+    stretch, pairs : see `new_shape`. farthest : see `views.random_frame`.
     """
 
     one_color_share: float = 1.0
     roll: float = 0.0
     stretch: float = 0.0
     pairs: int = 1
+    farthest: float = 1.0
 
 
 AS_THEY_ARE = Variety()
@@ -98,13 +99,15 @@ class CastDataset(Pairs):
                 resolution=self.resolution,
                 image_resolution=self.image_resolution,
                 roll=self.variety.roll,
+                frame=random_frame(random, self.variety.farthest),
             )
         _recolor(view, random)
-        frames = to_frames(view.xray)
+        size = self.resolution
+        frames = to_frames(view.xray, view.camera.resized(size, size))
         for mirrored in (False, True):
             image = shade(view.fine, view.camera, Lights.random(view.camera, random))
             image = photograph(image, random)
-            pose = (view.elevation, view.roll)
+            pose = (view.elevation, view.roll, view.camera.fov_x)
             yield training_sample(image, frames, pose, mirrored=mirrored)
 
 
@@ -144,7 +147,7 @@ def new_shape(random: np.random.Generator, variety: Variety, pair: int) -> NDArr
 def training_sample(
     image: NDArray[np.float32],
     frames: NDArray[np.float32],
-    pose: tuple[float, float],
+    pose: tuple[float, float, float],
     *,
     mirrored: bool,
 ) -> dict[str, torch.Tensor]:
@@ -152,7 +155,7 @@ def training_sample(
     if mirrored:
         image, frames = image[:, ::-1], frames[..., ::-1].copy()
         frames[:, 1] *= -1
-        pose = (pose[0], -pose[1])
+        pose = (pose[0], -pose[1], pose[2])
     return {
         "image": torch.from_numpy(np.moveaxis(image, -1, 0).copy()),
         "frames": torch.from_numpy(frames.copy()),

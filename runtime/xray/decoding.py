@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,15 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from xray_addon.canonical import FAR, NEAR
+from xray_addon.camera import Camera
+from xray_addon.canonical import (
+    CANONICAL,
+    FAR,
+    FOV_X,
+    NEAR,
+    canonical_camera,
+    change_of_depths,
+)
 from xray_addon.xray import XRay
 
 from .enlarging import enlarge_frames
@@ -21,6 +30,8 @@ from .networks.base import Prediction
 MIN_THICKNESS = 0.005
 # An object is closed if at least this share of its visible pixels has a back.
 CLOSED_SHARE = 0.7
+# The farthest camera, as a multiple of the canonical distance; farther ones hardly differ.
+FARTHEST = 8.0
 
 Floats = NDArray[np.float32]
 
@@ -56,11 +67,19 @@ def extended(values: Floats, known: NDArray[np.bool_]) -> Floats:
     return values[tuple(nearest)]
 
 
+def predicted_camera(prediction: Prediction, size: int) -> Camera:
+    """The camera, `size` x `size` px, of the first item in the prediction's batch."""
+    elevation, roll, fov_x = prediction.pose[0].tolist()
+    half = math.tan(max(fov_x, 0.0) / 2)
+    times = math.tan(FOV_X / 2) / max(half, math.tan(FOV_X / 2) / FARTHEST)
+    return CANONICAL.from_afar(max(times, 1.0)).camera(size, elevation, roll)
+
+
 @torch.no_grad()
-def decode(prediction: Prediction, alpha: Tensor) -> Layers:
+def decode(prediction: Prediction, alpha: Tensor, camera: Camera) -> Layers:
     """The layers of the first item in the prediction's batch.
 
-    alpha : (H, W) of the framed image, 0..1; it gives the outline.
+    alpha : (H, W) of the framed image, 0..1; it gives the outline. camera : H x W, of the layers.
     """
     frames = prediction.frames[:1].float()  # (1, L, 8, S, S)
     logit, closed = _pair(frames[0, :, 7:])
@@ -75,8 +94,11 @@ def decode(prediction: Prediction, alpha: Tensor) -> Layers:
     depth = (values[:, 0] * 0.5 + 0.5) * (FAR - NEAR) + NEAR
     least = MIN_THICKNESS * torch.arange(len(depth), device=depth.device).view(-1, 1, 1)
     depth = (depth - least).cummax(dim=0).values + least
+    pixels = np.indices(alpha.shape)
+    change = change_of_depths(canonical_camera(len(alpha)), camera, *pixels)
+    factor, offset = (torch.from_numpy(values).to(depth) for values in change)
     return Layers(
-        (depth * there).cpu().numpy(),
+        ((depth * factor + offset) * there).cpu().numpy(),
         functional.normalize(values[:, 1:4], dim=1).movedim(1, -1).cpu().numpy(),
         (values[:, 4:7].clamp(-1, 1) * 0.5 + 0.5).movedim(1, -1).cpu().numpy(),
         share.cpu().numpy(),

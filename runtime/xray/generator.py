@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import FILL, canonical_camera
+from xray_addon.canonical import FILL
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
@@ -33,7 +33,7 @@ from ..meshes.smoothing import taubin, vertex_normals
 from ..torch_helpers.devices import choose_device, flush_denormals
 from .centering import centered
 from .coloring import textured, two_sides, with_detail
-from .decoding import Layers, decode
+from .decoding import Layers, decode, predicted_camera
 from .networks.base import Network, image_to_input
 from .sampling import both_ways, sample
 from .solid import solid_mesh
@@ -116,8 +116,8 @@ class XRayGenerator(Generator):
             prediction = both_ways(self.model, image)
             report(1)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
-        layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3])
-        camera = canonical_camera(LAYER_SIZE, *prediction.pose[0].tolist())
+        camera = predicted_camera(prediction, LAYER_SIZE)
+        layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3], camera)
         tilt = righting_tilt(layers, camera)
         layers = centered(tilted(layers, camera, settings.upright * tilt), camera)
         progress(Progress("mesh", 1, 2, "Making the mesh", layer_sheet(layers.xray())))

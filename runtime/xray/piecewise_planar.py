@@ -18,7 +18,6 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -42,7 +41,9 @@ def piecewise_planar(depth: Floats, mask: NDArray[np.bool_], camera: Camera) -> 
     size = len(depth)
     row, column = np.divmod(np.arange(size * size), size)
     cosine = -camera.ray_directions(row, column)[:, 2].reshape(size, size)
-    inverse = DISTANCE**2 / (depth * cosine)  # changes by as much as the depth, near the origin
+    inverse = camera.distance**2 / (
+        depth * cosine
+    )  # changes by as much as the depth, near the origin
     weight = _shrink(mask.astype(float))
     small = np.where(
         weight > 0, _shrink(inverse * mask) / np.maximum(weight, 1e-6), _shrink(inverse)
@@ -57,7 +58,7 @@ def piecewise_planar(depth: Floats, mask: NDArray[np.bool_], camera: Camera) -> 
     )
     # A continued plane may pass through infinity; stay within the range of the depths.
     large = large.clip(inverse.min(), inverse.max())
-    return ndimage.gaussian_filter(DISTANCE**2 / (large * cosine), BLUR).astype(np.float32)
+    return ndimage.gaussian_filter(camera.distance**2 / (large * cosine), BLUR).astype(np.float32)
 
 
 def _shrink(values: Doubles) -> Doubles:

@@ -42,7 +42,7 @@ def both_ways(
     straight, turned = prediction.frames.chunk(2)
     pose, turned_pose = prediction.pose.chunk(2)
     # Mirroring reverses the roll.
-    turned_pose = turned_pose * turned_pose.new_tensor([1.0, -1.0])
+    turned_pose = turned_pose * turned_pose.new_tensor([1.0, -1.0, 1.0])
     return Prediction((straight + mirrored(turned)) / 2, (pose + turned_pose) / 2)
 
 

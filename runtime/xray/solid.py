@@ -24,7 +24,6 @@ from skimage import measure
 from torch.nn import functional
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE
 
 from ..meshes.remeshing import remesh
 from ..meshes.smoothing import taubin
@@ -131,7 +130,7 @@ def body_ends(layers: Layers) -> tuple[Floats, Floats]:
 
 
 def _maps(layers: Layers, camera: Camera) -> _Maps:
-    unit = DISTANCE / camera.focal
+    unit = camera.distance / camera.focal
     outline = layers.outline
     enter, leave = body_ends(layers)
     enter, leave = extended(enter, enter > 0), extended(leave, leave > 0)
@@ -159,7 +158,7 @@ def _rounding(enter: Floats, leave: Floats, inside: Floats, camera: Camera) -> F
     """Radius (H, W) of the rim: small where the front is flat up to the outline."""
     cosine = np.minimum(_slope_cosine(enter, camera), 1)
     band = ((inside > 0) & (inside < RIM)).astype(np.float32)
-    blur = RIM * camera.focal / DISTANCE
+    blur = RIM * camera.focal / camera.distance
     weight = ndimage.gaussian_filter(band, blur)
     flat = ndimage.gaussian_filter(cosine * band, blur) / np.maximum(weight, 1e-6)
     half = ndimage.gaussian_filter((leave - enter) * band, blur) / np.maximum(weight, 1e-6) / 2

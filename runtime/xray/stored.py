@@ -79,7 +79,9 @@ class StoredDataset(Pairs):
         for mirrored in (False, True):
             yield training_sample(photograph(picture, random), frames, pose, mirrored=mirrored)
 
-    def _view(self, number: int) -> tuple[XRay, NDArray[np.float32], tuple[float, float]] | None:
+    def _view(
+        self, number: int
+    ) -> tuple[XRay, NDArray[np.float32], tuple[float, float, float]] | None:
         view = self.dataset.views[number]
         xray, picture = view.xray(), view.image()
         camera = view.camera(xray.shape[2], xray.shape[1])
@@ -95,5 +97,5 @@ class StoredDataset(Pairs):
         return (
             frame.resample(xray, self.layers, self.resolution),
             frame.picture(picture, self.image_resolution),
-            (frame.elevation, 0.0),
+            (frame.elevation, 0.0, frame.fov_x),
         )

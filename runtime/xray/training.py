@@ -57,6 +57,8 @@ class TrainingConfig(RunConfig):
     one_color_share : probability of accepting a random object that has one flat colour, 0 to 1.
     roll : standard deviation of the camera's roll, degrees.
     stretch : by how much objects are stretched, see `data.new_shape`.
+    farthest : how many times as far away as in the canonical frame cameras are at most, see
+        `views.random_frame`.
     start_from : weights (safetensors) to start from, of the same network but possibly another
         resolution; "" for random weights.
     """
@@ -92,6 +94,7 @@ class TrainingConfig(RunConfig):
     one_color_share: float = 1.0
     roll: float = 0.0
     stretch: float = 0.0
+    farthest: float = 1.0
     start_from: str = ""
 
     def __post_init__(self) -> None:
@@ -103,6 +106,8 @@ class TrainingConfig(RunConfig):
             raise ValueError(f"one_color_share must be above 0, at most 1: {self.one_color_share}")
         if self.stretch < 0:
             raise ValueError(f"stretch must be 0 or more, got {self.stretch}")
+        if self.farthest < 1:
+            raise ValueError(f"farthest must be 1 or more, got {self.farthest}")
         if self.cast not in ("workers", "device"):
             raise ValueError(f"cast must be workers or device, got {self.cast!r}")
         self.network_config()
@@ -132,7 +137,7 @@ class TrainingConfig(RunConfig):
 def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Tensor]:
     """The terms of the loss: depth, normal and colour (mean L1 over the hits), hit and pose.
 
-    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2).
+    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 3).
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
@@ -200,7 +205,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
             return StoredDataset(XRayDataset(places), **shape)
         files = list_meshes(data, split=config.split, exclude=config.exclude)
         roll, pairs = math.radians(config.roll), max(1, config.samples // 2)
-        variety = Variety(config.one_color_share, roll, config.stretch, pairs)
+        variety = Variety(config.one_color_share, roll, config.stretch, pairs, config.farthest)
         if config.cast == "device":
             return BatchDataset(files, variety=variety, device=self.device, **shape)
         return CastDataset(files, variety=variety, **shape)

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE
 
 from .decoding import Layers
 from .solid import body_ends
@@ -63,23 +62,23 @@ def tilted(layers: Layers, camera: Camera, tilt: float) -> Layers:
     rays = camera.ray_directions(rows.ravel(), columns.ravel()).reshape(*rows.shape, 3)
     points = rays * layers.depth[..., None]  # (L, H, W, 3) in camera axes
     # A plane n . p = d becomes (n - tilt d up) . p = d, with lengths in units of the distance.
-    along = (layers.normal * points).sum(axis=-1) / DISTANCE
+    along = (layers.normal * points).sum(axis=-1) / camera.distance
     normal = layers.normal - tilt * along[..., None] * np.array([0.0, 1.0, 0.0])
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
-    depth = layers.depth * _factor(points, tilt)
+    depth = layers.depth * _factor(points, tilt, camera)
     return replace(layers, depth=depth.astype(np.float32), normal=normal.astype(np.float32))
 
 
-def _factor(points: NDArray[np.floating], tilt: float) -> Floats:
+def _factor(points: NDArray[np.floating], tilt: float, camera: Camera) -> Floats:
     """What the depths of `points` (..., 3), in camera axes, are multiplied by (...)."""
-    factor: Floats = 1 / (1 - np.clip(tilt * points[..., 1] / DISTANCE, -0.8, 0.8))
+    factor: Floats = 1 / (1 - np.clip(tilt * points[..., 1] / camera.distance, -0.8, 0.8))
     return factor
 
 
 def _lean(points: Floats, weights: Floats, camera: Camera, tilt: float) -> float:
     """The covariance of height and horizontal distance from the viewer, of tilted `points`."""
-    tilted = points * _factor(points, tilt)[..., None]
-    elevation = math.asin(camera.position[2] / float(np.linalg.norm(camera.position)))
+    tilted = points * _factor(points, tilt, camera)[..., None]
+    elevation = math.asin(camera.position[2] / camera.distance)
     sine, cosine = math.sin(elevation), math.cos(elevation)
     up, away = tilted[..., 1], -tilted[..., 2]
     height, distance = up * cosine - away * sine, up * sine + away * cosine

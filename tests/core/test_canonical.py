@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray_addon import Surface, cast
-from xray_addon.canonical import DISTANCE, FAR, FILL, NEAR, canonical_camera, place
+from xray_addon.canonical import (
+    CANONICAL,
+    DISTANCE,
+    FAR,
+    FILL,
+    NEAR,
+    canonical_camera,
+    change_of_depths,
+    place,
+)
 
 SIZE = 256
 
@@ -41,6 +50,28 @@ def test_the_silhouette_is_centred_and_fills_its_share(extents, azimuth, elevati
     # `scale` is the size of the longest side; turning about z and scaling keeps lengths' ratio.
     edge = np.linalg.norm(matrix[:3, :3], axis=0) * np.array(extents).max() * unit
     np.testing.assert_allclose(edge, scale, rtol=1e-9)
+
+
+@pytest.mark.parametrize("times", [1.0, 2.5, 6.0])
+def test_from_afar_the_object_has_its_size_in_the_image(times):
+    frame = CANONICAL.from_afar(times)
+    mesh = trimesh.creation.box((0.5, 1.0, 0.7))
+    matrix, _ = place(Surface(mesh.vertices, mesh.faces), 0.7, 0.4, frame=frame)
+    moved, camera = Surface(mesh.vertices, mesh.faces).transformed(matrix), frame.camera(SIZE, 0.4)
+    assert camera.distance == pytest.approx(times * DISTANCE)
+    xray = cast(moved, camera, 2)
+    row, column = np.nonzero(xray.hit[0])
+    assert max(np.ptp(row), np.ptp(column)) + 1 == pytest.approx(FILL * SIZE, abs=2)
+    # The canonical depths are as far from the middle plane as the points are.
+    pixels = np.divmod(xray.index % SIZE**2, SIZE)
+    canonical = canonical_camera(SIZE, 0.4)
+    factor, offset = change_of_depths(camera, canonical, *pixels)
+    ahead = (xray.hit_depth * factor + offset) * -canonical.ray_directions(*pixels)[:, 2]
+    points = xray.points(camera).positions @ camera.camera_to_world[:3, 2]
+    np.testing.assert_allclose(DISTANCE - ahead, points, atol=1e-5)
+    back, away = change_of_depths(canonical, camera, *pixels)
+    np.testing.assert_allclose(back * factor, 1, rtol=1e-12)
+    np.testing.assert_allclose(back * offset + away, 0, atol=1e-12)
 
 
 def test_up_stays_up_and_azimuth_turns_the_object():

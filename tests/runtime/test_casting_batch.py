@@ -16,7 +16,7 @@ from runtime.xray.batches import BatchDataset
 from runtime.xray.data import CastDataset, Variety
 from runtime.xray.training import train
 from xray_addon import Surface, cast
-from xray_addon.canonical import FOV_X, canonical_camera, place
+from xray_addon.canonical import CANONICAL, place
 from xray_addon.pictures.shading import Lights, shade
 from xray_addon.surface import Material
 
@@ -47,33 +47,38 @@ def surfaces(meshes) -> list[Surface]:
 
 @pytest.fixture(scope="module")
 def views(surfaces):
-    """Of each object two: number, matrix into the frame, elevation."""
+    """Of each object two: number, matrix into the frame, camera."""
     random = np.random.default_rng(0)
     found = []
     for number, surface in enumerate(surfaces):
-        for elevation in (0.2, 0.6):
-            matrix, _ = place(surface, random.uniform(0, 6), elevation)
-            found.append((number, matrix, elevation))
+        for elevation, times in ((0.2, 1.0), (0.6, 3.0)):
+            frame = CANONICAL.from_afar(times)
+            matrix, _ = place(surface, random.uniform(0, 6), elevation, frame=frame)
+            found.append((number, matrix, frame.camera(SIZE, elevation)))
     return found
 
 
 def batch(surfaces, views):
-    matrices = [canonical_camera(2, e).world_to_camera @ matrix for _, matrix, e in views]
+    matrices = [camera.world_to_camera @ matrix for _, matrix, camera in views]
     return cast_batch(
         MeshBank(surfaces),
         torch.tensor([number for number, _, _ in views]),
         torch.from_numpy(np.stack(matrices)),
-        fov_x=FOV_X,
+        fov_x=fields_of_view(views),
         size=SIZE,
         layers=LAYERS,
     )
 
 
+def fields_of_view(views) -> torch.Tensor:
+    return torch.tensor([camera.fov_x for _, _, camera in views])
+
+
 def test_the_hits_are_those_of_cast(surfaces, views):
     layers = batch(surfaces, views)
-    for number, (which, matrix, elevation) in enumerate(views):
+    for number, (which, matrix, camera) in enumerate(views):
         moved = surfaces[which].transformed(matrix)
-        wanted = cast(moved, canonical_camera(SIZE, elevation), LAYERS, backend="numpy")
+        wanted = cast(moved, camera, LAYERS, backend="numpy")
         got = layers.depth[number].numpy()
         assert wanted.hit.sum() > 300
         # A vertex that rounds another way moves 1.5e-5 px.
@@ -90,7 +95,7 @@ def test_the_hits_are_those_of_cast(surfaces, views):
 
 def test_the_light_is_that_of_shade(surfaces, views):
     layers = batch(surfaces, views)
-    cameras = [canonical_camera(SIZE, elevation) for _, _, elevation in views]
+    cameras = [camera for _, _, camera in views]
     lights = [Lights.random(camera, np.random.default_rng(7)) for camera in cameras]
 
     def tensor(values) -> torch.Tensor:
@@ -102,7 +107,7 @@ def test_the_light_is_that_of_shade(surfaces, views):
         tensor([light.sky for light in lights]),
         tensor([light.ground for light in lights]),
         tensor([light.directions[0] * light.strengths[0] for light in lights]),
-        fov_x=FOV_X,
+        fov_x=fields_of_view(views),
     )
     for number, (which, matrix, _) in enumerate(views):
         xray = cast(surfaces[which].transformed(matrix), cameras[number], 1, backend="numpy")
@@ -117,7 +122,7 @@ def test_objects_behind_the_camera_are_refused(surfaces):
             MeshBank(surfaces),
             torch.tensor([0]),
             torch.eye(4, dtype=torch.float64)[None],
-            fov_x=FOV_X,
+            fov_x=torch.tensor([1.0]),
             size=8,
             layers=1,
         )
@@ -125,7 +130,7 @@ def test_objects_behind_the_camera_are_refused(surfaces):
 
 def test_batches_are_those_of_the_loaders_workers(meshes):
     shape = {"seed": 3, "layers": LAYERS, "resolution": 24, "image_resolution": 32, "batch": 8}
-    shape |= {"variety": Variety(0.5, roll=0.1, stretch=0.4, pairs=16)}
+    shape |= {"variety": Variety(0.5, roll=0.1, stretch=0.4, pairs=16, farthest=4.0)}
     files = list_meshes(meshes)
     wanted = iter(DataLoader(CastDataset(files, first_batch=1, **shape), batch_size=8))
     got = iter(DataLoader(BatchDataset(files, first_batch=1, **shape), batch_size=None))

@@ -12,18 +12,20 @@ import torch
 from PIL import Image
 
 import runtime
-from runtime.xray.decoding import decode
+from runtime.xray.decoding import FARTHEST, decode, predicted_camera
 from runtime.xray.generator import XRayGenerator, closed_surface, open_surface
 from runtime.xray.networks.base import Prediction
 from runtime.xray.uprighting import righting_tilt, tilted
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError, cast
-from xray_addon.canonical import DISTANCE, FAR, NEAR, canonical_camera
+from xray_addon.camera import Camera
+from xray_addon.canonical import DISTANCE, FAR, FOV_X, NEAR, canonical_camera
 from xray_addon.progress import Cancelled
 from xray_addon.systems.xray import XRaySettings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
+CAMERA = canonical_camera(256, 0.3)
 
 
 def ball(size: int = 64, layers: int = 4) -> tuple[Prediction, torch.Tensor]:
@@ -45,12 +47,12 @@ def ball(size: int = 64, layers: int = 4) -> tuple[Prediction, torch.Tensor]:
     fine = (torch.arange(256) + 0.5) / 128 - 1
     alpha = (fine[:, None] ** 2 + fine**2 < 0.64).float()
     picture = alpha * torch.tensor([0.9, 0.1, 0.1, 1.0])[:, None, None]
-    return Prediction(frames, torch.tensor([[0.3, 0.0]])), picture[None]
+    return Prediction(frames, torch.tensor([[0.3, 0.0, FOV_X]])), picture[None]
 
 
 def test_layers_decode_to_the_object_they_describe():
     prediction, picture = ball()
-    layers = decode(prediction, picture[0, 3])
+    layers = decode(prediction, picture[0, 3], CAMERA)
     assert layers.closed
     xray = layers.xray()
     assert xray.shape == (4, 256, 256)
@@ -62,11 +64,30 @@ def test_layers_decode_to_the_object_they_describe():
     np.testing.assert_allclose(np.linalg.norm(xray.hit_normal, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize(("fov_x", "times"), [(FOV_X / 3, 3.1766), (0.0, FARTHEST), (1.2, 1.0)])
+def test_a_long_lens_makes_the_same_object_from_farther_away(fov_x, times):
+    prediction, picture = ball()
+    prediction.pose[0, 2] = fov_x
+    camera = predicted_camera(prediction, 256)
+    assert camera.distance == pytest.approx(times * DISTANCE, rel=1e-3)
+    assert (camera.position / camera.distance) @ CAMERA.position == pytest.approx(DISTANCE)
+    layers = decode(prediction, picture[0, 3], camera)
+    near, far = layers.xray().depth[:2, 128, 128]
+    assert near == pytest.approx(camera.distance - 0.36, abs=0.01)
+    assert far == pytest.approx(camera.distance + 0.36, abs=0.01)
+    image = (picture[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
+    surface, xray = closed_surface(layers, image, camera)
+    # The outline is 0.8 of the image at the ball's middle, whatever the lens.
+    wide = 0.8 * DISTANCE * math.tan(FOV_X / 2)
+    assert np.ptp(surface.vertices[:, 0]) / 2 == pytest.approx(wide, rel=0.04 if times > 1 else 0.2)
+    assert (xray.hit[0] & layers.outline).sum() > 0.97 * layers.outline.sum()
+
+
 def test_front_and_back_of_a_closed_object_share_their_outline():
     prediction, picture = ball()
     # A back that is seen a little less well, as networks do.
     prediction.frames[:, 1, 7] -= 1.0
-    xray = decode(prediction, picture[0, 3]).xray()
+    xray = decode(prediction, picture[0, 3], CAMERA).xray()
     assert xray.hits_per_layer[0] == xray.hits_per_layer[1] > 0
 
 
@@ -74,7 +95,7 @@ def test_the_outline_is_the_images_own():
     prediction, picture = ball()
     picture[..., :20] = 0
     picture[..., 120:124, 4:24] = 1  # a thin part that the frames are too coarse to show
-    xray = decode(prediction, picture[0, 3]).xray()
+    xray = decode(prediction, picture[0, 3], CAMERA).xray()
     np.testing.assert_array_equal(xray.hit[0], picture[0, 3].numpy() > 0.5)
     assert np.isfinite(xray.hit_depth).all()
     assert xray.hit_depth.min() > NEAR + 0.3
@@ -83,10 +104,10 @@ def test_the_outline_is_the_images_own():
 def test_a_sheet_stays_a_sheet():
     prediction, picture = ball()
     prediction.frames[:, 1, 7] = -8
-    layers = decode(prediction, picture[0, 3])
+    layers = decode(prediction, picture[0, 3], CAMERA)
     assert not layers.closed
     image = (picture[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
-    surface, xray = open_surface(layers, image, canonical_camera(256))
+    surface, xray = open_surface(layers, image, CAMERA)
     assert xray.hits_per_layer[0] > 0 == xray.hits_per_layer[1]
     assert not surface.is_watertight
     assert surface.corner_colors is not None
@@ -95,7 +116,7 @@ def test_a_sheet_stays_a_sheet():
 def test_a_jump_in_depth_is_not_smeared():
     prediction, picture = ball()
     prediction.frames[:, :2, 0, :, 32:] += 0.5
-    depth = decode(prediction, picture[0, 3]).depth[0, 128]
+    depth = decode(prediction, picture[0, 3], CAMERA).depth[0, 128]
     jump = np.abs(np.diff(depth[60:196]))
     assert (jump > 0.2).sum() == 1
     assert jump[jump <= 0.2].max() < 0.06
@@ -103,13 +124,13 @@ def test_a_jump_in_depth_is_not_smeared():
 
 def test_a_leaning_object_is_put_upright():
     prediction, picture = ball()
-    layers = decode(prediction, picture[0, 3])
+    layers = decode(prediction, picture[0, 3], CAMERA)
     image = (picture[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
-    upright, _ = closed_surface(layers, image, canonical_camera(256, 0.3))
+    upright, _ = closed_surface(layers, image, CAMERA)
     camera = canonical_camera(256, 0.3, 0.2)
     turned, _ = closed_surface(layers, image, camera)
     # The same rays see the same solid, but for where its base is.
-    first = cast(upright, canonical_camera(256, 0.3), 1).depth[0, 60:128, 128]
+    first = cast(upright, CAMERA, 1).depth[0, 60:128, 128]
     np.testing.assert_allclose(cast(turned, camera, 1).depth[0, 60:128, 128], first, atol=0.02)
 
 
@@ -176,9 +197,8 @@ def test_variation_is_how_far_seeds_go_apart():
 def test_what_leans_is_told_and_set_upright(monkeypatch):
     """Layers that lean back, as they often do for photos of figures."""
 
-    def leaning(prediction: Prediction, alpha: torch.Tensor):
-        layers = decode(prediction, alpha)
-        camera = canonical_camera(256, *prediction.pose[0].tolist())
+    def leaning(prediction: Prediction, alpha: torch.Tensor, camera: Camera):
+        layers = decode(prediction, alpha, camera)
         return tilted(tilted(layers, camera, righting_tilt(layers, camera)), camera, 0.5)
 
     monkeypatch.setattr("runtime.xray.generator.decode", leaning)
@@ -197,9 +217,9 @@ def test_what_leans_is_told_and_set_upright(monkeypatch):
 def test_no_gradients_are_kept(monkeypatch, steps: int):
     seen = []
 
-    def spy(prediction: Prediction, alpha: torch.Tensor):
+    def spy(prediction: Prediction, alpha: torch.Tensor, camera: Camera):
         seen.append(prediction.frames.requires_grad)
-        return decode(prediction, alpha)
+        return decode(prediction, alpha, camera)
 
     monkeypatch.setattr("runtime.xray.generator.decode", spy)
     generator = XRayGenerator.load(device="cpu")
@@ -261,9 +281,10 @@ def test_the_weights_that_ship_make_a_closed_mesh_the_size_of_the_image():
     front = top & (points.positions[:, 1] < np.median(points.positions[:, 1]))
     red, green, _ = np.median(points.colors[front], axis=0)
     assert red > 2 * green
-    # The canonical camera, from somewhere between below and above.
-    assert np.linalg.norm(result.camera.position) == pytest.approx(DISTANCE)
-    assert abs(math.asin(result.camera.position[2] / DISTANCE)) < math.radians(70)
+    # As far away as its lens needs, from somewhere between below and above.
+    across = result.camera.distance * math.tan(result.camera.fov_x / 2)
+    assert across == pytest.approx(DISTANCE * math.tan(FOV_X / 2))
+    assert abs(math.asin(result.camera.position[2] / result.camera.distance)) < math.radians(70)
     # The silhouette is the image's.
     alpha = np.asarray(Image.open(REFERENCE))[..., 3] > 127
     covered = result.xray.hit[0].mean()

@@ -18,7 +18,7 @@ from runtime.training.views import to_frames
 from runtime.xray.stored import StoredDataset, stored_places
 from runtime.xray.training import train
 from xray_addon import Camera, Surface, XRayError, cast
-from xray_addon.canonical import canonical_camera, place
+from xray_addon.canonical import FOV_X, canonical_camera, place
 from xray_addon.files.transforms import write_transforms
 from xray_addon.pictures.shading import Lights, shade_surface
 
@@ -72,6 +72,9 @@ def test_a_view_comes_into_the_frame_in_which_meshes_are_cast(meshes, distance, 
     frame = canonical_frame(xray, camera)
     assert frame is not None
     assert frame.elevation == pytest.approx(0.5, abs=0.08)
+    # A camera from afar shows as much of the object as the canonical one does.
+    afar = distance * math.tan(frame.fov_x / 2)
+    assert afar == pytest.approx(1.5 * math.tan(FOV_X / 2), rel=0.3)
     got = frame.resample(xray, 4, 64)
     matrix, _ = place(surface, 0.6, frame.elevation)
     wanted = cast(surface.transformed(matrix), canonical_camera(64, frame.elevation), 4)

@@ -20,6 +20,7 @@ from runtime.xray.sampling import NOISES, both_ways, expected, mirrored, noised,
 from runtime.xray.training import Trainer, TrainingConfig, losses, train
 from runtime.xray.weights import FORMAT, load_weights, save_weights
 from xray_addon import Surface, XRayError
+from xray_addon.canonical import FOV_X
 from xray_addon.progress import Cancelled
 from xray_addon.published import frames_to_xray
 from xray_addon.surface import Material
@@ -409,7 +410,7 @@ def test_a_mirrored_picture_gives_the_mirrored_prediction(config):
     alone, both = model(image, frames, time), both_ways(model, image, frames, time)
     turned = both_ways(model, image.flip(-1), mirrored(frames), time)
     torch.testing.assert_close(turned.frames, mirrored(both.frames))
-    torch.testing.assert_close(turned.pose, both.pose * torch.tensor([1.0, -1.0]))
+    torch.testing.assert_close(turned.pose, both.pose * torch.tensor([1.0, -1.0, 1.0]))
     assert not torch.allclose(alone.frames, both.frames)
     torch.testing.assert_close(mirrored(mirrored(frames)), frames)
 
@@ -484,6 +485,27 @@ def test_a_rolled_camera_is_told_and_mirrored(meshes: Path):
     assert [float(item["pose"][1]) for item in pair] == [0, 0]
     assert rolled[0]["pose"][1] == -rolled[1]["pose"][1] != 0
     assert rolled[0]["pose"][0] == pair[0]["pose"][0]
+
+
+def test_far_cameras_show_the_same_object(meshes: Path):
+    shape = {"seed": 3, "layers": 4, "resolution": 32, "image_resolution": 64, "batch": 2}
+    near, far = (
+        [
+            next(CastDataset(list_meshes(meshes), variety=Variety(farthest=times), **shape).pair(n))
+            for n in range(12)
+        ]
+        for times in (1.0, 6.0)
+    )
+    assert {float(item["pose"][2]) for item in near} == {pytest.approx(FOV_X)}
+    fov = [float(item["pose"][2]) for item in far]
+    assert min(fov) < FOV_X / 2
+    assert 2 <= sum(angle == pytest.approx(FOV_X) for angle in fov) <= 6
+    for item in far:
+        # The depths are those of a near camera, in the middle of the frame.
+        hit = item["frames"][0, 7] > 0
+        assert item["frames"][0, 0][hit].abs().max() < 0.75
+        alpha = torch.nn.functional.avg_pool2d(item["image"][3:], 2)[0]
+        assert ((alpha > 0.5) == hit).float().mean() > 0.95
 
 
 def test_training_starts_from_weights_of_another_resolution(config, tmp_path: Path):

@@ -64,8 +64,9 @@ class Prediction:
 
     frames : (B, L, 8, S, S). Depth from -1 (near) to 1 (far), normal in camera space (not of
         unit length), colour from -1 to 1, and the logit of there being a hit.
-    pose : (B, 2) the camera's elevation above the object's horizon, and its roll, positive if the
-        object leans to the left in the image; radians.
+    pose : (B, 3) the camera's elevation above the object's horizon, its roll, positive if the
+        object leans to the left in the image, and its horizontal field of view; radians. The
+        camera is as far away as an object of the canonical frame's size needs (`Frame.from_afar`).
     """
 
     frames: Tensor

@@ -66,7 +66,7 @@ class XRayPredictor(Network):
             nn.Sequential(*(Block(c) for _ in range(n)), Norm(c)) for c, n in fine
         )
         self.frame_out = nn.Conv2d(channels[0], folded, 3, padding=1)
-        self.pose_out = nn.Linear(coarse, 2)
+        self.pose_out = nn.Linear(coarse, 3)
         for layer in (*self.times, self.frame_out, self.pose_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

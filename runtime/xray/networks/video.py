@@ -40,7 +40,7 @@ class VideoPredictor(Network):
             nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(ENCODER_CHANNELS)
         )
         self.token_out = nn.Linear(ENCODER_CHANNELS[-1], TOKEN)
-        self.pose_out = nn.Linear(ENCODER_CHANNELS[-1], 2)
+        self.pose_out = nn.Linear(ENCODER_CHANNELS[-1], 3)
         folded = CHANNELS * config.fold**2
         self.unet = UNetSpatioTemporalConditionModel(
             sample_size=size,
