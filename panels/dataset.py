@@ -16,6 +16,7 @@ from ..operators.dataset.ops import (
     last_run,
     set_from_panel,
 )
+from ..operators.dataset.ops_preview import XRAY_OT_preview
 from ..operators.interface.drawing import draw_properties
 from ..operators.interface.translation import translated
 from ..operators.properties import copy_settings
@@ -78,9 +79,12 @@ class XRAY_PT_dataset(SidebarPanel):
                 more = len(refused) - REFUSED_SHOWN
                 box.label(text=translated("{} more in the report").format(more))
             row = box.row(align=True)
-            for text, path in (("Open Report", run.folder / "report.md"), ("Folder", run.folder)):
+            for text, path in (("Report", run.folder / "report.md"), ("Folder", run.folder)):
                 icon = "TEXT" if path.suffix else "FILE_FOLDER"
                 row.operator("wm.path_open", text=text, icon=icon).filepath = str(path)
+            row.operator_context = "EXEC_DEFAULT"  # the folder is known
+            button = row.operator(XRAY_OT_preview.bl_idname, text="Preview", icon="IMAGE_DATA")
+            button.directory = str(run.folder)
 
 
 class DatasetPart(SidebarPanel):

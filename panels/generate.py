@@ -58,8 +58,9 @@ class XRAY_PT_generate(SidebarPanel):
         if Output.XRAY in system.outputs or Output.PICTURES in system.outputs:
             text = "Layers" if Output.XRAY in system.outputs else "Pictures"
             column.prop(scene, "keep_layers", text=text)
-        draw_missing_weights(layout, context)
+        lacks_weights = draw_missing_weights(layout, context)
         row = layout.row()
+        row.enabled = not lacks_weights
         row.scale_y = 1.4
         asks = system.image is Need.REQUIRED and scene.image is None
         asks |= system.category is Need.REQUIRED and not system_settings(scene, system).category

@@ -20,7 +20,9 @@ from ..operators.properties import copy_settings, system_settings
 from ..xray_addon.omage.pictures import VIEWS
 from ..xray_addon.settings.omage import OmageSettings
 from ..xray_addon.systems.omages import SYSTEM
-from .widgets import SidebarPanel, draw_omage_to_object, draw_progress
+from .widgets import SidebarPanel, draw_omage_to_object, draw_progress, draw_text
+
+LARGE = 512  # px along a side, above which the panel warns of the object's size
 
 
 class XRAY_PT_omage(SidebarPanel):
@@ -88,6 +90,9 @@ def _draw_views(layout: Any, context: bpy.types.Context) -> None:
         return
     size = images["position"].size[0] if "position" in images else 0
     layout.label(text=translated("{}, {} pixels").format(name, size), icon="IMAGE")
+    if size > LARGE:
+        text = translated("Its object will have up to {:.1f} million triangles.")
+        draw_text(layout, context, text.format(2 * size**2 / 1e6), "INFO")
     grid = layout.grid_flow(columns=3, align=True)
     for view in VIEWS:
         if view in images:

@@ -15,29 +15,36 @@ from ..xray_addon.systems.weights import is_here, megabytes
 from .widgets import draw_progress, draw_text
 
 
-def draw_missing_weights(layout: Any, context: bpy.types.Context) -> None:
-    """Draw a Download button for each weights file that the chosen generator lacks."""
+def draw_missing_weights(layout: Any, context: bpy.types.Context) -> bool:
+    """Draw how to get the weights that the chosen generator lacks; returns whether it lacks any."""
+    lacks = False
     for name in service.missing_weights(context.scene):
         _draw_download(layout, name)
+        lacks = True
     draw_progress(layout, context, XRAY_OT_weights_download)
-    _draw_by_hand(layout, context)
-    _draw_own_checkpoint(layout, context)
+    by_hand = _draw_by_hand(layout, context)
+    own = _draw_own_checkpoint(layout, context)
+    return lacks or by_hand or own
 
 
-def _draw_own_checkpoint(layout: Any, context: Any) -> None:
-    """Draw that the chosen system needs weights that the user has trained, if none are chosen."""
+def _draw_own_checkpoint(layout: Any, context: Any) -> bool:
+    """Draw that the chosen system needs weights that the user has trained, if none are chosen;
+    returns whether that is so."""
     system = chosen_system()
     own = system_settings(context.scene.xray.generate, system)
-    if system.needs_own_checkpoint and not own.checkpoint:
-        text = "{} needs weights that you have trained. Choose them in Settings: Checkpoint."
-        draw_text(layout, context, translated(text).format(system.label), icon="ERROR")
+    if not system.needs_own_checkpoint or own.checkpoint:
+        return False
+    text = "{} needs weights that you have trained. Choose them in Settings: Checkpoint."
+    draw_text(layout, context, translated(text).format(system.label), icon="ERROR")
+    return True
 
 
-def _draw_by_hand(layout: Any, context: bpy.types.Context) -> None:
-    """Draw which files the user must download in a browser, from where, and where to put them."""
+def _draw_by_hand(layout: Any, context: bpy.types.Context) -> bool:
+    """Draw which files the user must download in a browser, from where, and where to put them;
+    returns whether any are missing."""
     missing, system = service.missing_by_hand(context.scene), chosen_system()
     if not missing or system.by_hand is None:
-        return
+        return False
     box = layout.box()
     text = translated("{} needs weights that only its authors' page has. Licence: {}.")
     draw_text(box, context, text.format(system.label, system.by_hand.licence), icon="IMPORT")
@@ -46,6 +53,7 @@ def _draw_by_hand(layout: Any, context: bpy.types.Context) -> None:
     box.operator("wm.url_open", text="Open the Page", icon="URL").url = system.by_hand.page
     folder = service.folder_by_hand(context.scene)
     draw_text(box, context, translated("Put them into {}").format(folder))
+    return True
 
 
 def draw_published_weights(layout: Any, context: bpy.types.Context) -> None:

@@ -120,7 +120,7 @@ def dataset_steps(
     made = Store(folder, settings, replace=replace)
     captures = Captures(made, load, apart=apart, scene=scene)
     run: DatasetRun = yield from item_steps(items, captures, on_result)
-    writing = Progress("dataset", len(items), len(items), "report")
+    writing = Progress("dataset", len(items), len(items), "Writing the report")
     yield writing
     run.report = yield from captures.thread_steps(partial(store.finish, run.folder), writing)
     return run
@@ -217,7 +217,9 @@ class Captures:
 
     def progress(self, item: Item, number: int, of: int, view: int = 0, views: int = 0) -> Progress:
         """The progress of the `number`th item after `view` of its `views`."""
-        return Progress("dataset", number, of, f"{item.uid} {view}/{views}" if view else item.uid)
+        return Progress(
+            "dataset", number, of, f"{item.uid}, view {view} of {views}" if view else item.uid
+        )
 
     def posed(self) -> AbstractContextManager[None]:
         """Put the current scene into the state in which it is captured, for the body."""

@@ -65,6 +65,7 @@ class XRAY_OT_dataset(TaskOperator):
     bl_idname = "xray.dataset"
     bl_label = "Make Dataset"
     bl_options = {"REGISTER"}
+    after_cancel = "Complete items are kept; starting again goes on from there."
 
     source: source_property()
     path: mesh_files_property()

@@ -27,6 +27,7 @@ class TaskOperator(bpy.types.Operator):
     bl_idname = "xray.task"
     bl_label = "X-Ray Task"
     interval = jobs.POLL_INTERVAL
+    after_cancel = ""  # what to tell when it was cancelled, as a sentence
 
     def work(self, context: bpy.types.Context) -> jobs.Steps:
         """The work. Raises XRayError if it cannot start."""
@@ -120,7 +121,7 @@ class TaskOperator(bpy.types.Operator):
         elif errors and see:
             self.report({"WARNING"}, f"{self._tasks[0].label} failed{see}")
         elif not done and not errors:
-            self.report({"INFO"}, f"{self.bl_label} cancelled")
+            self.report({"INFO"}, f"{self.bl_label} cancelled. {self.after_cancel}".rstrip())
         return {"FINISHED"} if any(task.error is None for task in done) else {"CANCELLED"}
 
     def _tell(self, task: jobs.Task) -> None:

@@ -530,7 +530,9 @@ class TestInAWindow:
         assert [result.status for result in run.results] == ["done"]
         assert cube.location.x == 9.0, "nothing was done meanwhile"
         assert files(tmp_path / "window") == wanted
-        assert {"Cube", "Cube 1/2", "Cube 2/2", "report"} <= set(messages)
+        assert {"Cube", "Cube, view 1 of 2", "Cube, view 2 of 2", "Writing the report"} <= set(
+            messages
+        )
 
     @pytest.fixture
     def chosen(self, cube, part):
