@@ -37,7 +37,7 @@ from .decoding import Layers, decode, predicted_camera
 from .networks.base import Network, image_to_input
 from .sampling import both_ways, sample
 from .solid import solid_mesh
-from .uprighting import righting_tilt, tilted
+from .uprighting import righting_angle, turned
 from .weights import DEFAULT_WEIGHTS, load_weights
 
 IMAGE_SIZE = 512  # px of the framed image, which the texture is made from
@@ -46,8 +46,8 @@ LAYER_SIZE = 256  # px of the layers
 SMOOTHING = 10
 # Pixels along the object's longer side in the image below which the mesh is hardly like it.
 LEAST_SIDE = 64
-# Tilt (depth over height) from which on the user is told that the object leans back.
-LEANS = 0.25
+# Angle from which on the user is told that the object leans back.
+LEANS = math.radians(15)
 # Default number of steps if hidden parts vary.
 STEPS = 8
 
@@ -118,8 +118,9 @@ class XRayGenerator(Generator):
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         camera = predicted_camera(prediction, LAYER_SIZE)
         layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3], camera)
-        tilt = righting_tilt(layers, camera)
-        layers = centered(tilted(layers, camera, settings.upright * tilt), camera)
+        angle = righting_angle(layers, camera)
+        layers, camera = turned(layers, camera, settings.upright * angle)
+        layers = centered(layers, camera)
         progress(Progress("mesh", 1, 2, "Making the mesh", layer_sheet(layers.xray())))
         make = closed_surface if layers.closed else open_surface
         surface, xray = make(layers, framed, camera)
@@ -130,8 +131,8 @@ class XRayGenerator(Generator):
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
         progress(Progress("mesh", 2, 2, "Done"))
-        leans = not settings.upright and tilt < -LEANS
-        return Generated(surface, xray, camera, notes=(_leaning(tilt),) if leans else ())
+        leans = not settings.upright and angle < -LEANS
+        return Generated(surface, xray, camera, notes=(_leaning(angle),) if leans else ())
 
 
 load = XRayGenerator.load
@@ -145,12 +146,11 @@ def _notes(rgba: NDArray[np.uint8]) -> tuple[str, ...]:
     return (f"The object is only {side} pixels long in the image: a larger one is better.",)
 
 
-def _leaning(tilt: float) -> str:
-    """What to do about a body that needs `tilt` to stand upright."""
-    degrees = math.degrees(math.atan(-tilt))
+def _leaning(angle: float) -> str:
+    """What to do about a body that needs `angle` to stand upright."""
     return (
-        f"The mesh leans back by about {degrees:.0f} degrees. If the object stands upright, "
-        "generate it again with Upright set to 1."
+        f"The mesh leans back by about {math.degrees(-angle):.0f} degrees. If the object stands "
+        "upright, generate it again with Upright set to 1."
     )
 
 

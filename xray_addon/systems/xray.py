@@ -34,8 +34,8 @@ class XRaySettings(GenerateSettings):
     )
     upright: float = setting(
         0.0,
-        "How far a body that leans forwards or backwards is set upright, along the view: 0 as "
-        "predicted, 1 fully. What the image shows does not change",
+        "How far a body that leans forwards or backwards is set upright: 0 as predicted, 1 fully. "
+        "What the image shows does not change",
         min=0.0,
         max=1.0,
         unit="factor",
