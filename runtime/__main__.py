@@ -121,7 +121,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="how they are compared: in the camera's frame, or as a paper does (default: camera)",
     )
     evaluate.add_argument(
-        "--distance",
+        "--views-from",
         type=float,
         default=1.0,
         metavar="TIMES",

@@ -1,11 +1,11 @@
 """Compares a generator's meshes and three baselines with the ground truth, in one table.
 
 python -m runtime evaluate --data DIR --generator NAME --out DIR [--gallery DIR] [--seed N]
-                           [--protocol camera|xray|lari] [--distance TIMES]
+                           [--protocol camera|xray|lari] [--views-from TIMES]
 
 Every object of DIR (meshes, or a dataset's X-Rays) is placed in the canonical frame
 (`xray_addon.canonical`), seen from fixed random sides, lit by the built-in shader at 512 px, and
-given to the generator as an image that passes the whole intake. --distance moves the camera away
+given to the generator as an image that passes the whole intake. --views-from moves the camera away
 and zooms in, like a long lens. A mesh in another frame is transformed into the object's. Prediction
 and truth are compared by the protocol: 10,000 area samples each, lengths in units of the object's
 longest side.
@@ -440,10 +440,10 @@ def main(
     files = list_objects(data, split=arguments.split)
     settings, protocol = read_systems(arguments), PROTOCOLS[arguments.protocol]
     system = find_system(settings.generator)
-    if not arguments.distance >= 1:
+    if not arguments.views_from >= 1:
         raise XRayError(
             "bad_settings",
-            f"--distance is {arguments.distance:g}.",
+            f"--views-from is {arguments.views_from:g}.",
             "Use 1 or more: nearer cameras do not see objects whole.",
         )
     if system.image is Need.NONE:
@@ -475,7 +475,7 @@ def main(
         settings=settings,
         protocol=protocol,
         frame=system.frame or CANONICAL,
-        distance=arguments.distance,
+        distance=arguments.views_from,
         progress=progress,
     )
     order = np.argsort([row["metrics"][f"{generator.name}, mesh"]["cd"] for row in result["cases"]])

@@ -16,6 +16,7 @@ from xray_addon.camera import Camera
 from xray_addon.canonical import (
     CANONICAL,
     FAR,
+    FILL,
     FOV_X,
     NEAR,
     canonical_camera,
@@ -67,12 +68,18 @@ def extended(values: Floats, known: NDArray[np.bool_]) -> Floats:
     return values[tuple(nearest)]
 
 
-def predicted_camera(prediction: Prediction, size: int) -> Camera:
-    """The camera, `size` x `size` px, of the first item in the prediction's batch."""
+def predicted_camera(prediction: Prediction, size: int, distance: float = 0.0) -> Camera:
+    """The camera, `size` x `size` px, of the first item in the prediction's batch.
+
+    distance : of the camera, in lengths of the object across the image; 0 for the predicted one.
+    """
     elevation, roll, fov_x = prediction.pose[0].tolist()
-    half = math.tan(max(fov_x, 0.0) / 2)
-    times = math.tan(FOV_X / 2) / max(half, math.tan(FOV_X / 2) / FARTHEST)
-    return CANONICAL.from_afar(max(times, 1.0)).camera(size, elevation, roll)
+    half = math.tan(FOV_X / 2)
+    if distance:
+        times = distance * 2 * FILL * half
+    else:
+        times = half / max(math.tan(max(fov_x, 0.0) / 2), half / FARTHEST)
+    return CANONICAL.from_afar(min(max(times, 1.0), FARTHEST)).camera(size, elevation, roll)
 
 
 @torch.no_grad()

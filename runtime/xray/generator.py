@@ -116,7 +116,7 @@ class XRayGenerator(Generator):
             prediction = both_ways(self.model, image)
             report(1)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
-        camera = predicted_camera(prediction, LAYER_SIZE)
+        camera = predicted_camera(prediction, LAYER_SIZE, settings.distance)
         layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3], camera)
         angle = righting_angle(layers, camera)
         layers, camera = turned(layers, camera, settings.upright * angle)

@@ -34,7 +34,7 @@ from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from .batches import BatchDataset
 from .data import CastDataset, Pairs, Variety
-from .networks import at_resolution, make_network
+from .networks import adapted, make_network
 from .networks.base import Network, NetworkConfig, Prediction, image_to_input
 from .sampling import noised
 from .stored import StoredDataset, stored_places
@@ -45,7 +45,7 @@ from .weights import load_weights, save_weights
 class TrainingConfig(RunConfig):
     """How a model is built and trained.
 
-    network to frame_features : see `NetworkConfig`.
+    network to lens : see `NetworkConfig`.
     batch : samples per step and process; an even number, because samples come in pairs.
     samples : length of the run and of the learning rate's cosine schedule.
     compute_minutes : if above 0, the length of both in minutes of computation by the steps, instead
@@ -58,7 +58,7 @@ class TrainingConfig(RunConfig):
     roll : standard deviation of the camera's roll, degrees.
     stretch : by how much objects are stretched, see `data.new_shape`.
     farthest : how many times as far away as in the canonical frame cameras are at most, see
-        `views.random_frame`.
+        `views.random_frame`; needs lens.
     start_from : weights (safetensors) to start from, of the same network but possibly another
         resolution; "" for random weights.
     """
@@ -66,7 +66,7 @@ class TrainingConfig(RunConfig):
     example: ClassVar[str] = "runtime/xray/config.json"
     network_settings: ClassVar[tuple[str, ...]] = (
         *("network", "layers", "resolution", "image_resolution"),
-        *("channels", "blocks", "fold", "frame_features"),
+        *("channels", "blocks", "fold", "frame_features", "lens"),
     )
 
     generator: str = "xray"
@@ -78,6 +78,7 @@ class TrainingConfig(RunConfig):
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
     frame_features: int = 32
+    lens: bool = False
     samples: int = 146_000
     compute_minutes: float = 0.0
     learning_rate: float = 2e-3
@@ -108,6 +109,8 @@ class TrainingConfig(RunConfig):
             raise ValueError(f"stretch must be 0 or more, got {self.stretch}")
         if self.farthest < 1:
             raise ValueError(f"farthest must be 1 or more, got {self.farthest}")
+        if self.farthest > 1 and not self.lens:
+            raise ValueError("farthest above 1 needs lens, which predicts how far away cameras are")
         if self.cast not in ("workers", "device"):
             raise ValueError(f"cast must be workers or device, got {self.cast!r}")
         self.network_config()
@@ -127,6 +130,7 @@ class TrainingConfig(RunConfig):
             blocks=self.blocks,
             fold=self.fold,
             frame_features=self.frame_features,
+            lens=self.lens,
         )
 
     def model(self) -> Network:
@@ -169,7 +173,12 @@ class Trainer(SharedTrainer[TrainingConfig]):
         super().__init__(config, device)
         if config.start_from:
             start, _ = load_weights(Path(config.start_from), device)
-            self.model = at_resolution(start, config.resolution, config.image_resolution)
+            self.model = adapted(
+                start,
+                resolution=config.resolution,
+                image_resolution=config.image_resolution,
+                lens=config.lens,
+            )
         else:
             self.model = config.model().to(self.device)
         self.model.train()

@@ -27,7 +27,7 @@ from .solid import body_ends
 # Angles that are tried, radians. A body that needs more stays as it is.
 ANGLES = np.radians(np.arange(-80.0, 81.0, 2.0))
 # Objects are predicted leaning back more often than forwards, so a positive angle counts for more.
-BACKWARDS = 2.0
+BACKWARDS = 2.2
 TILTED = 0.5  # share of the angle by which the layers are tilted; the camera takes the rest
 STRIDE = 4  # px between the rays that are used to measure how an object leans
 INSIDE = (0.1, 0.5, 0.9)  # where each ray's body is sampled, from its front to its back

@@ -19,7 +19,7 @@ from runtime.xray.uprighting import righting_angle, turned
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError, cast
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE, FAR, FOV_X, NEAR, canonical_camera
+from xray_addon.canonical import DISTANCE, FAR, FILL, FOV_X, NEAR, canonical_camera
 from xray_addon.progress import Cancelled
 from xray_addon.systems.xray import XRaySettings
 
@@ -64,11 +64,20 @@ def test_layers_decode_to_the_object_they_describe():
     np.testing.assert_allclose(np.linalg.norm(xray.hit_normal, axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("fov_x", "times"), [(FOV_X / 3, 3.1766), (0.0, FARTHEST), (1.2, 1.0)])
-def test_a_long_lens_makes_the_same_object_from_farther_away(fov_x, times):
+@pytest.mark.parametrize(
+    ("fov_x", "distance", "times"),
+    [
+        (FOV_X / 3, 0, 3.1766),
+        (0.0, 0, FARTHEST),
+        (1.2, 0, 1.0),
+        (1.2, 4.0, 3.1085),
+        (0.1, 0.5, 1.0),
+    ],
+)
+def test_a_long_lens_makes_the_same_object_from_farther_away(fov_x, distance, times):
     prediction, picture = ball()
     prediction.pose[0, 2] = fov_x
-    camera = predicted_camera(prediction, 256)
+    camera = predicted_camera(prediction, 256, distance)
     assert camera.distance == pytest.approx(times * DISTANCE, rel=1e-3)
     assert (camera.position / camera.distance) @ CAMERA.position == pytest.approx(DISTANCE)
     layers = decode(prediction, picture[0, 3], camera)
@@ -111,6 +120,21 @@ def test_a_sheet_stays_a_sheet():
     assert xray.hits_per_layer[0] > 0 == xray.hits_per_layer[1]
     assert not surface.is_watertight
     assert surface.corner_colors is not None
+
+
+def test_from_farther_away_the_back_is_smaller_and_the_front_stays():
+    generator = runtime.load("xray", device="cpu")
+    near, far = (generator.generate(REFERENCE, XRaySettings(distance=d)) for d in (0.0, 5.0))
+    assert far.camera.distance == pytest.approx(5.0 * 2 * FILL * DISTANCE * math.tan(FOV_X / 2))
+    assert (near.xray.hit[0] & far.xray.hit[0]).sum() > 0.97 * near.xray.hit[0].sum()
+
+    def spread(made) -> float:
+        """How much wider the farther half is than the nearer one."""
+        seen = (made.surface.vertices - made.camera.position) @ made.camera.camera_to_world[:3, :3]
+        back = -seen[:, 2] > np.median(-seen[:, 2])
+        return float(seen[back, 0].std() / seen[~back, 0].std())
+
+    assert spread(far) < 0.97 * spread(near)
 
 
 def test_a_jump_in_depth_is_not_smeared():

@@ -525,3 +525,21 @@ def test_training_starts_from_weights_of_another_resolution(config, tmp_path: Pa
     torch.testing.assert_close(smaller.places[0], torch.full_like(smaller.places[0], 0.5))
     kept, _ = load_weights(tmp_path / "model.safetensors", "cpu")
     torch.testing.assert_close(smaller.image_in.weight, kept.image_in.weight)
+
+
+def test_training_teaches_the_lens_to_weights_that_do_not_know_it(config, meshes, tmp_path: Path):
+    trainer = Trainer(config, "cpu")
+    trainer.save(tmp_path)
+    start = {"start_from": str(tmp_path / "model.safetensors"), "lens": True, "farthest": 4.0}
+    taught = Trainer(replace(config, **start), "cpu")
+    picture = torch.rand(2, 4, config.image_resolution, config.image_resolution)
+    knows_not, _ = load_weights(tmp_path / "model.safetensors", "cpu")
+    torch.testing.assert_close(taught.model(picture).pose, knows_not(picture).pose)
+    assert torch.all(knows_not(picture).pose[:, 2] == FOV_X)
+    before = taught.model.pose_out.weight[2].clone()
+    taught.step(next(iter(DataLoader(taught.dataset(meshes), batch_size=config.batch))))
+    assert not torch.equal(taught.model.pose_out.weight[2], before)
+    taught.save(tmp_path)
+    assert load_weights(tmp_path / "model.safetensors", "cpu")[0].config.lens
+    with pytest.raises(ValueError, match="needs lens"):
+        replace(config, farthest=2.0)

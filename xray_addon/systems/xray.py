@@ -32,6 +32,15 @@ class XRaySettings(GenerateSettings):
         max=1.0,
         unit="factor",
     )
+    distance: float = setting(
+        0.0,
+        "How far away the image was taken from, in lengths of the object: from farther away, the "
+        "back becomes smaller beside the front. 0 takes what the weights predict; the included "
+        "ones always take 1.3, which is near. Try 3 for a photo",
+        min=0.0,
+        max=10.0,
+        label="Camera Distance",
+    )
     upright: float = setting(
         0.0,
         "How far a body that leans forwards or backwards is set upright: 0 as predicted, 1 fully. "

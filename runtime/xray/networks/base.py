@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xray_addon.canonical import FOV_X
+
 from ...torch_helpers.attention import attend
 
 CHANNELS = 8  # depth, normal x y z, red green blue, hit
@@ -28,7 +30,8 @@ class NetworkConfig:
     layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
     channels, blocks : of each level of the U-Net, finest first. fold : side of the square of pixels
         that is folded into one cell of the finest level. frame_features : channels for the noised
-        frames.
+        frames. lens : whether the camera's field of view is predicted, too; otherwise it is the
+        canonical one.
 
     Raises ValueError for an impossible combination.
     """
@@ -41,6 +44,7 @@ class NetworkConfig:
     blocks: tuple[int, ...] = (2, 2, 3)
     fold: int = 2
     frame_features: int = 32
+    lens: bool = False
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
@@ -80,12 +84,25 @@ class Prediction:
 
 
 class Network(nn.Module):
-    """Base class of the networks: `forward(image, frames, time)`; see `XRayPredictor.forward`."""
+    """Base class of the networks: `forward(image, frames, time)`; see `XRayPredictor.forward`.
 
-    def __init__(self, config: NetworkConfig) -> None:
+    features : from which the pose is predicted.
+    """
+
+    def __init__(self, config: NetworkConfig, features: int) -> None:
         super().__init__()
         self.config = config
+        self.pose_out = nn.Linear(features, 3 if config.lens else 2)
+        nn.init.zeros_(self.pose_out.weight)
+        nn.init.zeros_(self.pose_out.bias)
         self.frame_shape = (config.layers, CHANNELS, config.resolution, config.resolution)
+
+    def pose(self, features: Tensor) -> Tensor:
+        """The pose (B, 3) from features (B, F); see `Prediction`."""
+        pose = self.pose_out(features).float()
+        if self.config.lens:
+            return pose
+        return functional.pad(pose, (0, 1), value=FOV_X)
 
     def kernels(self) -> list[nn.Parameter]:
         """The parameters that Muon trains: the inner weight matrices and convolution kernels."""

@@ -36,7 +36,7 @@ class XRayPredictor(Network):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, config.channels[-1])
         layers, resolution, channels = config.layers, config.resolution, config.channels
         blocks, fold, frame_features = config.blocks, config.fold, config.frame_features
         self.fold = fold
@@ -66,8 +66,7 @@ class XRayPredictor(Network):
             nn.Sequential(*(Block(c) for _ in range(n)), Norm(c)) for c, n in fine
         )
         self.frame_out = nn.Conv2d(channels[0], folded, 3, padding=1)
-        self.pose_out = nn.Linear(coarse, 3)
-        for layer in (*self.times, self.frame_out, self.pose_out):
+        for layer in (*self.times, self.frame_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -105,9 +104,9 @@ class XRayPredictor(Network):
                 kept.append(x)
                 x = self.shrink[level](functional.pixel_unshuffle(x, 2))
         x = self.middle(x)
-        pose = self.pose_out(x.mean(dim=(2, 3)))
+        pose = self.pose(x.mean(dim=(2, 3)))
         for level in reversed(range(len(self.up))):
             x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
             x = self.up[level](x)
         out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
-        return Prediction(out.unflatten(1, self.frame_shape[:2]), pose.float())
+        return Prediction(out.unflatten(1, self.frame_shape[:2]), pose)

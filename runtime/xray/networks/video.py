@@ -29,7 +29,7 @@ class VideoPredictor(Network):
     """The paper's U-Net over layers as frames, and the encoder of its image."""
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, ENCODER_CHANNELS[-1])
         self.fold = config.fold
         self.image_fold = config.fold * config.image_resolution // config.resolution
         size, levels = config.resolution // config.fold, len(config.channels)
@@ -40,7 +40,6 @@ class VideoPredictor(Network):
             nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(ENCODER_CHANNELS)
         )
         self.token_out = nn.Linear(ENCODER_CHANNELS[-1], TOKEN)
-        self.pose_out = nn.Linear(ENCODER_CHANNELS[-1], 3)
         folded = CHANNELS * config.fold**2
         self.unet = UNetSpatioTemporalConditionModel(
             sample_size=size,
@@ -59,9 +58,8 @@ class VideoPredictor(Network):
             projection_class_embeddings_input_dim=256 * len(TIME_IDS),
             num_frames=config.layers,
         )
-        for layer in (self.pose_out, self.unet.conv_out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.unet.conv_out.weight)
+        nn.init.zeros_(self.unet.conv_out.bias)
 
     def kernels(self) -> list[nn.Parameter]:
         """All within the U-Net but its first and last convolution and what embeds times."""
@@ -96,4 +94,4 @@ class VideoPredictor(Network):
             image.new_tensor(TIME_IDS).expand(batch, -1).to(dtype),
         ).sample
         out = functional.pixel_shuffle(out.float(), self.fold)
-        return Prediction(out, self.pose_out(summary).float())
+        return Prediction(out, self.pose(summary))
