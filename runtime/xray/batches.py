@@ -77,7 +77,8 @@ class BatchDataset(Pairs):
             )
             for size, layers in ((self.resolution, self.layers), (self.image_resolution, 1))
         )
-        frames = to_frames(deep, [camera.resized(*(2 * [self.resolution])) for camera in cameras])
+        size = self.resolution
+        frames = to_frames(deep, [camera.resized(size, size) for camera in cameras])
         pictures = []
         for _ in range(2):
             lights = [Lights.random(c, r) for c, r in zip(cameras, randoms, strict=True)]

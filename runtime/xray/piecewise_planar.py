@@ -41,9 +41,8 @@ def piecewise_planar(depth: Floats, mask: NDArray[np.bool_], camera: Camera) -> 
     size = len(depth)
     row, column = np.divmod(np.arange(size * size), size)
     cosine = -camera.ray_directions(row, column)[:, 2].reshape(size, size)
-    inverse = camera.distance**2 / (
-        depth * cosine
-    )  # changes by as much as the depth, near the origin
+    # Near the origin this changes by as much as the depth.
+    inverse = camera.distance**2 / (depth * cosine)
     weight = _shrink(mask.astype(float))
     small = np.where(
         weight > 0, _shrink(inverse * mask) / np.maximum(weight, 1e-6), _shrink(inverse)

@@ -39,7 +39,6 @@ class XRaySettings(GenerateSettings):
         "ones always take 1.3, which is near. Try 3 for a photo",
         min=0.0,
         max=10.0,
-        label="Camera Distance",
     )
     upright: float = setting(
         0.0,
