@@ -629,7 +629,7 @@ class TestInAWindow:
         steps = capture.dataset_steps(
             ops.object_items([cube]), out, settings, ops.load_objects, apart=True
         )
-        while "/50" not in next(steps).message:
+        while "of 50" not in next(steps).message:
             time.sleep(0.01)
         assert [*temporary.iterdir()]
         with pytest.raises(cancelled):

@@ -28,7 +28,7 @@ def test_undoing_and_saving_meanwhile_change_nothing(blender, screen):
     folder, saved = rig.OUT / "dataset", rig.OUT / "meanwhile.blend"
     shutil.rmtree(folder, ignore_errors=True)
     blender.do(START.format(folder=folder))
-    blender.until(f"'/12' in {QUEUE}[0].progress.message", 60)
+    blender.until(f"'of 12' in {QUEUE}[0].progress.message", 60)
     assert blender.do(MEANWHILE.format(path=saved)) == [["Scene"], 0.0]
     assert blender.get(f"len({QUEUE})") == 1, "it ended too early to tell"
     blender.shot("making")

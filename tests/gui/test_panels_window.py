@@ -155,6 +155,12 @@ def test_a_system_that_needs_a_category_asks_for_it(start):
     preferences = f"bpy.context.preferences.addons['{rig.MODULE}'].preferences"
     blender.do(f"{preferences}.generator = 'omages'; show_tab()")
     time.sleep(1)
+    blender.click_operator("xray.generate")  # off, because the weights are missing
+    time.sleep(1)
+    assert not blender.get(f"{JOBS}.queue or {JOBS}.failed")
+    # With weights of one's own it is on; that they do not exist is told later.
+    blender.do("bpy.context.scene.xray.generate.systems.omages.checkpoint = '/nothing'")
+    time.sleep(1)
     blender.click_operator("xray.generate")
     time.sleep(1)
     blender.shot("dialog")
