@@ -104,13 +104,13 @@ def evaluate(
     settings: GenerateSettings | None = None,
     protocol: Protocol = CAMERA,
     frame: Frame = CANONICAL,
-    distance: float = 1.0,
+    views_from: float = 1.0,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The figures of all cases, and a picture of each, a row of the sheet.
 
-    frame : the frame of the generator's meshes. distance : of the cameras, as a multiple of the
-    canonical one.
+    frame : the frame of the generator's meshes. views_from : the cameras' distance,
+    as a multiple of the canonical one.
 
     The dict has `cases` (name, seconds, watertight, vertices, the mesh's `looks` and a dict of
     metrics by system), `systems` (their means), `intervals` (their 95 % confidence intervals),
@@ -119,7 +119,7 @@ def evaluate(
     remains, errors that would stop every case, and `Cancelled`.
     """
     settings = settings or GenerateSettings(seed=seed)
-    seen_in = CANONICAL.from_afar(distance)
+    seen_in = CANONICAL.from_afar(views_from)
     skipped: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     pictures: list[Image.Image] = []
@@ -186,7 +186,7 @@ def evaluate(
         "protocol": protocol.name,
         "seed": seed,
         "views": views,
-        "distance": distance,
+        "views_from": views_from,
         "settings": settings.to_dict(),
         "systems": {
             name: {key: float(np.mean(found)) for key, found in by_key.items()}
@@ -229,7 +229,7 @@ def _choice(count: int, seed: int) -> NDArray[np.intp]:
 
 def _hidden(case: Case, seed: int) -> Positions:
     """Hits (N, 3) of the truth behind its first layer, in the camera's axes."""
-    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
+    camera = case.truth_camera
     behind = case.view.xray.index >= TRUTH_SIZE**2
     points = in_camera(case.view.xray.points(camera).positions[behind], camera)
     return points[_choice(len(points), seed)]
@@ -267,7 +267,7 @@ def _looks(case: Case, generated: _Laid, seed: int) -> dict[str, Any]:
     overlap = hit_overlap(xray, case.view.xray, OVERLAP_LAYERS)
     if not len(xray.index):
         return {"normal": 0.0, "color": 1.0, "hit_overlap": overlap}
-    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
+    camera = case.truth_camera
     truth = _oriented(case.view.xray, camera, seed)
     return {**compare_looks(_oriented(xray, eye, seed), truth), "hit_overlap": overlap}
 
@@ -298,7 +298,7 @@ def _shape(case: Case, generated: _Laid, seed: int) -> dict[str, float]:
     eye = generated.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
     xray = cast(surface, eye, TRUTH_LAYERS)
     behind = _oriented(xray, eye, seed, first_layer=1)
-    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
+    camera = case.truth_camera
     colors = hidden_colors(
         behind if len(behind) else _oriented(xray, eye, seed),
         case.view.xray,
@@ -363,7 +363,7 @@ def markdown_table(result: dict[str, Any]) -> str:
         f"Protocol {result['protocol']}: {PROTOCOLS[result['protocol']].about}. Hidden: mean "
         "distance to the parts of the truth behind its first layer.",
         f"{len(result['cases'])} views, {len(result['skipped'])} skipped, seed {result['seed']}, "
-        f"seen from {result['distance']:g} times the usual distance; "
+        f"seen from {result['views_from']:g} times the usual distance; "
         f"median {result['seconds']:.2f} s per image on {result['device']}"
         + (f", at most {memory / 1e9:.1f} GB in all; " if memory else "; ")
         + f"{result['watertight']:.0%} of the meshes watertight; "
@@ -475,7 +475,7 @@ def main(
         settings=settings,
         protocol=protocol,
         frame=system.frame or CANONICAL,
-        distance=arguments.views_from,
+        views_from=arguments.views_from,
         progress=progress,
     )
     order = np.argsort([row["metrics"][f"{generator.name}, mesh"]["cd"] for row in result["cases"]])

@@ -43,6 +43,11 @@ class Case:
     truth: Positions
     seed: int
 
+    @property
+    def truth_camera(self) -> Camera:
+        """The camera of the view's X-Ray."""
+        return self.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
+
     def from_frame(self, frame: Frame) -> NDArray[np.float64] | None:
         """The matrix (4, 4) from camera space in `frame` to camera space in the case's frame.
 
@@ -193,7 +198,7 @@ def _thumbnail(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
 
 def visible_layer(case: Case) -> Positions:
     """The hits of the true first layer, in the camera's axes."""
-    camera = case.camera.resized(TRUTH_SIZE, TRUTH_SIZE)
+    camera = case.truth_camera
     first = case.view.xray.index < TRUTH_SIZE**2
     return in_camera(case.view.xray.points(camera).positions[first], camera)
 

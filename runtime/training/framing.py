@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE, FAR, FILL, FOV_X, NEAR, canonical_camera
+from xray_addon.canonical import CANONICAL, DISTANCE, FAR, FILL, FOV_X, NEAR, canonical_camera
 from xray_addon.xray import XRay
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ class CanonicalFrame:
         self.zoom = zoom
         self.middle = middle
         backward = camera.camera_to_world[:3, :3] @ rotation[:, 2]
-        self.fov_x = 2 * math.atan(math.tan(FOV_X / 2) / zoom)
+        self.fov_x = CANONICAL.from_afar(zoom).fov_x
         self.elevation = math.asin(float(np.clip(backward[2], -1, 1)))
 
     def depth(self, ahead: Floats) -> Floats:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import FAR, NEAR, Frame, canonical_camera, change_of_depths, place
+from xray_addon.canonical import FAR, NEAR, canonical_camera, change_of_depths, place
 from xray_addon.pictures.shading import Lights
 
 from ..meshes.collection import MeshCache, MeshFile
@@ -62,12 +62,11 @@ class BatchDataset(Pairs):
             for pair in range(first, first + self.batch_pairs)
         ]
         views = [self._view(random, pair) for pair, random in enumerate(randoms, first)]
-        objects = torch.tensor([view[0] for view in views], device=self.bank.device)
-        cameras = [view[2].camera(self.image_resolution, view[3]) for view in views]
-        fov_x = self._tensor([camera.fov_x for camera in cameras])
-        matrices = torch.from_numpy(
-            np.stack([c.world_to_camera @ v[1] for c, v in zip(cameras, views, strict=True)])
-        ).to(self.bank.device)
+        numbers, to_cameras, cameras, poses = zip(*views, strict=True)
+        objects = torch.tensor(numbers, device=self.bank.device)
+        matrices = torch.from_numpy(np.stack(to_cameras)).to(self.bank.device)
+        pose = self._tensor(poses)
+        fov_x = pose[:, 2]
         order, gamma = zip(*(new_colors(random) for random in randoms), strict=True)
         colors = self._tensor(order).long(), self._tensor(gamma)
         deep, fine = (
@@ -93,7 +92,6 @@ class BatchDataset(Pairs):
             clean = images.movedim(1, -1).cpu().numpy()
             taken = [photograph(i, r) for i, r in zip(clean, randoms, strict=True)]
             pictures.append(self._tensor(taken).movedim(-1, 1))
-        pose = self._tensor([(*view[3:], view[2].fov_x) for view in views])
         return {
             "image": torch.stack([pictures[0], pictures[1].flip(-1)], dim=1).flatten(0, 1),
             "frames": torch.stack([frames, mirrored(frames)], dim=1).flatten(0, 1),
@@ -102,9 +100,9 @@ class BatchDataset(Pairs):
 
     def _view(
         self, random: np.random.Generator, pair: int
-    ) -> tuple[int, np.ndarray, Frame, float, float]:
-        """An object's number, the matrix that places it in the frame, the frame, elevation and
-        roll."""
+    ) -> tuple[int, np.ndarray, Camera, tuple[float, float, float]]:
+        """An object's number, the matrix from it to the camera's axes, the camera at the image's
+        resolution, and the pose."""
         while True:
             number = choose_object(self.meshes, random, self.variety.one_color_share)
             shape = new_shape(random, self.variety, pair)
@@ -115,7 +113,9 @@ class BatchDataset(Pairs):
             roll = random.normal(0, self.variety.roll) if self.variety.roll else 0.0
             placed = place(surface, azimuth, elevation, roll=roll, frame=frame)
             if placed is not None:
-                return number, placed[0] @ shape, frame, elevation, roll
+                camera = frame.camera(self.image_resolution, elevation)
+                matrix = camera.world_to_camera @ placed[0] @ shape
+                return number, matrix, camera, (elevation, roll, camera.fov_x)
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self.bank.device)

@@ -74,12 +74,11 @@ def predicted_camera(prediction: Prediction, size: int, distance: float = 0.0) -
     distance : of the camera, in lengths of the object across the image; 0 for the predicted one.
     """
     elevation, roll, fov_x = prediction.pose[0].tolist()
-    half = math.tan(FOV_X / 2)
-    if distance:
-        times = distance * 2 * FILL * half
-    else:
-        times = half / max(math.tan(max(fov_x, 0.0) / 2), half / FARTHEST)
-    return CANONICAL.from_afar(min(max(times, 1.0), FARTHEST)).camera(size, elevation, roll)
+    # Half of what the camera sees, at depth 1.
+    seen = 1 / (2 * FILL * distance) if distance else math.tan(fov_x / 2)
+    near = math.tan(FOV_X / 2)
+    times = near / min(max(seen, near / FARTHEST), near)
+    return CANONICAL.from_afar(times).camera(size, elevation, roll)
 
 
 @torch.no_grad()

@@ -152,7 +152,7 @@ def test_the_truth_has_no_error_in_any_systems_frame(system: str, distance: floa
             return Generated(surface, None, frame.camera(64, view.elevation))
 
     generator = Framed(cases)
-    settings = {"frame": SYSTEMS[system].frame, "distance": distance}
+    settings = {"frame": SYSTEMS[system].frame, "views_from": distance}
     exact, _ = evaluate(generator, files, None, **settings)
     assert exact["systems"]["oracle, mesh"]["cd"] < 1e-6
     assert exact["systems"]["oracle, mesh"]["f@0.01"] == 1
@@ -163,7 +163,7 @@ def test_the_truth_has_no_error_in_any_systems_frame(system: str, distance: floa
     moved, _ = evaluate(generator, files, None, **settings)
     assert moved["systems"]["oracle, mesh"]["cd"] > 0.1
     if SYSTEMS[system].frame != CANONICAL:
-        elsewhere, _ = evaluate(Framed(cases), files, None, distance=distance)
+        elsewhere, _ = evaluate(Framed(cases), files, None, views_from=distance)
         assert elsewhere["systems"]["oracle, mesh"]["cd"] > 0.005
 
 
@@ -204,6 +204,20 @@ def test_the_command_writes_table_figures_and_pictures(meshes, tmp_path, capsys,
     table = (tmp_path / "xray" / "results.md").read_text()
     assert "F@0.1 | hidden |" in table
     assert "2404.14329" in table
+
+
+def test_the_command_sees_objects_from_afar(meshes, tmp_path, capsys, request):
+    request.addfinalizer(lambda: remove_system("oracle"))
+    cases = list(make_cases(list_meshes(meshes), 1, 3, [], CANONICAL.from_afar(4)))
+    add_system("oracle", lambda _checkpoint, _device: Oracle(cases), frame=CANONICAL)
+    arguments = ["evaluate", "--data", str(meshes), "--generator", "oracle", "--seed", "3"]
+    assert main([*arguments, "--views-from", "4", "--out", str(tmp_path)]) == 0
+    assert "seen from 4 times the usual distance" in capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["views_from"], len(results["cases"])) == (4, 3)
+    assert results["systems"]["oracle, mesh"]["cd"] < 0.02
+    assert main([*arguments, "--views-from", "0.5", "--out", str(tmp_path)]) == 2
+    assert "--views-from is 0.5" in capsys.readouterr().err
 
 
 def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_path, request):

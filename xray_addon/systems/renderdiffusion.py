@@ -26,7 +26,7 @@ class RenderDiffusionSettings(GenerateSettings):
         f"How much noise the image gets before it is denoised, in steps of {NOISE_STEPS}: 0 keeps "
         "closest to it; 40 and more copes with images unlike those of the training, at the cost of "
         "detail",
-        label="Noise (t_r)",
+        label="t_r",
         min=0,
         max=NOISE_STEPS,
     )
