@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 # The operator's properties for the inputs.
 INPUTS = ("image", "mask", "category", "filepath", "directory")
-UPRIGHT = "upright"  # the setting of the systems that can set a mesh upright
+UPRIGHT, ALWAYS = "upright", "always"  # the setting of systems that can set a mesh upright
 DIALOG_WIDTH = 400  # px at the default size
 
 
@@ -372,7 +372,7 @@ class XRAY_OT_another_seed(_MadeAnew):
 class XRAY_OT_set_upright(_MadeAnew):
     """Make the active mesh again, set upright, and put it beside it: for a figure that leans.
 
-    The settings are those of the mesh, with Upright at 1
+    The settings are those of the mesh, with Upright set to Always
     """
 
     bl_idname = "xray.set_upright"
@@ -386,14 +386,14 @@ class XRAY_OT_set_upright(_MadeAnew):
             label = find_system(settings.generator).label
             cls.poll_message_set(f"{label} cannot set meshes upright")
             return False
-        if getattr(settings, UPRIGHT) == 1:
+        if getattr(settings, UPRIGHT) == ALWAYS:
             cls.poll_message_set("It is set upright already")
             return False
         return True
 
     def changed(self, _obj: Any, settings: GenerateSettings) -> GenerateSettings:
-        """With Upright at 1."""
-        change: Any = {UPRIGHT: 1.0}
+        """With Upright set to Always."""
+        change: Any = {UPRIGHT: ALWAYS}
         return replace(settings, **change)
 
     def summary(self, result: Any) -> tuple[str, str]:

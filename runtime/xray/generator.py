@@ -34,7 +34,7 @@ from ..torch_helpers.devices import choose_device, flush_denormals
 from .centering import centered
 from .coloring import textured, two_sides, with_detail
 from .decoding import Layers, decode, predicted_camera
-from .networks.base import Network, image_to_input
+from .networks.base import Network, Prediction, image_to_input
 from .sampling import both_ways, sample
 from .solid import solid_mesh
 from .uprighting import righting_angle, turned
@@ -46,8 +46,9 @@ LAYER_SIZE = 256  # px of the layers
 SMOOTHING = 10
 # Pixels along the object's longer side in the image below which the mesh is hardly like it.
 LEAST_SIDE = 64
-# Angle from which on the user is told that the object leans back.
+# Angle from which on an object leans back so far that it may be set upright.
 LEANS = math.radians(15)
+OUTLINE_GRAY = 0.6  # sRGB, of an image that shows an outline only
 # Default number of steps if hidden parts vary.
 STEPS = 8
 
@@ -116,10 +117,16 @@ class XRayGenerator(Generator):
             prediction = both_ways(self.model, image)
             report(1)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
-        camera = predicted_camera(prediction, LAYER_SIZE, settings.distance)
-        layers = decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3], camera)
+        layers, camera = self._read(prediction, shown, settings)
         angle = righting_angle(layers, camera)
-        layers, camera = turned(layers, camera, settings.upright * angle)
+        leans = angle < -LEANS and settings.upright != "always"
+        righted = settings.upright == "always"
+        if leans and settings.upright == "auto":
+            # What the outline alone does not show comes from the colours: paint, taken for shading.
+            # An outline that leans forwards instead tells nothing.
+            righted = angle / 2 < self._outline_angle(shown, settings) < LEANS / 2
+        if righted:
+            layers, camera = turned(layers, camera, angle)
         layers = centered(layers, camera)
         progress(Progress("mesh", 1, 2, "Making the mesh", layer_sheet(layers.xray())))
         make = closed_surface if layers.closed else open_surface
@@ -131,8 +138,22 @@ class XRayGenerator(Generator):
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
         progress(Progress("mesh", 2, 2, "Done"))
-        leans = not settings.upright and angle < -LEANS
-        return Generated(surface, xray, camera, notes=(_leaning(angle),) if leans else ())
+        notes = (_leaning(angle, righted=righted),) if leans else ()
+        return Generated(surface, xray, camera, notes=notes)
+
+    def _read(
+        self, prediction: Prediction, shown: Tensor, settings: XRaySettings
+    ) -> tuple[Layers, Camera]:
+        """The layers of a prediction, and their camera. shown : (1, 4, I, I) the framed image."""
+        camera = predicted_camera(prediction, LAYER_SIZE, settings.distance)
+        return decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3], camera), camera
+
+    def _outline_angle(self, shown: Tensor, settings: XRaySettings) -> float:
+        """The `righting_angle` of what the network predicts from the outline alone."""
+        outline = shown.clone()
+        outline[:, :3] = OUTLINE_GRAY
+        image = image_to_input(_reduced(outline, self.model.config.image_resolution))
+        return righting_angle(*self._read(both_ways(self.model, image), shown, settings))
 
 
 load = XRayGenerator.load
@@ -146,11 +167,17 @@ def _notes(rgba: NDArray[np.uint8]) -> tuple[str, ...]:
     return (f"The object is only {side} pixels long in the image: a larger one is better.",)
 
 
-def _leaning(angle: float) -> str:
-    """What to do about a body that needs `angle` to stand upright."""
+def _leaning(angle: float, *, righted: bool) -> str:
+    """What to know about a body that needs `angle` to stand upright, and got it if `righted`."""
+    degrees = f"{math.degrees(-angle):.0f} degrees"
+    if righted:
+        return (
+            f"The mesh leaned back by about {degrees} and was set upright. If the object leans, "
+            "generate it again with Upright set to Never."
+        )
     return (
-        f"The mesh leans back by about {math.degrees(-angle):.0f} degrees. If the object stands "
-        "upright, generate it again with Upright set to 1."
+        f"The mesh leans back by about {degrees}. If the object stands upright, generate it again "
+        "with Upright set to Always."
     )
 
 

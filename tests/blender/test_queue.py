@@ -206,8 +206,8 @@ def test_set_upright_makes_the_mesh_again_beside_it(fake_runtime, images, part):
     assert bpy.ops.xray.set_upright() == {"FINISHED"}
     second = bpy.context.object
     made = second["xray_settings"]
-    assert (made["upright"], made["seed"], made["margin"]) == (1.0, 3, 2.0)
-    assert first["xray_settings"]["upright"] == 0
+    assert (made["upright"], made["seed"], made["margin"]) == ("always", 3, 2.0)
+    assert first["xray_settings"]["upright"] == "auto"
     assert second.location.x > first.location.x
     with pytest.raises(RuntimeError, match="set upright already"):
         bpy.ops.xray.set_upright()

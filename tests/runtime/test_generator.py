@@ -15,7 +15,7 @@ import runtime
 from runtime.xray.decoding import FARTHEST, decode, predicted_camera
 from runtime.xray.generator import XRayGenerator, closed_surface, open_surface
 from runtime.xray.networks.base import Prediction
-from runtime.xray.uprighting import righting_angle, turned
+from runtime.xray.sampling import both_ways
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError, cast
 from xray_addon.camera import Camera
@@ -218,23 +218,48 @@ def test_variation_is_how_far_seeds_go_apart():
     assert 0 < apart(0.3) < apart(1.0)
 
 
-def test_what_leans_is_told_and_set_upright(monkeypatch):
-    """Layers that lean back, as they often do for photos of figures."""
-
-    def leaning(prediction: Prediction, alpha: torch.Tensor, camera: Camera):
-        layers = decode(prediction, alpha, camera)
-        return turned(layers, camera, -1.2 - righting_angle(layers, camera))[0]
-
-    monkeypatch.setattr("runtime.xray.generator.decode", leaning)
+@pytest.fixture
+def leaning(monkeypatch):
+    """A generator whose layers lean back, those of an outline alone by `.outline` of that."""
     generator = runtime.load("xray", device="cpu")
-    told, silent = (generator.generate(REFERENCE, XRaySettings(upright=up)) for up in (0.0, 1.0))
-    assert any("leans back by about 7" in note for note in told.notes)
+    generator.outline = 0.0
+    share = [1.0]
+
+    def predict(model, image: torch.Tensor) -> Prediction:
+        one_color = bool((image[:, :3].amax(dim=1) == image[:, :3].amin(dim=1)).all())
+        share[0] = generator.outline if one_color else 1.0
+        return both_ways(model, image)
+
+    monkeypatch.setattr("runtime.xray.generator.both_ways", predict)
+    monkeypatch.setattr("runtime.xray.generator.righting_angle", lambda *_: -0.6 * share[0])
+    return generator
+
+
+def test_what_leans_is_told_and_set_upright(leaning):
+    """Layers that lean back, as they often do for photos of figures."""
+    told, silent = (
+        leaning.generate(REFERENCE, XRaySettings(upright=up, steps=1)) for up in ("never", "always")
+    )
+    assert any("leans back by about 34 degrees" in note for note in told.notes)
     assert not silent.notes
     # The head, above the middle, comes forward; the outline stays.
     seen = told.xray.hit[0] & silent.xray.hit[0]
     assert seen.sum() > 0.98 * told.xray.hit[0].sum()
     nearer = np.where(seen, told.xray.depth[0] - silent.xray.depth[0], 0)
     assert nearer[:80].sum() > 0 > nearer[176:].sum()
+
+
+@pytest.mark.parametrize(("outline", "same_as"), [(0.3, "always"), (0.8, "never"), (-0.3, "never")])
+def test_what_leans_is_set_upright_by_itself_if_its_outline_does_not_lean(
+    leaning, outline: float, same_as: str
+):
+    leaning.outline = outline
+    by_itself, other = (
+        leaning.generate(REFERENCE, XRaySettings(upright=up, steps=1)) for up in ("auto", same_as)
+    )
+    np.testing.assert_array_equal(by_itself.surface.vertices, other.surface.vertices)
+    (note,) = by_itself.notes
+    assert ("was set upright" in note) == (same_as == "always")
 
 
 @pytest.mark.parametrize("steps", [0, 1])

@@ -40,13 +40,14 @@ class XRaySettings(GenerateSettings):
         min=0.0,
         max=10.0,
     )
-    upright: float = setting(
-        0.0,
-        "How far a body that leans forwards or backwards is set upright: 0 as predicted, 1 fully. "
-        "What the image shows does not change",
-        min=0.0,
-        max=1.0,
-        unit="factor",
+    upright: str = setting(
+        "auto",
+        "Whether an object that leans is set upright. What the image shows does not change",
+        choices={
+            "auto": "If it leans back and its outline alone does not look like that",
+            "never": "As predicted",
+            "always": "However it leans",
+        },
     )
 
     def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
