@@ -37,6 +37,15 @@ def frame(
     return _framed(pixels, box, size, fill)
 
 
+def longer_side(rgba: NDArray[np.uint8]) -> int:
+    """The longer side of the object's bounding box, as of `frame`, in pixels.
+
+    rgba : (H, W, 4). Raises XRayError `no_object` as `frame`.
+    """
+    left, top, right, bottom = _bounding_box(rgba[..., 3] > 127)
+    return max(right - left, bottom - top)
+
+
 def frame_with_mask(
     rgba: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, *, fill: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ decoding. A decoded image takes at most 4 bytes per pixel, and reading it at mos
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import warnings
@@ -33,6 +34,8 @@ MAX_SIDE = 2048  # px; more than any model here uses, but quick to work on
 MAX_PIXELS = 1 << 26  # when decoded: 8192 x 8192; for a JPEG at an eighth of its size
 LARGEST_FILE = 1 << 29  # bytes
 ROWS_AT_ONCE = 256
+FILM_DIAGONAL = 43.27  # mm, of 35 mm film
+SHORTEST, LONGEST = 8, 2000  # mm, of the focal lengths that are believed
 FORMATS = (
     "AVIF",
     "BMP",
@@ -154,6 +157,30 @@ def read_image(image: str | PathLike[str] | Image.Image | NDArray[np.uint8]) -> 
     return _from_file(Path(image))
 
 
+def focal_length(image: str | PathLike[str] | Image.Image | NDArray[np.uint8]) -> float:
+    """The focal length of a photo's camera by its EXIF data, in lengths of the image's diagonal.
+
+    0 if it is not known, as for all pictures but photos. `FocalLengthIn35mmFilm` is of a film with
+    a diagonal of 43.27 mm. It says nothing about a photo that was cropped, whose sides have
+    another ratio than those that the EXIF data name.
+
+    image : as for `read_image`; raises as that.
+    """
+    if isinstance(image, np.ndarray):
+        return 0.0
+    if not isinstance(image, Image.Image):
+        with open_image(Path(image)) as opened:
+            return focal_length(opened)
+    try:
+        known = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        focal, *sides = (float(known.get(tag, 0)) for tag in _LENS_TAGS)
+    except _DECODING_ERRORS:
+        return 0.0  # the EXIF data is damaged, but not the pixels
+    ratios = (max(pair) / max(min(pair), 1.0) for pair in (image.size, sides))
+    cropped = all(sides) and not math.isclose(*ratios, rel_tol=0.02)
+    return focal / FILM_DIAGONAL if SHORTEST <= focal <= LONGEST and not cropped else 0.0
+
+
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4):
         raise XRayError(
@@ -192,6 +219,12 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise _undecodable(name, error) from error
 
 
+# Of the focal length, and of the sides of the photo as it was taken.
+_LENS_TAGS = (
+    ExifTags.Base.FocalLengthIn35mmFilm,
+    ExifTags.Base.ExifImageWidth,
+    ExifTags.Base.ExifImageHeight,
+)
 # The rotation for each EXIF orientation; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -79,11 +79,11 @@ def view_object(
 
 
 def random_frame(random: np.random.Generator, farthest: float) -> Frame:
-    """The frame of a camera as far away as in the canonical frame, in a third of the cases, or up
-    to `farthest` times as far, with an even distribution of the logarithm."""
+    """The frame of a camera up to `farthest` times as far away as in the canonical frame, with an
+    even distribution of the logarithm."""
     if farthest == 1:
         return CANONICAL
-    return CANONICAL.from_afar(math.exp(max(0.0, random.uniform(-0.5, 1) * math.log(farthest))))
+    return CANONICAL.from_afar(farthest ** random.uniform(0, 1))
 
 
 def to_frames(xray: XRay, camera: Camera | None = None) -> NDArray[np.float32]:

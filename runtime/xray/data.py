@@ -23,7 +23,8 @@ from ..training.views import TrainingView, random_frame, to_frames, view_object
 class Pairs(Numbered):
     """Endless samples {image (4, I, I) RGBA 0..1, frames (L, 8, S, S), pose (3,)}.
 
-    pose : the camera's elevation, roll and field of view, see `networks.base.Prediction`.
+    pose : the camera's elevation and roll, see `networks.base.Prediction`, and its horizontal field
+    of view; radians.
 
     Samples 2 i and 2 i + 1 are mirror images. batch : size of the loader's batches. first_batch,
     batch_step : use every `batch_step`th batch, starting at `first_batch`.

@@ -19,9 +19,11 @@ from xray_addon.canonical import (
     FILL,
     FOV_X,
     NEAR,
+    Frame,
     canonical_camera,
     change_of_depths,
 )
+from xray_addon.systems.xray import FARTHEST
 from xray_addon.xray import XRay
 
 from .enlarging import enlarge_frames
@@ -31,8 +33,6 @@ from .networks.base import Prediction
 MIN_THICKNESS = 0.005
 # An object is closed if at least this share of its visible pixels has a back.
 CLOSED_SHARE = 0.7
-# The farthest camera, as a multiple of the canonical distance; farther ones hardly differ.
-FARTHEST = 8.0
 
 Floats = NDArray[np.float32]
 
@@ -68,17 +68,14 @@ def extended(values: Floats, known: NDArray[np.bool_]) -> Floats:
     return values[tuple(nearest)]
 
 
-def predicted_camera(prediction: Prediction, size: int, distance: float = 0.0) -> Camera:
-    """The camera, `size` x `size` px, of the first item in the prediction's batch.
+def frame_from(distance: float) -> Frame:
+    """The frame seen from `distance` lengths of the object across the image.
 
-    distance : of the camera, in lengths of the object across the image; 0 for the predicted one.
+    Cameras nearer than the canonical one, such as at 0, are taken for it, and those farther away
+    than `FARTHEST` for that.
     """
-    elevation, roll, fov_x = prediction.pose[0].tolist()
-    # Half of what the camera sees, at depth 1.
-    seen = 1 / (2 * FILL * distance) if distance else math.tan(fov_x / 2)
-    near = math.tan(FOV_X / 2)
-    times = near / min(max(seen, near / FARTHEST), near)
-    return CANONICAL.from_afar(times).camera(size, elevation, roll)
+    times = 2 * FILL * math.tan(FOV_X / 2) * min(distance, FARTHEST)
+    return CANONICAL.from_afar(max(times, 1.0))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xray_addon.camera import Camera
-from xray_addon.canonical import FILL
+from xray_addon.canonical import FILL, Frame
 from xray_addon.casting import cast
 from xray_addon.errors import XRayError
 from xray_addon.generated import Generated
@@ -23,17 +23,18 @@ from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.reconstruction import reconstruct
 from xray_addon.surface import Surface
 from xray_addon.systems.system import Inputs
-from xray_addon.systems.xray import SYSTEM, XRaySettings
+from xray_addon.systems.xray import FARTHEST, SYSTEM, XRaySettings
 from xray_addon.xray import XRay
 
 from ..generator import Generator
 from ..images.cutout import cut_object
-from ..images.framing import frame
+from ..images.framing import frame, longer_side
+from ..images.reading import focal_length
 from ..meshes.smoothing import taubin, vertex_normals
 from ..torch_helpers.devices import choose_device, flush_denormals
 from .centering import centered
 from .coloring import textured, two_sides, with_detail
-from .decoding import Layers, decode, predicted_camera
+from .decoding import Layers, decode, frame_from
 from .networks.base import Network, Prediction, image_to_input
 from .sampling import both_ways, sample
 from .solid import solid_mesh
@@ -46,8 +47,9 @@ LAYER_SIZE = 256  # px of the layers
 SMOOTHING = 10
 # Pixels along the object's longer side in the image below which the mesh is hardly like it.
 LEAST_SIDE = 64
-# Angle from which on an object leans back so far that it may be set upright.
-LEANS = math.radians(15)
+# Angle from which on an object leans back so far that it may be set upright, and from which on that
+# is more likely a mistake: a car whose roof is behind its hood may seem to lie on its back.
+LEANS, LIES = math.radians(15), math.radians(60)
 OUTLINE_GRAY = 0.6  # sRGB, of an image that shows an outline only
 # Default number of steps if hidden parts vary.
 STEPS = 8
@@ -82,8 +84,13 @@ class XRayGenerator(Generator):
         """
         cut = cut_object(inputs.image, settings, progress)
         framed = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
+        side = longer_side(cut.rgba)
+        if not settings.distance:
+            diagonal = math.hypot(*cut.rgba.shape[:2])
+            distance = focal_length(inputs.image) * diagonal / side
+            settings = replace(settings, distance=min(distance, FARTHEST))
         generated = self.generate_framed(framed, settings, progress)
-        return replace(generated, notes=(*_notes(cut.rgba), *generated.notes))
+        return replace(generated, notes=(*_notes(side), *generated.notes))
 
     @torch.inference_mode()
     def generate_framed(
@@ -103,6 +110,7 @@ class XRayGenerator(Generator):
             )
         shown = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
         image = image_to_input(_reduced(shown, self.model.config.image_resolution))
+        seen = frame_from(settings.distance)
         steps = (settings.steps or STEPS) if settings.variation else 1
 
         def report(step: int) -> None:
@@ -112,19 +120,21 @@ class XRayGenerator(Generator):
         if can_sample and settings.steps != 1:
             random = torch.Generator().manual_seed(settings.seed)
             start = 1 - settings.variation
-            prediction = sample(self.model, image, steps, random, start=start, on_step=report)
+            prediction = sample(
+                self.model, image, steps, random, start=start, fov_x=seen.fov_x, on_step=report
+            )
         else:
-            prediction = both_ways(self.model, image)
+            prediction = both_ways(self.model, image, fov_x=seen.fov_x)
             report(1)
         progress(Progress("mesh", 0, 2, "Reading the layers"))
-        layers, camera = self._read(prediction, shown, settings)
+        layers, camera = _read(prediction, shown, seen)
         angle = righting_angle(layers, camera)
         leans = angle < -LEANS and settings.upright != "always"
         righted = settings.upright == "always"
-        if leans and settings.upright == "auto":
+        if leans and angle > -LIES and settings.upright == "auto":
             # What the outline alone does not show comes from the colours: paint, taken for shading.
             # An outline that leans forwards instead tells nothing.
-            righted = angle / 2 < self._outline_angle(shown, settings) < LEANS / 2
+            righted = angle / 2 < self._outline_angle(shown, seen) < LEANS / 2
         if righted:
             layers, camera = turned(layers, camera, angle)
         layers = centered(layers, camera)
@@ -141,30 +151,33 @@ class XRayGenerator(Generator):
         notes = (_leaning(angle, righted=righted),) if leans else ()
         return Generated(surface, xray, camera, notes=notes)
 
-    def _read(
-        self, prediction: Prediction, shown: Tensor, settings: XRaySettings
-    ) -> tuple[Layers, Camera]:
-        """The layers of a prediction, and their camera. shown : (1, 4, I, I) the framed image."""
-        camera = predicted_camera(prediction, LAYER_SIZE, settings.distance)
-        return decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3], camera), camera
-
-    def _outline_angle(self, shown: Tensor, settings: XRaySettings) -> float:
+    def _outline_angle(self, shown: Tensor, seen: Frame) -> float:
         """The `righting_angle` of what the network predicts from the outline alone."""
         outline = shown.clone()
         outline[:, :3] = OUTLINE_GRAY
         image = image_to_input(_reduced(outline, self.model.config.image_resolution))
-        return righting_angle(*self._read(both_ways(self.model, image), shown, settings))
+        prediction = both_ways(self.model, image, fov_x=seen.fov_x)
+        return righting_angle(*_read(prediction, shown, seen))
 
 
 load = XRayGenerator.load
 
 
-def _notes(rgba: NDArray[np.uint8]) -> tuple[str, ...]:
-    """What the user should know about a cut-out (H, W, 4)."""
-    rows, columns = np.nonzero(rgba[..., 3] > 127)
-    if not len(rows) or (side := int(max(np.ptp(rows), np.ptp(columns))) + 1) >= LEAST_SIDE:
+def _notes(side: int) -> tuple[str, ...]:
+    """What the user should know about an object that is `side` pixels long in its image."""
+    if side >= LEAST_SIDE:
         return ()
     return (f"The object is only {side} pixels long in the image: a larger one is better.",)
+
+
+def _read(prediction: Prediction, shown: Tensor, seen: Frame) -> tuple[Layers, Camera]:
+    """The layers of a prediction, and their camera.
+
+    shown : (1, 4, I, I) the framed image. seen : the frame that it shows.
+    """
+    elevation, roll = prediction.pose[0].tolist()
+    camera = seen.camera(LAYER_SIZE, elevation, roll)
+    return decode(prediction, _reduced(shown, LAYER_SIZE)[0, 3], camera), camera
 
 
 def _leaning(angle: float, *, righted: bool) -> str:

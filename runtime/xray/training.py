@@ -59,6 +59,8 @@ class TrainingConfig(RunConfig):
     stretch : by how much objects are stretched, see `data.new_shape`.
     farthest : how many times as far away as in the canonical frame cameras are at most, see
         `views.random_frame`; needs lens.
+    only_lens : train only what the lens changes. Images of the canonical camera give the same as
+        with the weights of start_from.
     start_from : weights (safetensors) to start from, of the same network but possibly another
         resolution; "" for random weights.
     """
@@ -96,6 +98,7 @@ class TrainingConfig(RunConfig):
     roll: float = 0.0
     stretch: float = 0.0
     farthest: float = 1.0
+    only_lens: bool = False
     start_from: str = ""
 
     def __post_init__(self) -> None:
@@ -110,7 +113,9 @@ class TrainingConfig(RunConfig):
         if self.farthest < 1:
             raise ValueError(f"farthest must be 1 or more, got {self.farthest}")
         if self.farthest > 1 and not self.lens:
-            raise ValueError("farthest above 1 needs lens, which predicts how far away cameras are")
+            raise ValueError("farthest above 1 needs lens, which says how far away a camera is")
+        if self.only_lens and not (self.lens and self.start_from):
+            raise ValueError("only_lens needs lens, and start_from with the weights that stay")
         if self.cast not in ("workers", "device"):
             raise ValueError(f"cast must be workers or device, got {self.cast!r}")
         self.network_config()
@@ -141,7 +146,7 @@ class TrainingConfig(RunConfig):
 def losses(prediction: Prediction, frames: Tensor, pose: Tensor) -> dict[str, Tensor]:
     """The terms of the loss: depth, normal and colour (mean L1 over the hits), hit and pose.
 
-    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 3).
+    frames (B, L, 8, S, S) as in `views.to_frames`, pose (B, 2).
     """
     got = prediction.frames
     hit = frames[:, :, 7] > 0
@@ -182,6 +187,10 @@ class Trainer(SharedTrainer[TrainingConfig]):
         else:
             self.model = config.model().to(self.device)
         self.model.train()
+        if config.only_lens:
+            self.model.requires_grad_(False)
+            for parameter in self.model.lens_parameters():
+                parameter.requires_grad_(True)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         dtype = training_dtype(self.device)
         self.working = copy.deepcopy(self.model)
@@ -257,8 +266,9 @@ class Trainer(SharedTrainer[TrainingConfig]):
         """The `losses` of the copy."""
         frames = batch["frames"]
         seen, share = self._seen(frames)
-        prediction = self.working(image_to_input(batch["image"]), seen, share)
-        return losses(prediction, frames, batch["pose"])
+        image, pose = image_to_input(batch["image"]), batch["pose"]
+        prediction = self.working(image, seen, share, pose[:, 2])
+        return losses(prediction, frames, pose[:, :2])
 
     def _seen(self, frames: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The noised frames that the network sees, and their share of signal (B,).

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import runtime
-from runtime.xray.decoding import FARTHEST, decode, predicted_camera
+from runtime.images.framing import longer_side
+from runtime.xray.decoding import decode, frame_from
 from runtime.xray.generator import XRayGenerator, closed_surface, open_surface
 from runtime.xray.networks.base import Prediction
 from runtime.xray.sampling import both_ways
@@ -21,7 +22,7 @@ from xray_addon import GenerateSettings, XRayError, cast
 from xray_addon.camera import Camera
 from xray_addon.canonical import DISTANCE, FAR, FILL, FOV_X, NEAR, canonical_camera
 from xray_addon.progress import Cancelled
-from xray_addon.systems.xray import XRaySettings
+from xray_addon.systems.xray import FARTHEST, XRaySettings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -47,7 +48,7 @@ def ball(size: int = 64, layers: int = 4) -> tuple[Prediction, torch.Tensor]:
     fine = (torch.arange(256) + 0.5) / 128 - 1
     alpha = (fine[:, None] ** 2 + fine**2 < 0.64).float()
     picture = alpha * torch.tensor([0.9, 0.1, 0.1, 1.0])[:, None, None]
-    return Prediction(frames, torch.tensor([[0.3, 0.0, FOV_X]])), picture[None]
+    return Prediction(frames, torch.tensor([[0.3, 0.0]])), picture[None]
 
 
 def test_layers_decode_to_the_object_they_describe():
@@ -65,19 +66,12 @@ def test_layers_decode_to_the_object_they_describe():
 
 
 @pytest.mark.parametrize(
-    ("fov_x", "distance", "times"),
-    [
-        (FOV_X / 3, 0, 3.1766),
-        (0.0, 0, FARTHEST),
-        (1.2, 0, 1.0),
-        (1.2, 4.0, 3.1085),
-        (0.1, 0.5, 1.0),
-    ],
+    ("distance", "times"),
+    [(0, 1.0), (0.5, 1.0), (4.0, 3.1085), (FARTHEST, 7.771), (1000, 7.771)],
 )
-def test_a_long_lens_makes_the_same_object_from_farther_away(fov_x, distance, times):
+def test_the_same_object_is_made_from_farther_away(distance: float, times: float):
     prediction, picture = ball()
-    prediction.pose[0, 2] = fov_x
-    camera = predicted_camera(prediction, 256, distance)
+    camera = frame_from(distance).camera(256, 0.3)
     assert camera.distance == pytest.approx(times * DISTANCE, rel=1e-3)
     assert (camera.position / camera.distance) @ CAMERA.position == pytest.approx(DISTANCE)
     layers = decode(prediction, picture[0, 3], camera)
@@ -218,20 +212,48 @@ def test_variation_is_how_far_seeds_go_apart():
     assert 0 < apart(0.3) < apart(1.0)
 
 
+def test_a_photo_says_from_how_far_away_it_was_taken(tmp_path: Path):
+    generator = runtime.load("xray", device="cpu")
+    picture = Image.new("RGBA", (900, 1200))
+    with Image.open(REFERENCE) as reference:
+        picture.paste(reference.convert("RGBA").resize((500, 500)), (200, 300))
+    side = longer_side(np.asarray(picture))
+    exif = Image.Exif()
+    exif[0x0112] = 1  # without it nothing would be saved
+    exif.get_ifd(0x8769)[0xA405] = 52
+    picture.save(tmp_path / "photo.png", exif=exif)
+    picture.save(tmp_path / "picture.png")
+    distance = 52 / 43.27 * 1500 / side
+    photo, picture, told, near = (
+        generator.generate(tmp_path / name, XRaySettings(distance=distance))
+        for name, distance in (
+            ("photo.png", 0),
+            ("picture.png", 0),
+            ("picture.png", distance),
+            ("photo.png", 1.0),
+        )
+    )
+    np.testing.assert_array_equal(photo.surface.vertices, told.surface.vertices)
+    np.testing.assert_array_equal(picture.surface.vertices, near.surface.vertices)
+    assert photo.camera.distance > 2 * picture.camera.distance
+
+
 @pytest.fixture
 def leaning(monkeypatch):
-    """A generator whose layers lean back, those of an outline alone by `.outline` of that."""
+    """A generator whose layers lean by `.angle`, those of an outline alone by `.outline` of it."""
     generator = runtime.load("xray", device="cpu")
-    generator.outline = 0.0
+    generator.angle, generator.outline = -0.6, 0.0
     share = [1.0]
 
-    def predict(model, image: torch.Tensor) -> Prediction:
+    def predict(model, image: torch.Tensor, **given) -> Prediction:
         one_color = bool((image[:, :3].amax(dim=1) == image[:, :3].amin(dim=1)).all())
         share[0] = generator.outline if one_color else 1.0
-        return both_ways(model, image)
+        return both_ways(model, image, **given)
 
     monkeypatch.setattr("runtime.xray.generator.both_ways", predict)
-    monkeypatch.setattr("runtime.xray.generator.righting_angle", lambda *_: -0.6 * share[0])
+    monkeypatch.setattr(
+        "runtime.xray.generator.righting_angle", lambda *_: generator.angle * share[0]
+    )
     return generator
 
 
@@ -249,11 +271,14 @@ def test_what_leans_is_told_and_set_upright(leaning):
     assert nearer[:80].sum() > 0 > nearer[176:].sum()
 
 
-@pytest.mark.parametrize(("outline", "same_as"), [(0.3, "always"), (0.8, "never"), (-0.3, "never")])
+@pytest.mark.parametrize(
+    ("angle", "outline", "same_as"),
+    [(-0.6, 0.3, "always"), (-0.6, 0.8, "never"), (-0.6, -0.3, "never"), (-1.1, 0.3, "never")],
+)
 def test_what_leans_is_set_upright_by_itself_if_its_outline_does_not_lean(
-    leaning, outline: float, same_as: str
+    leaning, angle: float, outline: float, same_as: str
 ):
-    leaning.outline = outline
+    leaning.angle, leaning.outline = angle, outline
     by_itself, other = (
         leaning.generate(REFERENCE, XRaySettings(upright=up, steps=1)) for up in ("auto", same_as)
     )

@@ -18,7 +18,7 @@ from scipy import ndimage
 from runtime.images import networks
 from runtime.images.cutout import cut_object, cut_out, move_edge, online_allowed
 from runtime.images.framing import frame
-from runtime.images.reading import read_image
+from runtime.images.reading import focal_length, read_image
 from runtime.segmentation.data import background as procedural_background
 from xray_addon.errors import XRayError
 from xray_addon.process.protocol import ONLINE_VARIABLE
@@ -144,6 +144,30 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
 def test_damaged_exif_does_not_keep_the_image_from_being_read(tmp_path):
     _quadrants().save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense", quality=95, subsampling=0)
     _assert_quadrants(read_image(tmp_path / "a.jpg"))
+    assert focal_length(tmp_path / "a.jpg") == 0
+
+
+@pytest.mark.parametrize(
+    ("tags", "focal"),
+    [
+        ({0xA405: 26}, 26 / 43.27),
+        ({0xA405: 26, 0xA002: 4000, 0xA003: 2000}, 26 / 43.27),
+        ({0xA405: 26, 0xA002: 2000, 0xA003: 4000}, 26 / 43.27),  # stored on its side
+        ({0xA405: 26, 0xA002: 3000, 0xA003: 2000}, 0),  # it was cropped
+        ({0xA405: 0}, 0),
+        ({0xA405: "long"}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_focal_length_of_a_photo(tmp_path, tags: dict, focal: float):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update(tags)
+    image = _quadrants()  # twice as wide as high
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert focal_length(tmp_path / "a.jpg") == pytest.approx(focal)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert focal_length(opened) == pytest.approx(focal)
+    assert focal_length(np.asarray(image)) == 0
 
 
 def test_greyscale_and_one_bit_become_rgb(tmp_path):

@@ -135,7 +135,7 @@ def test_objects_of_one_colour_come_as_seldom_as_told(meshes: Path):
 
 def test_losses_are_zero_for_the_truth_and_grow_with_each_error(meshes: Path):
     item = take(dataset(meshes), 1)[0]
-    frames, pose = item["frames"][None], item["pose"][None]
+    frames, pose = item["frames"][None], item["pose"][None, :2]
     truth = frames.clone()
     truth[:, :, 7] *= 50  # logits
     hit = frames[:, :, 7] > 0
@@ -410,7 +410,7 @@ def test_a_mirrored_picture_gives_the_mirrored_prediction(config):
     alone, both = model(image, frames, time), both_ways(model, image, frames, time)
     turned = both_ways(model, image.flip(-1), mirrored(frames), time)
     torch.testing.assert_close(turned.frames, mirrored(both.frames))
-    torch.testing.assert_close(turned.pose, both.pose * torch.tensor([1.0, -1.0, 1.0]))
+    torch.testing.assert_close(turned.pose, both.pose * torch.tensor([1.0, -1.0]))
     assert not torch.allclose(alone.frames, both.frames)
     torch.testing.assert_close(mirrored(mirrored(frames)), frames)
 
@@ -499,7 +499,7 @@ def test_far_cameras_show_the_same_object(meshes: Path):
     assert [float(item["pose"][2]) for item in near] == pytest.approx([FOV_X] * 12)
     fov = [float(item["pose"][2]) for item in far]
     assert min(fov) < FOV_X / 2
-    assert 2 <= sum(angle == pytest.approx(FOV_X) for angle in fov) <= 6
+    assert max(fov) > FOV_X / 1.5
     for item in far:
         # The depths are those of a near camera, in the middle of the frame.
         hit = item["frames"][0, 7] > 0
@@ -527,19 +527,42 @@ def test_training_starts_from_weights_of_another_resolution(config, tmp_path: Pa
     torch.testing.assert_close(smaller.image_in.weight, kept.image_in.weight)
 
 
-def test_training_teaches_the_lens_to_weights_that_do_not_know_it(config, meshes, tmp_path: Path):
+def test_only_what_the_lens_changes_is_trained(config, meshes, tmp_path: Path):
+    """Images of the canonical camera give the same as before, others do not."""
     trainer = Trainer(config, "cpu")
+    for weight in (*trainer.average.kernels(), trainer.average.frame_out.weight):
+        torch.nn.init.normal_(weight, std=0.1)  # some are zeros before training
     trainer.save(tmp_path)
-    start = {"start_from": str(tmp_path / "model.safetensors"), "lens": True, "farthest": 4.0}
-    taught = Trainer(replace(config, **start), "cpu")
+    start, _ = load_weights(tmp_path / "model.safetensors", "cpu")
     picture = torch.rand(2, 4, config.image_resolution, config.image_resolution)
-    knows_not, _ = load_weights(tmp_path / "model.safetensors", "cpu")
-    torch.testing.assert_close(taught.model(picture).pose, knows_not(picture).pose)
-    assert torch.all(knows_not(picture).pose[:, 2] == FOV_X)
-    before = taught.model.pose_out.weight[2].clone()
-    taught.step(next(iter(DataLoader(taught.dataset(meshes), batch_size=config.batch))))
-    assert not torch.equal(taught.model.pose_out.weight[2], before)
+    before = start(picture)
+    start_from = {"start_from": str(tmp_path / "model.safetensors"), "lens": True}
+    lens = replace(config, **start_from, farthest=4.0, only_lens=True)
+    taught = Trainer(lens, "cpu")
+    loader = DataLoader(taught.dataset(meshes), batch_size=lens.batch)
+    for _, batch in zip(range(8), loader, strict=False):
+        taught.step(batch)
     taught.save(tmp_path)
-    assert load_weights(tmp_path / "model.safetensors", "cpu")[0].config.lens
-    with pytest.raises(ValueError, match="needs lens"):
-        replace(config, farthest=2.0)
+    model, _ = load_weights(tmp_path / "model.safetensors", "cpu")
+    assert model.config.lens
+    near, far = (model(picture, fov_x=torch.full((2,), FOV_X / times)) for times in (1, 4))
+    for prediction in (model(picture), near):
+        assert torch.equal(prediction.frames, before.frames)
+        assert torch.equal(prediction.pose, before.pose)
+    assert not torch.allclose(far.frames, before.frames)
+    # A network that is not told the lens does not mind.
+    assert torch.equal(start(picture, fov_x=torch.full((2,), 0.2)).frames, before.frames)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"farthest": 2.0}, "needs lens"),
+        ({"lens": True, "only_lens": True}, "start_from"),
+        ({"start_from": "a.safetensors", "only_lens": True}, "needs lens"),
+        ({"lens": True, "network": "video"}, "only the stacked network"),
+    ],
+)
+def test_settings_of_the_lens_that_do_not_fit(config, settings: dict, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        replace(config, **settings)

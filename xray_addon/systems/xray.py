@@ -11,6 +11,8 @@ from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import Output, System
 
+FARTHEST = 10.0  # lengths of the object; cameras from farther away hardly differ
+
 
 @dataclass
 class XRaySettings(GenerateSettings):
@@ -35,10 +37,10 @@ class XRaySettings(GenerateSettings):
     distance: float = setting(
         0.0,
         "How far away the image was taken from, in lengths of the object: from farther away, the "
-        "back becomes smaller beside the front. 0 takes what the weights predict; the included "
-        "ones always take 1.3, which is near. Try 3 for a photo",
+        "back becomes smaller beside the front. 0 asks the photo, if its lens is known, or takes "
+        "1.3, which is near. Try 3 for a picture from elsewhere",
         min=0.0,
-        max=10.0,
+        max=FARTHEST,
     )
     upright: str = setting(
         "auto",

@@ -19,6 +19,7 @@ from xray_addon.canonical import FOV_X
 
 from ...torch_helpers.attention import attend
 
+LENS_FEATURES = 2
 CHANNELS = 8  # depth, normal x y z, red green blue, hit
 
 
@@ -30,8 +31,8 @@ class NetworkConfig:
     layers, resolution : L and S of the frames. image_resolution : of the image, a multiple of S.
     channels, blocks : of each level of the U-Net, finest first. fold : side of the square of pixels
         that is folded into one cell of the finest level. frame_features : channels for the noised
-        frames. lens : whether the camera's field of view is predicted, too; otherwise it is the
-        canonical one.
+        frames. lens : whether the network is told the camera's field of view; otherwise it takes
+        every image for one of the canonical camera's.
 
     Raises ValueError for an impossible combination.
     """
@@ -51,6 +52,8 @@ class NetworkConfig:
             raise ValueError(f"network must be one of {NETWORKS}, got {self.network!r}")
         if len(self.channels) != len(self.blocks):
             raise ValueError("channels and blocks must be of one length, that of the levels")
+        if self.lens and self.network != "stacked":
+            raise ValueError("only the stacked network can be told the lens")
         step = self.fold * 2 ** (len(self.channels) - 1)
         if self.resolution % step or self.image_resolution % self.resolution:
             raise ValueError(
@@ -68,9 +71,8 @@ class Prediction:
 
     frames : (B, L, 8, S, S). Depth from -1 (near) to 1 (far), normal in camera space (not of
         unit length), colour from -1 to 1, and the logit of there being a hit.
-    pose : (B, 3) the camera's elevation above the object's horizon, its roll, positive if the
-        object leans to the left in the image, and its horizontal field of view; radians. The
-        camera is as far away as an object of the canonical frame's size needs (`Frame.from_afar`).
+    pose : (B, 2) the camera's elevation above the object's horizon and its roll, positive if the
+        object leans to the left in the image; radians.
     """
 
     frames: Tensor
@@ -84,7 +86,7 @@ class Prediction:
 
 
 class Network(nn.Module):
-    """Base class of the networks: `forward(image, frames, time)`; see `XRayPredictor.forward`.
+    """Base class of the networks: `forward(image, frames, time, fov_x)`; see `XRayPredictor`.
 
     features : from which the pose is predicted.
     """
@@ -92,21 +94,23 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig, features: int) -> None:
         super().__init__()
         self.config = config
-        self.pose_out = nn.Linear(features, 3 if config.lens else 2)
+        self.pose_out = nn.Linear(features, 2)
         nn.init.zeros_(self.pose_out.weight)
         nn.init.zeros_(self.pose_out.bias)
         self.frame_shape = (config.layers, CHANNELS, config.resolution, config.resolution)
 
     def pose(self, features: Tensor) -> Tensor:
-        """The pose (B, 3) from features (B, F); see `Prediction`."""
-        pose = self.pose_out(features).float()
-        if self.config.lens:
-            return pose
-        return functional.pad(pose, (0, 1), value=FOV_X)
+        """The pose (B, 2) from features (B, F); see `Prediction`."""
+        pose: Tensor = self.pose_out(features).float()
+        return pose
 
     def kernels(self) -> list[nn.Parameter]:
         """The parameters that Muon trains: the inner weight matrices and convolution kernels."""
         raise NotImplementedError
+
+    def lens_parameters(self) -> list[nn.Parameter]:
+        """The parameters that only an image of another than the canonical camera uses."""
+        return []
 
 
 class Convolution(nn.Module):
@@ -139,17 +143,38 @@ class Norm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """A residual block of two convolutions; it starts as the identity."""
+    """A residual block of two convolutions; it starts as the identity.
 
-    def __init__(self, channels: int) -> None:
+    lens : whether features of the lens scale and shift its channels; at first they change nothing.
+    """
+
+    def __init__(self, channels: int, *, lens: bool = False) -> None:
         super().__init__()
         self.norm = Norm(channels)
         self.first = Convolution(channels, channels)
         self.second = Convolution(channels, channels, zero=True)
+        if lens:
+            # Without a bias, so that the canonical camera, whose features are 0, changes nothing.
+            self.lens = nn.Linear(LENS_FEATURES, 2 * channels, bias=False)
+            nn.init.zeros_(self.lens.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` (B, C, H, W) plus the block's residual."""
-        return x + self.second(functional.relu(self.first(self.norm(x))))
+    def forward(self, x: Tensor, lens: Tensor | None = None) -> Tensor:
+        """`x` (B, C, H, W) plus the block's residual. lens : from `lens_features`."""
+        inner = self.norm(x)
+        if lens is not None:
+            scale, shift = self.lens(lens)[..., None, None].chunk(2, dim=1)
+            inner = inner * (1 + scale) + shift
+        return x + self.second(functional.relu(self.first(inner)))
+
+
+class Stage(nn.Sequential):
+    """A sequence of modules; its `Block`s get the features of the lens."""
+
+    def forward(self, x: Tensor, lens: Tensor | None = None) -> Tensor:
+        """`x` (B, C, H, W) after all modules."""
+        for module in self:
+            x = module(x, lens) if isinstance(module, Block) else module(x)
+        return x
 
 
 class Attention(nn.Module):
@@ -165,6 +190,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` (B, C, H, W) plus the attention's residual."""
         return x + self.to_out(attend(self.to_qkv(self.norm(x)), self.heads))
+
+
+def lens_features(fov_x: Tensor) -> Tensor:
+    """Features (B, 2) of fields of view (B,), radians; 0 for that of the canonical camera.
+
+    How often the distance of the canonical camera is doubled, and the square of that.
+    """
+    doubled = torch.log2(math.tan(FOV_X / 2) / torch.tan(fov_x / 2)).clamp(min=0)
+    return torch.stack([doubled, doubled**2], dim=1)
 
 
 def image_to_input(rgba: Tensor) -> Tensor:

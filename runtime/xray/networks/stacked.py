@@ -25,6 +25,8 @@ from .base import (
     NetworkConfig,
     Norm,
     Prediction,
+    Stage,
+    lens_features,
 )
 
 
@@ -54,16 +56,22 @@ class XRayPredictor(Network):
         self.times = nn.ModuleList(nn.Linear(TIME_FEATURES, c) for c in channels)
         fine, coarse = list(zip(channels, blocks, strict=True))[:-1], channels[-1]
         steps = list(itertools.pairwise(channels))
-        self.down = nn.ModuleList(nn.Sequential(*(Block(c) for _ in range(n))) for c, n in fine)
+        self.down = nn.ModuleList(
+            Stage(*(Block(c, lens=config.lens) for _ in range(n))) for c, n in fine
+        )
         self.shrink = nn.ModuleList(Convolution(4 * a, b, 1) for a, b in steps)
-        self.middle = nn.Sequential(
-            *(part for _ in range(blocks[-1]) for part in (Attention(coarse), Block(coarse))),
+        self.middle = Stage(
+            *(
+                part
+                for _ in range(blocks[-1])
+                for part in (Attention(coarse), Block(coarse, lens=config.lens))
+            ),
             Norm(coarse),
         )
         self.grow = nn.ModuleList(Convolution(b, 4 * a, 1) for a, b in steps)
         self.skip = nn.ModuleList(Convolution(a, a, 1) for a, _ in steps)
         self.up = nn.ModuleList(
-            nn.Sequential(*(Block(c) for _ in range(n)), Norm(c)) for c, n in fine
+            Stage(*(Block(c, lens=config.lens) for _ in range(n)), Norm(c)) for c, n in fine
         )
         self.frame_out = nn.Conv2d(channels[0], folded, 3, padding=1)
         for layer in (*self.times, self.frame_out):
@@ -74,14 +82,24 @@ class XRayPredictor(Network):
         """Those of the `Convolution`s."""
         return [module.weight for module in self.modules() if isinstance(module, Convolution)]
 
+    def lens_parameters(self) -> list[nn.Parameter]:
+        """Those by which the lens acts on the `Block`s."""
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        return [block.lens.weight for block in blocks if self.config.lens]
+
     def forward(
-        self, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
+        self,
+        image: Tensor,
+        frames: Tensor | None = None,
+        time: Tensor | None = None,
+        fov_x: Tensor | None = None,
     ) -> Prediction:
         """Predict clean frames.
 
         image : (B, 4, I, I) from `image_to_input`. frames : (B, L, 8, S, S) with the visible layer
         clean and the others noised; by default zeros. time : (B,) share of signal in the noised
-        layers, 0..1; by default 0.
+        layers, 0..1; by default 0. fov_x : (B,) the camera's horizontal field of view, radians; by
+        default the canonical one. A network that is not told the lens ignores it.
         """
         batch, dtype = len(image), self.frame_out.weight.dtype
         folded_image = functional.pixel_unshuffle(image.to(dtype), self.image_fold)
@@ -93,6 +111,8 @@ class XRayPredictor(Network):
         if time is None:
             time = image.new_zeros(batch)
         signal = time_features(1000 * time).to(dtype)
+        told = self.config.lens and fov_x is not None
+        lens = lens_features(fov_x).to(dtype) if told else None
 
         x = torch.cat([folded_image, features], dim=1)
         x = self.image_in(x.contiguous(memory_format=torch.channels_last))
@@ -100,13 +120,13 @@ class XRayPredictor(Network):
         for level, place in enumerate(self.places):
             x = x + place + self.times[level](signal)[:, :, None, None]
             if level < len(self.down):
-                x = self.down[level](x)
+                x = self.down[level](x, lens)
                 kept.append(x)
                 x = self.shrink[level](functional.pixel_unshuffle(x, 2))
-        x = self.middle(x)
+        x = self.middle(x, lens)
         pose = self.pose(x.mean(dim=(2, 3)))
         for level in reversed(range(len(self.up))):
             x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
-            x = self.up[level](x)
+            x = self.up[level](x, lens)
         out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
         return Prediction(out.unflatten(1, self.frame_shape[:2]), pose)

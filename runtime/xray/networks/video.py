@@ -71,7 +71,11 @@ class VideoPredictor(Network):
         ]
 
     def forward(
-        self, image: Tensor, frames: Tensor | None = None, time: Tensor | None = None
+        self,
+        image: Tensor,
+        frames: Tensor | None = None,
+        time: Tensor | None = None,
+        fov_x: Tensor | None = None,  # noqa: ARG002 (it is not told the lens)
     ) -> Prediction:
         """As `XRayPredictor.forward`."""
         batch, dtype = len(image), self.image_in.weight.dtype
