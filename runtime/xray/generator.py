@@ -132,7 +132,7 @@ class XRayGenerator(Generator):
         leans = angle < -LEANS and settings.upright != "always"
         righted = settings.upright == "always"
         if leans and angle > -LIES and settings.upright == "auto":
-            # What the outline alone does not show comes from the colours: paint, taken for shading.
+            # What the outline alone does not show comes from the colours, unlike those of training.
             # An outline that leans forwards instead tells nothing.
             righted = angle / 2 < self._outline_angle(shown, seen) < LEANS / 2
         if righted:
