@@ -20,7 +20,17 @@ _SPECK = 0.01  # of the largest piece: smaller ones are ignored in the bounding 
 def frame(
     rgba: NDArray[np.uint8] | Image.Image, size: int, *, fill: float, alpha_threshold: float = 0.5
 ) -> NDArray[np.uint8]:
-    """Crop, centre and scale the object: (size, size, 4) uint8, straight alpha.
+    """Crop, centre and scale the object: (size, size, 4) uint8, straight alpha; see `frame_sized`.
+
+    Raises XRayError `no_object` if no pixel is opaque enough.
+    """
+    return frame_sized(rgba, size, fill=fill, alpha_threshold=alpha_threshold)[0]
+
+
+def frame_sized(
+    rgba: NDArray[np.uint8] | Image.Image, size: int, *, fill: float, alpha_threshold: float = 0.5
+) -> tuple[NDArray[np.uint8], int]:
+    """The framed object, (size, size, 4) uint8, straight alpha, and its longer side in `rgba`, px.
 
     The bounding box contains all pixels with alpha > `alpha_threshold` (0..1), except specks
     smaller than a hundredth of the largest connected piece. It is centred in the frame, and its
@@ -34,16 +44,8 @@ def frame(
     """
     pixels = np.asarray(rgba)
     box = _bounding_box(pixels[..., 3] > 255.0 * alpha_threshold)
-    return _framed(pixels, box, size, fill)
-
-
-def longer_side(rgba: NDArray[np.uint8]) -> int:
-    """The longer side of the object's bounding box, as of `frame`, in pixels.
-
-    rgba : (H, W, 4). Raises XRayError `no_object` as `frame`.
-    """
-    left, top, right, bottom = _bounding_box(rgba[..., 3] > 127)
-    return max(right - left, bottom - top)
+    left, top, right, bottom = box
+    return _framed(pixels, box, size, fill), max(right - left, bottom - top)
 
 
 def frame_with_mask(

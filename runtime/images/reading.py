@@ -171,6 +171,8 @@ def focal_length(image: str | PathLike[str] | Image.Image | NDArray[np.uint8]) -
     if not isinstance(image, Image.Image):
         with open_image(Path(image)) as opened:
             return focal_length(opened)
+    if image.format == "PNG" and "exif" not in image.info:
+        return 0.0  # `getexif` would decode all pixels to look behind them
     try:
         known = image.getexif().get_ifd(ExifTags.IFD.Exif)
         focal, *sides = (float(known.get(tag, 0)) for tag in _LENS_TAGS)

@@ -28,7 +28,7 @@ from xray_addon.xray import XRay
 
 from ..generator import Generator
 from ..images.cutout import cut_object
-from ..images.framing import frame, longer_side
+from ..images.framing import frame_sized
 from ..images.reading import focal_length
 from ..meshes.smoothing import taubin, vertex_normals
 from ..torch_helpers.devices import choose_device, flush_denormals
@@ -83,8 +83,7 @@ class XRayGenerator(Generator):
         Raises XRayError (unreadable image, no object found, ...) and `Cancelled`.
         """
         cut = cut_object(inputs.image, settings, progress)
-        framed = frame(cut.rgba, IMAGE_SIZE, fill=FILL)
-        side = longer_side(cut.rgba)
+        framed, side = frame_sized(cut.rgba, IMAGE_SIZE, fill=FILL)
         if not settings.distance:
             diagonal = math.hypot(*cut.rgba.shape[:2])
             distance = focal_length(inputs.image) * diagonal / side
@@ -129,12 +128,9 @@ class XRayGenerator(Generator):
         progress(Progress("mesh", 0, 2, "Reading the layers"))
         layers, camera = _read(prediction, shown, seen)
         angle = righting_angle(layers, camera)
-        leans = angle < -LEANS and settings.upright != "always"
-        righted = settings.upright == "always"
-        if leans and angle > -LIES and settings.upright == "auto":
-            # What the outline alone does not show comes from the colours, unlike those of training.
-            # An outline that leans forwards instead tells nothing.
-            righted = angle / 2 < self._outline_angle(shown, seen) < LEANS / 2
+        righted = settings.upright == "always" or (
+            settings.upright == "auto" and self._only_seems_to_lean(angle, shown, seen)
+        )
         if righted:
             layers, camera = turned(layers, camera, angle)
         layers = centered(layers, camera)
@@ -148,16 +144,23 @@ class XRayGenerator(Generator):
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
         progress(Progress("mesh", 2, 2, "Done"))
-        notes = (_leaning(angle, righted=righted),) if leans else ()
+        told = angle < -LEANS and settings.upright != "always"
+        notes = (_leaning(angle, righted=righted),) if told else ()
         return Generated(surface, xray, camera, notes=notes)
 
-    def _outline_angle(self, shown: Tensor, seen: Frame) -> float:
-        """The `righting_angle` of what the network predicts from the outline alone."""
+    def _only_seems_to_lean(self, angle: float, shown: Tensor, seen: Frame) -> bool:
+        """Whether an object that needs `angle` to stand leans back by its colours only.
+
+        They can be unlike those of the training. So the network sees the outline alone, in one
+        grey; if that leans forwards instead, it tells nothing.
+        """
+        if not -LIES < angle < -LEANS:
+            return False
         outline = shown.clone()
         outline[:, :3] = OUTLINE_GRAY
         image = image_to_input(_reduced(outline, self.model.config.image_resolution))
         prediction = both_ways(self.model, image, fov_x=seen.fov_x)
-        return righting_angle(*_read(prediction, shown, seen))
+        return angle / 2 < righting_angle(*_read(prediction, shown, seen)) < LEANS / 2
 
 
 load = XRayGenerator.load

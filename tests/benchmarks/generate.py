@@ -41,7 +41,7 @@ TILE = 112
 ACROSS = 6
 STAGES = {
     "cut_object": "read the image, cut the object out",
-    "frame": "frame",
+    "frame_sized": "frame",
     "sample": "network, image and its mirror",
     "decode": "read the layers",
     "centered": "move them to the frame's middle",

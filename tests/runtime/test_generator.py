@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import runtime
-from runtime.images.framing import longer_side
+from runtime.images.framing import frame_sized
 from runtime.xray.decoding import decode, frame_from
 from runtime.xray.generator import XRayGenerator, closed_surface, open_surface
 from runtime.xray.networks.base import Prediction
@@ -219,7 +219,7 @@ def test_a_photo_says_from_how_far_away_it_was_taken(tmp_path: Path):
     picture = Image.new("RGBA", (900, 1200))
     with Image.open(REFERENCE) as reference:
         picture.paste(reference.convert("RGBA").resize((500, 500)), (200, 300))
-    side = longer_side(np.asarray(picture))
+    _, side = frame_sized(picture, 512, fill=FILL)
     exif = Image.Exif()
     exif[0x0112] = 1  # without it nothing would be saved
     exif.get_ifd(0x8769)[0xA405] = 52
