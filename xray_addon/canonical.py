@@ -48,6 +48,11 @@ class Frame:
     near: float
     far: float
 
+    @property
+    def lengths(self) -> float:
+        """The camera's distance in lengths of the object across the image."""
+        return 1 / (2 * self.fill * math.tan(self.fov_x / 2))
+
     def from_afar(self, times: float) -> Frame:
         """The frame of a camera `times` as far away, with a lens that keeps the object's size."""
         return Frame(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,6 @@ from xray_addon.camera import Camera
 from xray_addon.canonical import (
     CANONICAL,
     FAR,
-    FILL,
-    FOV_X,
     NEAR,
     Frame,
     canonical_camera,
@@ -71,11 +68,10 @@ def extended(values: Floats, known: NDArray[np.bool_]) -> Floats:
 def frame_from(distance: float) -> Frame:
     """The frame seen from `distance` lengths of the object across the image.
 
-    Cameras nearer than the canonical one, such as at 0, are taken for it, and those farther away
-    than `FARTHEST` for that.
+    Cameras nearer than the canonical one are taken for it, and those farther away than `FARTHEST`
+    for that.
     """
-    times = 2 * FILL * math.tan(FOV_X / 2) * min(distance, FARTHEST)
-    return CANONICAL.from_afar(max(times, 1.0))
+    return CANONICAL.from_afar(max(min(distance, FARTHEST) / CANONICAL.lengths, 1.0))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from xray_addon.progress import Progress, ProgressCallback, ignore_progress
 from xray_addon.reconstruction import reconstruct
 from xray_addon.surface import Surface
 from xray_addon.systems.system import Inputs
-from xray_addon.systems.xray import FARTHEST, SYSTEM, XRaySettings
+from xray_addon.systems.xray import GUESSED_DISTANCE, SYSTEM, XRaySettings
 from xray_addon.xray import XRay
 
 from ..generator import Generator
@@ -50,6 +50,9 @@ LEAST_SIDE = 64
 # Angle from which on an object leans back so far that it may be set upright, and from which on that
 # is more likely a mistake: a car whose roof is behind its hood may seem to lie on its back.
 LEANS, LIES = math.radians(15), math.radians(60)
+# Share of the height up to which the underside of an object that is set upright is extended to the
+# ground: it lay there before the object was turned.
+FOOT = 0.25
 OUTLINE_GRAY = 0.6  # sRGB, of an image that shows an outline only
 # Default number of steps if hidden parts vary.
 STEPS = 8
@@ -84,11 +87,9 @@ class XRayGenerator(Generator):
         """
         cut = cut_object(inputs.image, settings, progress)
         framed, side = frame_sized(cut.rgba, IMAGE_SIZE, fill=FILL)
-        if not settings.distance:
-            diagonal = math.hypot(*cut.rgba.shape[:2])
-            distance = focal_length(inputs.image) * diagonal / side
-            settings = replace(settings, distance=min(distance, FARTHEST))
-        generated = self.generate_framed(framed, settings, progress)
+        diagonal = math.hypot(*cut.rgba.shape[:2])
+        told = settings.seen_from(focal_length(inputs.image) * diagonal / side)
+        generated = self.generate_framed(framed, told, progress)
         return replace(generated, notes=(*_notes(side), *generated.notes))
 
     @torch.inference_mode()
@@ -109,7 +110,7 @@ class XRayGenerator(Generator):
             )
         shown = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
         image = image_to_input(_reduced(shown, self.model.config.image_resolution))
-        seen = frame_from(settings.distance)
+        seen = frame_from(settings.distance or GUESSED_DISTANCE)
         steps = (settings.steps or STEPS) if settings.variation else 1
 
         def report(step: int) -> None:
@@ -135,8 +136,10 @@ class XRayGenerator(Generator):
             layers, camera = turned(layers, camera, angle)
         layers = centered(layers, camera)
         progress(Progress("mesh", 1, 2, "Making the mesh", layer_sheet(layers.xray())))
-        make = closed_surface if layers.closed else open_surface
-        surface, xray = make(layers, framed, camera)
+        if layers.closed:
+            surface, xray = closed_surface(layers, framed, camera, FOOT if righted else 0.0)
+        else:
+            surface, xray = open_surface(layers, framed, camera)
         if not len(surface.faces):
             raise XRayError(
                 "nothing_predicted",
@@ -206,13 +209,13 @@ def _reduced(image: Tensor, size: int) -> Tensor:
 
 
 def closed_surface(
-    layers: Layers, image: NDArray[np.uint8], camera: Camera
+    layers: Layers, image: NDArray[np.uint8], camera: Camera, foot: float = 0.0
 ) -> tuple[Surface, XRay]:
     """The solid made from the layers, with a texture, and the X-Ray of that solid.
 
-    image : (I, I, 4) the framed image. camera : of the layers.
+    image : (I, I, 4) the framed image. camera : of the layers. foot : see `solid_mesh`.
     """
-    vertices, faces = solid_mesh(layers, camera)
+    vertices, faces = solid_mesh(layers, camera, foot)
     if not len(faces):
         return Surface(vertices, faces), layers.xray()
     surface = Surface(

@@ -65,17 +65,24 @@ SNAP = 0.4  # vertices less than this many cells above the ground are moved onto
 SMOOTHING = 6  # rounds
 
 
-def solid_mesh(layers: Layers, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def solid_mesh(
+    layers: Layers, camera: Camera, foot: float = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices (N, 3), in world space, and faces (F, 3) of the closed mesh; empty if the layers
-    have no hits. camera : of the layers, H x W."""
+    have no hits.
+
+    camera : of the layers, H x W. foot : share of the solid's height up to which its underside is
+    extended down to the ground.
+    """
     if not (layers.outline & (layers.depth[:2] > 0).all(axis=0)).any():
         return _nothing()
     maps = _maps(layers, camera)
     low, shape = _grid(maps, camera)
-    field = _field(maps, camera, low, shape)
+    field, hull = _field(maps, camera, low, shape)
     base = _base(field)
     if base is None:
         return _nothing()
+    field = _footed(field, hull, base, foot)
     # The ground may lie between two slices of the grid; take the lower one.
     field = np.minimum(field, CELL * (np.arange(shape[2], dtype=np.float32) - base))
     vertices, faces, _, _ = measure.marching_cubes(field, 0.0, gradient_direction="ascent")
@@ -179,8 +186,9 @@ def _grid(maps: _Maps, camera: Camera) -> tuple[NDArray[np.float64], tuple[int, 
 
 def _field(
     maps: _Maps, camera: Camera, low: NDArray[np.float64], shape: tuple[int, int, int]
-) -> Floats:
-    """The field (X, Y, Z) at the grid's nodes, blurred except at thin parts, without crumbs."""
+) -> tuple[Floats, Floats]:
+    """Two fields (X, Y, Z) at the grid's nodes: the solid's, blurred except at thin parts and
+    without crumbs, and that of all that lies behind its front and inside its outline."""
     axes = [
         torch.arange(count, dtype=torch.float32) * CELL + float(start)
         for count, start in zip(shape, low, strict=True)
@@ -213,7 +221,8 @@ def _field(
     field = value.clamp(-3 * CELL, 3 * CELL).view(shape).numpy()
     calm = ndimage.gaussian_filter(field, BLUR, truncate=2.0)
     keep = thin.view(shape).numpy() > 0.25
-    return _without_crumbs(np.where(keep, np.maximum(calm, field), calm))
+    hull = _rounded((along - enter) * enter_cosine, inside, radius).view(shape).numpy()
+    return _without_crumbs(np.where(keep, np.maximum(calm, field), calm)), hull
 
 
 def _rounded(a: torch.Tensor, b: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
@@ -244,6 +253,21 @@ def _base(field: Floats) -> int | None:
     lowest, count = int(filled[0]), max(1, round(BASE_HEIGHT * len(filled)))
     near = area[lowest : lowest + count + 1]
     return lowest + int(np.argmax(near >= BASE_SHARE * near.max()))
+
+
+def _footed(field: Floats, hull: Floats, base: int, foot: float) -> Floats:
+    """`field` (X, Y, Z), the underside extended down to the slice `base` where it is not
+    higher than the share `foot` of the solid.
+
+    hull : the field of the space that the image allows the solid to fill.
+    """
+    filled = np.flatnonzero((field > 0).any(axis=(0, 1)))
+    top = base + round(foot * (int(filled[-1]) - base))
+    field = field.copy()
+    for level in range(top - 1, base - 1, -1):
+        below = np.minimum(field[:, :, level + 1], hull[:, :, level])
+        np.maximum(field[:, :, level], below, out=field[:, :, level])
+    return field
 
 
 def _area(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> float:

@@ -239,6 +239,14 @@ def test_the_generator_gets_every_setting_that_the_command_takes(meshes, tmp_pat
     assert main([*arguments, *options, "--protocol", "xray"]) == 0
     assert len(seen) == 3
     assert {name: getattr(seen[0], name) for name in given} == given
+    # A system that asks how far away its image was taken is told, unless the command does.
+    assert seen[0].distance == pytest.approx(1.287, abs=1e-3)
+    afar = list(make_cases(list_meshes(meshes), 1, 3, [], CANONICAL.from_afar(4)))
+    add_system("oracle", lambda _c, _d: Listener(afar), settings=SYSTEMS["xray"].settings)
+    options += ["--protocol", "xray", "--views-from", "4"]
+    assert main([*arguments, *options]) == 0
+    assert main([*arguments, *options, "--distance", "2"]) == 0
+    assert [settings.distance for settings in seen[3::3]] == pytest.approx([5.147, 2.0], abs=1e-3)
 
 
 def test_a_folder_without_meshes_is_an_error(tmp_path, capsys):

@@ -20,9 +20,9 @@ from runtime.xray.sampling import both_ways
 from runtime.xray.weights import DEFAULT_WEIGHTS, save_weights
 from xray_addon import GenerateSettings, XRayError, cast
 from xray_addon.camera import Camera
-from xray_addon.canonical import DISTANCE, FAR, FILL, FOV_X, NEAR, canonical_camera
+from xray_addon.canonical import CANONICAL, DISTANCE, FAR, FILL, FOV_X, NEAR, canonical_camera
 from xray_addon.progress import Cancelled
-from xray_addon.systems.xray import FARTHEST, XRaySettings
+from xray_addon.systems.xray import FARTHEST, GUESSED_DISTANCE, XRaySettings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests/demo/toadstool.png"
@@ -67,7 +67,7 @@ def test_layers_decode_to_the_object_they_describe():
 
 @pytest.mark.parametrize(
     ("distance", "times"),
-    [(0, 1.0), (0.5, 1.0), (4.0, 3.1085), (FARTHEST, 7.771), (1000, 7.771)],
+    [(0.5, 1.0), (4.0, 3.1085), (FARTHEST, 7.771), (1000, 7.771)],
 )
 def test_the_same_object_is_made_from_farther_away(distance: float, times: float):
     prediction, picture = ball()
@@ -120,8 +120,8 @@ def test_from_farther_away_the_back_of_the_same_layers_is_smaller_and_the_front_
     generator = runtime.load("xray", device="cpu")
     # A network that is not told the lens predicts the same layers.
     generator.model.config = replace(generator.model.config, lens=False)
-    near, far = (generator.generate(REFERENCE, XRaySettings(distance=d)) for d in (0.0, 5.0))
-    assert far.camera.distance == pytest.approx(5.0 * 2 * FILL * DISTANCE * math.tan(FOV_X / 2))
+    near, far = (generator.generate(REFERENCE, XRaySettings(distance=d)) for d in (1.0, 5.0))
+    assert far.camera.distance == pytest.approx(5.0 / CANONICAL.lengths * DISTANCE)
     assert (near.xray.hit[0] & far.xray.hit[0]).sum() > 0.97 * near.xray.hit[0].sum()
 
     def spread(made) -> float:
@@ -226,18 +226,18 @@ def test_a_photo_says_from_how_far_away_it_was_taken(tmp_path: Path):
     picture.save(tmp_path / "photo.png", exif=exif)
     picture.save(tmp_path / "picture.png")
     distance = 52 / 43.27 * 1500 / side
-    photo, picture, told, near = (
+    photo, picture, told, guessed = (
         generator.generate(tmp_path / name, XRaySettings(distance=distance))
         for name, distance in (
             ("photo.png", 0),
             ("picture.png", 0),
             ("picture.png", distance),
-            ("photo.png", 1.0),
+            ("photo.png", GUESSED_DISTANCE),
         )
     )
     np.testing.assert_array_equal(photo.surface.vertices, told.surface.vertices)
-    np.testing.assert_array_equal(picture.surface.vertices, near.surface.vertices)
-    assert photo.camera.distance > 2 * picture.camera.distance
+    np.testing.assert_array_equal(picture.surface.vertices, guessed.surface.vertices)
+    assert photo.camera.distance > 1.5 * picture.camera.distance
 
 
 @pytest.fixture
@@ -271,6 +271,19 @@ def test_what_leans_is_told_and_set_upright(leaning):
     assert seen.sum() > 0.98 * told.xray.hit[0].sum()
     nearer = np.where(seen, told.xray.depth[0] - silent.xray.depth[0], 0)
     assert nearer[:80].sum() > 0 > nearer[176:].sum()
+
+
+def test_what_is_set_upright_stands_on_the_ground(leaning, monkeypatch):
+    def made(upright: str) -> np.ndarray:
+        return leaning.generate(REFERENCE, XRaySettings(upright=upright, steps=1)).surface.vertices
+
+    def on_the_ground(vertices: np.ndarray) -> int:
+        return int((vertices[:, 2] < vertices[:, 2].min() + 0.001).sum())
+
+    righted, left = made("always"), made("never")
+    monkeypatch.setattr("runtime.xray.generator.FOOT", 0.0)
+    assert on_the_ground(righted) > 1.2 * on_the_ground(made("always"))
+    np.testing.assert_array_equal(left, made("never"))
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,25 @@ def test_a_lumpy_base_becomes_flat():
     assert base_height(solid(lumpy), 0.8, 0.6) < 0.4 * base_height(lumpy, 0.8, 0.6)
 
 
+@pytest.mark.parametrize(
+    ("raised", "foot", "least", "most"),
+    [(0.04, 0.0, 0.5, 0.75), (0.04, 0.1, 0.9, 1.1), (0.15, 0.1, 0.3, 0.6), (0.15, 0.4, 0.9, 1.1)],
+)
+def test_an_underside_near_the_ground_is_extended_to_it(raised, foot, least, most):
+    """The underside of a box rises to the back, where the image does not show it."""
+    wedge = trimesh.creation.box((0.7, 0.6, 0.5))
+    wedge.vertices[(wedge.vertices[:, 1] > 0) & (wedge.vertices[:, 2] < 0), 2] += raised
+    layers = layers_of(surface(wedge))
+    got = Surface(*solid_mesh(layers, CAMERA, foot))
+    corners = got.vertices[got.faces]
+    base = corners[(corners[..., 2] < got.bounds[0, 2] + 0.001).all(axis=1)]
+    sides = base[:, 1:] - base[:, :1]
+    area = float(np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1).sum() / 2)
+    assert least < area / (0.7 * 0.6) < most
+    seen = cast(got, CAMERA, 1).hit[0]
+    assert (seen & ~layers.outline).sum() < 0.02 * layers.outline.sum()
+
+
 def test_nothing_likely_is_an_empty_mesh():
     none = np.zeros((4, 64, 64), dtype=np.float32)
     layers = Layers(none, none[..., None], none[..., None], none, none[0] > 0, closed=True)

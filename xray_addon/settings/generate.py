@@ -90,6 +90,13 @@ class GenerateSettings(Settings):
         """These settings, changed so that seeds give different meshes, if that is possible."""
         return self
 
+    def seen_from(self, _distance: float, /) -> Self:
+        """These settings for an image of known origin, for systems that can be told of it.
+
+        distance : of the camera, in lengths of the object across the image.
+        """
+        return self
+
     def to_arguments(self) -> list[str]:
         """The command line options for these settings, except defaults."""
         options = [o for o in super().to_arguments() if not o.startswith("--generator=")]

@@ -11,7 +11,9 @@ from ..settings.base import setting
 from ..settings.generate import GenerateSettings
 from .system import Output, System
 
-FARTHEST = 10.0  # lengths of the object; cameras from farther away hardly differ
+# Distances of the camera, in lengths of the object.
+FARTHEST = 10.0  # from farther away images hardly differ
+GUESSED_DISTANCE = 2.0  # for an image of which nothing is known
 
 
 @dataclass
@@ -38,7 +40,7 @@ class XRaySettings(GenerateSettings):
         0.0,
         "How far away the image was taken from, in lengths of the object: from farther away, the "
         "back becomes smaller beside the front. 0 asks the photo, if its lens is known, or takes "
-        "1.3, which is near. Try 3 for a picture from elsewhere",
+        f"{GUESSED_DISTANCE:g}. Try 1 for a close-up and 5 for a long lens",
         min=0.0,
         max=FARTHEST,
     )
@@ -51,6 +53,10 @@ class XRaySettings(GenerateSettings):
             "always": "However it leans",
         },
     )
+
+    def seen_from(self, distance: float) -> Self:
+        """With that distance, if none was chosen."""
+        return self if self.distance else replace(self, distance=min(distance, FARTHEST))
 
     def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
         """Whether hidden parts vary."""
