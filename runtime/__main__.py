@@ -239,6 +239,7 @@ def _make(
         "vertices": len(generated.surface.vertices),
         "faces": len(generated.surface.faces),
         "notes": list(generated.notes),
+        "chosen": dict(generated.chosen),
         **extras.write(generated, out),
     }
 

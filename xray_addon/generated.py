@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -54,6 +55,8 @@ class Generated:
     camera : the assumed view of the image, or the view that shows the mesh best.
     pictures : other pictures to show, by name: (H, W, 3 or 4) uint8, row 0 at the top.
     notes : sentences with what the user should know about how it was made.
+    chosen : values of the settings that were left to the system, by name. With these values given,
+    it makes the same result.
     """
 
     surface: Surface
@@ -61,6 +64,7 @@ class Generated:
     camera: Camera
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    chosen: Mapping[str, str | float] = field(default_factory=dict)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one uncompressed `.npz`, atomically."""
@@ -80,6 +84,7 @@ class Generated:
         arrays["pictures"] = np.array(list(self.pictures), dtype=np.str_)
         arrays |= {f"picture.{i}": picture for i, picture in enumerate(self.pictures.values())}
         arrays["notes"] = np.array(list(self.notes), dtype=np.str_)
+        arrays["chosen"] = np.array(json.dumps(dict(self.chosen)))
         camera = self.camera
         arrays["camera.matrix"] = camera.camera_to_world
         arrays["camera.lens"] = np.array(
@@ -126,11 +131,12 @@ class Generated:
             names = arrays["pictures"].tolist()
             pictures = {name: arrays[f"picture.{i}"] for i, name in enumerate(names)}
             notes = arrays["notes"].tolist()
+            chosen = dict(json.loads(str(arrays["chosen"])))
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise XRayError(
                 "bad_result", f"The result file {path} cannot be read ({error}).", "Generate again."
             ) from error
-        return cls(surface, xray, camera, pictures, notes)
+        return cls(surface, xray, camera, pictures, notes, chosen)
 
 
 def _material_arrays(materials: Sequence[Material]) -> dict[str, NDArray[Any]]:

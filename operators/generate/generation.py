@@ -107,6 +107,8 @@ def generate_steps(
             obj[key] = value
         if generated.notes:
             obj["xray_notes"] = " ".join(generated.notes)
+        if generated.chosen:
+            obj["xray_chosen"] = dict(generated.chosen)
         if failure is not None:
             message = f"{failure.message} {obj.name} was added without the settings of Result."
             raise XRayError(failure.code, message, failure.remedy, failure.log)
@@ -257,11 +259,11 @@ def add_generated(
 
 
 def made_from(obj: Any) -> tuple[Inputs, GenerateSettings]:
-    """The inputs and settings that `obj` was made with.
+    """The inputs that `obj` was made with, and the settings that make it again.
 
     Raises XRayError `missing_image` if an image is neither in this file nor on the disk.
     """
-    settings, kept = settings_of(obj), input_names(obj)
+    settings, kept = settings_in_full(obj), input_names(obj)
     files = obj["xray_files"].to_dict() if "xray_files" in obj else {}
     image, mask = (_kept_image(obj, kept.get(part, ""), files.get(part)) for part in IMAGES)
     return Inputs(image, mask, kept.get("category", "")), settings
@@ -277,6 +279,12 @@ def input_names(obj: Any) -> dict[str, str]:
 def settings_of(obj: Any) -> GenerateSettings:
     """The settings that `obj` was made with."""
     return settings_of_older(obj["xray_settings"].to_dict())
+
+
+def settings_in_full(obj: Any) -> GenerateSettings:
+    """The settings that `obj` was made with, and what the system chose for those left to it."""
+    chosen = obj["xray_chosen"].to_dict() if "xray_chosen" in obj else {}
+    return replace(settings_of(obj), **chosen)
 
 
 def _kept_image(obj: Any, name: str, file: str | None) -> Image | None:

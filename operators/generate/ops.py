@@ -43,6 +43,7 @@ from .generation import (
     made_from,
     next_seed,
     result_of,
+    settings_in_full,
     settings_of,
     with_seeds,
 )
@@ -281,7 +282,7 @@ class _FromGenerated(_Generating):
         if not is_generated(cls, context) or not super().poll(context):
             return False
         try:
-            return cls.is_useful(context.object, settings_of(context.object))
+            return cls.is_useful(context.object, settings_in_full(context.object))
         except XRayError as error:  # the mesh was made by another version of X-Ray
             cls.poll_message_set(error.message)
             return False

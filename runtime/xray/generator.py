@@ -88,9 +88,12 @@ class XRayGenerator(Generator):
         cut = cut_object(inputs.image, settings, progress)
         framed, side = frame_sized(cut.rgba, IMAGE_SIZE, fill=FILL)
         diagonal = math.hypot(*cut.rgba.shape[:2])
-        told = settings.seen_from(focal_length(inputs.image) * diagonal / side)
+        distance = focal_length(inputs.image) * diagonal / side
+        told = settings.seen_from(distance or GUESSED_DISTANCE)
         generated = self.generate_framed(framed, told, progress)
-        return replace(generated, notes=(*_notes(side), *generated.notes))
+        chosen = {} if settings.distance else {"distance": told.distance}
+        notes = (*_notes(side), *generated.notes)
+        return replace(generated, notes=notes, chosen={**chosen, **generated.chosen})
 
     @torch.inference_mode()
     def generate_framed(
@@ -99,7 +102,8 @@ class XRayGenerator(Generator):
         settings: XRaySettings,
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
-        """Like `run`, for an image (512, 512, 4) that is already in the canonical frame."""
+        """Like `run`, for an image (512, 512, 4) that is already in the canonical frame, and a
+        `distance` that is known."""
         can_sample = bool(self.training.get("denoise_share"))
         if (settings.steps > 1 or settings.variation) and not can_sample:
             raise XRayError(
@@ -110,7 +114,7 @@ class XRayGenerator(Generator):
             )
         shown = torch.from_numpy(framed).permute(2, 0, 1)[None].float().to(self.device) / 255
         image = image_to_input(_reduced(shown, self.model.config.image_resolution))
-        seen = frame_from(settings.distance or GUESSED_DISTANCE)
+        seen = frame_from(settings.distance)
         steps = (settings.steps or STEPS) if settings.variation else 1
 
         def report(step: int) -> None:
@@ -149,7 +153,9 @@ class XRayGenerator(Generator):
         progress(Progress("mesh", 2, 2, "Done"))
         told = angle < -LEANS and settings.upright != "always"
         notes = (_leaning(angle, righted=righted),) if told else ()
-        return Generated(surface, xray, camera, notes=notes)
+        upright = "always" if righted else "never"
+        chosen = {"upright": upright} if settings.upright == "auto" else {}
+        return Generated(surface, xray, camera, notes=notes, chosen=chosen)
 
     def _only_seems_to_lean(self, angle: float, shown: Tensor, seen: Frame) -> bool:
         """Whether an object that needs `angle` to stand leans back by its colours only.

@@ -72,7 +72,9 @@ class FakeGenerator(Generator):
         size = 256 if name == "usual" else 32
         surface = ball(0.3 + 0.1 * settings.seed, steps)
         camera = Camera.look_at((0.0, -1.5, 0.0), width=size, height=size)
-        return Generated(surface, cast(surface, camera, 4, backend="numpy"), camera)
+        xray = cast(surface, camera, 4, backend="numpy")
+        chosen = {"distance": 4.25, "upright": "always"} if name == "photo" else {}
+        return Generated(surface, xray, camera, chosen=chosen)
 
 
 class FakeSlice3D(FakeGenerator):

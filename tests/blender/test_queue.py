@@ -217,6 +217,23 @@ def test_set_upright_makes_the_mesh_again_beside_it(fake_runtime, images, part):
         bpy.ops.xray.set_upright()
 
 
+def test_a_mesh_is_made_again_with_what_was_chosen_for_it(fake_runtime, images, panel, part):
+    """A photo said how far away it was taken, and its mesh was set upright by itself."""
+    photo = images[0].rename(images[0].with_name("photo.png"))
+    bpy.ops.xray.generate(filepath=str(photo))
+    first = bpy.context.object
+    with pytest.raises(RuntimeError, match="set upright already"):
+        bpy.ops.xray.set_upright()
+    command = part("operators.generate.ops").command_line(first)
+    assert "--distance=4.25 --upright=always" in command
+    bpy.ops.xray.use_seed()
+    own = panel.systems.xray
+    assert (own.distance, own.upright) == (0.0, "auto")
+    bpy.ops.xray.another_seed()
+    made = bpy.context.object["xray_settings"]
+    assert (made["distance"], made["upright"]) == (4.25, "always")
+
+
 def test_another_seed_honours_keep_and_result(fake_runtime, images, panel):
     bpy.ops.xray.generate(filepath=str(images[0]), height=2.0, smooth_angle=np.radians(30))
     panel.keep_layers, panel.height = True, 4.0

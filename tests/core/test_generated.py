@@ -27,7 +27,8 @@ def generated(with_xray: bool) -> Generated:
 
 @pytest.mark.parametrize("with_xray", [True, False])
 def test_everything_comes_back(tmp_path, with_xray):
-    sent = generated(with_xray)
+    chosen = {"distance": 4.25, "upright": "never"}
+    sent = dataclasses.replace(generated(with_xray), notes=("It leans.",), chosen=chosen)
     sent.save(tmp_path / "result.npz")
     got = Generated.load(tmp_path / "result.npz")
     for name in ("vertices", "faces", "corner_normals", "corner_colors", "face_material"):
@@ -35,6 +36,7 @@ def test_everything_comes_back(tmp_path, with_xray):
     assert got.surface.materials[0].base_color == (0.5, 1.0, 0.25)
     np.testing.assert_array_equal(got.camera.camera_to_world, sent.camera.camera_to_world)
     assert (got.camera.width, got.camera.height, got.camera.fov_x) == (24, 16, sent.camera.fov_x)
+    assert (list(got.notes), got.chosen) == (["It leans."], chosen)
     assert (got.xray is None) == (not with_xray)
     if got.xray is not None:
         np.testing.assert_array_equal(got.xray.depth, sent.xray.depth)

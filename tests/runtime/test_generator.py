@@ -238,6 +238,8 @@ def test_a_photo_says_from_how_far_away_it_was_taken(tmp_path: Path):
     np.testing.assert_array_equal(photo.surface.vertices, told.surface.vertices)
     np.testing.assert_array_equal(picture.surface.vertices, guessed.surface.vertices)
     assert photo.camera.distance > 1.5 * picture.camera.distance
+    assert photo.chosen == {"distance": pytest.approx(distance), "upright": "never"}
+    assert told.chosen == {"upright": "never"}
 
 
 @pytest.fixture
@@ -300,6 +302,8 @@ def test_what_leans_is_set_upright_by_itself_if_its_outline_does_not_lean(
     np.testing.assert_array_equal(by_itself.surface.vertices, other.surface.vertices)
     (note,) = by_itself.notes
     assert ("was set upright" in note) == (same_as == "always")
+    assert by_itself.chosen["upright"] == same_as
+    assert "upright" not in other.chosen
 
 
 @pytest.mark.parametrize("steps", [0, 1])
