@@ -16,6 +16,7 @@ from xray_addon.surface import Surface
 from xray_addon.xray import Points, XRay
 
 from ..meshes.trees import tree
+from .cases import in_camera
 
 SLIVER = 8.0  # longest side over the height upon it, from which on a triangle is one
 SAMPLES = 10_000
@@ -111,7 +112,7 @@ def hidden_colors(prediction: Points, truth: XRay, camera: Camera, seed: int) ->
     "color" is the error of the prediction's nearest points. Two baselines are the true visible
     colour at the same pixel ("front") and the mean true visible colour ("mean").
 
-    prediction : points behind its first layer, or all of them, in the camera's frame. camera : of
+    prediction : points behind its first layer, or all of them, in the camera's axes. camera : of
     the truth.
     """
     _, height, width = truth.shape
@@ -119,8 +120,7 @@ def hidden_colors(prediction: Points, truth: XRay, camera: Camera, seed: int) ->
     if not len(behind) or not len(prediction):
         return {}
     behind = np.random.default_rng(seed).permutation(behind)[:SAMPLES]
-    points = truth.points(camera).positions[behind]
-    points = (points - camera.position) @ camera.camera_to_world[:3, :3]
+    points = in_camera(truth.points(camera).positions[behind], camera)
     colors = truth.hit_color[behind]
     visible = truth.color[0].reshape(-1, 3)
     guesses = {

@@ -28,7 +28,7 @@ for name in [name for name in dir(bpy.types) if name.startswith(others)]:
 bpy.context.scene.xray.generate.image = bpy.data.images.load({str(REFERENCE)!r})
 show_tab()
 """
-# From the right and a little above, near enough to fill the view.
+# From the right and a little above, so near that the mesh fills the view.
 LOOK = """
 from mathutils import Euler
 (obj,) = [obj for obj in bpy.data.objects if obj.type == "MESH"]
@@ -36,7 +36,7 @@ with bpy.context.temp_override(**view3d()):
     bpy.ops.view3d.view_selected()
 space = view3d()["area"].spaces.active
 space.region_3d.view_rotation = Euler((1.25, 0, 0.65)).to_quaternion()
-space.region_3d.view_distance *= 1.3
+space.region_3d.view_distance *= 1.5
 space.shading.type = "MATERIAL"
 show_tab()
 """

@@ -129,6 +129,17 @@ def test_the_truth_scores_best_and_errors_show(meshes: Path):
     assert perfect["peak_memory"] is None or perfect["peak_memory"] > 1e8
 
 
+def test_the_hidden_colours_of_the_truth_have_no_error(tmp_path: Path):
+    """On a ball that has another colour everywhere."""
+    shape = trimesh.creation.icosphere(3)
+    shape.visual.vertex_colors = (shape.vertices * 100 + 128).astype(np.uint8)
+    shape.export(tmp_path / "ball.glb")
+    files = list_meshes(tmp_path)
+    found, _ = evaluate(Oracle(make_cases(files, 1, 0, [])), files, None)
+    assert found["shape"]["hidden color"] < 0.02
+    assert found["shape"]["hidden mean"] > 0.2
+
+
 @pytest.mark.parametrize("distance", [1.0, 4.0])
 @pytest.mark.parametrize("system", [s.name for s in SYSTEMS.values() if s.frame])
 def test_the_truth_has_no_error_in_any_systems_frame(system: str, distance: float, meshes: Path):

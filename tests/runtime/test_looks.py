@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from runtime.evaluation.cases import in_camera
 from runtime.evaluation.looks import (
     base_height,
     flat_share,
@@ -104,8 +105,7 @@ def test_hidden_colours_are_compared_where_the_truth_hides_something():
     truth = cast(surface, camera, 4)
     first = truth.index < 64 * 64
     truth.hit_color[first] = (0.2, 0.0, 0.0)
-    behind = truth.points(camera).positions[~first]
-    behind = (behind - camera.position) @ camera.camera_to_world[:3, :3]
+    behind = in_camera(truth.points(camera).positions[~first], camera)
     prediction = Points(behind, behind, np.broadcast_to([0.5, 0.0, 0.0], behind.shape))
     found = hidden_colors(prediction, truth, camera, 0)
     assert found == pytest.approx({"color": 0.1, "front": 0.2, "mean": 0.2}, abs=0.01)
