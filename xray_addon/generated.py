@@ -55,8 +55,8 @@ class Generated:
     camera : the assumed view of the image, or the view that shows the mesh best.
     pictures : other pictures to show, by name: (H, W, 3 or 4) uint8, row 0 at the top.
     notes : sentences with what the user should know about how it was made.
-    chosen : values of the settings that were left to the system, by name. With these values given,
-    it makes the same result.
+    chosen : values that the system chose for some settings that were left to it, by name. Given
+    these, it makes the same mesh.
     """
 
     surface: Surface

@@ -284,7 +284,7 @@ def settings_of(obj: Any) -> GenerateSettings:
 def settings_in_full(obj: Any) -> GenerateSettings:
     """The settings that `obj` was made with, and what the system chose for those left to it."""
     chosen = obj["xray_chosen"].to_dict() if "xray_chosen" in obj else {}
-    return replace(settings_of(obj), **chosen)
+    return settings_of_older(obj["xray_settings"].to_dict() | chosen)
 
 
 def _kept_image(obj: Any, name: str, file: str | None) -> Image | None:

@@ -436,7 +436,7 @@ class XRAY_OT_keep_layers(_FromGenerated):
             return "INFO", f"{obj.name} has its layers. See the panel Layers"
         return "WARNING", (
             f"{obj.name} has layers, but of another mesh: "
-            "the image, the weights or the device have changed since it was made"
+            "the image, the weights, the device or X-Ray itself have changed since it was made"
         )
 
 

@@ -6,10 +6,10 @@ python -m runtime evaluate --data DIR --generator NAME --out DIR [--gallery DIR]
 Every object of DIR (meshes, or a dataset's X-Rays) is placed in the canonical frame
 (`xray_addon.canonical`), seen from fixed random sides, lit by the built-in shader at 512 px, and
 given to the generator as an image that passes the whole intake. --views-from moves the camera away
-and zooms in, like a long lens. Systems that ask how far away it is are told, unless their settings
-say otherwise. A mesh in another frame is transformed into the object's. Prediction
-and truth are compared by the protocol: 10,000 area samples each, lengths in units of the object's
-longest side.
+and zooms in, like a long lens. A system with a setting for the camera's distance is given the true
+one, unless that setting is set. A mesh in another frame is transformed into the object's.
+Prediction and truth are compared by the protocol: 10,000 area samples each, lengths in units of the
+object's longest side.
 The baselines are the training object with the most similar picture, the visible front layer of the
 truth, and a sphere as large as the silhouette.
 """
@@ -120,7 +120,7 @@ def evaluate(
     remains, errors that would stop every case, and `Cancelled`.
     """
     seen_in = CANONICAL.from_afar(views_from)
-    settings = (settings or GenerateSettings(seed=seed)).seen_from(seen_in.lengths)
+    settings = (settings or generator.system.settings(seed=seed)).seen_from(seen_in.lengths)
     skipped: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     pictures: list[Image.Image] = []

@@ -87,11 +87,12 @@ class XRayGenerator(Generator):
         """
         cut = cut_object(inputs.image, settings, progress)
         framed, side = frame_sized(cut.rgba, IMAGE_SIZE, fill=FILL)
-        diagonal = math.hypot(*cut.rgba.shape[:2])
-        distance = focal_length(inputs.image) * diagonal / side
-        told = settings.seen_from(distance or GUESSED_DISTANCE)
-        generated = self.generate_framed(framed, told, progress)
-        chosen = {} if settings.distance else {"distance": told.distance}
+        chosen = {}
+        if not settings.distance:
+            distance = focal_length(inputs.image) * math.hypot(*cut.rgba.shape[:2]) / side
+            settings = settings.seen_from(distance or GUESSED_DISTANCE)
+            chosen = {"distance": settings.distance}
+        generated = self.generate_framed(framed, settings, progress)
         notes = (*_notes(side), *generated.notes)
         return replace(generated, notes=notes, chosen={**chosen, **generated.chosen})
 

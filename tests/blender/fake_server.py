@@ -1,7 +1,8 @@
 """The real server with a generator that needs no weights: a coloured ball and its X-Ray.
 
 The image's name chooses what happens: "slow" takes its time, "bad" fails, "big" has 200,000
-vertices, and "usual" has about as many as a real result, and as many hits.
+vertices, and "usual" has about as many as a real result, and as many hits. For "photo" the distance
+and Upright are chosen, unless they are given. The ball grows with the seed and the distance.
 """
 
 from __future__ import annotations
@@ -70,10 +71,13 @@ class FakeGenerator(Generator):
             time.sleep(0.02)
         steps = {"big": 316, "usual": 190}.get(name, 12)
         size = 256 if name == "usual" else 32
-        surface = ball(0.3 + 0.1 * settings.seed, steps)
+        chosen = {}
+        if name == "photo" and not settings.distance:
+            chosen = {"distance": 4.25, "upright": "always"}
+        radius = 0.3 + 0.1 * settings.seed + 0.04 * chosen.get("distance", settings.distance)
+        surface = ball(radius, steps)
         camera = Camera.look_at((0.0, -1.5, 0.0), width=size, height=size)
         xray = cast(surface, camera, 4, backend="numpy")
-        chosen = {"distance": 4.25, "upright": "always"} if name == "photo" else {}
         return Generated(surface, xray, camera, chosen=chosen)
 
 

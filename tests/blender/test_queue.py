@@ -217,7 +217,7 @@ def test_set_upright_makes_the_mesh_again_beside_it(fake_runtime, images, part):
         bpy.ops.xray.set_upright()
 
 
-def test_a_mesh_is_made_again_with_what_was_chosen_for_it(fake_runtime, images, panel, part):
+def test_a_mesh_is_made_again_with_what_was_chosen_for_it(fake_runtime, images, panel, part, capfd):
     """A photo said how far away it was taken, and its mesh was set upright by itself."""
     photo = images[0].rename(images[0].with_name("photo.png"))
     bpy.ops.xray.generate(filepath=str(photo))
@@ -229,6 +229,8 @@ def test_a_mesh_is_made_again_with_what_was_chosen_for_it(fake_runtime, images, 
     bpy.ops.xray.use_seed()
     own = panel.systems.xray
     assert (own.distance, own.upright) == (0.0, "auto")
+    bpy.ops.xray.keep_layers()
+    assert "Info: photo has its layers" in capfd.readouterr().out
     bpy.ops.xray.another_seed()
     made = bpy.context.object["xray_settings"]
     assert (made["distance"], made["upright"]) == (4.25, "always")

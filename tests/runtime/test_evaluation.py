@@ -37,13 +37,15 @@ class Oracle:
     """Gives the truth back, or what a test makes of it."""
 
     name = "oracle"
+    system = SYSTEMS["triposr"]
     device = "cpu"
 
     def __init__(self, cases, change=lambda surface: surface):
         self.answers = {case.image.tobytes(): case for case in cases}
         self.change = change
 
-    def generate(self, image, _settings, _progress=None):
+    def generate(self, image, settings, _progress=None):
+        assert isinstance(settings, self.system.settings)
         case = self.answers[np.asarray(image).tobytes()]
         return Generated(self.change(case.view.surface), None, case.camera)
 

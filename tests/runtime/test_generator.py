@@ -240,6 +240,11 @@ def test_a_photo_says_from_how_far_away_it_was_taken(tmp_path: Path):
     assert photo.camera.distance > 1.5 * picture.camera.distance
     assert photo.chosen == {"distance": pytest.approx(distance), "upright": "never"}
     assert told.chosen == {"upright": "never"}
+    assert picture.chosen["distance"] == GUESSED_DISTANCE
+    exif.get_ifd(0x8769)[0xA405] = 600
+    with Image.open(tmp_path / "picture.png") as from_afar:
+        from_afar.save(tmp_path / "photo.png", exif=exif)
+    assert generator.generate(tmp_path / "photo.png").chosen["distance"] == FARTHEST
 
 
 @pytest.fixture

@@ -91,9 +91,10 @@ class GenerateSettings(Settings):
         return self
 
     def seen_from(self, _distance: float, /) -> Self:
-        """These settings for an image of known origin, for systems that can be told of it.
+        """These settings with the camera's distance filled in, unless it was chosen; unchanged for
+        systems without such a setting.
 
-        distance : of the camera, in lengths of the object across the image.
+        distance : in lengths of the object across the image.
         """
         return self
 

@@ -38,9 +38,9 @@ class XRaySettings(GenerateSettings):
     )
     distance: float = setting(
         0.0,
-        "How far away the image was taken from, in lengths of the object: from farther away, the "
-        "back becomes smaller beside the front. 0 asks the photo, if its lens is known, or takes "
-        f"{GUESSED_DISTANCE:g}. Try 1 for a close-up and 5 for a long lens",
+        "How far away the image was taken from, in lengths of the object. From near, the back must "
+        "be larger than the front to look like this; from afar, as large. 0 asks the photo, if its "
+        f"lens is known, or takes {GUESSED_DISTANCE:g}. Values below 1.3 count as 1.3",
         min=0.0,
         max=FARTHEST,
     )
@@ -55,7 +55,7 @@ class XRaySettings(GenerateSettings):
     )
 
     def seen_from(self, distance: float) -> Self:
-        """With that distance, if none was chosen."""
+        """With that distance, `FARTHEST` at most, unless one was chosen."""
         return self if self.distance else replace(self, distance=min(distance, FARTHEST))
 
     def seed_matters(self, _given: Collection[str] = ("image",), /) -> bool:
