@@ -45,7 +45,7 @@ class Oracle:
         self.change = change
 
     def generate(self, image, settings, _progress=None):
-        assert isinstance(settings, self.system.settings)
+        self.settings = settings
         case = self.answers[np.asarray(image).tobytes()]
         return Generated(self.change(case.view.surface), None, case.camera)
 
@@ -100,7 +100,9 @@ def test_cases_are_framed_reproducible_and_lit(meshes: Path):
 def test_the_truth_scores_best_and_errors_show(meshes: Path):
     files = list_meshes(meshes)
     cases = list(make_cases(files, 1, 0, []))
-    perfect, _ = evaluate(Oracle(cases), files, None)
+    oracle = Oracle(cases)
+    perfect, _ = evaluate(oracle, files, None)
+    assert isinstance(oracle.settings, oracle.system.settings)
     scores = perfect["systems"]["oracle, mesh"]
     assert scores["cd"] < 0.02
     assert scores["f@0.1"] > 0.999
