@@ -71,11 +71,11 @@ class FakeGenerator(Generator):
             time.sleep(0.02)
         steps = {"big": 316, "usual": 190}.get(name, 12)
         size = 256 if name == "usual" else 32
-        chosen = {}
-        if name == "photo" and not settings.distance:
-            chosen = {"distance": 4.25, "upright": "always"}
-        radius = 0.3 + 0.1 * settings.seed + 0.04 * chosen.get("distance", settings.distance)
-        surface = ball(radius, steps)
+        chosen, distance = {}, getattr(settings, "distance", 0.0)  # Slice3D has none
+        if name == "photo" and not distance:
+            distance = 4.25
+            chosen = {"distance": distance, "upright": "always"}
+        surface = ball(0.3 + 0.1 * settings.seed + 0.04 * distance, steps)
         camera = Camera.look_at((0.0, -1.5, 0.0), width=size, height=size)
         xray = cast(surface, camera, 4, backend="numpy")
         return Generated(surface, xray, camera, chosen=chosen)
