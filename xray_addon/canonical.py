@@ -49,7 +49,7 @@ class Frame:
     far: float
 
     @property
-    def lengths(self) -> float:
+    def distance_in_lengths(self) -> float:
         """The camera's distance in lengths of the object across the image."""
         return 1 / (2 * self.fill * math.tan(self.fov_x / 2))
 

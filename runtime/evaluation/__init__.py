@@ -120,7 +120,9 @@ def evaluate(
     remains, errors that would stop every case, and `Cancelled`.
     """
     seen_in = CANONICAL.from_afar(views_from)
-    settings = (settings or generator.system.settings(seed=seed)).seen_from(seen_in.lengths)
+    settings = (settings or generator.system.settings(seed=seed)).seen_from(
+        seen_in.distance_in_lengths
+    )
     skipped: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     pictures: list[Image.Image] = []

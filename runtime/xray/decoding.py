@@ -71,7 +71,7 @@ def frame_from(distance: float) -> Frame:
     Cameras nearer than the canonical one are taken for it, and those farther away than `FARTHEST`
     for that.
     """
-    return CANONICAL.from_afar(max(min(distance, FARTHEST) / CANONICAL.lengths, 1.0))
+    return CANONICAL.from_afar(max(min(distance, FARTHEST) / CANONICAL.distance_in_lengths, 1.0))
 
 
 @torch.no_grad()

@@ -106,7 +106,12 @@ def test_hidden_colours_are_compared_where_the_truth_hides_something():
     first = truth.index < 64 * 64
     truth.hit_color[first] = (0.2, 0.0, 0.0)
     behind = in_camera(truth.points(camera).positions[~first], camera)
-    prediction = Points(behind, behind, np.broadcast_to([0.5, 0.0, 0.0], behind.shape))
-    found = hidden_colors(prediction, truth, camera, 0)
-    assert found == pytest.approx({"color": 0.1, "front": 0.2, "mean": 0.2}, abs=0.01)
+    green = behind[:, 2] + 0.5  # another one at each depth, so that places count
+    truth.hit_color[~first, 1] = green
+    colors = truth.hit_color[~first] - [0.3, 0.0, 0.0]
+    found = hidden_colors(Points(behind, behind, colors), truth, camera, 0)
+    expected = {"color": 0.1, "front": (0.6 + green.mean()) / 3, "mean": (0.6 + green.mean()) / 3}
+    assert found == pytest.approx(expected, abs=0.01)
+    prediction = Points(behind + np.array([0.0, 0.0, 0.6]), behind, colors)
+    assert hidden_colors(prediction, truth, camera, 0)["color"] > 0.13
     assert hidden_colors(prediction, cast(surface, camera, 1), camera, 0) == {}
