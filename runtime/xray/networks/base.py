@@ -18,6 +18,7 @@ from torch.nn import functional
 from xray_addon.canonical import FOV_X
 
 from ...torch_helpers.attention import attend
+from ...torch_helpers.convolution import convolve
 
 LENS_FEATURES = 2
 CHANNELS = 8  # depth, normal x y z, red green blue, hit
@@ -130,8 +131,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H, W)."""
-        kernel = self.weight.view(self.shape).permute(0, 3, 1, 2)
-        return functional.conv2d(x, kernel, self.bias, padding=self.shape[1] // 2)
+        return convolve(x, self.weight.view(self.shape), self.bias)
 
 
 class Norm(nn.LayerNorm):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...torch_helpers.attention import TIME_FEATURES, time_features
+from ...torch_helpers.convolution import convolve
 from .base import (
     CHANNELS,
     Attention,
@@ -128,5 +129,7 @@ class XRayPredictor(Network):
         for level in reversed(range(len(self.up))):
             x = functional.pixel_shuffle(self.grow[level](x), 2) + self.skip[level](kept[level])
             x = self.up[level](x, lens)
-        out = functional.pixel_shuffle(self.frame_out(x).float(), self.fold)  # (B, L * 8, S, S)
+        kernel = self.frame_out.weight.permute(0, 2, 3, 1)
+        x = convolve(x, kernel, self.frame_out.bias)
+        out = functional.pixel_shuffle(x.float(), self.fold)  # (B, L * 8, S, S)
         return Prediction(out.unflatten(1, self.frame_shape[:2]), pose)

@@ -1,0 +1,275 @@
+"""3x3 convolutions on a CPU with a third of the multiplications, for training in float32.
+
+Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 6x6 inputs and a kernel are
+transformed, multiplied at 36 places, and the products transformed back into 4x4 outputs. So a
+convolution becomes 36 matrix products over the channels, and its gradients become as many. The
+transforms are compiled by numba; importing this raises ImportError or OSError if numba is unusable.
+"""
+
+# numba infers the types of what it compiles.
+# mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xray_addon.compiling import Compiled, inline
+
+TILE = 4  # outputs of a tile, along each side
+_KERNEL = torch.tensor(
+    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
+)
+_KERNELS = torch.kron(_KERNEL, _KERNEL).div(24**2).float()  # (36, 9) of the transform of kernels
+
+
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """The convolution of `x` (B, C, H, W) that keeps its size, with gradients; float32, on the CPU.
+
+    kernel : (O, 3, 3, C). bias : (O,). H and W must be multiples of `TILE`. The result (B, O, H, W)
+    is in channels-last order, and equals that of `conv2d` up to rounding: a hundred thousandth of
+    its largest values.
+    """
+    result: Tensor = _Convolution.apply(x, kernel, bias)
+    return result
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1).contiguous()
+        batch, height, width, inputs = x.shape
+        outputs, tiles = len(kernel), batch * (height // TILE) * (width // TILE)
+        places = x.new_empty(36, tiles, inputs)
+        _to_places(x.numpy(), places.numpy())
+        kernels = _KERNELS @ kernel.permute(1, 2, 3, 0).reshape(9, inputs * outputs)
+        kernels = kernels.view(36, inputs, outputs)
+        y = x.new_empty(batch, height, width, outputs)
+        _from_products(torch.bmm(places, kernels).numpy(), bias.numpy(), y.numpy())
+        ctx.save_for_backward(places, kernels)
+        return y.permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        places, kernels = ctx.saved_tensors
+        of_y = gradients[0].permute(0, 2, 3, 1).contiguous()
+        (_, tiles, inputs), outputs = places.shape, kernels.shape[2]
+        of_products = of_y.new_empty(36, tiles, outputs)
+        _to_products(of_y.numpy(), of_products.numpy())
+        of_kernels = torch.bmm(places.transpose(1, 2), of_products).view(36, inputs * outputs)
+        of_kernel = (_KERNELS.T @ of_kernels).view(3, 3, inputs, outputs).permute(3, 0, 1, 2)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = of_y.new_zeros(*of_y.shape[:3], inputs)
+            _from_places(torch.bmm(of_products, kernels.transpose(1, 2)).numpy(), of_x.numpy())
+            of_x = of_x.permute(0, 3, 1, 2)
+        return of_x, of_kernel, of_y.sum(dim=(0, 1, 2))
+
+
+# The transforms along one side, for numbers of one channel: of inputs and of products, and the
+# transposed ones of their gradients.
+
+
+@inline
+def _place(a, b, c, d, e, f):
+    """6 transformed inputs of 6."""
+    even, odd, outer, inner = e - 4 * c, d - 4 * b, e - c, 2 * (d - b)
+    return (
+        4 * a - 5 * c + e,
+        even + odd,
+        even - odd,
+        outer + inner,
+        outer - inner,
+        4 * b - 5 * d + f,
+    )
+
+
+@inline
+def _place_gradient(a, b, c, d, e, f):
+    """The gradients of 6 inputs from those of 6 transformed ones."""
+    sum_1, difference_1, sum_2, difference_2 = b + c, b - c, d + e, 2 * (d - e)
+    return (
+        4 * a,
+        4 * (f - difference_1) - difference_2,
+        -5 * a - 4 * sum_1 - sum_2,
+        difference_1 + difference_2 - 5 * f,
+        a + sum_1 + sum_2,
+        f,
+    )
+
+
+@inline
+def _output(a, b, c, d, e, f):
+    """4 outputs of 6 products."""
+    sum_1, difference_1, sum_2, difference_2 = b + c, b - c, d + e, d - e
+    return (
+        a + sum_1 + sum_2,
+        difference_1 + 2 * difference_2,
+        sum_1 + 4 * sum_2,
+        difference_1 + 8 * difference_2 + f,
+    )
+
+
+@inline
+def _output_gradient(a, b, c, d):
+    """The gradients of 6 products from those of 4 outputs."""
+    even_1, odd_1, even_2, odd_2 = a + c, b + d, a + 4 * c, 2 * b + 8 * d
+    return a, even_1 + odd_1, even_1 - odd_1, even_2 + odd_2, even_2 - odd_2, d
+
+
+# Each function below transforms all tiles, first along columns, then along rows. Channels come last
+# and are innermost, so that the compiler vectorises over them.
+
+
+@Compiled
+def _to_places(x, places):
+    """Write transformed inputs (36, T, C) of `x` (B, H, W, C), which has zeros around it."""
+    batch, height, width, channels = x.shape
+    half = np.empty((6, 6, channels), np.float32)
+    zeros = np.zeros(channels, np.float32)
+    tile = 0
+    for i in range(batch):
+        for top in range(0, height, 4):
+            for left in range(0, width, 4):
+                for j in range(6):
+                    column = left + j - 1
+                    inside = 0 <= column < width
+                    if not inside:
+                        column = 0
+                    a = x[i, top - 1, column] if inside and top > 0 else zeros
+                    b = x[i, top, column] if inside else zeros
+                    c = x[i, top + 1, column] if inside else zeros
+                    d = x[i, top + 2, column] if inside else zeros
+                    e = x[i, top + 3, column] if inside else zeros
+                    f = x[i, top + 4, column] if inside and top + 4 < height else zeros
+                    p, q, r = half[0, j], half[1, j], half[2, j]
+                    s, t, u = half[3, j], half[4, j], half[5, j]
+                    for k in range(channels):
+                        p[k], q[k], r[k], s[k], t[k], u[k] = _place(
+                            a[k], b[k], c[k], d[k], e[k], f[k]
+                        )
+                for j in range(6):
+                    a, b, c = half[j, 0], half[j, 1], half[j, 2]
+                    d, e, f = half[j, 3], half[j, 4], half[j, 5]
+                    first = 6 * j
+                    p, q, r = places[first, tile], places[first + 1, tile], places[first + 2, tile]
+                    s, t = places[first + 3, tile], places[first + 4, tile]
+                    u = places[first + 5, tile]
+                    for k in range(channels):
+                        p[k], q[k], r[k], s[k], t[k], u[k] = _place(
+                            a[k], b[k], c[k], d[k], e[k], f[k]
+                        )
+                tile += 1
+
+
+@Compiled
+def _from_places(places, x):
+    """Add to gradients (B, H, W, C) of inputs those of transformed ones (36, T, C)."""
+    batch, height, width, channels = x.shape
+    half = np.empty((6, 6, channels), np.float32)
+    outside = np.empty(channels, np.float32)
+    tile = 0
+    for i in range(batch):
+        for top in range(0, height, 4):
+            for left in range(0, width, 4):
+                for j in range(6):
+                    a, b, c = places[j, tile], places[6 + j, tile], places[12 + j, tile]
+                    d, e, f = places[18 + j, tile], places[24 + j, tile], places[30 + j, tile]
+                    p, q, r = half[0, j], half[1, j], half[2, j]
+                    s, t, u = half[3, j], half[4, j], half[5, j]
+                    for k in range(channels):
+                        p[k], q[k], r[k], s[k], t[k], u[k] = _place_gradient(
+                            a[k], b[k], c[k], d[k], e[k], f[k]
+                        )
+                for j in range(6):
+                    row = top + j - 1
+                    if row < 0 or row >= height:
+                        continue
+                    a, b, c = half[j, 0], half[j, 1], half[j, 2]
+                    d, e, f = half[j, 3], half[j, 4], half[j, 5]
+                    p = x[i, row, left - 1] if left > 0 else outside
+                    q, r, s = x[i, row, left], x[i, row, left + 1], x[i, row, left + 2]
+                    t = x[i, row, left + 3]
+                    u = x[i, row, left + 4] if left + 4 < width else outside
+                    for k in range(channels):
+                        g = _place_gradient(a[k], b[k], c[k], d[k], e[k], f[k])
+                        p[k] += g[0]
+                        q[k] += g[1]
+                        r[k] += g[2]
+                        s[k] += g[3]
+                        t[k] += g[4]
+                        u[k] += g[5]
+                tile += 1
+
+
+@Compiled
+def _from_products(products, bias, y):
+    """Write outputs (B, H, W, O) of products (36, T, O), and add `bias` (O,)."""
+    batch, height, width, channels = y.shape
+    half = np.empty((4, 6, channels), np.float32)
+    tile = 0
+    for i in range(batch):
+        for top in range(0, height, 4):
+            for left in range(0, width, 4):
+                for j in range(6):
+                    a, b, c = products[j, tile], products[6 + j, tile], products[12 + j, tile]
+                    d, e = products[18 + j, tile], products[24 + j, tile]
+                    f = products[30 + j, tile]
+                    p, q, r, s = half[0, j], half[1, j], half[2, j], half[3, j]
+                    for k in range(channels):
+                        p[k], q[k], r[k], s[k] = _output(a[k], b[k], c[k], d[k], e[k], f[k])
+                for j in range(4):
+                    a, b, c = half[j, 0], half[j, 1], half[j, 2]
+                    d, e, f = half[j, 3], half[j, 4], half[j, 5]
+                    row = top + j
+                    p, q = y[i, row, left], y[i, row, left + 1]
+                    r, s = y[i, row, left + 2], y[i, row, left + 3]
+                    for k in range(channels):
+                        g = _output(a[k], b[k], c[k], d[k], e[k], f[k])
+                        p[k] = g[0] + bias[k]
+                        q[k] = g[1] + bias[k]
+                        r[k] = g[2] + bias[k]
+                        s[k] = g[3] + bias[k]
+                tile += 1
+
+
+@Compiled
+def _to_products(y, products):
+    """Write gradients (36, T, O) of products, from those of outputs (B, H, W, O)."""
+    batch, height, width, channels = y.shape
+    half = np.empty((6, 4, channels), np.float32)
+    tile = 0
+    for i in range(batch):
+        for top in range(0, height, 4):
+            for left in range(0, width, 4):
+                for j in range(4):
+                    column = left + j
+                    a, b = y[i, top, column], y[i, top + 1, column]
+                    c, d = y[i, top + 2, column], y[i, top + 3, column]
+                    p, q, r = half[0, j], half[1, j], half[2, j]
+                    s, t, u = half[3, j], half[4, j], half[5, j]
+                    for k in range(channels):
+                        p[k], q[k], r[k], s[k], t[k], u[k] = _output_gradient(
+                            a[k], b[k], c[k], d[k]
+                        )
+                for j in range(6):
+                    a, b, c, d = half[j, 0], half[j, 1], half[j, 2], half[j, 3]
+                    first = 6 * j
+                    p, q, r = (
+                        products[first, tile],
+                        products[first + 1, tile],
+                        products[first + 2, tile],
+                    )
+                    s, t, u = (
+                        products[first + 3, tile],
+                        products[first + 4, tile],
+                        products[first + 5, tile],
+                    )
+                    for k in range(channels):
+                        p[k], q[k], r[k], s[k], t[k], u[k] = _output_gradient(
+                            a[k], b[k], c[k], d[k]
+                        )
+                tile += 1
