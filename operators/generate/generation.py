@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 WRITING = Progress("write", message="Writing the image")
 
 IMAGES = ("image", "mask")  # the inputs that are images
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 Image = str | Path | bpy.types.Image
@@ -70,6 +72,7 @@ def generate_steps(
     name: str = "",
     spot: Spot | None = None,
     result: ResultSettings | None = None,
+    chosen: Mapping[str, Any] = NOTHING,
     keep_camera: bool = False,
     keep_layers: bool = False,
     on_generated: Callable[[Generated], None] | None = None,
@@ -80,13 +83,14 @@ def generate_steps(
     name : of the object; by default that of the image, the category or the system.
     spot : where the object is placed; by default at the 3D cursor.
     result : how the mesh is finished; by default it is not changed.
+    chosen : values for settings that are left to the system, from another mesh (`chosen_for`).
     on_generated : called with the system's result before it is added.
 
     Raises XRayError at once for unsupported inputs and missing images, and later those of the
     runtime. If the mesh cannot be finished, it is added unfinished before that error is raised.
     """
     given = Inputs.of(inputs)
-    in_runtime = _in_runtime(given, settings)
+    in_runtime = _in_runtime(given, replace(settings, **chosen))
     name = name or inputs_name(given, find_system(settings.generator))
     source = _source(given)
 
@@ -107,8 +111,8 @@ def generate_steps(
             obj[key] = value
         if generated.notes:
             obj["xray_notes"] = " ".join(generated.notes)
-        if generated.chosen:
-            obj["xray_chosen"] = dict(generated.chosen)
+        if every_choice := {**chosen, **generated.chosen}:
+            obj["xray_chosen"] = every_choice
         if failure is not None:
             message = f"{failure.message} {obj.name} was added without the settings of Result."
             raise XRayError(failure.code, message, failure.remedy, failure.log)
@@ -283,8 +287,12 @@ def settings_of(obj: Any) -> GenerateSettings:
 
 def settings_in_full(obj: Any) -> GenerateSettings:
     """The settings that `obj` was made with, and what the system chose for those left to it."""
-    chosen = obj["xray_chosen"].to_dict() if "xray_chosen" in obj else {}
-    return settings_of_older(obj["xray_settings"].to_dict() | chosen)
+    return settings_of_older(obj["xray_settings"].to_dict() | chosen_for(obj))
+
+
+def chosen_for(obj: Any) -> dict[str, Any]:
+    """What the system chose for the settings of `obj` that were left to it, by name."""
+    return obj["xray_chosen"].to_dict() if "xray_chosen" in obj else {}
 
 
 def _kept_image(obj: Any, name: str, file: str | None) -> Image | None:

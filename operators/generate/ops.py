@@ -33,7 +33,9 @@ from ..properties import (
 from ..runtime import service
 from ..tasks.watching import OperatorResult, TaskOperator
 from .generation import (
+    NOTHING,
     Image,
+    chosen_for,
     find_image,
     generate_steps,
     image_name,
@@ -51,6 +53,8 @@ from .placing import Spot
 from .settings import operator_settings, panel_values, set_panel, with_systems
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ...xray_addon.settings.generate import GenerateSettings
     from ..tasks import jobs
 
@@ -87,8 +91,12 @@ class _Generating(TaskOperator):
         settings: list[GenerateSettings],
         spot: Spot,
         result: ResultSettings,
+        chosen: Mapping[str, Any] = NOTHING,
     ) -> list[tuple[str, jobs.Steps]]:
-        """One task for each input and each settings; the results are placed side by side."""
+        """One task for each input and each settings; the results are placed side by side.
+
+        chosen : see `generate_steps`.
+        """
         made = []
         for given in inputs:
             for each in settings:
@@ -99,6 +107,7 @@ class _Generating(TaskOperator):
                     each,
                     spot=spot,
                     result=result,
+                    chosen=chosen,
                     keep_camera=self.keep_camera,
                     keep_layers=self.keep_layers,
                 )
@@ -311,14 +320,23 @@ class _MadeAnew(_FromGenerated):
         raise NotImplementedError
 
     def tasks(self, context: bpy.types.Context) -> list[tuple[str, jobs.Steps]]:
-        """One generation, with the inputs stored in the object."""
+        """One generation, with the inputs stored in the object.
+
+        What the system chose for the object counts for the new one, too.
+        """
         obj: Any = context.object
-        inputs, before = made_from(obj)
+        inputs, _ = made_from(obj)
+        before = settings_of(obj)
         settings = self.changed(obj, before)
+        chosen = {
+            name: value
+            for name, value in chosen_for(obj).items()
+            if getattr(settings, name) == getattr(before, name)
+        }
         self.keep_camera = self.keeps(context, "keep_camera")
         self.keep_layers = self.keeps(context, "keep_layers")
         spot = Spot(obj.matrix_world.translation.to_tuple(), beside=obj.name)
-        return self.generations([inputs], [settings], spot, self._result(context))
+        return self.generations([inputs], [settings], spot, self._result(context), chosen)
 
     def _result(self, context: bpy.types.Context) -> ResultSettings:
         scene: Any = context.scene

@@ -232,8 +232,17 @@ def test_a_mesh_is_made_again_with_what_was_chosen_for_it(fake_runtime, images, 
     bpy.ops.xray.keep_layers()
     assert "Info: photo has its layers" in capfd.readouterr().out
     bpy.ops.xray.another_seed()
-    made = bpy.context.object["xray_settings"]
-    assert (made["distance"], made["upright"]) == (4.25, "always")
+    second = bpy.context.object
+    assert second.dimensions.z == pytest.approx(2 * (0.4 + 0.04 * 4.25), rel=0.01)
+    assert second["xray_chosen"].to_dict() == {"distance": 4.25, "upright": "always"}
+    bpy.ops.xray.use_seed()
+    assert (own.distance, own.upright) == (0.0, "auto")
+    # What a person changes is no longer the system's choice.
+    second["xray_chosen"]["upright"] = "never"
+    bpy.ops.xray.set_upright()
+    third = bpy.context.object
+    assert third["xray_settings"]["upright"] == "always"
+    assert third["xray_chosen"].to_dict() == {"distance": 4.25}
 
 
 def test_another_seed_honours_keep_and_result(fake_runtime, images, panel):
