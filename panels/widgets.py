@@ -120,7 +120,7 @@ def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]
     """
     names = [operator.__name__ for operator in operators]
     if jobs.queue and jobs.queue[0].operator in names:
-        _draw_running(layout, jobs.queue[0])
+        _draw_running(layout, context, jobs.queue[0])
     if any(task.operator in names for task in jobs.queue):
         _draw_waiting(layout)
     failures = [task for task in jobs.current_failures() if task.operator in names]
@@ -130,7 +130,7 @@ def draw_progress(layout: Any, context: bpy.types.Context, *operators: type[Any]
             draw_error(layout, context, task.error, task.label, dismiss)
 
 
-def _draw_running(layout: Any, task: jobs.Task) -> None:
+def _draw_running(layout: Any, context: bpy.types.Context, task: jobs.Task) -> None:
     if jobs.is_paused():
         row = layout.row(align=True)
         row.operator(XRAY_OT_queue_resume.bl_idname, text="Continue", icon="PLAY")
@@ -141,9 +141,10 @@ def _draw_running(layout: Any, task: jobs.Task) -> None:
     row.progress(
         factor=task.progress.fraction,
         type="BAR" if task.progress.of else "RING",
-        text=translated("Cancelling") if task.cancelling else jobs.describe_running(task),
+        text=jobs.describe_time(task),
     )
     row.operator(XRAY_OT_cancel.bl_idname, text="", icon="CANCEL").index = 0
+    draw_text(layout, context, "Cancelling" if task.cancelling else jobs.describe(task.progress))
     if task.preview is not None:
         layout.template_icon(icon_of("preview", task.preview), scale=PREVIEW_SCALE)
 

@@ -378,11 +378,17 @@ def describe(progress: Progress) -> str:
 
 
 def describe_running(task: Task) -> str:
-    """`describe` of the task's progress, with the time left or, if unknown, the time elapsed."""
-    text, left = describe(task.progress), task.seconds_left
+    """`describe` of the task's progress, with `describe_time`."""
+    text, time_text = describe(task.progress), describe_time(task)
+    return f"{text}, {time_text}" if time_text else text
+
+
+def describe_time(task: Task) -> str:
+    """The time left or, if unknown, the time elapsed; "" in the first second."""
+    left = task.seconds_left
     if left is not None:
-        return f"{text}, {translated('{} left').format(_clock(left))}"
-    return f"{text}, {_clock(task.seconds_elapsed)}" if task.seconds_elapsed >= 1 else text
+        return translated("{} left").format(_clock(left))
+    return _clock(task.seconds_elapsed) if task.seconds_elapsed >= 1 else ""
 
 
 def _clock(seconds: float) -> str:

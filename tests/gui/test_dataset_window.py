@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 
 import rig
+from test_panels_window import reports
 
 QUEUE = f"__import__('sys').modules['{rig.MODULE}.operators.tasks.jobs'].queue"
 START = """
@@ -21,6 +23,12 @@ bpy.ops.ed.undo()
 bpy.ops.wm.save_as_mainfile(filepath="{path}", copy=True)
 result = ([scene.name for scene in bpy.data.scenes], bpy.data.objects["Cube"].location.x)
 """
+# An Image Editor, in a window of its own, shows the contact sheet.
+SHOWN = (
+    "[area.spaces.active.image.name for window in bpy.context.window_manager.windows"
+    " for area in window.screen.areas if area.type == 'IMAGE_EDITOR' and area.spaces.active.image]"
+)
+ABOVE = ("capture", "dataset_cameras", "dataset_object", "dataset_images", "dataset_gates")
 SCENES = "import bpy; print('scenes:', [scene.name for scene in bpy.data.scenes])"
 
 
@@ -37,6 +45,29 @@ def test_undoing_and_saving_meanwhile_change_nothing(blender, screen):
     row = json.loads((folder / "metadata" / "Cube.json").read_text())
     assert len(row["views"]) == 12
     assert "scenes: ['Scene']" in screen.run("blender", "-b", saved, "--python-expr", SCENES).stdout
+    blender.until("show_tab()")
+    for name in ABOVE:
+        blender.do(f"close_panel('XRAY_PT_{name}')")
+    blender.do("open_panel('XRAY_PT_dataset')")
+    time.sleep(1)
+    blender.click_operator("xray.preview", across=0.75)
+    blender.until(SHOWN, 20)
+    blender.shot("previewed")
+
+
+def test_escape_cancels_and_says_that_finished_items_stay(blender):
+    folder = rig.OUT / "cancelled"
+    shutil.rmtree(folder, ignore_errors=True)
+    blender.do(START.format(folder=folder))
+    blender.until(f"'of 12' in {QUEUE}[0].progress.message", 60)
+    blender.hover_view()
+    blender.press("Escape")
+    blender.until(f"not {QUEUE}", 60)
+    time.sleep(1)
+    assert "cancelled. Complete items are kept; starting again goes on from there." in reports(
+        blender
+    )
+    assert not (folder / "metadata" / "Cube.json").exists()
 
 
 ELSEWHERE = """
