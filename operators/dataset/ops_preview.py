@@ -59,7 +59,7 @@ class XRAY_OT_preview(bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         ensure_image_editor(show(sheet))
-        self.report({"INFO"}, f"Preview of {len(views)} views")
+        self.report({"INFO"}, f"Views in the preview: {len(views)}")
         return {"FINISHED"}
 
 
