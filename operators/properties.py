@@ -230,7 +230,7 @@ def keep_layers_property() -> Any:
     """Whether the layers of a generated mesh are added too."""
     return bpy.props.BoolProperty(
         name="Keep Layers",
-        description="Add the predicted layers as a hidden collection, and keep the system's "
+        description="Add the predicted layers as a hidden collection, and keep the generator's "
         "pictures",
     )
 

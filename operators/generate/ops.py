@@ -163,7 +163,7 @@ class XRAY_OT_generate(_Generating):
     )
     category: bpy.props.StringProperty(
         name="Category",
-        description="What to generate, for systems with categories",
+        description="What to generate, for generators with categories",
         search=category_search(_system_of),
         search_options={"SORT"},
         options={"SKIP_SAVE"},
@@ -459,7 +459,7 @@ class XRAY_OT_keep_layers(_FromGenerated):
 
 
 class XRAY_OT_use_seed(bpy.types.Operator):
-    """Set the panel's seed, system and settings back to those that made the active mesh"""
+    """Set the panel's seed, generator and settings back to those that made the active mesh"""
 
     bl_idname = "xray.use_seed"
     bl_label = "Use Its Seed and Settings"

@@ -35,7 +35,7 @@ class Extras:
                 raise XRayError(
                     "bad_settings",
                     f"{system.label} gives no {output.value} beside its mesh.",
-                    f"Leave --{name} out, or choose another system.",
+                    f"Leave --{name} out, or choose another generator.",
                 )
 
     def of(self, name: str) -> Extras:
@@ -77,7 +77,7 @@ def add_extras(parser: argparse.ArgumentParser) -> None:
         "--xray", metavar="FILE.npz", type=Path, help="also write the predicted layers"
     )
     parser.add_argument(
-        "--pictures", metavar="DIR", type=Path, help="also write the system's pictures, as PNG"
+        "--pictures", metavar="DIR", type=Path, help="also write the generator's pictures, as PNG"
     )
 
 

@@ -158,7 +158,7 @@ class System:
                 raise XRayError(
                     "unused_input",
                     f"{self.label} takes no {name}.",
-                    f"Remove the {name}, or choose another system.",
+                    f"Remove the {name}, or choose another generator.",
                 )
             if not given and need is Need.REQUIRED:
                 article = "an" if name == "image" else "a"
