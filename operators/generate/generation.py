@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 WRITING = Progress("write", message="Writing the image")
 
 IMAGES = ("image", "mask")  # the inputs that are images
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 Image = str | Path | bpy.types.Image
@@ -72,7 +70,7 @@ def generate_steps(
     name: str = "",
     spot: Spot | None = None,
     result: ResultSettings | None = None,
-    chosen: Mapping[str, Any] = NOTHING,
+    chosen: Mapping[str, Any] | None = None,
     keep_camera: bool = False,
     keep_layers: bool = False,
     on_generated: Callable[[Generated], None] | None = None,
@@ -90,6 +88,7 @@ def generate_steps(
     runtime. If the mesh cannot be finished, it is added unfinished before that error is raised.
     """
     given = Inputs.of(inputs)
+    chosen = dict(chosen or {})
     in_runtime = _in_runtime(given, replace(settings, **chosen))
     name = name or inputs_name(given, find_system(settings.generator))
     source = _source(given)
@@ -111,7 +110,7 @@ def generate_steps(
             obj[key] = value
         if generated.notes:
             obj["xray_notes"] = " ".join(generated.notes)
-        if every_choice := {**chosen, **generated.chosen}:
+        if every_choice := chosen | dict(generated.chosen):
             obj["xray_chosen"] = every_choice
         if failure is not None:
             message = f"{failure.message} {obj.name} was added without the settings of Result."

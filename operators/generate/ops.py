@@ -33,7 +33,6 @@ from ..properties import (
 from ..runtime import service
 from ..tasks.watching import OperatorResult, TaskOperator
 from .generation import (
-    NOTHING,
     Image,
     chosen_for,
     find_image,
@@ -91,7 +90,7 @@ class _Generating(TaskOperator):
         settings: list[GenerateSettings],
         spot: Spot,
         result: ResultSettings,
-        chosen: Mapping[str, Any] = NOTHING,
+        chosen: Mapping[str, Any] | None = None,
     ) -> list[tuple[str, jobs.Steps]]:
         """One task for each input and each settings; the results are placed side by side.
 

@@ -22,7 +22,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
     ):
-        height, width = x.shape[2:]
+        height, width = x.shape[2:]  # winograd's tiles have 4 x 4 outputs
         winograd = None if height % 4 or width % 4 else _winograd()
         if winograd is not None:
             return winograd(x, kernel, bias)

@@ -29,7 +29,7 @@ class GenerateSettings(Settings):
     generator: str = setting(DEFAULT_GENERATOR, "The system that makes the mesh")
     checkpoint: str = setting(
         "",
-        "Path of other weights, or the id of a hub repository; empty for the generator's own weights",
+        "Path of other weights, or the id of a hub repository; empty for the generator's own",
         path=True,
     )
     seed: int = setting(
