@@ -122,7 +122,7 @@ def test_from_farther_away_the_back_of_the_same_layers_is_smaller_and_the_front_
     generator.model.config = replace(generator.model.config, lens=False)
     near, far = (generator.generate(REFERENCE, XRaySettings(distance=d)) for d in (1.0, 5.0))
     assert far.camera.distance == pytest.approx(5.0 / CANONICAL.distance_in_lengths * DISTANCE)
-    assert (near.xray.hit[0] & far.xray.hit[0]).sum() > 0.97 * near.xray.hit[0].sum()
+    assert (near.xray.hit[0] & far.xray.hit[0]).sum() > 0.95 * near.xray.hit[0].sum()
 
     def spread(made) -> float:
         """How much wider the farther half is than the nearer one."""
