@@ -247,7 +247,8 @@ def test_only_arrows_that_would_move_nothing_are_grey(
     assert [name for _, name in layout.operators()].count("xray.cancel_all") == 1
     monkeypatch.setattr(jobs, "_paused", False)
     jobs._tick()
-    assert drawn() == (["a", "b", "c"], [(False, True), (True, False)])
+    # What "a" is doing stands below its bar.
+    assert drawn() == (["a", "Load", "b", "c"], [(False, True), (True, False)])
     jobs.cancel_all()
     jobs._tick()
 

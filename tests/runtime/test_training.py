@@ -431,6 +431,7 @@ def test_sampling_is_reproducible_and_seeds_differ(config):
     assert torch.equal(run(0, 1), run(1, 1))
 
 
+@torch.no_grad()
 def test_what_is_expected_is_a_mean_given_what_is_seen(config):
     torch.manual_seed(0)
     model = config.model().eval()
