@@ -266,10 +266,15 @@ def made_from(obj: Any) -> tuple[Inputs, GenerateSettings]:
 
     Raises XRayError `missing_image` if an image is neither in this file nor on the disk.
     """
-    settings, kept = settings_in_full(obj), input_names(obj)
+    return inputs_of(obj), settings_in_full(obj)
+
+
+def inputs_of(obj: Any) -> Inputs:
+    """The inputs that `obj` was made with. Raises XRayError as `made_from`."""
+    kept = input_names(obj)
     files = obj["xray_files"].to_dict() if "xray_files" in obj else {}
     image, mask = (_kept_image(obj, kept.get(part, ""), files.get(part)) for part in IMAGES)
-    return Inputs(image, mask, kept.get("category", "")), settings
+    return Inputs(image, mask, kept.get("category", ""))
 
 
 def input_names(obj: Any) -> dict[str, str]:

@@ -40,6 +40,7 @@ from .generation import (
     image_name,
     input_names,
     inputs_name,
+    inputs_of,
     keep_layers_steps,
     made_from,
     next_seed,
@@ -324,8 +325,7 @@ class _MadeAnew(_FromGenerated):
         What the system chose for the object counts for the new one, too.
         """
         obj: Any = context.object
-        inputs, _ = made_from(obj)
-        before = settings_of(obj)
+        inputs, before = inputs_of(obj), settings_of(obj)
         settings = self.changed(obj, before)
         chosen = {
             name: value

@@ -121,156 +121,154 @@ def _output_gradient(a, b, c, d):
     return a, even_1 + odd_1, even_1 - odd_1, even_2 + odd_2, even_2 - odd_2, d
 
 
-# Each function below transforms all tiles, first along columns, then along rows. Channels come last
-# and are innermost, so that the compiler vectorises over them.
+# The six or four rows of channels to which these are applied. Channels come last and are innermost,
+# so that the compiler vectorises over them.
+
+
+@inline
+def _column(half, j):
+    return half[0, j], half[1, j], half[2, j], half[3, j], half[4, j], half[5, j]
+
+
+@inline
+def _row(half, j):
+    return half[j, 0], half[j, 1], half[j, 2], half[j, 3], half[j, 4], half[j, 5]
+
+
+@inline
+def _transformed(places, j, tile):
+    """Column `j` of a tile's 6x6 transformed inputs or products."""
+    return (
+        places[j, tile],
+        places[6 + j, tile],
+        places[12 + j, tile],
+        places[18 + j, tile],
+        places[24 + j, tile],
+        places[30 + j, tile],
+    )
+
+
+@inline
+def _inputs(x, i, row, left, outside):
+    """Row `row` of a tile's 6x6 inputs; `outside` stands for what is not in the image."""
+    inside = 0 <= row < x.shape[1]
+    y = row if inside else 0
+    return (
+        x[i, y, left - 1] if inside and left > 0 else outside,
+        x[i, y, left] if inside else outside,
+        x[i, y, left + 1] if inside else outside,
+        x[i, y, left + 2] if inside else outside,
+        x[i, y, left + 3] if inside else outside,
+        x[i, y, left + 4] if inside and left + 4 < x.shape[2] else outside,
+    )
+
+
+@inline
+def _outputs(y, i, row, left):
+    """Row `row` of a tile's 4x4 outputs."""
+    return y[i, row, left], y[i, row, left + 1], y[i, row, left + 2], y[i, row, left + 3]
+
+
+@inline
+def _write_places(given, made):
+    a, b, c, d, e, f = given
+    p, q, r, s, t, u = made
+    for k in range(len(a)):
+        p[k], q[k], r[k], s[k], t[k], u[k] = _place(a[k], b[k], c[k], d[k], e[k], f[k])
+
+
+@inline
+def _add_place_gradients(given, made):
+    a, b, c, d, e, f = given
+    p, q, r, s, t, u = made
+    for k in range(len(a)):
+        g = _place_gradient(a[k], b[k], c[k], d[k], e[k], f[k])
+        p[k] += g[0]
+        q[k] += g[1]
+        r[k] += g[2]
+        s[k] += g[3]
+        t[k] += g[4]
+        u[k] += g[5]
+
+
+@inline
+def _write_outputs(given, bias, made):
+    a, b, c, d, e, f = given
+    p, q, r, s = made
+    for k in range(len(a)):
+        g = _output(a[k], b[k], c[k], d[k], e[k], f[k])
+        p[k], q[k], r[k], s[k] = g[0] + bias[k], g[1] + bias[k], g[2] + bias[k], g[3] + bias[k]
+
+
+@inline
+def _write_output_gradients(given, made):
+    a, b, c, d = given
+    p, q, r, s, t, u = made
+    for k in range(len(a)):
+        p[k], q[k], r[k], s[k], t[k], u[k] = _output_gradient(a[k], b[k], c[k], d[k])
+
+
+@inline
+def _corner(tile, height, width):
+    """The image, the top and the left of a tile."""
+    across = width // TILE
+    row, column = tile // across, tile % across
+    down = height // TILE
+    return row // down, row % down * TILE, column * TILE
+
+
+# Each function transforms all tiles along one side and then along the other.
 
 
 @Compiled
 def _to_places(x, places):
     """Write transformed inputs (36, T, C) of `x` (B, H, W, C), which has zeros around it."""
-    batch, height, width, channels = x.shape
-    half = np.empty((6, 6, channels), np.float32)
-    zeros = np.zeros(channels, np.float32)
-    tile = 0
-    for i in range(batch):
-        for top in range(0, height, 4):
-            for left in range(0, width, 4):
-                for j in range(6):
-                    column = left + j - 1
-                    inside = 0 <= column < width
-                    if not inside:
-                        column = 0
-                    a = x[i, top - 1, column] if inside and top > 0 else zeros
-                    b = x[i, top, column] if inside else zeros
-                    c = x[i, top + 1, column] if inside else zeros
-                    d = x[i, top + 2, column] if inside else zeros
-                    e = x[i, top + 3, column] if inside else zeros
-                    f = x[i, top + 4, column] if inside and top + 4 < height else zeros
-                    p, q, r = half[0, j], half[1, j], half[2, j]
-                    s, t, u = half[3, j], half[4, j], half[5, j]
-                    for k in range(channels):
-                        p[k], q[k], r[k], s[k], t[k], u[k] = _place(
-                            a[k], b[k], c[k], d[k], e[k], f[k]
-                        )
-                for j in range(6):
-                    a, b, c = half[j, 0], half[j, 1], half[j, 2]
-                    d, e, f = half[j, 3], half[j, 4], half[j, 5]
-                    first = 6 * j
-                    p, q, r = places[first, tile], places[first + 1, tile], places[first + 2, tile]
-                    s, t = places[first + 3, tile], places[first + 4, tile]
-                    u = places[first + 5, tile]
-                    for k in range(channels):
-                        p[k], q[k], r[k], s[k], t[k], u[k] = _place(
-                            a[k], b[k], c[k], d[k], e[k], f[k]
-                        )
-                tile += 1
+    half = np.empty((6, 6, x.shape[3]), np.float32)
+    zeros = np.zeros(x.shape[3], np.float32)
+    for tile in range(places.shape[1]):
+        i, top, left = _corner(tile, x.shape[1], x.shape[2])
+        for j in range(6):
+            _write_places(_inputs(x, i, top + j - 1, left, zeros), _row(half, j))
+        for j in range(6):
+            _write_places(_column(half, j), _transformed(places, j, tile))
 
 
 @Compiled
 def _from_places(places, x):
     """Add to gradients (B, H, W, C) of inputs those of transformed ones (36, T, C)."""
-    batch, height, width, channels = x.shape
-    half = np.empty((6, 6, channels), np.float32)
-    outside = np.empty(channels, np.float32)
-    tile = 0
-    for i in range(batch):
-        for top in range(0, height, 4):
-            for left in range(0, width, 4):
-                for j in range(6):
-                    a, b, c = places[j, tile], places[6 + j, tile], places[12 + j, tile]
-                    d, e, f = places[18 + j, tile], places[24 + j, tile], places[30 + j, tile]
-                    p, q, r = half[0, j], half[1, j], half[2, j]
-                    s, t, u = half[3, j], half[4, j], half[5, j]
-                    for k in range(channels):
-                        p[k], q[k], r[k], s[k], t[k], u[k] = _place_gradient(
-                            a[k], b[k], c[k], d[k], e[k], f[k]
-                        )
-                for j in range(6):
-                    row = top + j - 1
-                    if row < 0 or row >= height:
-                        continue
-                    a, b, c = half[j, 0], half[j, 1], half[j, 2]
-                    d, e, f = half[j, 3], half[j, 4], half[j, 5]
-                    p = x[i, row, left - 1] if left > 0 else outside
-                    q, r, s = x[i, row, left], x[i, row, left + 1], x[i, row, left + 2]
-                    t = x[i, row, left + 3]
-                    u = x[i, row, left + 4] if left + 4 < width else outside
-                    for k in range(channels):
-                        g = _place_gradient(a[k], b[k], c[k], d[k], e[k], f[k])
-                        p[k] += g[0]
-                        q[k] += g[1]
-                        r[k] += g[2]
-                        s[k] += g[3]
-                        t[k] += g[4]
-                        u[k] += g[5]
-                tile += 1
+    half = np.empty((6, 6, x.shape[3]), np.float32)
+    unused = np.zeros(x.shape[3], np.float32)
+    for tile in range(places.shape[1]):
+        i, top, left = _corner(tile, x.shape[1], x.shape[2])
+        half[:] = 0
+        for j in range(6):
+            _add_place_gradients(_transformed(places, j, tile), _column(half, j))
+        for j in range(6):
+            _add_place_gradients(_row(half, j), _inputs(x, i, top + j - 1, left, unused))
 
 
 @Compiled
 def _from_products(products, bias, y):
     """Write outputs (B, H, W, O) of products (36, T, O), and add `bias` (O,)."""
-    batch, height, width, channels = y.shape
-    half = np.empty((4, 6, channels), np.float32)
-    tile = 0
-    for i in range(batch):
-        for top in range(0, height, 4):
-            for left in range(0, width, 4):
-                for j in range(6):
-                    a, b, c = products[j, tile], products[6 + j, tile], products[12 + j, tile]
-                    d, e = products[18 + j, tile], products[24 + j, tile]
-                    f = products[30 + j, tile]
-                    p, q, r, s = half[0, j], half[1, j], half[2, j], half[3, j]
-                    for k in range(channels):
-                        p[k], q[k], r[k], s[k] = _output(a[k], b[k], c[k], d[k], e[k], f[k])
-                for j in range(4):
-                    a, b, c = half[j, 0], half[j, 1], half[j, 2]
-                    d, e, f = half[j, 3], half[j, 4], half[j, 5]
-                    row = top + j
-                    p, q = y[i, row, left], y[i, row, left + 1]
-                    r, s = y[i, row, left + 2], y[i, row, left + 3]
-                    for k in range(channels):
-                        g = _output(a[k], b[k], c[k], d[k], e[k], f[k])
-                        p[k] = g[0] + bias[k]
-                        q[k] = g[1] + bias[k]
-                        r[k] = g[2] + bias[k]
-                        s[k] = g[3] + bias[k]
-                tile += 1
+    half = np.empty((4, 6, y.shape[3]), np.float32)
+    zeros = np.zeros(y.shape[3], np.float32)
+    for tile in range(products.shape[1]):
+        i, top, left = _corner(tile, y.shape[1], y.shape[2])
+        for j in range(6):
+            column = half[0, j], half[1, j], half[2, j], half[3, j]
+            _write_outputs(_transformed(products, j, tile), zeros, column)
+        for j in range(4):
+            _write_outputs(_row(half, j), bias, _outputs(y, i, top + j, left))
 
 
 @Compiled
 def _to_products(y, products):
     """Write gradients (36, T, O) of products, from those of outputs (B, H, W, O)."""
-    batch, height, width, channels = y.shape
-    half = np.empty((6, 4, channels), np.float32)
-    tile = 0
-    for i in range(batch):
-        for top in range(0, height, 4):
-            for left in range(0, width, 4):
-                for j in range(4):
-                    column = left + j
-                    a, b = y[i, top, column], y[i, top + 1, column]
-                    c, d = y[i, top + 2, column], y[i, top + 3, column]
-                    p, q, r = half[0, j], half[1, j], half[2, j]
-                    s, t, u = half[3, j], half[4, j], half[5, j]
-                    for k in range(channels):
-                        p[k], q[k], r[k], s[k], t[k], u[k] = _output_gradient(
-                            a[k], b[k], c[k], d[k]
-                        )
-                for j in range(6):
-                    a, b, c, d = half[j, 0], half[j, 1], half[j, 2], half[j, 3]
-                    first = 6 * j
-                    p, q, r = (
-                        products[first, tile],
-                        products[first + 1, tile],
-                        products[first + 2, tile],
-                    )
-                    s, t, u = (
-                        products[first + 3, tile],
-                        products[first + 4, tile],
-                        products[first + 5, tile],
-                    )
-                    for k in range(channels):
-                        p[k], q[k], r[k], s[k], t[k], u[k] = _output_gradient(
-                            a[k], b[k], c[k], d[k]
-                        )
-                tile += 1
+    half = np.empty((4, 6, y.shape[3]), np.float32)
+    for tile in range(products.shape[1]):
+        i, top, left = _corner(tile, y.shape[1], y.shape[2])
+        for j in range(4):
+            _write_output_gradients(_outputs(y, i, top + j, left), _row(half, j))
+        for j in range(6):
+            column = half[0, j], half[1, j], half[2, j], half[3, j]
+            _write_output_gradients(column, _transformed(products, j, tile))

@@ -26,7 +26,7 @@ class GenerateSettings(Settings):
     # Label and settings class of each system, by name. `xray_addon.systems` fills it.
     kinds: ClassVar[dict[str, tuple[str, type[GenerateSettings]]]] = {}
 
-    generator: str = setting(DEFAULT_GENERATOR, "The system that makes the mesh")
+    generator: str = setting(DEFAULT_GENERATOR, "What makes the mesh")
     checkpoint: str = setting(
         "",
         "Path of other weights, or the id of a hub repository; empty for the generator's own",

@@ -14,7 +14,7 @@ from .system import Need, Output, Published, System
 class OmagesSettings(GenerateSettings):
     """How Omages generate."""
 
-    generator: str = setting("omages", "The system that makes the mesh")
+    generator: str = setting("omages", "What makes the mesh")
     sampler: str = setting(
         "published",
         "How the networks sample",

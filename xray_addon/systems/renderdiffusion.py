@@ -20,7 +20,7 @@ NOISE_STEPS = 1000  # of the training
 class RenderDiffusionSettings(GenerateSettings):
     """How RenderDiffusion generates."""
 
-    generator: str = setting("renderdiffusion", "The system that makes the mesh")
+    generator: str = setting("renderdiffusion", "What makes the mesh")
     t_r: int = setting(
         0,
         f"How much noise the image gets before it is denoised, in steps of {NOISE_STEPS}: 0 keeps "

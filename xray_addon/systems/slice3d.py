@@ -44,7 +44,7 @@ GT_TO_3D = HandFile(
 class Slice3DSettings(GenerateSettings):
     """How Slice3D generates."""
 
-    generator: str = setting("slice3d", "The system that makes the mesh")
+    generator: str = setting("slice3d", "What makes the mesh")
     branch: str = setting(
         "regression",
         "Where the slices come from",

@@ -16,7 +16,7 @@ from .system import Published, System
 class TripoSRSettings(GenerateSettings):
     """How TripoSR generates."""
 
-    generator: str = setting("triposr", "The system that makes the mesh")
+    generator: str = setting("triposr", "What makes the mesh")
     mesh_resolution: int = setting(
         256,
         "Grid points along each side of the meshed box; fewer are used if the mesh would have "

@@ -16,7 +16,7 @@ from .system import Output, Published, System
 class XRayPaperSettings(GenerateSettings):
     """How X-Ray at paper scale generates."""
 
-    generator: str = setting("xray-paper", "The system that makes the mesh")
+    generator: str = setting("xray-paper", "What makes the mesh")
     steps: int = setting(0, "Sampling steps; 0 means 25", min=0, max=1000, on=25)
     batch_order: str = setting(
         "fixed",
