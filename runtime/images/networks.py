@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from .plain_background import PLAIN_SIDE
 from .reading import at_most
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from xray_addon.progress import ProgressCallback
@@ -74,7 +77,24 @@ def weights_paths(model: str) -> tuple[Path, Path]:
 def _rembg_session(model: str, path: str) -> Any:
     """A loaded network of rembg. `path` is part of the cache key: another file, another session."""
     del path
-    return importlib.import_module("rembg").new_session(model)
+    with _numba_off():
+        rembg = importlib.import_module("rembg")
+    return rembg.new_session(model)
+
+
+@contextmanager
+def _numba_off() -> Iterator[None]:
+    """Let functions of modules that are imported meanwhile be plain Python.
+
+    rembg imports PyMatting, which is not used here and would compile itself for a minute, the
+    first time after it is installed.
+    """
+    config = importlib.import_module("numba").config
+    before, config.DISABLE_JIT = config.DISABLE_JIT, 1
+    try:
+        yield
+    finally:
+        config.DISABLE_JIT = before
 
 
 def release_rembg() -> None:
@@ -108,7 +128,7 @@ def _rembg_reason(error: BaseException, path: Path | None) -> str:
 # ------------------------------------------------------------------------------- built-in network
 
 BUILT_IN_WEIGHTS = Path(__file__).parents[1] / "weights" / "segmentation.onnx"
-_SEEN_SIZE = (320, 320)  # px, as for U2-Net, for which rembg's session is made
+_SEEN_SIZE = (320, 320)  # px, as for U2-Net
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as for U2-Net
 _DOUBT = 0.3  # maximum uncertainty per object pixel: above it, one cut-out in twenty is useful
 _GUIDE_RADIUS = 10  # px, in an image of 512 px
@@ -145,24 +165,18 @@ def by_built_in(image: Image.Image, online: bool, progress: ProgressCallback) ->
 
 @lru_cache(maxsize=1)
 def _built_in_session() -> Any:
-    """The built-in network in rembg's session class for U2-Net."""
-    base: Any = importlib.import_module("rembg.sessions.u2net_custom").U2netCustomSession
-    options = importlib.import_module("onnxruntime").SessionOptions()
-
-    class Session(base):
-        @classmethod
-        def validate_model_path(cls, *, model_path: str) -> str:
-            """Allow any file; rembg only allows files in its own folder."""
-            return model_path
-
-    return Session("u2net_custom", options, model_path=str(BUILT_IN_WEIGHTS))
+    """The built-in network."""
+    return importlib.import_module("onnxruntime").InferenceSession(
+        BUILT_IN_WEIGHTS, providers=["CPUExecutionProvider"]
+    )
 
 
 def _seen(session: Any, rgb: Image.Image) -> NDArray[np.float32]:
     """The probability that each pixel belongs to the object, 0..1, at the network's size."""
-    # Not rembg's `predict`, which stretches the result to 0..1 even if there is no object.
-    found = session.inner_session.run(None, session.normalize(rgb, _MEAN, _DEVIATION, _SEEN_SIZE))
-    return np.asarray(found[0][0, 0], dtype=np.float32)
+    photo = np.asarray(rgb.resize(_SEEN_SIZE, Image.Resampling.LANCZOS), dtype=np.float32)
+    photo = (photo / max(float(photo.max()), 1e-6) - _MEAN) / _DEVIATION
+    (alpha,) = session.run(None, {"photo": photo.transpose(2, 0, 1)[None].astype(np.float32)})
+    return np.asarray(alpha[0, 0], dtype=np.float32)
 
 
 def _guided(alpha: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:

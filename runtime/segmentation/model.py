@@ -1,8 +1,8 @@
 """`Segmenter`: a small U-Net that separates the object of a photo from its background.
 
-It runs in rembg's session `u2net_custom`, with the input and output of U2-Net (Qin et al. 2020): a
-photo of 320 x 320 with ImageNet's normalisation, and its alpha in 0..1. Internally it works at half
-that size; a sharper outline needs refinement with the photo.
+It has the input and output of U2-Net (Qin et al. 2020): a photo of 320 x 320 with ImageNet's
+normalisation, and its alpha in 0..1. So rembg can run it, too, as `u2net_custom`. Internally it
+works at half that size; a sharper outline needs refinement with the photo.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SIZE = 320  # px, size of rembg's input photo
+SIZE = 320  # px, size of the input photo
 REDUCTION = 2
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
@@ -88,7 +88,7 @@ class Segmenter(nn.Module):
         return functional.pixel_shuffle(self.leave(x), 2)
 
     def forward(self, photo: Tensor) -> Tensor:
-        """Alpha (B, 1, 320, 320) of normalised photos (B, 3, 320, 320), as rembg expects."""
+        """Alpha (B, 1, 320, 320) of normalised photos (B, 3, 320, 320)."""
         alpha = self.logits(functional.avg_pool2d(photo, REDUCTION)).sigmoid()
         return functional.interpolate(
             alpha, scale_factor=REDUCTION, mode="bilinear", align_corners=False

@@ -4,7 +4,7 @@ python -m runtime train --config runtime/segmentation/config.json --data DIR --o
 
 --data is a folder of meshes. --out gets `checkpoint.pt` (everything for resuming),
 `model.safetensors` (only the weights), the metrics (see `training.run`) and, at the end,
-`segmentation.onnx` for rembg. Only that file needs the packages onnx and onnxscript.
+`segmentation.onnx`. Only that file needs the packages onnx and onnxscript.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Trainer(SharedTrainer[TrainingConfig]):
 
 
 def export(model: Segmenter, path: Path) -> None:
-    """Write an ONNX file for rembg's `u2net_custom`, with kernels in half precision.
+    """Write an ONNX file with kernels in half precision.
 
     Raises XRayError `missing_package`.
     """

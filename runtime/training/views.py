@@ -79,11 +79,15 @@ def view_object(
 
 
 def random_frame(random: np.random.Generator, farthest: float) -> Frame:
-    """The frame of a camera up to `farthest` times as far away as in the canonical frame, with an
-    even distribution of the logarithm."""
+    """The frame of a camera up to `farthest` times as far away as in the canonical frame.
+
+    A quarter of the cameras are as near as that one, the others have an even distribution of the
+    logarithm of their distance.
+    """
     if farthest == 1:
         return CANONICAL
-    return CANONICAL.from_afar(farthest ** random.uniform(0, 1))
+    exponent = random.uniform(-1 / 3, 1)
+    return CANONICAL.from_afar(farthest**exponent) if exponent > 0 else CANONICAL
 
 
 def to_frames(xray: XRay, camera: Camera | None = None) -> NDArray[np.float32]:

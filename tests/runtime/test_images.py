@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -25,6 +27,7 @@ from xray_addon.process.protocol import ONLINE_VARIABLE
 from xray_addon.progress import Cancelled
 from xray_addon.settings.generate import GenerateSettings
 
+ROOT = Path(__file__).parents[2]
 FILL = 0.85
 RED, GREEN, BLUE = (220, 30, 40), (30, 180, 60), (20, 40, 200)
 
@@ -609,6 +612,21 @@ def test_the_real_rembg_runs_a_network_put_in_its_folder(weights_home):
     assert _overlap(cut.rgba[..., 3] > 127, _disk_mask(640)) > 0.98
 
 
+def test_rembg_is_loaded_without_compiling_what_is_not_used():
+    """In a process of its own: here rembg is imported already."""
+    code = (
+        "import importlib, numba\n"
+        "from runtime.images import networks\n"
+        "with networks._numba_off():\n"
+        "    import rembg\n"
+        "module = importlib.import_module('pymatting.foreground.estimate_foreground_ml')\n"
+        "assert callable(module._estimate_fb_ml)\n"
+        "assert not hasattr(module._estimate_fb_ml, 'py_func'), 'compiled'\n"
+        "assert hasattr(numba.njit(lambda: 1), 'py_func'), 'still off'\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
+
+
 @pytest.mark.parametrize(
     "variables",
     [{}, {"U2NET_HOME": "~/weights"}, {"XDG_DATA_HOME": "/data"}, {"REMBG_HOME": "/rembg"},
@@ -704,6 +722,11 @@ def test_where_the_background_is_not_even_the_built_in_network_comes_before_plai
     assert cut_out(photo, online=False, progress=reports.append).how == "built-in"
     assert {report.stage for report in reports} == {"background"}
     assert cut_out(_disk(256, RED, "white"), online=False).how == "plain"
+
+
+def test_the_built_in_network_does_not_need_rembg(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)  # its import fails
+    assert cut_out(_photo(5)[0], "built-in", online=False).how == "built-in"
 
 
 @pytest.mark.parametrize("make", [lambda: _scene(1), lambda: _noise(320)], ids=["scene", "noise"])
