@@ -55,7 +55,8 @@ _FRAMES = schema.record(
     {
         "camera_angle_x": schema.number(),
         "frames": schema.list_of(schema.record({"file_path": schema.text()}, others=schema.plain)),
-    }
+    },
+    {"applied_transform": schema.plain},
 )
 _RECORD = schema.record(
     {
@@ -319,9 +320,12 @@ def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
     if row is None:
         raise XRayError("bad_shard", f"{uid} in {folder} is not complete.", "Run it again.")
     transforms = folder / "images" / uid / "transforms.json"
+    shared = {key: value for key, value in row.items() if key not in ("views", "files")}
     cameras: dict[str, dict[str, Any]] = {}
     if transforms.is_file():
         document = _cameras(transforms)
+        if "applied_transform" in document:
+            shared["applied_transform"] = document["applied_transform"]
         cameras = {
             last_part(frame["file_path"]): {
                 "camera_angle_x": document["camera_angle_x"],
@@ -329,7 +333,6 @@ def _samples(folder: Path, uid: str) -> list[dict[str, Any]]:
             }
             for frame in document["frames"]
         }
-    shared = {key: value for key, value in row.items() if key not in ("views", "files")}
     samples = []
     for view, seen in enumerate(row["views"]):
         name = f"{view:03d}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...xray_addon.camera import Camera
 from ...xray_addon.dataset.cameras import PUBLISHED_DISTANCE
 from ...xray_addon.errors import XRayError
-from ...xray_addon.files.transforms import read_transforms
+from ...xray_addon.files.transforms import read_applied_transform, read_transforms
 from ...xray_addon.layer_meshes import layer_faces
 from ...xray_addon.progress import Progress
 from ...xray_addon.reconstruction import reconstruct
@@ -49,10 +49,14 @@ HARDLY_MORE, LEAST_FACES = 0.8, 100
 
 @dataclass(frozen=True)
 class Placed:
-    """An X-Ray and its camera."""
+    """An X-Ray and its camera.
+
+    moved : the matrix (4, 4) from the object's place in its scene to where the camera sees it.
+    """
 
     xray: XRay
     camera: Camera
+    moved: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
 
 
 def load_placed(path: str | Path) -> Placed:
@@ -76,7 +80,8 @@ def load_placed(path: str | Path) -> Placed:
         if candidate.is_file():
             cameras = read_transforms(candidate, width, height)
             if path.stem in cameras:
-                return Placed(xray, cameras[path.stem])
+                moved = read_applied_transform(candidate)
+                return Placed(xray, cameras[path.stem], moved)
     camera = Camera.look_at((0.0, -PUBLISHED_DISTANCE, 0.0), width=width, height=height)
     return Placed(xray, camera)
 
@@ -106,8 +111,10 @@ def import_xray(path: str | Path, form: str = "mesh") -> list[bpy.types.Object]:
             show_as_points(obj, _spacing(placed.xray, placed.camera))
         obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
         objects = [obj]
+    back = Matrix(np.linalg.inv(placed.moved).tolist())
     for item in objects:
         item["xray_file"] = str(path)
+        item.matrix_world = back
     return objects
 
 

@@ -13,9 +13,9 @@ import pytest
 @pytest.fixture
 def captured(part, tmp_path):
     """The X-Ray file of a smooth two-coloured ball with a ball inside, and its surface."""
-    bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=4)
+    bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=4, location=(3, -1, 0.5))
     outer = bpy.context.object
-    bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=3, radius=0.5)
+    bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=3, radius=0.5, location=(3, -1, 0.5))
     inner = bpy.context.object
     settings = part("xray_addon.settings").CaptureSettings(views=1, layers=8, size=64, combine=True)
     part("operators.dataset.plain").capture_objects([outer, inner], tmp_path, settings)
@@ -30,7 +30,7 @@ def test_a_mesh_comes_back_where_it_was(captured, surface_of):
     assert obj.name == "Icosphere 000"
     assert obj.select_get()
     bounds = surface_of(obj).bounds
-    assert np.allclose(bounds, [[-0.5] * 3, [0.5] * 3], atol=0.03)
+    assert np.allclose(bounds, [[2, -2, -0.5], [4, 0, 1.5]], atol=0.06)
     assert list(obj["xray_hits"])[4:] == [0, 0, 0, 0]
     assert obj["xray_file"] == str(captured)
 
@@ -102,11 +102,12 @@ def test_exploding_moves_layers_along_the_view_and_back(layers, captured, part, 
     layers.xray.explode = 0.5
     bpy.context.view_layer.update()
     forward = -camera.camera_to_world[:3, 2]
-    size = layers["xray_size"]
-    assert size == pytest.approx(1.0, abs=0.05)
-    shifts = [np.array(obj.matrix_world.translation) for obj in objects]
-    for i, shift in enumerate(shifts):
-        assert np.allclose(shift, (i - 1.5) * 0.5 * size * forward, atol=1e-5)
+    size = 2 * layers["xray_size"]  # the ball was captured at half its size
+    assert size == pytest.approx(2.0, abs=0.1)
+    places = [np.array(obj.matrix_world.translation) for obj in objects]
+    for i, place in enumerate(places):
+        shift = (i - 1.5) * 0.5 * size * forward
+        assert np.allclose(place, (3, -1, 0.5) + shift, atol=1e-5)
     layers.xray.explode = 0.0
     for obj, vertices in zip(objects, before, strict=True):
         assert np.array_equal(surface_of(obj).vertices, vertices)
@@ -385,11 +386,22 @@ def test_transforms_beside_the_file_count(captured, part):
     assert np.array_equal(load_placed(captured).camera.camera_to_world, pose)
 
 
+def test_layers_and_what_is_rebuilt_of_them_are_where_it_was(layers, surface_of):
+    bpy.ops.xray.rebuild()
+    rebuilt = bpy.context.object
+    assert "xray_layer" not in rebuilt
+    for obj in (layers.objects[0], rebuilt):
+        bounds = surface_of(obj).bounds
+        assert np.allclose((bounds[0] + bounds[1])[[0, 2]] / 2, (3, 0.5), atol=0.5)
+    assert np.allclose(bounds, [[2, -2, -0.5], [4, 0, 1.5]], atol=0.06)
+
+
 def test_what_comes_back_can_be_captured_again(captured, part, surface_of):
     bpy.ops.xray.import_xray(filepath=str(captured))
     obj = bpy.context.object
     placed = part("operators.layers.layers").load_placed(captured)
-    again = part("xray_addon.casting").cast(surface_of(obj), placed.camera, 8)
+    moved = surface_of(obj).transformed(placed.moved)
+    again = part("xray_addon.casting").cast(moved, placed.camera, 8)
     both = (again.depth[0] > 0) & (placed.xray.depth[0] > 0)
     either = (again.depth[0] > 0) | (placed.xray.depth[0] > 0)
     assert both.sum() / either.sum() > 0.97

@@ -11,7 +11,11 @@ import pytest
 
 from xray_addon import Camera, XRayError
 from xray_addon.dataset.cameras import sampled_cameras
-from xray_addon.files.transforms import read_transforms, write_transforms
+from xray_addon.files.transforms import (
+    read_applied_transform,
+    read_transforms,
+    write_transforms,
+)
 from xray_addon.slices.layout import Views, write_splits
 
 
@@ -25,6 +29,22 @@ def test_cameras_come_back(tmp_path):
         assert (other.fov_x, other.cx, other.pixel_offset) == (camera.fov_x, 32, 0.5)
     larger = read_transforms(tmp_path / "transforms.json", 128, 128)["000"]
     assert (larger.width, larger.cx) == (128, 64)
+
+
+def test_where_the_object_was_comes_back(tmp_path):
+    path, cameras = tmp_path / "transforms.json", sampled_cameras(1, 0, 64)
+    write_transforms(path, cameras, ["000"])
+    assert np.array_equal(read_applied_transform(path), np.eye(4))
+    assert "applied_transform" not in json.loads(path.read_text())
+    matrix = np.array([[0, -2.0, 0, 1], [2, 0, 0, -3], [0, 0, 2, 0.5], [0, 0, 0, 1]])
+    write_transforms(path, cameras, ["000"], matrix)
+    assert np.array_equal(read_applied_transform(path), matrix)
+    written = json.loads(path.read_text())
+    assert np.shape(written["applied_transform"]) == (3, 4)  # as Nerfstudio has it
+    for wrong in (np.zeros((3, 4)).tolist(), [[1.0]], "x"):
+        path.write_text(json.dumps({**written, "applied_transform": wrong}))
+        with pytest.raises(XRayError, match=r"is not a transforms\.json"):
+            read_applied_transform(path)
 
 
 def test_a_dataset_has_the_same_bytes_on_windows(tmp_path, monkeypatch):

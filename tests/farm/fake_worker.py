@@ -112,7 +112,9 @@ def capture(item, folder, settings, digest):
             (own / "xrays" / f"{view:03d}.npz").write_text(f"xray {item.uid} {view}")
             (own / "images" / f"{view:03d}.png").write_text(f"image {item.uid} {view}")
             frames.append({"file_path": f"./{view:03d}", "transform_matrix": [[view]]})
-        text = json.dumps({"camera_angle_x": 0.5, "frames": frames})
+        applied = [[2, 0, 0, 1], [0, 2, 0, 0], [0, 0, 2, 0]]
+        document = {"camera_angle_x": 0.5, "applied_transform": applied, "frames": frames}
+        text = json.dumps(document)
         (own / "images" / "transforms.json").write_text(text)
         row = {
             "uid": item.uid,

@@ -63,6 +63,7 @@ def test_a_sample_for_each_view(source, work, tmp_path):
         assert archive.extractfile("item001-001.npz").read() == b"xray item001 1"
     assert (values["uid"], values["view"], values["hits"]) == ("item001", 1, [5, 5])
     assert values["camera"] == {"camera_angle_x": 0.5, "transform_matrix": [[1]]}
+    assert values["applied_transform"] == [[2, 0, 0, 1], [0, 2, 0, 0], [0, 0, 2, 0]]
     assert "seconds" not in values
 
 

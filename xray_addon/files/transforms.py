@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +17,13 @@ from .json_files import read_json
 from .json_schema import integer, list_of, nullable, number, record, text
 from .names import last_part
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MOST_FRAMES = 1 << 17
 _COORDINATE = number(-1e12, 1e12)
-_MATRIX = list_of(list_of(_COORDINATE, 4, 4), 4, 4)
+_ROW = list_of(_COORDINATE, 4, 4)
+_MATRIX = list_of(_ROW, 4, 4)
 _PIXELS = integer(1, 1 << 20)
 _FIELDS = {
     "transform_matrix": _MATRIX,
@@ -34,14 +39,21 @@ TRANSFORMS = record(
     {
         "camera_angle_x": number(),
         "frames": list_of(record({"file_path": text()}, _FIELDS), most=MOST_FRAMES),
-    }
+    },
+    {"applied_transform": list_of(_ROW, 3, 3)},
 )
 
 
 def write_transforms(
-    path: str | PathLike[str], cameras: Sequence[Camera], names: Sequence[str]
+    path: str | PathLike[str],
+    cameras: Sequence[Camera],
+    names: Sequence[str],
+    applied: NDArray[np.float64] | None = None,
 ) -> None:
     """Write the cameras of the images called `names` (without suffix), atomically.
+
+    applied : the matrix (4, 4) that moved the object from its place in the scene to where the
+        cameras see it. It becomes `applied_transform`, as in Nerfstudio. None for the identity.
 
     Raises ValueError unless all share one field of view: the layout has one `camera_angle_x`.
     """
@@ -61,7 +73,10 @@ def write_transforms(
         }
         for camera, name in zip(cameras, names, strict=True)
     ]
-    document = {"camera_angle_x": angles.pop() if angles else 0.0, "frames": frames}
+    document: dict[str, Any] = {"camera_angle_x": angles.pop() if angles else 0.0}
+    if applied is not None:
+        document["applied_transform"] = applied[:3].tolist()
+    document["frames"] = frames
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1), encoding="utf-8", newline="\n")
 
@@ -74,13 +89,33 @@ def read_transforms(path: str | PathLike[str], width: int, height: int) -> dict[
 
     Raises XRayError `missing_file` or `bad_transforms`.
     """
-    try:
+    with _reading(path):
         document = read_json(path, TRANSFORMS)
         angle = document["camera_angle_x"]
         return {
             last_part(frame["file_path"]): _camera(frame, angle, width, height)
             for frame in document["frames"]
         }
+
+
+def read_applied_transform(path: str | PathLike[str]) -> NDArray[np.float64]:
+    """The matrix (4, 4) of `write_transforms`; the identity if the file has none.
+
+    Raises XRayError `missing_file` or `bad_transforms`.
+    """
+    matrix = np.eye(4)
+    with _reading(path):
+        matrix[:3] = read_json(path, TRANSFORMS).get("applied_transform", matrix[:3])
+        if abs(np.linalg.det(matrix)) < np.finfo(np.float64).tiny:
+            raise ValueError("applied_transform has no inverse")
+    return matrix
+
+
+@contextmanager
+def _reading(path: str | PathLike[str]) -> Iterator[None]:
+    """Explain what is wrong with the file at `path`."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise XRayError("missing_file", f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:
