@@ -107,7 +107,7 @@ def test_exploding_moves_layers_along_the_view_and_back(layers, captured, part, 
     places = [np.array(obj.matrix_world.translation) for obj in objects]
     for i, place in enumerate(places):
         shift = (i - 1.5) * 0.5 * size * forward
-        assert np.allclose(place, (3, -1, 0.5) + shift, atol=1e-5)
+        assert np.allclose(place - shift, (3, -1, 0.5), atol=1e-5)
     layers.xray.explode = 0.0
     for obj, vertices in zip(objects, before, strict=True):
         assert np.array_equal(surface_of(obj).vertices, vertices)
