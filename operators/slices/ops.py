@@ -135,7 +135,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
-    mesh_resolution: setting_property(Slice3DSettings.__dataclass_fields__["mesh_resolution"])
+    grid_resolution: setting_property(Slice3DSettings.__dataclass_fields__["grid_resolution"])
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -149,7 +149,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         """Ask for the folder; the other settings are the panel's."""
         scene: Any = context.scene
         own = scene.xray.generate.systems.slice3d
-        for name in ("checkpoint", "mesh_resolution"):
+        for name in ("checkpoint", "grid_resolution"):
             if not self.properties.is_property_set(name):
                 setattr(self, name, getattr(own, name))
         if not self.directory:
@@ -171,7 +171,7 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
         settings = Slice3DSettings(
             branch="slices",
             checkpoint=bpy.path.abspath(self.checkpoint),
-            mesh_resolution=self.mesh_resolution,
+            grid_resolution=self.grid_resolution,
             device=chosen.device if chosen else "auto",
         )
         scene: Any = context.scene

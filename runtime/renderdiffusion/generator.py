@@ -238,7 +238,7 @@ class RenderDiffusionGenerator(Generator):
 
         Raises XRayError `nothing_predicted`, `out_of_memory`.
         """
-        threshold, box = settings.surface_density, self.model.config.box
+        threshold, box = settings.density_threshold, self.model.config.box
         meshing = MeshProgress(progress)
 
         def field_on(side: int) -> Callable[[Tensor], Tensor]:

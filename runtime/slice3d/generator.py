@@ -112,7 +112,7 @@ class Slice3DGenerator(Generator):
                 network = self._network(FIELD, settings, progress)
                 maps = self._field_of(network, slices, progress)
             sheet = tiled(slices)
-        surface = self.mesh(network, maps, settings.mesh_resolution, progress)
+        surface = self.mesh(network, maps, settings.grid_resolution, progress)
         surface = surface.transformed(_TO_WORLD)
         camera = world_camera()
         if picture is not None:

@@ -84,7 +84,7 @@ class TripoSRGenerator(Generator):
         """
         surface = self.surface(
             self.encode(inputs.image, settings, progress=progress),
-            settings.mesh_resolution,
+            settings.grid_resolution,
             settings.density_threshold,
             texture_size=settings.texture_size,
             progress=progress,

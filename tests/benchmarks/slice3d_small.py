@@ -66,7 +66,7 @@ class FromTrueSlices(Slice3DGenerator):
 def true_slices(weights: Path, meshes: Sequence[Path], cells: int) -> None:
     """Print the table of `evaluate`."""
     files = [MeshFile(path, str(path)) for path in meshes]
-    settings = Slice3DSettings(branch="slices", mesh_resolution=cells)
+    settings = Slice3DSettings(branch="slices", grid_resolution=cells)
     generator = FromTrueSlices(weights, files)
     result, _ = evaluate(generator, files, None, settings=settings, frame=FRAME)
     print(markdown_table(result))

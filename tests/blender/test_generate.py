@@ -335,7 +335,7 @@ OLDER = {
     "device": "auto",
     "remove_background": "auto",
     "margin": 0.0,
-    "mesh_resolution": 64,
+    "grid_resolution": 64,
     "density_threshold": 25.0,
     "texture_size": 0,
     "batch_order": "mended",
@@ -346,7 +346,7 @@ OLDER = {
     ("system", "own"),
     [
         ("xray", {"steps": 2, "variation": 0.7}),
-        ("triposr", {"mesh_resolution": 64, "density_threshold": 25.0, "texture_size": 0}),
+        ("triposr", {"grid_resolution": 64, "density_threshold": 25.0, "texture_size": 0}),
         ("xray-paper", {"steps": 2, "batch_order": "fixed"}),
     ],
 )

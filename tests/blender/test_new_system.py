@@ -59,9 +59,9 @@ def test_on_the_command_line_of_the_runtime(source, tmp_path):
     written = out.read_bytes()
     tree = json.loads(written[20 : 20 + int.from_bytes(written[12:16], "little")])
     assert "metallicRoughnessTexture" in tree["materials"][0]["pbrMetallicRoughness"]
-    refused = run([*generate, "--category", "ball", "--density-threshold", "9"], source)
+    refused = run([*generate, "--category", "ball", "--object-size", "0.5"], source)
     assert refused.returncode == 2
-    assert "density_threshold is a setting of TripoSR, not of Toy" in refused.stderr
+    assert "object_size is a setting of Slice3D, not of Toy" in refused.stderr
     helped = run([str(python), "-m", "runtime", "generate", "--help"], source).stdout
     assert "--corners" in helped
     assert "--category" in helped

@@ -85,7 +85,7 @@ def test_a_setting_that_nothing_reads_is_not_used(values, name, used):
 
 def test_the_settings_are_those_of_the_system():
     assert type(GenerateSettings()) is XRaySettings
-    settings = GenerateSettings(generator="triposr", mesh_resolution=64)
+    settings = GenerateSettings(generator="triposr", grid_resolution=64)
     assert type(settings) is TripoSRSettings
     assert type(GenerateSettings.from_dict(settings.to_dict())) is TripoSRSettings
     assert TripoSRSettings().generator == "triposr"
@@ -97,9 +97,9 @@ def test_the_settings_are_those_of_the_system():
 )
 def test_a_setting_of_another_system_is_refused_with_the_name_of_its_owner(make):
     with pytest.raises(XRayError) as caught:
-        make({"generator": "xray", "density_threshold": 64.0})
+        make({"generator": "xray", "object_size": 0.5})
     assert caught.value.code == "bad_settings"
-    assert "density_threshold is a setting of TripoSR, not of X-Ray" in caught.value.message
+    assert "object_size is a setting of Slice3D, not of X-Ray" in caught.value.message
     with pytest.raises(
         XRayError, match=r"steps is a setting of X-Ray and .* and X-Ray \(paper scale\)"
     ):

@@ -100,7 +100,7 @@ settings = bpy.context.scene.xray.generate
 settings.image = bpy.data.images.load({str(picture("toadstool"))!r})
 settings.keep_layers = True
 settings.systems.slice3d.checkpoint = {str(weights)!r}
-settings.systems.slice3d.mesh_resolution = 64
+settings.systems.slice3d.grid_resolution = 64
 close_panel("XRAY_PT_slices_open")
 show_tab()
 """

@@ -157,7 +157,7 @@ def test_a_field_that_is_thin_everywhere_is_meshed_all_the_same(weights, monkeyp
         return density, torch.ones_like(points)
 
     monkeypatch.setattr(RenderDiffusion, "field", field)
-    made = generate(weights, surface_density=25.0)
+    made = generate(weights, density_threshold=25.0)
     assert made.surface.is_watertight
     assert "no density reaches 25; using 2.5" in caplog.text
 

@@ -68,7 +68,7 @@ def picture(size: int = 128) -> np.ndarray:
 def generate(folder: Path, image=None, progress=None, **options):
     loaded = runtime.load("slice3d", str(folder), "cpu")
     assert isinstance(loaded, Slice3DGenerator)
-    settings = Slice3DSettings(mesh_resolution=32, **options)
+    settings = Slice3DSettings(grid_resolution=32, **options)
     return loaded.generate(picture() if image is None else image, settings, progress)
 
 
@@ -100,11 +100,11 @@ def test_it_is_evaluated_like_any_other_system(weights, tmp_path, monkeypatch):
         lambda _self, _tables, points: points.norm(dim=-1) - placed[1] / 2,
     )
     arguments = ["evaluate", "--data", str(meshes), "--generator", "slice3d"]
-    arguments += ["--checkpoint", str(weights), "--mesh-resolution", "32"]
+    arguments += ["--checkpoint", str(weights), "--grid-resolution", "32"]
     assert main([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["generator"] == "slice3d"
-    assert results["settings"]["mesh_resolution"] == 32
+    assert results["settings"]["grid_resolution"] == 32
     found = {case["name"]: case["metrics"]["slice3d, mesh"] for case in results["cases"]}
     assert found["ball"]["cd"] < 0.02 < found["box"]["cd"]
 

@@ -101,7 +101,7 @@ def picture() -> np.ndarray:
 
 
 def settings(**values) -> GenerateSettings:
-    return GenerateSettings(generator="triposr", **{"mesh_resolution": 64} | values)
+    return GenerateSettings(generator="triposr", **{"grid_resolution": 64} | values)
 
 
 # ------------------------------------------------------------------------------ orientation
@@ -376,7 +376,7 @@ def test_the_network_the_colours_and_the_unwrapping_can_be_cancelled(folder, mon
 
 
 def test_of_another_systems_settings_it_takes_what_it_has_and_refuses_the_rest(ball):
-    usual = ball.generate(picture(), settings(mesh_resolution=256)).surface
+    usual = ball.generate(picture(), settings(grid_resolution=256)).surface
     other = ball.generate(picture(), GenerateSettings(seed=1)).surface
     np.testing.assert_array_equal(usual.vertices, other.vertices)
     with pytest.raises(XRayError, match="variation is a setting of X-Ray, not of TripoSR"):
@@ -406,8 +406,8 @@ def test_a_prepared_picture_is_square_grey_and_filled_by_the_object():
 
 
 def test_a_baked_texture_shows_the_colours_of_the_field(ball):
-    baked = ball.generate(picture(), settings(mesh_resolution=40, texture_size=256)).surface
-    plain = ball.generate(picture(), settings(mesh_resolution=40)).surface
+    baked = ball.generate(picture(), settings(grid_resolution=40, texture_size=256)).surface
+    plain = ball.generate(picture(), settings(grid_resolution=40)).surface
     np.testing.assert_array_equal(baked.faces, plain.faces)
     assert baked.corner_colors is None
     assert baked.materials[0].texture.shape == (256, 256, 3)

@@ -111,7 +111,7 @@ def test_golden_density_grid(generator, planes, expected):
 
 
 def test_golden_whole_way_gives_a_mesh(generator, expected):
-    settings = GenerateSettings(generator="triposr", mesh_resolution=64, density_threshold=4.0)
+    settings = GenerateSettings(generator="triposr", grid_resolution=64, density_threshold=4.0)
     result = generator.generate(expected["input_rgba"], settings)
     assert len(result.surface.faces) > 100
     density, _ = generator.query(

@@ -137,7 +137,7 @@ def test_a_run_leaves_a_folder_that_generates_and_resumes(config, meshes, tmp_pa
     points = torch.rand(100, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     density, _ = generator.query(generator.predict(prepare(picture)), points)
     settings = GenerateSettings(
-        generator="triposr", mesh_resolution=32, density_threshold=float(density.median())
+        generator="triposr", grid_resolution=32, density_threshold=float(density.median())
     )
     assert len(generator.generate(picture, settings).surface.faces)
     warm = Trainer(replace(config, start_from=str(tmp_path / "whole")), "cpu")

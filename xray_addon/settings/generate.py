@@ -16,7 +16,7 @@ DEFAULT_GENERATOR = "xray"
 class GenerateSettings(Settings):
     """How a mesh is generated: the settings that all systems share. Each system adds its own.
 
-    `GenerateSettings(generator="triposr", mesh_resolution=128)` and `from_dict` create the named
+    `GenerateSettings(generator="triposr", grid_resolution=128)` and `from_dict` create the named
     system's settings class, as `pathlib.Path` creates the platform's path class.
 
     Raises XRayError `unknown_generator`, and `bad_settings` for values out of range and for a

@@ -58,8 +58,8 @@ class RenderDiffusionSettings(GenerateSettings):
         min=32,
         max=512,
     )
-    surface_density: float = setting(
-        8.0, "Density of the field at the surface", min=0.01, max=10_000.0
+    density_threshold: float = setting(
+        8.0, "Density of the field at the surface", min=0.01, max=10_000.0, label="Density"
     )
     texture_size: int = setting(
         0,

@@ -62,7 +62,7 @@ class Slice3DSettings(GenerateSettings):
         on=200,
         only=("branch", ("generation",)),
     )
-    mesh_resolution: int = setting(
+    grid_resolution: int = setting(
         256,
         "Grid cells along each side of the box that is meshed; fewer are taken where the mesh "
         "would have more than three million triangles",

@@ -17,7 +17,7 @@ class TripoSRSettings(GenerateSettings):
     """How TripoSR generates."""
 
     generator: str = setting("triposr", "What makes the mesh")
-    mesh_resolution: int = setting(
+    grid_resolution: int = setting(
         256,
         "Grid points along each side of the meshed box; fewer are used if the mesh would have "
         "more than three million triangles",

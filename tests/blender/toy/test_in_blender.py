@@ -99,7 +99,7 @@ def test_what_it_does_not_take_is_refused(runtime, chosen):
     for arguments, message in (
         ({}, "Toy needs a category"),
         ({"category": "bal"}, "has no category 'bal'.*such as ball"),
-        ({"category": "ball", "density_threshold": 9.0}, "is a setting of TripoSR, not of Toy"),
+        ({"category": "ball", "object_size": 0.5}, "is a setting of Slice3D, not of Toy"),
         ({"category": "ball", "image": bpy.data.images.new("a", 4, 4).name}, "Toy takes no image"),
     ):
         with pytest.raises(RuntimeError, match=message):
