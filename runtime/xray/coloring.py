@@ -1,8 +1,9 @@
 """The texture of a generated solid: visible colours in the left half, hidden ones in the right.
 
 UVs are the mesh's projection onto the camera's image. Visible faces use the left half, which is the
-image with its lighting removed. All other faces use the right half, which mixes the visible colours
-at the same height, those nearby and the predicted ones of the last hidden layer.
+image with its lighting removed, blurred where it would be stretched. All other faces use the right
+half, which mixes the visible colours at the same height, those nearby and the predicted ones of the
+last hidden layer.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ SLICES = 16  # into which the heights of the visible layer are divided
 OUTLIERS = 0.005  # share of the heights below the lowest slice and above the highest one
 # Width in px of 256 over which hidden colours blend into the visible ones towards the outline.
 RIM = 8.0
+# Where the visible surface is steep, one pixel of the image covers a long strip. Near the outline
+# the image fades into its blurred colours where a strip is 3 times as long as wide; wholly at 8.
+STEEP = (3.0, 8.0)
 BEHIND = 0.06  # a face this far (frame units) behind the visible layer is hidden
 COARSE = 4  # pixels of the layers per pixel of the network, along one side
 MARGIN = 0.01  # unused border at both sides of each half, as a share of its width
@@ -84,8 +88,30 @@ def two_sides(layers: Layers, image: NDArray[np.uint8], camera: Camera) -> NDArr
     back = _resized(hidden * (1 - rim) + edge * rim, size)
     front = _resized(visible, size) + _detail(image, len(outline) // COARSE)
     inner = ndimage.binary_erosion(image[..., 3] > 127, iterations=2)
-    both = np.concatenate([extended(front, inner), back], axis=1)
+    faded = _resized(np.dstack([edge, _steep(layers, camera)]), size)
+    front = extended(front, inner)
+    front += (faded[..., :3] - front) * faded[..., 3:]
+    both = np.concatenate([front, back], axis=1)
     return np.rint(both.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _steep(layers: Layers, camera: Camera) -> Floats:
+    """How steep (H, W) the visible surface is near the outline: 0 where the image is good enough,
+    1 where it would be stretched into streaks."""
+    outline, (low, high) = layers.outline, STEEP
+    depth = extended(layers.depth[0], outline & (layers.depth[0] > 0))
+    slope = np.hypot(*np.gradient(depth)) * (camera.focal / depth.clip(min=1e-3))
+    inside = ndimage.distance_transform_edt(outline)
+    strip = np.where(inside < 2, high, np.hypot(1, slope))
+    steep = ndimage.maximum_filter(_smooth_step((strip - low) / (high - low)), 3)
+    steep *= 1 - _smooth_step(inside / RIM - 1)
+    return ndimage.gaussian_filter(steep, 1.0).astype(np.float32)
+
+
+def _smooth_step(x: NDArray[np.floating]) -> NDArray[np.floating]:
+    """From 0 at 0 to 1 at 1, and constant outside of that."""
+    x = x.clip(0, 1)
+    return x * x * (3 - 2 * x)
 
 
 def _hidden_colors(layers: Layers, visible: Floats, camera: Camera) -> Floats:
@@ -143,7 +169,7 @@ def _resized(colors: Floats, size: int) -> Floats:
                     (size, size), Image.Resampling.BILINEAR
                 )
             )
-            for channel in range(3)
+            for channel in range(colors.shape[-1])
         ],
         axis=-1,
     )

@@ -85,3 +85,16 @@ def test_what_faces_the_camera_behind_something_is_hidden():
     texture[:, :4] = 255  # white is the visible half
     seen = cast(textured(surface, CAMERA, depth, texture), CAMERA, 4).color[:, 128, 128, 0]
     np.testing.assert_array_equal(seen > 0.5, [True, False, False, False])
+
+
+def test_streaks_are_blurred_where_the_ball_is_steep_only(ball: Surface):
+    layers = layers_of(ball)
+    image = picture(layers)
+    image[::8, :, :3] = image[1::8, :, :3] = image[2::8, :, :3] = image[3::8, :, :3] = 0
+    layers.color[0, ::4] = layers.color[0, 1::4] = 0  # bands of 2 px
+    texture = two_sides(layers, image, CAMERA)[:, :512, 0] / 255
+    left, right = 2 * np.flatnonzero(layers.outline[128])[[0, -1]]
+    contrast = np.ptp(texture[240:272], axis=0)
+    assert contrast[left : left + 4].max() < 0.2
+    assert contrast[right - 2 : right + 2].max() < 0.2
+    assert contrast[left + 40 : right - 40].min() > 0.5
