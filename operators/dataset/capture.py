@@ -318,8 +318,7 @@ class Captures:
                 yield i + 1, len(cameras)
             names = [f"{i:03d}" for i in range(len(cameras))]
             with store.writing(self.store.folder):
-                moved = None if np.array_equal(matrix, np.eye(4)) else matrix
-                write_transforms(made / "images" / "transforms.json", cameras, names, moved)
+                write_transforms(made / "images" / "transforms.json", cameras, names, matrix)
 
     def _note_sources(self, attempt: Attempt, sources: FaceSources) -> None:
         """Record missing files, and materials that a picture shows only partly."""

@@ -33,7 +33,7 @@ def test_cameras_come_back(tmp_path):
 
 def test_where_the_object_was_comes_back(tmp_path):
     path, cameras = tmp_path / "transforms.json", sampled_cameras(1, 0, 64)
-    write_transforms(path, cameras, ["000"])
+    write_transforms(path, cameras, ["000"], np.eye(4))
     assert np.array_equal(read_applied_transform(path), np.eye(4))
     assert "applied_transform" not in json.loads(path.read_text())
     matrix = np.array([[0, -2.0, 0, 1], [2, 0, 0, -3], [0, 0, 2, 0.5], [0, 0, 0, 1]])

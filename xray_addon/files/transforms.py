@@ -40,8 +40,8 @@ TRANSFORMS = record(
         "camera_angle_x": number(),
         "frames": list_of(record({"file_path": text()}, _FIELDS), most=MOST_FRAMES),
     },
-    {"applied_transform": list_of(_ROW, 3, 3)},
 )
+_APPLIED = record({}, {"applied_transform": list_of(_ROW, 3, 3)})
 
 
 def write_transforms(
@@ -53,7 +53,8 @@ def write_transforms(
     """Write the cameras of the images called `names` (without suffix), atomically.
 
     applied : the matrix (4, 4) that moved the object from its place in the scene to where the
-        cameras see it. It becomes `applied_transform`, as in Nerfstudio. None for the identity.
+        cameras see it. It becomes `applied_transform`, as in Nerfstudio, unless it is the
+        identity, which is meant by None, too.
 
     Raises ValueError unless all share one field of view: the layout has one `camera_angle_x`.
     """
@@ -74,7 +75,7 @@ def write_transforms(
         for camera, name in zip(cameras, names, strict=True)
     ]
     document: dict[str, Any] = {"camera_angle_x": angles.pop() if angles else 0.0}
-    if applied is not None:
+    if applied is not None and not np.array_equal(applied, np.eye(4)):
         document["applied_transform"] = applied[:3].tolist()
     document["frames"] = frames
     with replacing(path) as temporary:
@@ -105,7 +106,7 @@ def read_applied_transform(path: str | PathLike[str]) -> NDArray[np.float64]:
     """
     matrix = np.eye(4)
     with _reading(path):
-        matrix[:3] = read_json(path, TRANSFORMS).get("applied_transform", matrix[:3])
+        matrix[:3] = read_json(path, _APPLIED).get("applied_transform", matrix[:3])
         if abs(np.linalg.det(matrix)) < np.finfo(np.float64).tiny:
             raise ValueError("applied_transform has no inverse")
     return matrix
