@@ -6,9 +6,10 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -92,10 +93,21 @@ def _listed(manifest: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         ) from error
 
 
+class Source(Protocol):
+    """Something to read a mesh from, such as a `MeshFile`."""
+
+    @property
+    def group(self) -> str:
+        """The group of copies that it belongs to."""
+
+    def read(self) -> Surface:
+        """The mesh."""
+
+
 class MeshCache:
     """Meshes that are read once and cached. When drawing, a group of copies is one object."""
 
-    def __init__(self, files: list[MeshFile]) -> None:
+    def __init__(self, files: Sequence[Source]) -> None:
         self.files = files
         sizes = Counter(file.group for file in files)
         weights = np.array([1.0 / sizes[file.group] for file in files])

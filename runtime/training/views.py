@@ -81,12 +81,12 @@ def view_object(
 def random_frame(random: np.random.Generator, farthest: float) -> Frame:
     """The frame of a camera up to `farthest` times as far away as in the canonical frame.
 
-    A quarter of the cameras are as near as that one, the others have an even distribution of the
+    Half of the cameras are as near as that one, the others have an even distribution of the
     logarithm of their distance.
     """
     if farthest == 1:
         return CANONICAL
-    exponent = random.uniform(-1 / 3, 1)
+    exponent = random.uniform(-1, 1)
     return CANONICAL.from_afar(farthest**exponent) if exponent > 0 else CANONICAL
 
 

@@ -14,7 +14,7 @@ from xray_addon.camera import Camera
 from xray_addon.canonical import FAR, NEAR, canonical_camera, change_of_depths, place
 from xray_addon.pictures.shading import Lights
 
-from ..meshes.collection import MeshCache, MeshFile
+from ..meshes.collection import MeshCache, Source
 from ..training.batch_casting import Layers, MeshBank, cast_batch, shade_batch
 from ..training.views import MAX_ELEVATION, MIN_ELEVATION, random_frame
 from .data import AS_THEY_ARE, Pairs, Variety, choose_object, new_colors, new_shape, photograph
@@ -29,7 +29,7 @@ class BatchDataset(Pairs):
 
     def __init__(
         self,
-        files: list[MeshFile],
+        files: Sequence[Source],
         *,
         seed: int,
         layers: int,

@@ -5,7 +5,7 @@ Sample i depends only on the seed and i.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xray_addon.pictures.shading import Lights, shade
 from xray_addon.surface import Surface
 
-from ..meshes.collection import MeshCache, MeshFile
+from ..meshes.collection import MeshCache, Source
 from ..training.numbered import Numbered
 from ..training.views import TrainingView, random_frame, to_frames, view_object
 
@@ -67,7 +67,7 @@ class CastDataset(Pairs):
 
     def __init__(
         self,
-        files: list[MeshFile],
+        files: Sequence[Source],
         *,
         seed: int,
         layers: int,

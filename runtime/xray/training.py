@@ -24,12 +24,13 @@ from torch.nn import functional
 
 from xray_addon.errors import XRayError
 
-from ..meshes.collection import list_meshes
+from ..meshes.collection import Source, list_meshes
 from ..torch_helpers.devices import training_dtype
 from ..training import parallel, run
 from ..training.configs import RunConfig
 from ..training.datasets import XRayDataset
 from ..training.muon import Optimizers, update_average
+from ..training.random_objects import RandomObject
 from ..training.trainer import WEIGHTS, term_values
 from ..training.trainer import Trainer as SharedTrainer
 from .batches import BatchDataset
@@ -55,6 +56,7 @@ class TrainingConfig(RunConfig):
     cast : "workers" casts meshes in the loader's workers, "device" a batch at a time on the
         training device. The samples are the same.
     one_color_share : probability of accepting a random object that has one flat colour, 0 to 1.
+    random_objects : number of random objects to add to the meshes, see `training.random_objects`.
     roll : standard deviation of the camera's roll, degrees.
     stretch : by how much objects are stretched, see `data.new_shape`.
     farthest : how many times as far away as in the canonical frame cameras are at most, see
@@ -95,6 +97,7 @@ class TrainingConfig(RunConfig):
     exclude: tuple[str, ...] = ()
     cast: str = "workers"
     one_color_share: float = 1.0
+    random_objects: int = 0
     roll: float = 0.0
     stretch: float = 0.0
     farthest: float = 1.0
@@ -108,6 +111,8 @@ class TrainingConfig(RunConfig):
             raise ValueError(f"samples must be 1 or more, got {self.samples}")
         if not 0 < self.one_color_share <= 1:
             raise ValueError(f"one_color_share must be above 0, at most 1: {self.one_color_share}")
+        if self.random_objects < 0:
+            raise ValueError(f"random_objects must be 0 or more, got {self.random_objects}")
         if self.stretch < 0:
             raise ValueError(f"stretch must be 0 or more, got {self.stretch}")
         if self.farthest < 1:
@@ -213,15 +218,18 @@ class Trainer(SharedTrainer[TrainingConfig]):
             "batch_step": parallel.processes(),
         }
         if places := stored_places(data):
-            if config.exclude or config.roll or config.stretch or config.one_color_share != 1:
+            names = ("exclude", "one_color_share", "random_objects", "roll", "stretch")
+            default = TrainingConfig()
+            if any(getattr(config, name) != getattr(default, name) for name in names):
                 raise XRayError(
                     "bad_settings",
-                    f"{data} holds finished views, so exclude, roll, stretch and one_color_share "
-                    "have no effect.",
+                    f"{data} holds finished views, so {', '.join(names[:-1])} and {names[-1]} have "
+                    "no effect.",
                     "Remove them from the configuration, or train on meshes.",
                 )
             return StoredDataset(XRayDataset(places), **shape)
-        files = list_meshes(data, split=config.split, exclude=config.exclude)
+        files: list[Source] = [*list_meshes(data, split=config.split, exclude=config.exclude)]
+        files += map(RandomObject, range(config.random_objects))
         roll, pairs = math.radians(config.roll), max(1, config.samples // 2)
         variety = Variety(config.one_color_share, roll, config.stretch, pairs, config.farthest)
         if config.cast == "device":
