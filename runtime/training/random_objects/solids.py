@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
-from skimage.measure import marching_cubes
 
 from xray_addon.surface import Surface
 
@@ -40,8 +39,8 @@ class Parts:
         self.add(part, color, softness)
         self.add(lambda points: part(points * [-1, 1, 1]), color, softness)
 
-    def field(self, points: Array) -> Array:
-        """The field of all parts."""
+    def distance(self, points: Array) -> Array:
+        """The signed distance from the union of all parts."""
         result = self.fields[0](points)
         for part, softness in zip(self.fields[1:], self.softness[1:], strict=True):
             result = union(result, part(points), softness)
@@ -49,15 +48,17 @@ class Parts:
 
     def surface(self, random: np.random.Generator) -> Surface | None:
         """The painted mesh of the largest piece, or None if there is nothing."""
+        from skimage.measure import marching_cubes  # training without random objects goes without
+
         coarse = float(np.ptp(ROOM, axis=0).max()) / COARSE
         points = _grid(ROOM[0], ROOM[1], coarse)
-        inside = points[self.field(points) < coarse]
+        inside = points[self.distance(points) < coarse]
         if not len(inside):
             return None
         low, high = inside.min(axis=0), inside.max(axis=0)
         step = float((high - low).max()) / GRID
         points = _grid(low - 2 * step, high + 2 * step, step)
-        values = self.field(points)
+        values = self.distance(points)
         pieces, count = ndimage.label(values < 0)
         if not count:
             return None
