@@ -500,7 +500,7 @@ def test_far_cameras_show_the_same_object(meshes: Path):
     assert [float(item["pose"][2]) for item in near] == pytest.approx([FOV_X] * 12)
     fov = [float(item["pose"][2]) for item in far]
     assert min(fov) < FOV_X / 2
-    assert 1 <= sum(each == pytest.approx(FOV_X) for each in fov) <= 6
+    assert 3 <= sum(each == pytest.approx(FOV_X) for each in fov) <= 9
     for item in far:
         # The depths are those of a near camera, in the middle of the frame.
         hit = item["frames"][0, 7] > 0
