@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 Values = Sequence[float] | Array
@@ -14,10 +15,8 @@ Values = Sequence[float] | Array
 def rotation(random: np.random.Generator, spread: float) -> Array:
     """A random rotation (3, 3), by an angle of the standard deviation `spread`, radians."""
     axis = random.normal(size=3)
-    x, y, z = axis / np.linalg.norm(axis)
-    angle = random.normal(0, spread)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    turn = axis / np.linalg.norm(axis) * random.normal(0, spread)
+    return np.asarray(Rotation.from_rotvec(turn).as_matrix())
 
 
 def around(points: Array, axis: int = 2) -> Array:
@@ -25,11 +24,11 @@ def around(points: Array, axis: int = 2) -> Array:
     return np.linalg.norm(np.delete(points, axis, axis=-1), axis=-1)
 
 
-def both(first: Array, second: Array, rounding: float = 0.0) -> Array:
-    """Where two fields overlap, with rounded edges."""
-    distances = np.stack([first, second], axis=-1) + rounding
+def overlap(fields: Sequence[Array], rounding: float = 0.0) -> Array:
+    """Where all fields overlap, with rounded edges."""
+    distances = np.stack(fields, axis=-1) + rounding
     outside = np.linalg.norm(np.maximum(distances, 0), axis=-1)
-    return outside + np.minimum(distances.max(axis=-1), 0) - rounding
+    return np.asarray(outside + np.minimum(distances.max(axis=-1), 0) - rounding)
 
 
 def union(first: Array, second: Array, smoothness: float) -> Array:
@@ -58,9 +57,7 @@ def capsule(points: Array, start: Values, end: Values, radius: float, last: floa
 
 def box(points: Array, half: Values, rounding: float = 0.0) -> Array:
     """A box around the origin. half : of its sides."""
-    outside = np.abs(points) - (np.asarray(half) - rounding)
-    inside = np.minimum(outside.max(axis=-1), 0)
-    return np.linalg.norm(np.maximum(outside, 0), axis=-1) + inside - rounding
+    return overlap(list(np.moveaxis(np.abs(points) - np.asarray(half), -1, 0)), rounding)
 
 
 def cylinder(
@@ -76,7 +73,7 @@ def cylinder(
     height = points[..., axis]
     top = radius if top is None else top
     there = radius + (top - radius) * np.clip((height / half + 1) / 2, 0, 1)
-    return both(around(points, axis) - there, np.abs(height) - half, rounding)
+    return overlap((around(points, axis) - there, np.abs(height) - half), rounding)
 
 
 def torus(points: Array, radius: float, thickness: float, axis: int = 2) -> Array:

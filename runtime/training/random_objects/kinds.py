@@ -1,4 +1,4 @@
-"""Kinds of random objects. Each stands on the floor or lies, z up, in about the unit cube."""
+"""Kinds of random objects. Each stands on the floor or lies, z up, about one unit large."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from xray_addon.surface import Surface
 from .fields import (
     Array,
     Values,
-    both,
     box,
     capsule,
     cylinder,
     ellipsoid,
+    overlap,
     rotation,
     torus,
 )
@@ -46,8 +46,8 @@ def figure(random: Random) -> Surface | None:
     parts, colors = Parts(), [random_color(random) for _ in range(3)]
     soft = random.uniform(0.02, 0.12)
     build = _biped if random.random() < 0.55 else _quadruped
-    center, size = build(random, parts, colors, soft)
-    _head(random, parts, colors, soft, center, size)
+    place, radii = build(random, parts, colors, soft)
+    _head(random, parts, colors, soft, place, radii)
     if random.random() < 0.25:
         stand = partial(cylinder, radius=random.uniform(0.25, 0.5), half=0.05)
         parts.add(moved(stand, [0, 0, -0.03]), colors[2])
@@ -69,10 +69,8 @@ def _biped(random: Random, parts: Parts, colors: list[Array], soft: float) -> tu
         parts.add(ball(belly, radii * [0.75, 0.65, 0.75]), second, soft)
     thick, apart = random.uniform(0.05, 0.14), radii[0] * random.uniform(0.4, 0.8)
     trousers = main if random.random() < 0.5 else second
-    hip = np.array([apart, 0, hips - radii[2] * 0.5])
-    parts.add_twice(
-        limb(hip, np.array([apart * 1.1, 0, thick]), thick * 1.2, thick), trousers, soft
-    )
+    hip, ankle = [apart, 0, hips - radii[2] * 0.5], [apart * 1.1, 0, thick]
+    parts.add_twice(limb(hip, ankle, thick * 1.2, thick), trousers, soft)
     if (foot := random.uniform(0, 0.15)) > 0.05:
         shoe = [thick * 1.2, thick + foot, thick * 0.8]
         parts.add_twice(ball([apart * 1.1, -foot * 0.6, thick * 0.7], shoe), third, soft)
@@ -102,19 +100,18 @@ def _quadruped(
     thick = random.uniform(0.04, 0.1)
     color = main if random.random() < 0.6 else second
     for along in (-0.65 * radii[1], 0.65 * radii[1]):
-        hip = np.array([radii[0] * 0.6, along, back - radii[2] * 0.3])
-        foot = np.array([radii[0] * 0.7, along * 1.05, thick])
+        hip = [radii[0] * 0.6, along, back - radii[2] * 0.3]
+        foot = [radii[0] * 0.7, along * 1.05, thick]
         parts.add_twice(limb(hip, foot, thick * 1.3, thick), color, soft)
     size = random.uniform(0.1, 0.3)
     reach, lift = random.uniform(-0.1, 0.25), random.uniform(-0.05, 0.45)
     place = np.array([0, -radii[1] - reach, back + lift])
-    neck = np.array([0, -radii[1] * 0.7, back])
-    parts.add(limb(neck, place, radii[2] * 0.6, size * 0.6), main, soft)
+    parts.add(limb([0, -radii[1] * 0.7, back], place, radii[2] * 0.6, size * 0.6), main, soft)
     if random.random() < 0.7:
         reach, lift = random.uniform(0, 0.4), random.uniform(-0.4, 0.4)
         start, end = [0, radii[1] * 0.8, back], [0, radii[1] + reach, back + lift]
         last = thick * random.uniform(0.4, 1)
-        parts.add(limb(np.array(start), np.array(end), thick * 1.3, last), main, soft)
+        parts.add(limb(start, end, thick * 1.3, last), main, soft)
     return place, size * random.uniform(0.75, 1.3, 3)
 
 
@@ -296,7 +293,7 @@ def plate(random: Random) -> Surface | None:
         flat = (np.hypot(x, z) - there) * 0.7 * high**0.5
         flat = np.maximum(flat, floor - points[..., 2])
         wide = np.abs(points[..., 1]) - width * (1 + narrow * (z + 0.6) / 1.2)
-        return both(flat, wide, rounding)
+        return overlap((flat, wide), rounding)
 
     parts.add(body, random_color(random))
     if random.random() < 0.35:
@@ -311,8 +308,8 @@ def plate(random: Random) -> Surface | None:
         parts.add(moved(partial(box, half=half, rounding=0.04), place), random_color(random), 0.03)
     if random.random() < 0.3:
         far, thick = random.choice([-1, 1]) * random.uniform(0.6, 1.1), random.uniform(0.04, 0.1)
-        end = np.array([far, 0, random.uniform(-0.2, 0.4)])
-        parts.add(limb(np.zeros(3), end, thick, thick), random_color(random), 0.02)
+        end = [far, 0, random.uniform(-0.2, 0.4)]
+        parts.add(limb([0, 0, 0], end, thick, thick), random_color(random), 0.02)
     return parts.surface(random)
 
 
