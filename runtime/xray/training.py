@@ -64,7 +64,7 @@ class TrainingConfig(RunConfig):
     only_lens : train only what the lens changes. Images of the canonical camera give the same as
         with the weights of start_from.
     start_from : weights (safetensors) to start from, of the same network but possibly another
-        resolution; "" for random weights.
+        resolution or fewer blocks at the coarsest level; "" for random weights.
     """
 
     example: ClassVar[str] = "runtime/xray/config.json"
@@ -183,12 +183,15 @@ class Trainer(SharedTrainer[TrainingConfig]):
         super().__init__(config, device)
         if config.start_from:
             start, _ = load_weights(Path(config.start_from), device)
-            self.model = adapted(
-                start,
-                resolution=config.resolution,
-                image_resolution=config.image_resolution,
-                lens=config.lens,
-            )
+            try:
+                self.model = adapted(start, config.network_config())
+            except ValueError as error:
+                raise XRayError(
+                    "bad_settings",
+                    f"The configuration's network cannot start from {config.start_from}: {error}.",
+                    "Give it the network of those weights; only the size of frames and image, "
+                    "lens, and a larger last number of blocks may differ.",
+                ) from error
         else:
             self.model = config.model().to(self.device)
         self.model.train()

@@ -528,6 +528,30 @@ def test_training_starts_from_weights_of_another_resolution(config, tmp_path: Pa
     torch.testing.assert_close(smaller.image_in.weight, kept.image_in.weight)
 
 
+def test_training_starts_from_weights_of_fewer_blocks(config, meshes, tmp_path: Path):
+    """The network predicts the same as before, until its new blocks have learned."""
+    model = config.model()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # some are zeros before training
+    save_weights(tmp_path / "w.safetensors", model, {})
+    start, _ = load_weights(tmp_path / "w.safetensors", "cpu")
+    more = replace(config, blocks=(1, 3), start_from=str(tmp_path / "w.safetensors"))
+    grown = Trainer(more, "cpu")
+    assert len(list(grown.model.parameters())) > len(list(start.parameters()))
+    picture = torch.rand(2, 4, config.image_resolution, config.image_resolution)
+    before, now = start(picture), grown.model(picture)
+    torch.testing.assert_close(now.frames, before.frames)
+    torch.testing.assert_close(now.pose, before.pose)
+    loader = DataLoader(grown.dataset(meshes), batch_size=config.batch)
+    for _, batch in zip(range(2), loader, strict=False):
+        grown.step(batch)
+    assert all(block.second.weight.any() for block in grown.model.middle[1:-1:2])
+    for other in ({"blocks": (2, 1)}, {"blocks": (1, 0)}, {"channels": (32, 64)}):
+        with pytest.raises(XRayError, match="cannot start from") as caught:
+            Trainer(replace(more, **other), "cpu")
+        assert caught.value.code == "bad_settings"
+
+
 def test_only_what_the_lens_changes_is_trained(config, meshes, tmp_path: Path):
     """Images of the canonical camera give the same as before, others do not."""
     trainer = Trainer(config, "cpu")

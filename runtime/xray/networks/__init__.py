@@ -19,23 +19,37 @@ def make_network(config: NetworkConfig) -> Network:
     return XRayPredictor(config)
 
 
-def adapted(
-    model: Network, *, resolution: int, image_resolution: int, lens: bool = False
-) -> Network:
-    """`model` for frames of another size: the same weights, its learned places resized.
+def adapted(model: Network, config: NetworkConfig) -> Network:
+    """A network of `config` that starts with the weights of `model` and predicts the same.
 
-    lens : whether it is told the lens even if `model` is not; at first that changes nothing.
+    Its learned places are resized to frames of another size. It can be told the lens even if
+    `model` is not, and have more blocks at the coarsest level; at first these change nothing.
+
+    Raises ValueError if the networks differ in anything else.
     """
-    lens = lens or model.config.lens
-    config = replace(
-        model.config, resolution=resolution, image_resolution=image_resolution, lens=lens
+    before = model.config
+    config = replace(config, lens=config.lens or before.lens)
+    blocks = before.blocks
+    if config.network == "stacked":
+        blocks = (*blocks[:-1], max(blocks[-1], config.blocks[-1]))
+    possible = replace(
+        before,
+        resolution=config.resolution,
+        image_resolution=config.image_resolution,
+        lens=config.lens,
+        blocks=blocks,
     )
-    resized = make_network(config)
-    state = resized.state_dict() | model.state_dict()
-    for name, wanted in resized.state_dict().items():
+    if config != possible:
+        raise ValueError(f"{config} cannot start from {before}")
+    network = make_network(config)
+    state = network.state_dict()
+    for name, tensor in model.state_dict().items():
         if name.startswith("places"):
-            state[name] = functional.interpolate(
-                state[name][None], size=wanted.shape[1:], mode="bilinear", antialias=True
+            tensor = functional.interpolate(
+                tensor[None], size=state[name].shape[1:], mode="bilinear", antialias=True
             )[0]
-    resized.load_state_dict(state)
-    return resized.to(next(model.parameters()).device)
+        # The coarsest level ends with a normalisation, after an attention and a block each.
+        last = f"middle.{2 * before.blocks[-1]}."
+        state[name.replace(last, f"middle.{2 * blocks[-1]}.")] = tensor
+    network.load_state_dict(state)
+    return network.to(next(model.parameters()).device)
