@@ -49,7 +49,8 @@ SMOOTHING = 10
 LEAST_SIDE = 64
 # Angle from which on an object leans back so far that it may be set upright, and from which on that
 # is more likely a mistake: a car whose roof is behind its hood may seem to lie on its back.
-LEANS, LIES = math.radians(15), math.radians(60)
+LEANS, LIES = math.radians(7.5), math.radians(30)
+LEANS_MUCH = math.radians(15)  # from which on the user is told of an object that stays as it is
 # Share of the height up to which the underside of an object that is set upright is extended to the
 # ground: it lay there before the object was turned.
 FOOT = 0.25
@@ -152,7 +153,7 @@ class XRayGenerator(Generator):
                 "Try an image that shows the whole object on a plain or transparent background.",
             )
         progress(Progress("mesh", 2, 2, "Done"))
-        told = angle < -LEANS and settings.upright != "always"
+        told = (righted or angle < -LEANS_MUCH) and settings.upright != "always"
         notes = (_leaning(angle, righted=righted),) if told else ()
         upright = "always" if righted else "never"
         chosen = {"upright": upright} if settings.upright == "auto" else {}
@@ -170,7 +171,7 @@ class XRayGenerator(Generator):
         outline[:, :3] = OUTLINE_GRAY
         image = image_to_input(_reduced(outline, self.model.config.image_resolution))
         prediction = both_ways(self.model, image, fov_x=seen.fov_x)
-        return angle / 2 < righting_angle(*_read(prediction, shown, seen)) < LEANS / 2
+        return angle / 2 < righting_angle(*_read(prediction, shown, seen)) < LEANS
 
 
 load = XRayGenerator.load

@@ -298,7 +298,13 @@ def test_what_is_set_upright_stands_on_the_ground(leaning, monkeypatch):
 
 @pytest.mark.parametrize(
     ("angle", "outline", "same_as"),
-    [(-0.6, 0.3, "always"), (-0.6, 0.8, "never"), (-0.6, -0.3, "never"), (-1.1, 0.3, "never")],
+    [
+        (-0.4, 0.3, "always"),
+        (-0.2, 0.3, "always"),
+        (-0.4, 0.8, "never"),
+        (-0.4, -0.5, "never"),
+        (-0.6, 0.3, "never"),
+    ],
 )
 def test_what_leans_is_set_upright_by_itself_if_its_outline_does_not_lean(
     leaning, angle: float, outline: float, same_as: str
@@ -312,6 +318,13 @@ def test_what_leans_is_set_upright_by_itself_if_its_outline_does_not_lean(
     assert ("was set upright" in note) == (same_as == "always")
     assert by_itself.chosen["upright"] == same_as
     assert "upright" not in other.chosen
+
+
+def test_what_leans_a_little_stays_and_is_not_told(leaning):
+    leaning.angle, leaning.outline = -0.2, 0.8
+    made = leaning.generate(REFERENCE, XRaySettings(steps=1))
+    assert made.chosen["upright"] == "never"
+    assert not made.notes
 
 
 @pytest.mark.parametrize("steps", [0, 1])
