@@ -39,17 +39,21 @@ def adapted(model: Network, config: NetworkConfig) -> Network:
         lens=config.lens,
         blocks=blocks,
     )
-    if config != possible:
-        raise ValueError(f"{config} cannot start from {before}")
+    other = [name for name in vars(config) if getattr(config, name) != getattr(possible, name)]
+    if other:
+        told = (
+            f"{name} was {getattr(before, name)} and is {getattr(config, name)}" for name in other
+        )
+        raise ValueError(", ".join(told))
     network = make_network(config)
     state = network.state_dict()
+    # The coarsest level ends with a normalisation, after an attention and a block each.
+    last, moved = (f"middle.{2 * count[-1]}." for count in (before.blocks, blocks))
     for name, tensor in model.state_dict().items():
         if name.startswith("places"):
             tensor = functional.interpolate(
                 tensor[None], size=state[name].shape[1:], mode="bilinear", antialias=True
             )[0]
-        # The coarsest level ends with a normalisation, after an attention and a block each.
-        last = f"middle.{2 * before.blocks[-1]}."
-        state[name.replace(last, f"middle.{2 * blocks[-1]}.")] = tensor
+        state[name.replace(last, moved)] = tensor
     network.load_state_dict(state)
     return network.to(next(model.parameters()).device)
