@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -405,3 +407,13 @@ def test_the_weights_that_ship_make_a_closed_mesh_the_size_of_the_image():
     row, column = np.nonzero(alpha)
     box = max(np.ptp(row), np.ptp(column)) + 1
     assert covered == pytest.approx(alpha.sum() / box**2 * 0.85**2, rel=0.1)
+
+
+def test_nothing_is_compiled_for_the_first_mesh():
+    code = (
+        "import sys, runtime; from PIL import Image; from xray_addon import GenerateSettings; "
+        "image = Image.new('RGBA', (128, 128)); image.paste('red', (32, 32, 96, 96)); "
+        "made = runtime.load('xray').generate(image, GenerateSettings()); "
+        "sys.exit(not len(made.surface.faces) or 'numba' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
