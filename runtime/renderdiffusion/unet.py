@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..torch_helpers.attention import TIME_FEATURES, attend, time_features
+from ..torch_helpers.parameters import normal_parameter
 
 GROUPS = 8  # of the group normalisation
 HEAD_CHANNELS = 32
@@ -76,8 +77,7 @@ class UNet(nn.Module):
         self.fold = fold
         sizes = [size // fold // 2**level for level in range(len(channels))]
         self.places = nn.ParameterList(
-            nn.Parameter(0.02 * torch.randn(1, c, n, n))
-            for c, n in zip(channels, sizes, strict=True)
+            normal_parameter(1, c, n, n, std=0.02) for c, n in zip(channels, sizes, strict=True)
         )
         self.conv_in = nn.Conv2d(inputs * fold**2, channels[0], 3, padding=1)
         fine, coarse = list(zip(channels, blocks, strict=True))[:-1], channels[-1]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..torch_helpers.parameters import normal_parameter
 from .config import TripoSRConfig
 from .vit import VisionTransformer
 
@@ -108,9 +108,8 @@ class PlaneTokens(nn.Module):
     def __init__(self, config: TripoSRConfig) -> None:
         super().__init__()
         size = config.plane_size
-        self.embeddings = nn.Parameter(
-            torch.randn(3, config.channels, size, size) / config.channels**0.5
-        )
+        std = 1 / config.channels**0.5
+        self.embeddings = normal_parameter(3, config.channels, size, size, std=std)
 
     def forward(self, batch: int) -> Tensor:
         """Tokens (B, C, 3 P P): plane by plane, row by row."""

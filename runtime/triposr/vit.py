@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..torch_helpers.parameters import normal_parameter
 from .config import VitConfig
 
 MEAN = (0.485, 0.456, 0.406)
@@ -24,7 +25,7 @@ class Embeddings(nn.Module):
         width, patch = config.hidden_size, config.patch_size
         count = (config.image_size // patch) ** 2
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.position_embeddings = nn.Parameter(0.02 * torch.randn(1, 1 + count, width))
+        self.position_embeddings = normal_parameter(1, 1 + count, width, std=0.02)
         self.patch_embeddings = nn.ModuleDict(
             {"projection": nn.Conv2d(3, width, kernel_size=patch, stride=patch)}
         )

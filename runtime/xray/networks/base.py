@@ -19,6 +19,7 @@ from xray_addon.canonical import FOV_X
 
 from ...torch_helpers.attention import attend
 from ...torch_helpers.convolution import convolve
+from ...torch_helpers.parameters import normal_parameter
 
 LENS_FEATURES = 2
 CHANNELS = 8  # depth, normal x y z, red green blue, hit
@@ -125,8 +126,8 @@ class Convolution(nn.Module):
         super().__init__()
         self.shape = (outputs, size, size, inputs)
         columns = size * size * inputs
-        weight = torch.zeros(outputs, columns) if zero else torch.randn(outputs, columns)
-        self.weight = nn.Parameter(weight / math.sqrt(columns))
+        std = 0.0 if zero else 1 / math.sqrt(columns)
+        self.weight = normal_parameter(outputs, columns, std=std)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
