@@ -13,6 +13,7 @@ from ..operators.generate.ops import (
     XRAY_OT_copy_command,
     XRAY_OT_generate,
     XRAY_OT_keep_layers,
+    XRAY_OT_mirror_back,
     XRAY_OT_set_upright,
     XRAY_OT_use_seed,
 )
@@ -36,6 +37,13 @@ from .weights import draw_missing_weights
 from .widgets import PresetsPanel, SidebarPanel, draw_install, draw_progress, draw_text
 
 CUTOUT_SCALE = 9.0  # times the size of an icon
+# What starts from a generated mesh, with icons.
+AGAIN = (
+    (XRAY_OT_another_seed, "FILE_REFRESH"),
+    (XRAY_OT_set_upright, "EMPTY_SINGLE_ARROW"),
+    (XRAY_OT_mirror_back, "MOD_MIRROR"),
+    (XRAY_OT_keep_layers, "RENDERLAYERS"),
+)
 
 
 class XRAY_PT_generate(SidebarPanel):
@@ -68,7 +76,7 @@ class XRAY_PT_generate(SidebarPanel):
         button = row.operator(XRAY_OT_generate.bl_idname, text=text, icon="MESH_DATA")
         set_from_panel(button, scene)
         _draw_again(layout, context)
-        again = (XRAY_OT_another_seed, XRAY_OT_set_upright, XRAY_OT_keep_layers)
+        again = (operator for operator, _ in AGAIN)
         draw_progress(layout, context, XRAY_OT_generate, *again)
 
 
@@ -97,9 +105,8 @@ def _draw_again(layout: Any, context: bpy.types.Context) -> None:
     row.label(text=translated("Seed {}").format(obj["xray_settings"]["seed"]))
     row.operator(XRAY_OT_use_seed.bl_idname, text="", icon="LOOP_BACK")
     row.operator(XRAY_OT_copy_command.bl_idname, text="", icon="COPYDOWN")
-    column.operator(XRAY_OT_another_seed.bl_idname, icon="FILE_REFRESH")
-    column.operator(XRAY_OT_set_upright.bl_idname, icon="EMPTY_SINGLE_ARROW")
-    column.operator(XRAY_OT_keep_layers.bl_idname, icon="RENDERLAYERS")
+    for operator, icon in AGAIN:
+        column.operator(operator.bl_idname, icon=icon)
 
 
 class XRAY_PT_generate_cutout(SidebarPanel):

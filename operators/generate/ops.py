@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 
 # The operator's properties for the inputs.
 INPUTS = ("image", "mask", "category", "filepath", "directory")
-UPRIGHT, ALWAYS = "upright", "always"  # the setting of systems that can set a mesh upright
 DIALOG_WIDTH = 400  # px at the default size
 
 
@@ -386,8 +385,38 @@ class XRAY_OT_another_seed(_MadeAnew):
         return "INFO", text
 
 
+class _WithSetting(_MadeAnew):
+    """Base class of those that only change one setting."""
+
+    change = ("", "")  # the setting and its new value
+    cannot = ""  # what a system without this setting cannot do
+    state = ""  # what the new mesh then is or has
+
+    @classmethod
+    def is_useful(cls, _obj: Any, settings: GenerateSettings) -> bool:
+        """Require a system with this setting, and a mesh that was made with another value."""
+        name, value = cls.change
+        if name not in (item.name for item in settings.own_fields()):
+            label = find_system(settings.generator).label
+            cls.poll_message_set(f"{label} cannot {cls.cannot}")
+            return False
+        if getattr(settings, name) == value:
+            cls.poll_message_set(f"It {cls.state} already")
+            return False
+        return True
+
+    def changed(self, _obj: Any, settings: GenerateSettings) -> GenerateSettings:
+        """With the new value."""
+        change: Any = dict([self.change])
+        return replace(settings, **change)
+
+    def summary(self, result: Any) -> tuple[str, str]:
+        """The new mesh, and what it is or has."""
+        return "INFO", f"{result.name} {self.state}"
+
+
 @with_settings(ResultSettings)
-class XRAY_OT_set_upright(_MadeAnew):
+class XRAY_OT_set_upright(_WithSetting):
     """Make the active mesh again, set upright, and put it beside it: for a figure that leans.
 
     The settings are those of the mesh, with Upright set to Always
@@ -397,26 +426,26 @@ class XRAY_OT_set_upright(_MadeAnew):
     bl_label = "Set Upright"
     bl_options = {"UNDO"}
 
-    @classmethod
-    def is_useful(cls, _obj: Any, settings: GenerateSettings) -> bool:
-        """Require a system with this setting, and a mesh that was made without."""
-        if UPRIGHT not in (item.name for item in settings.own_fields()):
-            label = find_system(settings.generator).label
-            cls.poll_message_set(f"{label} cannot set meshes upright")
-            return False
-        if getattr(settings, UPRIGHT) == ALWAYS:
-            cls.poll_message_set("It is set upright already")
-            return False
-        return True
+    change = ("upright", "always")
+    cannot = "set meshes upright"
+    state = "is set upright"
 
-    def changed(self, _obj: Any, settings: GenerateSettings) -> GenerateSettings:
-        """With Upright set to Always."""
-        change: Any = {UPRIGHT: ALWAYS}
-        return replace(settings, **change)
 
-    def summary(self, result: Any) -> tuple[str, str]:
-        """The name of the new mesh."""
-        return "INFO", f"{result.name} is set upright"
+@with_settings(ResultSettings)
+class XRAY_OT_mirror_back(_WithSetting):
+    """Make the active mesh again, with the image mirrored on its back, and put it beside it.
+
+    It is for what looks the same from behind, such as a vehicle from its side, a house or a tree.
+    The settings are those of the mesh, with Back set to Mirrored
+    """
+
+    bl_idname = "xray.mirror_back"
+    bl_label = "Mirror Back"
+    bl_options = {"UNDO"}
+
+    change = ("back", "mirrored")
+    cannot = "mirror the image on the back"
+    state = "has a mirrored back"
 
 
 class XRAY_OT_keep_layers(_FromGenerated):
@@ -543,6 +572,7 @@ CLASSES: tuple[type[Any], ...] = (
     XRAY_OT_generate,
     XRAY_OT_another_seed,
     XRAY_OT_set_upright,
+    XRAY_OT_mirror_back,
     XRAY_OT_keep_layers,
     XRAY_OT_use_seed,
     XRAY_OT_copy_command,

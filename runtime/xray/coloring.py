@@ -2,8 +2,8 @@
 
 UVs are the mesh's projection onto the camera's image. Visible faces use the left half, which is the
 image with its lighting removed, blurred where it would be stretched. All other faces use the right
-half, which mixes the visible colours at the same height, those nearby and the predicted ones of the
-last hidden layer.
+half, which is the same image, or mixes the visible colours at the same height, those nearby and the
+predicted ones of the last hidden layer.
 """
 
 from __future__ import annotations
@@ -73,24 +73,29 @@ def textured(
     )
 
 
-def two_sides(layers: Layers, image: NDArray[np.uint8], camera: Camera) -> NDArray[np.uint8]:
+def two_sides(
+    layers: Layers, image: NDArray[np.uint8], camera: Camera, *, mirrored: bool = False
+) -> NDArray[np.uint8]:
     """The texture (I, 2 I, 3) of a closed object: visible colours left, hidden ones right.
 
     image : (I, I, 4) the network's input; I is a multiple of the layers' size. camera : of the
-    layers.
+    layers. mirrored : whether the back looks as the front does.
     """
     size, outline = len(image), layers.outline
     # Extend the colours beyond the outline, so that no texel mixes with the background.
     visible = extended(layers.color[0], outline)
-    hidden = _hidden_colors(layers, visible, camera)
-    rim = np.exp(-ndimage.distance_transform_edt(outline) / RIM).astype(np.float32)[..., None]
     edge = ndimage.gaussian_filter(visible, (RIM, RIM, 0))
-    back = _resized(hidden * (1 - rim) + edge * rim, size)
     front = _resized(visible, size) + _detail(image, len(outline) // COARSE)
     inner = ndimage.binary_erosion(image[..., 3] > 127, iterations=2)
     faded = _resized(np.dstack([edge, _steep(layers, camera)]), size)
     front = extended(front, inner)
     front += (faded[..., :3] - front) * faded[..., 3:]
+    if mirrored:
+        back = front
+    else:
+        hidden = _hidden_colors(layers, visible, camera)
+        rim = np.exp(-ndimage.distance_transform_edt(outline) / RIM).astype(np.float32)[..., None]
+        back = _resized(hidden * (1 - rim) + edge * rim, size)
     both = np.concatenate([front, back], axis=1)
     return np.rint(both.clip(0, 1) * 255).astype(np.uint8)
 

@@ -217,6 +217,24 @@ def test_set_upright_makes_the_mesh_again_beside_it(fake_runtime, images, part):
         bpy.ops.xray.set_upright()
 
 
+def test_mirror_back_makes_the_mesh_again_beside_it(fake_runtime, images, part, capfd):
+    bpy.ops.xray.generate(filepath=str(images[0]), seed=3)
+    first = bpy.context.object
+    assert bpy.ops.xray.mirror_back() == {"FINISHED"}
+    second = bpy.context.object
+    made = second["xray_settings"]
+    assert (made["back"], made["seed"]) == ("mirrored", 3)
+    assert first["xray_settings"]["back"] == "blended"
+    assert second.location.x > first.location.x
+    assert f"Info: {second.name} has a mirrored back" in capfd.readouterr().out
+    with pytest.raises(RuntimeError, match="has a mirrored back already"):
+        bpy.ops.xray.mirror_back()
+    settings = part("xray_addon.settings").GenerateSettings
+    second["xray_settings"] = settings("triposr").to_dict()
+    with pytest.raises(RuntimeError, match="TripoSR cannot mirror the image on the back"):
+        bpy.ops.xray.mirror_back()
+
+
 def test_a_mesh_is_made_again_with_what_was_chosen_for_it(fake_runtime, images, panel, part, capfd):
     """A photo said how far away it was taken, and its mesh was set upright by itself."""
     photo = images[0].rename(images[0].with_name("photo.png"))

@@ -51,6 +51,18 @@ def test_the_front_keeps_the_images_detail_and_the_back_has_none(ball: Surface):
     assert front[layers.outline].max(axis=-1).min() > 0.6
 
 
+def test_a_mirrored_back_shows_what_the_front_shows(ball: Surface):
+    layers = layers_of(ball)
+    layers.color[0, 112:144, 82:114] = (0, 0, 1)  # left of the middle
+    texture = two_sides(layers, picture(layers), CAMERA, mirrored=True)
+    np.testing.assert_array_equal(texture[:, :512], texture[:, 512:])
+    front, back = cast(textured(ball, CAMERA, layers.depth[0], texture), CAMERA, 2).color
+    for side in (front, back):
+        assert side[128, 128].min() > side[128, 158].min() + 0.3
+        np.testing.assert_allclose(side[128, 98], (0, 0, 1), atol=0.05)
+        np.testing.assert_allclose(side[128, 158], RED, atol=0.05)
+
+
 def test_hidden_colours_drift_less_than_they_are_predicted_to(ball: Surface):
     layers = layers_of(ball)
     back = two_sides(layers, picture(layers), CAMERA)[256, 512 + 256] / 255

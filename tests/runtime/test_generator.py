@@ -385,6 +385,19 @@ def test_an_object_of_few_pixels_is_told():
     assert not generator.generate(Image.fromarray(large), GenerateSettings()).notes
 
 
+def test_back_says_what_the_hidden_side_shows():
+    generator = runtime.load(device="cpu")
+    blended, mirrored = (
+        generator.generate(REFERENCE, XRaySettings(back=back)).surface
+        for back in ("blended", "mirrored")
+    )
+    np.testing.assert_array_equal(blended.vertices, mirrored.vertices)
+    before, after = blended.materials[0].texture, mirrored.materials[0].texture
+    np.testing.assert_array_equal(before[:, :512], after[:, :512])
+    np.testing.assert_array_equal(after[:, :512], after[:, 512:])
+    assert np.abs(before[:, 512:].astype(int) - after[:, 512:]).mean() > 5
+
+
 def test_the_weights_that_ship_make_a_closed_mesh_the_size_of_the_image():
     assert DEFAULT_WEIGHTS.stat().st_size < 24e6
     result = runtime.load(device="cpu").generate(REFERENCE, GenerateSettings())

@@ -54,6 +54,16 @@ class XRaySettings(GenerateSettings):
         },
     )
 
+    back: str = setting(
+        "blended",
+        "How the hidden side is coloured",
+        choices={
+            "blended": "Like what is seen around the same place and at the same height, blurred",
+            "mirrored": "Like the image, mirrored: for what looks the same from behind, such as a "
+            "vehicle from its side, a house or a tree",
+        },
+    )
+
     def seen_from(self, distance: float) -> Self:
         """With that distance, `FARTHEST` at most, unless one was chosen."""
         return self if self.distance else replace(self, distance=min(distance, FARTHEST))
