@@ -28,7 +28,7 @@ from xray_addon.xray import XRay
 
 from ..generator import Generator
 from ..images.cutout import cut_object
-from ..images.framing import frame_sized
+from ..images.framing import frame, frame_sized
 from ..images.reading import focal_length
 from ..meshes.smoothing import taubin, vertex_normals
 from ..torch_helpers.devices import choose_device, flush_denormals
@@ -41,7 +41,10 @@ from .solid import solid_mesh
 from .uprighting import righting_angle, turned
 from .weights import DEFAULT_WEIGHTS, load_weights
 
-IMAGE_SIZE = 512  # px of the framed image, which the texture is made from
+# Widths in px of the framed image, which the texture is made from. The larger one is taken if the
+# object is LARGE times as long in its image as in the smaller one.
+IMAGE_SIZES = (512, 1024)
+LARGE = 1.5
 LAYER_SIZE = 256  # px of the layers
 # Rounds of smoothing that remove the pixels' steps from an open surface.
 SMOOTHING = 10
@@ -87,7 +90,10 @@ class XRayGenerator(Generator):
         Raises XRayError (unreadable image, no object found, ...) and `Cancelled`.
         """
         cut = cut_object(inputs.image, settings, progress)
-        framed, side = frame_sized(cut.rgba, IMAGE_SIZE, fill=FILL)
+        small, large = IMAGE_SIZES
+        framed, side = frame_sized(cut.rgba, small, fill=FILL)
+        if side >= LARGE * FILL * small:
+            framed = frame(cut.rgba, large, fill=FILL)
         chosen = {}
         if not settings.distance:
             distance = focal_length(inputs.image) * math.hypot(*cut.rgba.shape[:2]) / side
@@ -104,8 +110,8 @@ class XRayGenerator(Generator):
         settings: XRaySettings,
         progress: ProgressCallback = ignore_progress,
     ) -> Generated:
-        """Like `run`, for an image (512, 512, 4) that is already in the canonical frame, and a
-        `distance` that is known."""
+        """Like `run`, for an image (I, I, 4) that is already in the canonical frame, and a
+        `distance` that is known. I is a multiple of 256."""
         can_sample = bool(self.training.get("denoise_share"))
         if (settings.steps > 1 or settings.variation) and not can_sample:
             raise XRayError(

@@ -124,7 +124,7 @@ def test_results_stand_beside_what_is_there_and_are_framed_once(fake, picture):
     assert clean(fake)
 
 
-def test_another_seed_and_layers_are_a_press_away(fake, picture):
+def test_another_seed_layers_and_a_mirrored_back_are_a_press_away(fake, picture):
     generate(fake, picture("apple"), seed=3)
     idle(fake)
     time.sleep(1)
@@ -143,4 +143,11 @@ def test_another_seed_and_layers_are_a_press_away(fake, picture):
     fake.shot("with-layers")
     fake.do("bpy.ops.xray.use_seed()")
     assert fake.get("bpy.context.scene.xray.generate.seed") == 4
+    fake.click_operator("xray.mirror_back")
+    fake.until("'apple.002' in bpy.data.objects", 90)
+    idle(fake)
+    time.sleep(1)
+    fake.shot("mirrored-back")
+    made = fake.get("bpy.data.objects['apple.002']['xray_settings'].to_dict()")
+    assert (made["seed"], made["back"]) == (4, "mirrored")
     assert clean(fake)

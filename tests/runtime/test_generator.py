@@ -385,6 +385,18 @@ def test_an_object_of_few_pixels_is_told():
     assert not generator.generate(Image.fromarray(large), GenerateSettings()).notes
 
 
+def test_a_large_image_gives_a_large_texture_of_the_same_mesh():
+    generator = runtime.load(device="cpu")
+    with Image.open(REFERENCE) as picture:
+        made = [generator.generate(picture.resize((n, n))).surface for n in (512, 1200)]
+    assert [m.materials[0].texture.shape for m in made] == [(512, 1024, 3), (1024, 2048, 3)]
+    small, large = (m.vertices for m in made)
+    np.testing.assert_allclose(np.ptp(large, axis=0), np.ptp(small, axis=0), atol=0.02)
+    # The same colours, in four times as many pixels.
+    fine = made[1].materials[0].texture.reshape(512, 2, 1024, 2, 3).mean(axis=(1, 3))
+    assert np.abs(fine - made[0].materials[0].texture).mean() < 3
+
+
 def test_back_says_what_the_hidden_side_shows():
     generator = runtime.load(device="cpu")
     blended, mirrored = (
