@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xray_addon.errors import XRayError
 from xray_addon.systems.renderdiffusion import NOISE_STEPS
 
 from ..torch_helpers.devices import training_dtype
+from ..torch_helpers.network_configs import differences
 from ..torch_helpers.rays import camera_rays
 from ..training import run
 from ..training.configs import RunConfig
@@ -140,6 +142,13 @@ class Trainer(SharedTrainer[TrainingConfig]):
         super().__init__(config, device)
         if config.start_from:
             start = load_model(Path(config.start_from), device)
+            names = [name for name in config.network_settings if name != "image_size"]
+            if other := differences(start.config, config.model_config(), names):
+                raise XRayError(
+                    "bad_settings",
+                    f"The configuration's network cannot start from {config.start_from}: {other}.",
+                    "Give it the network of those weights; only the size of the image may differ.",
+                )
             self.model = at_size(start, config.image_size).requires_grad_(True)
         else:
             self.model = RenderDiffusion(config.model_config()).to(self.device)

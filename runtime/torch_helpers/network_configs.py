@@ -5,6 +5,7 @@ Building modules takes time even if their tensors take no memory, as on the meta
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from xray_addon.files import json_schema as schema
@@ -29,3 +30,9 @@ def setting(value: Any, where: str) -> Any:
 
 
 NETWORK = schema.table_of(setting)
+
+
+def differences(before: Any, after: Any, names: Iterable[str]) -> str:
+    """Which of the attributes `names` differ, and what they are, for a message; "" if none does."""
+    pairs = ((name, getattr(before, name), getattr(after, name)) for name in names)
+    return ", ".join(f"{name} was {old} and is {new}" for name, old, new in pairs if old != new)

@@ -308,6 +308,9 @@ def test_a_model_begins_from_weights_also_at_another_size(tmp_path, dataset):
         *(1, 3, 4),
         *(32, 32),
     )
+    with pytest.raises(XRayError, match=r"hidden was \d+ and is 64") as caught:
+        Trainer(settings(hidden=64, start_from=str(tmp_path)), "cpu")
+    assert caught.value.code == "bad_settings"
 
 
 # Weights on disk

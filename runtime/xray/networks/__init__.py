@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch.nn import functional
 
+from ...torch_helpers.network_configs import differences
 from .base import Network, NetworkConfig
 from .stacked import XRayPredictor
 
@@ -41,10 +42,7 @@ def adapted(model: Network, config: NetworkConfig) -> Network:
     )
     other = [name for name in vars(config) if getattr(config, name) != getattr(possible, name)]
     if other:
-        told = (
-            f"{name} was {getattr(before, name)} and is {getattr(config, name)}" for name in other
-        )
-        raise ValueError(", ".join(told))
+        raise ValueError(differences(before, config, other))
     network = make_network(config)
     state = network.state_dict()
     # The coarsest level ends with a normalisation, after an attention and a block each.
