@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import bpy
 
 from ...xray_addon.errors import XRayError
+from ..tasks.lasting import Lasting
 
 
 class ChosenScene:
     """The scene and view layer of `context`, which undo and renaming the scene do not change."""
 
     def __init__(self, context: bpy.types.Context) -> None:
-        scene: Any = context.scene
-        self._scene, self._name = scene.session_uid, scene.name
+        self._scene = Lasting(context.scene)
         self._layer = context.view_layer.name
 
     @contextmanager
@@ -25,14 +24,13 @@ class ChosenScene:
 
         Raises XRayError `scene_gone`.
         """
-        scenes: Any = bpy.data.scenes
-        found = [scene for scene in scenes if scene.session_uid == self._scene]
-        if not found:
-            raise _gone(f"scene {self._name!r}")
-        layer = found[0].view_layers.get(self._layer)
+        scene = self._scene.find()
+        if scene is None:
+            raise _gone(f"scene {self._scene.name!r}")
+        layer = scene.view_layers.get(self._layer)
         if layer is None:
-            raise _gone(f"view layer {self._layer!r} of the scene {found[0].name!r}")
-        with bpy.context.temp_override(scene=found[0], view_layer=layer):
+            raise _gone(f"view layer {self._layer!r} of the scene {scene.name!r}")
+        with bpy.context.temp_override(scene=scene, view_layer=layer):
             yield
 
 

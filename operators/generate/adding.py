@@ -7,6 +7,7 @@ of it is ready. Mode, selection and view change only if the user is idle.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -28,17 +29,16 @@ from ..layers.layers import (
     layer_mesh,
     set_frame,
 )
-from ..results import finish_steps, vertex_positions
+from ..results import ATTEMPTS, finish_steps, vertex_positions
 from ..tasks import jobs, person
 
 if TYPE_CHECKING:
     from ...xray_addon.camera import Camera
     from ...xray_addon.generated import Generated
+    from ..tasks.lasting import Lasting
     from .placing import Spot
 
 ADDING = Progress("add", message="Adding the mesh")
-# How often a half-made mesh is rebuilt because undo or another file removed it.
-ATTEMPTS = 5
 
 Layers = list[tuple[LayerArrays, bpy.types.Mesh]]
 
@@ -97,28 +97,30 @@ def add_steps(
     return obj, failure
 
 
-def keep_steps(generated: Generated, obj: bpy.types.Object, *, keep_camera: bool) -> jobs.Steps:
-    """Add the layers and pictures of `generated` to `obj`, which was made with the same settings.
+def keep_steps(generated: Generated, kept: Lasting, *, keep_camera: bool) -> jobs.Steps:
+    """Add the layers and pictures of `generated` to the object `kept`, which was made with the same
+    settings.
 
-    The result is `obj`. Raises XRayError `object_gone` if it was removed meanwhile.
+    The result is the object. Raises XRayError `object_gone` if it was removed meanwhile.
     """
-    found: Any = obj
     pictures = yield from _encode_pictures(generated.pictures)
+    has_layers = generated.xray is not None and len(generated.xray.index) > 0
     layers: Layers = []
-    with TemporaryData() as half_made:
-        try:
-            name = found.name
-            if generated.xray is not None and len(generated.xray.index):
-                layers = yield from _layer_steps(generated, name, half_made)
+    for _ in range(ATTEMPTS):
+        with TemporaryData() as half_made, suppress(ReferenceError):
+            if has_layers:
+                layers = yield from _layer_steps(generated, kept.name, half_made)
             _raise_if_gone(layers)
-            name = found.name
-        except ReferenceError as error:
-            raise XRayError(
-                "object_gone", "The mesh or its layers were removed meanwhile.", "Try again."
-            ) from error
-        half_made.keep()
+            if (found := kept.find()) is None:
+                raise XRayError("object_gone", f"{kept.name} was removed.", "Select another mesh.")
+            half_made.keep()
+            break
+    else:
+        raise XRayError(
+            "object_gone", "The new layers were removed again and again.", "Try without undoing."
+        )
     if generated.xray is not None and layers:
-        add_layers(generated.xray, generated.camera, name, layers, parent=found)
+        add_layers(generated.xray, generated.camera, found.name, layers, parent=found)
     _add_pictures(found, pictures, keep=True)
     if keep_camera:
         add_view(found, generated.camera, found.users_collection[0])
@@ -128,9 +130,8 @@ def keep_steps(generated: Generated, obj: bpy.types.Object, *, keep_camera: bool
 def add_view(obj: Any, camera: Camera, collection: bpy.types.Collection) -> None:
     """Add the image's camera for `obj`."""
     seen = add_camera(camera, f"{obj.name} View", collection)
-    scale, shift = frame_of(obj)
-    place, turn, _ = seen.matrix_world.decompose()
-    seen.matrix_world = obj.matrix_world @ Matrix.LocRotScale(place * scale + shift, turn, None)
+    place, turn, _ = (obj.matrix_world @ frame_of(obj) @ seen.matrix_world).decompose()
+    seen.matrix_world = Matrix.LocRotScale(place, turn, None)
 
 
 def _object_steps(
@@ -181,6 +182,7 @@ def _stand(obj: Any, factor: float, spot: Spot) -> None:
     if len(positions):
         low, high = positions.min(axis=0), positions.max(axis=0)
     base = np.array([*(low + high)[:2] / 2, low[2]], dtype=np.float64)
-    obj.data.transform(Matrix.Translation((-base).tolist()))
-    set_frame(obj, factor, (-base).tolist())
+    down = Matrix.Translation((-base).tolist())
+    obj.data.transform(down)
+    set_frame(obj, down @ Matrix.Scale(factor, 4))
     obj.matrix_world = Matrix.Translation(Vector(spot.place(low - base, high - base).tolist()))

@@ -20,6 +20,7 @@ from ...xray_addon.systems.system import Inputs, System
 from ..convert.images import own_file, shared_file, shown_pixels
 from ..runtime import service
 from ..tasks import jobs
+from ..tasks.lasting import Lasting
 from .adding import add_steps, keep_steps
 from .placing import Spot
 from .settings import settings_of_older
@@ -130,11 +131,11 @@ def keep_layers_steps(obj: Any, *, keep_camera: bool = False) -> jobs.Steps:
     """
     inputs, settings = made_from(obj)
     hits = list(obj.get("xray_hits", ()))
-    in_runtime = _in_runtime(inputs, settings)
+    in_runtime, kept = _in_runtime(inputs, settings), Lasting(obj)
 
     def steps() -> jobs.Steps:
         generated = yield from in_runtime
-        found = yield from keep_steps(generated, obj, keep_camera=keep_camera)
+        found = yield from keep_steps(generated, kept, keep_camera=keep_camera)
         xray = generated.xray
         return found, xray is None or xray.hits_per_layer.tolist() == hits
 
@@ -303,7 +304,11 @@ def _kept_image(obj: Any, name: str, file: str | None) -> Image | None:
     if not name:
         return None
     path = Path(file or name)
-    found: Image | None = bpy.data.images.get(name) or (path if path.is_file() else None)
+    found: Image | None = bpy.data.images.get(name)
+    is_other = found is not None and own_file(found) not in (None, path)
+    # A file that was opened later may have an image of the same name.
+    if path.is_file() and (found is None or (file is not None and is_other)):
+        found = path
     if found is None:
         raise XRayError(
             "missing_image",

@@ -6,13 +6,17 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import bpy
+import numpy as np
 from bl_operators.presets import AddPresetBase
+from mathutils import Matrix
 
 from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.result import ResultSettings
 from ..layers.layers import frame_of, set_frame
 from ..properties import settings_from_properties, with_settings
-from ..results import replace_steps
+from ..results import replace_steps, vertex_positions
+from ..results.second_blender import FINISHING
+from ..tasks.lasting import Lasting
 from ..tasks.watching import TaskOperator
 from .ops import is_generated
 
@@ -37,7 +41,12 @@ class XRAY_OT_apply_result(TaskOperator):
         if context.mode != "OBJECT":
             cls.poll_message_set("Go to Object Mode first")
             return False
-        return is_generated(cls, context)
+        if not is_generated(cls, context):
+            return False
+        if context.object.library is not None:
+            cls.poll_message_set("It is linked from another file. Make it local first")
+            return False
+        return True
 
     @classmethod
     def circumstances(cls, context: bpy.types.Context) -> Any:
@@ -59,28 +68,45 @@ def apply_steps(obj: Any, settings: ResultSettings) -> jobs.Steps:
     """Finish the mesh of `obj`, a generated object, according to `settings`; returns `obj`.
 
     This works on a copy, so that modifiers, other users of the mesh and `obj` itself do not change
-    before the new mesh is complete. Layers are scaled with the mesh.
+    before the new mesh is complete. Layers are scaled with the mesh. The height is that in the
+    scene, whatever the object's scale, rotation and parents.
 
     Raises XRayError `object_gone` if the object was removed meanwhile, and those of `finish_steps`.
     """
-    name = obj.name
-    # The height applies to the object, which may be scaled.
-    height = settings.height / (abs(obj.scale.z) or 1.0)
-    obj, factor = yield from replace_steps(
-        obj.data.copy(), replace(settings, height=height), lambda: _mesh_object(name)
-    )
-    scale, shift = frame_of(obj)
-    set_frame(obj, scale * factor, shift * factor)
-    obj["xray_result"] = settings.to_dict()
-    return obj
+    kept = Lasting(obj)
+
+    def owner() -> Any:
+        found = kept.find()
+        if found is None or found.type != "MESH":
+            raise XRayError("object_gone", f"{kept.name} was removed.", "Select another mesh.")
+        return found
+
+    frame = Matrix()
+
+    def make() -> jobs.Steps:
+        nonlocal frame
+        yield FINISHING
+        found = owner()
+        frame = frame_of(found)
+        height = settings.height * _local_share(found)
+        return found.data.copy(), replace(settings, height=height)
+
+    def steps() -> jobs.Steps:
+        found, factor = yield from replace_steps(make, owner)
+        set_frame(found, Matrix.Scale(factor, 4) @ frame)
+        found["xray_result"] = settings.to_dict()
+        return found
+
+    return steps()
 
 
-def _mesh_object(name: str) -> Any:
-    objects: Any = bpy.data.objects
-    obj = objects.get(name)
-    if obj is None or obj.type != "MESH":
-        raise XRayError("object_gone", f"{name} was removed.", "Select another mesh.")
-    return obj
+def _local_share(obj: Any) -> float:
+    """The height of the mesh of `obj` in its own space, as a share of that in the scene."""
+    positions = vertex_positions(obj.data)
+    across = np.array(obj.matrix_world)[2, :3]
+    if not len(positions) or not (height := np.ptp(positions @ across)):
+        return 1.0
+    return float(np.ptp(positions[:, 2]) / height)
 
 
 class XRAY_OT_result_preset_add(AddPresetBase, bpy.types.Operator):  # type: ignore[misc]

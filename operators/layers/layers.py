@@ -35,6 +35,7 @@ from ..convert.display import show_as_points
 from ..convert.node_sources import image_nodes
 from ..results import replace_steps
 from ..tasks import jobs
+from ..tasks.lasting import Lasting
 
 REBUILDING = Progress("rebuild", message="Rebuilding the mesh")
 FORMS = ("mesh", "points", "layers")
@@ -45,6 +46,8 @@ MARKED = 0.5
 # A rebuilt mesh is reduced to the detail of the one before it if that has less than this share of
 # its faces, and never to fewer than this.
 HARDLY_MORE, LEAST_FACES = 0.8, 100
+# Number of vertices that tell whether a mesh was moved as a whole.
+PROBES = 32
 
 
 @dataclass(frozen=True)
@@ -186,33 +189,73 @@ def add_layers(
         obj["xray_layer"] = part.number
         # Weight Paint paints into the active group.
         obj.vertex_groups.new(name=DELETE)
-        obj.parent = parent
     if parent is not None:
         parent["xray_layers"] = collection
+        for layer in collection.objects:
+            layer.parent = parent
         place_layers(parent)
         collection.hide_viewport = collection.hide_render = True
     return collection
 
 
-def set_frame(obj: Any, scale: float, shift: Iterable[float]) -> None:
-    """Store the transform of the mesh of `obj` from its generator's frame: times `scale`, moved by
-    `shift`. Its layers follow."""
-    obj["xray_frame"] = {"scale": scale, "shift": [float(x) for x in shift]}
+def set_frame(obj: Any, frame: Matrix) -> None:
+    """Store the transform from the frame of the generator of `obj` to its mesh, and move its layers
+    there."""
+    obj["xray_frame"] = {"matrix": _numbers(frame), "places": _some_places(obj.data)}
     place_layers(obj)
 
 
-def frame_of(obj: Any) -> tuple[float, Vector]:
-    """Scale and shift of `set_frame`; 1 and 0 if the mesh was not moved."""
-    frame = obj.get("xray_frame")
-    return (frame["scale"], Vector(frame["shift"])) if frame else (1.0, Vector())
+def frame_of(obj: Any) -> Matrix:
+    """The transform of `set_frame`, and what has moved the mesh as a whole since, such as Apply
+    Scale or Set Origin."""
+    stored = obj.get("xray_frame")
+    if stored is None:
+        return Matrix()
+    frame = Matrix(_square(stored["matrix"]).tolist())
+    return _movement(stored["places"], _some_places(obj.data)) @ frame
 
 
 def place_layers(obj: Any) -> None:
-    """Move the layers of `obj` to its mesh."""
-    collection = obj.get("xray_layers")
-    scale, shift = frame_of(obj)
+    """Move the layers of `obj` to its mesh. Those that a user has moved stay as far from it."""
+    collection, frame = obj.get("xray_layers"), frame_of(obj)
     for layer in layer_objects(collection) if collection is not None else ():
-        layer.location, layer.scale = shift, (scale, scale, scale)
+        if layer.parent != obj:  # `obj` is a duplicate
+            continue
+        placed = layer.get("xray_placed")
+        if placed is None or not np.allclose(layer.matrix_parent_inverse, _square(placed)):
+            # Blender has moved it against the mesh, and wrongly if it was hidden.
+            layer.location = layer.rotation_euler = (0, 0, 0)
+            layer.scale = (1, 1, 1)
+        layer.matrix_parent_inverse = frame
+        layer["xray_placed"] = _numbers(frame)
+
+
+def _numbers(matrix: Matrix) -> list[float]:
+    return [float(x) for x in np.ravel(np.array(matrix))]
+
+
+def _square(numbers: Any) -> NDArray[np.float64]:
+    return np.reshape(numbers, (4, 4)).astype(np.float64)
+
+
+def _some_places(mesh: Any) -> list[float]:
+    """The number of vertices, and the positions of PROBES of them."""
+    count = len(mesh.vertices)
+    numbers = np.linspace(0, count - 1, PROBES).astype(int) if count else ()
+    return [float(count), *(x for number in numbers for x in mesh.vertices[int(number)].co)]
+
+
+def _movement(before: Sequence[float], after: Sequence[float]) -> Matrix:
+    """The affine transform between two results of `_some_places`; none if the mesh was edited."""
+    if before[0] != after[0] or np.array_equal(before, after):
+        return Matrix()
+    old, new = (np.reshape(places[1:], (-1, 3)) for places in (before, after))
+    old = np.column_stack([old, np.ones(len(old))])
+    change, _, rank, _ = np.linalg.lstsq(old, new, rcond=None)
+    far = np.abs(old @ change - new).max(initial=0.0)
+    if rank < 4 or far > 1e-4 * np.ptp(new, axis=0).max():
+        return Matrix()
+    return Matrix([*change.T.tolist(), (0, 0, 0, 1)])
 
 
 def layers_of(obj: Any) -> Any:
@@ -283,16 +326,21 @@ def read_layers(collection: Any) -> Placed:
 
 
 def mesh_of(collection: Any) -> Any:
-    """The mesh object of the layers in `collection`, or None if it was removed."""
-    objects: Iterable[Any] = bpy.context.scene.objects
-    return next((obj for obj in objects if obj.get("xray_layers") == collection), None)
+    """The mesh object of the layers in `collection`, or None if it was removed.
+
+    If it was duplicated, the active one of these objects counts.
+    """
+    active, objects = bpy.context.object, bpy.context.scene.objects
+    candidates: Iterable[Any] = objects if active is None else (active, *objects)
+    return next((obj for obj in candidates if obj.get("xray_layers") == collection), None)
 
 
 def rebuild_steps(collection: Any, settings: RebuildSettings | None = None) -> jobs.Steps:
     """Reconstruct the mesh from the current layers in `collection`; the result is its object.
 
-    The layers' mesh object gets the new mesh, finished with the same settings. If there is no
-    such object, it is created. It is shown in place of the layers, which are read at the call.
+    The layers' mesh object gets the new mesh, finished with the same settings but for the height:
+    the mesh lies on its layers. If there is no such object, it is created. It is shown in place of
+    the layers, which are read at the call.
 
     Without a target, the triangles are about as large as those of the mesh that is replaced. If
     there is none, the new mesh has as many as the hits need.
@@ -302,6 +350,15 @@ def rebuild_steps(collection: Any, settings: RebuildSettings | None = None) -> j
     placed = read_layers(collection)
     name = collection.name.removesuffix(" Layers")
     target_faces = settings.target_faces if settings is not None else 0
+    layers, replaced = Lasting(collection), mesh_of(collection)
+    kept = None if replaced is None else Lasting(replaced)
+
+    def before() -> Any:
+        """The object whose mesh is replaced, or None for a new one."""
+        found = None if kept is None else kept.find()
+        if layers.find() is None or (kept is not None and found is None):
+            raise XRayError("object_gone", "The layers were removed meanwhile.", "Try again.")
+        return found
 
     def steps() -> jobs.Steps:
         def arrays() -> MeshArrays:
@@ -312,47 +369,49 @@ def rebuild_steps(collection: Any, settings: RebuildSettings | None = None) -> j
             return MeshArrays.of(surface)
 
         made = yield from jobs.in_thread(arrays, REBUILDING)
-        try:
+
+        frame = Matrix()
+
+        def make() -> jobs.Steps:
+            nonlocal frame
+            before()
             mesh = yield from jobs.reporting(mesh_steps(made, name), REBUILDING)
-            obj = yield from _replaced(collection, mesh, target_faces)
-        except ReferenceError as error:
-            raise _gone() from error
+            found = before()
+            if found is not None:
+                frame = frame_of(found)
+                mesh.transform(frame)
+            return mesh, _how_to_finish(mesh, found, target_faces)
+
+        def owner() -> Any:
+            found = before()
+            if found is None:
+                return _new_owner(layers.find())
+            return found
+
+        obj, _ = yield from replace_steps(make, owner)
+        found = layers.find()
+        if kept is None:  # meanwhile the unfinished mesh had the name
+            obj.name = obj.data.name = found.name.removesuffix(" Layers")
+        if "xray_frame" in obj:
+            set_frame(obj, frame)
         obj["xray_hits"] = placed.xray.hits_per_layer.tolist()
-        collection.xray.visible = False  # in place of them, the mesh is shown
+        found.xray.visible = False  # in place of them, the mesh is shown
         return obj
 
     return steps()
 
 
-def _replaced(collection: Any, mesh: Any, target_faces: int) -> jobs.Steps:
-    """Finish `mesh` and give it to the layers' object, which is the result."""
-    obj, settings, is_generated = mesh_of(collection), ResultSettings(), False
-    is_new = obj is None
-    if not is_new:
-        _keep_materials(mesh, obj.data)
-        if is_generated := "xray_result" in obj:
-            settings = ResultSettings.from_dict(obj["xray_result"].to_dict())
+def _how_to_finish(mesh: Any, before: Any, target_faces: int) -> ResultSettings:
+    """How to finish `mesh`, and its materials: those of the object `before`, if it is not new."""
+    settings = ResultSettings()
+    if before is not None:
+        _keep_materials(mesh, before.data)
+        if "xray_result" in before:
+            stored = ResultSettings.from_dict(before["xray_result"].to_dict())
+            settings = replace(stored, height=0.0)
         if not settings.target_faces and settings.topology == "triangles":
-            scale, _ = frame_of(obj)
-            settings = replace(settings, target_faces=_as_detailed(mesh, obj.data, scale))
-    if target_faces:
-        settings = replace(settings, target_faces=target_faces)
-
-    def owner() -> Any:
-        found = mesh_of(collection)
-        if found is None and not is_new:
-            raise _gone()
-        return _new_owner(collection) if found is None else found
-
-    obj, factor = yield from replace_steps(mesh, settings, owner)
-    if is_new:  # meanwhile the unfinished mesh had the name
-        obj.name = obj.data.name = collection.name.removesuffix(" Layers")
-    if is_generated:
-        scale, shift = frame_of(obj)
-        shift = shift * (factor / scale)
-        obj.data.transform(Matrix.Translation(shift))
-        set_frame(obj, factor, shift.to_tuple())
-    return obj
+            settings = replace(settings, target_faces=_as_detailed(mesh, before.data))
+    return replace(settings, target_faces=target_faces) if target_faces else settings
 
 
 def _new_owner(collection: Any) -> Any:
@@ -366,16 +425,15 @@ def _new_owner(collection: Any) -> Any:
     return obj
 
 
-def _as_detailed(mesh: Any, before: Any, scale: float) -> int:
+def _as_detailed(mesh: Any, before: Any) -> int:
     """The number of triangles at which those of `mesh` are about as large as those of `before`.
 
-    It is 0 if `mesh` has hardly more. scale : `before` is this many times as large as in the frame
-    of `mesh`.
+    It is 0 if `mesh` has hardly more.
     """
     triangles, area = len(before.loops) - 2 * len(before.polygons), _area(before)
     if not area:
         return 0
-    wanted = round(triangles * _area(mesh) * scale**2 / area)
+    wanted = round(triangles * _area(mesh) / area)
     return max(wanted, LEAST_FACES) if wanted < HARDLY_MORE * len(mesh.polygons) else 0
 
 
@@ -383,10 +441,6 @@ def _area(mesh: Any) -> float:
     areas = np.empty(len(mesh.polygons), dtype=np.float32)
     mesh.polygons.foreach_get("area", areas)
     return float(areas.sum(dtype=np.float64))
-
-
-def _gone() -> XRayError:
-    return XRayError("object_gone", "The layers were removed meanwhile.", "Try again.")
 
 
 def _keep_materials(mesh: Any, before: Any) -> None:

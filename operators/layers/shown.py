@@ -8,7 +8,7 @@ import bpy
 
 from ...xray_addon.settings.rebuild import RebuildSettings
 from ..properties import with_settings
-from .layers import mesh_of, show_layers
+from .layers import mesh_of, place_layers, show_layers
 
 
 @with_settings(RebuildSettings)
@@ -25,6 +25,8 @@ class XRAY_PG_layers(bpy.types.PropertyGroup):
         self.id_data.hide_viewport = not visible
         # The hits lie exactly on the mesh, so both together flicker.
         mesh = mesh_of(self.id_data)
+        if mesh is not None:
+            place_layers(mesh)
         if mesh is not None and mesh.name in bpy.context.view_layer.objects:
             mesh.hide_set(visible)
 

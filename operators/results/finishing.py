@@ -449,7 +449,7 @@ def _scale(mesh: Any, height: float) -> float:
         return 1.0
     extent = float(np.ptp(vertex_positions(mesh)[:, 2])) or 1.0
     factor = height / bpy.context.scene.unit_settings.scale_length / extent
-    mesh.transform(Matrix.Diagonal((factor, factor, factor, 1.0)))
+    mesh.transform(Matrix.Diagonal((factor, factor, factor, 1.0)), shape_keys=True)
     return factor
 
 

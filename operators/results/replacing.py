@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 import numpy as np
 
+from ...xray_addon.errors import XRayError
 from ..convert.staging import TemporaryData
 from .finishing import mark_as_asset, remove_unused
 from .second_blender import finish_steps, in_object_mode
@@ -19,15 +20,36 @@ if TYPE_CHECKING:
     from ...xray_addon.settings.result import ResultSettings
     from ..tasks import jobs
 
+# How often a half-made mesh is made again because undo or another file removed it.
+ATTEMPTS = 5
 
-def replace_steps(mesh: Any, settings: ResultSettings, owner: Callable[[], Any]) -> jobs.Steps:
-    """Finish the new `mesh`, then give it to the object `owner()` in place of its own.
 
-    Until the mesh is finished and the object in Object Mode, the object does not change. If the
-    work ends early, `mesh` is removed. The result is the object and the scale factor.
+def replace_steps(make: Callable[[], jobs.Steps], owner: Callable[[], Any]) -> jobs.Steps:
+    """Make and finish a mesh, then give it to the object `owner()` in place of its own.
 
-    Raises the errors of `owner` and `finish_steps`.
+    make : steps that give a new mesh and the settings to finish it with. If undo removes that mesh,
+    it is made again. Until it is finished and the object in Object Mode, the object does not
+    change. If the work ends early, the mesh is removed. The result is the object and the scale
+    factor.
+
+    Raises the errors of `make`, `owner` and `finish_steps`, and `object_gone` if the new mesh was
+    removed again and again.
     """
+    for _ in range(ATTEMPTS):
+        with suppress(ReferenceError):
+            mesh, settings = yield from make()
+            try:
+                replaced = yield from _replace(mesh, settings, owner)
+                return replaced
+            except XRayError as error:
+                if error.code != "object_gone":
+                    raise
+    raise XRayError(
+        "object_gone", "The new mesh was removed again and again.", "Try again without undoing."
+    )
+
+
+def _replace(mesh: Any, settings: ResultSettings, owner: Callable[[], Any]) -> jobs.Steps:
     with TemporaryData() as owned, ExitStack() as unfinished:
         made: Any = owned.own(bpy.data.objects.new(mesh.name, mesh))
         unfinished.callback(_remove_mesh, made)

@@ -105,16 +105,43 @@ def test_the_height_is_the_objects_and_layers_grow_with_it(obj, part):
     collection = layers.layers_of(obj)
     obj.scale = (2, 2, 2)
     bpy.context.view_layer.update()
-    before = layers.layer_objects(collection)[0].scale.x
+    before = grown(layers.layer_objects(collection)[0])
     height = obj.dimensions.z
     assert bpy.ops.xray.apply_result(height=6.0) == {"FINISHED"}
     bpy.context.view_layer.update()
     assert obj.dimensions.z == pytest.approx(6.0, rel=1e-4)
-    after = layers.layer_objects(collection)[0].scale.x
+    after = grown(layers.layer_objects(collection)[0])
     assert after / before == pytest.approx(6.0 / height, rel=1e-4)
     assert bpy.ops.xray.apply_result(height=3.0) == {"FINISHED"}
     bpy.context.view_layer.update()
     assert obj.dimensions.z == pytest.approx(3.0, rel=1e-4)
+
+
+def grown(layer):
+    """The scale of a layer's mesh in the space of the mesh that it belongs to."""
+    return (layer.matrix_parent_inverse @ layer.matrix_basis).to_scale().x
+
+
+def test_the_height_is_that_in_the_scene(obj):
+    parent = bpy.data.objects.new("Parent", None)
+    bpy.context.collection.objects.link(parent)
+    parent.scale = (2, 2, 2)
+    obj.parent, obj.rotation_euler.x = parent, np.pi / 2
+    for vertex in obj.data.vertices:
+        vertex.co.y *= 3
+    bpy.context.view_layer.update()
+    assert bpy.ops.xray.apply_result(height=1.5) == {"FINISHED"}
+    bpy.context.view_layer.update()
+    across = [(obj.matrix_world @ vertex.co).z for vertex in obj.data.vertices]
+    assert np.ptp(across) == pytest.approx(1.5, rel=1e-4)
+
+
+def test_shape_keys_grow_with_the_mesh(obj):
+    for name in ("Basis", "Smile"):
+        obj.shape_key_add(name=name)
+    assert bpy.ops.xray.apply_result(height=5.0) == {"FINISHED"}
+    bpy.context.view_layer.update()
+    assert obj.dimensions.z == pytest.approx(5.0, rel=1e-4)
 
 
 def test_an_asset_has_its_preview(obj):
@@ -140,11 +167,86 @@ def test_an_object_that_is_removed_meanwhile_is_an_error(obj, part, settings):
     assert not [mesh.name for mesh in bpy.data.meshes if not mesh.users and mesh.name != "apple"]
 
 
+def test_undo_does_not_stop_the_work(obj, cube, part, settings):
+    """Undo replaces all datablocks, and removes the half-made mesh."""
+    bpy.context.view_layer.objects.active = obj
+    layers = part("operators.layers.layers")
+    work = (
+        lambda one: part("operators.generate.ops_result").apply_steps(
+            one, settings(target_faces=200)
+        ),
+        lambda one: layers.rebuild_steps(layers.layers_of(one)),
+    )
+    for start in work:
+        bpy.ops.ed.undo_push(message="Before")
+        bpy.data.objects["Cube"].location.x += 1
+        bpy.ops.ed.undo_push(message="Move")
+        steps = start(bpy.data.objects["apple"])
+        for _ in range(2):
+            next(steps)
+        assert bpy.ops.ed.undo() == {"FINISHED"}
+        assert part("operators.tasks.jobs").run(steps) == bpy.data.objects["apple"]
+        assert not [mesh.name for mesh in bpy.data.meshes if not mesh.users]
+
+
+def test_another_object_of_the_same_name_stays_as_it_is(obj, cube, part, settings):
+    steps = part("operators.generate.ops_result").apply_steps(obj, settings(target_faces=200))
+    next(steps)
+    obj.name, cube.name = "Renamed", "apple"
+    before = cube.data
+    assert part("operators.tasks.jobs").run(steps) == obj
+    assert len(obj.data.polygons) <= 200
+    assert cube.data == before
+
+
+@pytest.mark.parametrize("change", ["scale", "origin", "rotation"])
+def test_a_rebuilt_mesh_lies_on_its_layers(obj, part, change):
+    """Also after operators that move the mesh's data: Blender moves the layers against it."""
+    obj.scale, obj.rotation_euler.z = (2, 2, 2), 0.5
+    for other in bpy.context.view_layer.objects:
+        other.select_set(other == obj)
+    bpy.context.view_layer.update()
+    before = bounds(obj)
+    if change == "origin":
+        assert bpy.ops.object.origin_set(type="ORIGIN_GEOMETRY") == {"FINISHED"}
+    else:
+        options = {"location": False, "rotation": False, "scale": False, change: True}
+        assert bpy.ops.object.transform_apply(**options) == {"FINISHED"}
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    bpy.context.view_layer.update()
+    assert np.allclose(bounds(obj), before, atol=0.1)
+    # So do the layers after a change of height.
+    assert bpy.ops.xray.apply_result(height=1.0) == {"FINISHED"}
+    assert bpy.ops.xray.rebuild() == {"FINISHED"}
+    bpy.context.view_layer.update()
+    assert obj.dimensions.z == pytest.approx(1.0, rel=0.1)
+
+
+def bounds(obj):
+    """(2, 3) in the scene."""
+    corners = np.array([tuple(obj.matrix_world @ vertex.co) for vertex in obj.data.vertices])
+    return np.array([corners.min(axis=0), corners.max(axis=0)])
+
+
+def test_of_two_objects_with_the_same_layers_the_active_one_is_rebuilt(obj, part):
+    assert bpy.ops.xray.apply_result(topology="quads", target_faces=300) == {"FINISHED"}
+    other = obj.copy()
+    bpy.context.collection.objects.link(other)
+    bpy.context.view_layer.objects.active = other
+    before = obj.data
+    assert bpy.ops.xray.rebuild(target_faces=100) == {"FINISHED"}
+    assert obj.data == before
+    assert len(other.data.polygons) < 200
+    other["xray_layers"].xray.visible = True
+    assert other.hide_get()
+    assert not obj.hide_get()
+
+
 def test_a_rebuild_replaces_the_mesh_when_all_is_ready_and_nobody_edits_it(obj, part):
     layers = part("operators.layers.layers")
     assert bpy.ops.xray.apply_result(topology="quads", target_faces=300) == {"FINISHED"}
     before, meshes = obj.data, set(bpy.data.meshes)
-    frame = obj["xray_frame"].to_dict()
+    frame = list(obj["xray_frame"]["matrix"])
 
     steps = layers.rebuild_steps(layers.layers_of(obj))
     while next(steps).stage != "finish":
@@ -165,7 +267,7 @@ def test_a_rebuild_replaces_the_mesh_when_all_is_ready_and_nobody_edits_it(obj, 
     assert sides(obj) == {4}
     assert obj.data.name == "apple"
     assert len(bpy.data.meshes) == len(meshes)
-    assert obj["xray_frame"].to_dict() == frame
+    assert list(obj["xray_frame"]["matrix"]) == frame
 
 
 # Presets

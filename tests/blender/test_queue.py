@@ -217,6 +217,25 @@ def test_set_upright_makes_the_mesh_again_beside_it(fake_runtime, images, part):
         bpy.ops.xray.set_upright()
 
 
+def test_an_image_of_the_same_name_is_not_mistaken_for_another(
+    fake_runtime, images, tmp_path, part
+):
+    first = bpy.data.images.load(str(images[0]))
+    bpy.ops.xray.generate(image=first.name)
+    obj, name = bpy.context.object, first.name
+    bpy.data.images.remove(first)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = bpy.data.images.load(str(images[1].rename(folder / images[0].name)))
+    assert other.name == name
+    module = part("operators.generate.generation")
+    assert module.inputs_of(obj).image == images[0]
+    assert str(images[0]) in part("operators.generate.ops").command_line(obj)
+    # If the file is gone, the project may have been moved.
+    images[0].unlink()
+    assert module.inputs_of(obj).image == other
+
+
 def test_mirror_back_makes_the_mesh_again_beside_it(fake_runtime, images, part, capfd):
     bpy.ops.xray.generate(filepath=str(images[0]), seed=3)
     first = bpy.context.object
@@ -296,6 +315,23 @@ def test_layers_are_kept_afterwards_for_the_mesh_that_is_there(fake_runtime, ima
     assert tuple(camera.matrix_world.translation) == pytest.approx((5, -15, 3), abs=1e-3)
     with pytest.raises(RuntimeError, match="It has its layers"):
         bpy.ops.xray.keep_layers()
+
+
+def test_undo_does_not_keep_layers_away(fake_runtime, images, part, run_tasks):
+    jobs = part("operators.tasks.jobs")
+    bpy.ops.xray.generate(filepath=str(images[0]))
+    for title in ("Before", "Move"):
+        bpy.context.object.location.x += 1
+        bpy.ops.ed.undo_push(message=title)
+    steps = part("operators.generate.generation").keep_layers_steps(bpy.context.object)
+    task = jobs.submit(jobs.Task("Keep Layers", steps))
+    run_tasks(until=lambda: "Layer 01 apple" in bpy.data.meshes)
+    assert bpy.ops.ed.undo() == {"FINISHED"}
+    assert "Layer 01 apple" not in bpy.data.meshes
+    run_tasks()
+    assert task.error is None
+    layers = bpy.data.objects["apple"]["xray_layers"]
+    assert [layer.name for layer in layers.objects] == ["Layer 01 apple", "Layer 02 apple"]
 
 
 def test_layers_of_another_mesh_are_told(fake_runtime, images, capfd):
