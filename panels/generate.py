@@ -77,7 +77,7 @@ class XRAY_PT_generate(SidebarPanel):
         set_from_panel(button, scene)
         _draw_again(layout, context)
         again = (operator for operator, _ in AGAIN)
-        draw_progress(layout, context, XRAY_OT_generate, *again)
+        draw_progress(layout, context, XRAY_OT_generate, *again, XRAY_OT_apply_result)
 
 
 def _draw_inputs(layout: Any, context: Any, system: System) -> None:
@@ -206,7 +206,6 @@ class XRAY_PT_generate_result(SidebarPanel):
         )
         button = layout.operator(XRAY_OT_apply_result.bl_idname, icon="CHECKMARK")
         copy_settings(fields(ResultSettings), scene, button)
-        draw_progress(layout, context, XRAY_OT_apply_result)
 
 
 CLASSES: tuple[type[Any], ...] = (

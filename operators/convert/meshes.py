@@ -231,11 +231,13 @@ def add_object(
 
 
 def active_collection() -> Any:
-    """The active collection, or the scene's if no object can be linked to the active one."""
+    """The active collection, or the scene's if no object can be linked to the active one or be seen
+    in it."""
     active: Any = bpy.context.collection
     if active is None or active.library is not None or active.override_library is not None:
         return bpy.context.scene.collection
-    return active
+    shown: Any = bpy.context.layer_collection
+    return active if shown is None or shown.is_visible else bpy.context.scene.collection
 
 
 def make_active(obj: bpy.types.Object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 from numpy.typing import NDArray
 
 GAP = 0.1  # distance to the next object, in widths of the new one
@@ -83,7 +84,8 @@ def visible_boxes() -> NDArray[np.float64]:
             continue
         children = [c for c in obj.instance_collection.all_objects if c.type in SOLID]
         inner = np.array([child.bound_box for child in children]).reshape(-1, 8, 3)
-        placed = [(obj.matrix_world @ child.matrix_world).transposed() for child in children]
+        origin = Matrix.Translation(-obj.instance_collection.instance_offset)
+        placed = [(obj.matrix_world @ origin @ c.matrix_world).transposed() for c in children]
         parts.append(_boxes(inner, np.array(placed).reshape(-1, 4, 4)))
     return np.concatenate(parts)
 

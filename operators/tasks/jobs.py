@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -247,6 +248,38 @@ def run(
             return end.value
         except KeyboardInterrupt:
             interrupted = True
+
+
+def in_window(steps: Steps, window: Any) -> Steps:
+    """The same work, each step in the context of `window` while that is one of several.
+
+    Otherwise the timer's context is that of the first window, which may show another scene.
+    """
+    pointer = window.as_pointer()
+    stop: Cancelled | None = None
+    try:
+        while True:
+            with _context_of(pointer):
+                try:
+                    progress = next(steps) if stop is None else steps.throw(stop)
+                except StopIteration as end:
+                    return end.value
+            stop = None
+            try:
+                yield progress
+            except Cancelled as cancelled:
+                stop = cancelled
+    finally:
+        steps.close()
+
+
+def _context_of(pointer: int) -> AbstractContextManager[Any]:
+    windows: list[Any] = list(bpy.context.window_manager.windows)
+    found = [window for window in windows if window.as_pointer() == pointer]
+    if not found or len(windows) == 1:
+        return nullcontext()
+    override: AbstractContextManager[Any] = bpy.context.temp_override(window=found[0])
+    return override
 
 
 def in_thread(work: Callable[[], Any], progress: Progress) -> Steps:

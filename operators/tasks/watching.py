@@ -55,6 +55,8 @@ class TaskOperator(bpy.types.Operator):
             return {"CANCELLED"}
         undo = self.bl_label if "UNDO" in self.bl_options else ""
         batch, kind = object(), type(self)
+        if context.window is not None:
+            asked = [(label, jobs.in_window(steps, context.window)) for label, steps in asked]
         self._tasks = [
             jobs.Task(
                 label,

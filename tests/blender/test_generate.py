@@ -53,6 +53,18 @@ def test_beside_a_linked_collection_it_goes_to_the_scene(
     assert obj.users_collection == (bpy.context.scene.collection,)
 
 
+def test_beside_a_collection_that_is_not_shown_it_goes_to_the_scene(
+    fake_runtime, part, image, settings
+):
+    hidden = bpy.data.collections.new("Hidden")
+    bpy.context.scene.collection.children.link(hidden)
+    layer = bpy.context.view_layer.layer_collection.children["Hidden"]
+    bpy.context.view_layer.active_layer_collection = layer
+    hidden.hide_viewport = True
+    obj = part("operators.generate.generation").generate_mesh(image, settings())
+    assert obj.visible_get()
+
+
 def test_how_it_was_made_stays_with_it(fake_runtime, part, image, settings):
     obj = part("operators.generate.generation").generate_mesh(image, settings(seed=2))
     assert obj["xray_settings"].to_dict() == settings(seed=2).to_dict()

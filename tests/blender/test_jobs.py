@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -145,6 +146,27 @@ def test_disabling_the_extension_cancels_its_work(xray, jobs, count_to):
     bpy.ops.preferences.addon_disable(module=xray.__name__)
     assert task.state == "cancelled"
     assert not bpy.app.timers.is_registered(jobs._tick)
+
+
+def test_work_of_a_window_ends_and_is_cancelled_like_other_work(jobs, progress, count_to):
+    window = SimpleNamespace(as_pointer=lambda: 7)
+    assert jobs.run(jobs.in_window(count_to(3), window)) == 3
+    ended = []
+
+    def steps():
+        try:
+            yield progress.Progress("wait")
+        except progress.Cancelled:
+            yield progress.Progress("tidy")
+            ended.append(True)
+            raise
+
+    work = jobs.in_window(steps(), window)
+    assert next(work).stage == "wait"
+    assert work.throw(progress.Cancelled()).stage == "tidy"
+    with pytest.raises(progress.Cancelled):
+        next(work)
+    assert ended == [True]
 
 
 def test_a_script_waits_for_the_result(jobs, count_to):

@@ -99,6 +99,8 @@ def test_an_instanced_collection_is_in_the_way(generate, cube):
     instance.location.x = 0.5
     bpy.context.scene.collection.objects.link(instance)
     assert bounds(generate())[0, 0] > 1.5
+    collection.instance_offset.x = -3  # which moves the instance out of the way
+    assert generate().location.x == 0
 
 
 def test_lights_cameras_and_empties_are_not_in_the_way(generate):
