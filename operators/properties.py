@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import bpy
 import numpy as np
 
+from ..xray_addon.errors import XRayError
 from ..xray_addon.settings.base import Settings
 from ..xray_addon.settings.capture import CaptureSettings
 from ..xray_addon.settings.dataset import DatasetSettings
@@ -397,3 +398,15 @@ def preferences() -> Any:
 def absolute_path(path: str) -> Path:
     """`path` with Blender's `//` (the .blend file's folder) resolved."""
     return Path(bpy.path.abspath(path))
+
+
+def output_path(path: str) -> Path:
+    """As `absolute_path`, to write to. Raises XRayError `no_folder` if Blender does not know yet
+    where the .blend file is."""
+    if path.startswith("//") and not bpy.data.filepath:
+        raise XRayError(
+            "no_folder",
+            f"{path} is relative to the .blend file, which is not saved yet.",
+            "Save the file or choose another folder.",
+        )
+    return absolute_path(path)

@@ -12,7 +12,7 @@ from ...xray_addon.errors import XRayError
 from ...xray_addon.settings.capture import CaptureSettings
 from ..convert.surfaces import SOLID_TYPES
 from ..properties import (
-    absolute_path,
+    output_path,
     output_property,
     preferences,
     settings_from_properties,
@@ -92,13 +92,7 @@ def output_folder(directory: str) -> Path:
             "There is no folder to write to.",
             "Choose one here or in the extension's preferences.",
         )
-    if directory.startswith("//") and not bpy.data.filepath:
-        raise XRayError(
-            "no_folder",
-            f"{directory} is relative to the .blend file, which is not saved yet.",
-            "Save the file or choose another folder.",
-        )
-    return absolute_path(directory)
+    return output_path(directory)
 
 
 def selected_solids(context: bpy.types.Context) -> list[bpy.types.Object]:
@@ -130,6 +124,9 @@ def summarize(run: DatasetRun) -> tuple[str, str]:
     if failed:
         first = f"{failed[0].uid}: {failed[0].reason}"
         return "WARNING", f"{text}. {len(failed)} failed; {first}"
+    empty = [result.uid for result in captured if not result.hits]
+    if empty:
+        return "WARNING", f"{text}. No ray hit {', '.join(empty)}: is it flat or hidden?"
     if dropped:
         return "WARNING", f"{text}. {dropped:,} hits lay behind the last layer: use more layers"
     return "INFO", text

@@ -105,7 +105,7 @@ def named_objects(names: Sequence[str]) -> list[bpy.types.Object]:
     if gone:
         raise XRayError(
             "object_gone",
-            f"{', '.join(gone)} was removed before it was captured.",
+            f"{', '.join(gone)} was removed or renamed before it was captured.",
             "Capture again.",
         )
     found = [known[name] for name in names]

@@ -24,6 +24,7 @@ from ..properties import (
     PATH_OPTIONS,
     absolute_path,
     copy_settings,
+    output_path,
     preferences,
     settings_from_properties,
     system_settings,
@@ -89,7 +90,7 @@ class XRAY_OT_object_to_omage(bpy.types.Operator):
             images = show_omage(omage, name, origin=Origin(report.centre, report.scale))
             ensure_image_editor(images.get("albedo", images["position"]))
             if self.filepath:
-                write_omage_files(omage, absolute_path(self.filepath), pictures=self.pictures)
+                write_omage_files(omage, output_path(self.filepath), pictures=self.pictures)
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -58,7 +58,7 @@ def is_reshaped(mesh: Any, settings: ResultSettings) -> bool:
         or settings.topology == "quads"
         or 0 < settings.target_faces < len(mesh.polygons)
         or settings.color == "texture"
-        or (settings.color == "attribute" and _texture_of(mesh) is not None)
+        or (settings.color == "attribute" and bool(_textures_of(mesh)))
         or settings.smooth_angle > 0
     )
 
@@ -354,23 +354,54 @@ def _color_by_texture(mesh: Any) -> bool:
 
     Returns whether the mesh has an image texture.
     """
-    image = _texture_of(mesh)
-    texture = texture_from_image(image) if image is not None else None
-    if texture is None:
+    textures = {
+        slot: texture
+        for slot, image in _textures_of(mesh).items()
+        if (texture := texture_from_image(image)) is not None
+    }
+    if not textures:
         return False
+    slots, corners = (np.empty(len(mesh.polygons), np.int32) for _ in range(2))
+    mesh.polygons.foreach_get("material_index", slots)
+    mesh.polygons.foreach_get("loop_total", corners)
+    slots = np.repeat(slots, corners)
+    colors = _corner_colors(mesh)
+    uvs = loop_uvs(mesh, mesh.uv_layers[0].name).astype(np.float64)
+    for slot, texture in textures.items():
+        there = slots == slot
+        colors[there] = sample_texture(texture, uvs[there])
     _remove_colors(mesh)
     attribute = mesh.color_attributes.new(COLOR_ATTRIBUTE, "BYTE_COLOR", "CORNER")
-    colors = sample_texture(texture, loop_uvs(mesh, mesh.uv_layers[0].name).astype(np.float64))
-    attribute.data.foreach_set("color_srgb", colors.astype(np.float32).reshape(-1))
+    attribute.data.foreach_set("color_srgb", colors.reshape(-1))
     return True
 
 
-def _texture_of(mesh: Any) -> Any:
-    """The image on a mesh's UV map, or None."""
+def _textures_of(mesh: Any) -> dict[int, Any]:
+    """The images on a mesh's UV map, by material slot."""
     if not mesh.uv_layers:
-        return None
-    images = (node.image for material in mesh.materials for node in image_nodes(material))
-    return next(filter(None, images), None)
+        return {}
+    found = {}
+    for slot, material in enumerate(mesh.materials):
+        image = next(filter(None, (node.image for node in image_nodes(material))), None)
+        if image is not None:
+            found[slot] = image
+    return found
+
+
+def _corner_colors(mesh: Any) -> NDArray[np.float32]:
+    """(N, 4) sRGB-encoded colours at a mesh's corners; white without the colour attribute."""
+    colors = np.ones((len(mesh.loops), 4), np.float32)
+    attribute = mesh.color_attributes.get(COLOR_ATTRIBUTE)
+    if attribute is None:
+        return colors
+    values = np.empty(4 * len(attribute.data), np.float32)
+    attribute.data.foreach_get("color_srgb", values)
+    if attribute.domain == "CORNER":
+        return values.reshape(-1, 4)
+    vertex = np.empty(len(mesh.loops), np.int32)
+    mesh.loops.foreach_get("vertex_index", vertex)
+    colors[:] = values.reshape(-1, 4)[vertex]
+    return colors
 
 
 def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:

@@ -20,6 +20,7 @@ from ..layers.layers import layers_of
 from ..properties import (
     PATH_OPTIONS,
     absolute_path,
+    output_path,
     preferences,
     setting_property,
     settings_from_properties,
@@ -65,7 +66,7 @@ class XRAY_OT_slices(bpy.types.Operator):
         try:
             pictures = draw_slices(context, settings)
             if self.directory:
-                save_slices(pictures, absolute_path(self.directory))
+                save_slices(pictures, output_path(self.directory))
             ensure_image_editor(show_slices(pictures))
         except XRayError as error:
             self.report({"ERROR"}, str(error))
@@ -106,7 +107,7 @@ class XRAY_OT_save_slices(bpy.types.Operator):
         settings = settings_from_properties(SliceSettings, scene.xray.slices)
         try:
             pictures = draw_slices(context, settings)
-            save_slices(pictures, absolute_path(self.directory))
+            save_slices(pictures, output_path(self.directory))
         except XRayError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -191,10 +192,12 @@ class XRAY_OT_slices_to_mesh(TaskOperator):
 
 
 def draw_slices(context: bpy.types.Context, settings: SliceSettings) -> NDArray[np.uint8]:
-    """Pictures (12, S, S, 4) of the active X-Ray or, if there is none, of the selected objects."""
-    if _is_captured(context.object):
+    """Pictures (12, S, S, 4) of the active X-Ray or, if another object is selected, of the selected
+    ones."""
+    solids = selected_solids(context)
+    if _is_captured(context.object) and (context.object.select_get() or not solids):
         return slice_captured(context.object, settings)
-    return slice_objects(selected_solids(context), settings)
+    return slice_objects(solids, settings)
 
 
 def first_slice(folder: Path) -> Path:

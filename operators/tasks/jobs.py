@@ -178,11 +178,12 @@ def cancel(task: Task) -> None:
 
 
 def cancel_running() -> bool:
-    """Cancel the running task; False if none runs, or if it is being cancelled already."""
-    running = [task for task in queue[:1] if task.state is State.RUNNING and not task.cancelling]
-    for task in running:
-        cancel(task)
-    return bool(running)
+    """Cancel the task that runs or is about to; False if none is, or if it is being cancelled
+    already."""
+    if not queue or is_paused() or queue[0].cancelling:
+        return False
+    cancel(queue[0])
+    return True
 
 
 def cancel_all() -> None:

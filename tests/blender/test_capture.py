@@ -225,6 +225,21 @@ def test_the_operator_needs_a_folder(cube):
         bpy.ops.xray.capture()
     with pytest.raises(RuntimeError, match="not saved yet"):
         bpy.ops.xray.capture(directory="//captures")
+    with pytest.raises(RuntimeError, match="not saved yet"):
+        bpy.ops.xray.save_slices(directory="//slices")
+    with pytest.raises(RuntimeError, match="not saved yet"):
+        bpy.ops.xray.object_to_omage(filepath="//omage.npz")
+
+
+def test_an_object_that_no_ray_hits_is_told(xray, tmp_path, capfd):
+    mesh = bpy.data.meshes.new("Line")
+    mesh.from_pydata([(0, 0, 0), (1, 0, 0), (2, 0, 0)], [], [(0, 1, 2)])
+    obj = bpy.data.objects.new("Line", mesh)
+    bpy.context.scene.collection.objects.link(obj)
+    obj.select_set(True)
+    assert bpy.ops.xray.capture(directory=str(tmp_path), size=32, views=1) == {"FINISHED"}
+    assert "Warning: Captured 1 object" in (told := capfd.readouterr().out)
+    assert "No ray hit Line" in told
 
 
 def test_the_preferences_folder_is_the_default(xray, cube, tmp_path):

@@ -131,6 +131,14 @@ def test_a_waiting_task_is_cancelled_without_starting(jobs, count_to, run_tasks)
     assert (second.state, seen) == ("cancelled", [])
 
 
+def test_esc_cancels_what_is_about_to_run_and_nothing_that_waits(jobs, count_to, run_tasks):
+    assert not jobs.cancel_running()
+    first, second = (jobs.submit(jobs.Task(name, count_to(2))) for name in ("First", "Second"))
+    assert jobs.cancel_running()
+    run_tasks()
+    assert (first.state, second.state) == ("cancelled", "done")
+
+
 def test_work_outlives_a_new_file(jobs, count_to, run_tasks):
     task = jobs.submit(jobs.Task("Through", count_to(3)))
     jobs._tick()

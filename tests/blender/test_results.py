@@ -248,6 +248,34 @@ def test_a_generators_texture_is_not_lost(textured, finish, surface_of, part, op
     assert len(surface.materials) == 1
 
 
+def test_joined_meshes_keep_the_colours_of_each(textured, finish, surface_of, convert, part):
+    """Each has a texture of its own, and a third one colours at its vertices."""
+    green, plain = textured.copy(), textured.copy()
+    for other, color in ((green, (0, 255, 0)), (plain, (255, 255, 0))):
+        surface = surface_of(textured)
+        surface.vertices = surface.vertices + np.array((3 if other is green else 6, 0, 0))
+        if other is green:
+            texture = np.full((8, 8, 3), color, np.uint8)
+            surface.materials = [part("xray_addon.surface").Material(texture=texture)]
+        else:
+            surface.corner_uvs, surface.materials = None, []
+            surface.corner_colors = np.full((len(surface.faces), 3, 3), color) / np.float32(255)
+        other.data = convert.mesh_from_surface(surface, "Other")
+        bpy.context.scene.collection.objects.link(other)
+    for each in bpy.context.scene.objects:
+        each.select_set(True)
+    bpy.context.view_layer.objects.active = textured
+    assert bpy.ops.object.join() == {"FINISHED"}
+    finish(textured, target_faces=6000, topology="quads")
+    surface = surface_of(textured)
+    where = surface.vertices[surface.faces].mean(axis=1)
+    colors = surface.corner_colors.mean(axis=1)
+    front = where[:, 1] < -0.1
+    for x, color in ((0, (1, 0, 0)), (3, (0, 1, 0)), (6, (1, 1, 0))):
+        there = front & (abs(where[:, 0] - x) < 1)
+        assert np.median(colors[there], axis=0) == pytest.approx(np.array(color), abs=0.05)
+
+
 def test_smooth_by_angle(xray, finish, convert, part):
     bpy.ops.mesh.primitive_cylinder_add(vertices=64)
     obj = bpy.context.object
