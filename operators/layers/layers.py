@@ -33,6 +33,7 @@ from ..convert import (
 )
 from ..convert.display import show_as_points
 from ..convert.node_sources import image_nodes
+from ..convert.staging import TemporaryData
 from ..results import replace_steps
 from ..tasks import jobs
 from ..tasks.lasting import Lasting
@@ -211,6 +212,8 @@ def frame_of(obj: Any) -> Matrix:
     stored = obj.get("xray_frame")
     if stored is None:
         return Matrix()
+    if "scale" in stored:  # of an older file
+        return Matrix.Translation(stored["shift"]) @ Matrix.Scale(stored["scale"], 4)
     frame = Matrix(_square(stored["matrix"]).tolist())
     return _movement(stored["places"], _some_places(obj.data)) @ frame
 
@@ -224,8 +227,8 @@ def place_layers(obj: Any) -> None:
         placed = layer.get("xray_placed")
         if placed is None or not np.allclose(layer.matrix_parent_inverse, _square(placed)):
             # Blender has moved it against the mesh, and wrongly if it was hidden.
-            layer.location = layer.rotation_euler = (0, 0, 0)
-            layer.scale = (1, 1, 1)
+            layer.matrix_basis = Matrix()
+            layer.location = (0, 0, 0)
         layer.matrix_parent_inverse = frame
         layer["xray_placed"] = _numbers(frame)
 
@@ -369,14 +372,15 @@ def rebuild_steps(collection: Any, settings: RebuildSettings | None = None) -> j
             return MeshArrays.of(surface)
 
         made = yield from jobs.in_thread(arrays, REBUILDING)
-
         frame = Matrix()
 
         def make() -> jobs.Steps:
             nonlocal frame
             before()
-            mesh = yield from jobs.reporting(mesh_steps(made, name), REBUILDING)
-            found = before()
+            with TemporaryData() as owned:
+                mesh = owned.own((yield from jobs.reporting(mesh_steps(made, name), REBUILDING)))
+                found = before()
+                owned.keep()
             if found is not None:
                 frame = frame_of(found)
                 mesh.transform(frame)

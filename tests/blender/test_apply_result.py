@@ -7,6 +7,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
+from mathutils import Matrix
 
 
 @pytest.fixture
@@ -220,6 +221,21 @@ def test_a_rebuilt_mesh_lies_on_its_layers(obj, part, change):
     assert bpy.ops.xray.rebuild() == {"FINISHED"}
     bpy.context.view_layer.update()
     assert obj.dimensions.z == pytest.approx(1.0, rel=0.1)
+
+
+def test_layers_of_an_older_file_are_on_their_mesh(obj, part):
+    layers = obj["xray_layers"]
+    frame = [np.array(layer.matrix_parent_inverse) for layer in layers.objects]
+    shift = frame[0][:3, 3].tolist()
+    obj["xray_frame"] = {"scale": 1.0, "shift": shift}
+    for layer in layers.objects:
+        layer.matrix_parent_inverse, layer.location = Matrix(), shift
+        del layer["xray_placed"]
+    layers.xray.visible = True
+    placed = [
+        np.array(layer.matrix_parent_inverse @ layer.matrix_basis) for layer in layers.objects
+    ]
+    assert np.allclose(placed, frame, atol=1e-6)
 
 
 def bounds(obj):
