@@ -84,7 +84,10 @@ class XRAY_OT_save_slices(bpy.types.Operator):
     bl_options = {"REGISTER"}
 
     directory: bpy.props.StringProperty(
-        name="Folder", description="Where X_1.png to Z_4.png are written", subtype="DIR_PATH"
+        name="Folder",
+        description="Where X_1.png to Z_4.png are written",
+        subtype="DIR_PATH",
+        options=PATH_OPTIONS,
     )
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 

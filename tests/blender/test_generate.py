@@ -61,7 +61,9 @@ def test_beside_a_collection_that_is_not_shown_it_goes_to_the_scene(
     layer = bpy.context.view_layer.layer_collection.children["Hidden"]
     bpy.context.view_layer.active_layer_collection = layer
     hidden.hide_viewport = True
+    bpy.context.view_layer.update()
     obj = part("operators.generate.generation").generate_mesh(image, settings())
+    bpy.context.view_layer.update()
     assert obj.visible_get()
 
 
