@@ -305,9 +305,9 @@ def _kept_image(obj: Any, name: str, file: str | None) -> Image | None:
         return None
     path = Path(file or name)
     found: Image | None = bpy.data.images.get(name)
-    is_other = found is not None and own_file(found) not in (None, path)
-    # A file that was opened later may have an image of the same name.
-    if path.is_file() and (found is None or (file is not None and is_other)):
+    # Another image may have got the name since.
+    is_other = found is None or (file is not None and own_file(found) not in (None, path))
+    if is_other and path.is_file():
         found = path
     if found is None:
         raise XRayError(

@@ -25,9 +25,10 @@ class XRAY_PG_layers(bpy.types.PropertyGroup):
         self.id_data.hide_viewport = not visible
         # The hits lie exactly on the mesh, so both together flicker.
         mesh = mesh_of(self.id_data)
-        if mesh is not None:
-            place_layers(mesh)
-        if mesh is not None and mesh.name in bpy.context.view_layer.objects:
+        if mesh is None:
+            return
+        place_layers(mesh)
+        if mesh.name in bpy.context.view_layer.objects:
             mesh.hide_set(visible)
 
     visible: bpy.props.BoolProperty(

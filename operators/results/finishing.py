@@ -364,7 +364,7 @@ def _color_by_texture(mesh: Any) -> bool:
     slots, corners = (np.empty(len(mesh.polygons), np.int32) for _ in range(2))
     mesh.polygons.foreach_get("material_index", slots)
     mesh.polygons.foreach_get("loop_total", corners)
-    slots = np.repeat(slots, corners)
+    slots = np.repeat(np.minimum(slots, len(mesh.materials) - 1), corners)
     colors = _corner_colors(mesh)
     uvs = loop_uvs(mesh, mesh.uv_layers[0].name).astype(np.float64)
     for slot, texture in textures.items():
@@ -390,18 +390,13 @@ def _textures_of(mesh: Any) -> dict[int, Any]:
 
 def _corner_colors(mesh: Any) -> NDArray[np.float32]:
     """(N, 4) sRGB-encoded colours at a mesh's corners; white without the colour attribute."""
-    colors = np.ones((len(mesh.loops), 4), np.float32)
     attribute = mesh.color_attributes.get(COLOR_ATTRIBUTE)
     if attribute is None:
-        return colors
+        return np.ones((len(mesh.loops), 4), np.float32)
     values = np.empty(4 * len(attribute.data), np.float32)
     attribute.data.foreach_get("color_srgb", values)
-    if attribute.domain == "CORNER":
-        return values.reshape(-1, 4)
-    vertex = np.empty(len(mesh.loops), np.int32)
-    mesh.loops.foreach_get("vertex_index", vertex)
-    colors[:] = values.reshape(-1, 4)[vertex]
-    return colors
+    values = values.reshape(-1, 4)
+    return values if attribute.domain == "CORNER" else values[_corner_vertices(mesh)]
 
 
 def _spread(texture: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:
@@ -433,19 +428,22 @@ def _nearest_colors(colored: Any, points: NDArray[np.floating]) -> NDArray[np.fl
 def _with_vertex_colors(colored: Any) -> Any:
     """A copy of the mesh with one colour per vertex: the average of its corners' colours."""
     copy = colored.copy()
-    attribute = copy.color_attributes[COLOR_ATTRIBUTE]
-    if attribute.domain == "CORNER":
-        values = np.empty(4 * len(copy.loops), dtype=np.float32)
-        attribute.data.foreach_get("color_srgb", values)
-        vertex = np.empty(len(copy.loops), dtype=np.int32)
-        copy.loops.foreach_get("vertex_index", vertex)
+    if copy.color_attributes[COLOR_ATTRIBUTE].domain == "CORNER":
+        vertex = _corner_vertices(copy)
         number = np.maximum(np.bincount(vertex, minlength=len(copy.vertices)), 1)
         mean = [
             np.bincount(vertex, column, len(copy.vertices)) / number
-            for column in values.reshape(-1, 4).T[:3]
+            for column in _corner_colors(copy).T[:3]
         ]
         _write_colors(copy, np.stack(mean, axis=-1).astype(np.float32))
     return copy
+
+
+def _corner_vertices(mesh: Any) -> NDArray[np.int32]:
+    """(N,) the vertex at each corner."""
+    vertex = np.empty(len(mesh.loops), np.int32)
+    mesh.loops.foreach_get("vertex_index", vertex)
+    return vertex
 
 
 def _vertex_colors(mesh: Any) -> NDArray[np.float32]:

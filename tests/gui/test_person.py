@@ -98,6 +98,27 @@ def test_undo_of_the_image_keeps_the_work(fake, picture):
     assert clean(fake)
 
 
+def test_undo_leaves_the_work_on_a_mesh_alone(fake, picture):
+    generate(fake, picture("apple"))
+    fake.until("'apple' in bpy.data.objects", 90)
+    idle(fake)
+    move = "bpy.ops.transform.translate(value=(0, 0, 1))"
+    in_view(fake, f"{move}; bpy.ops.ed.undo_push(message='Move')")
+    in_view(fake, "bpy.ops.xray.apply_result('INVOKE_DEFAULT', topology='quads')")
+    fake.until(f"{JOBS}.queue and {JOBS}.queue[0].progress.stage == 'finish'", 30)
+    time.sleep(1)
+    fake.hover_view()
+    fake.press("ctrl+z")
+    fake.until("bpy.data.objects['apple'].location.z == 0", 10)
+    assert fake.get(f"len({JOBS}.queue)") == 1
+    idle(fake, 180)
+    time.sleep(1)
+    fake.shot("undone-while-finishing")
+    assert fake.get(f"[str(task.error) for task in {JOBS}.failed]") == []
+    assert fake.get("{len(p.vertices) for p in bpy.data.objects['apple'].data.polygons} == {4}")
+    assert clean(fake)
+
+
 def test_results_stand_beside_what_is_there_and_are_framed_once(fake, picture):
     generate(fake, picture("apple"))
     fake.until("'apple' in bpy.data.objects", 90)

@@ -286,30 +286,6 @@ with bpy.context.temp_override(window=bpy.context.window_manager.windows[1]):
     assert clean(fake)
 
 
-def test_undo_leaves_the_work_on_a_mesh_alone(fake, picture):
-    generate(fake, picture("apple"))
-    fake.until("'apple' in bpy.data.objects", 90)
-    idle(fake)
-    in_view = "with bpy.context.temp_override(**view3d()):\n    "
-    fake.do(
-        in_view + "bpy.ops.transform.translate(value=(0, 0, 1))\n"
-        "bpy.ops.ed.undo_push(message='Move')"
-    )
-    fake.do(in_view + "bpy.ops.xray.apply_result('INVOKE_DEFAULT', topology='quads')")
-    fake.until(f"{JOBS}.queue and {JOBS}.queue[0].progress.stage == 'finish'", 30)
-    time.sleep(1)
-    fake.hover_view()
-    fake.press("ctrl+z")
-    fake.until("bpy.data.objects['apple'].location.z == 0", 10)
-    assert fake.get(f"len({JOBS}.queue)") == 1
-    idle(fake, 180)
-    time.sleep(1)
-    fake.shot("undone-while-finishing")
-    assert fake.get(f"[str(task.error) for task in {JOBS}.failed]") == []
-    assert fake.get("{len(p.vertices) for p in bpy.data.objects['apple'].data.polygons} == {4}")
-    assert clean(fake)
-
-
 def test_two_blenders_work_and_end_by_themselves(fake, other, picture):
     for blender in (fake, other):
         generate(blender, picture("slow"))

@@ -53,7 +53,6 @@ class XRaySettings(GenerateSettings):
             "always": "However it leans",
         },
     )
-
     back: str = setting(
         "blended",
         "How the hidden side is coloured",
